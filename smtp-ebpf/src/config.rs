@@ -1,0 +1,136 @@
+//! What user space tells the programs at load: the ports to watch, and where the running kernel keeps its fields.
+
+/// `u64` words of a bitmap with one bit a port.
+pub const PORT_WORDS: usize = 65536 / 64;
+
+/// An offset that was never injected. The verifier refuses a load there, so a forgotten field fails at load.
+pub const POISON: u32 = 0x7fff_ff00;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Byte offsets of kernel fields on the running kernel, found in its BTF. Each one's doc names its C field.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $field: u32,)*
+        }
+
+        impl Offsets {
+            /// What the programs are compiled with.
+            pub const POISONED: Self = Self { $($field: POISON,)* };
+        }
+    };
+}
+
+offsets! {
+    /// `sock.__sk_common.skc_dport`
+    sock_remote_port,
+    /// `sock.__sk_common.skc_num`
+    sock_local_port,
+    /// `sock.__sk_common.skc_family`
+    sock_family,
+    /// `sock.__sk_common.skc_state`
+    sock_state,
+    /// `sock.__sk_common.skc_daddr`
+    sock_remote_v4,
+    /// `sock.__sk_common.skc_rcv_saddr`
+    sock_local_v4,
+    /// `sock.__sk_common.skc_v6_daddr`
+    sock_remote_v6,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`
+    sock_local_v6,
+    /// `sock.__sk_common.skc_net.net`
+    sock_net,
+    /// `sock.sk_protocol`
+    sock_protocol,
+    /// `net.ns.inum`
+    net_inode,
+    /// `tcp_sock.write_seq`
+    tcp_write_seq,
+    /// `tcp_sock.copied_seq`
+    tcp_copied_seq,
+    /// `task_struct.group_leader`
+    task_group_leader,
+    /// `task_struct.real_parent`
+    task_real_parent,
+    /// `task_struct.tgid`
+    task_tgid,
+    /// `task_struct.start_boottime`
+    task_start_boottime,
+    /// `task_struct.self_exec_id`
+    task_self_exec_id,
+    /// `task_struct.comm`
+    task_comm,
+    /// `task_struct.mm`
+    task_mm,
+    /// `task_struct.cgroups`
+    task_cgroups,
+    /// `mm_struct.arg_start`
+    mm_arg_start,
+    /// `mm_struct.arg_end`
+    mm_arg_end,
+    /// `mm_struct.exe_file`
+    mm_exe_file,
+    /// `file.f_path.dentry`
+    file_dentry,
+    /// `file.f_path.mnt`
+    file_mount,
+    /// `dentry.d_parent`
+    dentry_parent,
+    /// `dentry.d_name.name`
+    dentry_name,
+    /// `vfsmount.mnt_root`
+    vfsmount_root,
+    /// `mount.mnt`, the `vfsmount` inside
+    mount_vfsmount,
+    /// `mount.mnt_parent`
+    mount_parent,
+    /// `mount.mnt_mountpoint`
+    mount_mountpoint,
+    /// `css_set.dfl_cgrp`
+    css_set_default_cgroup,
+    /// `cgroup.kn`
+    cgroup_node,
+    /// `kernfs_node.__parent`, `parent` before 6.15
+    kernfs_parent,
+    /// `kernfs_node.name`
+    kernfs_name,
+    /// The register of `pt_regs` that holds the system call's number (x86-64: `orig_ax`)
+    regs_syscall,
+    /// The register that holds the second argument (x86-64: `si`)
+    regs_argument_2,
+    /// The register that holds the third argument (x86-64: `dx`)
+    regs_argument_3,
+    /// The register that tells a 64-bit caller from a 32-bit one (x86-64: `cs`)
+    regs_mode,
+}
+
+/// Numbers of the system calls whose buffers are in the caller's registers; they differ between architectures.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syscalls {
+    /// `connect(fd, addr, len)`
+    pub connect: u32,
+    /// `read(fd, buffer, length)`
+    pub read: u32,
+    /// `write(fd, buffer, length)`
+    pub write: u32,
+    /// `sendto(fd, buffer, length, …)`
+    pub sendto: u32,
+    /// `recvfrom(fd, buffer, length, …)`
+    pub recvfrom: u32,
+    /// `readv(fd, vector, parts)`
+    pub readv: u32,
+    /// `writev(fd, vector, parts)`
+    pub writev: u32,
+    /// `preadv2(fd, vector, parts, …)`
+    pub preadv2: u32,
+    /// `pwritev2(fd, vector, parts, …)`
+    pub pwritev2: u32,
+    /// `sendmsg(fd, message, flags)`
+    pub sendmsg: u32,
+    /// `recvmsg(fd, message, flags)`
+    pub recvmsg: u32,
+    /// What [`Offsets::regs_mode`] holds in a 64-bit caller.
+    pub native_mode: u32,
+}

@@ -1,0 +1,210 @@
+//! The records in the ring buffer. Every record starts with a [`Header`]; its [`Kind`] says what follows.
+//!
+//! All integers are in the host's byte order. Padding is explicit, so that no byte of kernel memory leaks and user
+//! space may read a record as plain bytes.
+
+/// Bytes of a task's `comm`, its terminating NUL included (`TASK_COMM_LEN` in `include/linux/sched.h`).
+pub const COMM_LENGTH: usize = 16;
+
+/// Most bytes of one call that cross to user space from its start.
+pub const HEAD_LENGTH: usize = 4096;
+
+/// Most bytes of one call that cross from its end, where it was longer than [`HEAD_LENGTH`].
+pub const TAIL_LENGTH: usize = 64;
+
+/// Most bytes of an executable's path: path components, leaf first, each ended by a NUL.
+pub const EXECUTABLE_LENGTH: usize = 512;
+
+/// Most bytes of the argument vector: arguments, each ended by a NUL (`mm->arg_start` to `mm->arg_end`).
+pub const ARGUMENTS_LENGTH: usize = 512;
+
+/// Most bytes of a cgroup's path: path components, leaf first, each ended by a NUL.
+pub const CGROUP_LENGTH: usize = 512;
+
+/// What a record tells.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A [`Process`]: a task seen for the first time, before the first record that names it.
+    Process = 1,
+    /// A [`State`]: a TCP socket changed its state.
+    State = 2,
+    /// A [`Transfer`] out of the process (`sock_send_length`).
+    Send = 3,
+    /// A [`Transfer`] into the process (`sock_recv_length`).
+    Receive = 4,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Process, Self::State, Self::Send, Self::Receive];
+
+    /// The kind with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// Why bytes that a call moved are not in its record.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// All of them are.
+    None = 0,
+    /// The call was longer than what is captured: its middle is missing.
+    Long = 1,
+    /// The caller's buffer could not be read (`bpf_probe_read_user` failed).
+    Fault = 2,
+    /// The call came by a system call whose buffer is not in the caller's registers (io_uring, sendfile, splice).
+    Path = 3,
+    /// The caller is a 32-bit program: its registers follow another convention.
+    Compat = 4,
+    /// The call's vector had more parts than the program walks.
+    Vector = 5,
+}
+
+impl Unseen {
+    /// Every cause, in the order of their numbers.
+    pub const ALL: [Self; 6] = [Self::None, Self::Long, Self::Fault, Self::Path, Self::Compat, Self::Vector];
+
+    /// The cause with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| *cause as u32 == number)
+    }
+}
+
+/// The start of every record.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Header {
+    /// The record's [`Kind`].
+    pub kind: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
+    /// `CLOCK_BOOTTIME` in nanoseconds, where the hook ran (`bpf_ktime_get_boot_ns`).
+    pub time: u64,
+}
+
+/// The task that made the call, or all zero where the kernel ran on its own behalf (softirq).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Task {
+    /// `task_struct.group_leader->start_boottime`: with [`Self::pid`], a process for as long as the host runs.
+    pub start_time: u64,
+    /// `task_struct.tgid`, in the host's pid namespace.
+    pub pid: u32,
+    /// `task_struct.pid`, the thread.
+    pub tid: u32,
+    /// The effective user, in the host's user namespace.
+    pub uid: u32,
+    /// `task_struct.self_exec_id`: changes when the process executes another program.
+    pub exec_id: u32,
+    /// `task_struct.group_leader->comm`.
+    pub comm: [u8; COMM_LENGTH],
+}
+
+/// The socket a record is about.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Socket {
+    /// `bpf_get_socket_cookie`: names the socket for as long as the host runs.
+    pub cookie: u64,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// `sock_common.skc_num`.
+    pub local_port: u16,
+    /// `sock_common.skc_dport`, in the host's byte order.
+    pub remote_port: u16,
+    /// `sock_common.skc_state`, before the change in a [`State`] record.
+    pub state: u16,
+    /// Explicit padding, zero.
+    pub padding: u32,
+    /// The local address; IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2).
+    pub local: [u8; 16],
+    /// The remote address, likewise.
+    pub remote: [u8; 16],
+}
+
+/// Stream positions of a socket when the record was made; they wrap.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Positions {
+    /// `tcp_sock.write_seq`: the sequence number after the last byte the process has handed over.
+    pub written: u32,
+    /// `tcp_sock.copied_seq`: the sequence number of the first byte the process has not read.
+    pub read: u32,
+}
+
+/// A TCP socket changed its state (`sock:inet_sock_set_state`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct State {
+    /// Kind [`Kind::State`].
+    pub header: Header,
+    /// The caller of `connect`, where [`Self::new`] is `TCP_SYN_SENT`; all zero otherwise.
+    pub task: Task,
+    /// The socket.
+    pub socket: Socket,
+    /// Its positions.
+    pub positions: Positions,
+    /// The state it leaves (`include/net/tcp_states.h`).
+    pub old: u32,
+    /// The state it enters.
+    pub new: u32,
+    /// The address asked of `connect`, where [`Self::requested_family`] is not zero.
+    pub requested: [u8; 16],
+    /// The port asked of `connect`.
+    pub requested_port: u16,
+    /// `AF_INET`, `AF_INET6`, or zero: not known.
+    pub requested_family: u16,
+    /// Explicit padding, zero.
+    pub padding: u32,
+}
+
+/// Bytes moved between a process and a socket. The captured bytes follow: [`Self::head`], then [`Self::tail`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Transfer {
+    /// Kind [`Kind::Send`] or [`Kind::Receive`].
+    pub header: Header,
+    /// The caller.
+    pub task: Task,
+    /// The socket.
+    pub socket: Socket,
+    /// Its positions after the call.
+    pub positions: Positions,
+    /// Bytes the call moved; never zero.
+    pub length: u32,
+    /// The call's flags (`MSG_PEEK` and the like).
+    pub flags: u32,
+    /// Bytes of the call's start that follow this record.
+    pub head: u32,
+    /// Bytes of the call's end that follow those.
+    pub tail: u32,
+    /// An [`Unseen`]: why `head + tail < length`.
+    pub unseen: u32,
+    /// The system call's number, where [`Self::unseen`] is [`Unseen::Path`].
+    pub syscall: u32,
+}
+
+/// A process, described. Its executable, arguments and cgroup follow, in this order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Process {
+    /// Kind [`Kind::Process`].
+    pub header: Header,
+    /// Who it is.
+    pub task: Task,
+    /// `task_struct.real_parent->tgid`.
+    pub parent_pid: u32,
+    /// Bytes of the executable's path that follow.
+    pub executable: u32,
+    /// Bytes of arguments that follow those.
+    pub arguments: u32,
+    /// Bytes of the cgroup's path that follow those.
+    pub cgroup: u32,
+    /// `task_struct.real_parent->comm`.
+    pub parent_comm: [u8; COMM_LENGTH],
+}

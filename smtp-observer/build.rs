@@ -1,0 +1,49 @@
+//! Builds the eBPF programs and puts the object where the agent embeds it.
+//!
+//! The compiler and linker for the BPF target are found or installed by `cargo xtask setup`, which leaves them in
+//! `.tools`: the directory of `rustc` and `cargo` in the file `ebpf-toolchain`, the linker in `bin`.
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, ensure};
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no root")?;
+    let tools = root.join(".tools");
+    let out = env::var("OUT_DIR")?;
+    for input in ["smtp-ebpf", "Cargo.lock", ".tools/ebpf-toolchain"] {
+        println!("cargo:rerun-if-changed={}", root.join(input).display());
+    }
+
+    let toolchain = fs::read_to_string(tools.join("ebpf-toolchain"))
+        .context("the compiler for eBPF is not set up: run `cargo xtask setup`")?;
+    let bin = Path::new(toolchain.trim());
+    let linker = tools.join("bin/bpf-linker");
+    let flags = [
+        format!("-Clinker={}", linker.display()),
+        "-Clink-arg=--btf".into(),
+        "-Cdebuginfo=2".into(),
+        format!("--cfg=bpf_target_arch=\"{}\"", env::var("CARGO_CFG_TARGET_ARCH")?),
+    ];
+    // Another cargo with a target directory of its own: the outer one holds the lock of ours.
+    let target = Path::new(&out).join("ebpf");
+    let status = Command::new(bin.join("cargo"))
+        .current_dir(root)
+        .args(["build", "--package=smtp-ebpf", "--bin=smtp-ebpf", "--features=programs", "--release", "--locked"])
+        .args(["--target=bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
+        .arg(&target)
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env("RUSTC", bin.join("rustc"))
+        // A stable compiler builds `core` for this target too, when it is told so.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .status()
+        .with_context(|| format!("{} cannot be run: run `cargo xtask setup`", bin.join("cargo").display()))?;
+    ensure!(status.success(), "the eBPF programs do not build: see above");
+    fs::copy(target.join("bpfel-unknown-none/release/smtp-ebpf"), Path::new(&out).join("smtp-ebpf"))?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Wires the kernel side, the observer and the faces; starts and stops them.

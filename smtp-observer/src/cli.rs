@@ -1,0 +1,1 @@
+//! The command line and the configuration file, as one set of values.

@@ -1,0 +1,1 @@
+//! Connections: their two byte streams, gaps, owners and end.

@@ -1,0 +1,223 @@
+//! What the kernel said, as owned Rust values: the one place where the bytes of a record become types.
+//!
+//! From here inward nothing reads a clock, a file or a socket: a stream of [`KernelEvent`]s replays to the same
+//! observations.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+pub use smtp_ebpf::event::Unseen;
+
+/// A moment on the kernel's boot clock, in nanoseconds (`CLOCK_BOOTTIME`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One item of the stream that the kernel side hands to the observer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KernelEvent {
+    /// The host's clocks and name of this boot: first in every stream.
+    Host(Host),
+    /// A process, described before the first event that names it.
+    Process(ProcessEvent),
+    /// A socket changed its state.
+    State(StateEvent),
+    /// Bytes went out of, or came into, a process.
+    Transfer(TransferEvent),
+}
+
+/// What ties a stream to wall-clock time and to one boot of one host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// Nanoseconds to add to a [`Time`] to get Unix time.
+    pub unix_offset: i64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Arc<str>,
+}
+
+/// Names a process for as long as the host runs: pids are used again, a start time with its pid is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// The thread group's id in the host's pid namespace.
+    pub pid: u32,
+    /// When its leader started, on the boot clock.
+    pub start_time: Time,
+    /// Changes when the process executes another program (`task_struct.self_exec_id`).
+    pub exec_id: u32,
+}
+
+/// The caller of a socket call, as every event carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its process.
+    pub process: ProcessKey,
+    /// The thread.
+    pub tid: u32,
+    /// The effective user.
+    pub uid: u32,
+    /// The group leader's `comm`.
+    pub comm: Arc<str>,
+}
+
+/// The long description of a process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProcessEvent {
+    /// When it was described.
+    pub time: Time,
+    /// Who it is.
+    pub task: Task,
+    /// The name of the effective user, where the host knows one.
+    pub user: Option<Arc<str>>,
+    /// The executable's path from the root of its mount namespace.
+    pub executable: Option<Arc<str>>,
+    /// The argument vector, bounded by `smtp_ebpf::event::ARGUMENTS_LENGTH` bytes.
+    pub arguments: Vec<String>,
+    /// The path of its cgroup in the unified hierarchy.
+    pub cgroup: Option<Arc<str>>,
+    /// Its parent's pid.
+    pub parent_pid: u32,
+    /// Its parent's `comm`.
+    pub parent_comm: Arc<str>,
+}
+
+/// A socket as every event carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The kernel's cookie, unique for as long as the host runs.
+    pub cookie: u64,
+    /// Inode of its network namespace.
+    pub netns: u32,
+    /// Its own end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Its state, before the change in a [`StateEvent`].
+    pub state: TcpState,
+}
+
+/// Stream positions, as TCP sequence numbers that wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// After the last byte the process handed over.
+    pub written: u32,
+    /// Of the first byte the process has not read.
+    pub read: u32,
+}
+
+/// TCP states (`include/net/tcp_states.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are RFC 9293's")]
+pub enum TcpState {
+    Established,
+    SynSent,
+    SynReceived,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynReceived,
+    BoundInactive,
+    /// A number this program does not know.
+    Other(u32),
+}
+
+impl TcpState {
+    /// The state with the kernel's number.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynReceived,
+            13 => Self::BoundInactive,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A socket changed its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateEvent {
+    /// When.
+    pub time: Time,
+    /// The caller of `connect`; absent in every other change, where whoever ran is a stranger.
+    pub task: Option<Task>,
+    /// The socket, as it was before.
+    pub socket: Socket,
+    /// Its positions.
+    pub positions: Positions,
+    /// The state it enters.
+    pub new: TcpState,
+    /// What the caller asked `connect` for.
+    pub requested: Option<SocketAddr>,
+}
+
+/// Which way bytes went, seen from the process that owns the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Out of the process.
+    Sent,
+    /// Into the process.
+    Received,
+}
+
+/// Bytes that a call moved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransferEvent {
+    /// When the call returned.
+    pub time: Time,
+    /// Who called.
+    pub task: Task,
+    /// On which socket.
+    pub socket: Socket,
+    /// Its positions after the call.
+    pub positions: Positions,
+    /// Which way.
+    pub flow: Flow,
+    /// How many bytes; at least `head.len() + tail.len()`.
+    pub length: u32,
+    /// The call only looked (`MSG_PEEK`).
+    pub peek: bool,
+    /// The bytes at the call's start.
+    pub head: Bytes,
+    /// The bytes at its end, where the call was longer than what is captured.
+    pub tail: Bytes,
+    /// Why some are missing, where some are.
+    pub unseen: Unseen,
+}
+
+/// A record that is not what the kernel side writes: a bug, or a recording that was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedRecord {
+    /// Shorter than its kind needs, or than its own lengths say.
+    #[error("a kernel record of {0} bytes is too short for what it says it holds")]
+    Short(usize),
+    /// Its kind has a number nobody knows.
+    #[error("a kernel record has the unknown kind {0}")]
+    Kind(u32),
+}
+
+/// An address as the kernel side writes it: IPv4 as IPv4-mapped IPv6, told apart again here.
+pub fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)).to_canonical(), port)
+}

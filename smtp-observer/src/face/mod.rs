@@ -1,0 +1,1 @@
+//! The faces: each a fold over observations, bounded, its drops counted.

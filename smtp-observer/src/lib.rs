@@ -1,0 +1,16 @@
+//! Names the process behind every SMTP connection of a Linux host, and follows what the two ends say.
+//!
+//! Data goes one way: [`kernel`] turns hook records into [`event`]s, the [`observer`] turns those into
+//! [`observation`]s without reading a clock, a file or a socket, and every [`face`] is a fold over observations.
+
+pub mod agent;
+pub mod cli;
+pub mod connection;
+pub mod event;
+pub mod face;
+pub mod judge;
+pub mod kernel;
+pub mod observation;
+pub mod observer;
+pub mod privilege;
+pub mod smtp;

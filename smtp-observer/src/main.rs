@@ -1,0 +1,3 @@
+//! smtp-observer: arguments in, exit status out.
+
+fn main() {}

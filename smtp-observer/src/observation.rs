@@ -1,0 +1,511 @@
+//! Observations: the one vocabulary that every face speaks. One observation is one JSON object a line (`--json`,
+//! `--events`); the metrics, the live table and the page are folds over the same values.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
+            Ok(timestamp) => write!(f, "{timestamp:.9}"),
+            Err(_) => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Something that was observed, when, on which connection, by which process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Observation {
+    /// The time of the socket call that showed it.
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// The connection it happened on.
+    pub connection: Arc<Connection>,
+    /// The process that used the connection, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Caller>,
+}
+
+/// What the socket did to get its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It connected.
+    Client,
+    /// It was accepted.
+    Server,
+}
+
+impl Role {
+    /// The name used in events and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Endpoint {
+    /// IPv4 or IPv6 address.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::net::SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// A TCP connection, as one of its sockets sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// Stable, and unique per connection on this host.
+    pub id: Arc<str>,
+    /// What this socket is.
+    pub role: Role,
+    /// This socket's end.
+    pub local: Endpoint,
+    /// The other end.
+    pub remote: Endpoint,
+    /// Inode of the network namespace.
+    pub netns: u32,
+}
+
+/// A process's parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parent {
+    /// Its pid.
+    pub pid: u32,
+    /// Its `comm`.
+    pub name: Arc<str>,
+}
+
+/// A process, with what could be learned of it; what is not known is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// The thread group's id in the host's pid namespace.
+    pub pid: u32,
+    /// Its `comm`, at most 15 bytes.
+    pub name: Arc<str>,
+    /// Path of its executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable: Option<Arc<str>>,
+    /// Its arguments, joined by blanks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<Arc<str>>,
+    /// The effective user.
+    pub uid: u32,
+    /// That user's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    /// Its parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// Its cgroup in the unified hierarchy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Arc<str>>,
+    /// The container it runs in, read from the cgroup's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<Arc<str>>,
+    /// The systemd unit it belongs to, read from the cgroup's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub systemd_unit: Option<Arc<str>>,
+}
+
+impl Process {
+    /// The name metrics use: the executable's base name, or `comm` where the executable is not known.
+    pub fn program(&self) -> &str {
+        match &self.executable {
+            Some(path) => path.rsplit('/').next().unwrap_or(path),
+            None => &self.name,
+        }
+    }
+}
+
+/// A thread of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub process: Arc<Process>,
+    /// The thread that called.
+    pub tid: u32,
+}
+
+impl Serialize for Caller {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct View<'a> {
+            #[serde(flatten)]
+            process: &'a Process,
+            tid: u32,
+        }
+        View { process: &self.process, tid: self.tid }.serialize(serializer)
+    }
+}
+
+/// What can happen. The fields of each variant stand beside `event` in the JSON object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event")]
+pub enum Event {
+    /// A connection was made, or was seen for the first time.
+    #[serde(rename = "connection.opened")]
+    ConnectionOpened {
+        /// The address the program asked for, where it is not the one it is connected to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        requested: Option<Endpoint>,
+    },
+    /// Another process uses the socket than the one before.
+    #[serde(rename = "connection.owner_changed")]
+    ConnectionOwnerChanged {
+        /// The process before.
+        previous_process: Caller,
+    },
+    /// The connection is over.
+    #[serde(rename = "connection.closed")]
+    ConnectionClosed {
+        /// Bytes this socket's processes sent.
+        bytes_sent: u64,
+        /// Bytes they received.
+        bytes_received: u64,
+        /// Since it was opened or first seen.
+        #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+        duration: Duration,
+        /// Bytes of both directions whose content was not seen.
+        lost_bytes: u64,
+    },
+    /// The server's first reply.
+    #[serde(rename = "smtp.greeting")]
+    Greeting(Greeting),
+    /// A command and its reply.
+    #[serde(rename = "smtp.command")]
+    Command(Command),
+    /// An RSET, and why it was sent.
+    #[serde(rename = "smtp.rset")]
+    Rset(Reasoned<RsetReason>),
+    /// A NOOP, and why it was sent.
+    #[serde(rename = "smtp.noop")]
+    Noop(Reasoned<NoopReason>),
+    /// A message's content was handed over.
+    #[serde(rename = "smtp.data")]
+    Data(Data),
+    /// A mail transaction ended.
+    #[serde(rename = "smtp.transaction")]
+    Transaction(Transaction),
+    /// TLS was offered or started.
+    #[serde(rename = "smtp.tls")]
+    Tls(Tls),
+    /// A peer broke the protocol, or the stream could not be followed.
+    #[serde(rename = "smtp.anomaly")]
+    Anomaly(Anomaly),
+}
+
+/// The server's first reply (RFC 5321, 4.3.1).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Greeting {
+    /// 220, 554 or 421.
+    pub code: u16,
+    /// Its text, lines joined by a line feed.
+    pub text: String,
+    /// The server software that greets like this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub software: Option<&'static str>,
+    /// Since the connection was opened; absent where that was not seen.
+    #[serde(rename = "latency_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
+}
+
+/// A command with its reply. Without a reply there is no `code`: the session was over before one came.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Command {
+    /// The verb in upper case; what is not a verb is shown with its bytes escaped.
+    pub verb: String,
+    /// What followed the verb, with mailbox names shown as far as `--addresses` allows and credentials never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
+    /// The reply's code (RFC 5321, 4.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// The reply's enhanced status code (RFC 2034).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enhanced_code: Option<String>,
+    /// The reply's text, lines joined by a line feed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// From the command's last byte to the reply's last byte.
+    #[serde(rename = "latency_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
+    /// It was sent before the reply to the command before it (RFC 2920).
+    pub pipelined: bool,
+}
+
+/// A command that needs explaining, with the explanation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reasoned<R> {
+    /// Why it was sent.
+    pub reason: R,
+    /// What leads to that reason, each a short text.
+    pub evidence: Vec<String>,
+    /// From the command's last byte to the reply's last byte.
+    #[serde(rename = "latency_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
+    /// The reply's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+}
+
+/// How a message's content travelled (RFC 5321, 4.1.1.4; RFC 3030).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    /// `DATA` or `BDAT`.
+    pub verb: &'static str,
+    /// From DATA to the 354; absent for BDAT, which waits for none.
+    #[serde(rename = "go_ahead_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub go_ahead: Option<Duration>,
+    /// The text of the 354.
+    #[serde(rename = "go_ahead", skip_serializing_if = "Option::is_none")]
+    pub go_ahead_text: Option<String>,
+    /// From the 354 (BDAT: from the first chunk's command) to the end of data.
+    #[serde(rename = "transfer_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Duration>,
+    /// From the end of data to the final reply.
+    #[serde(rename = "accept_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Duration>,
+    /// Bytes of content as transmitted, without the end of data.
+    pub size_bytes: u64,
+    /// The final reply's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// The final reply's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+}
+
+/// A mail transaction: from MAIL to its end (RFC 5321, 3.3).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Transaction {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The reverse-path, shown as far as `--addresses` allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Recipients that the server accepted.
+    pub recipients_accepted: u32,
+    /// Recipients that it rejected.
+    pub recipients_rejected: u32,
+    /// From MAIL to the reply that ended it.
+    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+}
+
+/// TLS on a connection.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tls {
+    /// How far it got.
+    pub phase: TlsPhase,
+    /// The library that speaks it, where its plaintext is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+    /// The plaintext is readable.
+    pub visible: bool,
+}
+
+/// A departure from the protocol.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Anomaly {
+    /// What it is.
+    pub kind: AnomalyKind,
+    /// The evidence, bytes escaped, bounded.
+    pub detail: String,
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name used in events and labels.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+names! {
+    /// Why an RSET was sent.
+    RsetReason {
+        /// MAIL was refused.
+        SenderRejected => "sender_rejected",
+        /// Every recipient was refused.
+        RecipientsRejected => "recipients_rejected",
+        /// Some recipients were refused, and the sender gives up on all.
+        RecipientRejected => "recipient_rejected",
+        /// DATA was refused.
+        DataRejected => "data_rejected",
+        /// The message was refused after its content.
+        MessageRejected => "message_rejected",
+        /// Between a refused AUTH and the next.
+        AuthRetry => "auth_retry",
+        /// A series of BDAT chunks was given up.
+        ChunkAbort => "chunk_abort",
+        /// Sent together with the next message's commands.
+        PipelinedBetweenMessages => "pipelined_between_messages",
+        /// After a message, before the next.
+        BetweenMessages => "between_messages",
+        /// An idle connection is tried before it is used again.
+        ReuseProbe => "reuse_probe",
+        /// One message in several transactions.
+        SameMessageSplit => "same_message_split",
+        /// An address was tested, nothing was to be sent.
+        AddressProbe => "address_probe",
+        /// Before the session's first transaction.
+        SessionStart => "session_start",
+        /// Right before QUIT.
+        BeforeQuit => "before_quit",
+        /// The sender gave up on a transaction that was going well.
+        ClientAbort => "client_abort",
+        /// The client of a proxy sent it.
+        Relayed => "relayed",
+        /// A program in the middle threw the message away.
+        InterceptorDiscard => "interceptor_discard",
+        /// A program in the middle starts the transaction again.
+        InterceptorReplay => "interceptor_replay",
+        /// Under TLS.
+        Encrypted => "encrypted",
+        /// The wire cannot tell.
+        Ambiguous => "ambiguous",
+    }
+}
+
+names! {
+    /// Why a NOOP was sent.
+    NoopReason {
+        /// A program in the middle keeps the server waiting.
+        InterceptorKeepalive => "interceptor_keepalive",
+        /// An idle connection is kept open.
+        IdleKeepalive => "idle_keepalive",
+        /// A pooled connection is tried before use.
+        LeaseCheck => "lease_check",
+        /// Between recipients, by a program that tests addresses.
+        Verification => "verification",
+        /// The last of a pipelined group.
+        PipelineSync => "pipeline_sync",
+        /// A session of nothing but greeting, NOOP and QUIT.
+        ReachabilityTest => "reachability_test",
+        /// The client of a proxy sent it.
+        Relayed => "relayed",
+        /// More than any of these needs.
+        Excessive => "excessive",
+        /// The wire cannot tell.
+        Ambiguous => "ambiguous",
+    }
+}
+
+names! {
+    /// How a mail transaction ended.
+    Outcome {
+        /// The server took the message.
+        Delivered => "delivered",
+        /// The server refused sender, recipients, DATA or message.
+        Rejected => "rejected",
+        /// RSET (or another EHLO) ended it.
+        Reset => "reset",
+        /// QUIT or the end of the connection ended it.
+        Abandoned => "abandoned",
+    }
+}
+
+names! {
+    /// How far TLS got.
+    TlsPhase {
+        /// The server listed STARTTLS.
+        Offered => "offered",
+        /// The server said 220 to STARTTLS, or the connection began with TLS.
+        Started => "started",
+    }
+}
+
+names! {
+    /// Departures from the protocol.
+    AnomalyKind {
+        /// HELO or EHLO without an argument (RFC 5321, 4.1.1.1).
+        HeloWithoutHostname => "helo_without_hostname",
+        /// The client spoke before the greeting.
+        EarlyTalker => "early_talker",
+        /// A line ended by LF alone.
+        BareLf => "bare_lf",
+        /// A CR that no LF follows.
+        BareCr => "bare_cr",
+        /// Bytes in a message that some servers take for its end.
+        SmugglingAttempt => "smuggling_attempt",
+        /// The server took them for its end.
+        SmugglingEffective => "smuggling_effective",
+        /// A NUL byte in a line.
+        NulByte => "nul_byte",
+        /// A line longer than what is kept; the rest is skipped.
+        LineTooLong => "line_too_long",
+        /// A reply that no command waits for.
+        UnsolicitedReply => "unsolicited_reply",
+        /// A reply line without a three-digit code.
+        MalformedReply => "malformed_reply",
+        /// 421 out of turn: the server gives up the connection.
+        ServerShutdown => "server_shutdown",
+        /// Plain bytes behind STARTTLS.
+        StarttlsInjection => "starttls_injection",
+        /// The peers do not speak SMTP.
+        NotSmtp => "not_smtp",
+        /// Commands were pipelined though the server never offered it.
+        PipeliningNotOffered => "pipelining_not_offered",
+        /// A verb overwritten on the path (`XXXX`).
+        MaskedCommand => "masked_command",
+        /// The client speaks like a server.
+        RoleReversed => "role_reversed",
+        /// Bytes were not seen.
+        Gap => "gap",
+        /// The stream is followed again after a gap.
+        Resynchronised => "resynchronised",
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => seconds(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,1 @@
+//! Kernel events in, observations out: the only door of the pure core.

@@ -1,0 +1,1 @@
+//! Dropping what the agent no longer needs.

@@ -1,0 +1,1 @@
+//! The SMTP dialogue: bytes and gaps in, items out; no sockets, no clock.

@@ -1,0 +1,3 @@
+//! `cargo xtask`: what a builder does with this project.
+
+fn main() {}
