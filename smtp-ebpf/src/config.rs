@@ -41,10 +41,10 @@ offsets! {
     sock_local_v6,
     /// `sock.__sk_common.skc_net.net`
     sock_net,
-    /// `sock.sk_protocol`
-    sock_protocol,
     /// `net.ns.inum`
     net_inode,
+    /// `tcp_sock.inet_conn.icsk_inet.inet_sport`: the local port, which outlives `skc_num` at the end of a connection
+    tcp_local_port,
     /// `tcp_sock.write_seq`
     tcp_write_seq,
     /// `tcp_sock.copied_seq`
@@ -63,6 +63,10 @@ offsets! {
     task_comm,
     /// `task_struct.mm`
     task_mm,
+    /// `task_struct.cred`
+    task_cred,
+    /// `cred.euid`
+    cred_euid,
     /// `task_struct.cgroups`
     task_cgroups,
     /// `mm_struct.arg_start`
@@ -107,7 +111,7 @@ offsets! {
 
 /// Numbers of the system calls whose buffers are in the caller's registers; they differ between architectures.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Syscalls {
     /// `connect(fd, addr, len)`
     pub connect: u32,
@@ -133,4 +137,22 @@ pub struct Syscalls {
     pub recvmsg: u32,
     /// What [`Offsets::regs_mode`] holds in a 64-bit caller.
     pub native_mode: u32,
+}
+
+impl Syscalls {
+    /// What the programs are compiled with: numbers that no system call has.
+    pub const UNKNOWN: Self = Self {
+        connect: u32::MAX,
+        read: u32::MAX,
+        write: u32::MAX,
+        sendto: u32::MAX,
+        recvfrom: u32::MAX,
+        readv: u32::MAX,
+        writev: u32::MAX,
+        preadv2: u32::MAX,
+        pwritev2: u32::MAX,
+        sendmsg: u32::MAX,
+        recvmsg: u32::MAX,
+        native_mode: u32::MAX,
+    };
 }

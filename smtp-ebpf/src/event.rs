@@ -15,6 +15,9 @@ pub const TAIL_LENGTH: usize = 64;
 /// Most bytes of an executable's path: path components, leaf first, each ended by a NUL.
 pub const EXECUTABLE_LENGTH: usize = 512;
 
+/// Most processes that the programs remember to have described.
+pub const DESCRIBED_PROCESSES: u32 = 8192;
+
 /// Most bytes of the argument vector: arguments, each ended by a NUL (`mm->arg_start` to `mm->arg_end`).
 pub const ARGUMENTS_LENGTH: usize = 512;
 

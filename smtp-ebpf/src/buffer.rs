@@ -1,0 +1,181 @@
+//! Where the bytes are. The length tracepoints carry no buffer, but the system call's saved registers still point to
+//! the caller's: after `sock_sendmsg` and `sock_recvmsg` it holds what was moved.
+
+use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
+
+use crate::kernel::{Call, Task, copy_user, probe_user};
+
+/// Most parts of a vector that are walked.
+const MAX_PARTS: u64 = 32;
+
+/// Where captured bytes go, in a map value.
+#[repr(C)]
+pub struct Room {
+    /// The head with the tail behind it, and room for a part that begins at the head's last byte.
+    bytes: [u8; 2 * HEAD_LENGTH + 2 * TAIL_LENGTH],
+    /// Bytes of a vector that are done. It lives here so that the verifier does not follow its every value.
+    done: u64,
+    /// See [`clamped`].
+    cell: u64,
+}
+
+/// What was captured of a call.
+#[derive(Clone, Copy)]
+pub struct Captured {
+    pub head: u32,
+    pub tail: u32,
+    pub unseen: Unseen,
+    pub syscall: u32,
+}
+
+impl Captured {
+    const fn nothing(unseen: Unseen, syscall: u32) -> Self {
+        Self { head: 0, tail: 0, unseen, syscall }
+    }
+}
+
+/// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Part {
+    base: u64,
+    length: u64,
+}
+
+/// `struct user_msghdr` of a 64-bit program (`include/linux/socket.h`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UserMessage {
+    name: u64,
+    name_length: u64,
+    vector: u64,
+    parts: u64,
+    control: u64,
+    control_length: u64,
+    flags: u64,
+}
+
+/// Copies the bytes that the current system call moved: the head, and the tail behind it.
+///
+/// # Safety
+/// `room` is a map value; `length` is not zero.
+#[inline(always)]
+pub unsafe fn capture(room: *mut Room, length: u32) -> Captured {
+    let registers = Task::current().registers();
+    if !registers.is_native() {
+        return Captured::nothing(Unseen::Compat, 0);
+    }
+    let address = registers.argument_2();
+    // SAFETY: the caller's promise.
+    unsafe {
+        match registers.call() {
+            Call::Buffer => from_buffer(room, address, length),
+            Call::Vector => from_vector(room, address, registers.argument_3(), length),
+            Call::Message => match probe_user::<UserMessage>(address) {
+                Some(message) => from_vector(room, message.vector, message.parts, length),
+                None => Captured::nothing(Unseen::Fault, 0),
+            },
+            Call::Connect => Captured::nothing(Unseen::Path, registers.syscall()),
+            Call::Other(number) => Captured::nothing(Unseen::Path, number),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn from_buffer(room: *mut Room, address: u64, length: u32) -> Captured {
+    // SAFETY: the caller's promise; head and tail are within the room.
+    unsafe {
+        let bytes = (&raw mut (*room).bytes).cast::<u8>();
+        let length = u64::from(length);
+        let head = clamped(room, length, HEAD_LENGTH);
+        if !copy_user(bytes, head as u32, address) {
+            return Captured::nothing(Unseen::Fault, 0);
+        }
+        let tail = clamped(room, length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH);
+        if tail != 0 && !copy_user(bytes.add(HEAD_LENGTH), tail as u32, address + (length - tail)) {
+            return Captured::nothing(Unseen::Fault, 0);
+        }
+        seen(length)
+    }
+}
+
+#[inline(always)]
+unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> Captured {
+    // SAFETY: the caller's promise; what is copied where is within the room.
+    unsafe {
+        let bytes = (&raw mut (*room).bytes).cast::<u8>();
+        let progress = &raw mut (*room).done;
+        let length = u64::from(length);
+        let tail = at_most(length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH as u64);
+        let tail_start = length - tail;
+        progress.write_volatile(0);
+        for index in 0..MAX_PARTS {
+            let done = progress.read_volatile();
+            if done >= length || index >= parts {
+                break;
+            }
+            let Some(part) = probe_user::<Part>(vector + index * size_of::<Part>() as u64) else {
+                return Captured::nothing(Unseen::Fault, 0);
+            };
+            let size = at_most(part.length, length - done);
+            if size == 0 {
+                continue;
+            }
+            if done < HEAD_LENGTH as u64 {
+                // What lies beyond the head is written over, or not part of the record.
+                let take = clamped(room, size, HEAD_LENGTH);
+                let start = clamped(room, done, HEAD_LENGTH);
+                if !copy_user(bytes.add(start as usize), take as u32, part.base) {
+                    return Captured::nothing(Unseen::Fault, 0);
+                }
+            }
+            let end = done + size;
+            if tail != 0 && end > tail_start {
+                // The part's share of the tail: it ends where the part ends.
+                let share = clamped(room, at_most(end - tail_start, size), TAIL_LENGTH);
+                let start = clamped(room, (end - share).saturating_sub(tail_start), TAIL_LENGTH);
+                let destination = bytes.add(HEAD_LENGTH + start as usize);
+                if !copy_user(destination, share as u32, part.base + (size - share)) {
+                    return Captured::nothing(Unseen::Fault, 0);
+                }
+            }
+            progress.write_volatile(end);
+        }
+        if progress.read_volatile() < length {
+            return Captured::nothing(Unseen::Vector, 0);
+        }
+        seen(length)
+    }
+}
+
+/// All that is captured of a call of this length.
+#[inline(always)]
+fn seen(length: u64) -> Captured {
+    let head = at_most(length, HEAD_LENGTH as u64);
+    let tail = at_most(length - head, TAIL_LENGTH as u64);
+    let unseen = if head + tail < length { Unseen::Long } else { Unseen::None };
+    Captured { head: head as u32, tail: tail as u32, unseen, syscall: 0 }
+}
+
+#[inline(always)]
+fn at_most(value: u64, limit: u64) -> u64 {
+    if value > limit { limit } else { value }
+}
+
+/// A value cut to `limit`, in a form that the verifier sees to be cut.
+///
+/// It goes through memory: else the compiler, which may know the bound already, leaves the check out or makes it on
+/// another register than the one that is used.
+///
+/// # Safety
+/// `room` is a map value.
+#[inline(always)]
+unsafe fn clamped(room: *mut Room, value: u64, limit: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    let value = unsafe {
+        let cell = &raw mut (*room).cell;
+        cell.write_volatile(value);
+        cell.read_volatile()
+    };
+    at_most(value, limit as u64)
+}

@@ -1,0 +1,66 @@
+//! One record into the ring buffer; what does not fit is counted.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_RING_SIZE};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{PerCpuArray, RingBuf};
+use aya_log_ebpf::debug;
+use smtp_ebpf::event::{Header, Kind};
+
+/// All records; the loader sets its size.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Records that found no room, by [`Kind`].
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Kind::ALL.len() as u32 + 1, 0);
+
+/// The boot clock, in nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The start of a record.
+#[inline(always)]
+pub fn header(kind: Kind, time: u64) -> Header {
+    Header { kind: kind as u32, padding: 0, time }
+}
+
+/// Hands over a record; whether there was room.
+///
+/// The reader is woken when it has read all there was, and once more when the ring is half full: in between it comes
+/// by itself, so that a busy host does not pay for a wake-up a record.
+///
+/// # Safety
+/// `limit` bytes at `record` belong to a map value; `length` is cut to it.
+#[inline(always)]
+pub unsafe fn output<C: EbpfContext>(
+    context: &C,
+    kind: Kind,
+    record: *mut u8,
+    mut length: usize,
+    limit: usize,
+) -> bool {
+    if length > limit {
+        length = limit;
+    }
+    let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 2 {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        0
+    };
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(record, length) };
+    if EVENTS.output::<[u8]>(bytes, flags).is_ok() {
+        return true;
+    }
+    if let Some(lost) = LOST.get_ptr_mut(kind as u32) {
+        // SAFETY: this CPU's counter.
+        unsafe { *lost += 1 };
+    }
+    debug!(context, "no room for a record of kind {} and {} bytes", kind as u32, length);
+    false
+}

@@ -1,0 +1,443 @@
+//! Every read of kernel and user memory, as small `Copy` types: the rest of the programs reads like ordinary Rust.
+//!
+//! A load through a pointer that the verifier knows by its BTF type is checked against that type when the program is
+//! loaded, and a fault in it reads as zero. What the verifier cannot follow is read by `bpf_probe_read_*`.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+    bpf_probe_read_user, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
+};
+use smtp_ebpf::config::{Offsets, PORT_WORDS, Syscalls};
+use smtp_ebpf::event::{COMM_LENGTH, Positions};
+
+/// Where the running kernel keeps its fields; injected at load, frozen, so constants to the verifier.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets::POISONED;
+
+/// Numbers of the system calls; injected at load.
+#[unsafe(no_mangle)]
+static SYSCALLS: Syscalls = Syscalls::UNKNOWN;
+
+/// One bit a watched port; injected at load.
+#[unsafe(no_mangle)]
+static WATCHED_PORTS: [u64; PORT_WORDS] = [0; PORT_WORDS];
+
+/// A number that the loader injects: read at run time, for what the compiler sees in the static is not what stands
+/// there then.
+#[inline(always)]
+fn injected(number: &u32) -> u32 {
+    // SAFETY: a reference is readable.
+    unsafe { ptr::read_volatile(number) }
+}
+
+#[inline(always)]
+fn offset(field: &u32) -> usize {
+    injected(field) as usize
+}
+
+/// Whether connections with this port are watched.
+#[inline(always)]
+pub fn is_watched(port: u16) -> bool {
+    let words = (&raw const WATCHED_PORTS).cast::<u64>();
+    // SAFETY: a u16 divided by 64 is below PORT_WORDS.
+    let word = unsafe { ptr::read_volatile(words.add((port >> 6) as usize)) };
+    word >> (port & 63) & 1 != 0
+}
+
+/// Loads a field through a pointer whose BTF type the verifier knows.
+///
+/// # Safety
+/// `base` is such a pointer, and `offset` that of a `T` in its type: the verifier refuses the program otherwise.
+#[inline(always)]
+unsafe fn load<T: Copy>(base: *const u8, offset: usize) -> T {
+    // SAFETY: the caller's promise, and the verifier's check.
+    unsafe { ptr::read_volatile(base.add(offset).cast::<T>()) }
+}
+
+/// Reads kernel memory at an address that the verifier cannot follow.
+#[inline(always)]
+fn probe_kernel<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the destination has the size of T; the helper checks the source and zeroes the destination on a fault.
+    let result =
+        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void) };
+    // SAFETY: the helper has written all of it.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Reads the memory of the current process.
+#[inline(always)]
+pub fn probe_user<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: as in `probe_kernel`.
+    let result =
+        unsafe { bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void) };
+    // SAFETY: the helper has written all of it.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Copies memory of the current process; whether it could be read.
+///
+/// # Safety
+/// `length` bytes at `destination` belong to a map value: the verifier checks it.
+#[inline(always)]
+pub unsafe fn copy_user(destination: *mut u8, length: u32, address: u64) -> bool {
+    // SAFETY: the caller's promise; the helper checks the source.
+    unsafe { bpf_probe_read_user(destination.cast(), length, address as *const c_void) == 0 }
+}
+
+/// A `struct sock` of TCP.
+#[derive(Clone, Copy)]
+pub struct Sock(*const u8);
+
+impl Sock {
+    /// The socket that a tracepoint passes.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        // SAFETY: skc_dport is a __be16 of struct sock.
+        u16::from_be(unsafe { load(self.0, offset(&OFFSETS.sock_remote_port)) })
+    }
+
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        // SAFETY: skc_num is a __u16 of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_local_port)) }
+    }
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        // SAFETY: skc_family is an unsigned short of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_family)) }
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        // SAFETY: skc_state is an unsigned char of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_state)) }
+    }
+
+    /// Its network namespace's inode number.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        // SAFETY: skc_net.net is a struct net *, whose ns.inum is an unsigned int.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.sock_net)), offset(&OFFSETS.net_inode)) }
+    }
+
+    #[inline(always)]
+    pub fn local_v4(self) -> [u8; 4] {
+        // SAFETY: skc_rcv_saddr is a __be32 of struct sock.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.sock_local_v4)) }.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    pub fn remote_v4(self) -> [u8; 4] {
+        // SAFETY: skc_daddr is a __be32 of struct sock.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.sock_remote_v4)) }.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    pub fn local_v6(self) -> [u64; 2] {
+        // SAFETY: skc_v6_rcv_saddr is a struct in6_addr of 16 bytes.
+        unsafe { [load(self.0, offset(&OFFSETS.sock_local_v6)), load(self.0, offset(&OFFSETS.sock_local_v6) + 8)] }
+    }
+
+    #[inline(always)]
+    pub fn remote_v6(self) -> [u64; 2] {
+        // SAFETY: skc_v6_daddr is a struct in6_addr of 16 bytes.
+        unsafe { [load(self.0, offset(&OFFSETS.sock_remote_v6)), load(self.0, offset(&OFFSETS.sock_remote_v6) + 8)] }
+    }
+
+    /// The kernel's name for it, the same for as long as it lives and never used again.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        // SAFETY: the helper takes a struct sock * or NULL.
+        unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+    }
+
+    /// The socket as one of TCP, if it is one.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper takes a struct sock * and answers NULL where it is not a full TCP socket.
+        let pointer = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        (!pointer.is_null()).then_some(TcpSock(pointer.cast()))
+    }
+}
+
+/// A `struct tcp_sock`.
+#[derive(Clone, Copy)]
+pub struct TcpSock(*const u8);
+
+impl TcpSock {
+    /// The local port, which stays when `skc_num` is given back (`__inet_put_port`).
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        // SAFETY: inet_sport is a __be16 of the struct inet_sock that a tcp_sock begins with.
+        u16::from_be(unsafe { load(self.0, offset(&OFFSETS.tcp_local_port)) })
+    }
+
+    #[inline(always)]
+    pub fn positions(self) -> Positions {
+        // SAFETY: write_seq and copied_seq are u32 of struct tcp_sock.
+        unsafe {
+            Positions {
+                written: load(self.0, offset(&OFFSETS.tcp_write_seq)),
+                read: load(self.0, offset(&OFFSETS.tcp_copied_seq)),
+            }
+        }
+    }
+}
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub struct Task(*const u8);
+
+impl Task {
+    /// Whoever runs now. In softirq that is a stranger.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no precondition.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    #[inline(always)]
+    pub fn leader(self) -> Self {
+        // SAFETY: group_leader is a struct task_struct *.
+        Self(unsafe { load(self.0, offset(&OFFSETS.task_group_leader)) })
+    }
+
+    #[inline(always)]
+    pub fn parent(self) -> Self {
+        // SAFETY: real_parent is a struct task_struct *.
+        Self(unsafe { load(self.0, offset(&OFFSETS.task_real_parent)) })
+    }
+
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        // SAFETY: tgid is a pid_t of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_tgid)) }
+    }
+
+    #[inline(always)]
+    pub fn start_boottime(self) -> u64 {
+        // SAFETY: start_boottime is a u64 of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_start_boottime)) }
+    }
+
+    #[inline(always)]
+    pub fn exec_id(self) -> u32 {
+        // SAFETY: self_exec_id is a u32 of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_self_exec_id)) }
+    }
+
+    #[inline(always)]
+    pub fn euid(self) -> u32 {
+        // SAFETY: cred is a struct cred *, whose euid is a kuid_t of one u32.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.task_cred)), offset(&OFFSETS.cred_euid)) }
+    }
+
+    #[inline(always)]
+    pub fn comm(self) -> [u8; COMM_LENGTH] {
+        // SAFETY: comm is a char array of COMM_LENGTH bytes in struct task_struct.
+        let words: [u64; 2] = unsafe {
+            [load(self.0, offset(&OFFSETS.task_comm)), load(self.0, offset(&OFFSETS.task_comm) + size_of::<u64>())]
+        };
+        // SAFETY: both are 16 bytes without padding.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// Where its arguments start and end in its memory.
+    #[inline(always)]
+    pub fn arguments(self) -> Option<(u64, u64)> {
+        let mm = self.mm()?;
+        // SAFETY: arg_start and arg_end are unsigned long of struct mm_struct.
+        unsafe { Some((load(mm, offset(&OFFSETS.mm_arg_start)), load(mm, offset(&OFFSETS.mm_arg_end)))) }
+    }
+
+    /// The executable's place in the file system.
+    #[inline(always)]
+    pub fn executable(self) -> Option<Path> {
+        let mm = self.mm()?;
+        // SAFETY: exe_file is a struct file *, whose f_path holds a struct dentry * and a struct vfsmount *.
+        unsafe {
+            let file: *const u8 = load(mm, offset(&OFFSETS.mm_exe_file));
+            if file.is_null() {
+                return None;
+            }
+            let dentry: *const u8 = load(file, offset(&OFFSETS.file_dentry));
+            let mount: *const u8 = load(file, offset(&OFFSETS.file_mount));
+            Some(Path { dentry: dentry as u64, mount: mount as u64 })
+        }
+    }
+
+    /// Its cgroup in the unified hierarchy.
+    #[inline(always)]
+    pub fn cgroup(self) -> CgroupNode {
+        // SAFETY: cgroups is a struct css_set *, its dfl_cgrp a struct cgroup *, whose kn is a struct kernfs_node *.
+        unsafe {
+            let set: *const u8 = load(self.0, offset(&OFFSETS.task_cgroups));
+            let cgroup: *const u8 = load(set, offset(&OFFSETS.css_set_default_cgroup));
+            let node: *const u8 = load(cgroup, offset(&OFFSETS.cgroup_node));
+            CgroupNode(node as u64)
+        }
+    }
+
+    /// The registers with which it entered the kernel.
+    #[inline(always)]
+    pub fn registers(self) -> Registers {
+        // SAFETY: the helper takes a struct task_struct * and answers a struct pt_regs *.
+        Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
+    }
+
+    #[inline(always)]
+    fn mm(self) -> Option<*const u8> {
+        // SAFETY: mm is a struct mm_struct *, NULL for kernel threads.
+        let mm: *const u8 = unsafe { load(self.0, offset(&OFFSETS.task_mm)) };
+        (!mm.is_null()).then_some(mm)
+    }
+}
+
+/// Something whose name has the leaf first: each step gives the address of a name and moves towards the root.
+pub trait Ascend: Copy {
+    /// The address of this component's name, with where to go on; `None` at the root.
+    fn step(&mut self) -> Option<u64>;
+}
+
+/// A `struct path`: a dentry in a mount.
+#[derive(Clone, Copy)]
+pub struct Path {
+    dentry: u64,
+    mount: u64,
+}
+
+impl Ascend for Path {
+    #[inline(always)]
+    fn step(&mut self) -> Option<u64> {
+        let root: u64 = probe_kernel(self.mount + offset(&OFFSETS.vfsmount_root) as u64)?;
+        if self.dentry == root {
+            // The root of a mount has no name: its name is that of the directory it covers.
+            let mount = self.mount - offset(&OFFSETS.mount_vfsmount) as u64;
+            let parent: u64 = probe_kernel(mount + offset(&OFFSETS.mount_parent) as u64)?;
+            if parent == mount {
+                return None;
+            }
+            self.dentry = probe_kernel(mount + offset(&OFFSETS.mount_mountpoint) as u64)?;
+            self.mount = parent + offset(&OFFSETS.mount_vfsmount) as u64;
+            let root: u64 = probe_kernel(self.mount + offset(&OFFSETS.vfsmount_root) as u64)?;
+            if self.dentry == root {
+                // A mount on the root of another mount: nothing to name here, the next step goes on.
+                return Some(0);
+            }
+        }
+        let name: u64 = probe_kernel(self.dentry + offset(&OFFSETS.dentry_name) as u64)?;
+        self.dentry = probe_kernel(self.dentry + offset(&OFFSETS.dentry_parent) as u64)?;
+        Some(name)
+    }
+}
+
+/// A `struct kernfs_node` of the cgroup hierarchy.
+#[derive(Clone, Copy)]
+pub struct CgroupNode(u64);
+
+impl Ascend for CgroupNode {
+    #[inline(always)]
+    fn step(&mut self) -> Option<u64> {
+        let parent: u64 = probe_kernel(self.0 + offset(&OFFSETS.kernfs_parent) as u64)?;
+        if parent == 0 {
+            return None;
+        }
+        let name = probe_kernel(self.0 + offset(&OFFSETS.kernfs_name) as u64)?;
+        self.0 = parent;
+        Some(name)
+    }
+}
+
+/// Copies a NUL-terminated kernel string; its length with the NUL, or zero where it cannot be read.
+///
+/// # Safety
+/// `room` bytes at `destination` belong to a map value: the verifier checks it.
+#[inline(always)]
+pub unsafe fn copy_kernel_string(destination: *mut u8, room: u32, address: u64) -> usize {
+    // SAFETY: the caller's promise; the helper checks the source.
+    let length = unsafe { bpf_probe_read_kernel_str(destination.cast(), room, address as *const c_void) };
+    if length > 0 { length as usize } else { 0 }
+}
+
+/// A `struct pt_regs`, as saved when the process entered the kernel.
+#[derive(Clone, Copy)]
+pub struct Registers(*const u8);
+
+impl Registers {
+    #[inline(always)]
+    pub fn syscall(self) -> u32 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load::<u64>(self.0, offset(&OFFSETS.regs_syscall)) as u32 }
+    }
+
+    /// The caller is a 64-bit program.
+    #[inline(always)]
+    pub fn is_native(self) -> bool {
+        // SAFETY: the code segment is the low half of a field of struct pt_regs.
+        u32::from(unsafe { load::<u16>(self.0, offset(&OFFSETS.regs_mode)) }) == injected(&SYSCALLS.native_mode)
+    }
+
+    #[inline(always)]
+    pub fn argument_2(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_2)) }
+    }
+
+    #[inline(always)]
+    pub fn argument_3(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_3)) }
+    }
+
+    /// What the second argument of the system call points to.
+    #[inline(always)]
+    pub fn call(self) -> Call {
+        let number = self.syscall();
+        if number == injected(&SYSCALLS.write)
+            || number == injected(&SYSCALLS.read)
+            || number == injected(&SYSCALLS.sendto)
+            || number == injected(&SYSCALLS.recvfrom)
+        {
+            Call::Buffer
+        } else if number == injected(&SYSCALLS.sendmsg) || number == injected(&SYSCALLS.recvmsg) {
+            Call::Message
+        } else if number == injected(&SYSCALLS.writev)
+            || number == injected(&SYSCALLS.readv)
+            || number == injected(&SYSCALLS.pwritev2)
+            || number == injected(&SYSCALLS.preadv2)
+        {
+            Call::Vector
+        } else if number == injected(&SYSCALLS.connect) {
+            Call::Connect
+        } else {
+            Call::Other(number)
+        }
+    }
+}
+
+/// A system call, by what its second argument points to.
+#[derive(Clone, Copy)]
+pub enum Call {
+    /// The bytes.
+    Buffer,
+    /// An array of `struct iovec`; the third argument is its length.
+    Vector,
+    /// A `struct user_msghdr`.
+    Message,
+    /// A `struct sockaddr`.
+    Connect,
+    /// Not known; its number.
+    Other(u32),
+}

@@ -1,0 +1,158 @@
+//! Who is calling: every record names its task; a process is described before the first record that names it.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{LruHashMap, PerCpuArray};
+use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind};
+
+use crate::capture;
+use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
+
+/// Most components of a path that are walked.
+const MAX_COMPONENTS: usize = 32;
+
+/// Longest component of a path, its NUL included (`NAME_MAX + 1`).
+const COMPONENT_LENGTH: usize = 256;
+
+/// Processes already described. User space remembers more of them than this.
+#[map]
+static DESCRIBED: LruHashMap<ProcessKey, u8> = LruHashMap::with_max_entries(event::DESCRIBED_PROCESSES, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProcessKey {
+    start_time: u64,
+    pid: u32,
+    exec_id: u32,
+}
+
+/// Room for a path and one component more than fits.
+const PATH_ROOM: usize = EXECUTABLE_LENGTH + COMPONENT_LENGTH;
+const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
+
+#[repr(C)]
+struct Description {
+    record: event::Process,
+    bytes: [u8; PATH_ROOM + ARGUMENTS_LENGTH + CGROUP_ROOM],
+}
+
+/// One for each hook that describes: a socket call may be interrupted by nothing that describes too.
+#[map]
+static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(1, 0);
+
+/// The task that makes this call; only meaningful in process context.
+#[inline(always)]
+pub fn current() -> event::Task {
+    let task = Task::current();
+    let leader = task.leader();
+    let id = bpf_get_current_pid_tgid();
+    event::Task {
+        start_time: leader.start_boottime(),
+        pid: (id >> 32) as u32,
+        tid: id as u32,
+        uid: task.euid(),
+        exec_id: task.exec_id(),
+        comm: leader.comm(),
+    }
+}
+
+/// No task: the kernel acts on its own behalf.
+pub const NOBODY: event::Task =
+    event::Task { start_time: 0, pid: 0, tid: 0, uid: 0, exec_id: 0, comm: [0; event::COMM_LENGTH] };
+
+/// Sends the long description of the current process, once.
+#[inline(always)]
+pub fn describe_once<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) {
+    let key = ProcessKey { start_time: caller.start_time, pid: caller.pid, exec_id: caller.exec_id };
+    // SAFETY: the value is not read, only its presence.
+    if unsafe { DESCRIBED.get(&key) }.is_none() && describe(context, caller, time) {
+        // A failure here means one description too many, no harm.
+        let _ = DESCRIBED.insert(&key, &1, 0);
+    }
+}
+
+#[inline(never)]
+fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> bool {
+    let Some(description) = DESCRIPTION.get_ptr_mut(0) else {
+        return false;
+    };
+    let task = Task::current();
+    let parent = task.leader().parent();
+    // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
+    unsafe {
+        let record = &raw mut (*description).record;
+        (*record).header = capture::header(Kind::Process, time);
+        (*record).task = *caller;
+        (*record).parent_pid = parent.tgid();
+        (*record).parent_comm = parent.comm();
+
+        let bytes = (&raw mut (*description).bytes).cast::<u8>();
+        (*record).executable = 0;
+        if let Some(path) = task.executable() {
+            ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
+        }
+        let executable = length(&raw const (*record).executable, PATH_ROOM);
+        (*record).arguments = arguments(bytes.add(executable), task);
+        let arguments = length(&raw const (*record).arguments, ARGUMENTS_LENGTH);
+        (*record).cgroup = 0;
+        ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, task.cgroup());
+        let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
+
+        let size = size_of::<event::Process>() + executable + arguments + cgroup;
+        capture::output(context, Kind::Process, description.cast(), size, size_of::<Description>())
+    }
+}
+
+/// A length kept in a map value, cut to `limit`.
+///
+/// The verifier forgets what it knew of a number that went through a map. That is the point: else it follows each
+/// length that each path through a loop may have left, and gives up.
+///
+/// # Safety
+/// `place` belongs to a map value.
+#[inline(always)]
+unsafe fn length(place: *const u32, limit: usize) -> usize {
+    // SAFETY: the caller's promise.
+    let length = unsafe { place.read_volatile() } as usize;
+    if length > limit { limit } else { length }
+}
+
+/// Writes the components of a path, leaf first, each ended by a NUL, and counts the bytes in `used`.
+///
+/// # Safety
+/// `LENGTH + COMPONENT_LENGTH` bytes at `destination` belong to a map value, and `used` too.
+#[inline(always)]
+unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, mut place: A) {
+    for _ in 0..MAX_COMPONENTS {
+        // SAFETY: the caller's promise.
+        let start = unsafe { used.read_volatile() } as usize;
+        if start >= LENGTH {
+            break;
+        }
+        let Some(name) = place.step() else { break };
+        if name != 0 {
+            // SAFETY: start < LENGTH, so a component fits.
+            let size = unsafe { copy_kernel_string(destination.add(start), COMPONENT_LENGTH as u32, name) };
+            // SAFETY: the caller's promise.
+            unsafe { used.write_volatile((start + size) as u32) };
+        }
+    }
+}
+
+/// Copies the argument vector, as much as fits; how many bytes.
+///
+/// # Safety
+/// `ARGUMENTS_LENGTH` bytes at `destination` belong to a map value.
+#[inline(always)]
+unsafe fn arguments(destination: *mut u8, task: Task) -> u32 {
+    let Some((start, end)) = task.arguments() else {
+        return 0;
+    };
+    let mut length = end.saturating_sub(start);
+    if length > ARGUMENTS_LENGTH as u64 {
+        length = ARGUMENTS_LENGTH as u64;
+    }
+    // SAFETY: length is at most ARGUMENTS_LENGTH.
+    if unsafe { copy_user(destination, length as u32, start) } { length as u32 } else { 0 }
+}

@@ -1,0 +1,217 @@
+//! Where the running kernel keeps its fields: BTF in, the offset table of the eBPF programs out.
+
+use std::path::Path;
+
+use btf_rs::{Backend, Btf, BtfType, Struct, Type};
+use smtp_ebpf::config::{Offsets, Syscalls};
+
+/// Where the kernel shows its own types (`CONFIG_DEBUG_INFO_BTF`).
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why a field's place is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no BTF, or it cannot be parsed.
+    #[error("the kernel's type information cannot be read: {0}")]
+    Btf(#[from] btf_rs::Error),
+    /// No structure has this name.
+    #[error("the kernel's type information has no struct {0}")]
+    NoStruct(&'static str),
+    /// Several structures of this name differ in the field's place.
+    #[error("the kernel's type information has several struct {0} that differ in {1}")]
+    Ambiguous(&'static str, &'static str),
+    /// The structure has no such field.
+    #[error("the kernel's struct {0} has no field {1}")]
+    NoField(&'static str, &'static str),
+    /// Registers and system calls of this processor are not known to this program.
+    #[error("this program does not know the registers of {0}")]
+    Architecture(&'static str),
+}
+
+/// The kernel's types.
+pub struct Layout(Btf);
+
+impl Layout {
+    /// The types of the running kernel.
+    pub fn of_kernel() -> Result<Self, Error> {
+        let path = Path::new(VMLINUX);
+        // Mapping the file costs no memory, but the kernel allows it only since 6.16.
+        let btf = Btf::from_file_with_backend(path, Backend::Mmap).or_else(|_| Btf::from_file(path))?;
+        Ok(Self(btf))
+    }
+
+    /// The offset table for the eBPF programs.
+    pub fn offsets(&self) -> Result<Offsets, Error> {
+        let registers = registers()?;
+        let at = |name, field| self.offset(name, field);
+        Ok(Offsets {
+            sock_remote_port: at("sock", "__sk_common.skc_dport")?,
+            sock_local_port: at("sock", "__sk_common.skc_num")?,
+            sock_family: at("sock", "__sk_common.skc_family")?,
+            sock_state: at("sock", "__sk_common.skc_state")?,
+            sock_remote_v4: at("sock", "__sk_common.skc_daddr")?,
+            sock_local_v4: at("sock", "__sk_common.skc_rcv_saddr")?,
+            sock_remote_v6: at("sock", "__sk_common.skc_v6_daddr")?,
+            sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
+            sock_net: at("sock", "__sk_common.skc_net.net")?,
+            net_inode: at("net", "ns.inum")?,
+            tcp_local_port: at("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
+            tcp_write_seq: at("tcp_sock", "write_seq")?,
+            tcp_copied_seq: at("tcp_sock", "copied_seq")?,
+            task_group_leader: at("task_struct", "group_leader")?,
+            task_real_parent: at("task_struct", "real_parent")?,
+            task_tgid: at("task_struct", "tgid")?,
+            task_start_boottime: at("task_struct", "start_boottime")?,
+            task_self_exec_id: at("task_struct", "self_exec_id")?,
+            task_comm: at("task_struct", "comm")?,
+            task_mm: at("task_struct", "mm")?,
+            task_cred: at("task_struct", "cred")?,
+            cred_euid: at("cred", "euid.val")?,
+            task_cgroups: at("task_struct", "cgroups")?,
+            mm_arg_start: at("mm_struct", "arg_start")?,
+            mm_arg_end: at("mm_struct", "arg_end")?,
+            mm_exe_file: at("mm_struct", "exe_file")?,
+            file_dentry: at("file", "f_path.dentry")?,
+            file_mount: at("file", "f_path.mnt")?,
+            dentry_parent: at("dentry", "d_parent")?,
+            dentry_name: at("dentry", "d_name.name")?,
+            vfsmount_root: at("vfsmount", "mnt_root")?,
+            mount_vfsmount: at("mount", "mnt")?,
+            mount_parent: at("mount", "mnt_parent")?,
+            mount_mountpoint: at("mount", "mnt_mountpoint")?,
+            css_set_default_cgroup: at("css_set", "dfl_cgrp")?,
+            cgroup_node: at("cgroup", "kn")?,
+            kernfs_parent: at("kernfs_node", "__parent").or_else(|_| at("kernfs_node", "parent"))?,
+            kernfs_name: at("kernfs_node", "name")?,
+            regs_syscall: at("pt_regs", registers.syscall)?,
+            regs_argument_2: at("pt_regs", registers.argument_2)?,
+            regs_argument_3: at("pt_regs", registers.argument_3)?,
+            regs_mode: at("pt_regs", registers.mode)?,
+        })
+    }
+
+    /// Whether the kernel has a BTF tracepoint of this name.
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.0.resolve_ids_by_name(&format!("btf_trace_{name}")).is_ok_and(|ids| !ids.is_empty())
+    }
+
+    /// The byte offset of `field`, a path of member names joined by dots, in the structure `name`.
+    fn offset(&self, name: &'static str, field: &'static str) -> Result<u32, Error> {
+        let mut found = None;
+        let mut known = false;
+        for structure in self.0.resolve_types_by_name(name)? {
+            let Type::Struct(structure) = structure else { continue };
+            known = true;
+            let Some(bits) = self.bits(structure, field)? else { continue };
+            match found {
+                Some(other) if other != bits => return Err(Error::Ambiguous(name, field)),
+                _ => found = Some(bits),
+            }
+        }
+        match found {
+            Some(bits) => Ok(bits / 8),
+            None if known => Err(Error::NoField(name, field)),
+            None => Err(Error::NoStruct(name)),
+        }
+    }
+
+    /// Descends by the first name of `path`, through anonymous members too.
+    fn bits(&self, structure: Struct, path: &str) -> Result<Option<u32>, Error> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        for member in &structure.members {
+            let name = self.0.resolve_name(member)?;
+            let inside = if name == first {
+                match rest {
+                    None => return Ok(Some(member.bit_offset())),
+                    Some(rest) => rest,
+                }
+            } else if name.is_empty() {
+                path
+            } else {
+                continue;
+            };
+            if let Some(Type::Struct(inner) | Type::Union(inner)) = self.target(member)?
+                && let Some(bits) = self.bits(inner, inside)?
+            {
+                return Ok(Some(member.bit_offset() + bits));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The type a member has, behind typedefs and qualifiers.
+    fn target(&self, member: &dyn BtfType) -> Result<Option<Type>, Error> {
+        let mut id = member.get_type_id();
+        while let Some(next) = id {
+            match self.0.resolve_type_by_id(next)? {
+                Type::Typedef(inner) => id = inner.get_type_id(),
+                Type::Const(inner) | Type::Volatile(inner) => id = inner.get_type_id(),
+                other => return Ok(Some(other)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The registers of `pt_regs` that hold a system call and its arguments.
+struct Registers {
+    syscall: &'static str,
+    argument_2: &'static str,
+    argument_3: &'static str,
+    mode: &'static str,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn registers() -> Result<Registers, Error> {
+    Ok(Registers { syscall: "orig_ax", argument_2: "si", argument_3: "dx", mode: "cs" })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn registers() -> Result<Registers, Error> {
+    Err(Error::Architecture(std::env::consts::ARCH))
+}
+
+/// The selector of a 64-bit program's code segment (`__USER_CS`, `arch/x86/include/asm/segment.h`).
+const USER_CODE_SEGMENT: u32 = 0x33;
+
+/// The numbers of the system calls on this architecture.
+pub fn syscalls() -> Syscalls {
+    Syscalls {
+        connect: libc::SYS_connect as u32,
+        read: libc::SYS_read as u32,
+        write: libc::SYS_write as u32,
+        sendto: libc::SYS_sendto as u32,
+        recvfrom: libc::SYS_recvfrom as u32,
+        readv: libc::SYS_readv as u32,
+        writev: libc::SYS_writev as u32,
+        preadv2: libc::SYS_preadv2 as u32,
+        pwritev2: libc::SYS_pwritev2 as u32,
+        sendmsg: libc::SYS_sendmsg as u32,
+        recvmsg: libc::SYS_recvmsg as u32,
+        native_mode: USER_CODE_SEGMENT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offset_is_found_in_the_running_kernel() {
+        let offsets = Layout::of_kernel().and_then(|layout| layout.offsets()).expect("this kernel has BTF");
+        // The padding of sock_common is documented: the port pair follows the address pair (include/net/sock.h).
+        assert_eq!(offsets.sock_remote_v4, 0);
+        assert_eq!(offsets.sock_local_v4, 4);
+        assert_eq!(offsets.sock_local_port, offsets.sock_remote_port + 2);
+        assert_ne!(offsets.dentry_name, offsets.dentry_parent);
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let layout = Layout::of_kernel().expect("this kernel has BTF");
+        let error = layout.offset("sock", "no_such_field").expect_err("there is no such field");
+        assert_eq!(error.to_string(), "the kernel's struct sock has no field no_such_field");
+        let error = layout.offset("no_such_struct", "field").expect_err("there is no such struct");
+        assert_eq!(error.to_string(), "the kernel's type information has no struct no_such_struct");
+    }
+}

@@ -1,0 +1,117 @@
+//! What this host allows, and which hook family that leaves.
+
+use std::fmt;
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+use nix::sys::utsname::uname;
+use serde::Serialize;
+
+use super::layout::{Layout, VMLINUX};
+use super::{Error, Family, Hooks, NoLayout, TRACEPOINTS};
+
+/// What this host allows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// The kernel's release (`uname -r`).
+    pub kernel: String,
+    /// The processor's architecture.
+    pub architecture: &'static str,
+    /// The kernel shows its types.
+    pub btf: bool,
+    /// This user may load eBPF programs.
+    pub capabilities: bool,
+    /// The hook families.
+    pub families: Vec<FamilyCheck>,
+    /// The family that `run` would use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Family>,
+}
+
+/// Whether a hook family works here.
+#[derive(Clone, Debug, Serialize)]
+pub struct FamilyCheck {
+    /// Which.
+    pub family: Family,
+    /// It works.
+    pub available: bool,
+    /// Why not, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Check {
+    /// `run` would observe.
+    pub fn usable(&self) -> bool {
+        self.capabilities && self.chosen.is_some()
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let yes = |good| if good { "yes" } else { "no" };
+        writeln!(f, "kernel          {} ({})", self.kernel, self.architecture)?;
+        writeln!(f, "BTF             {} ({VMLINUX})", yes(self.btf))?;
+        writeln!(f, "may load eBPF   {}", yes(self.capabilities))?;
+        for FamilyCheck { family, available, reason } in &self.families {
+            write!(f, "{:<15} {}", family.as_str(), yes(*available))?;
+            match reason {
+                Some(reason) => writeln!(f, ": {reason}")?,
+                None => writeln!(f)?,
+            }
+        }
+        match (self.capabilities, self.chosen) {
+            (true, Some(family)) => writeln!(f, "`smtp-observer run` would use the {} hooks.", family.as_str()),
+            (false, Some(family)) => {
+                writeln!(
+                    f,
+                    "`smtp-observer run` would use the {} hooks, as root: {}.",
+                    family.as_str(),
+                    Error::Privileges
+                )
+            }
+            (_, None) => writeln!(f, "`smtp-observer run` cannot observe on this host."),
+        }
+    }
+}
+
+/// Says what this host allows.
+pub fn check() -> Check {
+    let tracepoint = Layout::of_kernel().map_err(|error| NoLayout(error).into()).and_then(|layout| tracepoint(&layout));
+    Check {
+        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        architecture: std::env::consts::ARCH,
+        btf: Path::new(VMLINUX).exists(),
+        capabilities: require_privileges().is_ok(),
+        chosen: tracepoint.is_ok().then_some(Family::Tracepoint),
+        families: vec![FamilyCheck {
+            family: Family::Tracepoint,
+            available: tracepoint.is_ok(),
+            reason: tracepoint.err().map(|error| error.to_string()),
+        }],
+    }
+}
+
+/// The family to use.
+pub(super) fn choose(hooks: Hooks, layout: &Layout) -> Result<Family, Error> {
+    match hooks {
+        Hooks::Fentry => Err(Error::NoFamily("fentry")),
+        Hooks::Auto | Hooks::Tracepoint => tracepoint(layout).map(|()| Family::Tracepoint),
+    }
+}
+
+/// Whether the kernel has what the tracepoint family needs.
+fn tracepoint(layout: &Layout) -> Result<(), Error> {
+    layout.offsets().map_err(NoLayout)?;
+    match TRACEPOINTS.into_iter().find(|tracepoint| !layout.has_tracepoint(tracepoint)) {
+        Some(missing) => Err(Error::NoTracepoint(missing)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a user whom the kernel would refuse, in plain words.
+pub(super) fn require_privileges() -> Result<(), Error> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let admin = has(Capability::CAP_SYS_ADMIN);
+    if admin || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON) { Ok(()) } else { Err(Error::Privileges) }
+}

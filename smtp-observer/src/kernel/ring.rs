@@ -1,0 +1,205 @@
+//! Records in the ring buffer, read as events.
+
+use std::collections::HashMap;
+use std::mem::{self, MaybeUninit};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smtp_ebpf::event::{self as record, Kind};
+
+use super::host::user_name;
+use crate::event::{
+    Flow, KernelEvent, MalformedRecord, Positions, ProcessEvent, ProcessKey, Socket, StateEvent, Task, TcpState, Time,
+    TransferEvent, Unseen, socket_address,
+};
+
+/// Most command names kept to be shared between events.
+const MAX_NAMES: usize = 1024;
+
+/// Turns records into events.
+#[derive(Default)]
+pub struct Reader {
+    names: HashMap<[u8; record::COMM_LENGTH], Arc<str>>,
+}
+
+impl Reader {
+    /// The kind of a record and the event in it.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, KernelEvent), MalformedRecord> {
+        let header: record::Header = prefix(bytes)?;
+        let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
+        let event = match kind {
+            Kind::Process => KernelEvent::Process(self.process(bytes)?),
+            Kind::State => KernelEvent::State(self.state(bytes)?),
+            Kind::Send => KernelEvent::Transfer(self.transfer(bytes, Flow::Sent)?),
+            Kind::Receive => KernelEvent::Transfer(self.transfer(bytes, Flow::Received)?),
+        };
+        Ok((kind, event))
+    }
+
+    fn process(&mut self, bytes: &[u8]) -> Result<ProcessEvent, MalformedRecord> {
+        let record: record::Process = prefix(bytes)?;
+        let [executable, arguments, cgroup] =
+            parts(bytes, size_of::<record::Process>(), [record.executable, record.arguments, record.cgroup])?;
+        Ok(ProcessEvent {
+            time: Time(record.header.time),
+            user: user_name(record.task.uid),
+            executable: (!executable.is_empty()).then(|| path(executable)),
+            arguments: strings(arguments).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect(),
+            cgroup: Some(path(cgroup)),
+            parent_pid: record.parent_pid,
+            parent_comm: self.name(record.parent_comm),
+            task: self.task(&record.task),
+        })
+    }
+
+    fn state(&mut self, bytes: &[u8]) -> Result<StateEvent, MalformedRecord> {
+        let record: record::State = prefix(bytes)?;
+        Ok(StateEvent {
+            time: Time(record.header.time),
+            task: (record.task.pid != 0).then(|| self.task(&record.task)),
+            socket: socket(&record.socket),
+            positions: positions(record.positions),
+            new: TcpState::from_number(record.new),
+            requested: (record.requested_family != 0).then(|| socket_address(record.requested, record.requested_port)),
+        })
+    }
+
+    fn transfer(&mut self, bytes: &[u8], flow: Flow) -> Result<TransferEvent, MalformedRecord> {
+        let record: record::Transfer = prefix(bytes)?;
+        let [head, tail] = parts(bytes, size_of::<record::Transfer>(), [record.head, record.tail])?;
+        Ok(TransferEvent {
+            time: Time(record.header.time),
+            task: self.task(&record.task),
+            socket: socket(&record.socket),
+            positions: positions(record.positions),
+            flow,
+            length: record.length,
+            peek: record.flags & libc::MSG_PEEK as u32 != 0,
+            head: Bytes::copy_from_slice(head),
+            tail: Bytes::copy_from_slice(tail),
+            unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
+        })
+    }
+
+    fn task(&mut self, task: &record::Task) -> Task {
+        Task {
+            process: ProcessKey { pid: task.pid, start_time: Time(task.start_time), exec_id: task.exec_id },
+            tid: task.tid,
+            uid: task.uid,
+            comm: self.name(task.comm),
+        }
+    }
+
+    /// A command name, shared: a busy host has few.
+    fn name(&mut self, comm: [u8; record::COMM_LENGTH]) -> Arc<str> {
+        if let Some(name) = self.names.get(&comm) {
+            return Arc::clone(name);
+        }
+        if self.names.len() >= MAX_NAMES {
+            self.names.clear();
+        }
+        let name: Arc<str> = String::from_utf8_lossy(strings(&comm).next().unwrap_or_default()).into();
+        self.names.insert(comm, Arc::clone(&name));
+        name
+    }
+}
+
+/// A record that may be read from any bytes.
+///
+/// # Safety
+/// The type has no padding and no byte pattern that is not a value of it.
+unsafe trait Plain: Copy {}
+// SAFETY: integers and arrays of integers with explicit padding.
+unsafe impl Plain for record::Header {}
+// SAFETY: as above.
+unsafe impl Plain for record::Process {}
+// SAFETY: as above.
+unsafe impl Plain for record::State {}
+// SAFETY: as above.
+unsafe impl Plain for record::Transfer {}
+
+/// The record that `bytes` start with.
+fn prefix<T: Plain>(bytes: &[u8]) -> Result<T, MalformedRecord> {
+    let source = bytes.get(..size_of::<T>()).ok_or(MalformedRecord::Short(bytes.len()))?;
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the source has the size of T, and any bytes are a T.
+    unsafe {
+        source.as_ptr().copy_to_nonoverlapping(value.as_mut_ptr().cast(), mem::size_of::<T>());
+        Ok(value.assume_init())
+    }
+}
+
+/// The parts of these lengths that follow each other from `start`.
+fn parts<const N: usize>(bytes: &[u8], start: usize, lengths: [u32; N]) -> Result<[&[u8]; N], MalformedRecord> {
+    let mut rest = bytes.get(start..).ok_or(MalformedRecord::Short(bytes.len()))?;
+    let mut parts = [&[][..]; N];
+    for (part, length) in parts.iter_mut().zip(lengths) {
+        (*part, rest) = rest.split_at_checked(length as usize).ok_or(MalformedRecord::Short(bytes.len()))?;
+    }
+    Ok(parts)
+}
+
+/// NUL-terminated strings, one after the other.
+fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|&byte| byte == 0)
+}
+
+/// Path components, leaf first, as a path.
+fn path(components: &[u8]) -> Arc<str> {
+    if components.is_empty() {
+        return "/".into();
+    }
+    let mut names: Vec<&[u8]> = strings(components).collect();
+    names.reverse();
+    let mut path = String::with_capacity(components.len() + 1);
+    for name in names {
+        path.push('/');
+        path.push_str(&String::from_utf8_lossy(name));
+    }
+    path.into()
+}
+
+fn socket(socket: &record::Socket) -> Socket {
+    Socket {
+        cookie: socket.cookie,
+        netns: socket.netns,
+        local: socket_address(socket.local, socket.local_port),
+        remote: socket_address(socket.remote, socket.remote_port),
+        state: TcpState::from_number(socket.state.into()),
+    }
+}
+
+fn positions(positions: record::Positions) -> Positions {
+    Positions { written: positions.written, read: positions.read }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_leaf_first() {
+        assert_eq!(&*path(b"smtpd\0sbin\0postfix\0lib\0usr\0"), "/usr/lib/postfix/sbin/smtpd");
+        assert_eq!(&*path(b""), "/");
+    }
+
+    #[test]
+    fn an_empty_argument_in_the_middle_is_kept() {
+        let arguments: Vec<_> = strings(b"swaks\0--from\0\0--quit\0").collect();
+        assert_eq!(arguments, [&b"swaks"[..], b"--from", b"", b"--quit"]);
+    }
+
+    #[test]
+    fn short_and_unknown_records_are_refused() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(&[]).err(), Some(MalformedRecord::Short(0)));
+        assert_eq!(reader.read(&[0xff; 200]).err(), Some(MalformedRecord::Kind(u32::MAX)));
+        let mut send = vec![0; size_of::<record::Transfer>()];
+        send[0] = Kind::Send as u8;
+        assert!(reader.read(&send).is_ok());
+        // A head that is not there.
+        let head = mem::offset_of!(record::Transfer, head);
+        send[head] = 1;
+        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Short(send.len())));
+    }
+}
