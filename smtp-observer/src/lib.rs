@@ -13,4 +13,5 @@ pub mod kernel;
 pub mod observation;
 pub mod observer;
 pub mod privilege;
+pub mod process;
 pub mod smtp;

@@ -1,1 +1,274 @@
 //! Kernel events in, observations out: the only door of the pure core.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::connection::{Connection, Piece};
+use crate::event::{
+    Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+};
+use crate::judge::{Addresses, Judge};
+use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
+use crate::process::Processes;
+use crate::smtp::{Item, Peer, Session};
+
+/// Most connections that are followed at once; beyond it those that were idle longest are let go.
+const MAX_CONNECTIONS: usize = 65_536;
+
+/// Follows every connection on the watched ports.
+pub struct Observer {
+    ports: Vec<u16>,
+    addresses: Addresses,
+    host: Host,
+    processes: Processes,
+    conversations: HashMap<u64, Box<Conversation>>,
+    unseen: [u64; Unseen::ALL.len()],
+    holes: u64,
+    // Kept from event to event for their room.
+    items: Vec<Item>,
+    events: Vec<(Time, Event)>,
+}
+
+/// A connection and what is said on it.
+struct Conversation {
+    connection: Connection,
+    session: Session,
+    judge: Judge,
+}
+
+impl Observer {
+    /// An observer of connections with one of `ports` at either end, which shows mailboxes as far as `addresses` says.
+    pub fn new(ports: &[u16], addresses: Addresses) -> Self {
+        Self {
+            ports: ports.to_vec(),
+            addresses,
+            host: Host { unix_offset: 0, boot_id: "".into() },
+            processes: Processes::default(),
+            conversations: HashMap::new(),
+            unseen: [0; Unseen::ALL.len()],
+            holes: 0,
+            items: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes one event; what follows from it goes to `sink`.
+    pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
+        match event {
+            KernelEvent::Host(host) => self.host = host,
+            KernelEvent::Process(process) => self.processes.describe(process),
+            KernelEvent::State(state) => self.state(state, sink),
+            KernelEvent::Transfer(transfer) => self.transfer(transfer, sink),
+        }
+    }
+
+    /// Bytes whose content was not seen, by cause.
+    pub fn unseen(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let causes = Unseen::ALL.into_iter().zip(self.unseen).skip(1);
+        causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
+    }
+
+    fn state(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
+        match event.new {
+            TcpState::SynSent => {
+                let owner = event.task.as_ref().map(|task| self.processes.caller(task));
+                let conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
+                conversation.connection.owner = owner;
+                conversation.connection.requested = event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+            }
+            TcpState::Established => self.established(&event, sink),
+            TcpState::Close => self.closed(&event, sink),
+            _ => {}
+        }
+    }
+
+    fn established(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
+        let cookie = event.socket.cookie;
+        if event.socket.state == TcpState::SynReceived {
+            // Who accepts it is not known yet: it is announced with its first transfer.
+            self.begin(&event.socket, Role::Server, event.time, Session::new()).connection.establish(event);
+        } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
+            // The local end is chosen after `connect` has begun.
+            let connection = &mut conversation.connection;
+            connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+            connection.establish(event);
+            conversation.announce(&self.host, sink);
+        }
+    }
+
+    fn closed(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
+        let Some(mut conversation) = self.conversations.remove(&event.socket.cookie) else { return };
+        for transfer in conversation.connection.take_held() {
+            self.follow(&mut conversation, &transfer, sink);
+        }
+        if conversation.connection.opened.is_some() || conversation.connection.announced {
+            conversation.announce(&self.host, sink);
+            self.end(conversation, event.time, sink);
+        }
+    }
+
+    fn transfer(&mut self, event: TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        let cookie = event.socket.cookie;
+        // Taken out while it is worked on, so that the rest of the observer stays at hand.
+        let mut conversation = match self.conversations.remove(&cookie) {
+            Some(conversation) => conversation,
+            None => {
+                let role = self.role_by_port(&event.socket);
+                self.begin(&event.socket, role, event.time, Session::midstream());
+                match self.conversations.remove(&cookie) {
+                    Some(conversation) => conversation,
+                    None => return,
+                }
+            }
+        };
+        for transfer in conversation.connection.in_order(event) {
+            self.follow(&mut conversation, &transfer, sink);
+        }
+        self.conversations.insert(cookie, conversation);
+    }
+
+    /// Accounts for a transfer and follows what is said in it.
+    fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        self.own(conversation, &event.task, event.time, sink);
+        let Conversation { connection, session, judge } = conversation;
+        let peer = match (connection.role(), event.flow) {
+            (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
+            (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
+        };
+        let missing = event.missing();
+        let pieces = connection.pieces(event);
+        let gaps: u64 = pieces.iter().map(|piece| if let Piece::Gap(length) = piece { *length } else { 0 }).sum();
+        if !event.peek {
+            self.unseen[event.unseen as usize] += missing;
+            self.holes += gaps - missing;
+            connection.lost += gaps;
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => session.receive(peer, event.time, bytes, &mut self.items),
+                Piece::Gap(length) => session.gap(peer, event.time, length, &mut self.items),
+            }
+        }
+        for item in self.items.drain(..) {
+            judge.item(connection.opened, item, &mut self.events);
+        }
+        self.tell(conversation, sink);
+    }
+
+    /// Notes who uses the connection.
+    fn own(&mut self, conversation: &mut Conversation, task: &Task, time: Time, sink: &mut dyn FnMut(Observation)) {
+        let caller = self.processes.caller(task);
+        let connection = &mut conversation.connection;
+        match connection.owner.replace(caller.clone()) {
+            Some(previous) if previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable => {
+                conversation.announce(&self.host, sink);
+                self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
+                self.tell(conversation, sink);
+            }
+            _ => conversation.announce(&self.host, sink),
+        }
+    }
+
+    fn end(&mut self, mut conversation: Box<Conversation>, time: Time, sink: &mut dyn FnMut(Observation)) {
+        let Conversation { connection, session, judge } = &mut *conversation;
+        session.finish(time, &mut self.items);
+        for item in self.items.drain(..) {
+            judge.item(connection.opened, item, &mut self.events);
+        }
+        judge.finish(time, &mut self.events);
+        self.events.push((
+            time,
+            Event::ConnectionClosed {
+                bytes_sent: connection.bytes_sent(),
+                bytes_received: connection.bytes_received(),
+                duration: connection.age(time),
+                lost_bytes: connection.lost,
+            },
+        ));
+        self.tell(&conversation, sink);
+    }
+
+    /// Says what the judge has concluded.
+    fn tell(&mut self, conversation: &Conversation, sink: &mut dyn FnMut(Observation)) {
+        for (time, event) in self.events.drain(..) {
+            sink(conversation.observation(&self.host, time, event));
+        }
+    }
+
+    fn begin(&mut self, socket: &Socket, role: Role, time: Time, session: Session) -> &mut Conversation {
+        if self.conversations.len() >= MAX_CONNECTIONS {
+            self.forget_idle();
+        }
+        let conversation = Box::new(Conversation {
+            connection: Connection::new(identity(&self.host, socket, role), time),
+            session,
+            judge: Judge::new(self.addresses),
+        });
+        self.conversations.entry(socket.cookie).insert_entry(conversation).into_mut()
+    }
+
+    /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be.
+    fn forget_idle(&mut self) {
+        let mut last_seen: Vec<Time> = self.conversations.values().map(|it| it.connection.last_seen).collect();
+        let quarter = last_seen.len() / 4;
+        let (_, limit, _) = last_seen.select_nth_unstable(quarter);
+        let limit = *limit;
+        self.conversations.retain(|_, conversation| conversation.connection.last_seen > limit);
+    }
+
+    /// Of a connection first seen in the middle only the ports tell who connected.
+    fn role_by_port(&self, socket: &Socket) -> Role {
+        if self.ports.contains(&socket.local.port()) { Role::Server } else { Role::Client }
+    }
+}
+
+impl Conversation {
+    /// Says once that the connection was opened.
+    fn announce(&mut self, host: &Host, sink: &mut dyn FnMut(Observation)) {
+        if !self.connection.announced {
+            self.connection.announced = true;
+            let opened = Event::ConnectionOpened { requested: self.connection.requested };
+            sink(self.observation(host, self.connection.first_seen, opened));
+        }
+    }
+
+    fn observation(&self, host: &Host, time: Time, event: Event) -> Observation {
+        Observation {
+            time: timestamp(host, time),
+            event,
+            connection: Arc::clone(&self.connection.identity),
+            process: self.connection.owner.clone(),
+        }
+    }
+}
+
+fn identity(host: &Host, socket: &Socket, role: Role) -> observation::Connection {
+    // A cookie is unique until the next boot.
+    let boot = host.boot_id.get(..8).unwrap_or(&host.boot_id);
+    observation::Connection {
+        id: format!("{boot}-{:x}", socket.cookie).into(),
+        role,
+        local: endpoint(socket.local),
+        remote: endpoint(socket.remote),
+        netns: socket.netns,
+    }
+}
+
+fn endpoint(address: std::net::SocketAddr) -> Endpoint {
+    Endpoint { address: address.ip(), port: address.port() }
+}
+
+fn timestamp(host: &Host, time: Time) -> Timestamp {
+    Timestamp(host.unix_offset.saturating_add_unsigned(time.0))
+}
+
+fn cause_name(cause: Unseen) -> &'static str {
+    match cause {
+        Unseen::None => "none",
+        Unseen::Long => "long",
+        Unseen::Fault => "fault",
+        Unseen::Path => "path",
+        Unseen::Compat => "compat",
+        Unseen::Vector => "vector",
+    }
+}

@@ -1,0 +1,125 @@
+//! Processes: what is known of each, for as long as the kernel side may name it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smtp_ebpf::event::DESCRIBED_PROCESSES;
+
+use crate::cgroup;
+use crate::event::{ProcessEvent, ProcessKey, Task};
+use crate::observation::{Caller, Parent, Process};
+
+/// Most processes in one generation: as many as the kernel side remembers to have described, so that what it will not
+/// describe again is still known here.
+const GENERATION: usize = DESCRIBED_PROCESSES as usize;
+
+/// The processes that were described, in two generations: what was not used while a whole generation was described
+/// is forgotten.
+#[derive(Default)]
+pub struct Processes {
+    young: HashMap<ProcessKey, Arc<Process>>,
+    old: HashMap<ProcessKey, Arc<Process>>,
+}
+
+impl Processes {
+    /// Learns what a process is.
+    pub fn describe(&mut self, event: ProcessEvent) {
+        let cgroup = event.cgroup;
+        let process = Process {
+            pid: event.task.process.pid,
+            name: event.task.comm,
+            executable: event.executable,
+            command_line: (!event.arguments.is_empty()).then(|| event.arguments.join(" ").into()),
+            uid: event.task.uid,
+            user: event.user,
+            parent: Some(Parent { pid: event.parent_pid, name: event.parent_comm }),
+            container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
+            systemd_unit: cgroup.as_deref().and_then(cgroup::systemd_unit).map(Into::into),
+            cgroup,
+        };
+        self.insert(event.task.process, Arc::new(process));
+    }
+
+    /// The caller of a socket call; of a process that was never described, only what every event carries is known.
+    pub fn caller(&mut self, task: &Task) -> Caller {
+        let process = match self.young.get(&task.process) {
+            Some(process) => Arc::clone(process),
+            None => {
+                let process = self.old.remove(&task.process).unwrap_or_else(|| Arc::new(undescribed(task)));
+                self.insert(task.process, Arc::clone(&process));
+                process
+            }
+        };
+        Caller { process, tid: task.tid }
+    }
+
+    fn insert(&mut self, key: ProcessKey, process: Arc<Process>) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, process);
+    }
+}
+
+fn undescribed(task: &Task) -> Process {
+    Process {
+        pid: task.process.pid,
+        name: Arc::clone(&task.comm),
+        executable: None,
+        command_line: None,
+        uid: task.uid,
+        user: None,
+        parent: None,
+        cgroup: None,
+        container_id: None,
+        systemd_unit: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Time;
+
+    fn task(pid: u32) -> Task {
+        let process = ProcessKey { pid, start_time: Time(7), exec_id: 1 };
+        Task { process, tid: pid, uid: 0, comm: "smtpd".into() }
+    }
+
+    fn described(pid: u32) -> ProcessEvent {
+        ProcessEvent {
+            time: Time(8),
+            task: task(pid),
+            user: None,
+            executable: Some("/usr/lib/postfix/sbin/smtpd".into()),
+            arguments: vec!["smtpd".into(), "-n".into()],
+            cgroup: Some("/system.slice/postfix.service".into()),
+            parent_pid: 1,
+            parent_comm: "master".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_described_is_known() {
+        let mut processes = Processes::default();
+        processes.describe(described(5));
+        let caller = processes.caller(&task(5));
+        assert_eq!(caller.process.program(), "smtpd");
+        assert_eq!(caller.process.command_line.as_deref(), Some("smtpd -n"));
+        assert_eq!(caller.process.systemd_unit.as_deref(), Some("postfix.service"));
+    }
+
+    #[test]
+    fn a_process_in_use_outlives_those_that_are_not() {
+        let mut processes = Processes::default();
+        processes.describe(described(1));
+        processes.describe(described(2));
+        for pid in 0..3 * DESCRIBED_PROCESSES {
+            processes.describe(described(1000 + pid));
+            processes.caller(&task(1));
+        }
+        assert!(processes.caller(&task(1)).process.executable.is_some());
+        assert!(processes.caller(&task(2)).process.executable.is_none());
+        assert!(processes.young.len() + processes.old.len() <= 2 * GENERATION);
+    }
+}
