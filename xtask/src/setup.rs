@@ -176,7 +176,9 @@ fn link(root: &Path, tools: &Path, compiler: &Compiler) -> Result<()> {
             .env("LLVM_PREFIX", tools.join("llvm"))
             // Found where it is, too, when the project has moved.
             .env("CARGO_ENCODED_RUSTFLAGS", format!("-Clink-arg=-Wl,-rpath,{}", rpath.display()))
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+            // Its own work is small, LLVM does the rest: a quick build is worth more than a quick linker.
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
         "bpf-linker does not build: see above (it needs a C compiler, and the crates' registry)",
     )
 }
