@@ -13,7 +13,7 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no root")?;
     let tools = root.join(".tools");
     let out = env::var("OUT_DIR")?;
-    for input in ["smtp-ebpf", "Cargo.lock", ".tools/ebpf-toolchain"] {
+    for input in ["smtp-ebpf", "Cargo.toml", "Cargo.lock", ".tools/ebpf-toolchain", ".tools/bin/bpf-linker"] {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
 
@@ -29,8 +29,9 @@ fn main() -> Result<()> {
         "-Ctarget-cpu=v3".into(),
         format!("--cfg=bpf_target_arch=\"{}\"", env::var("CARGO_CFG_TARGET_ARCH")?),
     ];
-    // Another cargo with a target directory of its own: the outer one holds the lock of ours.
-    let target = Path::new(&out).join("ebpf");
+    // Another cargo with a target directory of its own: the outer one holds the lock of ours. It lies beside the
+    // directories of the profiles, which all embed the same programs.
+    let target = Path::new(&out).ancestors().nth(4).context("the target directory cannot be told")?.join("ebpf");
     let status = Command::new(bin.join("cargo"))
         .current_dir(root)
         .args(["build", "--package=smtp-ebpf", "--bin=smtp-ebpf", "--features=programs", "--release", "--locked"])

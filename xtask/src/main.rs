@@ -1,3 +1,95 @@
-//! `cargo xtask`: what a builder does with this project.
+//! `cargo xtask`: what a builder does with this project, each command from a bare machine on.
+//!
+//! - [`toolchain`]: the pinned versions, and which compiler for eBPF this machine has or can get
+//! - [`setup`]: brings the compiler and linker for eBPF into `.tools`
+//! - [`packages`]: the system packages that set-up, demo, tests and benchmarks need
+//! - [`agent`]: builds and runs the agent
+//! - [`scenes`]: demo and benchmarks, which live in the `tests` package
+//! - [`test`]: every test, with one count at the end
+//! - [`lint`]: formatting, clippy, licences
+//! - [`process`]: other programs, run with a bound, or as root
 
-fn main() {}
+mod agent;
+mod lint;
+mod packages;
+mod process;
+mod scenes;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+/// Set up, build, run and check smtp-observer.
+///
+/// Every command first installs what it needs and finds missing, and says so.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install the compiler and linker for the eBPF programs
+    Setup,
+    /// Build the agent: one file, its eBPF programs inside
+    Build {
+        /// Without optimisation in the agent (the eBPF programs are always optimised)
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Build the agent and run it, through sudo where it needs root
+    Run {
+        /// The agent's own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Watch a mail client, an interceptor and a server in network namespaces, and print what the agent saw
+    Demo {
+        /// The demo's own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run every test that this machine can run, and end with a count
+    Test {
+        /// Passed on to `cargo test`, such as a part of a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure what the agent costs
+    Bench {
+        /// The benchmark's own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
+    Lint,
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no root")?;
+    match command {
+        Command::Setup => setup::ensure(root)?,
+        Command::Build { debug } => println!("{}", agent::build(root, !debug)?.display()),
+        Command::Run { args } => agent::run(root, &args)?,
+        Command::Demo { args } => scenes::demo(root, &args)?,
+        Command::Test { args } => return test::run(root, &args),
+        Command::Bench { args } => scenes::bench(root, &args)?,
+        Command::Lint => lint::run(root)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,40 @@
+//! Formatting, clippy for both sides, and licences.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::process::{cargo, check, say, which};
+use crate::setup;
+
+/// Runs every check that needs no test.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    // The agent's build script builds the eBPF programs under clippy as well.
+    setup::ensure(root)?;
+    check(
+        cargo(root).args(["fmt", "--all", "--check"]),
+        "the code is not formatted: run `cargo fmt --all` (the component is rustfmt)",
+    )?;
+    check(
+        cargo(root).args(["clippy", "--workspace", "--exclude=smtp-ebpf", "--all-targets", "--", "-Dwarnings"]),
+        "clippy objects: see above",
+    )?;
+    // The programs, checked for this machine: clippy has no `core` for the BPF target. Without `std` they cannot
+    // unwind. The flags differ from those of the other crates, hence a directory of their own.
+    check(
+        cargo(root)
+            .args(["clippy", "--package=smtp-ebpf", "--features=programs", "--lib", "--bins"])
+            .args(["--config=profile.dev.panic='abort'", "--target-dir"])
+            .arg(root.join("target/ebpf-lint"))
+            .args(["--", "-Dwarnings"])
+            .env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH)),
+        "clippy objects to the eBPF programs: see above",
+    )?;
+    if which("cargo-deny").is_some() {
+        check(cargo(root).args(["deny", "check"]), "cargo-deny objects: see above")?;
+    } else {
+        say("cargo-deny is not installed: licences and advisories stay unchecked");
+    }
+    Ok(())
+}

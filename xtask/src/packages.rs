@@ -1,0 +1,184 @@
+//! System packages: what is needed from them, and their installation on Debian and its kin.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use crate::process::{as_root, say, which};
+
+/// A package, the program that is wanted from it, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    /// The name on Debian.
+    pub(crate) name: &'static str,
+    /// A program that shows that it is there, whatever the distribution calls the package.
+    pub(crate) program: &'static str,
+    /// What it is needed for.
+    pub(crate) reason: &'static str,
+}
+
+/// The compiler for eBPF where rustup has none: these three belong together.
+pub(crate) const COMPILER: [Package; 3] = [
+    Package { name: "rustc-web", program: "rustc", reason: "compiles the eBPF programs" },
+    Package { name: "cargo-web", program: "cargo", reason: "drives that compiler" },
+    Package { name: "rust-web-src", program: "rustc", reason: "the sources of `core`, built for the BPF target" },
+];
+
+/// What a scene in network namespaces is made with.
+pub(crate) const SCENES: [Package; 2] = [
+    Package { name: "iproute2", program: "ip", reason: "makes network namespaces and links them" },
+    Package { name: "nftables", program: "nft", reason: "redirects connections to an interceptor" },
+];
+
+/// Mail software to observe.
+pub(crate) const MAIL: [Package; 2] = [
+    Package { name: "postfix", program: "smtp-source", reason: "a mail server, and its load generator and sink" },
+    Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
+];
+
+/// Installs those of `groups` whose program is missing.
+pub(crate) fn ensure_installed(groups: &[&[Package]]) -> Result<()> {
+    let missing = missing(groups, |program| which(program).is_some());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if which("apt-get").is_none() {
+        bail!("{}: install them with this system's package manager, then repeat this command", list(&missing));
+    }
+    install(&missing)?;
+    match missing.iter().find(|package| which(package.program).is_none()) {
+        Some(Package { name, program, .. }) => Err(anyhow!("{name} is installed and still there is no {program}")),
+        None => Ok(()),
+    }
+}
+
+/// Installs `packages` with apt, saying so first.
+pub(crate) fn install(packages: &[Package]) -> Result<()> {
+    ensure!(
+        as_root("true").is_some(),
+        "{}, and installing them needs root: run `apt-get install {} {}` as root, then repeat this command",
+        list(packages),
+        OPTIONS.join(" "),
+        names(packages).join(" ")
+    );
+    for Package { name, reason, .. } in packages {
+        say(&format!("installing {name} with apt-get: {reason}"));
+    }
+    if names(packages).contains(&"postfix") {
+        leave_postfix_unconfigured()?;
+    }
+    let mut output = apt(&install_arguments(packages))?;
+    if !output.status.success() && lists_are_stale(&text(&output)) {
+        say("refreshing apt's package lists");
+        let update = apt(&["update"])?;
+        ensure!(update.status.success(), "apt-get update failed: {}", complaint(&text(&update)));
+        output = apt(&install_arguments(packages))?;
+    }
+    ensure!(
+        output.status.success(),
+        "apt-get cannot install {}: {}",
+        names(packages).join(", "),
+        complaint(&text(&output))
+    );
+    Ok(())
+}
+
+/// Never anything but the package itself, and never at the cost of one that is installed: a mail server in use would
+/// otherwise be replaced by Postfix.
+const OPTIONS: [&str; 3] = ["-y", "--no-install-recommends", "--no-remove"];
+
+fn install_arguments(packages: &[Package]) -> Vec<&'static str> {
+    // Another installation may be going on: wait for it.
+    ["install", "-o", "DPkg::Lock::Timeout=120"].into_iter().chain(OPTIONS).chain(names(packages)).collect()
+}
+
+fn names(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().map(|package| package.name).collect()
+}
+
+fn list(packages: &[Package]) -> String {
+    let wants: Vec<_> = packages.iter().map(|package| format!("{} ({})", package.name, package.reason)).collect();
+    format!("missing: {}", wants.join(", "))
+}
+
+fn missing(groups: &[&[Package]], present: impl Fn(&str) -> bool) -> Vec<Package> {
+    groups.iter().copied().flatten().filter(|package| !present(package.program)).copied().collect()
+}
+
+/// Postfix as its package knows it: installed, not configured, hence not started either. The tests bring their own
+/// configuration.
+fn leave_postfix_unconfigured() -> Result<()> {
+    let mut child = as_root("debconf-set-selections")
+        .context("debconf-set-selections needs root")?
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("debconf-set-selections cannot be run")?;
+    let mut answers = child.stdin.take().context("no pipe to debconf-set-selections")?;
+    answers.write_all(b"postfix postfix/main_mailer_type select No configuration\n")?;
+    drop(answers);
+    ensure!(child.wait()?.success(), "debconf-set-selections refused the answer for postfix");
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Result<Output> {
+    // `env`, because sudo may not pass variables on.
+    as_root("env")
+        .context("apt-get needs root")?
+        .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get", "-q"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .context("apt-get cannot be run")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Whether apt failed in a way that fresh package lists mend.
+fn lists_are_stale(output: &str) -> bool {
+    ["Unable to locate package", "has no installation candidate", "404  Not Found", "Unable to fetch"]
+        .iter()
+        .any(|sign| output.contains(sign))
+}
+
+/// apt's own words on what went wrong, in one line.
+fn complaint(output: &str) -> String {
+    let errors: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("E: ")).collect();
+    if errors.is_empty() { output.lines().last().unwrap_or("no reason given").into() } else { errors.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_installed() {
+        let found = missing(&[&SCENES, &MAIL], |program| program != "nft" && program != "swaks");
+        assert_eq!(names(&found), ["nftables", "swaks"]);
+        assert_eq!(missing(&[&SCENES, &MAIL], |_| true), []);
+    }
+
+    #[test]
+    fn nothing_installed_is_ever_removed() {
+        let arguments = install_arguments(&MAIL);
+        assert_eq!(arguments.first(), Some(&"install"));
+        assert!(arguments.contains(&"--no-remove"));
+        assert!(arguments.ends_with(&["postfix", "swaks"]));
+    }
+
+    #[test]
+    fn a_complaint_is_apts_own_words() {
+        let output = "Reading package lists...\nE: Unable to locate package swaks\nE: Second\n";
+        assert!(lists_are_stale(output));
+        assert_eq!(complaint(output), "Unable to locate package swaks; Second");
+        assert!(!lists_are_stale("E: Packages need to be removed but remove is disabled."));
+        assert_eq!(complaint(""), "no reason given");
+    }
+
+    #[test]
+    fn the_list_gives_each_reason() {
+        assert_eq!(list(&SCENES[..1]), "missing: iproute2 (makes network namespaces and links them)");
+    }
+}
