@@ -66,9 +66,9 @@ pub const NOBODY: event::Task =
 pub fn describe_once<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) {
     let key = ProcessKey { start_time: caller.start_time, pid: caller.pid, exec_id: caller.exec_id };
     // SAFETY: the value is not read, only its presence.
-    if unsafe { DESCRIBED.get(&key) }.is_none() && describe(context, caller, time) {
+    if unsafe { DESCRIBED.get(key) }.is_none() && describe(context, caller, time) {
         // A failure here means one description too many, no harm.
-        let _ = DESCRIBED.insert(&key, &1, 0);
+        let _ = DESCRIBED.insert(key, 1, 0);
     }
 }
 

@@ -173,3 +173,126 @@ impl TransferEvent {
         u64::from(self.length).saturating_sub((self.head.len() + self.tail.len()) as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::{Positions, ProcessKey, Socket, Task, TcpState, Unseen};
+
+    fn socket() -> Socket {
+        Socket {
+            cookie: 1,
+            netns: 1,
+            local: SocketAddr::from((Ipv4Addr::LOCALHOST, 40000)),
+            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 25)),
+            state: TcpState::SynSent,
+        }
+    }
+
+    /// Established with both streams at these positions.
+    fn established(written: u32, read: u32) -> Connection {
+        let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
+        let (local, remote) = (end(40000), end(25));
+        let identity = observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1 };
+        let mut connection = Connection::new(identity, Time(0));
+        connection.establish(&StateEvent {
+            time: Time(1),
+            task: None,
+            socket: socket(),
+            positions: Positions { written, read },
+            new: TcpState::Established,
+            requested: None,
+        });
+        connection
+    }
+
+    fn transfer(flow: Flow, text: &'static str, written: u32, read: u32) -> TransferEvent {
+        TransferEvent {
+            time: Time(2),
+            task: Task {
+                process: ProcessKey { pid: 1, start_time: Time(0), exec_id: 0 },
+                tid: 1,
+                uid: 0,
+                comm: "swaks".into(),
+            },
+            socket: socket(),
+            positions: Positions { written, read },
+            flow,
+            length: text.len() as u32,
+            peek: false,
+            head: Bytes::from_static(text.as_bytes()),
+            tail: Bytes::new(),
+            unseen: Unseen::None,
+        }
+    }
+
+    #[test]
+    fn a_hole_is_known_to_the_byte() {
+        let mut connection = established(100, 500);
+        assert_eq!(connection.pieces(&transfer(Flow::Sent, "NOOP\r\n", 106, 500)), [Piece::Bytes(b"NOOP\r\n")]);
+        // 1,000 bytes went by a path without a hook.
+        let quit = transfer(Flow::Sent, "QUIT\r\n", 1112, 500);
+        assert_eq!(connection.pieces(&quit), [Piece::Gap(1000), Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(connection.bytes_sent(), 1012);
+    }
+
+    #[test]
+    fn positions_wrap() {
+        let mut connection = established(u32::MAX - 2, 0);
+        assert_eq!(connection.pieces(&transfer(Flow::Sent, "NOOP\r\n", 3, 0)), [Piece::Bytes(b"NOOP\r\n")]);
+        assert_eq!(connection.pieces(&transfer(Flow::Sent, "QUIT\r\n", 9, 0)), [Piece::Bytes(b"QUIT\r\n")]);
+    }
+
+    #[test]
+    fn the_middle_of_a_long_call_is_a_gap() {
+        let mut connection = established(0, 0);
+        let mut long = transfer(Flow::Sent, "head", 1000, 0);
+        long.length = 1000;
+        long.tail = Bytes::from_static(b"tail");
+        assert_eq!(connection.pieces(&long), [Piece::Bytes(b"head"), Piece::Gap(992), Piece::Bytes(b"tail")]);
+    }
+
+    #[test]
+    fn a_peek_is_not_counted() {
+        let mut connection = established(0, 0);
+        let mut peek = transfer(Flow::Received, "220 x\r\n", 0, 0);
+        peek.peek = true;
+        assert_eq!(connection.pieces(&peek), []);
+        assert_eq!(connection.pieces(&transfer(Flow::Received, "220 x\r\n", 0, 7)), [Piece::Bytes(b"220 x\r\n")]);
+        assert_eq!(connection.bytes_received(), 7);
+    }
+
+    #[test]
+    fn an_answer_waits_for_its_command() {
+        let mut connection = established(0, 0);
+        // Another thread reads the answer before the sender's call returns.
+        let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
+        assert_eq!(connection.in_order(answer.clone()), []);
+        let command = transfer(Flow::Sent, "NOOP\r\n", 6, 8);
+        let ready = connection.in_order(command.clone());
+        assert_eq!(ready, [command, answer]);
+    }
+
+    #[test]
+    fn what_waits_in_vain_comes_in_the_end() {
+        let mut connection = established(0, 0);
+        let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
+        assert_eq!(connection.in_order(answer.clone()), []);
+        assert_eq!(connection.take_held(), [answer]);
+    }
+
+    #[test]
+    fn no_more_waits_than_the_bound() {
+        let mut connection = established(0, 0);
+        let mut seen = 0;
+        for read in 1..=100 {
+            seen += connection.in_order(transfer(Flow::Received, "x", 6, read)).len();
+        }
+        seen += connection.take_held().len();
+        assert_eq!(seen, 100);
+    }
+}
