@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError};
-use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use clap::ValueEnum;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -182,8 +182,11 @@ impl Kernel {
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let family = probe::choose(settings.hooks, &layout)?;
         debug!("attaching the {} hooks", family.as_str());
-        let mut programs = load(settings, layout.offsets().map_err(NoLayout)?)?;
+        let offsets = layout.offsets().map_err(NoLayout)?;
+        drop(layout);
+        let mut programs = load(settings, offsets)?;
         attach(&mut programs)?;
+        give_memory_back();
         diagnose(&mut programs, settings.diagnostics);
         let ring = RingBuf::try_from(take(&mut programs, "EVENTS")?).map_err(|error| Error::Refused(chain(&error)))?;
         let lost =
@@ -265,6 +268,8 @@ fn load(settings: &Settings, offsets: Offsets) -> Result<Ebpf, Error> {
     let syscalls = PlainSyscalls(layout::syscalls());
     let level = log_level(settings.diagnostics);
     let programs = EbpfLoader::new()
+        // For relocations of fields, which these programs do not have: a parse of all of the kernel's types less.
+        .btf(None)
         .override_global("OFFSETS", &offsets, true)
         .override_global("SYSCALLS", &syscalls, true)
         .override_global("WATCHED_PORTS", &ports[..], true)
@@ -275,7 +280,7 @@ fn load(settings: &Settings, offsets: Offsets) -> Result<Ebpf, Error> {
 }
 
 fn attach(programs: &mut Ebpf) -> Result<(), Error> {
-    let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
+    let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
     for tracepoint in TRACEPOINTS {
         let program: &mut BtfTracePoint = programs
             .program_mut(tracepoint)
@@ -291,6 +296,15 @@ fn attach(programs: &mut Ebpf) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Returns to the host what parsing the kernel's types took: some 20 MB that are never needed again.
+fn give_memory_back() {
+    // SAFETY: the function has no precondition.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// Passes what the programs say of themselves to the agent's log.
