@@ -1,1 +1,57 @@
-//! The SMTP dialogue: bytes and gaps in, items out; no sockets, no clock.
+//! The SMTP dialogue, seen from beside it: bytes and gaps in, [`Item`]s out. No sockets, no clock.
+//!
+//! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
+//! `waiting` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
+//! message and `held` keeps what cannot be read before the server has said how.
+//!
+//! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
+//! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts.
+
+mod anomalies;
+mod body;
+mod command;
+#[cfg(test)]
+mod dialogues;
+mod escape;
+mod extensions;
+mod held;
+mod item;
+mod line;
+#[cfg(test)]
+mod properties;
+mod reply;
+mod session;
+mod tls;
+#[cfg(test)]
+pub(crate) mod transcript;
+mod waiting;
+
+pub use anomalies::MOST_OF_A_KIND;
+pub use command::{Command, Verb};
+pub use escape::escape;
+pub use extensions::Extensions;
+pub use held::MOST_HELD;
+pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
+pub use line::LONGEST_LINE;
+pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
+pub use session::Session;
+pub use waiting::{MOST_WAITING, MOST_WAITING_BYTES};
+
+/// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// It gives commands.
+    Client,
+    /// It answers them.
+    Server,
+}
+
+impl Peer {
+    /// The name used in texts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}

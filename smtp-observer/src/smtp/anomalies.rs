@@ -1,0 +1,68 @@
+//! Departures from the protocol, reported a bounded number of times.
+
+use super::escape::escape;
+use super::item::{Anomaly, Item};
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+/// How often one session reports one kind; further ones are not reported, so that a hostile peer cannot flood the
+/// record.
+pub const MOST_OF_A_KIND: u8 = 16;
+
+/// Bytes of a peer that a detail shows.
+const SHOWN: usize = 128;
+
+/// Counts what a session has reported.
+#[derive(Debug, Default)]
+pub(super) struct Anomalies {
+    reported: [u8; AnomalyKind::ALL.len()],
+}
+
+impl Anomalies {
+    /// Reports an anomaly, unless its kind was reported often enough. The detail is only made where it is shown.
+    pub(super) fn report(
+        &mut self,
+        time: Time,
+        kind: AnomalyKind,
+        items: &mut Vec<Item>,
+        detail: impl FnOnce() -> String,
+    ) {
+        let reported = &mut self.reported[kind as usize];
+        if *reported < MOST_OF_A_KIND {
+            *reported += 1;
+            items.push(Item::Anomaly(Anomaly { time, kind, detail: detail() }));
+        }
+    }
+}
+
+/// The bytes of a server as a detail shows them. Those of a client are not shown: they may be credentials.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    match bytes.get(..SHOWN) {
+        Some(first) => format!("{}…", escape(first)),
+        None => escape(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_bound() {
+        let mut anomalies = Anomalies::default();
+        let mut items = Vec::new();
+        for _ in 0..1000 {
+            anomalies.report(Time(1), AnomalyKind::NulByte, &mut items, String::new);
+        }
+        anomalies.report(Time(2), AnomalyKind::Gap, &mut items, || "7 bytes".into());
+        assert_eq!(items.len(), 17);
+        let last = Anomaly { time: Time(2), kind: AnomalyKind::Gap, detail: "7 bytes".into() };
+        assert_eq!(items.last(), Some(&Item::Anomaly(last)));
+    }
+
+    #[test]
+    fn a_detail_is_bounded() {
+        assert_eq!(shown(b"250 \x07"), "250 \\u{7}");
+        assert_eq!(shown(&[b'a'; 1000]), format!("{}…", "a".repeat(128)));
+    }
+}

@@ -1,0 +1,242 @@
+//! A line of the client, read as a command.
+
+use std::ops::Range;
+
+use crate::event::Time;
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $variant:ident => $text:literal,)*) => {
+        /// The verbs that are told apart; case does not matter (RFC 5321, 2.4).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verb {
+            $($(#[$doc])* $variant,)*
+            /// Anything else; the command's line has it.
+            Other,
+        }
+
+        impl Verb {
+            const KNOWN: &[(Self, &[u8])] = &[$((Self::$variant, $text.as_bytes()),)*];
+
+            /// The verb in upper case; empty for [`Verb::Other`].
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* Self::Other => "" }
+            }
+        }
+    };
+}
+
+verbs! {
+    /// RFC 5321, 4.1.1.1.
+    Ehlo => "EHLO",
+    /// RFC 5321, 4.1.1.1.
+    Helo => "HELO",
+    /// RFC 2033, 4.1.
+    Lhlo => "LHLO",
+    /// RFC 5321, 4.1.1.2.
+    Mail => "MAIL",
+    /// RFC 5321, 4.1.1.3.
+    Rcpt => "RCPT",
+    /// RFC 5321, 4.1.1.4.
+    Data => "DATA",
+    /// RFC 3030, 2.
+    Bdat => "BDAT",
+    /// RFC 5321, 4.1.1.5.
+    Rset => "RSET",
+    /// RFC 5321, 4.1.1.6.
+    Vrfy => "VRFY",
+    /// RFC 5321, 4.1.1.7.
+    Expn => "EXPN",
+    /// RFC 5321, 4.1.1.8.
+    Help => "HELP",
+    /// RFC 5321, 4.1.1.9.
+    Noop => "NOOP",
+    /// RFC 5321, 4.1.1.10.
+    Quit => "QUIT",
+    /// RFC 4954, 4.
+    Auth => "AUTH",
+    /// Exchange's AUTH.
+    XExps => "X-EXPS",
+    /// RFC 3207, 4.
+    StartTls => "STARTTLS",
+    /// Exchange's STARTTLS.
+    XAnonymousTls => "X-ANONYMOUSTLS",
+    /// RFC 4468, 3.
+    Burl => "BURL",
+    /// RFC 1985, 5.
+    Etrn => "ETRN",
+    /// RFC 2645, 5.2.
+    Atrn => "ATRN",
+    /// RFC 821, 3.8.
+    Turn => "TURN",
+    /// RFC 821, 3.4.
+    Send => "SEND",
+    /// RFC 821, 3.4.
+    Soml => "SOML",
+    /// RFC 821, 3.4.
+    Saml => "SAML",
+    /// Postfix: the client of a proxy.
+    XClient => "XCLIENT",
+    /// Postfix: the client of a filter.
+    XForward => "XFORWARD",
+    /// Exchange: a counted block of octets.
+    Xexch50 => "XEXCH50",
+}
+
+impl Verb {
+    /// The verb that a word is.
+    pub fn parse(word: &[u8]) -> Self {
+        Self::KNOWN.iter().find(|(_, text)| text.eq_ignore_ascii_case(word)).map_or(Self::Other, |&(verb, _)| verb)
+    }
+
+    /// The client's next lines may be credentials, if the server asks for them.
+    pub(super) fn authenticates(self) -> bool {
+        matches!(self, Self::Auth | Self::XExps)
+    }
+
+    /// A 220 to it starts TLS.
+    pub(super) fn starts_tls(self) -> bool {
+        matches!(self, Self::StartTls | Self::XAnonymousTls)
+    }
+
+    /// What the client sends next can only be read when the reply is known.
+    pub(super) fn decides_what_follows(self) -> bool {
+        self.authenticates() || self.starts_tls() || matches!(self, Self::Data | Self::Xexch50)
+    }
+}
+
+/// A command line. An empty line is one as well: servers answer it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Its verb.
+    pub verb: Verb,
+    /// The line as sent, without its end, at most [`LONGEST_LINE`](super::LONGEST_LINE) bytes. Of AUTH, nothing behind
+    /// the mechanism is kept.
+    pub line: Vec<u8>,
+    /// When its first byte was seen.
+    pub first_byte: Time,
+    /// When its last byte was seen; of BDAT, the last byte of the chunk, where it came before the reply.
+    pub last_byte: Time,
+    /// It was sent before the reply to the command before it (RFC 2920).
+    pub pipelined: bool,
+    /// It begins in the same write as the command before it ends.
+    pub same_write: bool,
+}
+
+impl Command {
+    /// Reads a line. Credentials behind AUTH are dropped here.
+    pub(super) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+        let word = verb_range(line);
+        let verb = Verb::parse(&line[word.clone()]);
+        let kept = match verb.authenticates() {
+            true => &line[..end_of_word(line, word.end)],
+            false => line,
+        };
+        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false }
+    }
+
+    /// The verb as sent; empty for an empty line.
+    pub fn word(&self) -> &[u8] {
+        &self.line[verb_range(&self.line)]
+    }
+
+    /// What follows the verb, without the blanks around it.
+    pub fn argument(&self) -> &[u8] {
+        self.line[verb_range(&self.line).end..].trim_ascii()
+    }
+
+    /// BDAT's argument (RFC 3030, 2): the chunk's octets, and whether it is the last. Absent where it is malformed;
+    /// then no octets follow.
+    pub(super) fn chunk(&self) -> Option<(u64, bool)> {
+        let mut words = self.argument().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let size = number(words.next()?)?;
+        match (words.next(), words.next()) {
+            (None, _) => Some((size, false)),
+            (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => Some((size, true)),
+            _ => None,
+        }
+    }
+
+    /// XEXCH50's first argument: the octets that follow a 354.
+    pub(super) fn octets(&self) -> Option<u64> {
+        number(self.argument().split(u8::is_ascii_whitespace).next()?)
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    // `parse` alone would take a sign.
+    if !digits.first()?.is_ascii_digit() {
+        return None;
+    }
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn verb_range(line: &[u8]) -> Range<usize> {
+    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
+    let length = line[start..].iter().position(is_blank).unwrap_or(line.len() - start);
+    start..start + length
+}
+
+fn end_of_word(line: &[u8], from: usize) -> usize {
+    from + verb_range(&line[from..]).end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &[u8]) -> Command {
+        Command::new(line, Time(1), Time(2))
+    }
+
+    #[test]
+    fn verbs_have_no_case_and_may_be_indented() {
+        for line in ["MAIL FROM:<a@b.example>", "mail FROM:<a@b.example>", " \tMail  FROM:<a@b.example>  "] {
+            let command = command(line.as_bytes());
+            assert_eq!(command.verb, Verb::Mail);
+            assert_eq!(command.argument(), b"FROM:<a@b.example>");
+            assert_eq!(command.line, line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn every_known_verb_reads_back() {
+        for (verb, text) in Verb::KNOWN {
+            assert_eq!(Verb::parse(text), *verb);
+            assert_eq!(verb.as_str().as_bytes(), *text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_verb() {
+        for line in [&b""[..], b"   ", b"MAILFROM:<a@b.example>", b"DATA.", b"\xff\xfe\0"] {
+            assert_eq!(command(line).verb, Verb::Other);
+        }
+        assert_eq!(command(b"XFOO bar").word(), b"XFOO");
+        assert_eq!(command(b"   ").word(), b"");
+        assert_eq!(command(b"   ").argument(), b"");
+    }
+
+    #[test]
+    fn credentials_are_not_kept() {
+        assert_eq!(command(b"AUTH PLAIN AGJvYgBzZWNyZXQ=").line, b"AUTH PLAIN");
+        assert_eq!(command(b" auth\t LOGIN  Ym9i  extra").line, b" auth\t LOGIN");
+        assert_eq!(command(b"X-EXPS GSSAPI YII=").line, b"X-EXPS GSSAPI");
+        assert_eq!(command(b"AUTH").line, b"AUTH");
+        assert_eq!(command(b"AUTH PLAIN AGJvYg==").argument(), b"PLAIN");
+    }
+
+    #[test]
+    fn chunks() {
+        assert_eq!(command(b"BDAT 86").chunk(), Some((86, false)));
+        assert_eq!(command(b"bdat 0 last").chunk(), Some((0, true)));
+        assert_eq!(command(b"BDAT  12   LAST  ").chunk(), Some((12, true)));
+        for bad in ["BDAT", "BDAT LAST", "BDAT -1", "BDAT +1", "BDAT 1x", "BDAT 1 FIRST", "BDAT 1 LAST x"] {
+            assert_eq!(command(bad.as_bytes()).chunk(), None, "{bad}");
+        }
+        assert_eq!(command(b"BDAT 18446744073709551616 LAST").chunk(), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! What a session yields.
+
+use super::command::Command;
+use super::reply::Reply;
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+/// Something the dialogue showed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// The server's first reply (RFC 5321, 4.3.1): 220, or a refusal.
+    Greeting(Reply),
+    /// A command with its reply, one for each command line. Where a command's answer spans rounds (AUTH), the reply is
+    /// the last.
+    Exchange(Exchange),
+    /// A message's content was handed over.
+    Message(Message),
+    /// A reply to EHLO listed STARTTLS.
+    TlsOffered(Time),
+    /// The server said 220 to STARTTLS, or the connection began with TLS. Nothing is read from here on.
+    TlsStarted(Time),
+    /// A peer broke the protocol, or the stream could not be followed.
+    Anomaly(Anomaly),
+}
+
+/// A command and what the server said to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    /// What the client sent.
+    pub command: Command,
+    /// What the server replied; absent where the session was over, or its stream was lost, before.
+    pub reply: Option<Reply>,
+}
+
+/// How a message's content travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Lines up to a lone dot (RFC 5321, 4.1.1.4).
+    Data,
+    /// Counted chunks (RFC 3030).
+    Bdat,
+}
+
+impl Transfer {
+    /// The command's verb.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "DATA",
+            Self::Bdat => "BDAT",
+        }
+    }
+}
+
+/// A message's content, from the request to the final reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// How it travelled.
+    pub transfer: Transfer,
+    /// The last byte of DATA, or of the first BDAT command's line; absent where that was not seen.
+    pub requested_at: Option<Time>,
+    /// The server's permission; BDAT needs none.
+    pub go_ahead: Option<GoAhead>,
+    /// The last byte of the end of data, or of the last chunk; absent where that was not seen.
+    pub ended_at: Option<Time>,
+    /// Bytes of content as transmitted: dots still stuffed, the end of data (`.` CR LF) not counted.
+    pub size: u64,
+    /// The final reply. With one reply a recipient (RFC 2033, 4.2) it is the last of them.
+    pub reply: Option<Reply>,
+    /// Final replies that accepted the message: 0 or 1, with one reply a recipient up to their number.
+    pub accepted: u32,
+}
+
+/// The reply that let the content come: 354.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoAhead {
+    /// Its last byte.
+    pub time: Time,
+    /// Its text, lines joined by LF.
+    pub text: Vec<u8>,
+}
+
+/// A departure from the protocol, or a loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Anomaly {
+    /// When it was seen.
+    pub time: Time,
+    /// What it is.
+    pub kind: AnomalyKind,
+    /// What was seen, bytes escaped, bounded. Bytes of the client are not in it: they may be credentials.
+    pub detail: String,
+}

@@ -1,0 +1,175 @@
+//! One direction of the dialogue, cut into lines.
+
+/// Bytes of a line that are kept, its CR included: four times what RFC 5321, 4.5.3.1 asks for. The rest is counted and
+/// skipped.
+pub const LONGEST_LINE: usize = 2048;
+
+/// The line that is being received.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    kept: Vec<u8>,
+    /// Bytes of the line so far, kept or not.
+    length: u64,
+    last: u8,
+    /// The line was handed out; what is kept is cleared at the next step.
+    done: bool,
+}
+
+/// What came of some input.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step<'a> {
+    /// All input is used, the line goes on.
+    More,
+    /// The line has just become longer than [`LONGEST_LINE`]; said once a line. These are its first bytes.
+    TooLong(&'a [u8]),
+    /// A line is complete.
+    Line(Line<'a>),
+}
+
+/// A line, without its end.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line<'a> {
+    /// Its first bytes, at most [`LONGEST_LINE`].
+    pub(super) bytes: &'a [u8],
+    /// How many bytes it has.
+    pub(super) length: u64,
+    /// LF alone ended it.
+    pub(super) bare_lf: bool,
+}
+
+impl Lines {
+    /// No byte of the next line was seen yet.
+    pub(super) fn at_start(&self) -> bool {
+        self.done || self.length == 0
+    }
+
+    /// Forgets the line that is being received.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes `input` up to the end of the line.
+    pub(super) fn step<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Step<'a> {
+        if self.done {
+            self.kept.clear();
+            self.length = 0;
+            self.done = false;
+        }
+        let end = input.iter().position(|&byte| byte == b'\n');
+        let part = &input[..end.unwrap_or(input.len())];
+        let room = (LONGEST_LINE as u64).saturating_sub(self.length);
+        let fits = part.len() as u64 <= room;
+        if fits && self.length == 0 && end.is_some() {
+            *input = &input[part.len() + 1..];
+            return Step::Line(Line::new(part, part.len() as u64, part.last().copied()));
+        }
+        if !fits && self.length <= LONGEST_LINE as u64 {
+            let part = &part[..room as usize + 1];
+            self.append(part);
+            *input = &input[part.len()..];
+            return Step::TooLong(&self.kept);
+        }
+        self.append(part);
+        *input = &input[part.len()..];
+        if end.is_none() {
+            return Step::More;
+        }
+        *input = &input[1..];
+        self.done = true;
+        Step::Line(Line::new(&self.kept, self.length, Some(self.last)))
+    }
+
+    fn append(&mut self, part: &[u8]) {
+        let room = LONGEST_LINE - self.kept.len();
+        self.kept.extend_from_slice(&part[..part.len().min(room)]);
+        self.length += part.len() as u64;
+        if let Some(&last) = part.last() {
+            self.last = last;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.kept.capacity()
+    }
+}
+
+impl<'a> Line<'a> {
+    fn new(kept: &'a [u8], length: u64, last: Option<u8>) -> Self {
+        if last != Some(b'\r') {
+            return Self { bytes: kept, length, bare_lf: true };
+        }
+        let length = length - 1;
+        let bytes = kept.get(..length as usize).unwrap_or(kept);
+        Self { bytes, length, bare_lf: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the lines of `input` are when it is fed in pieces of `size`.
+    fn lines(input: &[u8], size: usize) -> Vec<(Vec<u8>, u64, bool)> {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for mut piece in input.chunks(size) {
+            while !piece.is_empty() {
+                match lines.step(&mut piece) {
+                    Step::More => {}
+                    Step::TooLong(kept) => seen.push((kept.to_vec(), u64::MAX, false)),
+                    Step::Line(line) => seen.push((line.bytes.to_vec(), line.length, line.bare_lf)),
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn line_ends() {
+        for size in 1..=8 {
+            assert_eq!(
+                lines(b"ab\r\n\r\n\ncd\nx\ry\r\r\n", size),
+                [
+                    (b"ab".to_vec(), 2, false),
+                    (b"".to_vec(), 0, false),
+                    (b"".to_vec(), 0, true),
+                    (b"cd".to_vec(), 2, true),
+                    (b"x\ry\r".to_vec(), 4, false),
+                ],
+                "in pieces of {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_is_kept_up_to_its_limit() {
+        let mut fits = vec![b'a'; LONGEST_LINE - 1];
+        fits.extend(b"\r\n");
+        let mut long = vec![b'b'; LONGEST_LINE + 500];
+        long.extend(b"\r\nnext\r\n");
+        for size in [1, 7, 1000, 10_000] {
+            assert_eq!(lines(&fits, size), [(vec![b'a'; LONGEST_LINE - 1], LONGEST_LINE as u64 - 1, false)]);
+            assert_eq!(
+                lines(&long, size),
+                [
+                    (vec![b'b'; LONGEST_LINE], u64::MAX, false),
+                    (vec![b'b'; LONGEST_LINE], LONGEST_LINE as u64 + 500, false),
+                    (b"next".to_vec(), 4, false),
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn the_limit_is_reported_at_its_byte() {
+        let mut lines = Lines::default();
+        let long = vec![b'a'; LONGEST_LINE + 1];
+        let mut input = long.as_slice();
+        assert_eq!(lines.step(&mut input), Step::TooLong(&[b'a'; LONGEST_LINE]));
+        let mut input: &[u8] = b"\r\n";
+        let Step::Line(line) = lines.step(&mut input) else { panic!("the line is complete") };
+        assert_eq!((line.length, line.bare_lf), (LONGEST_LINE as u64 + 1, false));
+        assert!(lines.at_start());
+    }
+}

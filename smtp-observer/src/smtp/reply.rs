@@ -1,0 +1,229 @@
+//! Lines of the server, read as replies (RFC 5321, 4.2).
+
+use std::fmt;
+
+use crate::event::Time;
+
+/// Bytes of a reply's text that are kept; the rest is skipped.
+pub const LONGEST_REPLY: usize = 4096;
+
+/// A complete reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// The code of its last line, 0 to 999.
+    pub code: u16,
+    /// The first enhanced status code in it.
+    pub enhanced_code: Option<EnhancedCode>,
+    /// What follows the code as sent, enhanced code included, lines joined by LF, at most [`LONGEST_REPLY`] bytes.
+    pub text: Vec<u8>,
+    /// When the first byte of its first line was seen.
+    pub first_byte: Time,
+    /// When the last byte of its last line was seen.
+    pub last_byte: Time,
+}
+
+impl Reply {
+    /// It says yes: 2yz.
+    pub fn accepts(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// It says no: 4yz or 5yz.
+    pub fn refuses(&self) -> bool {
+        matches!(self.code / 100, 4 | 5)
+    }
+}
+
+/// An enhanced status code (RFC 2034, RFC 3463): class, subject, detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnhancedCode(pub u16, pub u16, pub u16);
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+impl EnhancedCode {
+    /// The code that a text begins with (RFC 3463, 2: class 2, 4 or 5; the others at most three digits).
+    fn parse(text: &[u8]) -> Option<Self> {
+        let word = text.split(|&byte| byte == b' ').next()?;
+        let mut parts = word.split(|&byte| byte == b'.').map(|part| match part.len() {
+            1..=3 => digits(part),
+            _ => None,
+        });
+        let code = Self(parts.next()??, parts.next()??, parts.next()??);
+        (matches!(code.0, 2 | 4 | 5) && parts.next().is_none()).then_some(code)
+    }
+}
+
+/// Puts lines together to replies.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    partial: Option<Reply>,
+}
+
+/// What a line was.
+#[derive(Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// The reply it completes.
+    pub(super) reply: Option<Reply>,
+    /// It is not as RFC 5321, 4.2 has it.
+    pub(super) malformed: bool,
+}
+
+impl Replies {
+    /// Forgets the reply that is being received.
+    pub(super) fn reset(&mut self) {
+        self.partial = None;
+    }
+
+    /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
+    /// stands in none.
+    pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {
+        let Some((code, continues, text, mut malformed)) = parse(line) else {
+            if let Some(partial) = &mut self.partial {
+                append(&mut partial.text, line);
+            }
+            return Outcome { reply: None, malformed: true };
+        };
+        let mut reply = match self.partial.take() {
+            Some(mut partial) => {
+                malformed |= partial.code != code;
+                append(&mut partial.text, text);
+                partial
+            }
+            None => {
+                let kept = &text[..text.len().min(LONGEST_REPLY)];
+                Reply { code, enhanced_code: None, text: kept.to_vec(), first_byte, last_byte }
+            }
+        };
+        reply.code = code;
+        reply.enhanced_code = reply.enhanced_code.or_else(|| EnhancedCode::parse(text));
+        reply.last_byte = last_byte;
+        if continues {
+            self.partial = Some(reply);
+            return Outcome { reply: None, malformed };
+        }
+        Outcome { reply: Some(reply), malformed }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.text.capacity())
+    }
+}
+
+/// A line's code, whether more lines follow, its text, and whether it is malformed.
+fn parse(line: &[u8]) -> Option<(u16, bool, &[u8], bool)> {
+    let (code, rest) = line.split_at_checked(3)?;
+    let code = digits(code)?;
+    let odd_class = !matches!(code / 100, 2..=5);
+    Some(match rest.split_first() {
+        None => (code, false, rest, odd_class),
+        Some((b' ', text)) => (code, false, text, odd_class),
+        Some((b'-', text)) => (code, true, text, odd_class),
+        Some(_) => (code, false, rest, true),
+    })
+}
+
+fn digits(bytes: &[u8]) -> Option<u16> {
+    bytes.iter().try_fold(0, |number: u16, byte| {
+        byte.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(u16::from(byte - b'0')))
+    })
+}
+
+fn append(text: &mut Vec<u8>, line: &[u8]) {
+    let room = LONGEST_REPLY.saturating_sub(text.len() + 1);
+    if room > 0 {
+        text.push(b'\n');
+        text.extend_from_slice(&line[..line.len().min(room)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The replies of some lines, each line at its own time, and the numbers of the malformed lines.
+    fn replies(lines: &[&[u8]]) -> (Vec<Reply>, Vec<usize>) {
+        let mut replies = Replies::default();
+        let (mut complete, mut malformed) = (Vec::new(), Vec::new());
+        for (at, line) in lines.iter().enumerate() {
+            let outcome = replies.line(line, Time(at as u64 * 10), Time(at as u64 * 10 + 1));
+            complete.extend(outcome.reply);
+            if outcome.malformed {
+                malformed.push(at);
+            }
+        }
+        (complete, malformed)
+    }
+
+    fn reply(code: u16, enhanced_code: Option<EnhancedCode>, text: &str, first: u64, last: u64) -> Reply {
+        Reply { code, enhanced_code, text: text.into(), first_byte: Time(first), last_byte: Time(last) }
+    }
+
+    #[test]
+    fn single_lines() {
+        let (complete, malformed) = replies(&[b"250 2.1.5 Ok", b"354", b"250 ", b"472 odd but legal"]);
+        assert_eq!(
+            complete,
+            [
+                reply(250, Some(EnhancedCode(2, 1, 5)), "2.1.5 Ok", 0, 1),
+                reply(354, None, "", 10, 11),
+                reply(250, None, "", 20, 21),
+                reply(472, None, "odd but legal", 30, 31),
+            ]
+        );
+        assert!(malformed.is_empty());
+    }
+
+    #[test]
+    fn a_reply_ends_at_its_last_line() {
+        let (complete, malformed) = replies(&[b"250-server.example", b"250-SIZE 1000", b"250-", b"250 PIPELINING"]);
+        assert_eq!(complete, [reply(250, None, "server.example\nSIZE 1000\n\nPIPELINING", 0, 31)]);
+        assert!(malformed.is_empty());
+    }
+
+    #[test]
+    fn a_changed_code_is_one_reply() {
+        let (complete, malformed) = replies(&[b"250-one", b"550 5.1.1 two"]);
+        assert_eq!(complete, [reply(550, Some(EnhancedCode(5, 1, 1)), "one\n5.1.1 two", 0, 11)]);
+        assert_eq!(malformed, [1]);
+    }
+
+    #[test]
+    fn malformed_lines() {
+        let (complete, malformed) =
+            replies(&[b"hello", b"", b"25", b"250OK", b"250-a", b"garbage", b"250 b", b"999 z"]);
+        assert_eq!(
+            complete,
+            [reply(250, None, "OK", 30, 31), reply(250, None, "a\ngarbage\nb", 40, 61), reply(999, None, "z", 70, 71)]
+        );
+        assert_eq!(malformed, [0, 1, 2, 3, 5, 7]);
+    }
+
+    #[test]
+    fn enhanced_codes() {
+        for (text, code) in [
+            ("5.7.1 no", Some(EnhancedCode(5, 7, 1))),
+            ("4.7.500 later", Some(EnhancedCode(4, 7, 500))),
+            ("2.0.0", Some(EnhancedCode(2, 0, 0))),
+            ("3.1.1 x", None),
+            ("2.0 x", None),
+            ("2.0.0.0 x", None),
+            ("2.1234.0 x", None),
+            ("2..0 x", None),
+            ("", None),
+        ] {
+            assert_eq!(EnhancedCode::parse(text.as_bytes()), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_bounded() {
+        let long = [b"250-".as_slice(), &[b'a'; 2000]].concat();
+        let (complete, _) = replies(&[&long, &long, &long, &long, b"250 end"]);
+        assert_eq!(complete[0].text.len(), LONGEST_REPLY);
+    }
+}

@@ -1,0 +1,287 @@
+//! The client's bytes.
+
+use super::super::Peer;
+use super::super::body::Body;
+use super::super::command::{Command, Verb};
+use super::super::item::{Item, Message, Transfer};
+use super::super::line::{Line, Step};
+use super::super::tls::Look;
+use super::super::waiting::Slot;
+use super::{Chunks, LineStart, Mode, Session, message};
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+impl Session {
+    pub(super) fn client_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+        while !bytes.is_empty() {
+            if let Mode::Opaque { client_spoke } = &mut self.mode {
+                *client_spoke = true;
+                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+                return;
+            }
+            if matches!(self.mode, Mode::Command | Mode::Lost(_))
+                && !self.client.opening.is_past()
+                && !self.look_at_opening(time, &mut bytes, items)
+            {
+                continue;
+            }
+            match &mut self.mode {
+                Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
+                Mode::Held => {
+                    self.held.push(time, self.write, bytes);
+                    return;
+                }
+                Mode::HeldForLine(..) => {
+                    self.held.push(time, self.write, bytes);
+                    self.read_held_for_line(items);
+                    return;
+                }
+                Mode::Body(body, message) => {
+                    let scan = body.scan(bytes);
+                    message.ended_at = Some(time);
+                    bytes = &bytes[scan.taken..];
+                    if scan.disputed {
+                        let detail = || "a lone dot in a message, its line not between two CR LF".into();
+                        self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                    }
+                    if scan.ended {
+                        self.body_ended();
+                    }
+                }
+                Mode::Octets(remaining) => {
+                    let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(bytes.len());
+                    *remaining -= taken as u64;
+                    bytes = &bytes[taken..];
+                    if *remaining == 0 {
+                        self.octets_ended(time);
+                    }
+                }
+                // Met at the top.
+                Mode::Opaque { .. } => return,
+            }
+        }
+    }
+
+    /// The first bytes may be TLS. True when they are not, and can be read.
+    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) -> bool {
+        let withheld = match self.client.opening.look(time, bytes) {
+            Look::Undecided => return false,
+            Look::Tls(since) => {
+                self.give_up_waiting(items);
+                items.push(Item::TlsStarted(since));
+                self.become_opaque(true);
+                return false;
+            }
+            Look::Plain(withheld) => withheld,
+        };
+        let first = withheld.map_or_else(|| bytes.first().copied(), |(byte, _)| Some(byte));
+        if let (Mode::Command, Some(first)) = (&self.mode, first)
+            && !matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~')
+        {
+            let detail = || format!("the client's first byte is {first:#04x}");
+            self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
+        }
+        if let Some((byte, since)) = withheld {
+            self.client_bytes(since, &[byte], items);
+        }
+        true
+    }
+
+    /// Reads up to the end of a line.
+    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        if self.client.lines.at_start() {
+            self.line = LineStart {
+                time,
+                pipelined: self.sent_early || self.waiting.for_command(),
+                early: self.waiting.for_greeting(),
+                same_write: self.command_write == Some(self.write),
+            };
+        }
+        let answers = self.client.skip || matches!(self.mode, Mode::Answer);
+        let lost = matches!(self.mode, Mode::Lost(_));
+        let line = match self.client.lines.step(bytes) {
+            Step::More => return,
+            Step::TooLong(kept) => {
+                // The initial response and the answers of AUTH may be longer (RFC 4954, 4).
+                if !answers && !lost && !Command::new(kept, time, time).verb.authenticates() {
+                    let detail = || format!("a line of the client is longer than {} bytes", kept.len());
+                    self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
+                }
+                return;
+            }
+            Step::Line(line) => line,
+        };
+        if self.client.skip {
+            self.client.skip = false;
+            return;
+        }
+        if answers {
+            self.mode = Mode::Held;
+            return;
+        }
+        let mut command = Command::new(line.bytes, self.line.time, time);
+        if let Mode::Lost(lost) = &mut self.mode {
+            lost.line(command);
+            return;
+        }
+        command.pipelined = self.line.pipelined;
+        command.same_write = self.line.same_write;
+        if !self.spoken && is_proxy_header(line.bytes) {
+            self.spoken = true;
+            return;
+        }
+        let flaws = Flaws::of(&line);
+        let length = line.length;
+        flaws.report(
+            Peer::Client,
+            || of_client(&command, length),
+            |kind, detail| {
+                self.anomalies.report(time, kind, items, || detail);
+            },
+        );
+        self.report_command(&command, length, items);
+        self.command(command, items);
+    }
+
+    /// What a command line shows at once.
+    fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+        let mut report = |kind, detail: &dyn Fn() -> String| {
+            self.anomalies.report(command.last_byte, kind, items, detail);
+        };
+        let first = !std::mem::replace(&mut self.spoken, true);
+        if first && speaks_another_protocol(command) {
+            report(AnomalyKind::NotSmtp, &|| format!("the client's first line begins with {}", shown_word(command)));
+        }
+        if self.line.early {
+            report(AnomalyKind::EarlyTalker, &|| of_client(command, length));
+        }
+        if command.pipelined && self.extensions.is_some_and(|offered| !offered.pipelining) {
+            report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
+        }
+        if matches!(command.verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) && command.argument().is_empty() {
+            report(AnomalyKind::HeloWithoutHostname, &|| command.verb.as_str().into());
+        }
+        if is_masked(command.word()) {
+            report(AnomalyKind::MaskedCommand, &|| shown_word(command));
+        }
+    }
+
+    /// A command line is complete.
+    pub(super) fn command(&mut self, command: Command, items: &mut Vec<Item>) {
+        self.command_write = Some(self.write);
+        let (verb, time) = (command.verb, command.last_byte);
+        if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
+            self.chunks = None;
+        }
+        let chunk = match verb {
+            Verb::Bdat => command.chunk(),
+            _ => None,
+        };
+        let last = chunk.and_then(|(size, last)| self.chunk(time, size, last));
+        self.waiting.push(Slot::Command(command, last));
+        if self.waiting.is_full() {
+            self.lose(time, || "too many commands wait for a reply".into(), items);
+        } else if verb.decides_what_follows() {
+            self.mode = Mode::Held;
+        } else if let Some((size, _)) = chunk {
+            self.mode = Mode::Octets(size);
+            if size == 0 {
+                self.octets_ended(time);
+            }
+        }
+    }
+
+    /// A chunk was announced; the last one makes the message.
+    fn chunk(&mut self, time: Time, size: u64, last: bool) -> Option<Box<Message>> {
+        let chunks = self.chunks.get_or_insert(Chunks { requested_at: time, size: 0 });
+        chunks.size = chunks.size.saturating_add(size);
+        if !last {
+            return None;
+        }
+        let chunks = self.chunks.take()?;
+        let mut message = message(Transfer::Bdat, Some(chunks.requested_at), None);
+        message.size = chunks.size;
+        Some(message)
+    }
+
+    /// The octets that were announced are complete.
+    pub(super) fn octets_ended(&mut self, time: Time) {
+        self.waiting.chunk_ended(time);
+        self.command_write = Some(self.write);
+        self.mode = Mode::Command;
+    }
+
+    /// The end of data was seen.
+    fn body_ended(&mut self) {
+        if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
+            message.size = body.size_at_end();
+            self.command_write = Some(self.write);
+            self.waiting.push(Slot::Message(message, None));
+        }
+    }
+
+    /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
+    pub(super) fn read_held_for_line(&mut self, items: &mut Vec<Item>) {
+        let Some(line) = self.held.first_line() else { return };
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        let is_command = Command::new(line, Time(0), Time(0)).verb != Verb::Other;
+        if let Mode::HeldForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
+            if !is_command {
+                let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
+                self.mode = Mode::Body(Box::new(Body::new()), message);
+            }
+            self.read_held(false, items);
+        }
+    }
+}
+
+/// What is wrong with the bytes of a line.
+pub(super) struct Flaws {
+    bare_lf: bool,
+    bare_cr: bool,
+    nul: bool,
+}
+
+impl Flaws {
+    pub(super) fn of(line: &Line<'_>) -> Self {
+        Self { bare_lf: line.bare_lf, bare_cr: line.bytes.contains(&b'\r'), nul: line.bytes.contains(&0) }
+    }
+
+    pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {
+        for (is_so, kind) in
+            [(self.bare_lf, AnomalyKind::BareLf), (self.bare_cr, AnomalyKind::BareCr), (self.nul, AnomalyKind::NulByte)]
+        {
+            if is_so {
+                report(kind, format!("{}: {}", peer.as_str(), line()));
+            }
+        }
+    }
+}
+
+/// A client's line in a detail: its verb where that is known, and its length. The rest may be a credential.
+fn of_client(command: &Command, length: u64) -> String {
+    match command.verb {
+        Verb::Other => format!("an unknown command of {length} bytes"),
+        verb => format!("{} in a line of {length} bytes", verb.as_str()),
+    }
+}
+
+fn shown_word(command: &Command) -> String {
+    super::super::anomalies::shown(command.word())
+}
+
+/// The first line of a connection that comes through a proxy (PROXY protocol, version 1): no command.
+fn is_proxy_header(line: &[u8]) -> bool {
+    [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
+}
+
+fn speaks_another_protocol(command: &Command) -> bool {
+    const HTTP: &[&[u8]] = &[b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PRI"];
+    command.word().starts_with(b"SSH-")
+        || HTTP.contains(&command.word()) && command.argument().windows(5).any(|part| part == b"HTTP/")
+}
+
+/// A firewall has written X over the verb.
+fn is_masked(word: &[u8]) -> bool {
+    word.len() >= 4 && word.iter().all(|&byte| byte == b'X')
+}

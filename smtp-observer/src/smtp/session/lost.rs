@@ -1,0 +1,133 @@
+//! Finding the way back after a gap.
+
+use super::super::body::Body;
+use super::super::command::{Command, Verb};
+use super::super::item::{GoAhead, Item, Transfer};
+use super::super::reply::Reply;
+use super::super::waiting::Slot;
+use super::{Mode, Session, message};
+use crate::observation::AnomalyKind;
+
+/// What was seen since the state became uncertain. Certain points are a 354, which only DATA earns, and
+/// a reply to a command that was sent alone: then neither peer owes the other anything.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// Something was lost, as opposed to never seen.
+    after_gap: bool,
+    /// Nothing was seen of either peer.
+    untouched: bool,
+    /// The client's lines since the last reply.
+    lines: u32,
+    /// The client's last line.
+    last: Option<Command>,
+}
+
+impl Lost {
+    /// The session was under way when it was first seen.
+    pub(super) fn unseen() -> Self {
+        Self { after_gap: false, untouched: true, lines: 0, last: None }
+    }
+
+    pub(super) fn after_gap() -> Self {
+        Self { after_gap: true, untouched: false, lines: 0, last: None }
+    }
+
+    /// A line of the client: a command, an answer to AUTH, or content.
+    pub(super) fn line(&mut self, command: Command) {
+        self.untouched = false;
+        self.lines = self.lines.saturating_add(1);
+        self.last = Some(command);
+    }
+
+    /// A reply to what was sent before the loss: the lines since are not alone.
+    pub(super) fn reply_to_older(&mut self) {
+        if self.lines > 0 {
+            self.unsure();
+        }
+    }
+
+    /// More bytes were not seen.
+    pub(super) fn unsure(&mut self) {
+        self.untouched = false;
+        self.lines = self.lines.saturating_add(2);
+        self.last = None;
+    }
+}
+
+impl Session {
+    pub(super) fn reply_while_lost(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        let Mode::Lost(lost) = &mut self.mode else { return };
+        let complete = self.client.lines.at_start();
+        let untouched = std::mem::replace(&mut lost.untouched, false) && complete;
+        let lines = std::mem::replace(&mut lost.lines, 0);
+        let alone = lines == 1 && complete;
+        let after_gap = lost.after_gap;
+        let time = reply.last_byte;
+
+        if untouched && reply.code == 220 {
+            // The connection was first seen before the server greeted.
+            self.mode = Mode::Command;
+            items.push(Item::Greeting(reply));
+            return;
+        }
+        let is_data = |command: &Command| command.verb == Verb::Data && reply.code == 354 && complete;
+        let found = match &mut lost.last {
+            Some(last) if alone && last.line == b"." && matches!(reply.code / 100, 2 | 4 | 5) => Found::End,
+            Some(last) if alone && is_answered_by(last, reply.code) || is_data(last) => match lost.last.take() {
+                Some(command) => Found::Command(command),
+                None => return,
+            },
+            _ if reply.code == 354 => Found::Content { complete: lines == 0 && complete },
+            _ => return,
+        };
+        if after_gap {
+            let detail = || format!("a reply with {} shows the state", reply.code);
+            self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
+        }
+        match found {
+            Found::Command(command) => {
+                self.mode = match command.verb.decides_what_follows() {
+                    true => Mode::Held,
+                    false => Mode::Command,
+                };
+                self.waiting.push(Slot::Command(command, None));
+                self.reply(reply, items);
+            }
+            // The reply to a message that was not followed.
+            Found::End => self.mode = Mode::Command,
+            Found::Content { complete } => {
+                let mut body = Body::new();
+                if !complete {
+                    // Some of it was sent before.
+                    body.hole(0);
+                }
+                let go_ahead = GoAhead { time, text: reply.text };
+                self.mode = Mode::Body(Box::new(body), message(Transfer::Data, None, Some(go_ahead)));
+                self.client.lines.reset();
+            }
+        }
+    }
+}
+
+/// A certain point.
+enum Found {
+    Command(Command),
+    End,
+    /// The server wants content; all of it is still to come, or not.
+    Content {
+        complete: bool,
+    },
+}
+
+/// The code can be a reply to the command, and the command alone decides what follows.
+fn is_answered_by(command: &Command, code: u16) -> bool {
+    let refused = matches!(code / 100, 4 | 5);
+    match command.verb {
+        Verb::Other | Verb::Bdat | Verb::Xexch50 => false,
+        Verb::Data => refused || code == 354,
+        Verb::Auth | Verb::XExps => refused || matches!(code, 235 | 334),
+        Verb::StartTls | Verb::XAnonymousTls | Verb::XClient => refused || code == 220,
+        Verb::Quit => refused || code == 221,
+        _ => refused || matches!(code, 211 | 214 | 250..=253),
+    }
+}

@@ -1,0 +1,249 @@
+//! The server's bytes.
+
+use super::super::Peer;
+use super::super::anomalies::shown;
+use super::super::body::Body;
+use super::super::command::{Command, Verb};
+use super::super::extensions::Extensions;
+use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::super::line::Step;
+use super::super::reply::Reply;
+use super::super::tls::Look;
+use super::super::waiting::Slot;
+use super::client::Flaws;
+use super::{Mode, Session, message};
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+impl Session {
+    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+        while !bytes.is_empty() {
+            if let Mode::Opaque { client_spoke } = self.mode {
+                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+                if !client_spoke {
+                    // In TLS the client speaks first: these bytes were put behind the 220 in clear.
+                    self.mode = Mode::Opaque { client_spoke: true };
+                    let detail = || "the server sent more behind its 220".into();
+                    self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+                }
+                return;
+            }
+            if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
+                match self.server.opening.look(time, &mut bytes) {
+                    Look::Undecided => continue,
+                    Look::Tls(since) => {
+                        items.push(Item::TlsStarted(since));
+                        self.become_opaque(true);
+                        continue;
+                    }
+                    // A line that begins with a withheld byte is malformed with or without it.
+                    Look::Plain(_) => {}
+                }
+            }
+            self.server_step(time, &mut bytes, items);
+        }
+    }
+
+    /// Reads up to the end of a line.
+    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        if self.server.lines.at_start() {
+            self.reply_line = time;
+        }
+        let lost = matches!(self.mode, Mode::Lost(_));
+        let line = match self.server.lines.step(bytes) {
+            Step::More => return,
+            Step::TooLong(kept) => {
+                if !lost {
+                    let detail = || format!("a line of the server is longer than {} bytes", kept.len());
+                    self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
+                }
+                return;
+            }
+            Step::Line(line) => line,
+        };
+        let outcome = self.replies.line(line.bytes, self.reply_line, time);
+        if !lost {
+            Flaws::of(&line).report(
+                Peer::Server,
+                || shown(line.bytes),
+                |kind, detail| {
+                    self.anomalies.report(time, kind, items, || detail);
+                },
+            );
+            if outcome.malformed {
+                let kind = match self.waiting.for_greeting() {
+                    true => AnomalyKind::NotSmtp,
+                    false => AnomalyKind::MalformedReply,
+                };
+                self.anomalies.report(time, kind, items, || shown(line.bytes));
+            }
+        }
+        if let Some(reply) = outcome.reply {
+            self.reply(reply, items);
+        }
+    }
+
+    /// A reply is complete.
+    pub(super) fn reply(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        if let Mode::Lost(lost) = &mut self.mode {
+            if self.waiting.is_empty() {
+                self.reply_while_lost(reply, items);
+                return;
+            }
+            lost.reply_to_older();
+        }
+        if let Some(Slot::Command(command, _)) = self.waiting.front()
+            && reply.code == 334
+            && self.waiting.is_single()
+            && match self.mode {
+                Mode::Held => command.verb != Verb::Data,
+                Mode::Answer | Mode::Command => true,
+                _ => false,
+            }
+        {
+            // A challenge (RFC 4954, 4): the command's own reply is still to come.
+            self.mode = Mode::Answer;
+            self.read_held(true, items);
+            return;
+        }
+        match self.waiting.pop() {
+            None => self.reply_to_nothing(reply, items),
+            Some(Slot::Greeting) => items.push(Item::Greeting(reply)),
+            Some(Slot::Octets) => {}
+            Some(Slot::Message(message, expected)) => self.reply_to_message(message, expected, reply, items),
+            Some(Slot::Command(command, None)) => self.reply_to_command(command, reply, items),
+            Some(Slot::Command(command, Some(message))) => {
+                items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
+                self.reply_to_message(message, None, reply, items);
+            }
+        }
+    }
+
+    fn reply_to_command(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+        let verb = command.verb;
+        let octets = if verb == Verb::Xexch50 { command.octets() } else { None };
+        let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
+        let accepted = reply.accepts();
+        let go_ahead = match verb {
+            Verb::Data if matches!(code / 100, 2 | 3) => Some(GoAhead { time, text: reply.text.clone() }),
+            _ => None,
+        };
+        let offered = (accepted && matches!(verb, Verb::Ehlo | Verb::Lhlo)).then(|| Extensions::parse(&reply.text));
+        items.push(Item::Exchange(Exchange { command, reply: Some(reply) }));
+
+        match verb {
+            Verb::Ehlo | Verb::Lhlo | Verb::Helo if accepted => {
+                self.extensions = Some(offered.unwrap_or_default());
+                self.lmtp = verb == Verb::Lhlo;
+                self.recipients = 0;
+                if offered.is_some_and(|offered| offered.starttls) {
+                    items.push(Item::TlsOffered(time));
+                }
+            }
+            Verb::Mail | Verb::Rset if accepted => self.recipients = 0,
+            Verb::Rcpt if accepted => self.recipients = self.recipients.saturating_add(1),
+            _ => {}
+        }
+        // Only now is it known how to read what the client sent since.
+        match (&self.mode, go_ahead) {
+            (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() && code / 100 == 3 => {
+                let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
+                self.mode = Mode::Body(Box::new(Body::new()), message);
+                self.read_held(true, items);
+            }
+            (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() => {
+                self.mode = Mode::HeldForLine(go_ahead, requested_at);
+                self.read_held_for_line(items);
+            }
+            (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
+                self.decided(verb, code, octets, time, items);
+            }
+            _ => {}
+        }
+    }
+
+    /// The reply to a command other than DATA says how to read on.
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, time: Time, items: &mut Vec<Item>) {
+        if verb.starts_tls() && code == 220 {
+            if !self.held.is_empty() {
+                let detail = || "the client sent more behind STARTTLS".into();
+                self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+            }
+            items.push(Item::TlsStarted(time));
+            self.become_opaque(false);
+            return;
+        }
+        // An answer that was not complete stays an answer.
+        self.client.skip = matches!(self.mode, Mode::Answer) && !self.client.lines.at_start();
+        self.mode = match octets {
+            Some(octets) if octets > 0 && code / 100 == 3 => {
+                self.waiting.push(Slot::Octets);
+                Mode::Octets(octets)
+            }
+            _ => Mode::Command,
+        };
+        self.read_held(true, items);
+    }
+
+    /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
+    /// a 353 (per-recipient data responses) one a recipient and one for all.
+    fn reply_to_message(
+        &mut self,
+        mut message: Box<Message>,
+        expected: Option<u32>,
+        reply: Reply,
+        items: &mut Vec<Item>,
+    ) {
+        let expected = match expected {
+            Some(expected) => expected,
+            None if reply.code == 353 => self.recipients.saturating_add(2),
+            None if self.lmtp => self.recipients.max(1),
+            None => 1,
+        };
+        message.accepted += u32::from(reply.accepts());
+        message.reply = Some(reply);
+        if expected > 1 {
+            self.waiting.push_front(Slot::Message(message, Some(expected - 1)));
+            return;
+        }
+        self.recipients = 0;
+        items.push(Item::Message(*message));
+    }
+
+    /// A reply that nothing waits for.
+    fn reply_to_nothing(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        let time = reply.last_byte;
+        let line = || shown(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat());
+        if reply.code == 421 {
+            self.anomalies.report(time, AnomalyKind::ServerShutdown, items, line);
+            return;
+        }
+        let (unseen_end, disputed_end) = match &self.mode {
+            Mode::Body(body, _) => (body.has_hole(), body.disputed_end()),
+            _ => (false, None),
+        };
+        if !unseen_end && disputed_end.is_none() {
+            self.anomalies.report(time, AnomalyKind::UnsolicitedReply, items, line);
+            return;
+        }
+        let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        if !body.may_have_ended() {
+            message.ended_at = None;
+        }
+        if unseen_end {
+            // The end of data was in the hole; whether the client sent more behind it is only known if it stops there.
+            message.size = body.size_at_end();
+            self.reply_to_message(message, None, reply, items);
+            let detail = || "a reply shows that the message is over".into();
+            match body.may_have_ended() {
+                true => self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail),
+                false => self.lose(time, || "the end of a message".into(), items),
+            }
+            return;
+        }
+        self.anomalies.report(time, AnomalyKind::SmugglingEffective, items, line);
+        message.size = disputed_end.unwrap_or_default();
+        self.reply_to_message(message, None, reply, items);
+        self.lose(time, || "the server reads commands where the message goes on".into(), items);
+    }
+}

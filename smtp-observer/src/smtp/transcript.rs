@@ -1,0 +1,143 @@
+//! Dialogues written down, for tests.
+//!
+//! A line `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or `S|` nothing is
+//! added. Lines of one peer in a row travel in one write, `--` alone starts another. `C gap 100` are bytes that were not
+//! seen. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
+
+use super::{Exchange, Item, Message, Peer, Session};
+use crate::event::Time;
+
+/// What reaches a session.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Bytes(Peer, Vec<u8>),
+    Gap(Peer, u64),
+}
+
+/// Reads a transcript.
+pub(crate) fn steps(transcript: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut apart = true;
+    for line in transcript.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
+        if line == "--" {
+            apart = true;
+            continue;
+        }
+        let peer = if line.starts_with('C') { Peer::Client } else { Peer::Server };
+        let (kind, text) = (line.as_bytes()[1], line.get(3..).unwrap_or_default());
+        if let Some(length) = line[1..].strip_prefix(" gap ") {
+            steps.push(Step::Gap(peer, length.parse().expect("a number")));
+            continue;
+        }
+        let mut bytes = unescape(text);
+        if kind == b':' {
+            bytes.extend(b"\r\n");
+        }
+        match steps.last_mut() {
+            Some(Step::Bytes(last, sent)) if *last == peer && !apart => sent.extend(bytes),
+            _ => steps.push(Step::Bytes(peer, bytes)),
+        }
+        apart = false;
+    }
+    steps
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut characters = text.as_bytes().iter().copied();
+    while let Some(byte) = characters.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match characters.next() {
+            Some(b'r') => b'\r',
+            Some(b'n') => b'\n',
+            Some(b'0') => b'\0',
+            Some(b'x') => {
+                let digits: Vec<u8> = characters.by_ref().take(2).collect();
+                let digits = str::from_utf8(&digits).expect("two digits");
+                u8::from_str_radix(digits, 16).expect("two hexadecimal digits")
+            }
+            other => panic!("the transcript has the unknown escape {other:?}"),
+        });
+    }
+    bytes
+}
+
+/// The items of a dialogue, each step a second after the one before, from second 1 on.
+pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut seconds = 0;
+    for step in steps {
+        seconds += 1;
+        feed(&mut session, Time(seconds * 1_000_000_000), step, &mut items);
+    }
+    session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
+    items
+}
+
+/// The same without times: each piece of at most `size` bytes in a call of its own.
+pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    for step in steps {
+        match step {
+            Step::Bytes(peer, bytes) => {
+                bytes.chunks(size).for_each(|piece| session.receive(*peer, Time(1), piece, &mut items));
+            }
+            gap => feed(&mut session, Time(1), gap, &mut items),
+        }
+    }
+    session.finish(Time(1), &mut items);
+    without_writes(items)
+}
+
+pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut Vec<Item>) {
+    match step {
+        Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
+        Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
+    }
+}
+
+/// Which commands share a write is a matter of the pieces.
+pub(crate) fn without_writes(mut items: Vec<Item>) -> Vec<Item> {
+    for item in &mut items {
+        if let Item::Exchange(exchange) = item {
+            exchange.command.same_write = false;
+        }
+    }
+    items
+}
+
+/// An item on a line: `greeting 220 text`, `NOOP x -> 250 text`, `message DATA 12 -> 250`, `tls started`, `! kind`. A
+/// pipelined command has a `~` before it; without a reply, nothing follows the arrow.
+pub(crate) fn line(item: &Item) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\n', "|");
+    match item {
+        Item::Greeting(reply) => format!("greeting {} {}", reply.code, text(&reply.text)),
+        Item::Exchange(Exchange { command, reply }) => {
+            let early = if command.pipelined { "~" } else { "" };
+            match reply {
+                Some(reply) => format!("{early}{} -> {} {}", text(&command.line), reply.code, text(&reply.text)),
+                None => format!("{early}{} ->", text(&command.line)),
+            }
+        }
+        Item::Message(Message { transfer, size, reply, .. }) => match reply {
+            Some(reply) => format!("message {} {size} -> {}", transfer.as_str(), reply.code),
+            None => format!("message {} {size} ->", transfer.as_str()),
+        },
+        Item::TlsOffered(_) => "tls offered".into(),
+        Item::TlsStarted(_) => "tls started".into(),
+        Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
+    }
+}
+
+/// The lines of a dialogue's items, checked to be the same in pieces of every size.
+pub(crate) fn lines(session: impl Fn() -> Session, transcript: &str) -> Vec<String> {
+    let steps = steps(transcript);
+    let whole = items_in_pieces(session(), &steps, usize::MAX);
+    for size in 1..20 {
+        assert_eq!(items_in_pieces(session(), &steps, size), whole, "in pieces of {size}");
+    }
+    items(session(), &steps).iter().map(line).collect()
+}

@@ -1,0 +1,139 @@
+//! What the server still has to reply to, in order.
+
+use std::collections::VecDeque;
+
+use super::command::Command;
+use super::item::Message;
+use crate::event::Time;
+
+/// Commands that may wait for their replies; with one more the stream counts as lost.
+pub const MOST_WAITING: usize = 1000;
+
+/// Bytes that their lines may have together.
+pub const MOST_WAITING_BYTES: usize = 256 * 1024;
+
+/// Something that earns a reply.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// The connection itself: its reply is the greeting.
+    Greeting,
+    /// A command line. The last chunk of a message brings the message along.
+    Command(Command, Option<Box<Message>>),
+    /// The end of a message, with the number of replies that are still to come where it is known.
+    Message(Box<Message>, Option<u32>),
+    /// Octets that no command line announced with a reply of its own (XEXCH50).
+    Octets,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    slots: VecDeque<Slot>,
+    bytes: usize,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.len() > MOST_WAITING || self.bytes > MOST_WAITING_BYTES
+    }
+
+    /// Only one thing waits.
+    pub(super) fn is_single(&self) -> bool {
+        self.slots.len() == 1
+    }
+
+    /// The greeting has not come.
+    pub(super) fn for_greeting(&self) -> bool {
+        matches!(self.slots.front(), Some(Slot::Greeting))
+    }
+
+    /// Something of the client's waits.
+    pub(super) fn for_command(&self) -> bool {
+        self.slots.len() > usize::from(self.for_greeting())
+    }
+
+    pub(super) fn front(&self) -> Option<&Slot> {
+        self.slots.front()
+    }
+
+    pub(super) fn push(&mut self, slot: Slot) {
+        self.bytes += slot.bytes();
+        self.slots.push_back(slot);
+    }
+
+    /// Puts back what has more replies to come.
+    pub(super) fn push_front(&mut self, slot: Slot) {
+        self.bytes += slot.bytes();
+        self.slots.push_front(slot);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Slot> {
+        let slot = self.slots.pop_front()?;
+        self.bytes -= slot.bytes();
+        Some(slot)
+    }
+
+    /// The chunk that was announced last is complete.
+    pub(super) fn chunk_ended(&mut self, time: Time) {
+        if let Some(Slot::Command(command, message)) = self.slots.back_mut() {
+            command.last_byte = time;
+            if let Some(message) = message {
+                message.ended_at = Some(time);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.bytes
+    }
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Command(command, _) => command.line.len(),
+            Self::Message(message, _) => message.go_ahead.as_ref().map_or(0, |go_ahead| go_ahead.text.len()),
+            Self::Greeting | Self::Octets => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(length: usize) -> Slot {
+        Slot::Command(Command::new(&vec![b'x'; length], Time(1), Time(1)), None)
+    }
+
+    #[test]
+    fn first_in_first_out() {
+        let mut waiting = Waiting::default();
+        waiting.push(Slot::Greeting);
+        waiting.push(command(4));
+        assert!(waiting.for_greeting() && !waiting.is_single());
+        assert!(matches!(waiting.pop(), Some(Slot::Greeting)));
+        assert!(!waiting.for_greeting() && waiting.is_single());
+        assert!(matches!(waiting.pop(), Some(Slot::Command(..))));
+        assert!(waiting.pop().is_none() && waiting.is_empty());
+    }
+
+    #[test]
+    fn bounds() {
+        let mut waiting = Waiting::default();
+        (0..MOST_WAITING).for_each(|_| waiting.push(command(10)));
+        assert!(!waiting.is_full());
+        waiting.push(command(10));
+        assert!(waiting.is_full());
+
+        let mut waiting = Waiting::default();
+        (0..128).for_each(|_| waiting.push(command(2048)));
+        assert!(!waiting.is_full());
+        waiting.push(command(1));
+        assert!(waiting.is_full());
+    }
+}
