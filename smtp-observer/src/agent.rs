@@ -25,9 +25,9 @@ use crate::observation::Observation;
 use crate::observer::Observer;
 use crate::privilege;
 
-/// Bytes of the ring buffer between the hooks and the agent: what a busy relay sends in the fiftieth of a second
-/// between two batches, many times over.
-const RING_BYTES: u32 = 8 << 20;
+/// Bytes of the ring buffer between the hooks and the agent: a thousand of the longest records between two batches,
+/// which are a fiftieth of a second apart. It is mapped twice, so twice as much counts as the agent's memory.
+const RING_BYTES: u32 = 4 << 20;
 
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
