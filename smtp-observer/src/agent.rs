@@ -1,1 +1,455 @@
 //! Wires the kernel side, the observer and the faces; starts and stops them.
+
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use sd_notify::NotifyState;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+use tracing::{debug, info, warn};
+
+use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
+use crate::event::KernelEvent;
+use crate::face::http::{self, Ask, Limits};
+use crate::face::metrics::Metrics;
+use crate::face::output::{Output, Target};
+use crate::face::{connections, events, trace};
+use crate::kernel::host::{self, ScanError};
+use crate::kernel::{self, Kernel};
+use crate::observation::Observation;
+use crate::observer::Observer;
+use crate::privilege;
+
+/// Bytes of the ring buffer between the hooks and the agent: a thousand of the longest records between two batches,
+/// which are a fiftieth of a second apart. It is mapped twice, so twice as much counts as the agent's memory.
+const RING_BYTES: u32 = 4 << 20;
+
+/// How long the end waits for an output that does not take its last lines.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// Questions of HTTP clients that may wait for the agent.
+const ASKS: usize = 16;
+
+/// Why a command failed. Each is one or two plain sentences: the cause and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file is of no use.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// This user may not.
+    #[error(transparent)]
+    Privilege(#[from] privilege::Missing),
+    /// The hooks cannot be attached.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// `check` found that nothing can be observed.
+    #[error("this host or user cannot observe: the lines above say why.")]
+    Unusable,
+    /// The HTTP address cannot be had.
+    #[error("cannot listen on {address}: {}. Give another with --listen ADDR:PORT.", reason(source))]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The events' file cannot be opened.
+    #[error("cannot append events to {destination}: {}. Give another file with --events FILE.", reason(source))]
+    Events {
+        /// Which file.
+        destination: Destination,
+        /// Why.
+        source: io::Error,
+    },
+    /// Privileges that are no longer needed could not be given up.
+    #[error(transparent)]
+    Relinquish(#[from] privilege::DropError),
+    /// /proc is of no use.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The host refuses what any program may ask for.
+    #[error("cannot {what}: {}.", reason(source))]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// 1: failed while running; 2: wrong usage; 3: this host or user cannot observe.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Listen { .. } | Self::Events { .. } | Self::Relinquish(_) | Self::Scan(_) | Self::System { .. } => {
+                ExitCode::from(1)
+            }
+            Self::Config(_) => ExitCode::from(2),
+            Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// Does what the command line says.
+pub fn execute(cli: Cli) -> Result<(), Error> {
+    let diagnostics = cli.diagnostics();
+    match cli.command {
+        Command::Run(args) => run(args.resolve()?, diagnostics),
+        Command::Trace(args) => trace(args.resolve()?, diagnostics),
+        Command::Connections(args) => connections(&args),
+        Command::Check(args) => check(args.json),
+    }
+}
+
+/// Whether to colour what goes to this stream: a terminal's reader can see it and has not asked for none.
+pub fn colour(stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+// The order in which an observing command starts, in `run` and `trace` alike:
+//
+// 1. ask whether this user may observe, so that nothing fails obscurely for want of it;
+// 2. open what needs a name or a right: the HTTP address, the events' file;
+// 3. load and attach the hooks;
+// 4. give up privileges, on the main thread, while it is the only one;
+// 5. start threads and tasks, say that the hooks are in, serve.
+
+fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
+    privilege::may_observe()?;
+    let listener = listen(config.listen)?;
+    let target = config.events.as_ref().map(open).transpose()?;
+    runtime()?.block_on(async {
+        let (kernel, mut signals) = attach(&config.observe, diagnostics)?;
+
+        let address = listener.local_addr().map_err(system("read the HTTP address"))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(system("wait for HTTP clients"))?;
+        let (asks, questions) = mpsc::channel(ASKS);
+        tokio::spawn(http::serve(listener, asks, Limits::default()));
+        let metrics = Metrics::new(kernel.family().as_str())
+            .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
+        let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
+        let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
+
+        announce(&config.observe.ports, &kernel, &format!("metrics at http://{address}/metrics"));
+        let session = Session::new(kernel, &config.observe, Some(metrics), output);
+        session.serve(questions, &mut signals, config.observe.duration).await
+    })
+}
+
+fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
+    privilege::may_observe()?;
+    let target = Target::standard_output().map_err(system("use standard output"))?;
+    runtime()?.block_on(async {
+        let (kernel, mut signals) = attach(&config.observe, diagnostics)?;
+
+        let output = Output::start(target).map_err(system("start a thread for the output"))?;
+        let format = if config.json {
+            Format::Json
+        } else {
+            Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
+        };
+        let output = Lines { output, format, face: "trace" };
+
+        announce(&config.observe.ports, &kernel, "ends with Ctrl-C");
+        let session = Session::new(kernel, &config.observe, None, Some(output));
+        // Nobody asks: the channel is closed from the start.
+        let (_, questions) = mpsc::channel(1);
+        session.serve(questions, &mut signals, config.observe.duration).await
+    })
+}
+
+fn connections(args: &ConnectionsArgs) -> Result<(), Error> {
+    privilege::may_read_processes()?;
+    let open = host::open_connections(args.port.as_slice())?;
+    if open.is_empty() && !args.json {
+        note(&format!("no connection on {} now", named(&args.port)));
+        return Ok(());
+    }
+    print(|out| if args.json { connections::json(&open, out) } else { connections::table(&open, out) })
+}
+
+fn check(json: bool) -> Result<(), Error> {
+    let check = kernel::check();
+    print(|mut out| {
+        if json {
+            serde_json::to_writer_pretty(&mut out, &check)?;
+            return writeln!(out);
+        }
+        let text = check.to_string();
+        writeln!(out, "{}", text.trim_end())
+    })?;
+    if check.usable() { Ok(()) } else { Err(Error::Unusable) }
+}
+
+/// Prints a result. That nobody reads it to its end is no failure.
+fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(system("write to standard output")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Says something to the user, who may have closed standard error.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| Error::Listen { address, source })
+}
+
+fn open(destination: &Destination) -> Result<Target, Error> {
+    match destination {
+        Destination::StandardOutput => Target::standard_output(),
+        Destination::File(path) => Target::append(path),
+    }
+    .map_err(|source| Error::Events { destination: destination.clone(), source })
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start"))
+}
+
+/// Steps 3 and 4 of the order above.
+fn attach(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signals), Error> {
+    // From here on a signal is an end like any other.
+    let signals = Signals::new().map_err(system("wait for signals"))?;
+    let settings = kernel::Settings {
+        ports: observe.ports.as_slice().to_vec(),
+        hooks: observe.hooks,
+        ring_bytes: RING_BYTES,
+        diagnostics,
+    };
+    let kernel = Kernel::attach(&settings)?;
+    let kept = privilege::relinquish(&privilege::to_read_counters())?;
+    debug!("privileges given up, kept: {kept}");
+    Ok((kernel, signals))
+}
+
+/// Tells the user and the service manager that the hooks are in.
+fn announce(ports: &Ports, kernel: &Kernel, more: &str) {
+    note(&format!("observing {} with {} hooks; {more}", named(ports), kernel.family().as_str()));
+    tell_service_manager(NotifyState::Ready);
+}
+
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        debug!("cannot tell the service manager: {error}");
+    }
+}
+
+fn named(ports: &Ports) -> String {
+    format!("port{} {ports}", if ports.as_slice().len() == 1 { "" } else { "s" })
+}
+
+/// The signals that end the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+/// What a line is made of.
+enum Format {
+    Json,
+    Text(trace::Format),
+}
+
+/// A face that writes lines.
+struct Lines {
+    output: Output,
+    format: Format,
+    face: &'static str,
+}
+
+impl Lines {
+    fn observe(&mut self, observation: &Observation) {
+        self.output.line(|out| match &self.format {
+            Format::Json => events::write(observation, out),
+            Format::Text(format) => format.write(observation, out),
+        });
+    }
+}
+
+/// One run of the agent, from attached hooks to its end.
+struct Session {
+    kernel: Kernel,
+    observer: Observer,
+    metrics: Option<Metrics>,
+    lines: Option<Lines>,
+}
+
+impl Session {
+    fn new(kernel: Kernel, observe: &Observe, metrics: Option<Metrics>, lines: Option<Lines>) -> Self {
+        let observer = Observer::new(observe.ports.as_slice(), observe.addresses);
+        let mut session = Self { kernel, observer, metrics, lines };
+        let host = KernelEvent::Host(session.kernel.host());
+        session.observer.event(host, &mut |_| ());
+        session
+    }
+
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more.
+    async fn serve(
+        mut self,
+        mut questions: mpsc::Receiver<Ask>,
+        signals: &mut Signals,
+        duration: Option<Duration>,
+    ) -> Result<(), Error> {
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        let outcome = loop {
+            tokio::select! {
+                ready = self.kernel.ready() => match ready {
+                    Ok(()) => self.take_in(),
+                    Err(error) => break Err(system("read what the hooks deliver")(error)),
+                },
+                Some(question) = questions.recv() => self.answer(question),
+                () = closed(self.lines.as_ref()) => break Ok(()),
+                () = signals.wait() => break Ok(()),
+                () = &mut end => break Ok(()),
+            }
+        };
+        tell_service_manager(NotifyState::Stopping);
+        self.finish().await;
+        outcome
+    }
+
+    /// Passes all that waits through the observer to the faces.
+    fn take_in(&mut self) {
+        let Self { kernel, observer, metrics, lines } = self;
+        kernel.drain(&mut |event| {
+            observer.event(event, &mut |observation| {
+                if let Some(metrics) = metrics {
+                    metrics.observe(&observation);
+                }
+                if let Some(lines) = lines {
+                    lines.observe(&observation);
+                }
+            });
+        });
+        if let Some(lines) = lines {
+            lines.output.flush();
+        }
+    }
+
+    /// Answers an HTTP client, with all that has happened until now.
+    fn answer(&mut self, question: Ask) {
+        self.take_in();
+        // Whoever asked may be gone by now.
+        match question {
+            Ask::Ready(reply) => {
+                let _ = reply.send(());
+            }
+            Ask::Metrics(reply) => {
+                let Some(metrics) = &self.metrics else { return };
+                metrics.set_kernel(self.kernel.seen().iter(), self.kernel.losses().iter(), self.observer.unseen());
+                if let Some(lines) = &self.lines {
+                    metrics.set_dropped(lines.face, lines.output.dropped());
+                }
+                match metrics.text() {
+                    Ok(text) => {
+                        let _ = reply.send(text);
+                    }
+                    Err(error) => warn!("cannot write the metrics: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent.
+    async fn finish(mut self) {
+        self.take_in();
+        for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
+            warn!("{count} records of the hooks were lost: {kind}");
+        }
+        if let Some(lines) = self.lines {
+            let dropped = lines.output.finish(LAST_LINES).await;
+            if dropped > 0 {
+                info!("{dropped} observations were not written: {}", lines.face);
+            }
+        }
+    }
+}
+
+/// Completes when the reader of the lines has left.
+async fn closed(lines: Option<&Lines>) {
+    match lines {
+        Some(lines) => lines.output.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_a_sentence_with_the_mend() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("bound");
+        let error = listen(address).expect_err("in use");
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {address}: address already in use. Give another with --listen ADDR:PORT.")
+        );
+        assert_eq!(error.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn an_events_file_that_cannot_be_is_a_sentence_with_the_mend() {
+        let error = open(&Destination::File("/nonexistent/events".into())).expect_err("no such directory");
+        assert_eq!(
+            error.to_string(),
+            "cannot append events to /nonexistent/events: no such file or directory. Give another file with --events \
+             FILE."
+        );
+        assert_eq!(error.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn exit_statuses() {
+        assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
+        assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
+        let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };
+        assert_eq!(Error::from(unreadable).exit_code(), ExitCode::from(2));
+    }
+
+    #[test]
+    fn ports_are_named() {
+        assert_eq!(named(&Ports::default()), "port 25");
+        assert_eq!(named(&"25,587".parse().expect("ports")), "ports 25,587");
+    }
+}

@@ -1,1 +1,588 @@
 //! The command line and the configuration file, as one set of values.
+//!
+//! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
+//! leaves this module is valid.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand};
+use serde::de::{self, Deserialize, Deserializer};
+use tracing::level_filters::LevelFilter;
+
+use crate::judge::Addresses;
+use crate::kernel::Hooks;
+
+/// Where `run` serves HTTP unless told otherwise: on this host alone.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
+
+/// SMTP's port (RFC 5321, 4.5.4.2).
+const DEFAULT_PORT: u16 = 25;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Names the process behind every SMTP connection of this host, and follows what the two ends say.
+#[derive(Debug, Parser)]
+#[command(
+    name = "smtp-observer",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    after_help = "Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 this host or user cannot observe."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Log more: once for what the agent and its eBPF programs do, twice for every detail.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Cli {
+    /// How much the agent logs.
+    pub fn log_level(&self) -> LevelFilter {
+        match self.verbose {
+            0 => LevelFilter::INFO,
+            1 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        }
+    }
+
+    /// How much the eBPF programs log: nothing, which is also free, unless asked for.
+    pub fn diagnostics(&self) -> LevelFilter {
+        match self.verbose {
+            0 => LevelFilter::OFF,
+            _ => self.log_level(),
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The agent: observe and serve metrics until SIGTERM or SIGINT.
+    Run(RunArgs),
+    /// Print every SMTP exchange as it happens, one line each.
+    Trace(TraceArgs),
+    /// Print who owns each SMTP connection now, then exit.
+    Connections(ConnectionsArgs),
+    /// Say what this host allows, and which hooks `run` would use.
+    Check(CheckArgs),
+}
+
+/// Options that every observing command takes.
+#[derive(Debug, Default, Args)]
+pub struct ObserveArgs {
+    /// A connection is SMTP when either end has one of these ports [default: 25].
+    #[arg(long, value_name = "N[,N…]")]
+    port: Option<Ports>,
+
+    /// Hook family; `auto` takes fentry where the kernel allows it [default: auto].
+    #[arg(long, value_enum, hide_possible_values = false)]
+    hooks: Option<Hooks>,
+
+    /// How much of a mailbox address is shown [default: domain].
+    #[arg(long, value_enum)]
+    addresses: Option<Addresses>,
+
+    /// Stop by itself after this time: `500ms`, `10s`, `2m`, `1h 30m`.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+
+    /// Read options from a TOML file with the same names; the command line wins.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// `run`'s options.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    observe: ObserveArgs,
+
+    /// Append observations to this file, one JSON object a line; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    events: Option<Destination>,
+
+    /// Where to serve /metrics, /healthz and /readyz [default: 127.0.0.1:9725].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// `trace`'s options.
+#[derive(Debug, Default, Args)]
+pub struct TraceArgs {
+    #[command(flatten)]
+    observe: ObserveArgs,
+
+    /// One JSON object each.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `connections`' options.
+#[derive(Debug, Default, Args)]
+pub struct ConnectionsArgs {
+    /// A connection is SMTP when either end has one of these ports.
+    #[arg(long, value_name = "N[,N…]", default_value_t)]
+    pub port: Ports,
+
+    /// One JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `check`'s options.
+#[derive(Debug, Default, Args)]
+pub struct CheckArgs {
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What every observing command is to do: command line, file and defaults together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// Ports of SMTP.
+    pub ports: Ports,
+    /// Hook family.
+    pub hooks: Hooks,
+    /// How much of a mailbox address is shown.
+    pub addresses: Addresses,
+    /// When to stop; never, without one.
+    pub duration: Option<Duration>,
+}
+
+/// What `run` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What to observe, and how.
+    pub observe: Observe,
+    /// Where observations go as JSON lines.
+    pub events: Option<Destination>,
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+}
+
+/// What `trace` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// What to observe, and how.
+    pub observe: Observe,
+    /// JSON lines in place of text.
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// With the configuration file and the defaults.
+    pub fn resolve(self) -> Result<Run, ConfigError> {
+        let file = File::of(&self.observe)?;
+        let (events, listen) = (file.events.clone(), file.listen);
+        Ok(Run {
+            observe: self.observe.with(file),
+            events: self.events.or(events),
+            listen: self.listen.or(listen).unwrap_or(DEFAULT_LISTEN),
+        })
+    }
+}
+
+impl TraceArgs {
+    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
+    pub fn resolve(self) -> Result<Trace, ConfigError> {
+        let file = File::of(&self.observe)?;
+        Ok(Trace { observe: self.observe.with(file), json: self.json })
+    }
+}
+
+impl ObserveArgs {
+    fn with(self, file: File) -> Observe {
+        Observe {
+            ports: self.port.or(file.port).unwrap_or_default(),
+            hooks: self.hooks.or(file.hooks).unwrap_or(Hooks::Auto),
+            addresses: self.addresses.or(file.addresses).unwrap_or(Addresses::Domain),
+            duration: self.duration.or(file.duration),
+        }
+    }
+}
+
+/// The configuration file. Its keys are the options' names.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    port: Option<Ports>,
+    hooks: Option<Hooks>,
+    addresses: Option<Addresses>,
+    events: Option<Destination>,
+    listen: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "duration")]
+    duration: Option<Duration>,
+}
+
+impl File {
+    fn of(args: &ObserveArgs) -> Result<Self, ConfigError> {
+        match &args.config {
+            Some(path) => Self::read(path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Invalid {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
+            message: error.message().replace('\n', ": "),
+        })
+    }
+}
+
+/// The configuration file is of no use. Exit status 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}: {}. Give another with --config FILE.", path.display(), reason(source))]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not TOML, or a key or a value is wrong.
+    #[error("the configuration {} is wrong in line {line}: {message}.", path.display())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it.
+        line: usize,
+        /// What is wrong, naming the key.
+        message: String,
+    },
+}
+
+/// The cause of an I/O error in words, without Rust's "(os error 98)".
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+/// A set of ports: at least one, none twice, none 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(Vec<u16>);
+
+impl Ports {
+    fn new(ports: impl IntoIterator<Item = u16>) -> Result<Self, PortsError> {
+        let mut known = BTreeSet::new();
+        let mut list = Vec::new();
+        for port in ports {
+            if port == 0 {
+                return Err(PortsError::Zero);
+            }
+            if !known.insert(port) {
+                return Err(PortsError::Twice(port));
+            }
+            list.push(port);
+        }
+        if list.is_empty() { Err(PortsError::None) } else { Ok(Self(list)) }
+    }
+
+    /// The ports in the order given.
+    pub fn as_slice(&self) -> &[u16] {
+        &self.0
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self(vec![DEFAULT_PORT])
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, port) in self.0.iter().enumerate() {
+            write!(f, "{}{port}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Ports {
+    type Err = PortsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |text: &str| text.trim().parse().map_err(|_| PortsError::NotAPort(text.to_owned()));
+        Self::new(text.split(',').map(port).collect::<Result<Vec<u16>, _>>()?)
+    }
+}
+
+/// `25`, `"25,587"` or `[25, 587]`.
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        fn port<E: de::Error>(number: i64) -> Result<u16, E> {
+            u16::try_from(number).map_err(|_| E::custom(PortsError::NotAPort(number.to_string())))
+        }
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Ports;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port, or a list of ports")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Ports, E> {
+                Ports::new([port(number)?]).map_err(E::custom)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ports, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Ports, A::Error> {
+                let mut ports = Vec::new();
+                while let Some(number) = items.next_element()? {
+                    ports.push(port(number)?);
+                }
+                Ports::new(ports).map_err(de::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A list of ports that is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortsError {
+    /// Not a number from 1 to 65535.
+    #[error("`{0}` is not a port: ports are numbers from 1 to 65535, separated by commas")]
+    NotAPort(String),
+    /// Port 0 means "any" to the kernel.
+    #[error("port 0 is no connection's port")]
+    Zero,
+    /// The same one again.
+    #[error("port {0} is given twice")]
+    Twice(u16),
+    /// An empty list.
+    #[error("at least one port is needed")]
+    None,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(from = "String")]
+pub enum Destination {
+    /// `-`.
+    StandardOutput,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+impl From<String> for Destination {
+    fn from(text: String) -> Self {
+        if text == "-" { Self::StandardOutput } else { Self::File(text.into()) }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StandardOutput => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time: write it like `500ms`, `10s` or `2m`");
+    let duration = text.trim().parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
+    let duration = Duration::try_from(duration).map_err(|_| wrong())?;
+    if duration.is_zero() { Err("the time must be longer than nothing".into()) } else { Ok(duration) }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(arguments: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["smtp-observer"].into_iter().chain(arguments.split_whitespace()))
+    }
+
+    fn run(arguments: &str) -> Result<Run, ConfigError> {
+        match parse(arguments).expect("valid arguments").command {
+            Command::Run(args) => args.resolve(),
+            other => panic!("not run: {other:?}"),
+        }
+    }
+
+    fn config(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("writable");
+        file
+    }
+
+    fn config_error(text: &str) -> String {
+        let file = config(text);
+        let error = run(&format!("run --config {}", file.path().display())).expect_err("invalid");
+        let text = error.to_string();
+        assert!(text.contains(&file.path().display().to_string()), "names the file: {text}");
+        text
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let run = run("run").expect("valid");
+        assert_eq!(run.observe.ports.as_slice(), [25]);
+        assert_eq!(run.observe.hooks, Hooks::Auto);
+        assert_eq!(run.observe.addresses, Addresses::Domain);
+        assert_eq!(run.observe.duration, None);
+        assert_eq!(run.events, None);
+        assert_eq!(run.listen.to_string(), "127.0.0.1:9725");
+    }
+
+    #[test]
+    fn the_file_fills_what_the_command_line_leaves() {
+        let file = config(
+            "port = [25, 587]\nhooks = \"tracepoint\"\naddresses = \"none\"\nevents = \"/var/log/events\"\n\
+             listen = \"[::1]:9000\"\nduration = \"2m\"\n",
+        );
+        let path = file.path().display();
+        let from_file = run(&format!("run --config {path}")).expect("valid");
+        assert_eq!(from_file.observe.ports.as_slice(), [25, 587]);
+        assert_eq!(from_file.observe.hooks, Hooks::Tracepoint);
+        assert_eq!(from_file.observe.addresses, Addresses::None);
+        assert_eq!(from_file.observe.duration, Some(Duration::from_secs(120)));
+        assert_eq!(from_file.events, Some(Destination::File("/var/log/events".into())));
+        assert_eq!(from_file.listen.to_string(), "[::1]:9000");
+
+        let both = run(&format!(
+            "run --config {path} --port 2525 --hooks fentry --addresses full --events - --listen 127.0.0.1:1 \
+             --duration 500ms"
+        ))
+        .expect("valid");
+        assert_eq!(both.observe.ports.as_slice(), [2525]);
+        assert_eq!(both.observe.hooks, Hooks::Fentry);
+        assert_eq!(both.observe.addresses, Addresses::Full);
+        assert_eq!(both.observe.duration, Some(Duration::from_millis(500)));
+        assert_eq!(both.events, Some(Destination::StandardOutput));
+        assert_eq!(both.listen.to_string(), "127.0.0.1:1");
+    }
+
+    #[test]
+    fn one_file_serves_every_command() {
+        let file = config("port = \"25,2525\"\nlisten = \"127.0.0.1:1\"\n");
+        match parse(&format!("trace --json --config {}", file.path().display())).expect("valid").command {
+            Command::Trace(args) => {
+                let trace = args.resolve().expect("valid");
+                assert_eq!(trace.observe.ports.as_slice(), [25, 2525]);
+                assert!(trace.json);
+            }
+            other => panic!("not trace: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_the_line_and_the_key() {
+        let unknown = config_error("port = 25\nprot = 26\n");
+        assert!(unknown.contains("line 2") && unknown.contains("`prot`"), "{unknown}");
+        assert!(config_error("port = 0\n").contains("port 0"));
+        assert!(config_error("port = 70000\n").contains("`70000`"));
+        assert!(config_error("port = [25, 25]\n").contains("twice"));
+        assert!(config_error("port = []\n").contains("at least one"));
+        assert!(config_error("hooks = \"kprobe\"\n").contains("kprobe"));
+        assert!(config_error("duration = \"soon\"\n").contains("`soon`"));
+        assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
+        assert!(config_error("port = \n").contains("line 1"));
+    }
+
+    #[test]
+    fn an_unreadable_file_is_one_sentence_and_the_mend() {
+        let error = run("run --config /nonexistent/observer.toml").expect_err("unreadable");
+        assert_eq!(
+            error.to_string(),
+            "cannot read the configuration /nonexistent/observer.toml: no such file or directory. \
+             Give another with --config FILE."
+        );
+    }
+
+    #[test]
+    fn ports() {
+        let parse = |text: &str| text.parse::<Ports>();
+        assert_eq!(parse("25"), Ok(Ports(vec![25])));
+        assert_eq!(parse("25,587, 2525"), Ok(Ports(vec![25, 587, 2525])));
+        assert_eq!(parse("0"), Err(PortsError::Zero));
+        assert_eq!(parse("25,25"), Err(PortsError::Twice(25)));
+        for text in ["", "25,", "smtp", "-1", "65536", "25;587"] {
+            assert!(matches!(parse(text), Err(PortsError::NotAPort(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        for text in ["", "10", "-10s", "0s", "ten seconds", "10 parsecs"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for arguments in [
+            "",
+            "observe",
+            "run --nonsense",
+            "run --port 0",
+            "run --port 25,25",
+            "run --hooks kprobe",
+            "run --addresses some",
+            "run --listen 9725",
+            "run --duration 10",
+            "run --json",
+            "trace --listen 127.0.0.1:1",
+            "run --tls off",
+            "run --record file",
+            "top",
+        ] {
+            assert!(parse(arguments).is_err(), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn verbosity() {
+        let level = |arguments| parse(arguments).map(|cli| (cli.log_level(), cli.diagnostics())).expect("valid");
+        assert_eq!(level("run"), (LevelFilter::INFO, LevelFilter::OFF));
+        assert_eq!(level("run -v"), (LevelFilter::DEBUG, LevelFilter::DEBUG));
+        assert_eq!(level("-vv run"), (LevelFilter::TRACE, LevelFilter::TRACE));
+    }
+}

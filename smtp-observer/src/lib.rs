@@ -4,6 +4,7 @@
 //! [`observation`]s without reading a clock, a file or a socket, and every [`face`] is a fold over observations.
 
 pub mod agent;
+pub mod cgroup;
 pub mod cli;
 pub mod connection;
 pub mod event;

@@ -1,1 +1,12 @@
 //! The faces: each a fold over observations, bounded, its drops counted.
+
+pub mod connections;
+pub mod escape;
+pub mod events;
+pub mod http;
+pub mod metrics;
+pub mod output;
+pub mod trace;
+
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,678 @@
+//! Observations as Prometheus metrics.
+//!
+//! No label takes its values from the wire or from a user without a bound: programs are told apart up to
+//! [`MAX_PROGRAMS`], verbs are those of the RFCs, and every metric has at most its stated number of series; what comes
+//! after counts under `other`. A scrape of a hostile load stays under a megabyte.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder,
+};
+
+use crate::observation::{Caller, Event, Observation, Outcome, Reasoned, Role, TlsPhase};
+
+/// What [`Metrics::text`] is, for `Content-Type`.
+pub const CONTENT_TYPE: &str = TEXT_FORMAT;
+
+/// Programs that have a label of their own.
+pub const MAX_PROGRAMS: usize = 200;
+
+/// Most bytes of a program's name in a label.
+const PROGRAM_LENGTH: usize = 32;
+
+/// Most series of a counter or gauge, beside those of `other`.
+const MAX_SERIES: usize = 300;
+
+/// Most histograms by verb, beside those of `other`: each is as many lines as there are buckets, and more.
+const MAX_VERB_HISTOGRAMS: usize = 100;
+
+/// Most histograms of other kinds, each.
+const MAX_HISTOGRAMS: usize = 24;
+
+/// Upper bounds of every histogram's buckets, in seconds: from a reply on loopback to the five minutes that clients
+/// are told to wait (RFC 5321, 4.5.3.2).
+const BUCKETS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0];
+
+/// The label of what is past a bound.
+const OTHER: &str = "other";
+
+/// The label of a process that is not known yet.
+const UNKNOWN: &str = "unknown";
+
+/// Verbs with a label of their own: the RFCs' and the extensions seen in use.
+const VERBS: &[&str] = &[
+    "ATRN",
+    "AUTH",
+    "BDAT",
+    "BURL",
+    "DATA",
+    "EHLO",
+    "ETRN",
+    "EXPN",
+    "HELO",
+    "HELP",
+    "LHLO",
+    "MAIL",
+    "NOOP",
+    "QUIT",
+    "RCPT",
+    "RSET",
+    "SAML",
+    "SEND",
+    "SOML",
+    "STARTTLS",
+    "TURN",
+    "VRFY",
+    "X-ANONYMOUSTLS",
+    "X-EXPS",
+    "XCLIENT",
+    "XEXCH50",
+    "XFORWARD",
+];
+
+/// Every metric of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    programs: Programs,
+    open: HashMap<Arc<str>, Open>,
+
+    connections: Family<IntCounterVec, 0>,
+    connections_open: Family<IntGaugeVec, 0>,
+    commands: Family<IntCounterVec, 2>,
+    command_duration: Family<HistogramVec, 1>,
+    rset: Family<IntCounterVec, 1>,
+    rset_duration: Family<HistogramVec, 0>,
+    noop: Family<IntCounterVec, 1>,
+    noop_duration: Family<HistogramVec, 0>,
+    data_go_ahead: Family<HistogramVec, 0>,
+    data_transfer: Family<HistogramVec, 0>,
+    data_accept: Family<HistogramVec, 0>,
+    data_bytes: Family<IntCounterVec, 0>,
+    transactions: Family<IntCounterVec, 1>,
+    anomalies: Family<IntCounterVec, 1>,
+    tls_sessions: Family<IntCounterVec, 1>,
+
+    kernel_events: IntCounterVec,
+    kernel_events_lost: IntCounterVec,
+    bytes_unseen: IntCounterVec,
+    face_dropped: IntCounterVec,
+}
+
+/// A connection that counts as open.
+#[derive(Debug)]
+struct Open {
+    program: Arc<str>,
+    gauge: IntGauge,
+    /// It is in `smtp_connections_total`: from when its process is known, or at its end.
+    counted: bool,
+}
+
+/// Whom an observation is about, as labels.
+struct Subject {
+    program: Arc<str>,
+    role: Role,
+}
+
+impl Metrics {
+    /// All at zero; `family` is the hooks' in use.
+    pub fn new(family: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+
+        let information = |name, help, labels: &[(&str, &str)]| -> Result<(), prometheus::Error> {
+            let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
+            let gauge = register(&registry, IntGaugeVec::new(Opts::new(name, help), &names)?)?;
+            gauge.with_label_values(&values).set(1);
+            Ok(())
+        };
+        information(
+            "smtp_observer_build_info",
+            "Version and source revision of this agent; always 1.",
+            &[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("revision", option_env!("SMTP_OBSERVER_REVISION").unwrap_or("unknown")),
+            ],
+        )?;
+        information(
+            "smtp_observer_hooks_info",
+            "Family of kernel hooks that this agent uses; always 1.",
+            &[("family", family)],
+        )?;
+
+        let counter = |name, help, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let histogram = |name, help, labels: &[&str]| -> Result<HistogramVec, prometheus::Error> {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(options, labels)?)
+        };
+        const WHO: &[&str] = &["process", "role"];
+
+        Ok(Self {
+            connections: Family::new(
+                counter("smtp_connections_total", "SMTP connections seen, by the program that first used them.", WHO)?,
+                MAX_SERIES,
+            ),
+            connections_open: Family::new(
+                register(
+                    &registry,
+                    IntGaugeVec::new(
+                        Opts::new(
+                            "smtp_connections_open",
+                            "SMTP connections open now, by the program that last used them.",
+                        ),
+                        WHO,
+                    )?,
+                )?,
+                MAX_SERIES,
+            ),
+            commands: Family::new(
+                counter(
+                    "smtp_commands_total",
+                    "SMTP commands, by verb and by the class of their reply; none where no reply came.",
+                    &["process", "role", "verb", "code_class"],
+                )?,
+                MAX_SERIES,
+            ),
+            command_duration: Family::new(
+                histogram(
+                    "smtp_command_duration_seconds",
+                    "Seconds from a command's last byte to its reply's last byte.",
+                    &["process", "role", "verb"],
+                )?,
+                MAX_VERB_HISTOGRAMS,
+            ),
+            rset: Family::new(
+                counter("smtp_rset_total", "RSET commands, by why they were sent.", &["process", "role", "reason"])?,
+                MAX_SERIES,
+            ),
+            rset_duration: Family::new(
+                histogram("smtp_rset_duration_seconds", "Seconds from an RSET to its reply.", WHO)?,
+                MAX_HISTOGRAMS,
+            ),
+            noop: Family::new(
+                counter("smtp_noop_total", "NOOP commands, by why they were sent.", &["process", "role", "reason"])?,
+                MAX_SERIES,
+            ),
+            noop_duration: Family::new(
+                histogram("smtp_noop_duration_seconds", "Seconds from a NOOP to its reply.", WHO)?,
+                MAX_HISTOGRAMS,
+            ),
+            data_go_ahead: Family::new(
+                histogram(
+                    "smtp_data_go_ahead_seconds",
+                    "Seconds from DATA to the reply that lets it begin (354).",
+                    WHO,
+                )?,
+                MAX_HISTOGRAMS,
+            ),
+            data_transfer: Family::new(
+                histogram(
+                    "smtp_data_transfer_seconds",
+                    "Seconds from the go-ahead (BDAT: from the first chunk) to the end of the message's content.",
+                    WHO,
+                )?,
+                MAX_HISTOGRAMS,
+            ),
+            data_accept: Family::new(
+                histogram(
+                    "smtp_data_accept_seconds",
+                    "Seconds from the end of a message's content to the final reply.",
+                    WHO,
+                )?,
+                MAX_HISTOGRAMS,
+            ),
+            data_bytes: Family::new(
+                counter("smtp_data_bytes_total", "Bytes of messages' content, as transmitted.", WHO)?,
+                MAX_SERIES,
+            ),
+            transactions: Family::new(
+                counter(
+                    "smtp_transactions_total",
+                    "Mail transactions that ended, by how they ended.",
+                    &["process", "role", "outcome"],
+                )?,
+                MAX_SERIES,
+            ),
+            anomalies: Family::new(
+                counter(
+                    "smtp_anomalies_total",
+                    "Departures from the protocol, and places where a stream could not be followed, by kind.",
+                    &["process", "role", "kind"],
+                )?,
+                MAX_SERIES,
+            ),
+            tls_sessions: Family::new(
+                counter(
+                    "smtp_tls_sessions_total",
+                    "TLS sessions started on SMTP connections, by whether their plaintext is read.",
+                    &["process", "role", "visible"],
+                )?,
+                MAX_SERIES,
+            ),
+
+            kernel_events: counter(
+                "smtp_observer_kernel_events_total",
+                "Records that the hooks delivered, by kind.",
+                &["kind"],
+            )?,
+            kernel_events_lost: counter(
+                "smtp_observer_kernel_events_lost_total",
+                "Records that the hooks could not deliver, by where they were lost.",
+                &["kind"],
+            )?,
+            bytes_unseen: counter(
+                "smtp_observer_bytes_unseen_total",
+                "Bytes of SMTP connections that passed without their content being seen, by cause.",
+                &["cause"],
+            )?,
+            face_dropped: counter(
+                "smtp_observer_face_dropped_total",
+                "Observations that an output was too slow for or failed to write, by output.",
+                &["face"],
+            )?,
+
+            registry,
+            programs: Programs::default(),
+            open: HashMap::new(),
+        })
+    }
+
+    /// Counts one observation.
+    pub fn observe(&mut self, observation: &Observation) {
+        let program = self.programs.label(observation.process.as_ref());
+        let subject = Subject { program, role: observation.connection.role };
+        match &observation.event {
+            Event::ConnectionOpened { .. } => {
+                let gauge = self.connections_open.at(&subject, []);
+                gauge.inc();
+                let open = Open { program: Arc::clone(&subject.program), gauge, counted: false };
+                if let Some(before) = self.open.insert(Arc::clone(&observation.connection.id), open) {
+                    before.gauge.dec();
+                }
+            }
+            Event::ConnectionOwnerChanged { .. } => self.moved(observation, &subject),
+            Event::ConnectionClosed { .. } => {
+                if let Some(open) = self.open.remove(&observation.connection.id) {
+                    open.gauge.dec();
+                    if !open.counted {
+                        self.connections.at(&subject, []).inc();
+                    }
+                }
+                return;
+            }
+            Event::Greeting(_) => (),
+            Event::Command(command) => {
+                let verb = known_verb(&command.verb);
+                self.commands.at(&subject, [verb, code_class(command.code)]).inc();
+                if let Some(latency) = command.latency {
+                    self.command_duration.at(&subject, [verb]).observe(latency.as_secs_f64());
+                }
+            }
+            Event::Rset(Reasoned { reason, latency, .. }) => {
+                self.rset.at(&subject, [reason.as_str()]).inc();
+                if let Some(latency) = latency {
+                    self.rset_duration.at(&subject, []).observe(latency.as_secs_f64());
+                }
+            }
+            Event::Noop(Reasoned { reason, latency, .. }) => {
+                self.noop.at(&subject, [reason.as_str()]).inc();
+                if let Some(latency) = latency {
+                    self.noop_duration.at(&subject, []).observe(latency.as_secs_f64());
+                }
+            }
+            Event::Data(data) => {
+                for (family, duration) in [
+                    (&mut self.data_go_ahead, data.go_ahead),
+                    (&mut self.data_transfer, data.transfer),
+                    (&mut self.data_accept, data.accept),
+                ] {
+                    if let Some(duration) = duration {
+                        family.at(&subject, []).observe(duration.as_secs_f64());
+                    }
+                }
+                self.data_bytes.at(&subject, []).inc_by(data.size_bytes);
+            }
+            Event::Transaction(transaction) => {
+                // All outcomes from the first on: a rate needs a zero to start from.
+                for outcome in Outcome::ALL {
+                    self.transactions.at(&subject, [outcome.as_str()]);
+                }
+                self.transactions.at(&subject, [transaction.outcome.as_str()]).inc();
+            }
+            Event::Tls(tls) => {
+                if tls.phase == TlsPhase::Started {
+                    self.tls_sessions.at(&subject, [if tls.visible { "true" } else { "false" }]).inc();
+                }
+            }
+            Event::Anomaly(anomaly) => self.anomalies.at(&subject, [anomaly.kind.as_str()]).inc(),
+        }
+        if observation.process.is_some() {
+            self.named(observation, &subject);
+        }
+    }
+
+    /// A connection counts as its first user's as soon as one is known: an accepted one has none until it is used.
+    fn named(&mut self, observation: &Observation, subject: &Subject) {
+        let Some(open) = self.open.get_mut(&observation.connection.id) else { return };
+        if open.counted {
+            return;
+        }
+        open.counted = true;
+        self.connections.at(subject, []).inc();
+        self.moved(observation, subject);
+    }
+
+    fn moved(&mut self, observation: &Observation, subject: &Subject) {
+        let Some(open) = self.open.get_mut(&observation.connection.id) else { return };
+        if open.program != subject.program {
+            open.gauge.dec();
+            open.gauge = self.connections_open.at(subject, []);
+            open.gauge.inc();
+            open.program = Arc::clone(&subject.program);
+        }
+    }
+
+    /// Sets the kernel side's own counts, each cumulative: records delivered and lost by kind, bytes unseen by cause.
+    pub fn set_kernel(
+        &self,
+        delivered: impl IntoIterator<Item = (&'static str, u64)>,
+        lost: impl IntoIterator<Item = (&'static str, u64)>,
+        unseen: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        set_totals(&self.kernel_events, delivered);
+        set_totals(&self.kernel_events_lost, lost);
+        set_totals(&self.bytes_unseen, unseen);
+    }
+
+    /// Sets how many observations an output has dropped.
+    pub fn set_dropped(&self, face: &'static str, dropped: u64) {
+        set_totals(&self.face_dropped, [(face, dropped)]);
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn set_totals(counters: &IntCounterVec, totals: impl IntoIterator<Item = (&'static str, u64)>) {
+    for (label, total) in totals {
+        let counter = counters.with_label_values(&[label]);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+}
+
+/// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
+#[derive(Debug)]
+struct Family<T, const N: usize> {
+    vec: T,
+    known: HashSet<(Arc<str>, Role, [&'static str; N])>,
+    most: usize,
+}
+
+impl<T: MetricVecBuilder, const N: usize> Family<MetricVec<T>, N> {
+    fn new(vec: MetricVec<T>, most: usize) -> Self {
+        Self { vec, known: HashSet::new(), most }
+    }
+
+    /// The series with these labels, or the one of `other` programs where there are too many. Each of `more` is one of
+    /// a fixed set, so `other` is bounded too.
+    fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> T::M {
+        let key = (Arc::clone(&subject.program), subject.role, more);
+        let admitted = &*subject.program == OTHER
+            || self.known.contains(&key)
+            || self.known.len() < self.most && self.known.insert(key);
+        let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
+        labels.extend(more);
+        self.vec.with_label_values(&labels)
+    }
+}
+
+/// The programs that have a label of their own: the first that come.
+#[derive(Debug, Default)]
+struct Programs(HashSet<Arc<str>>);
+
+impl Programs {
+    fn label(&mut self, caller: Option<&Caller>) -> Arc<str> {
+        let Some(caller) = caller else { return UNKNOWN.into() };
+        let program = caller.process.program();
+        let program = &program[..program.floor_char_boundary(PROGRAM_LENGTH)];
+        let awkward = |character: char| character.is_control() || matches!(character, '"' | '\\');
+        let program =
+            &*if program.contains(awkward) { program.replace(awkward, "_").into() } else { Cow::from(program) };
+        if let Some(known) = self.0.get(program) {
+            return Arc::clone(known);
+        }
+        if program.is_empty() {
+            return UNKNOWN.into();
+        }
+        if self.0.len() >= MAX_PROGRAMS {
+            return OTHER.into();
+        }
+        let program = Arc::from(program);
+        self.0.insert(Arc::clone(&program));
+        program
+    }
+}
+
+fn known_verb(verb: &str) -> &'static str {
+    VERBS.iter().find(|known| **known == verb).copied().unwrap_or(OTHER)
+}
+
+fn code_class(code: Option<u16>) -> &'static str {
+    match code.map(|code| code / 100) {
+        None => "none",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => OTHER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::face::samples::{self, Sample};
+    use crate::observation::{Anomaly, AnomalyKind, NoopReason, RsetReason, Tls};
+
+    fn metrics(observations: impl IntoIterator<Item = Observation>) -> Metrics {
+        let mut metrics = Metrics::new("tracepoint").expect("valid definitions");
+        for observation in observations {
+            metrics.observe(&observation);
+        }
+        metrics
+    }
+
+    #[track_caller]
+    fn assert_lines(metrics: &Metrics, expected: &[&str]) {
+        let text = metrics.text().expect("encodes");
+        for line in expected {
+            assert!(text.lines().any(|have| have == *line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn everything_of_one_conversation() {
+        let sample = Sample::server();
+        let metrics = metrics([
+            sample.opened(),
+            sample.at(samples::greeting()),
+            sample.at(samples::command("EHLO", 250)),
+            sample.at(samples::command("MAIL", 250)),
+            sample.at(samples::command("RCPT", 550)),
+            sample.at(samples::unanswered("RCPT")),
+            sample.at(samples::command("X-\u{1b}[31m", 500)),
+            sample.at(samples::command("DATA", 354)),
+            sample.at(samples::data()),
+            sample.at(samples::delivered()),
+            sample.at(samples::rset()),
+            sample.at(samples::noop()),
+            sample.at(Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false })),
+            sample.at(Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false })),
+            sample.at(Event::Anomaly(Anomaly { kind: AnomalyKind::BareLf, detail: "\\n".into() })),
+        ]);
+        assert_lines(
+            &metrics,
+            &[
+                r#"smtp_connections_total{process="smtpd",role="server"} 1"#,
+                r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+                r#"smtp_commands_total{code_class="2xx",process="smtpd",role="server",verb="EHLO"} 1"#,
+                r#"smtp_commands_total{code_class="5xx",process="smtpd",role="server",verb="RCPT"} 1"#,
+                r#"smtp_commands_total{code_class="none",process="smtpd",role="server",verb="RCPT"} 1"#,
+                r#"smtp_commands_total{code_class="3xx",process="smtpd",role="server",verb="DATA"} 1"#,
+                r#"smtp_commands_total{code_class="5xx",process="smtpd",role="server",verb="other"} 1"#,
+                r#"smtp_command_duration_seconds_count{process="smtpd",role="server",verb="RCPT"} 1"#,
+                r#"smtp_command_duration_seconds_bucket{process="smtpd",role="server",verb="EHLO",le="0.001"} 0"#,
+                r#"smtp_command_duration_seconds_bucket{process="smtpd",role="server",verb="EHLO",le="0.003"} 1"#,
+                r#"smtp_rset_total{process="smtpd",reason="recipients_rejected",role="server"} 1"#,
+                r#"smtp_rset_duration_seconds_sum{process="smtpd",role="server"} 0.002"#,
+                r#"smtp_noop_total{process="smtpd",reason="idle_keepalive",role="server"} 1"#,
+                r#"smtp_noop_duration_seconds_count{process="smtpd",role="server"} 1"#,
+                r#"smtp_data_go_ahead_seconds_sum{process="smtpd",role="server"} 0.25"#,
+                r#"smtp_data_transfer_seconds_sum{process="smtpd",role="server"} 4"#,
+                r#"smtp_data_accept_seconds_sum{process="smtpd",role="server"} 0.5"#,
+                r#"smtp_data_bytes_total{process="smtpd",role="server"} 2048"#,
+                r#"smtp_transactions_total{outcome="delivered",process="smtpd",role="server"} 1"#,
+                r#"smtp_transactions_total{outcome="reset",process="smtpd",role="server"} 0"#,
+                r#"smtp_anomalies_total{kind="bare_lf",process="smtpd",role="server"} 1"#,
+                r#"smtp_tls_sessions_total{process="smtpd",role="server",visible="false"} 1"#,
+                r#"smtp_observer_hooks_info{family="tracepoint"} 1"#,
+            ],
+        );
+        let text = metrics.text().expect("encodes");
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+        assert!(text.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
+    }
+
+    #[test]
+    fn open_connections_follow_their_owner_and_go_down_at_the_end() {
+        let screen = Sample::server().with_program(7, "/usr/lib/postfix/sbin/postscreen");
+        let daemon = Sample::server();
+        let mut metrics = metrics([screen.opened(), screen.at(samples::greeting())]);
+        assert_lines(&metrics, &[r#"smtp_connections_open{process="postscreen",role="server"} 1"#]);
+
+        metrics.observe(&daemon.at(Event::ConnectionOwnerChanged { previous_process: screen.caller() }));
+        assert_lines(
+            &metrics,
+            &[
+                r#"smtp_connections_open{process="postscreen",role="server"} 0"#,
+                r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+                r#"smtp_connections_total{process="postscreen",role="server"} 1"#,
+            ],
+        );
+
+        metrics.observe(&daemon.closed());
+        metrics.observe(&daemon.closed());
+        assert_lines(&metrics, &[r#"smtp_connections_open{process="smtpd",role="server"} 0"#]);
+        assert!(metrics.open.is_empty());
+    }
+
+    #[test]
+    fn a_connection_is_its_first_known_users() {
+        let sample = Sample::server();
+        let mut metrics = metrics([sample.clone().without_process().opened()]);
+        assert_lines(&metrics, &[r#"smtp_connections_open{process="unknown",role="server"} 1"#]);
+        metrics.observe(&sample.at(samples::greeting()));
+        assert_lines(
+            &metrics,
+            &[
+                r#"smtp_connections_open{process="unknown",role="server"} 0"#,
+                r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+                r#"smtp_connections_total{process="smtpd",role="server"} 1"#,
+            ],
+        );
+        metrics.observe(&sample.closed());
+        assert!(!metrics.text().expect("encodes").contains(r#"smtp_connections_total{process="unknown""#));
+
+        // One that nobody ever used still counts.
+        let nobody = Sample::server().without_process();
+        metrics.observe(&nobody.opened());
+        metrics.observe(&nobody.closed());
+        assert_lines(
+            &metrics,
+            &[
+                r#"smtp_connections_open{process="unknown",role="server"} 0"#,
+                r#"smtp_connections_total{process="unknown",role="server"} 1"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_hostile_load_does_not_grow_the_scrape() {
+        let mut metrics = metrics([]);
+        for number in 0..10_000_u32 {
+            let name = format!("/tmp/{number}-{}", "x\"\\\n".repeat(50));
+            for sample in [Sample::server(), Sample::client()] {
+                let sample = sample.with_program(number, &name);
+                let pick = number as usize;
+                metrics.observe(&sample.opened());
+                // Every verb until all is full, then one that nobody knows.
+                let verbs = if pick < MAX_SERIES { VERBS } else { &[] };
+                for verb in verbs.iter().copied().chain([&*number.to_string()]) {
+                    metrics.observe(&sample.at(samples::command(verb, 200 + 100 * (number as u16 % 4))));
+                }
+                metrics.observe(&sample.at(samples::data()));
+                let Event::Rset(rset) = samples::rset() else { panic!("an RSET") };
+                let reason = RsetReason::ALL[pick % RsetReason::ALL.len()];
+                metrics.observe(&sample.at(Event::Rset(Reasoned { reason, ..rset })));
+                let Event::Noop(noop) = samples::noop() else { panic!("a NOOP") };
+                let reason = NoopReason::ALL[pick % NoopReason::ALL.len()];
+                metrics.observe(&sample.at(Event::Noop(Reasoned { reason, ..noop })));
+                let kind = AnomalyKind::ALL[pick % AnomalyKind::ALL.len()];
+                metrics.observe(&sample.at(Event::Anomaly(Anomaly { kind, detail: name.clone() })));
+                let (phase, visible) = (TlsPhase::Started, number % 2 == 0);
+                metrics.observe(&sample.at(Event::Tls(Tls { phase, library: None, visible })));
+                metrics.observe(&sample.at(samples::delivered()));
+                metrics.observe(&sample.closed());
+            }
+        }
+        let text = metrics.text().expect("encodes");
+        assert!(text.len() < 1_000_000, "{} bytes", text.len());
+        assert_eq!(metrics.programs.0.len(), MAX_PROGRAMS);
+        let total: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("smtp_commands_total{"))
+            .map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number"))
+            .sum();
+        assert_eq!(total, 20_000 + (2 * MAX_SERIES * VERBS.len()) as u64, "nothing is left out of the count");
+    }
+
+    #[test]
+    fn the_kernels_counts_are_cumulative() {
+        let metrics = metrics([]);
+        metrics.set_kernel([("state", 5)], [("ring_full", 0)], [("long", 7)]);
+        metrics.set_kernel([("state", 8)], [("ring_full", 2)], [("long", 7)]);
+        metrics.set_dropped("events", 3);
+        assert_lines(
+            &metrics,
+            &[
+                r#"smtp_observer_kernel_events_total{kind="state"} 8"#,
+                r#"smtp_observer_kernel_events_lost_total{kind="ring_full"} 2"#,
+                r#"smtp_observer_bytes_unseen_total{cause="long"} 7"#,
+                r#"smtp_observer_face_dropped_total{face="events"} 3"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn classes_of_codes() {
+        let classes = [Some(220), Some(354), Some(421), Some(550), Some(150), Some(999), None].map(code_class);
+        assert_eq!(classes, ["2xx", "3xx", "4xx", "5xx", "other", "other", "none"]);
+        assert_eq!(Duration::from_secs_f64(BUCKETS[0]), Duration::from_micros(100));
+    }
+}
