@@ -49,6 +49,8 @@ offsets! {
     tcp_write_seq,
     /// `tcp_sock.copied_seq`
     tcp_copied_seq,
+    /// `tcp_sock.rcv_nxt`
+    tcp_received_next,
     /// `task_struct.group_leader`
     task_group_leader,
     /// `task_struct.real_parent`

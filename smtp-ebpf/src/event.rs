@@ -130,7 +130,8 @@ pub struct Socket {
     pub remote: [u8; 16],
 }
 
-/// Stream positions of a socket when the record was made; they wrap.
+/// Stream positions of a socket when the record was made; they wrap. A FIN, which takes a sequence number too, is not
+/// counted.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Positions {

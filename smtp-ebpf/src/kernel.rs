@@ -184,17 +184,37 @@ impl TcpSock {
         u16::from_be(unsafe { load(self.0, offset(&OFFSETS.tcp_local_port)) })
     }
 
+    /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.
     #[inline(always)]
-    pub fn positions(self) -> Positions {
-        // SAFETY: write_seq and copied_seq are u32 of struct tcp_sock.
-        unsafe {
-            Positions {
-                written: load(self.0, offset(&OFFSETS.tcp_write_seq)),
-                read: load(self.0, offset(&OFFSETS.tcp_copied_seq)),
-            }
+    pub fn positions(self, state: u8) -> Positions {
+        // SAFETY: write_seq, copied_seq and rcv_nxt are u32 of struct tcp_sock.
+        let (mut written, mut read, received): (u32, u32, u32) = unsafe {
+            (
+                load(self.0, offset(&OFFSETS.tcp_write_seq)),
+                load(self.0, offset(&OFFSETS.tcp_copied_seq)),
+                load(self.0, offset(&OFFSETS.tcp_received_next)),
+            )
+        };
+        if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT) {
+            // tcp_send_fin has counted one.
+            written = written.wrapping_sub(1);
         }
+        if matches!(state, CLOSE_WAIT | CLOSING | LAST_ACK | TIME_WAIT | CLOSE) && read == received {
+            // tcp_recvmsg has gone over one.
+            read = read.wrapping_sub(1);
+        }
+        Positions { written, read }
     }
 }
+
+// include/net/tcp_states.h
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const TIME_WAIT: u8 = 6;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]

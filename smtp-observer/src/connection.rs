@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Flow, StateEvent, Time, TransferEvent};
+use crate::event::{Flow, StateEvent, TcpState, Time, TransferEvent};
 use crate::observation::{self, Caller, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
@@ -126,7 +126,9 @@ impl Connection {
 
     fn is_early(&self, event: &TransferEvent) -> bool {
         let unseen = |next: u32| (event.positions.written.wrapping_sub(next) as i32) > 0;
-        event.flow == Flow::Received && (self.sent.next.is_some_and(unseen) || !self.held.is_empty())
+        // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
+        let open = event.socket.state != TcpState::Close;
+        event.flow == Flow::Received && open && (self.sent.next.is_some_and(unseen) || !self.held.is_empty())
     }
 
     /// The bytes and gaps that a transfer adds to its direction. A peek adds nothing.
@@ -181,7 +183,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::event::{Positions, ProcessKey, Socket, Task, TcpState, Unseen};
+    use crate::event::{Positions, ProcessKey, Socket, Task, Unseen};
 
     fn socket() -> Socket {
         Socket {

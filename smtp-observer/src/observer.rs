@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::connection::{Connection, Piece};
-use crate::event::{
-    Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
-};
+use crate::event::{Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen};
 use crate::judge::{Addresses, Judge};
-use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
+use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::smtp::{Item, Peer, Session};
 
@@ -74,7 +72,8 @@ impl Observer {
                 let owner = event.task.as_ref().map(|task| self.processes.caller(task));
                 let conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
                 conversation.connection.owner = owner;
-                conversation.connection.requested = event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+                conversation.connection.requested =
+                    event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
             }
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(&event, sink),
@@ -160,7 +159,10 @@ impl Observer {
         let caller = self.processes.caller(task);
         let connection = &mut conversation.connection;
         match connection.owner.replace(caller.clone()) {
-            Some(previous) if previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable => {
+            Some(previous)
+                if previous.process.pid != caller.process.pid
+                    || previous.process.executable != caller.process.executable =>
+            {
                 conversation.announce(&self.host, sink);
                 self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
                 self.tell(conversation, sink);

@@ -58,6 +58,7 @@ impl Layout {
             tcp_local_port: at("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
             tcp_write_seq: at("tcp_sock", "write_seq")?,
             tcp_copied_seq: at("tcp_sock", "copied_seq")?,
+            tcp_received_next: at("tcp_sock", "rcv_nxt")?,
             task_group_leader: at("task_struct", "group_leader")?,
             task_real_parent: at("task_struct", "real_parent")?,
             task_tgid: at("task_struct", "tgid")?,

@@ -1,7 +1,7 @@
 //! Records in the ring buffer, read as events.
 
 use std::collections::HashMap;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -124,7 +124,7 @@ fn prefix<T: Plain>(bytes: &[u8]) -> Result<T, MalformedRecord> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the source has the size of T, and any bytes are a T.
     unsafe {
-        source.as_ptr().copy_to_nonoverlapping(value.as_mut_ptr().cast(), mem::size_of::<T>());
+        source.as_ptr().copy_to_nonoverlapping(value.as_mut_ptr().cast(), size_of::<T>());
         Ok(value.assume_init())
     }
 }
@@ -198,7 +198,7 @@ mod tests {
         send[0] = Kind::Send as u8;
         assert!(reader.read(&send).is_ok());
         // A head that is not there.
-        let head = mem::offset_of!(record::Transfer, head);
+        let head = std::mem::offset_of!(record::Transfer, head);
         send[head] = 1;
         assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Short(send.len())));
     }
