@@ -124,7 +124,7 @@ pub struct Command {
 
 impl Command {
     /// Reads a line. Credentials behind AUTH are dropped here.
-    pub(super) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
