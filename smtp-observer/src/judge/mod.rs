@@ -6,6 +6,8 @@
 
 mod noop;
 mod phase;
+#[cfg(test)]
+mod properties;
 mod redaction;
 mod rset;
 mod software;

@@ -81,6 +81,10 @@ impl Redaction {
                 self.suspicious = true;
                 false
             }
+            _ if command.challenges > 0 => {
+                self.suspicious = true;
+                true
+            }
             // A slip of the finger (`AUHT`, `AUTHPLAIN`) still has its credentials behind it.
             Verb::Other if word.starts_with(b"AU") => {
                 self.suspicious = true;

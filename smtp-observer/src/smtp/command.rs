@@ -120,6 +120,8 @@ pub struct Command {
     pub pipelined: bool,
     /// It begins in the same write as the command before it ends.
     pub same_write: bool,
+    /// Challenges (334) that the server sent before its reply; the client's answers to them are not kept.
+    pub challenges: u32,
 }
 
 impl Command {
@@ -131,7 +133,7 @@ impl Command {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false }
+        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false, challenges: 0 }
     }
 
     /// The verb as sent; empty for an empty line.
