@@ -1,1 +1,137 @@
-//! What the dialogue means.
+//! What the dialogue means: transactions and their outcomes, why RSET and NOOP were sent, which software greets, and how
+//! much of it may be shown.
+//!
+//! [`Judge`] takes the items of one session in their order. It judges by this one connection alone and claims only what
+//! follows from it.
+
+mod noop;
+mod phase;
+#[cfg(test)]
+mod properties;
+mod redaction;
+mod rset;
+mod software;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+use std::time::Duration;
+
+use self::phase::Phase;
+pub use self::redaction::Addresses;
+use self::redaction::Redaction;
+use self::transaction::Transactions;
+use crate::event::Time;
+use crate::observation::{self, Event, Reasoned};
+use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
+
+/// Turns one session's items into events.
+#[derive(Debug)]
+pub struct Judge {
+    redaction: Redaction,
+    phase: Phase,
+    transactions: Transactions,
+}
+
+impl Judge {
+    /// The judge of a new session, who shows mailboxes as far as `addresses` allows.
+    pub fn new(addresses: Addresses) -> Self {
+        Self { redaction: Redaction::new(addresses), phase: Phase::default(), transactions: Transactions::default() }
+    }
+
+    /// Judges an item. `opened` is when the connection was made, where that was seen.
+    pub fn item(&mut self, opened: Option<Time>, item: Item, events: &mut Vec<(Time, Event)>) {
+        match item {
+            Item::Greeting(reply) => {
+                self.phase.greeted();
+                events.push((reply.last_byte, Event::Greeting(self.greeting(opened, &reply))));
+            }
+            Item::Exchange(exchange) => self.exchange(&exchange, events),
+            Item::Message(message) => self.message(&message, events),
+            Item::TlsOffered(time) => events.push((time, tls(observation::TlsPhase::Offered))),
+            Item::TlsStarted(time) => events.push((time, tls(observation::TlsPhase::Started))),
+            Item::Anomaly(Anomaly { time, kind, detail }) => {
+                if matches!(kind, observation::AnomalyKind::Gap | observation::AnomalyKind::Resynchronised) {
+                    self.phase.lost();
+                    self.transactions.lost();
+                    self.redaction.lost();
+                }
+                let detail = self.redaction.text(detail.as_bytes());
+                events.push((time, Event::Anomaly(observation::Anomaly { kind, detail })));
+            }
+        }
+    }
+
+    /// The connection is over; what is still open is abandoned.
+    pub fn finish(&mut self, time: Time, events: &mut Vec<(Time, Event)>) {
+        self.transactions.abandon(time, events);
+    }
+
+    fn greeting(&self, opened: Option<Time>, reply: &Reply) -> observation::Greeting {
+        observation::Greeting {
+            code: reply.code,
+            text: self.redaction.text(&reply.text),
+            software: software::guess(&reply.text),
+            latency: opened.map(|opened| reply.last_byte.since(opened)),
+        }
+    }
+
+    fn exchange(&mut self, exchange: &Exchange, events: &mut Vec<(Time, Event)>) {
+        let Exchange { command, reply } = exchange;
+        let shown = self.redaction.exchange(exchange);
+        let code = reply.as_ref().map(|reply| reply.code);
+        let latency = reply.as_ref().map(|reply| reply.last_byte.since(command.last_byte));
+        let time = reply.as_ref().map_or(command.last_byte, |reply| reply.last_byte);
+        events.push((
+            time,
+            Event::Command(observation::Command {
+                verb: shown.verb,
+                argument: shown.argument,
+                code,
+                enhanced_code: reply.as_ref().and_then(|reply| reply.enhanced_code).map(|code| code.to_string()),
+                reply: shown.reply,
+                latency,
+                pipelined: command.pipelined,
+            }),
+        ));
+        let before = self.phase.before(command);
+        match (command.verb, reply) {
+            (Verb::Rset, Some(_)) => {
+                let (reason, evidence) = rset::reason(&before);
+                events.push((time, Event::Rset(Reasoned { reason, evidence, latency, code })));
+            }
+            (Verb::Noop, Some(_)) => {
+                let (reason, evidence) = noop::reason(&before);
+                events.push((time, Event::Noop(Reasoned { reason, evidence, latency, code })));
+            }
+            _ => {}
+        }
+        self.phase.exchange(exchange);
+        self.transactions.exchange(exchange, || self.redaction.reverse_path(command), events);
+    }
+
+    fn message(&mut self, message: &Message, events: &mut Vec<(Time, Event)>) {
+        let reply = message.reply.as_ref();
+        let asked = message.go_ahead.as_ref();
+        let since = |later: Option<Time>, earlier: Option<Time>| -> Option<Duration> { Some(later?.since(earlier?)) };
+        let began_at = asked.map(|asked| asked.time).or(message.requested_at);
+        let data = observation::Data {
+            verb: message.transfer.as_str(),
+            go_ahead: since(asked.map(|asked| asked.time), message.requested_at),
+            go_ahead_text: asked.map(|asked| self.redaction.text(&asked.text)),
+            transfer: since(message.ended_at, began_at),
+            accept: since(reply.map(|reply| reply.last_byte), message.ended_at),
+            size_bytes: message.size,
+            code: reply.map(|reply| reply.code),
+            reply: reply.map(|reply| self.redaction.text(&reply.text)),
+        };
+        let time = reply.map(|reply| reply.last_byte).or(message.ended_at).or(began_at).unwrap_or_default();
+        events.push((time, Event::Data(data)));
+        self.phase.message(message);
+        self.transactions.message(message, events);
+    }
+}
+
+fn tls(phase: observation::TlsPhase) -> Event {
+    Event::Tls(observation::Tls { phase, library: None, visible: false })
+}

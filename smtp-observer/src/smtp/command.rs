@@ -120,18 +120,20 @@ pub struct Command {
     pub pipelined: bool,
     /// It begins in the same write as the command before it ends.
     pub same_write: bool,
+    /// Challenges (334) that the server sent before its reply; the client's answers to them are not kept.
+    pub challenges: u32,
 }
 
 impl Command {
     /// Reads a line. Credentials behind AUTH are dropped here.
-    pub(super) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false }
+        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false, challenges: 0 }
     }
 
     /// The verb as sent; empty for an empty line.

@@ -4,6 +4,11 @@ use std::fmt::Write as _;
 /// steer a terminal nor break a line.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
+    // Nearly all that is shown: nothing to look at one by one.
+    if let (true, Ok(plain)) = (bytes.iter().all(|byte| matches!(byte, b' '..=b'~')), str::from_utf8(bytes)) {
+        text.push_str(plain);
+        return text;
+    }
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {

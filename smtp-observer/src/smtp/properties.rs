@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::transcript::{Step, feed, items_in_pieces, line, without_writes};
+use super::transcript::{Step, feed, items_in_pieces, line, steps, without_writes};
 use super::{Item, MOST_HELD, MOST_WAITING, MOST_WAITING_BYTES, Peer, Session};
 use crate::event::Time;
 
@@ -190,4 +190,51 @@ fn an_idle_session_is_small() {
     session.receive(Peer::Client, Time(1), b"EHLO client.example\r\n", &mut items);
     session.receive(Peer::Server, Time(1), b"250 mx.example\r\n", &mut items);
     assert!(session.memory() < 2048, "{} bytes", session.memory());
+}
+
+#[test]
+fn one_cut_anywhere_changes_nothing() {
+    let steps = steps(
+        "S: 220-mx.example
+         S: 220 ESMTP
+         C: EHLO client.example
+         S: 250-mx.example
+         S: 250-PIPELINING
+         S: 250 CHUNKING
+         C: AUTH LOGIN
+         S: 334 VXNlcm5hbWU6
+         C: Ym9i
+         S: 535 5.7.8 no
+         C: MAIL FROM:<a@x.example>
+         C: RCPT TO:<b@y.example>
+         C: DATA
+         S: 250 2.1.0 Ok
+         S: 250 2.1.5 Ok
+         S: 354 go
+         C: .dots
+         C| \\r\\n.\\n\\r\\n..\\r\\n.\\r\\nRSET\\r\\nBDAT 4\\r\\n\\r\\n.\\nBDAT 0 LAST\\r\\nNOOP\\n
+         S: 250 taken
+         S: 250-reset
+         S: 250 now
+         S: 250 4 octets
+         S: 452 4.2.2 full
+         S: 250 ok
+         C: STARTTLS
+         S: 220 go
+         C| \\x16\\x03\\x01",
+    );
+    let whole = items_in_pieces(Session::new(), &steps, usize::MAX);
+    let mut cuts = 0;
+    for (at, step) in steps.iter().enumerate() {
+        let Step::Bytes(peer, bytes) = step else { continue };
+        for cut in 1..bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            let mut pieces = steps.clone();
+            let halves = [Step::Bytes(*peer, first.to_vec()), Step::Bytes(*peer, second.to_vec())];
+            pieces.splice(at..=at, halves);
+            assert_eq!(items_in_pieces(Session::new(), &pieces, usize::MAX), whole, "step {at} cut at {cut}");
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 300, "{cuts} cuts");
 }

@@ -55,8 +55,8 @@ impl Waiting {
         self.slots.len() > usize::from(self.for_greeting())
     }
 
-    pub(super) fn front(&self) -> Option<&Slot> {
-        self.slots.front()
+    pub(super) fn front_mut(&mut self) -> Option<&mut Slot> {
+        self.slots.front_mut()
     }
 
     pub(super) fn push(&mut self, slot: Slot) {

@@ -92,15 +92,17 @@ impl Session {
             }
             lost.reply_to_older();
         }
-        if let Some(Slot::Command(command, _)) = self.waiting.front()
+        let alone = self.waiting.is_single();
+        if let Some(Slot::Command(command, _)) = self.waiting.front_mut()
             && reply.code == 334
-            && self.waiting.is_single()
+            && alone
             && match self.mode {
                 Mode::Held => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
                 _ => false,
             }
         {
+            command.challenges = command.challenges.saturating_add(1);
             // A challenge (RFC 4954, 4): the command's own reply is still to come.
             self.mode = Mode::Answer;
             self.read_held(true, items);

@@ -1,0 +1,284 @@
+//! Finding mailboxes in paths and texts, and hiding their names.
+
+/// Hides mailbox names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask {
+    /// The domain stays.
+    pub(super) domain: bool,
+}
+
+/// The argument of MAIL or RCPT (RFC 5321, 4.1.2), leniently.
+#[derive(Debug, PartialEq)]
+pub(super) struct Path<'a> {
+    /// Up to the path: `FROM:<`.
+    before: &'a [u8],
+    /// What stands in the angle brackets, or without them.
+    pub(super) mailbox: &'a [u8],
+    /// From the closing bracket on.
+    after: &'a [u8],
+}
+
+impl<'a> Path<'a> {
+    /// Finds the path behind `FROM:` or `TO:`.
+    pub(super) fn of(argument: &'a [u8]) -> Option<Self> {
+        let colon = argument.iter().position(|&byte| byte == b':')?;
+        let keyword = argument[..colon].trim_ascii_end();
+        if !keyword.iter().all(u8::is_ascii_alphabetic) {
+            return None;
+        }
+        let blanks = argument[colon + 1..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let start = colon + 1 + blanks;
+        let (start, end) = match argument.get(start) {
+            Some(b'<') => (start + 1, start + 1 + up_to(&argument[start + 1..], |byte| byte == b'>')),
+            _ => (start, start + up_to(&argument[start..], |byte| byte.is_ascii_whitespace())),
+        };
+        Some(Self { before: &argument[..start], mailbox: &argument[start..end], after: &argument[end..] })
+    }
+}
+
+/// Bytes up to one that ends the mailbox and is not in quotes.
+fn up_to(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if !quoted && ends(byte) => return at,
+            _ => {}
+        }
+    }
+    bytes.len()
+}
+
+impl Mask {
+    /// MAIL's or RCPT's argument.
+    pub(super) fn path(self, path: &Path<'_>) -> Vec<u8> {
+        let mut shown = [path.before, &self.mailbox(path.mailbox)].concat();
+        for (at, parameter) in path.after.split(|&byte| byte == b' ').enumerate() {
+            if at > 0 {
+                shown.push(b' ');
+            }
+            match parameter.iter().position(|&byte| byte == b'=') {
+                Some(end) if names_a_mailbox(&parameter[..end]) => {
+                    shown.extend_from_slice(&parameter[..=end]);
+                    shown.push(b'*');
+                }
+                _ => shown.extend(self.text(parameter)),
+            }
+        }
+        shown
+    }
+
+    /// A mailbox: `bob@example.org`, with or without a source route. The null path stays.
+    pub(super) fn mailbox(self, mailbox: &[u8]) -> Vec<u8> {
+        match (mailbox, domain_of(mailbox)) {
+            ([], _) => Vec::new(),
+            (_, Some(domain)) if self.domain => [b"*", domain].concat(),
+            _ => b"*".to_vec(),
+        }
+    }
+
+    /// The part of a mailbox that is not shown.
+    pub(super) fn hidden_part(self, mailbox: &[u8]) -> &[u8] {
+        match domain_of(mailbox) {
+            Some(domain) if self.domain => &mailbox[..mailbox.len() - domain.len()],
+            _ => mailbox,
+        }
+    }
+
+    /// A line of text with its mailboxes hidden: what stands before an `@`, and what stands in angle brackets.
+    pub(super) fn text(self, line: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(line.len());
+        let mut rest = line;
+        while let Some(&first) = rest.first() {
+            let length = match first {
+                b'<' => match up_to(&rest[1..], |byte| byte == b'>') + 1 {
+                    end if end < rest.len() => {
+                        shown.push(b'<');
+                        shown.extend(self.bracketed(&rest[1..end]));
+                        shown.push(b'>');
+                        end + 1
+                    }
+                    _ => {
+                        shown.push(b'<');
+                        1
+                    }
+                },
+                b'"' => self.quoted(rest, &mut shown),
+                _ if is_separator(first) => {
+                    shown.push(first);
+                    1
+                }
+                _ => {
+                    let end = rest.iter().position(|&byte| is_separator(byte)).unwrap_or(rest.len());
+                    self.word(&rest[..end], &mut shown);
+                    end
+                }
+            };
+            rest = &rest[length..];
+        }
+        shown
+    }
+
+    /// What stands in angle brackets: a mailbox, or one of the names that servers write there (`<CRLF>`).
+    fn bracketed(self, text: &[u8]) -> Vec<u8> {
+        const NAMES: &[&[u8]] = &[b"CRLF", b"CR", b"LF", b"SP", b"address", b"domain", b"hostname"];
+        match NAMES.iter().any(|name| name.eq_ignore_ascii_case(text)) {
+            true => text.to_vec(),
+            false => self.mailbox(text),
+        }
+    }
+
+    /// A quoted text, which may be a mailbox's name. Returns how many bytes it has.
+    fn quoted(self, text: &[u8], shown: &mut Vec<u8>) -> usize {
+        let length = 1 + closing_quote(&text[1..]);
+        if text.get(length) != Some(&b'@') {
+            shown.push(b'"');
+            return 1;
+        }
+        shown.push(b'*');
+        let domain = text[length..].iter().position(|&byte| is_separator(byte)).unwrap_or(text.len() - length);
+        if self.domain {
+            shown.extend_from_slice(&text[length..length + domain]);
+        }
+        length + domain
+    }
+
+    fn word(self, word: &[u8], shown: &mut Vec<u8>) {
+        // `@` may be written `+40` (RFC 3461, 4) or `%40`.
+        let sign = word.iter().rposition(|&byte| byte == b'@').map(|at| (at, at));
+        let written = || word.windows(3).rposition(|part| matches!(part, b"+40" | b"%40")).map(|at| (at, at));
+        let Some((at, domain)) = sign.or_else(written).filter(|&(at, _)| at > 0) else {
+            shown.extend_from_slice(word);
+            return;
+        };
+        let name = word[..at].iter().rposition(|&byte| byte == b':').map_or(0, |colon| colon + 1);
+        shown.extend_from_slice(&word[..name]);
+        shown.push(b'*');
+        if self.domain {
+            shown.extend_from_slice(&word[domain..]);
+        }
+    }
+}
+
+/// The text with every occurrence of `word` that is no part of a longer word hidden.
+pub(super) fn without(text: &[u8], word: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let apart = shown.last().is_none_or(|&byte| !is_word(byte));
+        match rest.strip_prefix(word) {
+            Some(after) if !word.is_empty() && apart && after.first().is_none_or(|&byte| !is_word(byte)) => {
+                shown.push(b'*');
+                rest = after;
+            }
+            _ => {
+                shown.push(rest[0]);
+                rest = &rest[1..];
+            }
+        }
+    }
+    shown
+}
+
+/// The domain with its `@`.
+fn domain_of(mailbox: &[u8]) -> Option<&[u8]> {
+    let at = mailbox.iter().rposition(|&byte| byte == b'@')?;
+    // An `@` in quotes belongs to the name.
+    (!mailbox[at..].contains(&b'"')).then(|| &mailbox[at..])
+}
+
+fn names_a_mailbox(key: &[u8]) -> bool {
+    [&b"ORCPT"[..], b"AUTH", b"ENVID"].iter().any(|name| name.eq_ignore_ascii_case(key))
+}
+
+fn closing_quote(bytes: &[u8]) -> usize {
+    let mut escaped = false;
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    bytes.len()
+}
+
+fn is_separator(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte.is_ascii_control() || b"<>(),;\"".contains(&byte)
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(domain: bool, line: &str) -> String {
+        String::from_utf8(Mask { domain }.text(line.as_bytes())).expect("text in, text out")
+    }
+
+    #[test]
+    fn texts_with_mailboxes() {
+        for (line, with_domain, without) in [
+            ("5.1.1 <bob@x.example>: no", "5.1.1 <*@x.example>: no", "5.1.1 <*>: no"),
+            ("bob.smith+tag@x.example... ok", "*@x.example... ok", "* ok"),
+            ("<\"b > c\"@x.example> no", "<*@x.example> no", "<*> no"),
+            ("\"bob smith\"@x.example no", "*@x.example no", "* no"),
+            ("a \"quoted\" word", "a \"quoted\" word", "a \"quoted\" word"),
+            ("mailto:bob@x.example, (ann@y.example)", "mailto:*@x.example, (*@y.example)", "mailto:*, (*)"),
+            ("rfc822;bob+40x.example", "rfc822;*+40x.example", "rfc822;*"),
+            ("<bob>: unknown", "<*>: unknown", "<*>: unknown"),
+            ("bücher@x.example", "*@x.example", "*"),
+            ("queued as <1@x.example", "queued as <*@x.example", "queued as <*"),
+        ] {
+            assert_eq!(text(true, line), with_domain);
+            assert_eq!(text(false, line), without);
+        }
+    }
+
+    #[test]
+    fn texts_without_mailboxes() {
+        for line in [
+            "End data with <CR><LF>.<CR><LF>",
+            "Start mail input; end with <CRLF>.<CRLF>",
+            "MAIL FROM:<>",
+            "@x.example",
+            "2.0.0 Ok: queued as 4Q1\" <",
+            "",
+        ] {
+            assert_eq!(text(true, line), line);
+            assert_eq!(text(false, line), line);
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let path = |argument: &'static str| {
+            Path::of(argument.as_bytes()).map(|path| str::from_utf8(path.mailbox).expect("text"))
+        };
+        assert_eq!(path("FROM:<a@b.example> SIZE=1"), Some("a@b.example"));
+        assert_eq!(path("FROM: <a@b.example>"), Some("a@b.example"));
+        assert_eq!(path("FROM:a@b.example SIZE=1"), Some("a@b.example"));
+        assert_eq!(path("FROM:<>"), Some(""));
+        assert_eq!(path("FROM:"), Some(""));
+        assert_eq!(path("TO:<\"a\\\" >\"@b.example>"), Some("\"a\\\" >\"@b.example"));
+        assert_eq!(path("FROM"), None);
+        assert_eq!(path("a b:c"), None);
+    }
+
+    #[test]
+    fn words_are_hidden_whole() {
+        let hidden = |text: &str, word: &str| {
+            String::from_utf8(without(text.as_bytes(), word.as_bytes())).expect("text in, text out")
+        };
+        assert_eq!(hidden("bob, bobby and bob", "bob"), "*, bobby and *");
+        assert_eq!(hidden("bob", ""), "bob");
+        assert_eq!(hidden("Recipient ok", "recipient"), "Recipient ok");
+    }
+}

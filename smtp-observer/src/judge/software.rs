@@ -1,0 +1,74 @@
+//! The software behind a greeting, where its wording tells.
+
+/// What greetings contain, and whose they are. The first that is found counts. Wordings that several programs share
+/// (`ESMTP ready`, `ESMTP Service ready`) are not in it.
+const GREETINGS: &[(&str, &str)] = &[
+    ("ESMTP Postfix", "Postfix"),
+    ("ESMTP Exim ", "Exim"),
+    ("ESMTP Sendmail", "Sendmail"),
+    ("ESMTP OpenSMTPD", "OpenSMTPD"),
+    ("Microsoft ESMTP MAIL Service", "Microsoft Exchange"),
+    ("- gsmtp", "Gmail"),
+    ("ESMTP YSmtpProxy", "Yahoo"),
+    (" Python SMTP ", "aiosmtpd"),
+    ("ESMTP qpsmtpd", "qpsmtpd"),
+    ("ESMTP Haraka", "Haraka"),
+    ("ESMTP chasquid", "chasquid"),
+    ("Stalwart ESMTP", "Stalwart"),
+    ("Dovecot ready", "Dovecot"),
+    ("-- E-MailRelay ", "E-MailRelay"),
+    ("avast! SMTP proxy", "avast"),
+    ("AVG ESMTP Proxy Server", "AVG"),
+    ("fsigk_smtp", "F-Secure"),
+    ("F-Secure Anti-Virus for Internet Mail", "F-Secure"),
+    ("ESMTP BitDefender Proxy", "BitDefender"),
+    ("WebShield SMTP", "McAfee"),
+    ("AVKSMTP Server", "G DATA"),
+    ("TrendMicro IMSS SMTP proxy", "Trend Micro"),
+    ("Symantec Messaging Gateway", "Symantec"),
+    ("Symantec Mail Security", "Symantec"),
+    ("CheckPoint FireWall-1 secure SMTP server", "Check Point"),
+    ("PGP Universal service ready", "PGP Universal"),
+    ("smtp.passthru", "proxsmtp"),
+];
+
+/// The program that greets like this.
+pub(super) fn guess(greeting: &[u8]) -> Option<&'static str> {
+    let contains = |part: &str| greeting.windows(part.len()).any(|window| window == part.as_bytes());
+    if is_masked(greeting) {
+        return Some("Cisco ASA");
+    }
+    GREETINGS.iter().find(|(part, _)| contains(part)).map(|&(_, name)| name)
+}
+
+/// A Cisco firewall writes `*` over all but blanks, `2` and `0`.
+fn is_masked(greeting: &[u8]) -> bool {
+    let stars = greeting.iter().filter(|&&byte| byte == b'*').count();
+    stars >= 8 && greeting.iter().all(|byte| b"*20 ".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guess;
+
+    #[test]
+    fn greetings() {
+        for (greeting, software) in [
+            ("mx.example ESMTP Postfix (Debian/GNU)", Some("Postfix")),
+            ("mx.example ESMTP Exim 4.96 Tue, 03 Nov 2026 10:00:00 +0000", Some("Exim")),
+            ("mx.example ESMTP Sendmail 8.17.1/8.17.1; Tue, 3 Nov 2026 10:00:00 GMT", Some("Sendmail")),
+            ("mx.example ESMTP OpenSMTPD", Some("OpenSMTPD")),
+            ("mx.google.com ESMTP a1-20020 - gsmtp", Some("Gmail")),
+            ("mx.example Microsoft ESMTP MAIL Service ready at Tue, 3 Nov 2026", Some("Microsoft Exchange")),
+            ("mx.example avast! SMTP proxy ready.", Some("avast")),
+            ("****************2*0*** **", Some("Cisco ASA")),
+            ("mx.example ESMTP", None),
+            ("mx.example ESMTP ready", None),
+            ("mx.example ESMTP Eximious", None),
+            ("**", None),
+            ("", None),
+        ] {
+            assert_eq!(guess(greeting.as_bytes()), software, "{greeting}");
+        }
+    }
+}
