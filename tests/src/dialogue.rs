@@ -47,11 +47,10 @@ impl Dialogue {
     /// Says what a transcript says. Its lines begin with `C: ` or `S: `; lines of one side that stand together go out
     /// in one call, and are read whole by the other side before anything else is said. An empty line parts two calls.
     pub fn play(&mut self, transcript: &str) -> Result<()> {
-        let mut speech: Option<(char, String)> = None;
+        let mut speech: Option<(&str, String)> = None;
         for line in transcript.lines().map(str::trim_start) {
-            let (speaker, text) = match line.split_at_checked(3) {
-                Some(("C: ", text)) => ('C', text),
-                Some(("S: ", text)) => ('S', text),
+            let (speaker, text) = match line.split_once(':') {
+                Some((speaker @ ("C" | "S"), text)) => (speaker, text.strip_prefix(' ').unwrap_or(text)),
                 _ if line.is_empty() => {
                     self.say(speech.take())?;
                     continue;
@@ -96,9 +95,9 @@ impl Dialogue {
         Ok(())
     }
 
-    fn say(&self, speech: Option<(char, String)>) -> Result<()> {
+    fn say(&self, speech: Option<(&str, String)>) -> Result<()> {
         match speech {
-            Some(('C', words)) => self.pass(&self.client, &self.server, words.as_bytes()),
+            Some(("C", words)) => self.pass(&self.client, &self.server, words.as_bytes()),
             Some((_, words)) => self.pass(&self.server, &self.client, words.as_bytes()),
             None => Ok(()),
         }

@@ -39,6 +39,11 @@ impl Observed {
         self.0.pointer(pointer)?.as_u64()
     }
 
+    /// The truth value at a JSON pointer.
+    pub fn flag(&self, pointer: &str) -> Option<bool> {
+        self.0.pointer(pointer)?.as_bool()
+    }
+
     /// The event's name.
     pub fn event(&self) -> &str {
         self.text("/event").unwrap_or_default()
