@@ -1,6 +1,5 @@
 //! A running agent, and what it says it sees.
 
-use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -36,12 +35,21 @@ pub struct Stopped {
 }
 
 impl Agent {
-    /// Starts an agent with further options and waits until it observes.
+    /// Starts an agent with further options and waits until it observes. What it observes comes here.
     pub fn start(options: &[&str]) -> Result<Self> {
+        Self::start_with(&["--events", "-"], options)
+    }
+
+    /// Starts an agent that keeps what it observes to itself and to its metrics, as most will run.
+    pub fn start_silent(options: &[&str]) -> Result<Self> {
+        Self::start_with(&[], options)
+    }
+
+    fn start_with(events: &[&str], options: &[&str]) -> Result<Self> {
         machine::require_root()?;
         let http = http_address();
         let mut command = Command::new(machine::agent()?);
-        command.args(["run", "--events", "-", "--listen"]).arg(http.to_string()).args(options.iter().map(OsStr::new));
+        command.arg("run").args(events).arg("--listen").arg(http.to_string()).args(options);
         let started = Instant::now();
         let running = Running::start_parsed(command, Observed::parse)?;
         let observing = |lines: &[String]| lines.iter().any(|line| line.contains("observing port")).then_some(());
@@ -95,6 +103,17 @@ impl Agent {
             .find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB"))
             .with_context(|| format!("no `{line}` in the agent's status"))?;
         Ok(kilobytes.parse::<u64>()? * 1024)
+    }
+
+    /// The processor time it has taken so far.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses may hold blanks; behind it the state is field 3, the times are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(')').context("the agent's stat has no name")?;
+        let times = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = times.sum::<Result<u64, _>>()?;
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")?;
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
     /// Ends it with SIGTERM.
