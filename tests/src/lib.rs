@@ -1,1 +1,17 @@
 //! The harness of the integration tests: test hosts, mail software and a running agent.
+//!
+//! A test makes [`netns::Host`]s, starts programs in them, lets an [`agent::Agent`] watch, and compares what the agent
+//! says it [`seen::Seen`] with what is known to have been said. Everything a test starts ends with it: namespaces have
+//! no names and vanish with their last user, children are ended by their guards.
+
+pub mod agent;
+pub mod dialogue;
+pub mod feed;
+pub mod http;
+pub mod machine;
+pub mod netns;
+pub mod postfix;
+pub mod process;
+pub mod scene;
+pub mod seen;
+pub mod syscalls;

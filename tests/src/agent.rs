@@ -1,0 +1,132 @@
+//! A running agent, and what it says it sees.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::http::{self, Metrics};
+use crate::machine;
+use crate::netns::Host;
+use crate::process::Running;
+use crate::seen::{Observed, Seen};
+
+/// `smtp-observer run`, attached and observing the whole host.
+#[derive(Debug)]
+pub struct Agent {
+    running: Running<Observed>,
+    /// Where it serves HTTP.
+    pub http: SocketAddr,
+    /// From its start to its hooks being in.
+    pub start_up: Duration,
+}
+
+/// An agent that has ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Everything it observed, on the whole host.
+    pub seen: Seen,
+    /// Lines of its log.
+    pub log: Vec<String>,
+}
+
+impl Agent {
+    /// Starts an agent with further options and waits until it observes. What it observes comes here.
+    pub fn start(options: &[&str]) -> Result<Self> {
+        Self::start_with(&["--events", "-"], options)
+    }
+
+    /// Starts an agent that keeps what it observes to itself and to its metrics, as most will run.
+    pub fn start_silent(options: &[&str]) -> Result<Self> {
+        Self::start_with(&[], options)
+    }
+
+    fn start_with(events: &[&str], options: &[&str]) -> Result<Self> {
+        machine::require_root()?;
+        let http = http_address();
+        let mut command = Command::new(machine::agent()?);
+        command.arg("run").args(events).arg("--listen").arg(http.to_string()).args(options);
+        let started = Instant::now();
+        let running = Running::start_parsed(command, Observed::parse)?;
+        let observing = |lines: &[String]| lines.iter().any(|line| line.contains("observing port")).then_some(());
+        if let Err(error) = running.log.wait_for("`observing port …`", observing) {
+            bail!("the agent does not observe: {error}\n{}", running.log.so_far().join("\n"));
+        }
+        Ok(Self { running, http, start_up: started.elapsed() })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Waits until what it saw on these hosts is enough.
+    pub fn wait_for(&self, what: &str, hosts: &[&Host], enough: impl Fn(&Seen) -> bool) -> Result<Seen> {
+        let look = |all: &[Observed]| {
+            let seen = Seen(all.to_vec()).on(hosts).ok()?;
+            enough(&seen).then_some(seen)
+        };
+        self.running.output.wait_for(what, look).with_context(|| match self.so_far().on(hosts) {
+            Ok(seen) => format!("all that was seen there:\n{seen}"),
+            Err(error) => error.to_string(),
+        })
+    }
+
+    /// Waits until it saw this many connections on these hosts end, each socket counted by itself.
+    pub fn wait_closed(&self, hosts: &[&Host], sockets: usize) -> Result<Seen> {
+        let what = format!("{sockets} times `connection.closed`");
+        self.wait_for(&what, hosts, |seen| seen.count("connection.closed") >= sockets)
+    }
+
+    /// What it saw up to now, on the whole host.
+    pub fn so_far(&self) -> Seen {
+        Seen(self.running.output.so_far())
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Result<Metrics> {
+        match http::get(self.http, "/metrics")? {
+            (200, body) => Ok(Metrics(body)),
+            (status, body) => bail!("/metrics answers {status}: {body}"),
+        }
+    }
+
+    /// A line of its `/proc/PID/status` that is in kilobytes, such as `VmRSS`, in bytes.
+    pub fn memory(&self, line: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let kilobytes = status
+            .lines()
+            .find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB"))
+            .with_context(|| format!("no `{line}` in the agent's status"))?;
+        Ok(kilobytes.parse::<u64>()? * 1024)
+    }
+
+    /// The processor time it has taken so far.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses may hold blanks; behind it the state is field 3, the times are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(')').context("the agent's stat has no name")?;
+        let times = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = times.sum::<Result<u64, _>>()?;
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")?;
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    /// Ends it with SIGTERM.
+    pub fn stop(self) -> Result<Stopped> {
+        let ended = self.running.stop()?;
+        Ok(Stopped { status: ended.status, seen: Seen(ended.output), log: ended.log })
+    }
+}
+
+/// An address that no other test uses: a loopback address made from this process's pid, and a port for each call.
+pub fn http_address() -> SocketAddr {
+    static PORT: AtomicU16 = AtomicU16::new(9725);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 1 + high, middle, low);
+    SocketAddr::new(address.into(), PORT.fetch_add(1, Ordering::Relaxed))
+}

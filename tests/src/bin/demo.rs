@@ -1,0 +1,209 @@
+//! The demonstration: plays the scene with an agent beside it, and shows what the agent saw.
+//!
+//! It succeeds only where what it shows, and says about it, is in the agent's observations.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::scene::{Pids, SERVER, Scene};
+use smtp_observer_tests::seen::{Observed, Seen};
+
+/// How much of a reply or an argument is shown.
+const SHOWN: usize = 58;
+
+fn main() -> ExitCode {
+    match demonstrate() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the demonstration failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demonstrate() -> Result<String> {
+    let scene = Scene::new()?;
+    let hosts = [scene.client_host.clone(), scene.server_host.clone()];
+    let hosts = [&hosts[0], &hosts[1]];
+    let agent = Agent::start(&["--addresses", "full"])?;
+    let played = scene.play()?;
+    agent.wait_for("the end of the three sockets", &hosts, |seen| {
+        Sockets::find(seen).is_ok_and(|found| found.are_closed())
+    })?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "the agent ended with {}:\n{}", stopped.status, stopped.log.join("\n"));
+    let sockets = Sockets::find(&stopped.seen.on(&hosts)?)?;
+    sockets.check(&played.pids)?;
+    Ok(sockets.show(Paint { on: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }))
+}
+
+/// The three sockets with port 25 at one of their ends.
+struct Sockets {
+    client: Seen,
+    upstream: Seen,
+    server: Seen,
+}
+
+impl Sockets {
+    fn find(seen: &Seen) -> Result<Self> {
+        let of_program = |role: &str, program: &str, end: &str| -> Result<Seen> {
+            let executable = format!("/{program}");
+            let mut sides = seen.sides(role);
+            sides.retain(|side| {
+                side.0.iter().any(|observed| {
+                    observed.text("/process/executable").is_some_and(|path| path.ends_with(&executable))
+                }) && side.0.iter().all(|observed| observed.end(end).as_deref() == Some(SERVER))
+            });
+            <[Seen; 1]>::try_from(sides).map(|[side]| side).map_err(|sides| {
+                anyhow::anyhow!("{program} has {} {role} sockets at {SERVER}, there should be one", sides.len())
+            })
+        };
+        Ok(Self {
+            client: of_program("client", "mail-client", "remote")?,
+            upstream: of_program("client", "antivirus-proxy", "remote")?,
+            server: of_program("server", "mail-server", "local")?,
+        })
+    }
+
+    fn are_closed(&self) -> bool {
+        [&self.client, &self.upstream, &self.server].iter().all(|side| side.count("connection.closed") == 1)
+    }
+
+    /// Everything that the text says must have been observed.
+    fn check(&self, pids: &Pids) -> Result<()> {
+        for (side, pid) in
+            [(&self.client, pids.client), (&self.upstream, pids.interceptor), (&self.server, pids.server)]
+        {
+            for observed in side.only(|observed| observed.event().starts_with("smtp.")).0 {
+                ensure!(observed.pid() == Some(pid.into()), "pid {pid} is not named as the owner in {observed}");
+            }
+            ensure!(side.one("connection.closed")?.count("/lost_bytes") == Some(0), "bytes were lost:\n{side}");
+            ensure!(side.count("smtp.anomaly") == 0, "nobody broke the protocol:\n{side}");
+        }
+        let expected = |side: &Seen, go_ahead: &str, numbers: [usize; 4]| -> Result<()> {
+            let data = side.one("smtp.data")?;
+            ensure!(data.text("/go_ahead") == Some(go_ahead), "the go-ahead is not `{go_ahead}` in {data}");
+            ensure!(side.one("smtp.greeting")?.count("/code") == Some(220), "no greeting:\n{side}");
+            for (verb, number) in ["MAIL", "DATA", "NOOP", "RSET"].iter().zip(numbers) {
+                let count = commands(side, verb);
+                ensure!(count == number, "{verb} was seen {count} times, it was said {number} times:\n{side}");
+            }
+            Ok(())
+        };
+        expected(&self.client, "Please start mail input.", [1, 1, 0, 0])?;
+        expected(&self.upstream, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])?;
+        expected(&self.server, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])
+    }
+
+    fn show(&self, paint: Paint) -> String {
+        let mut text =
+            paint.bold(&format!("A mail client sends a mail to {SERVER}. What smtp-observer saw on this host:\n"));
+        for (side, what) in [
+            (&self.client, "the client's connection"),
+            (&self.upstream, "another connection to the same server"),
+            (&self.server, "the server's end"),
+        ] {
+            text.push('\n');
+            show_side(&mut text, side, what, paint);
+        }
+        let noops = commands(&self.upstream, "NOOP");
+        let _ = write!(
+            text,
+            "\n{} The client believes it spoke to {SERVER}, but it was told \"Please start mail input.\" and\n\
+             \"Mail queued for delivery.\", words that the server never said. The server heard {noops} NOOPs and an RSET that the\n\
+             client never sent, all from antivirus-proxy, which handed the mail on after the client had gone.\n",
+            paint.bold("Notice:")
+        );
+        text
+    }
+}
+
+fn commands(side: &Seen, verb: &str) -> usize {
+    side.of("smtp.command").only(|command| command.text("/verb") == Some(verb)).0.len()
+}
+
+/// The owner of a socket, then its transcript.
+fn show_side(text: &mut String, side: &Seen, what: &str, paint: Paint) {
+    let Some(owner) = side.0.iter().find(|observed| observed.pid().is_some()) else { return };
+    let [name, local, remote] =
+        [owner.text("/process/name").map(str::to_owned), owner.end("local"), owner.end("remote")]
+            .map(Option::unwrap_or_default);
+    let (pid, uid) = (owner.pid().unwrap_or_default(), owner.count("/process/uid").unwrap_or_default());
+    let arrow = if owner.role() == "client" { "→" } else { "←" };
+    let _ = writeln!(text, "{} pid {pid}, uid {uid}: {what}, {local} {arrow} {remote}", paint.name(&name));
+
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for observed in &side.0 {
+        let Some(line) = transcript_line(observed, paint) else { continue };
+        match lines.last_mut() {
+            // The same said again is counted, not repeated.
+            Some((before, times)) if *before == line => *times += 1,
+            _ => lines.push((line, 1)),
+        }
+    }
+    for (line, times) in lines {
+        let again = if times > 1 { format!("  × {times}") } else { String::new() };
+        let _ = writeln!(text, "  {line}{again}");
+    }
+}
+
+/// One line of transcript: what was said, and the answer.
+fn transcript_line(observed: &Observed, paint: Paint) -> Option<String> {
+    let reply = |pointer: &str| {
+        let code = observed.count("/code").map(|code| code.to_string()).unwrap_or_default();
+        let first = observed.text(pointer).unwrap_or_default().lines().next().unwrap_or_default();
+        cut(format!("{code} {first}"))
+    };
+    match observed.event() {
+        "smtp.greeting" => Some(format!("{:<44} {}", "", reply("/text"))),
+        "smtp.command" => {
+            let command = format!("{} {}", observed.text("/verb")?, observed.text("/argument").unwrap_or_default());
+            let reply = reply("/reply");
+            let told = ["NOOP", "RSET"].contains(&observed.text("/verb")?) || reply.starts_with("354");
+            let line = format!("{:<44} {reply}", cut(command));
+            Some(if told { paint.notable(&line) } else { line })
+        }
+        "smtp.data" => {
+            let size = format!("… {} bytes, then a dot", observed.count("/size_bytes")?);
+            Some(format!("{size:<44} {}", reply("/reply")))
+        }
+        _ => None,
+    }
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Colours, where there is a terminal to show them.
+#[derive(Clone, Copy)]
+struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn name(self, text: &str) -> String {
+        self.with("1;36", text)
+    }
+
+    fn notable(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

@@ -1,0 +1,40 @@
+//! The few lines of HTTP that asking an agent takes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context, Result};
+
+use crate::feed::PATIENCE;
+
+/// The status and the body that a GET brings.
+pub fn get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(server).with_context(|| format!("connecting to {server}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of headers")?;
+    let status = head.split(' ').nth(1).context("the answer has no status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
+
+/// A scrape in Prometheus' text format.
+#[derive(Debug)]
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum over the series of a metric that have all these labels, each as `name="value"`. A metric that is not
+    /// there at all has no sum.
+    pub fn sum(&self, metric: &str, labels: &[&str]) -> Option<f64> {
+        let series = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(metric)?;
+            if !rest.starts_with(['{', ' ']) {
+                return None;
+            }
+            let (names, value) = rest.rsplit_once(' ')?;
+            labels.iter().all(|label| names.contains(label)).then(|| value.parse::<f64>().ok())?
+        });
+        series.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+}

@@ -1,0 +1,57 @@
+//! What the machine must have: root, the programs of this package, and the packages that `cargo xtask test` installs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Where Debian keeps programs; `PATH` of an ordinary shell lacks half of them.
+const PLACES: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];
+
+/// Fails with one sentence where this is not root: namespaces and eBPF both need it.
+pub fn require_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("these tests make network namespaces and load eBPF programs: run them as root (`sudo cargo xtask test`)");
+    }
+    Ok(())
+}
+
+/// The path of an installed program.
+pub fn installed(name: &str) -> Result<PathBuf> {
+    PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists()).with_context(|| {
+        format!("`{name}` is not installed: run `cargo xtask test`, which installs what the tests need")
+    })
+}
+
+/// The path of one of this package's own programs.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let path = build_directory()?.join(name);
+    if !path.exists() {
+        bail!("{} is missing: build it with `cargo build -p smtp-observer-tests --bins`", path.display());
+    }
+    Ok(path)
+}
+
+/// The agent's executable: what `SMTP_OBSERVER` names, or what was built last into the target directory.
+pub fn agent() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SMTP_OBSERVER") {
+        return Ok(path.into());
+    }
+    let target = build_directory()?.parent().context("the build directory has no parent")?.to_owned();
+    ["release", "debug"]
+        .iter()
+        .map(|profile| target.join(profile).join("smtp-observer"))
+        .filter(|path| path.exists())
+        .max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
+        .with_context(|| format!("no smtp-observer under {}: run `cargo xtask build`", target.display()))
+}
+
+/// `target/debug` or `target/release`, whichever this program was built into.
+fn build_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("finding this program's own path")?;
+    program
+        .ancestors()
+        .skip(1)
+        .find(|directory| directory.file_name().is_some_and(|name| name != "deps"))
+        .map(Path::to_owned)
+        .context("this program lies in no directory")
+}

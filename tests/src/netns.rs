@@ -1,0 +1,116 @@
+//! Test hosts: network namespaces without names, each with a loopback device and cables to others.
+//!
+//! A namespace without a name lives as long as somebody uses it. Whatever becomes of a test, the kernel takes down its
+//! hosts, with their devices, addresses and nftables rules, when the test and the programs it started are gone.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::machine;
+
+/// A network namespace.
+#[derive(Debug, Clone)]
+pub struct Host {
+    namespace: Arc<File>,
+}
+
+impl Host {
+    /// A host of its own, connected to nothing, with its loopback device up.
+    pub fn new() -> Result<Self> {
+        machine::require_root()?;
+        let namespace = in_thread(|| -> io::Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        })
+        .context("making a network namespace")?;
+        let host = Self { namespace: Arc::new(namespace) };
+        host.ip("link set lo up")?;
+        Ok(host)
+    }
+
+    /// Two hosts with a cable between them, at 10.77.0.1 and fd77::1, and at 10.77.0.2 and fd77::2.
+    pub fn pair() -> Result<(Self, Self)> {
+        let (first, second) = (Self::new()?, Self::new()?);
+        // iproute2 takes a path where it takes the name of a namespace.
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), second.namespace.as_raw_fd());
+        first.ip(&format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
+        for (host, number) in [(&first, 1), (&second, 2)] {
+            host.ip(&format!("address add 10.77.0.{number}/24 dev eth0"))?;
+            host.ip(&format!("address add fd77::{number}/64 dev eth0 nodad"))?;
+            host.ip("link set eth0 up")?;
+        }
+        Ok((first, second))
+    }
+
+    /// The namespace's inode, by which the agent tells it from others.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(self.namespace.metadata()?.ino())
+    }
+
+    /// A program that will run on this host. Its parent is this process: nothing stands between them.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let namespace = Arc::clone(&self.namespace);
+        let mut command = Command::new(program);
+        // SAFETY: setns is a bare system call on a descriptor that the closure owns: fit for a forked child.
+        unsafe { command.pre_exec(move || Ok(setns(&*namespace, CloneFlags::CLONE_NEWNET)?)) };
+        command
+    }
+
+    /// Does work in a thread that is on this host. Sockets made there stay on it.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        in_thread(|| {
+            setns(&*self.namespace, CloneFlags::CLONE_NEWNET)?;
+            work()
+        })
+    }
+
+    /// A connection from this host, made by this process.
+    pub fn connect(&self, address: &str) -> Result<TcpStream> {
+        let address: SocketAddr = address.parse()?;
+        self.enter(|| TcpStream::connect(address)).with_context(|| format!("connecting to {address}"))
+    }
+
+    /// A listener on this host, held by this process.
+    pub fn listen(&self, address: &str) -> Result<TcpListener> {
+        let address: SocketAddr = address.parse()?;
+        self.enter(|| TcpListener::bind(address)).with_context(|| format!("listening on {address}"))
+    }
+
+    /// Loads nftables rules.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        let mut nft = self.command(machine::installed("nft")?).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        nft.stdin.take().context("nft takes no input")?.write_all(rules.as_bytes())?;
+        let status = nft.wait()?;
+        if !status.success() {
+            bail!("nft ended with {status} on these rules:\n{rules}");
+        }
+        Ok(())
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        let status = self.command(machine::installed("ip")?).args(arguments.split(' ')).status()?;
+        if !status.success() {
+            bail!("`ip {arguments}` ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+/// Does work in a thread of its own, since a thread that changed its namespace is no good for anything else.
+fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}

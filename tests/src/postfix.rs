@@ -1,0 +1,97 @@
+//! A private Postfix: Debian's programs with a configuration, a queue and a log of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{User, chown};
+use tempfile::TempDir;
+
+use crate::machine;
+use crate::netns::Host;
+use crate::process::{self, Running};
+
+/// Where Debian's package has its daemons.
+const DAEMONS: &str = "/usr/lib/postfix/sbin";
+
+/// Accepts mail to `ok@test.example` and throws it away, and answers 550 to every other recipient there.
+const MAIN: &str = "\
+compatibility_level = 3.6
+myhostname = server.example
+mydestination = test.example
+inet_interfaces = all
+inet_protocols = all
+mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
+local_transport = discard:
+alias_maps =
+local_recipient_maps = inline:{ok=1}
+maillog_file = /dev/stdout
+maillog_file_prefixes = /dev
+";
+
+/// A Postfix that serves port 25 of one host.
+#[derive(Debug)]
+pub struct Postfix {
+    master: Running,
+    _folder: TempDir,
+}
+
+impl Postfix {
+    /// Starts it and waits until it listens.
+    pub fn start(host: &Host) -> Result<Self> {
+        let postfix = machine::installed("postfix")?;
+        let folder = tempfile::Builder::new().prefix("smtp-observer-postfix-").tempdir()?;
+        configure(folder.path()).context("configuring Postfix")?;
+        let configuration = folder.path().join("etc");
+
+        let mut check = Command::new(postfix);
+        check.arg("-c").arg(&configuration).arg("check");
+        process::run(check)?;
+
+        // Its master stays a child of this process, so that nothing is left of it whatever becomes of the test.
+        let mut master = host.command(Path::new(DAEMONS).join("master"));
+        master.arg("-s").arg("-c").arg(&configuration).env("MAIL_CONFIG", &configuration);
+        let master = Running::start(master)?;
+        let started = |lines: &[String]| lines.iter().any(|line| line.contains("daemon started")).then_some(());
+        if let Err(error) = master.output.wait_for("Postfix's `daemon started`", started) {
+            bail!("{error}\n{}\n{}", master.output.so_far().join("\n"), master.log.so_far().join("\n"));
+        }
+        Ok(Self { master, _folder: folder })
+    }
+
+    /// The pid of its master, the parent of every `smtpd`.
+    pub fn pid(&self) -> u32 {
+        self.master.pid()
+    }
+
+    /// Ends it with all its daemons, and hands back its log.
+    pub fn stop(self) -> Result<Vec<String>> {
+        Ok(self.master.stop()?.output)
+    }
+}
+
+fn configure(folder: &Path) -> Result<()> {
+    // Its daemons run as other users and must get to the queue.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let [etc, queue, data] = ["etc", "queue", "data"].map(|name| folder.join(name));
+    for directory in [&etc, &queue, &data] {
+        fs::create_dir(directory)?;
+    }
+    let owner = User::from_name("postfix")?.context("there is no user `postfix`: run `cargo xtask test`")?;
+    chown(&data, Some(owner.uid), None)?;
+
+    let main = format!("{MAIN}queue_directory = {}\ndata_directory = {}\n", queue.display(), data.display());
+    fs::write(etc.join("main.cf"), main)?;
+    fs::write(etc.join("dynamicmaps.cf"), "")?;
+    fs::copy("/etc/postfix/postfix-files", etc.join("postfix-files"))?;
+    let mut services = fs::read_to_string("/usr/share/postfix/master.cf.dist")?;
+    services.push_str("\npostlog unix-dgram n - n - 1 postlogd\n");
+    fs::write(etc.join("master.cf"), services)?;
+    let mut no_chroot = Command::new(machine::installed("postconf")?);
+    no_chroot.arg("-c").arg(&etc).args(["-F", "*/*/chroot = n"]);
+    process::run(no_chroot)?;
+    Ok(())
+}

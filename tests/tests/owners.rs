@@ -1,0 +1,91 @@
+//! Clients that are gone before anybody could look them up are named all the same.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::machine;
+use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::process::Running;
+
+const CLIENTS: usize = 200;
+
+/// How many live at the same time.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn two_hundred_clients_that_live_for_milliseconds() -> Result<()> {
+    let (client_host, server_host) = Host::pair()?;
+    let mut server = server_host.command(machine::sibling("mail-server")?);
+    server.args(["10.77.0.2:25", "--sessions", &CLIENTS.to_string()]);
+    let server = Running::start(server)?;
+    let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
+    server.output.wait_for("`listening on …`", ready)?;
+    let agent = Agent::start(&[])?;
+
+    let pids = run_clients(&client_host)?;
+    assert_eq!(pids.len(), CLIENTS, "a pid was used twice: the machine's pids are too few for this test");
+    agent.wait_closed(&[&client_host, &server_host], 2 * CLIENTS)?;
+    let metrics = agent.metrics()?;
+    let server_pid = u64::from(server.pid());
+    server.finish()?;
+    let seen = agent.stop()?.seen;
+
+    let clients = seen.on(&[&client_host])?.sides("client");
+    assert_eq!(clients.len(), CLIENTS);
+    for client in &clients {
+        let pid = client.one("connection.opened")?.pid().context("no owner")?;
+        let tag = pids.get(&pid).with_context(|| format!("pid {pid} was no client:\n{client}"))?;
+        for observed in client.only(|observed| observed.event() != "connection.closed").0 {
+            assert_eq!(observed.pid(), Some(pid), "{observed}");
+            ensure!(
+                observed.text("/process/executable").is_some_and(|path| path.ends_with("/brief-client")),
+                "{observed}"
+            );
+            let arguments = observed.text("/process/command_line").context("no arguments")?;
+            ensure!(arguments.ends_with(&format!("/brief-client 10.77.0.2:25 {tag}")), "{observed}");
+        }
+        ensure!(client.one("smtp.greeting")?.count("/code") == Some(220));
+        client.command("QUIT")?;
+    }
+
+    let servers = seen.on(&[&server_host])?.sides("server");
+    assert_eq!(servers.len(), CLIENTS);
+    for side in &servers {
+        assert_eq!(side.one("smtp.greeting")?.pid(), Some(server_pid), "{side}");
+        assert_eq!(side.command("QUIT")?.pid(), Some(server_pid), "{side}");
+    }
+
+    assert_eq!(metrics.sum("smtp_observer_kernel_events_lost_total", &[]), Some(0.0));
+    let opened = metrics.sum("smtp_connections_total", &["process=\"brief-client\"", "role=\"client\""]);
+    assert_eq!(opened, Some(CLIENTS as f64));
+    Ok(())
+}
+
+/// Runs the clients, a few at once, each with an argument of its own; that argument by pid.
+fn run_clients(host: &Host) -> Result<BTreeMap<u64, String>> {
+    let program = machine::sibling("brief-client")?;
+    let next = AtomicUsize::new(0);
+    let runner = || -> Result<Vec<(u64, String)>> {
+        let mut ran = Vec::new();
+        while let number @ 0..CLIENTS = next.fetch_add(1, Ordering::Relaxed) {
+            let tag = format!("--number={number}");
+            let mut client = host.command(&program).args(["10.77.0.2:25", &tag]).stdin(Stdio::null()).spawn()?;
+            let pid = client.id();
+            ensure!(client.wait()?.success(), "client {number} failed");
+            ran.push((pid.into(), tag));
+        }
+        Ok(ran)
+    };
+    thread::scope(|scope| {
+        let runners: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(runner)).collect();
+        let mut pids = BTreeMap::new();
+        for runner in runners {
+            pids.extend(runner.join().ok().context("a thread that runs clients panicked")??);
+        }
+        Ok(pids)
+    })
+}
