@@ -27,7 +27,9 @@ fn main() -> Result<()> {
         "-Cdebuginfo=2".into(),
         // 32-bit registers and jumps (Linux 5.1): what the verifier learns of a number it learns of the number used.
         "-Ctarget-cpu=v3".into(),
+        // The layout of a caller's registers is the host's.
         format!("--cfg=bpf_target_arch=\"{}\"", env::var("CARGO_CFG_TARGET_ARCH")?),
+        "--check-cfg=cfg(bpf_target_arch, values(any()))".into(),
     ];
     // Another cargo with a target directory of its own: the outer one holds the lock of ours. It lies beside the
     // directories of the profiles, which all embed the same programs.

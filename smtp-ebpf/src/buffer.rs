@@ -1,7 +1,10 @@
 //! Where the bytes are. The length tracepoints carry no buffer, but the system call's saved registers still point to
 //! the caller's: after `sock_sendmsg` and `sock_recvmsg` it holds what was moved.
 
-use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use smtp_ebpf::event::{HEAD_LENGTH, Kind, TAIL_LENGTH, Unseen};
 
 use crate::kernel::{Call, Task, copy_user, probe_user};
 
@@ -26,11 +29,13 @@ pub struct Captured {
     pub tail: u32,
     pub unseen: Unseen,
     pub syscall: u32,
+    /// The call moved all that the caller's buffer has room for.
+    complete: bool,
 }
 
 impl Captured {
     const fn nothing(unseen: Unseen, syscall: u32) -> Self {
-        Self { head: 0, tail: 0, unseen, syscall }
+        Self { head: 0, tail: 0, unseen, syscall, complete: false }
     }
 }
 
@@ -55,12 +60,41 @@ struct UserMessage {
     flags: u64,
 }
 
+/// `struct mmsghdr` of a 64-bit program.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct NumberedMessage {
+    message: UserMessage,
+    length: u64,
+}
+
+/// How far a thread is in its `sendmmsg` or `recvmmsg`, which comes by here once a message.
+#[map]
+static PROGRESS: LruHashMap<u64, Progress> = LruHashMap::with_max_entries(1024, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Progress {
+    messages: u64,
+    next: u64,
+}
+
+/// A call that moved nothing. With it a `sendmmsg` or `recvmmsg` ends: the thread's next one starts anew.
+#[inline(always)]
+pub fn moved_nothing() {
+    let registers = Task::current().registers();
+    if registers.is_native() && matches!(registers.call(), Call::Messages) {
+        // There may be none.
+        let _ = PROGRESS.remove(bpf_get_current_pid_tgid());
+    }
+}
+
 /// Copies the bytes that the current system call moved: the head, and the tail behind it.
 ///
 /// # Safety
 /// `room` is a map value; `length` is not zero.
 #[inline(always)]
-pub unsafe fn capture(room: *mut Room, length: u32) -> Captured {
+pub unsafe fn capture(room: *mut Room, kind: Kind, length: u32) -> Captured {
     let registers = Task::current().registers();
     if !registers.is_native() {
         return Captured::nothing(Unseen::Compat, 0);
@@ -75,6 +109,7 @@ pub unsafe fn capture(room: *mut Room, length: u32) -> Captured {
                 Some(message) => from_vector(room, message.vector, message.parts, length),
                 None => Captured::nothing(Unseen::Fault, 0),
             },
+            Call::Messages => from_messages(room, kind, address, registers.argument_3(), length),
             Call::Connect => Captured::nothing(Unseen::Path, registers.syscall()),
             Call::Other(number) => Captured::nothing(Unseen::Path, number),
         }
@@ -100,6 +135,30 @@ unsafe fn from_buffer(room: *mut Room, address: u64, length: u32) -> Captured {
 }
 
 #[inline(always)]
+unsafe fn from_messages(room: *mut Room, kind: Kind, messages: u64, count: u64, length: u32) -> Captured {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: the value is only read, by the thread that writes it.
+    let index = match unsafe { PROGRESS.get(thread) } {
+        Some(progress) if progress.messages == messages && progress.next < count => progress.next,
+        _ => 0,
+    };
+    let address = messages + index * size_of::<NumberedMessage>() as u64;
+    let Some(NumberedMessage { message, .. }) = probe_user::<NumberedMessage>(address) else {
+        return Captured::nothing(Unseen::Fault, 0);
+    };
+    // SAFETY: the caller's promise.
+    let captured = unsafe { from_vector(room, message.vector, message.parts, length) };
+    // `__sys_sendmmsg` stops at the first message that it could not send whole.
+    if index + 1 < count && (captured.complete || matches!(kind, Kind::Receive)) {
+        // Without room the next message is read as the first: the map forgets only what is oldest.
+        let _ = PROGRESS.insert(thread, Progress { messages, next: index + 1 }, 0);
+    } else {
+        let _ = PROGRESS.remove(thread);
+    }
+    captured
+}
+
+#[inline(always)]
 unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> Captured {
     // SAFETY: the caller's promise; what is copied where is within the room.
     unsafe {
@@ -109,6 +168,7 @@ unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> 
         let tail = at_most(length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH as u64);
         let tail_start = length - tail;
         progress.write_volatile(0);
+        let mut complete = false;
         for index in 0..MAX_PARTS {
             let done = progress.read_volatile();
             if done >= length || index >= parts {
@@ -118,6 +178,7 @@ unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> 
                 return Captured::nothing(Unseen::Fault, 0);
             };
             let size = at_most(part.length, length - done);
+            complete = index + 1 == parts && size == part.length;
             if size == 0 {
                 continue;
             }
@@ -144,7 +205,7 @@ unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> 
         if progress.read_volatile() < length {
             return Captured::nothing(Unseen::Vector, 0);
         }
-        seen(length)
+        Captured { complete, ..seen(length) }
     }
 }
 
@@ -154,7 +215,7 @@ fn seen(length: u64) -> Captured {
     let head = at_most(length, HEAD_LENGTH as u64);
     let tail = at_most(length - head, TAIL_LENGTH as u64);
     let unseen = if head + tail < length { Unseen::Long } else { Unseen::None };
-    Captured { head: head as u32, tail: tail as u32, unseen, syscall: 0 }
+    Captured { head: head as u32, tail: tail as u32, unseen, syscall: 0, complete: false }
 }
 
 #[inline(always)]

@@ -137,6 +137,10 @@ pub struct Syscalls {
     pub sendmsg: u32,
     /// `recvmsg(fd, message, flags)`
     pub recvmsg: u32,
+    /// `sendmmsg(fd, messages, count, flags)`
+    pub sendmmsg: u32,
+    /// `recvmmsg(fd, messages, count, flags, timeout)`
+    pub recvmmsg: u32,
     /// What [`Offsets::regs_mode`] holds in a 64-bit caller.
     pub native_mode: u32,
 }
@@ -155,6 +159,8 @@ impl Syscalls {
         pwritev2: u32::MAX,
         sendmsg: u32::MAX,
         recvmsg: u32::MAX,
+        sendmmsg: u32::MAX,
+        recvmmsg: u32::MAX,
         native_mode: u32::MAX,
     };
 }

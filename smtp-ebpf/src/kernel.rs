@@ -433,6 +433,8 @@ impl Registers {
             Call::Buffer
         } else if number == injected(&SYSCALLS.sendmsg) || number == injected(&SYSCALLS.recvmsg) {
             Call::Message
+        } else if number == injected(&SYSCALLS.sendmmsg) || number == injected(&SYSCALLS.recvmmsg) {
+            Call::Messages
         } else if number == injected(&SYSCALLS.writev)
             || number == injected(&SYSCALLS.readv)
             || number == injected(&SYSCALLS.pwritev2)
@@ -456,6 +458,8 @@ pub enum Call {
     Vector,
     /// A `struct user_msghdr`.
     Message,
+    /// An array of `struct mmsghdr`; the third argument is its length.
+    Messages,
     /// A `struct sockaddr`.
     Connect,
     /// Not known; its number.

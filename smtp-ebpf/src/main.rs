@@ -59,6 +59,7 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
     }
     let length: i32 = context.arg(1);
     if length <= 0 {
+        buffer::moved_nothing();
         return;
     }
     let Some(tcp) = socket::tcp_over_ip(sock) else { return };
@@ -69,7 +70,7 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
     owner::describe_once(context, &task, time);
     // SAFETY: the pointer is to this CPU's map value; `output` cuts to its size.
     unsafe {
-        let captured = buffer::capture(&raw mut (*scratch).room, length as u32);
+        let captured = buffer::capture(&raw mut (*scratch).room, kind, length as u32);
         (*scratch).transfer = Transfer {
             header: capture::header(kind, time),
             task,

@@ -18,8 +18,10 @@ const MAX_HELD: usize = 16;
 pub enum Piece<'a> {
     /// Bytes.
     Bytes(&'a [u8]),
-    /// So many bytes whose content is not known.
-    Gap(u64),
+    /// So many bytes that no event tells of.
+    Hole(u64),
+    /// So many bytes of the event's call whose content is not in it.
+    Missing(u64),
 }
 
 /// What a connection is, without what is said on it.
@@ -141,10 +143,10 @@ impl Connection {
             Flow::Received => (&mut self.received, event.positions.read),
         };
         let hole = stream.advance(end, event.length);
-        let middle = event.missing();
-        [Piece::Gap(hole), Piece::Bytes(&event.head), Piece::Gap(middle), Piece::Bytes(&event.tail)]
+        let missing = event.missing();
+        [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(missing), Piece::Bytes(&event.tail)]
             .into_iter()
-            .filter(|piece| !matches!(piece, Piece::Gap(0) | Piece::Bytes([])))
+            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
             .collect()
     }
 
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(connection.pieces(&transfer(Flow::Sent, "NOOP\r\n", 106, 500)), [Piece::Bytes(b"NOOP\r\n")]);
         // 1,000 bytes went by a path without a hook.
         let quit = transfer(Flow::Sent, "QUIT\r\n", 1112, 500);
-        assert_eq!(connection.pieces(&quit), [Piece::Gap(1000), Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(connection.pieces(&quit), [Piece::Hole(1000), Piece::Bytes(b"QUIT\r\n")]);
         assert_eq!(connection.bytes_sent(), 1012);
     }
 
@@ -255,7 +257,7 @@ mod tests {
         let mut long = transfer(Flow::Sent, "head", 1000, 0);
         long.length = 1000;
         long.tail = Bytes::from_static(b"tail");
-        assert_eq!(connection.pieces(&long), [Piece::Bytes(b"head"), Piece::Gap(992), Piece::Bytes(b"tail")]);
+        assert_eq!(connection.pieces(&long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
     }
 
     #[test]

@@ -134,19 +134,20 @@ impl Observer {
             (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
             (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
         };
-        let missing = event.missing();
-        let pieces = connection.pieces(event);
-        let gaps: u64 = pieces.iter().map(|piece| if let Piece::Gap(length) = piece { *length } else { 0 }).sum();
-        if !event.peek {
-            self.unseen[event.unseen as usize] += missing;
-            self.holes += gaps - missing;
-            connection.lost += gaps;
-        }
-        for piece in pieces {
-            match piece {
-                Piece::Bytes(bytes) => session.receive(peer, event.time, bytes, &mut self.items),
-                Piece::Gap(length) => session.gap(peer, event.time, length, &mut self.items),
+        for piece in connection.pieces(event) {
+            let (length, unseen) = match piece {
+                Piece::Bytes(bytes) => {
+                    session.receive(peer, event.time, bytes, &mut self.items);
+                    continue;
+                }
+                Piece::Hole(length) => (length, &mut self.holes),
+                Piece::Missing(length) => (length, &mut self.unseen[event.unseen as usize]),
+            };
+            if session.misses(peer, length) {
+                *unseen += length;
+                connection.lost += length;
             }
+            session.gap(peer, event.time, length, &mut self.items);
         }
         for item in self.items.drain(..) {
             judge.item(connection.opened, item, &mut self.events);
@@ -272,5 +273,206 @@ fn cause_name(cause: Unseen) -> &'static str {
         Unseen::Path => "path",
         Unseen::Compat => "compat",
         Unseen::Vector => "vector",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::{Positions, ProcessKey};
+
+    const CLIENT: (u32, &str) = (10, "swaks");
+    const OTHER: (u32, &str) = (11, "scache");
+
+    /// One socket's story, told in kernel events.
+    struct Story {
+        observer: Observer,
+        time: u64,
+        written: u32,
+        read: u32,
+        told: Vec<Observation>,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let mut observer = Observer::new(&[25], Addresses::Full);
+            let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into() };
+            observer.event(KernelEvent::Host(host), &mut |_| {});
+            Self { observer, time: 0, written: 1000, read: 5000, told: Vec::new() }
+        }
+
+        fn event(&mut self, event: KernelEvent) {
+            self.observer.event(event, &mut |observation| self.told.push(observation));
+        }
+
+        fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
+            self.time += 1000;
+            let task = (new == TcpState::SynSent).then(|| task(CLIENT));
+            let positions = Positions { written: self.written, read: self.read };
+            let event = StateEvent { time: Time(self.time), task, socket: socket(old), positions, new, requested };
+            self.event(KernelEvent::State(event));
+        }
+
+        fn connect(&mut self) {
+            self.state(TcpState::Close, TcpState::SynSent, Some(socket(TcpState::Close).remote));
+            self.state(TcpState::SynSent, TcpState::Established, None);
+        }
+
+        fn transfer(&mut self, who: (u32, &str), flow: Flow, text: &str) {
+            self.time += 1000;
+            let length = text.len() as u32;
+            match flow {
+                Flow::Sent => self.written += length,
+                Flow::Received => self.read += length,
+            }
+            self.event(KernelEvent::Transfer(TransferEvent {
+                time: Time(self.time),
+                task: task(who),
+                socket: socket(TcpState::Established),
+                positions: Positions { written: self.written, read: self.read },
+                flow,
+                length,
+                peek: false,
+                head: Bytes::copy_from_slice(text.as_bytes()),
+                tail: Bytes::new(),
+                unseen: Unseen::None,
+            }));
+        }
+
+        /// The names of all that was told.
+        fn names(&self) -> Vec<String> {
+            let name = |observation: &Observation| match &observation.event {
+                Event::Command(command) => format!("{} {:?}", command.verb, command.code),
+                event => serde_json::to_value(event).expect("serializable")["event"].as_str().unwrap_or("").to_owned(),
+            };
+            self.told.iter().map(name).collect()
+        }
+    }
+
+    fn task((pid, name): (u32, &str)) -> Task {
+        let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
+        Task { process, tid: pid, uid: 0, comm: name.into() }
+    }
+
+    fn socket(state: TcpState) -> Socket {
+        Socket {
+            cookie: 0xc0,
+            netns: 7,
+            local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40000)),
+            remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
+            state,
+        }
+    }
+
+    #[test]
+    fn a_session_from_connect_to_close() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        story.transfer(CLIENT, Flow::Received, "221 Bye\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT Some(221)", "connection.closed"]);
+        assert_eq!(&*story.told[0].connection.id, "01234567-c0");
+        assert_eq!(story.told[0].connection.role, Role::Client);
+        assert_eq!(story.told[0].time, Timestamp(1_000_002_000));
+        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. } = story.told[3].event else {
+            panic!("{:?}", story.told[3].event);
+        };
+        assert_eq!((bytes_sent, bytes_received, lost_bytes), (6, 23, 0));
+    }
+
+    #[test]
+    fn a_connection_that_was_never_made_is_none() {
+        let mut story = Story::new();
+        story.state(TcpState::Close, TcpState::SynSent, None);
+        story.state(TcpState::SynSent, TcpState::Close, None);
+        assert_eq!(story.names(), [""; 0]);
+    }
+
+    #[test]
+    fn an_accepted_connection_is_told_with_its_owner() {
+        let mut story = Story::new();
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        assert_eq!(story.names(), [""; 0]);
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+        assert_eq!(story.told[0].connection.role, Role::Server);
+        assert_eq!(story.told[0].process.as_ref().map(|caller| caller.process.pid), Some(11));
+        // Told late, with the time at which it happened.
+        assert_eq!(story.told[0].time, Timestamp(1_000_001_000));
+    }
+
+    #[test]
+    fn another_process_on_the_socket_is_told() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(OTHER, Flow::Sent, "NOOP\r\n");
+        let Event::ConnectionOwnerChanged { previous_process } = &story.told[2].event else {
+            panic!("{:?}", story.names());
+        };
+        assert_eq!(previous_process.process.pid, 10);
+        assert_eq!(story.told[2].process.as_ref().map(|caller| caller.process.pid), Some(11));
+    }
+
+    #[test]
+    fn a_hole_in_commands_is_lost_and_one_in_content_is_not() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "DATA\r\n");
+        story.transfer(CLIENT, Flow::Received, "354 go\r\n");
+        story.written += 100_000;
+        story.transfer(CLIENT, Flow::Sent, "end\r\n.\r\n");
+        story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+        assert_eq!(story.observer.unseen().map(|(_, bytes)| bytes).sum::<u64>(), 0);
+        story.written += 77;
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 77)));
+        let size = story.told.iter().find_map(|observation| match &observation.event {
+            Event::Data(data) => Some(data.size_bytes),
+            _ => None,
+        });
+        assert_eq!(size, Some(100_005));
+    }
+
+    #[test]
+    fn what_was_open_before_is_followed_from_its_middle() {
+        let mut story = Story::new();
+        story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
+        story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+        assert_eq!(story.names(), ["connection.opened", "NOOP Some(250)", "smtp.noop"]);
+    }
+
+    #[test]
+    fn a_process_that_was_not_described_has_its_name_all_the_same() {
+        let mut story = Story::new();
+        story.connect();
+        let process = &story.told[0].process.as_ref().expect("the caller of connect").process;
+        assert_eq!((process.pid, process.program()), (10, "swaks"));
+    }
+
+    #[test]
+    fn connections_are_bounded() {
+        let mut story = Story::new();
+        for cookie in 0..MAX_CONNECTIONS as u64 + 10 {
+            story.time += 1;
+            let event = StateEvent {
+                time: Time(story.time),
+                task: None,
+                socket: Socket { cookie, ..socket(TcpState::SynReceived) },
+                positions: Positions { written: 0, read: 0 },
+                new: TcpState::Established,
+                requested: None,
+            };
+            story.event(KernelEvent::State(event));
+        }
+        assert!(story.observer.conversations.len() <= MAX_CONNECTIONS);
+        assert!(story.observer.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
     }
 }

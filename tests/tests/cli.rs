@@ -97,9 +97,18 @@ fn check_says_what_this_host_allows() -> Result<()> {
     Ok(())
 }
 
+/// A program that lives on a host until it is dropped.
+fn resident(host: &Host) -> Result<Running> {
+    let mut command = host.command("tail");
+    command.args(["-f", "/dev/null"]);
+    Running::start(command)
+}
+
 #[test]
 fn connections_lists_those_that_were_there_before() -> Result<()> {
     let (client_host, server_host) = Host::pair()?;
+    // The sockets of this process lie on hosts where it does not live itself; a host is found by who lives there.
+    let _residents = [resident(&client_host)?, resident(&server_host)?];
     let mut dialogue = Dialogue::open(&client_host, &server_host, "10.77.0.2:25")?;
     dialogue.play("S: 220 server.example ESMTP\nC: EHLO client.example\nS: 250 server.example")?;
     let local = dialogue.client.local_addr()?.to_string();

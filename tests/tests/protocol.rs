@@ -1,5 +1,6 @@
 //! What is said between two ends, said on purpose and to the byte: addresses, system calls, and the protocol's corners.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -440,8 +441,12 @@ fn peers_that_do_not_speak_smtp() -> Result<()> {
     assert_eq!((clients.len(), servers.len()), (3, 3));
     for sides in [&clients, &servers] {
         ensure!(sides[0].brief().contains(&"smtp.anomaly not_smtp".to_owned()), "{}", sides[0]);
-        let anomalies = sides[1].count("smtp.anomaly");
-        ensure!((1..=64).contains(&anomalies), "{anomalies} anomalies in 16 KiB of noise:\n{}", sides[1]);
+        // Each kind is reported sixteen times a session at the most.
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for anomaly in &sides[1].of("smtp.anomaly").0 {
+            *kinds.entry(anomaly.brief()).or_default() += 1;
+        }
+        ensure!(!kinds.is_empty() && kinds.values().all(|&count| count <= 16), "{kinds:?} in 16 KiB of noise");
         assert_eq!(sides[2].brief(), SHORT_EVENTS, "\n{}", sides[2]);
     }
     ensure!(metrics.sum("smtp_anomalies_total", &["kind=\"not_smtp\""]).is_some_and(|count| count >= 2.0));
@@ -462,7 +467,8 @@ fn garbage(seed: u32) -> Vec<u8> {
 fn lines_that_never_end() -> Result<()> {
     const PEERS: usize = 4;
     const PIECE: [u8; 4096] = [b'x'; 4096];
-    const PIECES: usize = 256;
+    // Both ends of all of it fit the ring buffer, so that a busy machine loses nothing.
+    const PIECES: usize = 64;
     let watch = Watch::start(&[])?;
     let before = watch.agent.memory("RssAnon")?;
     let mut dialogues = (0..PEERS).map(|_| watch.dialogue("10.77.0.2:25")).collect::<Result<Vec<_>>>()?;

@@ -20,15 +20,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         cargo(root).args(["clippy", "--workspace", "--exclude=smtp-ebpf", "--all-targets", "--", "-Dwarnings"]),
         "clippy objects: see above",
     )?;
-    // The programs, checked for this machine: clippy has no `core` for the BPF target. Without `std` they cannot
-    // unwind. The flags differ from those of the other crates, hence a directory of their own.
+    // The programs, checked as if for this machine, because clippy has no `core` for the BPF target; without `std` they
+    // cannot unwind. The last flags are those of the agent's build script.
     check(
         cargo(root)
             .args(["clippy", "--package=smtp-ebpf", "--features=programs", "--lib", "--bins"])
-            .args(["--config=profile.dev.panic='abort'", "--target-dir"])
-            .arg(root.join("target/ebpf-lint"))
-            .args(["--", "-Dwarnings"])
-            .env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH)),
+            .args(["--config=profile.dev.panic='abort'", "--", "-Dwarnings"])
+            .args(["--check-cfg=cfg(bpf_target_arch, values(any()))", "--cfg"])
+            .arg(format!("bpf_target_arch=\"{}\"", env::consts::ARCH)),
         "clippy objects to the eBPF programs: see above",
     )?;
     if which("cargo-deny").is_some() {

@@ -143,8 +143,13 @@ fn lists_are_stale(output: &str) -> bool {
         .any(|sign| output.contains(sign))
 }
 
-/// apt's own words on what went wrong, in one line.
+/// What went wrong, in one line: apt's own words, unless ours say the mend.
 fn complaint(output: &str) -> String {
+    if output.contains("remove is disabled") {
+        return "a package that is installed would have to go (another mail server, or another compiler): remove it \
+                yourself, or work in a container"
+            .into();
+    }
     let errors: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("E: ")).collect();
     if errors.is_empty() { output.lines().last().unwrap_or("no reason given").into() } else { errors.join("; ") }
 }
@@ -173,7 +178,9 @@ mod tests {
         let output = "Reading package lists...\nE: Unable to locate package swaks\nE: Second\n";
         assert!(lists_are_stale(output));
         assert_eq!(complaint(output), "Unable to locate package swaks; Second");
-        assert!(!lists_are_stale("E: Packages need to be removed but remove is disabled."));
+        let refusal = "E: Packages need to be removed but remove is disabled.";
+        assert!(!lists_are_stale(refusal));
+        assert!(complaint(refusal).contains("another mail server"));
         assert_eq!(complaint(""), "no reason given");
     }
 

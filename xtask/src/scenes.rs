@@ -4,24 +4,27 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::process::{cargo_as_root, check};
+use crate::process::{cargo, cargo_as_root, check};
 use crate::{agent, packages};
 
 /// Plays the demo.
 pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES])?;
-    play(root, &["--bin=demo"], args, "the demo failed: see above")
+    play(root, "dev", "demo", args)
 }
 
 /// Runs the benchmarks.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
-    play(root, &["--release", "--bin=bench"], args, "the benchmarks failed: see above")
+    play(root, "release", "bench", args)
 }
 
-fn play(root: &Path, program: &[&str], args: &[String], meaning: &str) -> Result<()> {
-    let mut cargo = cargo_as_root(root)?;
+fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {
+    let mut runner = cargo_as_root(root)?;
     let agent = agent::build(root, true)?;
-    cargo.args(["run", "--quiet", "--package=smtp-observer-tests"]).args(program).arg("--").args(args);
-    check(cargo.env("SMTP_OBSERVER", agent), meaning)
+    let package = ["--package=smtp-observer-tests", "--profile", profile];
+    // All of them: a scene's client, interceptor and server are programs of their own.
+    check(cargo(root).arg("build").args(package).arg("--bins"), "the scenes do not build: see above")?;
+    runner.args(["run", "--quiet"]).args(package).args(["--bin", program, "--"]).args(args);
+    check(runner.env("SMTP_OBSERVER", agent), &format!("{program} failed: see above"))
 }

@@ -1,5 +1,8 @@
 //! Where the running kernel keeps its fields: BTF in, the offset table of the eBPF programs out.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use btf_rs::{Backend, Btf, BtfType, Struct, Type};
@@ -29,7 +32,11 @@ pub enum Error {
 }
 
 /// The kernel's types.
-pub struct Layout(Btf);
+pub struct Layout {
+    btf: Btf,
+    /// The structures of each name asked for: finding a name means reading them all.
+    structures: RefCell<HashMap<&'static str, Vec<Struct>>>,
+}
 
 impl Layout {
     /// The types of the running kernel.
@@ -37,7 +44,7 @@ impl Layout {
         let path = Path::new(VMLINUX);
         // Mapping the file costs no memory, but the kernel allows it only since 6.16.
         let btf = Btf::from_file_with_backend(path, Backend::Mmap).or_else(|_| Btf::from_file(path))?;
-        Ok(Self(btf))
+        Ok(Self { btf, structures: RefCell::default() })
     }
 
     /// The offset table for the eBPF programs.
@@ -93,34 +100,43 @@ impl Layout {
 
     /// Whether the kernel has a BTF tracepoint of this name.
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.0.resolve_ids_by_name(&format!("btf_trace_{name}")).is_ok_and(|ids| !ids.is_empty())
+        self.btf.resolve_ids_by_name(&format!("btf_trace_{name}")).is_ok_and(|ids| !ids.is_empty())
     }
 
     /// The byte offset of `field`, a path of member names joined by dots, in the structure `name`.
     fn offset(&self, name: &'static str, field: &'static str) -> Result<u32, Error> {
+        let mut cache = self.structures.borrow_mut();
+        let structures = match cache.entry(name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(self.structures(name)?),
+        };
+        if structures.is_empty() {
+            return Err(Error::NoStruct(name));
+        }
         let mut found = None;
-        let mut known = false;
-        for structure in self.0.resolve_types_by_name(name)? {
-            let Type::Struct(structure) = structure else { continue };
-            known = true;
-            let Some(bits) = self.bits(structure, field)? else { continue };
-            match found {
-                Some(other) if other != bits => return Err(Error::Ambiguous(name, field)),
-                _ => found = Some(bits),
+        for structure in structures {
+            match (self.bits(structure, field)?, found) {
+                (Some(bits), Some(other)) if bits != other => return Err(Error::Ambiguous(name, field)),
+                (Some(bits), _) => found = Some(bits),
+                (None, _) => {}
             }
         }
-        match found {
-            Some(bits) => Ok(bits / 8),
-            None if known => Err(Error::NoField(name, field)),
-            None => Err(Error::NoStruct(name)),
-        }
+        found.map(|bits| bits / 8).ok_or(Error::NoField(name, field))
+    }
+
+    fn structures(&self, name: &str) -> Result<Vec<Struct>, Error> {
+        let types = self.btf.resolve_types_by_name(name)?;
+        Ok(types
+            .into_iter()
+            .filter_map(|found| if let Type::Struct(structure) = found { Some(structure) } else { None })
+            .collect())
     }
 
     /// Descends by the first name of `path`, through anonymous members too.
-    fn bits(&self, structure: Struct, path: &str) -> Result<Option<u32>, Error> {
+    fn bits(&self, structure: &Struct, path: &str) -> Result<Option<u32>, Error> {
         let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
         for member in &structure.members {
-            let name = self.0.resolve_name(member)?;
+            let name = self.btf.resolve_name(member)?;
             let inside = if name == first {
                 match rest {
                     None => return Ok(Some(member.bit_offset())),
@@ -132,7 +148,7 @@ impl Layout {
                 continue;
             };
             if let Some(Type::Struct(inner) | Type::Union(inner)) = self.target(member)?
-                && let Some(bits) = self.bits(inner, inside)?
+                && let Some(bits) = self.bits(&inner, inside)?
             {
                 return Ok(Some(member.bit_offset() + bits));
             }
@@ -144,7 +160,7 @@ impl Layout {
     fn target(&self, member: &dyn BtfType) -> Result<Option<Type>, Error> {
         let mut id = member.get_type_id();
         while let Some(next) = id {
-            match self.0.resolve_type_by_id(next)? {
+            match self.btf.resolve_type_by_id(next)? {
                 Type::Typedef(inner) => id = inner.get_type_id(),
                 Type::Const(inner) | Type::Volatile(inner) => id = inner.get_type_id(),
                 other => return Ok(Some(other)),
@@ -189,6 +205,8 @@ pub fn syscalls() -> Syscalls {
         pwritev2: libc::SYS_pwritev2 as u32,
         sendmsg: libc::SYS_sendmsg as u32,
         recvmsg: libc::SYS_recvmsg as u32,
+        sendmmsg: libc::SYS_sendmmsg as u32,
+        recvmmsg: libc::SYS_recvmmsg as u32,
         native_mode: USER_CODE_SEGMENT,
     }
 }

@@ -34,6 +34,9 @@ pub use probe::{Check, check};
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);
 
+/// Most events taken in one go: some milliseconds of work.
+const MOST_AT_ONCE: usize = 16_384;
+
 /// The object that the build script made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/smtp-ebpf"));
 
@@ -70,6 +73,8 @@ pub enum Hooks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
+    /// Trampolines on the TCP functions.
+    Fentry,
     /// `tp_btf` on `sock_send_length` and `sock_recv_length`.
     Tracepoint,
 }
@@ -78,6 +83,7 @@ impl Family {
     /// The name used in options, events and labels.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Fentry => "fentry",
             Self::Tracepoint => "tracepoint",
         }
     }
@@ -96,8 +102,8 @@ pub enum Error {
     #[error("this kernel has no tracepoint {0}: Linux 6.3 or newer is needed")]
     NoTracepoint(&'static str),
     /// A family that this build does not have.
-    #[error("the {0} hooks are not built into this version: use --hooks auto")]
-    NoFamily(&'static str),
+    #[error("this version has no {} hooks yet: use --hooks auto", .0.as_str())]
+    NoFamily(Family),
     /// The kernel refused.
     #[error("the kernel refuses the eBPF programs: {0}; `smtp-observer check` says what this host allows")]
     Refused(String),
@@ -150,6 +156,8 @@ pub struct Kernel {
     lost: PerCpuArray<MapData, u64>,
     host: Host,
     seen: Counts,
+    /// Events were left in the ring buffer.
+    behind: bool,
 }
 
 /// Counts by kind of event.
@@ -198,6 +206,7 @@ impl Kernel {
             lost,
             host,
             seen: Counts::default(),
+            behind: false,
         })
     }
 
@@ -215,6 +224,11 @@ impl Kernel {
     ///
     /// Nothing is lost when it is cancelled.
     pub async fn ready(&self) -> io::Result<()> {
+        if self.behind {
+            // The kernel does not wake who has not read all: others have their turn, and it goes on.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
         self.ring.readable().await?.clear_ready();
         // The kernel wakes early where the ring is half full.
         tokio::select! {
@@ -224,9 +238,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes all events that wait.
+    /// Takes the events that wait, at most [`MOST_AT_ONCE`]: a host that never pauses must not keep the agent from
+    /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent)) {
-        while let Some(record) = self.ring.get_mut().next() {
+        self.behind = true;
+        for _ in 0..MOST_AT_ONCE {
+            let Some(record) = self.ring.get_mut().next() else {
+                self.behind = false;
+                break;
+            };
             match self.reader.read(&record) {
                 Ok((kind, event)) => {
                     self.seen.0[kind as usize - 1] += 1;

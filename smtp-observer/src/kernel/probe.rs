@@ -78,31 +78,34 @@ impl fmt::Display for Check {
 /// Says what this host allows.
 pub fn check() -> Check {
     let tracepoint = Layout::of_kernel().map_err(|error| NoLayout(error).into()).and_then(|layout| tracepoint(&layout));
+    let family = |family, verdict: Result<(), Error>| FamilyCheck {
+        family,
+        available: verdict.is_ok(),
+        reason: verdict.err().map(|error| error.to_string()),
+    };
     Check {
         kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
         architecture: std::env::consts::ARCH,
         btf: Path::new(VMLINUX).exists(),
         capabilities: require_privileges().is_ok(),
         chosen: tracepoint.is_ok().then_some(Family::Tracepoint),
-        families: vec![FamilyCheck {
-            family: Family::Tracepoint,
-            available: tracepoint.is_ok(),
-            reason: tracepoint.err().map(|error| error.to_string()),
-        }],
+        families: vec![
+            family(Family::Fentry, Err(Error::NoFamily(Family::Fentry))),
+            family(Family::Tracepoint, tracepoint),
+        ],
     }
 }
 
 /// The family to use.
 pub(super) fn choose(hooks: Hooks, layout: &Layout) -> Result<Family, Error> {
     match hooks {
-        Hooks::Fentry => Err(Error::NoFamily("fentry")),
+        Hooks::Fentry => Err(Error::NoFamily(Family::Fentry)),
         Hooks::Auto | Hooks::Tracepoint => tracepoint(layout).map(|()| Family::Tracepoint),
     }
 }
 
 /// Whether the kernel has what the tracepoint family needs.
 fn tracepoint(layout: &Layout) -> Result<(), Error> {
-    layout.offsets().map_err(NoLayout)?;
     match TRACEPOINTS.into_iter().find(|tracepoint| !layout.has_tracepoint(tracepoint)) {
         Some(missing) => Err(Error::NoTracepoint(missing)),
         None => Ok(()),

@@ -151,6 +151,15 @@ impl Session {
         self.opaque_bytes
     }
 
+    /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
+    pub fn misses(&self, peer: Peer, length: u64) -> bool {
+        match (&self.mode, peer) {
+            (Mode::Opaque { .. }, _) | (Mode::Body(..), Peer::Client) => false,
+            (Mode::Octets(remaining), Peer::Client) => length > *remaining,
+            _ => true,
+        }
+    }
+
     /// Takes bytes that a peer sent, as one call moved them.
     pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
         match peer {
