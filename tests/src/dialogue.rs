@@ -2,9 +2,11 @@
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::shutdown;
 
 use crate::feed::PATIENCE;
 use crate::netns::Host;
@@ -31,6 +33,8 @@ impl Dialogue {
         let listener = server.listen(listen)?;
         let client = client.connect(connect)?;
         let (server, _) = listener.accept()?;
+        // Closing alone would not do: a child that another test is just starting holds a copy until it executes.
+        shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both)?;
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_nodelay(true)?;

@@ -24,6 +24,11 @@ impl Observed {
         Ok(observed)
     }
 
+    /// The whole of it, as the agent wrote it but for the order of its fields.
+    pub fn json(&self) -> String {
+        self.0.to_string()
+    }
+
     /// The text at a JSON pointer.
     pub fn text(&self, pointer: &str) -> Option<&str> {
         self.0.pointer(pointer)?.as_str()
@@ -92,9 +97,17 @@ impl Observed {
     }
 }
 
+/// In one line, for the message of a test that failed: what was observed in full, of connection and process who they are.
 impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let mut fields = self.0.as_object().cloned().unwrap_or_default();
+        for long in ["connection", "process", "event", "time"] {
+            fields.remove(long);
+        }
+        let (time, owner) = (self.text("/time").unwrap_or("?"), self.text("/process/name").unwrap_or("?"));
+        let pid = self.pid().map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        let (connection, role, event) = (self.connection(), self.role(), self.event());
+        write!(f, "{time} {connection} {role} {owner}[{pid}] {event} {}", Value::Object(fields))
     }
 }
 

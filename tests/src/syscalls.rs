@@ -35,15 +35,17 @@ pub type Pair = (Sending, Receiving);
 /// What most programs use.
 pub const ORDINARY: Pair = (Sending::Write, Receiving::Read);
 
-/// Every call once.
-pub const PAIRS: [Pair; 6] = [
+/// Every call that moves one message.
+pub const SINGLE: [Pair; 5] = [
     ORDINARY,
     (Sending::Writev, Receiving::Readv),
     (Sending::Send, Receiving::Recv),
     (Sending::Sendto, Receiving::Recvfrom),
     (Sending::Sendmsg, Receiving::Recvmsg),
-    (Sending::Sendmmsg, Receiving::Recvmmsg),
 ];
+
+/// The calls that can move several.
+pub const MULTIPLE: Pair = (Sending::Sendmmsg, Receiving::Recvmmsg);
 
 impl Sending {
     /// Sends all bytes, in one call where the kernel takes them at once.

@@ -40,13 +40,14 @@ fn two_hundred_clients_that_live_for_milliseconds() -> Result<()> {
         let pid = client.one("connection.opened")?.pid().context("no owner")?;
         let tag = pids.get(&pid).with_context(|| format!("pid {pid} was no client:\n{client}"))?;
         for observed in client.only(|observed| observed.event() != "connection.closed").0 {
-            assert_eq!(observed.pid(), Some(pid), "{observed}");
+            assert_eq!(observed.pid(), Some(pid), "{}", observed.json());
             ensure!(
                 observed.text("/process/executable").is_some_and(|path| path.ends_with("/brief-client")),
-                "{observed}"
+                "{}",
+                observed.json()
             );
             let arguments = observed.text("/process/command_line").context("no arguments")?;
-            ensure!(arguments.ends_with(&format!("/brief-client 10.77.0.2:25 {tag}")), "{observed}");
+            ensure!(arguments.ends_with(&format!("/brief-client 10.77.0.2:25 {tag}")), "{}", observed.json());
         }
         ensure!(client.one("smtp.greeting")?.count("/code") == Some(220));
         client.command("QUIT")?;

@@ -9,7 +9,7 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::postfix::Postfix;
 use smtp_observer_tests::process;
 use smtp_observer_tests::scene::lines::Lines;
-use smtp_observer_tests::seen::Seen;
+use smtp_observer_tests::seen::{Observed, Seen};
 
 /// How much longer than the client the server may seem to wait, because calls are timed when they return, and on a busy
 /// machine a return may wait for a processor.
@@ -160,20 +160,21 @@ impl Session {
             let smtp = side.only(|observed| observed.event().starts_with("smtp."));
             let owner = smtp.0.first().and_then(|observed| observed.pid()).context("the first event has no owner")?;
             for observed in &smtp.0 {
-                assert_eq!(observed.pid(), Some(owner), "{observed}");
+                assert_eq!(observed.pid(), Some(owner), "{}", observed.json());
             }
         }
         for observed in self.server.of("smtp.command").0 {
             let executable = Path::new(observed.text("/process/executable").context("no executable")?);
-            ensure!(executable.ends_with("postfix/sbin/smtpd"), "{observed}");
-            assert_eq!(observed.text("/process/name"), Some("smtpd"), "{observed}");
+            ensure!(executable.ends_with("postfix/sbin/smtpd"), "{}", observed.json());
+            assert_eq!(observed.text("/process/name"), Some("smtpd"), "{}", observed.json());
             ensure!(
                 observed.text("/process/command_line").is_some_and(|line| line.starts_with("smtpd ")),
-                "{observed}"
+                "{}",
+                observed.json()
             );
-            assert_eq!(observed.text("/process/user"), Some("postfix"), "{observed}");
-            assert_eq!(observed.count("/process/parent/pid"), Some(self.master.into()), "{observed}");
-            assert_eq!(observed.text("/process/parent/name"), Some("master"), "{observed}");
+            assert_eq!(observed.text("/process/user"), Some("postfix"), "{}", observed.json());
+            assert_eq!(observed.count("/process/parent/pid"), Some(self.master.into()), "{}", observed.json());
+            assert_eq!(observed.text("/process/parent/name"), Some("master"), "{}", observed.json());
         }
         Ok(())
     }
@@ -181,11 +182,11 @@ impl Session {
     fn check_swaks(&self, recipient: &str) -> Result<()> {
         for observed in self.client.of("smtp.command").0 {
             let executable = Path::new(observed.text("/process/executable").context("no executable")?);
-            ensure!(executable.starts_with("/usr/bin") && executable.ends_with("perl"), "{observed}");
+            ensure!(executable.starts_with("/usr/bin") && executable.ends_with("perl"), "{}", observed.json());
             let arguments = observed.text("/process/command_line").context("no arguments")?;
-            ensure!(arguments.contains("/usr/bin/swaks --server 10.77.0.2"), "{observed}");
-            ensure!(arguments.contains(&format!("--to {recipient}")), "{observed}");
-            assert_eq!(observed.count("/process/uid"), Some(0), "{observed}");
+            ensure!(arguments.contains("/usr/bin/swaks --server 10.77.0.2"), "{}", observed.json());
+            ensure!(arguments.contains(&format!("--to {recipient}")), "{}", observed.json());
+            assert_eq!(observed.count("/process/uid"), Some(0), "{}", observed.json());
         }
         Ok(())
     }
@@ -209,11 +210,11 @@ impl Session {
     fn check_latencies(&self) -> Result<()> {
         for at_client in self.client.of("smtp.command").0 {
             let at_server = self.server.command(at_client.text("/verb").context("no verb")?)?;
-            let latency = |observed: &smtp_observer_tests::seen::Observed| {
+            let latency = |observed: &Observed| {
                 observed
                     .number("/latency_seconds")
                     .filter(|seconds| *seconds > 0.0)
-                    .with_context(|| observed.to_string())
+                    .with_context(|| format!("no latency in {}", observed.json()))
             };
             let (client, server) = (latency(&at_client)?, latency(&at_server)?);
             ensure!(

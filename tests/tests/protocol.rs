@@ -1,14 +1,13 @@
 //! What is said between two ends, said on purpose and to the byte: addresses, system calls, and the protocol's corners.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::agent::{Agent, Stopped};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::seen::Seen;
-use smtp_observer_tests::syscalls::PAIRS;
+use smtp_observer_tests::seen::{Observed, Seen};
+use smtp_observer_tests::syscalls::{MULTIPLE, Pair, SINGLE};
 
 /// The shortest whole session.
 const SHORT: &str = "
@@ -121,16 +120,26 @@ fn every_kind_of_address() -> Result<()> {
 
 #[test]
 fn every_system_call() -> Result<()> {
+    check_system_calls(&SINGLE)
+}
+
+#[test]
+fn system_calls_that_move_several_messages() -> Result<()> {
+    check_system_calls(&[MULTIPLE])
+}
+
+/// The same session with each of these calls.
+fn check_system_calls(pairs: &[Pair]) -> Result<()> {
     let watch = Watch::start(&[])?;
-    for calls in PAIRS {
+    for &calls in pairs {
         let mut dialogue = watch.dialogue("10.77.0.2:25")?.with(calls);
         dialogue.play(SHORT)?;
         dialogue.close()?;
     }
-    watch.wait(PAIRS.len())?;
+    watch.wait(pairs.len())?;
     let (clients, servers) = watch.stop()?;
-    assert_eq!((clients.len(), servers.len()), (PAIRS.len(), PAIRS.len()));
-    for (calls, sides) in PAIRS.iter().zip(clients.iter().zip(&servers)) {
+    assert_eq!((clients.len(), servers.len()), (pairs.len(), pairs.len()));
+    for (calls, sides) in pairs.iter().zip(clients.iter().zip(&servers)) {
         for side in [sides.0, sides.1] {
             assert_eq!(side.brief(), SHORT_EVENTS, "with {calls:?}\n{side}");
             check_closed(side)?;
@@ -388,7 +397,7 @@ fn credentials_are_never_shown() -> Result<()> {
     dialogue.close()?;
     watch.wait(1)?;
     let metrics = watch.agent.metrics()?.0;
-    let all = watch.agent.so_far().to_string();
+    let all: String = watch.agent.so_far().0.iter().map(Observed::json).collect();
     let (clients, servers) = watch.stop()?;
     assert_eq!((clients.len(), servers.len()), (1, 1));
     for side in clients.iter().chain(&servers) {
@@ -441,12 +450,8 @@ fn peers_that_do_not_speak_smtp() -> Result<()> {
     assert_eq!((clients.len(), servers.len()), (3, 3));
     for sides in [&clients, &servers] {
         ensure!(sides[0].brief().contains(&"smtp.anomaly not_smtp".to_owned()), "{}", sides[0]);
-        // Each kind is reported sixteen times a session at the most.
-        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for anomaly in &sides[1].of("smtp.anomaly").0 {
-            *kinds.entry(anomaly.brief()).or_default() += 1;
-        }
-        ensure!(!kinds.is_empty() && kinds.values().all(|&count| count <= 16), "{kinds:?} in 16 KiB of noise");
+        let anomalies = sides[1].count("smtp.anomaly");
+        ensure!((1..=128).contains(&anomalies), "{anomalies} anomalies in 16 KiB of noise:\n{}", sides[1]);
         assert_eq!(sides[2].brief(), SHORT_EVENTS, "\n{}", sides[2]);
     }
     ensure!(metrics.sum("smtp_anomalies_total", &["kind=\"not_smtp\""]).is_some_and(|count| count >= 2.0));
@@ -467,22 +472,30 @@ fn garbage(seed: u32) -> Vec<u8> {
 fn lines_that_never_end() -> Result<()> {
     const PEERS: usize = 4;
     const PIECE: [u8; 4096] = [b'x'; 4096];
-    // Both ends of all of it fit the ring buffer, so that a busy machine loses nothing.
-    const PIECES: usize = 64;
+    const PIECES: usize = 256;
+    // So many pieces at a time leave room for others in a queue of a few megabytes.
+    const TOGETHER: usize = 32;
     let watch = Watch::start(&[])?;
     let before = watch.agent.memory("RssAnon")?;
     let mut dialogues = (0..PEERS).map(|_| watch.dialogue("10.77.0.2:25")).collect::<Result<Vec<_>>>()?;
     for dialogue in &mut dialogues {
         dialogue.play("S: 220 server.example ESMTP")?;
     }
-    for _ in 0..PIECES {
+    let hosts = [&watch.client_host, &watch.server_host];
+    let mut pacemaker = watch.dialogue("10.77.0.2:25")?;
+    pacemaker.play("S: 220 server.example ESMTP")?;
+    for round in 1..=PIECES {
         for dialogue in &mut dialogues {
             dialogue.client_says(&PIECE)?;
         }
+        if round % TOGETHER == 0 {
+            // What the agent sees, it sees in order: with this NOOP it has seen all before it.
+            pacemaker.play("C: NOOP\nS: 250 Ok")?;
+            watch.agent.wait_for("a NOOP", &hosts, |seen| seen.count("smtp.noop") >= 2 * round / TOGETHER)?;
+        }
     }
-    watch.agent.wait_for("an anomaly at each end", &[&watch.client_host, &watch.server_host], |seen| {
-        seen.count("smtp.anomaly") >= 2 * PEERS
-    })?;
+    pacemaker.close()?;
+    watch.agent.wait_for("an anomaly at each end", &hosts, |seen| seen.count("smtp.anomaly") >= 2 * PEERS)?;
     // All lines are still open, so all that is kept of them is kept now.
     let grown = watch.agent.memory("RssAnon")?.saturating_sub(before);
     ensure!(
@@ -494,13 +507,13 @@ fn lines_that_never_end() -> Result<()> {
         dialogue.play("C: .\nS: 500 5.5.2 Line too long\nC: QUIT\nS: 221 2.0.0 Bye")?;
         dialogue.close()?;
     }
-    watch.wait(PEERS)?;
+    watch.wait(PEERS + 1)?;
     let (clients, servers) = watch.stop()?;
-    assert_eq!((clients.len(), servers.len()), (PEERS, PEERS));
-    for side in clients.iter().chain(&servers) {
+    assert_eq!((clients.len(), servers.len()), (PEERS + 1, PEERS + 1));
+    for side in clients[..PEERS].iter().chain(&servers[..PEERS]) {
         let anomaly = side.one("smtp.anomaly")?;
         assert_eq!(anomaly.text("/kind"), Some("line_too_long"), "{anomaly}");
-        ensure!(anomaly.to_string().len() < 8192, "{} bytes are too many for one anomaly", anomaly.to_string().len());
+        ensure!(anomaly.json().len() < 8192, "{} bytes are too many for one anomaly", anomaly.json().len());
         assert_eq!(side.command("QUIT")?.count("/code"), Some(221), "{side}");
         check_closed(side)?;
     }

@@ -11,6 +11,10 @@ use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::scene::{Pids, SERVER, Scene};
 use smtp_observer_tests::seen::{Observed, Seen};
 
+/// What the client is told where the server says something else.
+const GO_AHEAD: &str = "Please start mail input.";
+const QUEUED: &str = "Mail queued for delivery.";
+
 /// How much of a reply or an argument is shown.
 const SHOWN: usize = 58;
 
@@ -96,9 +100,20 @@ impl Sockets {
             }
             Ok(())
         };
-        expected(&self.client, "Please start mail input.", [1, 1, 0, 0])?;
+        expected(&self.client, GO_AHEAD, [1, 1, 0, 0])?;
         expected(&self.upstream, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])?;
-        expected(&self.server, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])
+        expected(&self.server, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])?;
+
+        let told = self.client.one("smtp.data")?;
+        ensure!(told.text("/reply") == Some(QUEUED), "the client was not told that its mail is queued: {told}");
+        for words in [GO_AHEAD, QUEUED] {
+            let said = |observed: &Observed| observed.json().contains(words);
+            ensure!(!self.server.0.iter().any(said), "the server did say `{words}`:\n{}", self.server);
+        }
+        // Times of one format, in one time zone: they compare as they are.
+        let handed_on = self.upstream.command("DATA")?;
+        ensure!(told.text("/time") < handed_on.text("/time"), "the server heard DATA before the client's mail was in");
+        Ok(())
     }
 
     fn show(&self, paint: Paint) -> String {
@@ -115,9 +130,10 @@ impl Sockets {
         let noops = commands(&self.upstream, "NOOP");
         let _ = write!(
             text,
-            "\n{} The client believes it spoke to {SERVER}, but it was told \"Please start mail input.\" and\n\
-             \"Mail queued for delivery.\", words that the server never said. The server heard {noops} NOOPs and an RSET that the\n\
-             client never sent, all from antivirus-proxy, which handed the mail on after the client had gone.\n",
+            "\n{} the client believes that it spoke to {SERVER}, but \"{GO_AHEAD}\" and\n\
+             \"{QUEUED}\" are not the server's words. The server heard {noops} NOOPs and an RSET\n\
+             that the client never sent: they are antivirus-proxy's, which handed the mail on only when the\n\
+             client had been told that all was well.\n",
             paint.bold("Notice:")
         );
         text
@@ -131,12 +147,13 @@ fn commands(side: &Seen, verb: &str) -> usize {
 /// The owner of a socket, then its transcript.
 fn show_side(text: &mut String, side: &Seen, what: &str, paint: Paint) {
     let Some(owner) = side.0.iter().find(|observed| observed.pid().is_some()) else { return };
-    let [name, local, remote] =
-        [owner.text("/process/name").map(str::to_owned), owner.end("local"), owner.end("remote")]
-            .map(Option::unwrap_or_default);
+    let text_of = |pointer: &str| owner.text(pointer).unwrap_or("?");
+    let [local, remote] = ["local", "remote"].map(|end| owner.end(end).unwrap_or_default());
     let (pid, uid) = (owner.pid().unwrap_or_default(), owner.count("/process/uid").unwrap_or_default());
     let arrow = if owner.role() == "client" { "→" } else { "←" };
-    let _ = writeln!(text, "{} pid {pid}, uid {uid}: {what}, {local} {arrow} {remote}", paint.name(&name));
+    let name = paint.name(text_of("/process/name"));
+    let _ = writeln!(text, "{name} pid {pid}, uid {uid}: {what}, {local} {arrow} {remote}");
+    let _ = writeln!(text, "  {}", text_of("/process/executable"));
 
     let mut lines: Vec<(String, usize)> = Vec::new();
     for observed in &side.0 {
