@@ -90,7 +90,7 @@ fn check_says_what_this_host_allows() -> Result<()> {
     let plain = agent(&["check"])?;
     assert_eq!(plain.status.code(), Some(0), "{}", plain.log.join("\n"));
     let text = plain.output.join("\n");
-    for word in ["BTF", "tracepoint"] {
+    for word in ["BTF", "fentry", "tracepoint"] {
         assert!(text.contains(word), "`{word}` is not in: {text}");
     }
     let json = agent(&["check", "--json"])?;
