@@ -93,61 +93,48 @@ impl Connection {
         self.received.next = Some(event.positions.read);
     }
 
-    /// The transfers that may be looked at now, in their order.
+    /// The transfer, if it is its turn.
     ///
     /// A send is told when it returns, and by then another thread may have read the answer: a receive whose socket
-    /// has sent more than was seen waits for that send.
-    pub fn in_order(&mut self, event: TransferEvent) -> Vec<TransferEvent> {
+    /// has sent more than was seen is held until that send comes, and so is all that is received after it. Each
+    /// transfer that had its turn may [`release`](Self::release) others.
+    pub fn in_turn(&mut self, event: TransferEvent) -> Option<TransferEvent> {
         self.last_seen = event.time;
-        if self.is_early(&event) && self.held.len() < MAX_HELD {
+        if event.flow == Flow::Received && (self.is_early(&event) || !self.held.is_empty()) {
             self.held.push_back(event);
-            return Vec::new();
+            // Too many wait: the send they wait for is lost.
+            return if self.held.len() > MAX_HELD { self.held.pop_front() } else { None };
         }
-        let mut ready = vec![event];
-        if !self.held.is_empty() {
-            if ready[0].flow == Flow::Sent {
-                // A copy of what `pieces` will do, to know what the send settles.
-                let written = ready[0].positions.written;
-                let settled = |held: &TransferEvent| (written.wrapping_sub(held.positions.written) as i32) >= 0;
-                while self.held.front().is_some_and(settled) {
-                    ready.extend(self.held.pop_front());
-                }
-            } else {
-                let last = ready.pop();
-                ready.extend(self.held.drain(..));
-                ready.extend(last);
-            }
-        }
-        ready
+        Some(event)
     }
 
-    /// What was held back to the end.
-    pub fn take_held(&mut self) -> Vec<TransferEvent> {
-        self.held.drain(..).collect()
+    /// The next transfer that was held and waits for nothing any more.
+    pub fn release(&mut self) -> Option<TransferEvent> {
+        let waits = self.is_early(self.held.front()?);
+        if waits { None } else { self.held.pop_front() }
+    }
+
+    /// The next transfer that was held, at the end of the connection.
+    pub fn release_in_vain(&mut self) -> Option<TransferEvent> {
+        self.held.pop_front()
     }
 
     fn is_early(&self, event: &TransferEvent) -> bool {
-        let unseen = |next: u32| (event.positions.written.wrapping_sub(next) as i32) > 0;
         // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
-        let open = event.socket.state != TcpState::Close;
-        event.flow == Flow::Received && open && (self.sent.next.is_some_and(unseen) || !self.held.is_empty())
+        event.socket.state != TcpState::Close
+            && self.sent.next.is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
     }
 
     /// The bytes and gaps that a transfer adds to its direction. A peek adds nothing.
-    pub fn pieces<'a>(&mut self, event: &'a TransferEvent) -> Vec<Piece<'a>> {
-        if event.peek {
-            return Vec::new();
-        }
-        let (stream, end) = match event.flow {
-            Flow::Sent => (&mut self.sent, event.positions.written),
-            Flow::Received => (&mut self.received, event.positions.read),
+    pub fn pieces<'a>(&mut self, event: &'a TransferEvent) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+        let hole = match event.flow {
+            _ if event.peek => 0,
+            Flow::Sent => self.sent.advance(event.positions.written, event.length),
+            Flow::Received => self.received.advance(event.positions.read, event.length),
         };
-        let hole = stream.advance(end, event.length);
-        let missing = event.missing();
-        [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(missing), Piece::Bytes(&event.tail)]
+        [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(event.missing()), Piece::Bytes(&event.tail)]
             .into_iter()
-            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
-            .collect()
+            .filter(|piece| !event.peek && !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
     }
 
     /// Bytes that its processes sent, seen or not.
@@ -234,21 +221,38 @@ mod tests {
         }
     }
 
+    fn pieces<'a>(connection: &mut Connection, event: &'a TransferEvent) -> Vec<Piece<'a>> {
+        connection.pieces(event).collect()
+    }
+
+    /// What has its turn with this event.
+    fn in_turn(connection: &mut Connection, event: TransferEvent) -> Vec<TransferEvent> {
+        let mut turns = Vec::new();
+        if let Some(event) = connection.in_turn(event) {
+            connection.pieces(&event).for_each(drop);
+            turns.push(event);
+            while let Some(held) = connection.release() {
+                turns.push(held);
+            }
+        }
+        turns
+    }
+
     #[test]
     fn a_hole_is_known_to_the_byte() {
         let mut connection = established(100, 500);
-        assert_eq!(connection.pieces(&transfer(Flow::Sent, "NOOP\r\n", 106, 500)), [Piece::Bytes(b"NOOP\r\n")]);
+        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 106, 500)), [Piece::Bytes(b"NOOP\r\n")]);
         // 1,000 bytes went by a path without a hook.
         let quit = transfer(Flow::Sent, "QUIT\r\n", 1112, 500);
-        assert_eq!(connection.pieces(&quit), [Piece::Hole(1000), Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(pieces(&mut connection, &quit), [Piece::Hole(1000), Piece::Bytes(b"QUIT\r\n")]);
         assert_eq!(connection.bytes_sent(), 1012);
     }
 
     #[test]
     fn positions_wrap() {
         let mut connection = established(u32::MAX - 2, 0);
-        assert_eq!(connection.pieces(&transfer(Flow::Sent, "NOOP\r\n", 3, 0)), [Piece::Bytes(b"NOOP\r\n")]);
-        assert_eq!(connection.pieces(&transfer(Flow::Sent, "QUIT\r\n", 9, 0)), [Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 3, 0)), [Piece::Bytes(b"NOOP\r\n")]);
+        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 9, 0)), [Piece::Bytes(b"QUIT\r\n")]);
     }
 
     #[test]
@@ -257,7 +261,7 @@ mod tests {
         let mut long = transfer(Flow::Sent, "head", 1000, 0);
         long.length = 1000;
         long.tail = Bytes::from_static(b"tail");
-        assert_eq!(connection.pieces(&long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
+        assert_eq!(pieces(&mut connection, &long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
     }
 
     #[test]
@@ -265,8 +269,8 @@ mod tests {
         let mut connection = established(0, 0);
         let mut peek = transfer(Flow::Received, "220 x\r\n", 0, 0);
         peek.peek = true;
-        assert_eq!(connection.pieces(&peek), []);
-        assert_eq!(connection.pieces(&transfer(Flow::Received, "220 x\r\n", 0, 7)), [Piece::Bytes(b"220 x\r\n")]);
+        assert_eq!(pieces(&mut connection, &peek), []);
+        assert_eq!(pieces(&mut connection, &transfer(Flow::Received, "220 x\r\n", 0, 7)), [Piece::Bytes(b"220 x\r\n")]);
         assert_eq!(connection.bytes_received(), 7);
     }
 
@@ -275,9 +279,9 @@ mod tests {
         let mut connection = established(0, 0);
         // Another thread reads the answer before the sender's call returns.
         let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
-        assert_eq!(connection.in_order(answer.clone()), []);
+        assert_eq!(in_turn(&mut connection, answer.clone()), []);
         let command = transfer(Flow::Sent, "NOOP\r\n", 6, 8);
-        let ready = connection.in_order(command.clone());
+        let ready = in_turn(&mut connection, command.clone());
         assert_eq!(ready, [command, answer]);
     }
 
@@ -285,8 +289,8 @@ mod tests {
     fn what_waits_in_vain_comes_in_the_end() {
         let mut connection = established(0, 0);
         let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
-        assert_eq!(connection.in_order(answer.clone()), []);
-        assert_eq!(connection.take_held(), [answer]);
+        assert_eq!(in_turn(&mut connection, answer.clone()), []);
+        assert_eq!(connection.release_in_vain(), Some(answer));
     }
 
     #[test]
@@ -294,9 +298,12 @@ mod tests {
         let mut connection = established(0, 0);
         let mut seen = 0;
         for read in 1..=100 {
-            seen += connection.in_order(transfer(Flow::Received, "x", 6, read)).len();
+            seen += in_turn(&mut connection, transfer(Flow::Received, "x", 6, read)).len();
         }
-        seen += connection.take_held().len();
+        assert!(connection.held.len() <= MAX_HELD);
+        while connection.release_in_vain().is_some() {
+            seen += 1;
+        }
         assert_eq!(seen, 100);
     }
 }

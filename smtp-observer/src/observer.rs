@@ -1,7 +1,8 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::connection::{Connection, Piece};
 use crate::event::{Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen};
@@ -42,7 +43,7 @@ impl Observer {
             addresses,
             host: Host { unix_offset: 0, boot_id: "".into() },
             processes: Processes::default(),
-            conversations: HashMap::new(),
+            conversations: HashMap::default(),
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
             items: Vec::new(),
@@ -97,8 +98,8 @@ impl Observer {
 
     fn closed(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
         let Some(mut conversation) = self.conversations.remove(&event.socket.cookie) else { return };
-        for transfer in conversation.connection.take_held() {
-            self.follow(&mut conversation, &transfer, sink);
+        while let Some(held) = conversation.connection.release_in_vain() {
+            self.follow(&mut conversation, &held, sink);
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
@@ -120,8 +121,11 @@ impl Observer {
                 }
             }
         };
-        for transfer in conversation.connection.in_order(event) {
-            self.follow(&mut conversation, &transfer, sink);
+        if let Some(event) = conversation.connection.in_turn(event) {
+            self.follow(&mut conversation, &event, sink);
+            while let Some(held) = conversation.connection.release() {
+                self.follow(&mut conversation, &held, sink);
+            }
         }
         self.conversations.insert(cookie, conversation);
     }

@@ -1,8 +1,8 @@
 //! Processes: what is known of each, for as long as the kernel side may name it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use smtp_ebpf::event::DESCRIBED_PROCESSES;
 
 use crate::cgroup;

@@ -5,13 +5,14 @@
 //! after counts under `other`. A scrape of a hostile load stays under a megabyte.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TEXT_FORMAT, TextEncoder,
 };
 
 use crate::observation::{Caller, Event, Observation, Outcome, Reasoned, Role, TlsPhase};
@@ -82,21 +83,21 @@ pub struct Metrics {
     programs: Programs,
     open: HashMap<Arc<str>, Open>,
 
-    connections: Family<IntCounterVec, 0>,
-    connections_open: Family<IntGaugeVec, 0>,
-    commands: Family<IntCounterVec, 2>,
-    command_duration: Family<HistogramVec, 1>,
-    rset: Family<IntCounterVec, 1>,
-    rset_duration: Family<HistogramVec, 0>,
-    noop: Family<IntCounterVec, 1>,
-    noop_duration: Family<HistogramVec, 0>,
-    data_go_ahead: Family<HistogramVec, 0>,
-    data_transfer: Family<HistogramVec, 0>,
-    data_accept: Family<HistogramVec, 0>,
-    data_bytes: Family<IntCounterVec, 0>,
-    transactions: Family<IntCounterVec, 1>,
-    anomalies: Family<IntCounterVec, 1>,
-    tls_sessions: Family<IntCounterVec, 1>,
+    connections: Family<IntCounterVec, IntCounter, 0>,
+    connections_open: Family<IntGaugeVec, IntGauge, 0>,
+    commands: Family<IntCounterVec, IntCounter, 2>,
+    command_duration: Family<HistogramVec, Histogram, 1>,
+    rset: Family<IntCounterVec, IntCounter, 1>,
+    rset_duration: Family<HistogramVec, Histogram, 0>,
+    noop: Family<IntCounterVec, IntCounter, 1>,
+    noop_duration: Family<HistogramVec, Histogram, 0>,
+    data_go_ahead: Family<HistogramVec, Histogram, 0>,
+    data_transfer: Family<HistogramVec, Histogram, 0>,
+    data_accept: Family<HistogramVec, Histogram, 0>,
+    data_bytes: Family<IntCounterVec, IntCounter, 0>,
+    transactions: Family<IntCounterVec, IntCounter, 1>,
+    anomalies: Family<IntCounterVec, IntCounter, 1>,
+    tls_sessions: Family<IntCounterVec, IntCounter, 1>,
 
     kernel_events: IntCounterVec,
     kernel_events_lost: IntCounterVec,
@@ -280,7 +281,7 @@ impl Metrics {
 
             registry,
             programs: Programs::default(),
-            open: HashMap::new(),
+            open: HashMap::default(),
         })
     }
 
@@ -416,27 +417,36 @@ fn set_totals(counters: &IntCounterVec, totals: impl IntoIterator<Item = (&'stat
 
 /// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
 #[derive(Debug)]
-struct Family<T, const N: usize> {
-    vec: T,
-    known: HashSet<(Arc<str>, Role, [&'static str; N])>,
+struct Family<V, M, const N: usize> {
+    vec: V,
+    /// The series in use, found without putting their labels together again.
+    series: HashMap<(Arc<str>, Role, [&'static str; N]), M>,
     most: usize,
 }
 
-impl<T: MetricVecBuilder, const N: usize> Family<MetricVec<T>, N> {
-    fn new(vec: MetricVec<T>, most: usize) -> Self {
-        Self { vec, known: HashSet::new(), most }
+impl<B: MetricVecBuilder, const N: usize> Family<MetricVec<B>, B::M, N>
+where
+    B::M: Clone,
+{
+    fn new(vec: MetricVec<B>, most: usize) -> Self {
+        Self { vec, series: HashMap::default(), most }
     }
 
     /// The series with these labels, or the one of `other` programs where there are too many. Each of `more` is one of
     /// a fixed set, so `other` is bounded too.
-    fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> T::M {
+    fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> B::M {
         let key = (Arc::clone(&subject.program), subject.role, more);
-        let admitted = &*subject.program == OTHER
-            || self.known.contains(&key)
-            || self.known.len() < self.most && self.known.insert(key);
+        if let Some(series) = self.series.get(&key) {
+            return series.clone();
+        }
+        let admitted = &*subject.program != OTHER && self.series.len() < self.most;
         let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
         labels.extend(more);
-        self.vec.with_label_values(&labels)
+        let series = self.vec.with_label_values(&labels);
+        if admitted {
+            self.series.insert(key, series.clone());
+        }
+        series
     }
 }
 

@@ -117,8 +117,8 @@ impl Redaction {
                 shown.push('\n');
             }
             match self.mask() {
-                None => shown.push_str(&escape(line)),
-                Some(mask) => shown.push_str(&escape(&mask.text(line))),
+                Some(mask) if mailbox::may_hold(line) => shown.push_str(&escape(&mask.text(line))),
+                _ => shown.push_str(&escape(line)),
             }
         }
         shown

@@ -1,10 +1,10 @@
 //! Records in the ring buffer, read as events.
 
-use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
 use super::host::user_name;

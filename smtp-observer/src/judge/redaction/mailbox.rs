@@ -163,6 +163,11 @@ impl Mask {
     }
 }
 
+/// Whether a mailbox may stand in the line: without any of these signs none does.
+pub(super) fn may_hold(line: &[u8]) -> bool {
+    line.iter().any(|byte| matches!(byte, b'<' | b'@' | b'+' | b'%'))
+}
+
 /// The text with every occurrence of `word` that is no part of a longer word hidden.
 pub(super) fn without(text: &[u8], word: &[u8]) -> Vec<u8> {
     let mut shown = Vec::with_capacity(text.len());
