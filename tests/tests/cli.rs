@@ -86,6 +86,16 @@ fn a_user_without_privileges_is_told_so() -> Result<()> {
 }
 
 #[test]
+fn a_kernel_that_hides_its_types_is_named() -> Result<()> {
+    // In a mount namespace where something else lies over them.
+    let mut command = Command::new(machine::installed("unshare")?);
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" run";
+    command.args(["--mount", "sh", "-c", script]).arg(machine::agent()?);
+    check_refusal(&Running::start(command)?.finish()?, 3, &["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"]);
+    Ok(())
+}
+
+#[test]
 fn check_says_what_this_host_allows() -> Result<()> {
     let plain = agent(&["check"])?;
     assert_eq!(plain.status.code(), Some(0), "{}", plain.log.join("\n"));

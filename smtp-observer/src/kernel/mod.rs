@@ -93,31 +93,31 @@ impl Family {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No root, no capabilities.
-    #[error("this user may not load eBPF programs: run it as root, or with CAP_BPF and CAP_PERFMON")]
+    #[error("this user may not load eBPF programs: run it as root, or with CAP_BPF and CAP_PERFMON.")]
     Privileges,
     /// The kernel does not say where its fields are.
     #[error(transparent)]
     Layout(#[from] NoLayout),
     /// A tracepoint is missing.
-    #[error("this kernel has no tracepoint {0}: Linux 6.3 or newer is needed")]
+    #[error("this kernel has no tracepoint {0}: Linux 6.3 or newer is needed.")]
     NoTracepoint(&'static str),
     /// A family that this build does not have.
-    #[error("this version has no {} hooks yet: use --hooks auto", .0.as_str())]
+    #[error("this version has no {} hooks yet: use --hooks auto.", .0.as_str())]
     NoFamily(Family),
     /// The kernel refused.
-    #[error("the kernel refuses the eBPF programs: {0}; `smtp-observer check` says what this host allows")]
+    #[error("the kernel refuses the eBPF programs: {0}. `smtp-observer check` says what this host allows.")]
     Refused(String),
     /// The ring buffer cannot be polled.
-    #[error("the ring buffer cannot be polled: {0}")]
+    #[error("the ring buffer cannot be polled: {0}.")]
     Poll(#[source] io::Error),
     /// The host does not say when it is, or which boot this is.
-    #[error("the host's clocks cannot be read: {0}")]
+    #[error("the host's clocks cannot be read: {0}.")]
     Clock(#[source] io::Error),
 }
 
 /// The kernel's types are not to be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}; a kernel built with CONFIG_DEBUG_INFO_BTF shows its types in {vmlinux}", vmlinux = layout::VMLINUX)]
+#[error("{0}. A kernel built with CONFIG_DEBUG_INFO_BTF shows its types in {vmlinux}.", vmlinux = layout::VMLINUX)]
 pub struct NoLayout(#[from] layout::Error);
 
 impl From<EbpfError> for Error {

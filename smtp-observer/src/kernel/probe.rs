@@ -63,12 +63,7 @@ impl fmt::Display for Check {
         match (self.capabilities, self.chosen) {
             (true, Some(family)) => writeln!(f, "`smtp-observer run` would use the {} hooks.", family.as_str()),
             (false, Some(family)) => {
-                writeln!(
-                    f,
-                    "`smtp-observer run` would use the {} hooks, as root: {}.",
-                    family.as_str(),
-                    Error::Privileges
-                )
+                writeln!(f, "`smtp-observer run` could use the {} hooks, but {}", family.as_str(), Error::Privileges)
             }
             (_, None) => writeln!(f, "`smtp-observer run` cannot observe on this host."),
         }
