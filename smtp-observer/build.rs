@@ -17,6 +17,16 @@ fn main() -> Result<()> {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
 
+    // For `smtp_observer_build_info`; a source tree without its history has none.
+    if let Some(revision) = revision(root) {
+        println!("cargo:rustc-env=SMTP_OBSERVER_REVISION={revision}");
+        // Where it is missing, cargo would run this at every build.
+        let moves = root.join(".git/logs/HEAD");
+        if moves.exists() {
+            println!("cargo:rerun-if-changed={}", moves.display());
+        }
+    }
+
     let toolchain = fs::read_to_string(tools.join("ebpf-toolchain"))
         .context("the compiler for eBPF is not set up: run `cargo xtask setup`")?;
     let bin = Path::new(toolchain.trim());
@@ -51,4 +61,10 @@ fn main() -> Result<()> {
     ensure!(status.success(), "the eBPF programs do not build: see above");
     fs::copy(target.join("bpfel-unknown-none/release/smtp-ebpf"), Path::new(&out).join("smtp-ebpf"))?;
     Ok(())
+}
+
+/// The commit that is built.
+fn revision(root: &Path) -> Option<String> {
+    let git = Command::new("git").current_dir(root).args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
 }

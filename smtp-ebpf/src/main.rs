@@ -11,7 +11,8 @@ mod socket;
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::BtfTracePointContext;
-use smtp_ebpf::event::{Kind, State, Transfer};
+use aya_log_ebpf::debug;
+use smtp_ebpf::event::{Kind, State, Transfer, Unseen};
 
 use crate::kernel::{Call, Sock, Task, probe_user};
 
@@ -83,6 +84,16 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
             unseen: captured.unseen as u32,
             syscall: captured.syscall,
         };
+        if !matches!(captured.unseen, Unseen::None | Unseen::Long) {
+            debug!(
+                context,
+                "{} bytes of pid {} not seen: cause {}, system call {}",
+                length,
+                task.pid,
+                captured.unseen as u32,
+                captured.syscall
+            );
+        }
         let size = size_of::<Transfer>() + captured.head as usize + captured.tail as usize;
         capture::output(context, kind, scratch.cast(), size, size_of::<Scratch>());
     }
