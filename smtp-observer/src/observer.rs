@@ -71,10 +71,11 @@ impl Observer {
         match event.new {
             TcpState::SynSent => {
                 let owner = event.task.as_ref().map(|task| self.processes.caller(task));
-                let conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
+                let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
                 conversation.connection.owner = owner;
                 conversation.connection.requested =
                     event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+                self.keep(event.socket.cookie, conversation, sink);
             }
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(&event, sink),
@@ -86,7 +87,9 @@ impl Observer {
         let cookie = event.socket.cookie;
         if event.socket.state == TcpState::SynReceived {
             // Who accepts it is not known yet: it is announced with its first transfer.
-            self.begin(&event.socket, Role::Server, event.time, Session::new()).connection.establish(event);
+            let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
+            conversation.connection.establish(event);
+            self.keep(cookie, conversation, sink);
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             // The local end is chosen after `connect` has begun.
             let connection = &mut conversation.connection;
@@ -112,14 +115,7 @@ impl Observer {
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {
             Some(conversation) => conversation,
-            None => {
-                let role = self.role_by_port(&event.socket);
-                self.begin(&event.socket, role, event.time, Session::midstream());
-                match self.conversations.remove(&cookie) {
-                    Some(conversation) => conversation,
-                    None => return,
-                }
-            }
+            None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
         if let Some(event) = conversation.connection.in_turn(event) {
             self.follow(&mut conversation, &event, sink);
@@ -127,7 +123,7 @@ impl Observer {
                 self.follow(&mut conversation, &held, sink);
             }
         }
-        self.conversations.insert(cookie, conversation);
+        self.keep(cookie, conversation, sink);
     }
 
     /// Accounts for a transfer and follows what is said in it.
@@ -202,25 +198,35 @@ impl Observer {
         }
     }
 
-    fn begin(&mut self, socket: &Socket, role: Role, time: Time, session: Session) -> &mut Conversation {
-        if self.conversations.len() >= MAX_CONNECTIONS {
-            self.forget_idle();
-        }
-        let conversation = Box::new(Conversation {
+    fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
+        Box::new(Conversation {
             connection: Connection::new(identity(&self.host, socket, role), time),
             session,
             judge: Judge::new(self.addresses),
-        });
-        self.conversations.entry(socket.cookie).insert_entry(conversation).into_mut()
+        })
     }
 
-    /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be.
-    fn forget_idle(&mut self) {
-        let mut last_seen: Vec<Time> = self.conversations.values().map(|it| it.connection.last_seen).collect();
-        let quarter = last_seen.len() / 4;
-        let (_, limit, _) = last_seen.select_nth_unstable(quarter);
-        let limit = *limit;
-        self.conversations.retain(|_, conversation| conversation.connection.last_seen > limit);
+    fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
+        if self.conversations.len() >= MAX_CONNECTIONS {
+            self.let_go(sink);
+        }
+        self.conversations.insert(cookie, conversation);
+    }
+
+    /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be. For those
+    /// who listen they are closed; one that wakes up is first seen again.
+    fn let_go(&mut self, sink: &mut dyn FnMut(Observation)) {
+        let mut idle: Vec<(Time, u64)> =
+            self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
+        let quarter = idle.len() / 4;
+        idle.select_nth_unstable(quarter);
+        for (last_seen, cookie) in idle.drain(..=quarter) {
+            if let Some(conversation) = self.conversations.remove(&cookie)
+                && conversation.connection.announced
+            {
+                self.end(conversation, last_seen, sink);
+            }
+        }
     }
 
     /// Of a connection first seen in the middle only the ports tell who connected.
@@ -462,21 +468,30 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_bounded() {
+    fn connections_are_bounded_and_those_let_go_are_closed() {
         let mut story = Story::new();
         for cookie in 0..MAX_CONNECTIONS as u64 + 10 {
             story.time += 1;
             let event = StateEvent {
                 time: Time(story.time),
                 task: None,
-                socket: Socket { cookie, ..socket(TcpState::SynReceived) },
+                socket: Socket { cookie, ..socket(TcpState::SynSent) },
                 positions: Positions { written: 0, read: 0 },
-                new: TcpState::Established,
+                new: TcpState::SynSent,
                 requested: None,
             };
-            story.event(KernelEvent::State(event));
+            story.event(KernelEvent::State(event.clone()));
+            story.event(KernelEvent::State(StateEvent { new: TcpState::Established, ..event }));
         }
+        let closed: Vec<&str> = story
+            .told
+            .iter()
+            .filter(|observation| matches!(observation.event, Event::ConnectionClosed { .. }))
+            .map(|observation| &*observation.connection.id)
+            .collect();
+        assert_eq!(story.observer.conversations.len() + closed.len(), MAX_CONNECTIONS + 10);
         assert!(story.observer.conversations.len() <= MAX_CONNECTIONS);
+        assert!(closed.contains(&"01234567-0"), "the first was idle longest");
         assert!(story.observer.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
     }
 }
