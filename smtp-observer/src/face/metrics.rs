@@ -4,27 +4,23 @@
 //! [`MAX_PROGRAMS`], verbs are those of the RFCs, and every metric has at most its stated number of series; what comes
 //! after counts under `other`. A scrape of a hostile load stays under a megabyte.
 
-use std::borrow::Cow;
+mod series;
+
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
-use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use foldhash::HashMap;
+use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TEXT_FORMAT, TextEncoder,
 };
 
-use crate::observation::{Caller, Event, Observation, Outcome, Reasoned, Role, TlsPhase};
+use self::series::{Family, Programs, Subject, code_class, known_verb};
+use crate::observation::{Event, Observation, Outcome, Reasoned, TlsPhase};
 
 /// What [`Metrics::text`] is, for `Content-Type`.
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
-
-/// Programs that have a label of their own.
-pub const MAX_PROGRAMS: usize = 200;
-
-/// Most bytes of a program's name in a label.
-const PROGRAM_LENGTH: usize = 32;
 
 /// Most series of a counter or gauge, beside those of `other`.
 const MAX_SERIES: usize = 300;
@@ -38,43 +34,6 @@ const MAX_HISTOGRAMS: usize = 24;
 /// Upper bounds of every histogram's buckets, in seconds: from a reply on loopback to the five minutes that clients
 /// are told to wait (RFC 5321, 4.5.3.2).
 const BUCKETS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0];
-
-/// The label of what is past a bound.
-const OTHER: &str = "other";
-
-/// The label of a process that is not known yet.
-const UNKNOWN: &str = "unknown";
-
-/// Verbs with a label of their own: the RFCs' and the extensions seen in use.
-const VERBS: &[&str] = &[
-    "ATRN",
-    "AUTH",
-    "BDAT",
-    "BURL",
-    "DATA",
-    "EHLO",
-    "ETRN",
-    "EXPN",
-    "HELO",
-    "HELP",
-    "LHLO",
-    "MAIL",
-    "NOOP",
-    "QUIT",
-    "RCPT",
-    "RSET",
-    "SAML",
-    "SEND",
-    "SOML",
-    "STARTTLS",
-    "TURN",
-    "VRFY",
-    "X-ANONYMOUSTLS",
-    "X-EXPS",
-    "XCLIENT",
-    "XEXCH50",
-    "XFORWARD",
-];
 
 /// Every metric of the agent.
 #[derive(Debug)]
@@ -112,12 +71,6 @@ struct Open {
     gauge: IntGauge,
     /// It is in `smtp_connections_total`: from when its process is known, or at its end.
     counted: bool,
-}
-
-/// Whom an observation is about, as labels.
-struct Subject {
-    program: Arc<str>,
-    role: Role,
 }
 
 impl Metrics {
@@ -415,87 +368,11 @@ fn set_totals(counters: &IntCounterVec, totals: impl IntoIterator<Item = (&'stat
     }
 }
 
-/// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
-#[derive(Debug)]
-struct Family<V, M, const N: usize> {
-    vec: V,
-    /// The series in use, found without putting their labels together again.
-    series: HashMap<(Arc<str>, Role, [&'static str; N]), M>,
-    most: usize,
-}
-
-impl<B: MetricVecBuilder, const N: usize> Family<MetricVec<B>, B::M, N>
-where
-    B::M: Clone,
-{
-    fn new(vec: MetricVec<B>, most: usize) -> Self {
-        Self { vec, series: HashMap::default(), most }
-    }
-
-    /// The series with these labels, or the one of `other` programs where there are too many. Each of `more` is one of
-    /// a fixed set, so `other` is bounded too.
-    fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> B::M {
-        let key = (Arc::clone(&subject.program), subject.role, more);
-        if let Some(series) = self.series.get(&key) {
-            return series.clone();
-        }
-        let admitted = &*subject.program != OTHER && self.series.len() < self.most;
-        let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
-        labels.extend(more);
-        let series = self.vec.with_label_values(&labels);
-        if admitted {
-            self.series.insert(key, series.clone());
-        }
-        series
-    }
-}
-
-/// The programs that have a label of their own: the first that come.
-#[derive(Debug, Default)]
-struct Programs(HashSet<Arc<str>>);
-
-impl Programs {
-    fn label(&mut self, caller: Option<&Caller>) -> Arc<str> {
-        let Some(caller) = caller else { return UNKNOWN.into() };
-        let program = caller.process.program();
-        let program = &program[..program.floor_char_boundary(PROGRAM_LENGTH)];
-        let awkward = |character: char| character.is_control() || matches!(character, '"' | '\\');
-        let program =
-            &*if program.contains(awkward) { program.replace(awkward, "_").into() } else { Cow::from(program) };
-        if let Some(known) = self.0.get(program) {
-            return Arc::clone(known);
-        }
-        if program.is_empty() {
-            return UNKNOWN.into();
-        }
-        if self.0.len() >= MAX_PROGRAMS {
-            return OTHER.into();
-        }
-        let program = Arc::from(program);
-        self.0.insert(Arc::clone(&program));
-        program
-    }
-}
-
-fn known_verb(verb: &str) -> &'static str {
-    VERBS.iter().find(|known| **known == verb).copied().unwrap_or(OTHER)
-}
-
-fn code_class(code: Option<u16>) -> &'static str {
-    match code.map(|code| code / 100) {
-        None => "none",
-        Some(2) => "2xx",
-        Some(3) => "3xx",
-        Some(4) => "4xx",
-        Some(5) => "5xx",
-        Some(_) => OTHER,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::series::{MAX_PROGRAMS, VERBS};
     use super::*;
     use crate::face::samples::{self, Sample};
     use crate::observation::{Anomaly, AnomalyKind, NoopReason, RsetReason, Tls};
@@ -653,7 +530,7 @@ mod tests {
         }
         let text = metrics.text().expect("encodes");
         assert!(text.len() < 1_000_000, "{} bytes", text.len());
-        assert_eq!(metrics.programs.0.len(), MAX_PROGRAMS);
+        assert_eq!(metrics.programs.len(), MAX_PROGRAMS);
         let total: u64 = text
             .lines()
             .filter(|line| line.starts_with("smtp_commands_total{"))

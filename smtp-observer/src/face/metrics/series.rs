@@ -1,0 +1,140 @@
+//! Labels and series, each of a bounded number: what comes after counts under `other`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+use prometheus::core::{MetricVec, MetricVecBuilder};
+
+use crate::observation::{Caller, Role};
+
+/// Programs that have a label of their own.
+pub const MAX_PROGRAMS: usize = 200;
+
+/// Most bytes of a program's name in a label.
+const PROGRAM_LENGTH: usize = 32;
+
+/// The label of what is past a bound.
+const OTHER: &str = "other";
+
+/// The label of a process that is not known yet.
+const UNKNOWN: &str = "unknown";
+
+/// Verbs with a label of their own: the RFCs' and the extensions seen in use.
+pub(super) const VERBS: &[&str] = &[
+    "ATRN",
+    "AUTH",
+    "BDAT",
+    "BURL",
+    "DATA",
+    "EHLO",
+    "ETRN",
+    "EXPN",
+    "HELO",
+    "HELP",
+    "LHLO",
+    "MAIL",
+    "NOOP",
+    "QUIT",
+    "RCPT",
+    "RSET",
+    "SAML",
+    "SEND",
+    "SOML",
+    "STARTTLS",
+    "TURN",
+    "VRFY",
+    "X-ANONYMOUSTLS",
+    "X-EXPS",
+    "XCLIENT",
+    "XEXCH50",
+    "XFORWARD",
+];
+
+/// Whom an observation is about, as labels.
+pub(super) struct Subject {
+    pub(super) program: Arc<str>,
+    pub(super) role: Role,
+}
+
+/// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
+#[derive(Debug)]
+pub(super) struct Family<V, M, const N: usize> {
+    vec: V,
+    /// The series in use, found without putting their labels together again.
+    series: HashMap<(Arc<str>, Role, [&'static str; N]), M>,
+    most: usize,
+}
+
+impl<B: MetricVecBuilder, const N: usize> Family<MetricVec<B>, B::M, N>
+where
+    B::M: Clone,
+{
+    pub(super) fn new(vec: MetricVec<B>, most: usize) -> Self {
+        Self { vec, series: HashMap::default(), most }
+    }
+
+    /// The series with these labels, or the one of `other` programs where there are too many. Each of `more` is one of
+    /// a fixed set, so `other` is bounded too.
+    pub(super) fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> B::M {
+        let key = (Arc::clone(&subject.program), subject.role, more);
+        if let Some(series) = self.series.get(&key) {
+            return series.clone();
+        }
+        let admitted = &*subject.program != OTHER && self.series.len() < self.most;
+        let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
+        labels.extend(more);
+        let series = self.vec.with_label_values(&labels);
+        if admitted {
+            self.series.insert(key, series.clone());
+        }
+        series
+    }
+}
+
+/// The programs that have a label of their own: the first that come.
+#[derive(Debug, Default)]
+pub(super) struct Programs(HashSet<Arc<str>>);
+
+impl Programs {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn label(&mut self, caller: Option<&Caller>) -> Arc<str> {
+        let Some(caller) = caller else { return UNKNOWN.into() };
+        let program = caller.process.program();
+        let program = &program[..program.floor_char_boundary(PROGRAM_LENGTH)];
+        let awkward = |character: char| character.is_control() || matches!(character, '"' | '\\');
+        let program =
+            &*if program.contains(awkward) { program.replace(awkward, "_").into() } else { Cow::from(program) };
+        if let Some(known) = self.0.get(program) {
+            return Arc::clone(known);
+        }
+        if program.is_empty() {
+            return UNKNOWN.into();
+        }
+        if self.0.len() >= MAX_PROGRAMS {
+            return OTHER.into();
+        }
+        let program = Arc::from(program);
+        self.0.insert(Arc::clone(&program));
+        program
+    }
+}
+
+pub(super) fn known_verb(verb: &str) -> &'static str {
+    VERBS.iter().find(|known| **known == verb).copied().unwrap_or(OTHER)
+}
+
+pub(super) fn code_class(code: Option<u16>) -> &'static str {
+    match code.map(|code| code / 100) {
+        None => "none",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => OTHER,
+    }
+}
