@@ -18,8 +18,38 @@ pub struct Room {
     bytes: [u8; 2 * HEAD_LENGTH + 2 * TAIL_LENGTH],
     /// Bytes of a vector that are done. It lives here so that the verifier does not follow its every value.
     done: u64,
-    /// See [`clamped`].
+    /// See [`Room::clamped`].
     cell: u64,
+}
+
+impl Room {
+    /// Its bytes.
+    ///
+    /// # Safety
+    /// `room` is a map value.
+    #[inline(always)]
+    pub unsafe fn bytes(room: *mut Self) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { (&raw mut (*room).bytes).cast() }
+    }
+
+    /// A value cut to `limit`, in a form that the verifier sees to be cut.
+    ///
+    /// It goes through memory: else the compiler, which may know the bound already, leaves the check out or makes it
+    /// on another register than the one that is used.
+    ///
+    /// # Safety
+    /// `room` is a map value.
+    #[inline(always)]
+    pub unsafe fn clamped(room: *mut Self, value: u64, limit: usize) -> u64 {
+        // SAFETY: the caller's promise.
+        let value = unsafe {
+            let cell = &raw mut (*room).cell;
+            cell.write_volatile(value);
+            cell.read_volatile()
+        };
+        at_most(value, limit as u64)
+    }
 }
 
 /// What was captured of a call.
@@ -100,33 +130,42 @@ pub unsafe fn capture(room: *mut Room, kind: Kind, length: u32) -> Captured {
         return Captured::nothing(Unseen::Compat, 0);
     }
     let address = registers.argument_2();
+    let (vector, parts) = match registers.call() {
+        // SAFETY: the caller's promise.
+        Call::Buffer => return unsafe { from_buffer(room, address, length) },
+        Call::Vector => (address, registers.argument_3()),
+        Call::Message => match probe_user::<UserMessage>(address) {
+            Some(message) => (message.vector, message.parts),
+            None => return Captured::nothing(Unseen::Fault, 0),
+        },
+        Call::Messages => match probe_user::<NumberedMessage>(current_message(address, registers.argument_3())) {
+            Some(NumberedMessage { message, .. }) => (message.vector, message.parts),
+            None => return Captured::nothing(Unseen::Fault, 0),
+        },
+        Call::Connect => return Captured::nothing(Unseen::Path, registers.syscall()),
+        Call::Other(number) => return Captured::nothing(Unseen::Path, number),
+    };
     // SAFETY: the caller's promise.
-    unsafe {
-        match registers.call() {
-            Call::Buffer => from_buffer(room, address, length),
-            Call::Vector => from_vector(room, address, registers.argument_3(), length),
-            Call::Message => match probe_user::<UserMessage>(address) {
-                Some(message) => from_vector(room, message.vector, message.parts, length),
-                None => Captured::nothing(Unseen::Fault, 0),
-            },
-            Call::Messages => from_messages(room, kind, address, registers.argument_3(), length),
-            Call::Connect => Captured::nothing(Unseen::Path, registers.syscall()),
-            Call::Other(number) => Captured::nothing(Unseen::Path, number),
-        }
+    let captured = unsafe { from_vector(room, vector, parts, length) };
+    if matches!(registers.call(), Call::Messages) {
+        // `__sys_sendmmsg` stops at the first message that it could not send whole.
+        let goes_on = captured.complete || matches!(kind, Kind::Receive);
+        advance_message(address, registers.argument_3(), goes_on);
     }
+    captured
 }
 
 #[inline(always)]
 unsafe fn from_buffer(room: *mut Room, address: u64, length: u32) -> Captured {
     // SAFETY: the caller's promise; head and tail are within the room.
     unsafe {
-        let bytes = (&raw mut (*room).bytes).cast::<u8>();
+        let bytes = Room::bytes(room);
         let length = u64::from(length);
-        let head = clamped(room, length, HEAD_LENGTH);
+        let head = Room::clamped(room, length, HEAD_LENGTH);
         if !copy_user(bytes, head as u32, address) {
             return Captured::nothing(Unseen::Fault, 0);
         }
-        let tail = clamped(room, length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH);
+        let tail = Room::clamped(room, length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH);
         if tail != 0 && !copy_user(bytes.add(HEAD_LENGTH), tail as u32, address + (length - tail)) {
             return Captured::nothing(Unseen::Fault, 0);
         }
@@ -134,35 +173,39 @@ unsafe fn from_buffer(room: *mut Room, address: u64, length: u32) -> Captured {
     }
 }
 
+/// The address of the message that the current `sendmmsg` or `recvmmsg` is at.
 #[inline(always)]
-unsafe fn from_messages(room: *mut Room, kind: Kind, messages: u64, count: u64, length: u32) -> Captured {
-    let thread = bpf_get_current_pid_tgid();
+fn current_message(messages: u64, count: u64) -> u64 {
+    messages + message_index(messages, count) * size_of::<NumberedMessage>() as u64
+}
+
+#[inline(always)]
+fn message_index(messages: u64, count: u64) -> u64 {
     // SAFETY: the value is only read, by the thread that writes it.
-    let index = match unsafe { PROGRESS.get(thread) } {
+    match unsafe { PROGRESS.get(bpf_get_current_pid_tgid()) } {
         Some(progress) if progress.messages == messages && progress.next < count => progress.next,
         _ => 0,
-    };
-    let address = messages + index * size_of::<NumberedMessage>() as u64;
-    let Some(NumberedMessage { message, .. }) = probe_user::<NumberedMessage>(address) else {
-        return Captured::nothing(Unseen::Fault, 0);
-    };
-    // SAFETY: the caller's promise.
-    let captured = unsafe { from_vector(room, message.vector, message.parts, length) };
-    // `__sys_sendmmsg` stops at the first message that it could not send whole.
-    if index + 1 < count && (captured.complete || matches!(kind, Kind::Receive)) {
+    }
+}
+
+/// Notes that the current message is done, and whether another comes.
+#[inline(always)]
+fn advance_message(messages: u64, count: u64, goes_on: bool) {
+    let thread = bpf_get_current_pid_tgid();
+    let next = message_index(messages, count) + 1;
+    if goes_on && next < count {
         // Without room the next message is read as the first: the map forgets only what is oldest.
-        let _ = PROGRESS.insert(thread, Progress { messages, next: index + 1 }, 0);
+        let _ = PROGRESS.insert(thread, Progress { messages, next }, 0);
     } else {
         let _ = PROGRESS.remove(thread);
     }
-    captured
 }
 
 #[inline(always)]
 unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> Captured {
     // SAFETY: the caller's promise; what is copied where is within the room.
     unsafe {
-        let bytes = (&raw mut (*room).bytes).cast::<u8>();
+        let bytes = Room::bytes(room);
         let progress = &raw mut (*room).done;
         let length = u64::from(length);
         let tail = at_most(length.saturating_sub(HEAD_LENGTH as u64), TAIL_LENGTH as u64);
@@ -184,8 +227,8 @@ unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> 
             }
             if done < HEAD_LENGTH as u64 {
                 // What lies beyond the head is written over, or not part of the record.
-                let take = clamped(room, size, HEAD_LENGTH);
-                let start = clamped(room, done, HEAD_LENGTH);
+                let take = Room::clamped(room, size, HEAD_LENGTH);
+                let start = Room::clamped(room, done, HEAD_LENGTH);
                 if !copy_user(bytes.add(start as usize), take as u32, part.base) {
                     return Captured::nothing(Unseen::Fault, 0);
                 }
@@ -193,8 +236,8 @@ unsafe fn from_vector(room: *mut Room, vector: u64, parts: u64, length: u32) -> 
             let end = done + size;
             if tail != 0 && end > tail_start {
                 // The part's share of the tail: it ends where the part ends.
-                let share = clamped(room, at_most(end - tail_start, size), TAIL_LENGTH);
-                let start = clamped(room, (end - share).saturating_sub(tail_start), TAIL_LENGTH);
+                let share = Room::clamped(room, at_most(end - tail_start, size), TAIL_LENGTH);
+                let start = Room::clamped(room, (end - share).saturating_sub(tail_start), TAIL_LENGTH);
                 let destination = bytes.add(HEAD_LENGTH + start as usize);
                 if !copy_user(destination, share as u32, part.base + (size - share)) {
                     return Captured::nothing(Unseen::Fault, 0);
@@ -221,22 +264,4 @@ fn seen(length: u64) -> Captured {
 #[inline(always)]
 fn at_most(value: u64, limit: u64) -> u64 {
     if value > limit { limit } else { value }
-}
-
-/// A value cut to `limit`, in a form that the verifier sees to be cut.
-///
-/// It goes through memory: else the compiler, which may know the bound already, leaves the check out or makes it on
-/// another register than the one that is used.
-///
-/// # Safety
-/// `room` is a map value.
-#[inline(always)]
-unsafe fn clamped(room: *mut Room, value: u64, limit: usize) -> u64 {
-    // SAFETY: the caller's promise.
-    let value = unsafe {
-        let cell = &raw mut (*room).cell;
-        cell.write_volatile(value);
-        cell.read_volatile()
-    };
-    at_most(value, limit as u64)
 }

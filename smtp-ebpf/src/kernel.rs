@@ -101,6 +101,12 @@ impl Sock {
         Self(pointer)
     }
 
+    /// For helpers that take a socket.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *mut c_void {
+        self.0.cast_mut().cast()
+    }
+
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
         // SAFETY: skc_dport is a __be16 of struct sock.
@@ -160,14 +166,14 @@ impl Sock {
     #[inline(always)]
     pub fn cookie(self) -> u64 {
         // SAFETY: the helper takes a struct sock * or NULL.
-        unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+        unsafe { bpf_get_socket_cookie(self.as_ptr()) }
     }
 
     /// The socket as one of TCP, if it is one.
     #[inline(always)]
     pub fn tcp(self) -> Option<TcpSock> {
         // SAFETY: the helper takes a struct sock * and answers NULL where it is not a full TCP socket.
-        let pointer = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        let pointer = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) };
         (!pointer.is_null()).then_some(TcpSock(pointer.cast()))
     }
 }

@@ -47,6 +47,7 @@ fn sock_recv_length(context: BtfTracePointContext) -> i32 {
 struct Scratch {
     transfer: Transfer,
     room: buffer::Room,
+    captured: buffer::Captured,
 }
 
 #[map]
@@ -71,7 +72,6 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
     owner::describe_once(context, &task, time);
     // SAFETY: the pointer is to this CPU's map value; `output` cuts to its size.
     unsafe {
-        let captured = buffer::capture(&raw mut (*scratch).room, kind, length as u32);
         (*scratch).transfer = Transfer {
             header: capture::header(kind, time),
             task,
@@ -79,17 +79,27 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
             positions: tcp.positions(sock.state()),
             length: length as u32,
             flags: context.arg(2),
-            head: captured.head,
-            tail: captured.tail,
-            unseen: captured.unseen as u32,
-            syscall: captured.syscall,
+            head: 0,
+            tail: 0,
+            unseen: Unseen::None as u32,
+            syscall: 0,
         };
+        let room = &raw mut (*scratch).room;
+        // Through memory, so that the verifier does not follow what comes next once for each way to get here.
+        let captured = &raw mut (*scratch).captured;
+        captured.write_volatile(buffer::capture(room, kind, length as u32));
+        let captured = captured.read_volatile();
+        let transfer = &raw mut (*scratch).transfer;
+        (*transfer).head = captured.head;
+        (*transfer).tail = captured.tail;
+        (*transfer).unseen = captured.unseen as u32;
+        (*transfer).syscall = captured.syscall;
         if !matches!(captured.unseen, Unseen::None | Unseen::Long) {
             debug!(
                 context,
                 "{} bytes of pid {} not seen: cause {}, system call {}",
-                length,
-                task.pid,
+                (*transfer).length,
+                (*transfer).task.pid,
                 captured.unseen as u32,
                 captured.syscall
             );
