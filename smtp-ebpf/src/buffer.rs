@@ -20,6 +20,11 @@ pub struct Room {
     done: u64,
     /// See [`Room::clamped`].
     cell: u64,
+    /// A search in the bytes: where it starts and ends, how much of what is sought has matched, what was found.
+    pub start: u64,
+    pub end: u64,
+    pub found: u64,
+    pub matched: u32,
 }
 
 impl Room {
@@ -31,6 +36,21 @@ impl Room {
     pub unsafe fn bytes(room: *mut Self) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe { (&raw mut (*room).bytes).cast() }
+    }
+
+    /// Begins a search in the bytes.
+    ///
+    /// # Safety
+    /// `room` is a map value.
+    #[inline(always)]
+    pub unsafe fn search(room: *mut Self, start: u64, end: u64, matched: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*room).start).write_volatile(start);
+            (&raw mut (*room).end).write_volatile(end);
+            (&raw mut (*room).found).write_volatile(0);
+            (&raw mut (*room).matched).write_volatile(matched);
+        }
     }
 
     /// A value cut to `limit`, in a form that the verifier sees to be cut.

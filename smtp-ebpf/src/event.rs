@@ -64,11 +64,14 @@ pub enum Unseen {
     Compat = 4,
     /// The call's vector had more parts than the program walks.
     Vector = 5,
+    /// They are content of a message, which stays in the kernel.
+    Content = 6,
 }
 
 impl Unseen {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 6] = [Self::None, Self::Long, Self::Fault, Self::Path, Self::Compat, Self::Vector];
+    pub const ALL: [Self; 7] =
+        [Self::None, Self::Long, Self::Fault, Self::Path, Self::Compat, Self::Vector, Self::Content];
 
     /// The cause with this number.
     pub fn from_number(number: u32) -> Option<Self> {

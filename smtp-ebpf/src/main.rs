@@ -4,6 +4,7 @@
 
 mod buffer;
 mod capture;
+mod content;
 mod kernel;
 mod owner;
 mod socket;
@@ -88,13 +89,19 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
         // Through memory, so that the verifier does not follow what comes next once for each way to get here.
         let captured = &raw mut (*scratch).captured;
         captured.write_volatile(buffer::capture(room, kind, length as u32));
+        // Who accepted the connection speaks for the server.
+        if kernel::is_watched(sock.local_port()) == matches!(kind, Kind::Send) {
+            content::server_said(sock, room, captured);
+        } else {
+            content::client_said(sock, room, captured);
+        }
         let captured = captured.read_volatile();
         let transfer = &raw mut (*scratch).transfer;
         (*transfer).head = captured.head;
         (*transfer).tail = captured.tail;
         (*transfer).unseen = captured.unseen as u32;
         (*transfer).syscall = captured.syscall;
-        if !matches!(captured.unseen, Unseen::None | Unseen::Long) {
+        if !matches!(captured.unseen, Unseen::None | Unseen::Long | Unseen::Content) {
             debug!(
                 context,
                 "{} bytes of pid {} not seen: cause {}, system call {}",

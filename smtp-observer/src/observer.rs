@@ -283,6 +283,7 @@ fn cause_name(cause: Unseen) -> &'static str {
         Unseen::Path => "path",
         Unseen::Compat => "compat",
         Unseen::Vector => "vector",
+        Unseen::Content => "content",
     }
 }
 
