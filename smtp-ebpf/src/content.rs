@@ -1,6 +1,6 @@
 //! Bodies stay in the kernel: of a message's content only those last bytes cross that may begin its end.
 //!
-//! The server's 354 begins it, and CR LF `.` CR LF ends it (RFC 5321, 4.1.1.4); so does whatever else the server says.
+//! DATA asks for it, the server's 354 begins it, and CR LF `.` CR LF ends it (RFC 5321, 4.1.1.4); so does whatever else the server says.
 //! Where this is wrong, user space sees too much or a gap, and goes on at the next reply.
 
 use core::ffi::c_void;
@@ -24,8 +24,10 @@ static CONTENTS: SkStorage<Content> = SkStorage::new();
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Content {
+    /// The client has asked for it: its last command was DATA.
+    asked: u16,
     /// The client's next bytes are content.
-    open: u32,
+    open: u16,
     /// How much of the end of data its last bytes so far are: it may come in pieces.
     matched: u32,
 }
@@ -50,12 +52,16 @@ pub unsafe fn server_said(sock: Sock, room: *mut Room, captured: *const Captured
     let Some(content) = of(sock) else { return };
     // SAFETY: the caller's promise; the storage is this socket's.
     unsafe {
+        (*content).open = 0;
+        if (*content).asked == 0 {
+            return;
+        }
         let end = u64::from((&raw const (*captured).head).read_volatile());
         let start = end.saturating_sub(REPLY_WINDOW as u64);
         let line = if start == 0 { Line::Start } else { Line::Other };
         Room::search(room, start, end, line as u32);
         each_byte(room, REPLY_WINDOW, read_reply);
-        (*content).open = (&raw const (*room).found).read_volatile() as u32;
+        (*content).open = (&raw const (*room).found).read_volatile() as u16;
         // The first line may be the end already.
         (*content).matched = 2;
     }
@@ -71,7 +77,11 @@ pub unsafe fn client_said(sock: Sock, room: *mut Room, captured: *mut Captured) 
     // SAFETY: the caller's promise; the storage is this socket's.
     unsafe {
         let head = (&raw const (*captured).head).read_volatile();
-        if (*content).open == 0 || head == 0 {
+        if (*content).open == 0 {
+            (*content).asked = u16::from(ends_with_data(room, head));
+            return;
+        }
+        if head == 0 {
             return;
         }
         let tail = (&raw const (*captured).tail).read_volatile();
@@ -109,6 +119,24 @@ pub unsafe fn client_said(sock: Sock, room: *mut Room, captured: *mut Captured) 
         (&raw mut (*captured).head).write_volatile(0);
         (&raw mut (*captured).tail).write_volatile(kept as u32);
         (*captured).unseen = Unseen::Content;
+    }
+}
+
+/// Whether the last command is DATA, which ends a group of pipelined ones (RFC 2920, 3.1).
+///
+/// # Safety
+/// `room` is a map value.
+#[inline(always)]
+unsafe fn ends_with_data(room: *mut Room, head: u32) -> bool {
+    const LENGTH: u64 = 6;
+    const LOWER_CASE: u32 = 0x20202020;
+    // SAFETY: the place is clamped to the room, which is longer than the head by more than a command.
+    unsafe {
+        let place = Room::clamped(room, u64::from(head).saturating_sub(LENGTH), HEAD_LENGTH);
+        let command = Room::bytes(room).add(place as usize);
+        u64::from(head) >= LENGTH
+            && u32::from_be(command.cast::<u32>().read_unaligned()) | LOWER_CASE == u32::from_be_bytes(*b"data")
+            && u16::from_be(command.add(4).cast::<u16>().read_unaligned()) == u16::from_be_bytes(*b"\r\n")
     }
 }
 
