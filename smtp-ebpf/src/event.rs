@@ -184,7 +184,7 @@ pub struct Transfer {
     pub positions: Positions,
     /// Bytes the call moved; never zero.
     pub length: u32,
-    /// The call's flags (`MSG_PEEK` and the like).
+    /// The call's flags, never with `MSG_PEEK`.
     pub flags: u32,
     /// Bytes of the call's start that follow this record.
     pub head: u32,

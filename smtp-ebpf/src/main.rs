@@ -22,6 +22,9 @@ const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
+/// `include/linux/socket.h`
+const MSG_PEEK: u32 = 2;
+
 /// `sock:inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(context: BtfTracePointContext) -> i32 {
@@ -65,6 +68,11 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
         buffer::moved_nothing();
         return;
     }
+    let flags: u32 = context.arg(2);
+    if flags & MSG_PEEK != 0 {
+        // What was looked at comes again when it is read.
+        return;
+    }
     let Some(tcp) = socket::tcp_over_ip(sock) else { return };
     let Some(scratch) = SCRATCH.get_ptr_mut(if matches!(kind, Kind::Send) { 0 } else { 1 }) else { return };
 
@@ -79,7 +87,7 @@ fn transferred(context: &BtfTracePointContext, kind: Kind) {
             socket: socket::describe(sock, tcp),
             positions: tcp.positions(sock.state()),
             length: length as u32,
-            flags: context.arg(2),
+            flags,
             head: 0,
             tail: 0,
             unseen: Unseen::None as u32,
@@ -188,8 +196,6 @@ struct SockAddrIn6 {
 
 impl Requested {
     const NONE: Self = Self { address: [0; 16], port: 0, family: 0 };
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 10;
 
     #[inline(always)]
     fn of_caller() -> Self {
@@ -202,8 +208,8 @@ impl Requested {
         };
         let port = u16::from_be(v4.port);
         match v4.family {
-            Self::AF_INET => Self { address: socket::mapped(v4.address), port, family: v4.family },
-            Self::AF_INET6 => match probe_user::<SockAddrIn6>(registers.argument_2()) {
+            socket::AF_INET => Self { address: socket::mapped(v4.address), port, family: v4.family },
+            socket::AF_INET6 => match probe_user::<SockAddrIn6>(registers.argument_2()) {
                 Some(v6) => Self { address: v6.address, port, family: v6.family },
                 None => Self::NONE,
             },

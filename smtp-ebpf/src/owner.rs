@@ -37,7 +37,7 @@ struct Description {
     bytes: [u8; PATH_ROOM + ARGUMENTS_LENGTH + CGROUP_ROOM],
 }
 
-/// One for each hook that describes: a socket call may be interrupted by nothing that describes too.
+/// One is enough: only a process's own calls describe it, and none of them interrupts another on its CPU.
 #[map]
 static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(1, 0);
 

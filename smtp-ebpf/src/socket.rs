@@ -4,8 +4,10 @@ use smtp_ebpf::event::Socket;
 
 use crate::kernel::{Sock, TcpSock, is_watched};
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+/// `AF_INET` (`include/linux/socket.h`)
+pub const AF_INET: u16 = 2;
+/// `AF_INET6`
+pub const AF_INET6: u16 = 10;
 
 /// The cost that every other program on the host pays: two ports, and back.
 #[inline(always)]

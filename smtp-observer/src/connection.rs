@@ -125,16 +125,15 @@ impl Connection {
             && self.sent.next.is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
     }
 
-    /// The bytes and gaps that a transfer adds to its direction. A peek adds nothing.
+    /// The bytes and gaps that a transfer adds to its direction.
     pub fn pieces<'a>(&mut self, event: &'a TransferEvent) -> impl Iterator<Item = Piece<'a>> + use<'a> {
         let hole = match event.flow {
-            _ if event.peek => 0,
             Flow::Sent => self.sent.advance(event.positions.written, event.length),
             Flow::Received => self.received.advance(event.positions.read, event.length),
         };
         [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(event.missing()), Piece::Bytes(&event.tail)]
             .into_iter()
-            .filter(|piece| !event.peek && !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
+            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
     }
 
     /// Bytes that its processes sent, seen or not.
@@ -214,7 +213,6 @@ mod tests {
             positions: Positions { written, read },
             flow,
             length: text.len() as u32,
-            peek: false,
             head: Bytes::from_static(text.as_bytes()),
             tail: Bytes::new(),
             unseen: Unseen::None,
@@ -262,16 +260,6 @@ mod tests {
         long.length = 1000;
         long.tail = Bytes::from_static(b"tail");
         assert_eq!(pieces(&mut connection, &long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
-    }
-
-    #[test]
-    fn a_peek_is_not_counted() {
-        let mut connection = established(0, 0);
-        let mut peek = transfer(Flow::Received, "220 x\r\n", 0, 0);
-        peek.peek = true;
-        assert_eq!(pieces(&mut connection, &peek), []);
-        assert_eq!(pieces(&mut connection, &transfer(Flow::Received, "220 x\r\n", 0, 7)), [Piece::Bytes(b"220 x\r\n")]);
-        assert_eq!(connection.bytes_received(), 7);
     }
 
     #[test]

@@ -196,8 +196,6 @@ pub struct TransferEvent {
     pub flow: Flow,
     /// How many bytes; at least `head.len() + tail.len()`.
     pub length: u32,
-    /// The call only looked (`MSG_PEEK`).
-    pub peek: bool,
     /// The bytes at the call's start.
     pub head: Bytes,
     /// The bytes at its end, where the call was longer than what is captured.

@@ -347,7 +347,6 @@ mod tests {
                 positions: Positions { written: self.written, read: self.read },
                 flow,
                 length,
-                peek: false,
                 head: Bytes::copy_from_slice(text.as_bytes()),
                 tail: Bytes::new(),
                 unseen: Unseen::None,

@@ -1,5 +1,7 @@
 //! What of a message's content leaves the kernel, seen where it arrives: in the events of the hooks themselves.
 
+use std::io::{Read, Write};
+
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, TransferEvent};
 use smtp_observer::kernel::{Hooks, Kernel, Settings};
@@ -7,6 +9,13 @@ use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use tracing::level_filters::LevelFilter;
+
+/// How the server takes what the client says.
+#[derive(Clone, Copy)]
+enum Server {
+    Reads,
+    Peeks,
+}
 
 const BEFORE: &str = "
     S: 220 server.example ESMTP
@@ -18,8 +27,8 @@ const BEFORE: &str = "
     S: 354 Go";
 
 /// Plays sessions whose message goes out in these calls, and gives what left the kernel of the client's calls after
-/// the 354, at each end of each session. Every test has a port of its own: the hooks see the whole host.
-fn captured(port: u16, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<TransferEvent>>> {
+/// the 354, at each end of each session. A server that peeks looks at each call before it reads it. Every test has a port of its own: the hooks see the whole host.
+fn captured(port: u16, server: Server, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<TransferEvent>>> {
     machine::require_root()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
@@ -32,7 +41,15 @@ fn captured(port: u16, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<TransferEven
         let mut dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;
         dialogue.play(BEFORE)?;
         for call in calls {
-            dialogue.client_says(call)?;
+            match server {
+                Server::Reads => dialogue.client_says(call)?,
+                Server::Peeks => {
+                    (&dialogue.client).write_all(call)?;
+                    let mut buffer = vec![0; call.len()];
+                    while dialogue.server.peek(&mut buffer)? < call.len() {}
+                    (&dialogue.server).read_exact(&mut buffer)?;
+                }
+            }
         }
         dialogue.play("S: 250 Ok\nC: QUIT\nS: 221 Bye")?;
         dialogue.close()?;
@@ -77,6 +94,7 @@ fn of_content_only_what_may_be_its_end_leaves_the_kernel() -> Result<()> {
     let long = secret.repeat(1000);
     let ends = captured(
         2601,
+        Server::Reads,
         &[calls(&[b"Subject: secret\r\n\r\n", secret, &long, &long[..4096], &long[..5000], b"s", b"\r\n", b".\r\n"])],
     )?;
     assert_eq!(ends.len(), 2);
@@ -99,12 +117,12 @@ fn of_content_only_what_may_be_its_end_leaves_the_kernel() -> Result<()> {
 fn what_follows_the_content_leaves_the_kernel_whole() -> Result<()> {
     let text = b"Subject: secret\r\n\r\nsecret, and a line with a dot:\r\n..\r\n.x\r\nsecret\r\n".repeat(100);
     let pipelined = [&text[..], b".\r\nMAIL FROM:<alice@client.example>\r\n"].concat();
-    for end in captured(2602, &[vec![pipelined], calls(&[b".\r\n"])])? {
+    for end in captured(2602, Server::Reads, &[vec![pipelined], calls(&[b".\r\n"])])? {
         let seen = String::from_utf8(bytes(&end))?;
         ensure!(!seen.contains("secret"), "{seen}");
         ensure!(seen.ends_with("QUIT\r\n"), "{seen}");
     }
-    let end = captured(2603, &[vec![[&text[..], b".\r\nNOOP\r\n"].concat()]])?;
+    let end = captured(2603, Server::Reads, &[vec![[&text[..], b".\r\nNOOP\r\n"].concat()]])?;
     for end in end {
         assert_eq!(String::from_utf8(bytes(&end))?, "\r\n.\r\nNOOP\r\nQUIT\r\n");
     }
@@ -117,11 +135,20 @@ fn the_end_of_data_is_found_in_any_pieces() -> Result<()> {
     // Cut in two at every place, and into single bytes.
     let mut sessions: Vec<Vec<Vec<u8>>> = (1..whole.len()).map(|cut| calls(&[&whole[..cut], &whole[cut..]])).collect();
     sessions.push(whole.iter().map(|&byte| vec![byte]).collect());
-    for (index, end) in captured(2604, &sessions)?.into_iter().enumerate() {
+    for (index, end) in captured(2604, Server::Reads, &sessions)?.into_iter().enumerate() {
         let seen = String::from_utf8(bytes(&end))?;
         ensure!(seen.ends_with("RSET\r\nQUIT\r\n"), "session {}: {seen:?}", index / 2);
         let content = seen.strip_suffix("RSET\r\nQUIT\r\n").unwrap_or(&seen);
         ensure!(content.bytes().all(|byte| b"\r\n.".contains(&byte)), "session {}: {seen:?}", index / 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_look_at_the_content_changes_nothing() -> Result<()> {
+    let text = b"Subject: secret\r\n\r\nsecret\r\n.\r\n";
+    for end in captured(2605, Server::Peeks, &[calls(&[b"secret\r\n", text])])? {
+        assert_eq!(String::from_utf8(bytes(&end))?, "\r\n\r\n.\r\nQUIT\r\n");
     }
     Ok(())
 }

@@ -74,7 +74,6 @@ impl Reader {
             positions: positions(record.positions),
             flow,
             length: record.length,
-            peek: record.flags & libc::MSG_PEEK as u32 != 0,
             head: Bytes::copy_from_slice(head),
             tail: Bytes::copy_from_slice(tail),
             unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
