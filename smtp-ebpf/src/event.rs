@@ -66,12 +66,26 @@ pub enum Unseen {
     Vector = 5,
     /// They are content of a message, which stays in the kernel.
     Content = 6,
+    /// The caller had them thrown away: `MSG_TRUNC` on a TCP socket (tcp(7)).
+    Discarded = 7,
+    /// They went from or to pages that no process has mapped for the call (`ITER_BVEC` and later kinds of `iov_iter`):
+    /// sendfile, splice, fixed buffers of io_uring.
+    Pages = 8,
 }
 
 impl Unseen {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::None, Self::Long, Self::Fault, Self::Path, Self::Compat, Self::Vector, Self::Content];
+    pub const ALL: [Self; 9] = [
+        Self::None,
+        Self::Long,
+        Self::Fault,
+        Self::Path,
+        Self::Compat,
+        Self::Vector,
+        Self::Content,
+        Self::Discarded,
+        Self::Pages,
+    ];
 
     /// The cause with this number.
     pub fn from_number(number: u32) -> Option<Self> {

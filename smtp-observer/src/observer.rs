@@ -284,6 +284,8 @@ fn cause_name(cause: Unseen) -> &'static str {
         Unseen::Compat => "compat",
         Unseen::Vector => "vector",
         Unseen::Content => "content",
+        Unseen::Discarded => "discarded",
+        Unseen::Pages => "pages",
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::http::{self, Metrics};
 use crate::machine;
@@ -49,7 +50,11 @@ impl Agent {
         machine::require_root()?;
         let http = http_address();
         let mut command = Command::new(machine::agent()?);
-        command.arg("run").args(events).arg("--listen").arg(http.to_string()).args(options);
+        command.arg("run").args(events).arg("--listen").arg(http.to_string());
+        if let Some(hooks) = machine::hooks()?.to_possible_value() {
+            command.arg("--hooks").arg(hooks.get_name());
+        }
+        command.args(options);
         let started = Instant::now();
         let running = Running::start_parsed(command, Observed::parse)?;
         let observing = |lines: &[String]| lines.iter().any(|line| line.contains("observing port")).then_some(());

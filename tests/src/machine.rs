@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use smtp_observer::kernel::Hooks;
 
 /// Where Debian keeps programs; `PATH` of an ordinary shell lacks half of them.
 const PLACES: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];
@@ -43,6 +45,14 @@ pub fn agent() -> Result<PathBuf> {
         .filter(|path| path.exists())
         .max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
         .with_context(|| format!("no smtp-observer under {}: run `cargo xtask build`", target.display()))
+}
+
+/// The hook family that the tests use: the variable `SMTP_OBSERVER_HOOKS`, or the one that the agent takes by itself.
+pub fn hooks() -> Result<Hooks> {
+    match std::env::var("SMTP_OBSERVER_HOOKS") {
+        Ok(name) => Hooks::from_str(&name, false).map_err(|error| anyhow!("SMTP_OBSERVER_HOOKS: {error}")),
+        Err(_) => Ok(Hooks::Auto),
+    }
 }
 
 /// `target/debug` or `target/release`, whichever this program was built into.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, TransferEvent};
-use smtp_observer::kernel::{Hooks, Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -33,7 +33,7 @@ fn captured(port: u16, server: Server, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let settings =
-        Settings { ports: vec![port], hooks: Hooks::Auto, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
+        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
     let mut kernel = Kernel::attach(&settings)?;
     let (client_host, server_host) = Host::pair()?;
     let mut ends = Vec::new();
