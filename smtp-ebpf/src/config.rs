@@ -41,6 +41,10 @@ offsets! {
     sock_local_v6,
     /// `sock.__sk_common.skc_net.net`
     sock_net,
+    /// `sock.sk_protocol`
+    sock_protocol,
+    /// `socket.sk`
+    socket_sock,
     /// `net.ns.inum`
     net_inode,
     /// `tcp_sock.inet_conn.icsk_inet.inet_sport`: the local port, which outlives `skc_num` at the end of a connection
@@ -51,6 +55,30 @@ offsets! {
     tcp_copied_seq,
     /// `tcp_sock.rcv_nxt`
     tcp_received_next,
+    /// `tcp_sock.inet_conn.icsk_ulp_ops`: what sits between the stream and its user (kTLS, MPTCP)
+    tcp_upper_layer,
+    /// `msghdr.msg_flags`
+    message_flags,
+    /// `msghdr.msg_iter.iter_type`
+    message_iterator,
+    /// `msghdr.msg_iter.iov_offset`
+    message_offset,
+    /// `msghdr.msg_iter.ubuf`, or any member of the same union before 6.0, which has no such iterator
+    message_buffer,
+    /// `msghdr.msg_iter.__iov`, `iov` before 6.4; `kvec` has the same place
+    message_vector,
+    /// `msghdr.msg_iter.nr_segs`
+    message_parts,
+    /// `task_struct.flags`
+    task_flags,
+    /// `task_struct.files`
+    task_files,
+    /// `files_struct.fdt`
+    files_table,
+    /// `fdtable.fd`
+    table_files,
+    /// `file.private_data`
+    file_private,
     /// `task_struct.group_leader`
     task_group_leader,
     /// `task_struct.real_parent`
@@ -103,12 +131,16 @@ offsets! {
     kernfs_name,
     /// The register of `pt_regs` that holds the system call's number (x86-64: `orig_ax`)
     regs_syscall,
+    /// The register that holds the first argument (x86-64: `di`)
+    regs_argument_1,
     /// The register that holds the second argument (x86-64: `si`)
     regs_argument_2,
     /// The register that holds the third argument (x86-64: `dx`)
     regs_argument_3,
-    /// The register that tells a 64-bit caller from a 32-bit one (x86-64: `cs`)
-    regs_mode,
+    /// The register that holds the fifth argument (x86-64: `r8`)
+    regs_argument_5,
+    /// The bits of a task that tell a 32-bit system call (x86-64: `task_struct.thread_info.status`)
+    task_mode,
 }
 
 /// Numbers of the system calls whose buffers are in the caller's registers; they differ between architectures.
@@ -141,8 +173,8 @@ pub struct Syscalls {
     pub sendmmsg: u32,
     /// `recvmmsg(fd, messages, count, flags, timeout)`
     pub recvmmsg: u32,
-    /// What [`Offsets::regs_mode`] holds in a 64-bit caller.
-    pub native_mode: u32,
+    /// The bits of [`Offsets::task_mode`] that are set in a 32-bit system call.
+    pub compat_mode: u32,
 }
 
 impl Syscalls {
@@ -161,6 +193,23 @@ impl Syscalls {
         recvmsg: u32::MAX,
         sendmmsg: u32::MAX,
         recvmmsg: u32::MAX,
-        native_mode: u32::MAX,
+        compat_mode: u32::MAX,
     };
+}
+
+/// Numbers of the kinds of `iov_iter` whose bytes can be read; they differ between kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iterators {
+    /// `ITER_UBUF`: one buffer of the caller (since 6.0)
+    pub buffer: u32,
+    /// `ITER_IOVEC`: a vector of buffers of the caller
+    pub vector: u32,
+    /// `ITER_KVEC`: a vector of buffers of the kernel
+    pub kernel_vector: u32,
+}
+
+impl Iterators {
+    /// What the programs are compiled with, and what a kind has that a kernel does not know: no number of a kind.
+    pub const UNKNOWN: Self = Self { buffer: u32::MAX, vector: u32::MAX, kernel_vector: u32::MAX };
 }

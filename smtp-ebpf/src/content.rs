@@ -1,130 +1,281 @@
 //! Bodies stay in the kernel: of a message's content only those last bytes cross that may begin its end.
 //!
-//! DATA asks for it, the server's 354 begins it, and CR LF `.` CR LF ends it (RFC 5321, 4.1.1.4); so does whatever else the server says.
-//! Where this is wrong, user space sees too much or a gap, and goes on at the next reply.
-
-use core::ffi::c_void;
+//! DATA asks for content, the server's 354 begins it, and CR LF `.` CR LF ends it (RFC 5321, 4.1.1.4); so does whatever
+//! else the server says. BDAT begins it at once, and says how long it is (RFC 3030, 2). Where this is wrong, user space
+//! sees too much or a gap, and goes on at the next reply.
 
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
+use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Transfer, Unseen};
 
-use crate::buffer::{Captured, Room};
-use crate::kernel::Sock;
+use crate::buffer::{self, Copied, Room, at_most};
+use crate::kernel::{Sock, copy_kernel, is_watched};
+use crate::scan::{self, State};
 
 /// Bytes of a reply that are searched for the start of its last line: more than any server's 354 is long.
 const REPLY_WINDOW: usize = 256;
+
+/// Longest line of BDAT that is read: its number, LAST, and some blanks.
+const LINE_WINDOW: usize = 64;
 
 /// How far a message is on a socket; gone with it.
 #[btf_map]
 static CONTENTS: SkStorage<Content> = SkStorage::new();
 
+/// How far a message is.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Content {
     /// The client has asked for it: its last command was DATA.
     asked: u16,
-    /// The client's next bytes are content.
+    /// The client's next bytes are content, up to CR LF `.` CR LF.
     open: u16,
-    /// How much of the end of data its last bytes so far are: it may come in pieces.
-    matched: u32,
+    /// How far the end of data is read in its last bytes: it may come in pieces.
+    ending: u32,
+    /// The client's stream position behind those.
+    next: u32,
+    /// A chunk goes on to the stream position `chunk_end`.
+    in_chunk: u32,
+    chunk_end: u32,
+    /// How far the last line was read, which may have been cut.
+    line: u32,
+    /// The number in it, so far.
+    number: u64,
 }
 
-#[inline(always)]
-fn of(sock: Sock) -> Option<*mut Content> {
-    let map = (&raw const CONTENTS).cast_mut().cast();
-    // SAFETY: the helper takes a map, a socket that the verifier knows, and no first value.
-    let content = unsafe {
-        bpf_sk_storage_get(map, sock.as_ptr(), core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE))
-    };
-    let content = content.cast::<Content>();
-    (!content.is_null()).then_some(content)
-}
-
-/// Takes notice of what the server said.
-///
-/// # Safety
-/// `room` and `captured` are map values, which hold what was captured.
-#[inline(always)]
-pub unsafe fn server_said(sock: Sock, room: *mut Room, captured: *const Captured) {
-    let Some(content) = of(sock) else { return };
-    // SAFETY: the caller's promise; the storage is this socket's.
-    unsafe {
-        (*content).open = 0;
-        if (*content).asked == 0 {
-            return;
-        }
-        // The first line may be the end already.
-        (*content).matched = 2;
-        let first = u32::from_be(Room::bytes(room).cast::<u32>().read_unaligned());
-        let end = u64::from((&raw const (*captured).head).read_volatile());
-        if end >= 4 && first >> 8 == u32::from_be_bytes(*b"\x00354") {
-            // Nothing comes after it: the usual case needs no search.
-            (*content).open = 1;
-            return;
-        }
-        let start = end.saturating_sub(REPLY_WINDOW as u64);
-        let line = if start == 0 { Line::Start } else { Line::Other };
-        Room::search(room, start, end, line as u32);
-        each_byte(room, REPLY_WINDOW, read_reply);
-        (*content).open = (&raw const (*room).found).read_volatile() as u16;
+impl Content {
+    #[inline(always)]
+    fn of(sock: Sock) -> Option<*mut Self> {
+        let map = (&raw const CONTENTS).cast_mut().cast();
+        // SAFETY: the helper takes a map, a socket that the verifier knows, and no first value.
+        let content = unsafe {
+            bpf_sk_storage_get(map, sock.as_ptr(), core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+        };
+        let content = content.cast::<Self>();
+        (!content.is_null()).then_some(content)
     }
 }
 
-/// Leaves out of what the client said what is content.
+/// What crosses of a call, in its order: `skipped` bytes are left out, the head crosses, others are missing, the tail
+/// crosses. In the room the tail is right behind the head.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Captured {
+    pub skipped: u32,
+    pub head: u32,
+    pub tail: u32,
+    pub unseen: Unseen,
+}
+
+/// Copies what crosses of a call whose bytes were located in the room.
 ///
 /// # Safety
-/// `room` and `captured` are map values, which hold what was captured.
+/// `room`, `transfer` and `captured` are map values; the transfer's socket is this one.
 #[inline(always)]
-pub unsafe fn client_said(sock: Sock, room: *mut Room, captured: *mut Captured) {
-    let Some(content) = of(sock) else { return };
-    // SAFETY: the caller's promise; the storage is this socket's.
+pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *const Transfer, sends: bool, captured: *mut Captured) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let head = (&raw const (*captured).head).read_volatile();
-        if (*content).open == 0 {
-            (*content).asked = u16::from(ends_with_data(room, head));
-            return;
+        let length = u64::from((&raw const (*transfer).length).read_volatile());
+        let Some(content) = Content::of(sock) else {
+            return captured.write_volatile(Captured { skipped: 0, head: 0, tail: 0, unseen: Unseen::Path });
+        };
+        // Who accepted the connection speaks for the server.
+        let accepted = is_watched((&raw const (*transfer).socket.local_port).read_volatile());
+        let server_speaks = accepted == sends;
+        let positions = &raw const (*transfer).positions;
+        let client = if accepted { &raw const (*positions).read } else { &raw const (*positions).written };
+        let end = client.read_volatile();
+        let sure = (&raw const (*transfer).socket.apart).read_volatile() == 0;
+
+        buffer::window(room, 0, HEAD_LENGTH as u64);
+        if !server_speaks {
+            leave_content_out(content, room, length, end, sure);
         }
+        let copied = &raw mut (*room).copied;
+        copied.write_volatile(buffer::copy(room));
+        captured.write_volatile(if server_speaks {
+            server_said(content, room, end)
+        } else if (&raw const (*content).open).read_volatile() != 0 {
+            data_said(content, room, length)
+        } else {
+            commands_said(content, room, length, end)
+        });
+    }
+}
+
+/// Makes the window that is copied of the client's call as small as can be. The client's stream position is `end` behind
+/// it; `sure` where positions can be relied on.
+#[inline(always)]
+unsafe fn leave_content_out(content: *mut Content, room: *mut Room, length: u64, end: u32, sure: bool) {
+    // SAFETY: the caller passes the socket's content, and a map value.
+    unsafe {
+        let start = end.wrapping_sub(length as u32);
+        if (&raw const (*content).open).read_volatile() != 0 {
+            if sure && (*content).next != start {
+                // Bytes went unseen.
+                (&raw mut (*content).ending).write_volatile(State::CONTENT.0);
+            }
+            (*content).next = end;
+            if length > TAIL_LENGTH as u64 {
+                buffer::window(room, 0, SEAM);
+            }
+        } else if sure && (*content).in_chunk != 0 {
+            // Bytes that went unseen have moved the position all the same.
+            let left = i64::from((*content).chunk_end.wrapping_sub(start) as i32);
+            let left = if left > 0 { left as u64 } else { 0 };
+            buffer::window(room, at_most(left, length), HEAD_LENGTH as u64);
+            (*content).in_chunk = u32::from(left > length);
+        }
+    }
+}
+
+/// Takes notice of what the server said; all of it crosses. The client's stream position is `client`.
+#[inline(always)]
+unsafe fn server_said(content: *mut Content, room: *mut Room, client: u32) -> Captured {
+    // SAFETY: the caller passes the socket's content, and a map value.
+    unsafe {
+        let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
+        (*content).open = 0;
+        if (*content).asked != 0 {
+            // The content's first line may be its end already.
+            (*content).ending = State::CR_LF.0;
+            (*content).next = client;
+            let end = u64::from(head);
+            let start = end.saturating_sub(REPLY_WINDOW as u64);
+            let state = if start == 0 { State::REPLY } else { State::OTHER_REPLY };
+            scan::scan(room, start, end, REPLY_WINDOW, state, 0);
+            let state = State((&raw const (*room).state).read_volatile());
+            (*content).open = u16::from(state == State::GO_AHEAD || state == State::BEHIND_GO_AHEAD);
+        }
+        Captured { skipped: 0, head, tail, unseen }
+    }
+}
+
+/// What the client said is content of DATA, perhaps its end, and what follows that.
+#[inline(always)]
+unsafe fn data_said(content: *mut Content, room: *mut Room, length: u64) -> Captured {
+    // SAFETY: the caller passes the socket's content, and a map value.
+    unsafe {
+        let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
         if head == 0 {
-            return;
+            (*content).ending = State::CONTENT.0;
+            return Captured { skipped: 0, head, tail, unseen };
         }
-        let tail = (&raw const (*captured).tail).read_volatile();
-        let bytes = Room::bytes(room);
-        let matched = (*content).matched;
-        let first = u32::from_be(bytes.cast::<u32>().read_unaligned());
-        if head > TAIL_LENGTH as u32 && ends_at_the_seam(matched, first) {
-            // The content ended with the first bytes of this call: all of it is kept.
+        let ending = (*content).ending;
+        let first = u32::from_be(Room::bytes(room).cast::<u32>().read_unaligned());
+        if tail != 0 && ends_at_the_seam(State(ending), first) {
             (*content).open = 0;
-            return;
+            return Captured { skipped: 0, head, tail, unseen };
+        }
+        // The end of the call: behind the seam, or all that there is.
+        let from = u64::from(if tail == 0 { 0 } else { head });
+        let there = u64::from(if tail == 0 { head } else { tail });
+        // A call that is seen whole goes on where the one before ended.
+        let state = if tail == 0 { State(ending) } else { State::CONTENT };
+        scan::scan(room, from, from + there, TAIL_LENGTH, state, 0);
+        let found = (&raw const (*room).found).read_volatile();
+        let state = (&raw const (*room).state).read_volatile();
+        (*content).ending = state;
+        let wanted = if found != 0 {
+            (*content).open = 0;
+            // From the CR of the end of data on.
+            (from + there + 5).saturating_sub(found)
+        } else {
+            u64::from(state - State::CONTENT.0)
+        };
+        let kept = Room::clamped(room, at_most(wanted, there), TAIL_LENGTH);
+        Room::shift(room, 0, from + there - kept, kept);
+        if found != 0 {
+            (*content).asked = u16::from(ends_with_data(room, kept));
+        }
+        let unseen = if kept < length { Unseen::Content } else { Unseen::None };
+        Captured { skipped: (length - kept) as u32, head: kept as u32, tail: 0, unseen }
+    }
+}
+
+/// What the client said, behind the end of a chunk where one was going on, is commands, the last of which may begin
+/// content.
+#[inline(always)]
+unsafe fn commands_said(content: *mut Content, room: *mut Room, length: u64, end: u32) -> Captured {
+    // SAFETY: the caller passes the socket's content, and a map value.
+    unsafe {
+        let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
+        let skipped = buffer::start(room);
+        let mut captured = Captured { skipped: skipped as u32, head, tail, unseen };
+        (*content).asked = 0;
+        if head == 0 {
+            // A chunk is followed by a new command.
+            let whole = skipped == length;
+            (*content).line = if whole { State::LINE.0 } else { State::OTHER.0 };
+            if whole {
+                captured.unseen = Unseen::Content;
+            }
+            return captured;
+        }
+        let copied = u64::from(head + tail);
+        if ends_with_data(room, copied) {
+            (*content).asked = 1;
+            (*content).line = State::LINE.0;
+            return captured;
         }
 
-        // Where what was captured ends: behind the tail, or behind the head.
-        let end = u64::from(if tail == 0 { head } else { HEAD_LENGTH as u32 + tail });
-        let start = end.saturating_sub(TAIL_LENGTH as u64);
-        // A call that is seen whole goes on where the one before ended.
-        Room::search(room, start, end, if start == 0 { matched } else { 0 });
-        each_byte(room, TAIL_LENGTH, read_content);
-        let ended = (&raw const (*room).found).read_volatile();
-        (*content).matched = (&raw const (*room).matched).read_volatile();
-        let wanted = if ended != 0 {
-            (*content).open = 0;
-            // From the CR of the end of data on; `found` is the place behind it.
-            (end + 5).saturating_sub(ended)
-        } else {
-            u64::from((*content).matched)
-        };
-        let there = end - start;
-        let kept = Room::clamped(room, if wanted > there { there } else { wanted }, TAIL_LENGTH);
-        let from = Room::clamped(room, end.saturating_sub(kept), HEAD_LENGTH + TAIL_LENGTH);
-        if kept != 0 {
-            // The room is a map value, and what the helper reads from it is in it.
-            bpf_probe_read_kernel(bytes.cast(), kept as u32, bytes.add(from as usize).cast());
+        // Where a line of BDAT may begin.
+        let line = State((*content).line);
+        let mut place = 0;
+        if line == State::LINE && !scan::is_chunk(room, 0) || line == State::OTHER {
+            place = scan::find_chunk(room, 0, head.into());
         }
-        (&raw mut (*captured).head).write_volatile(0);
-        (&raw mut (*captured).tail).write_volatile(kept as u32);
-        (*captured).unseen = Unseen::Content;
+        let goes_on = line != State::LINE && line != State::OTHER;
+        let last = Room::clamped(room, copied.saturating_sub(1), HEAD_LENGTH + TAIL_LENGTH);
+        let whole = *Room::bytes(room).add(last as usize) == b'\n';
+        let begins = place != 0 || goes_on || line == State::LINE && scan::is_chunk(room, 0);
+        (*content).line = State::LINE.0;
+        if !begins && whole {
+            return captured;
+        }
+        if !begins && copied > LINE_WINDOW as u64 {
+            place = copied - LINE_WINDOW as u64;
+        }
+        let state = match begins {
+            true if goes_on => line,
+            false if place != 0 => State::OTHER,
+            _ => State::LINE,
+        };
+        scan::scan(room, place, copied, LINE_WINDOW, state, (*content).number);
+        let begins = (&raw const (*room).found).read_volatile();
+        let number = (&raw const (*room).number).read_volatile();
+        if begins == 0 {
+            let state = (&raw const (*room).state).read_volatile();
+            (*content).asked = u16::from(State(state) == State::BEHIND_DATA);
+            if !whole {
+                (*content).line = state;
+                (*content).number = number;
+            }
+            return captured;
+        }
+
+        captured.head = begins as u32;
+        captured.tail = 0;
+        captured.unseen = Unseen::Content;
+        let rest = length - skipped - begins;
+        if number >= rest {
+            (*content).in_chunk = u32::from(number > rest);
+            // Positions tell no more than two gigabytes apart.
+            let left = at_most(number - rest, i32::MAX as u64);
+            (*content).chunk_end = end.wrapping_add(left as u32);
+            return captured;
+        }
+        // Commands behind the chunk cross, unless another chunk is among them, or they were not copied: then the next
+        // reply shows what they were.
+        let behind = begins + number;
+        if tail == 0 && !scan::is_chunk(room, behind) && scan::find_chunk(room, behind, copied) == 0 {
+            let tail = rest - number;
+            Room::shift(room, begins, behind, tail);
+            captured.tail = tail as u32;
+        }
+        captured
     }
 }
 
@@ -133,120 +284,30 @@ pub unsafe fn client_said(sock: Sock, room: *mut Room, captured: *mut Captured) 
 /// # Safety
 /// `room` is a map value.
 #[inline(always)]
-unsafe fn ends_with_data(room: *mut Room, head: u32) -> bool {
+unsafe fn ends_with_data(room: *mut Room, end: u64) -> bool {
     const LENGTH: u64 = 6;
     const LOWER_CASE: u32 = 0x20202020;
-    // SAFETY: the place is clamped to the room, which is longer than the head by more than a command.
+    // SAFETY: the place is clamped to the room, which is longer than that by more than a command.
     unsafe {
-        let place = Room::clamped(room, u64::from(head).saturating_sub(LENGTH), HEAD_LENGTH);
+        let place = Room::clamped(room, end.saturating_sub(LENGTH), HEAD_LENGTH + TAIL_LENGTH);
         let command = Room::bytes(room).add(place as usize);
-        u64::from(head) >= LENGTH
+        end >= LENGTH
             && u32::from_be(command.cast::<u32>().read_unaligned()) | LOWER_CASE == u32::from_be_bytes(*b"data")
             && u16::from_be(command.add(4).cast::<u16>().read_unaligned()) == u16::from_be_bytes(*b"\r\n")
     }
 }
 
-/// Whether the first four bytes of a call complete the end of data, of which the call before had so much.
+/// Bytes of a long call's start that may be the rest of the end of data.
+const SEAM: u64 = 4;
+
+/// Whether the first four bytes of a call complete the end of data, which was read so far in the call before.
 #[inline(always)]
-fn ends_at_the_seam(matched: u32, first: u32) -> bool {
-    match matched {
+fn ends_at_the_seam(ending: State, first: u32) -> bool {
+    match ending.0 - State::CONTENT.0 {
         1 => first == u32::from_be_bytes(*b"\n.\r\n"),
         2 => first >> 8 == u32::from_be_bytes(*b"\0.\r\n"),
         3 => first >> 16 == u32::from_be_bytes(*b"\0\0\r\n"),
         4 => first >> 24 == u32::from(b'\n'),
         _ => false,
-    }
-}
-
-/// Calls `step` for the bytes of a search in their order, until it answers 1.
-///
-/// The verifier reads the body of `bpf_loop` (Linux 5.17) once, where it would read that of a loop as many times as
-/// there are ways through it.
-#[inline(always)]
-unsafe fn each_byte(room: *mut Room, most: usize, step: unsafe extern "C" fn(u64, *mut Search) -> i64) {
-    let mut search = Search { room };
-    // SAFETY: the helper passes the index and the pointer to `step`.
-    unsafe { bpf_loop(most as u32, step as *mut c_void, (&raw mut search).cast(), 0) };
-}
-
-/// What a step of a search is given.
-#[repr(C)]
-struct Search {
-    room: *mut Room,
-}
-
-/// The byte of a search at this step, or `None` behind its end.
-#[inline(always)]
-unsafe fn next_byte(room: *mut Room, step: u64) -> Option<u8> {
-    // SAFETY: the caller passes a map value; the place is clamped to it.
-    unsafe {
-        let place = (&raw const (*room).start).read_volatile() + step;
-        if place >= (&raw const (*room).end).read_volatile() {
-            return None;
-        }
-        let place = Room::clamped(room, place, HEAD_LENGTH + TAIL_LENGTH);
-        Some(*Room::bytes(room).add(place as usize))
-    }
-}
-
-/// How much of a line of the code 354 was read.
-#[repr(u32)]
-enum Line {
-    Start = 0,
-    Three = 1,
-    ThreeFive = 2,
-    Other = 3,
-}
-
-/// Reads a reply for the code of its last line: `found` is 1 where it is 354.
-unsafe extern "C" fn read_reply(step: u64, search: *mut Search) -> i64 {
-    // SAFETY: `each_byte` passes its room.
-    unsafe {
-        let room = (*search).room;
-        let Some(byte) = next_byte(room, step) else { return 1 };
-        let found = &raw mut (*room).found;
-        let line = &raw mut (*room).matched;
-        let read = line.read_volatile();
-        let next = if byte == b'\n' {
-            Line::Start
-        } else if read == Line::Start as u32 {
-            // A line begins, so the one before was not the last.
-            found.write_volatile(0);
-            if byte == b'3' { Line::Three } else { Line::Other }
-        } else if read == Line::Three as u32 && byte == b'5' {
-            Line::ThreeFive
-        } else {
-            if read == Line::ThreeFive as u32 && byte == b'4' {
-                found.write_volatile(1);
-            }
-            Line::Other
-        };
-        line.write_volatile(next as u32);
-        0
-    }
-}
-
-/// Reads content for its end: `found` is the place behind it, or 0.
-unsafe extern "C" fn read_content(step: u64, search: *mut Search) -> i64 {
-    // SAFETY: `each_byte` passes its room.
-    unsafe {
-        let room = (*search).room;
-        let Some(byte) = next_byte(room, step) else { return 1 };
-        let matched = &raw mut (*room).matched;
-        let next = match (matched.read_volatile(), byte) {
-            (1, b'\n') => 2,
-            (2, b'.') => 3,
-            (3, b'\r') => 4,
-            (4, b'\n') => {
-                let place = (&raw const (*room).start).read_volatile() + step + 1;
-                (&raw mut (*room).found).write_volatile(place);
-                return 1;
-            }
-            // In the middle of a failed match a new one may begin.
-            (_, b'\r') => 1,
-            _ => 0,
-        };
-        matched.write_volatile(next);
-        0
     }
 }

@@ -32,9 +32,9 @@ pub enum Kind {
     Process = 1,
     /// A [`State`]: a TCP socket changed its state.
     State = 2,
-    /// A [`Transfer`] out of the process (`sock_send_length`).
+    /// A [`Transfer`] out of the process.
     Send = 3,
-    /// A [`Transfer`] into the process (`sock_recv_length`).
+    /// A [`Transfer`] into the process.
     Receive = 4,
 }
 
@@ -71,11 +71,13 @@ pub enum Unseen {
     /// They went from or to pages that no process has mapped for the call (`ITER_BVEC` and later kinds of `iov_iter`):
     /// sendfile, splice, fixed buffers of io_uring.
     Pages = 8,
+    /// The kernel itself encrypts or decrypts them (kTLS).
+    Tls = 9,
 }
 
 impl Unseen {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::None,
         Self::Long,
         Self::Fault,
@@ -85,6 +87,7 @@ impl Unseen {
         Self::Content,
         Self::Discarded,
         Self::Pages,
+        Self::Tls,
     ];
 
     /// The cause with this number.
@@ -139,8 +142,8 @@ pub struct Socket {
     pub remote_port: u16,
     /// `sock_common.skc_state`, before the change in a [`State`] record.
     pub state: u16,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero where the positions are not those of the stream that processes use: kTLS, MPTCP.
+    pub apart: u32,
     /// The local address; IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2).
     pub local: [u8; 16],
     /// The remote address, likewise.
@@ -185,6 +188,8 @@ pub struct State {
 }
 
 /// Bytes moved between a process and a socket. The captured bytes follow: [`Self::head`], then [`Self::tail`].
+///
+/// In the call's order: [`Self::skipped`] bytes that are not in the record, the head, bytes that are not, the tail.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Transfer {
@@ -198,16 +203,20 @@ pub struct Transfer {
     pub positions: Positions,
     /// Bytes the call moved; never zero.
     pub length: u32,
-    /// The call's flags, never with `MSG_PEEK`.
+    /// The call's flags, never with `MSG_PEEK` or `MSG_ERRQUEUE`.
     pub flags: u32,
-    /// Bytes of the call's start that follow this record.
+    /// Bytes of the call's start that are content of a message, left out.
+    pub skipped: u32,
+    /// Bytes after those that follow this record.
     pub head: u32,
     /// Bytes of the call's end that follow those.
     pub tail: u32,
-    /// An [`Unseen`]: why `head + tail < length`.
+    /// An [`Unseen`]: why `skipped + head + tail < length`.
     pub unseen: u32,
     /// The system call's number, where [`Self::unseen`] is [`Unseen::Path`].
     pub syscall: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
 }
 
 /// A process, described. Its executable, arguments and cgroup follow, in this order.

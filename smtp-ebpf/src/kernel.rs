@@ -5,13 +5,13 @@
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
     bpf_probe_read_user, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
 };
-use smtp_ebpf::config::{Offsets, PORT_WORDS, Syscalls};
+use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
 use smtp_ebpf::event::{COMM_LENGTH, Positions};
 
 /// Where the running kernel keeps its fields; injected at load, frozen, so constants to the verifier.
@@ -22,9 +22,17 @@ static OFFSETS: Offsets = Offsets::POISONED;
 #[unsafe(no_mangle)]
 static SYSCALLS: Syscalls = Syscalls::UNKNOWN;
 
+/// Numbers of the kinds of `iov_iter`; injected at load.
+#[unsafe(no_mangle)]
+static ITERATORS: Iterators = Iterators::UNKNOWN;
+
 /// One bit a watched port; injected at load.
 #[unsafe(no_mangle)]
 static WATCHED_PORTS: [u64; PORT_WORDS] = [0; PORT_WORDS];
+
+/// The same for ports in network byte order. Verifiers before 6.6 forget the bounds of a number whose bytes are swapped.
+#[unsafe(no_mangle)]
+static WATCHED_NETWORK_PORTS: [u64; PORT_WORDS] = [0; PORT_WORDS];
 
 /// A number that the loader injects: read at run time, for what the compiler sees in the static is not what stands
 /// there then.
@@ -42,9 +50,19 @@ fn offset(field: &u32) -> usize {
 /// Whether connections with this port are watched.
 #[inline(always)]
 pub fn is_watched(port: u16) -> bool {
-    let words = (&raw const WATCHED_PORTS).cast::<u64>();
+    has_bit(&raw const WATCHED_PORTS, port)
+}
+
+/// Whether connections with this port, which is in network byte order, are watched.
+#[inline(always)]
+fn is_watched_network(port: u16) -> bool {
+    has_bit(&raw const WATCHED_NETWORK_PORTS, port)
+}
+
+#[inline(always)]
+fn has_bit(words: *const [u64; PORT_WORDS], port: u16) -> bool {
     // SAFETY: a u16 divided by 64 is below PORT_WORDS.
-    let word = unsafe { ptr::read_volatile(words.add((port >> 6) as usize)) };
+    let word = unsafe { ptr::read_volatile(words.cast::<u64>().add((port >> 6) as usize)) };
     word >> (port & 63) & 1 != 0
 }
 
@@ -60,7 +78,7 @@ unsafe fn load<T: Copy>(base: *const u8, offset: usize) -> T {
 
 /// Reads kernel memory at an address that the verifier cannot follow.
 #[inline(always)]
-fn probe_kernel<T: Copy>(address: u64) -> Option<T> {
+pub fn probe_kernel<T: Copy>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the destination has the size of T; the helper checks the source and zeroes the destination on a fault.
     let result =
@@ -90,7 +108,36 @@ pub unsafe fn copy_user(destination: *mut u8, length: u32, address: u64) -> bool
     unsafe { bpf_probe_read_user(destination.cast(), length, address as *const c_void) == 0 }
 }
 
-/// A `struct sock` of TCP.
+/// Copies memory of the kernel; whether it could be read.
+///
+/// # Safety
+/// `length` bytes at `destination` belong to a map value: the verifier checks it.
+#[inline(always)]
+pub unsafe fn copy_kernel(destination: *mut u8, length: u32, address: u64) -> bool {
+    // SAFETY: the caller's promise; the helper checks the source.
+    unsafe { bpf_probe_read_kernel(destination.cast(), length, address as *const c_void) == 0 }
+}
+
+/// A `struct socket`, what a descriptor stands for.
+#[derive(Clone, Copy)]
+pub struct Socket(*const u8);
+
+impl Socket {
+    /// The socket that a hooked function is called with.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub fn sock(self) -> Option<Sock> {
+        // SAFETY: sk is a struct sock * of struct socket.
+        let sock: *const u8 = unsafe { load(self.0, offset(&OFFSETS.socket_sock)) };
+        (!sock.is_null()).then_some(Sock(sock))
+    }
+}
+
+/// A `struct sock`.
 #[derive(Clone, Copy)]
 pub struct Sock(*const u8);
 
@@ -109,8 +156,18 @@ impl Sock {
 
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
+        u16::from_be(self.remote_network_port())
+    }
+
+    #[inline(always)]
+    pub fn has_watched_remote_port(self) -> bool {
+        is_watched_network(self.remote_network_port())
+    }
+
+    #[inline(always)]
+    fn remote_network_port(self) -> u16 {
         // SAFETY: skc_dport is a __be16 of struct sock.
-        u16::from_be(unsafe { load(self.0, offset(&OFFSETS.sock_remote_port)) })
+        unsafe { load(self.0, offset(&OFFSETS.sock_remote_port)) }
     }
 
     #[inline(always)]
@@ -129,6 +186,12 @@ impl Sock {
     pub fn state(self) -> u8 {
         // SAFETY: skc_state is an unsigned char of struct sock.
         unsafe { load(self.0, offset(&OFFSETS.sock_state)) }
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        // SAFETY: sk_protocol is a u16 of struct sock (since 5.6).
+        unsafe { load(self.0, offset(&OFFSETS.sock_protocol)) }
     }
 
     /// Its network namespace's inode number.
@@ -174,20 +237,37 @@ impl Sock {
     pub fn tcp(self) -> Option<TcpSock> {
         // SAFETY: the helper takes a struct sock * and answers NULL where it is not a full TCP socket.
         let pointer = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) };
-        (!pointer.is_null()).then_some(TcpSock(pointer.cast()))
+        NonNull::new(pointer.cast()).map(TcpSock)
     }
 }
 
-/// A `struct tcp_sock`.
+/// A `struct tcp_sock`. `None` is a null pointer: a value that there is, in the verifier's eyes.
 #[derive(Clone, Copy)]
-pub struct TcpSock(*const u8);
+pub struct TcpSock(NonNull<u8>);
 
 impl TcpSock {
     /// The local port, which stays when `skc_num` is given back (`__inet_put_port`).
     #[inline(always)]
     pub fn local_port(self) -> u16 {
+        u16::from_be(self.local_network_port())
+    }
+
+    #[inline(always)]
+    pub fn has_watched_local_port(self) -> bool {
+        is_watched_network(self.local_network_port())
+    }
+
+    #[inline(always)]
+    fn local_network_port(self) -> u16 {
         // SAFETY: inet_sport is a __be16 of the struct inet_sock that a tcp_sock begins with.
-        u16::from_be(unsafe { load(self.0, offset(&OFFSETS.tcp_local_port)) })
+        unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_local_port)) }
+    }
+
+    /// Something sits between the stream and its user: kTLS, or MPTCP, whose subflow this then is.
+    #[inline(always)]
+    pub fn has_upper_layer(self) -> bool {
+        // SAFETY: icsk_ulp_ops is a pointer of the struct inet_connection_sock that a tcp_sock begins with.
+        unsafe { load::<u64>(self.0.as_ptr(), offset(&OFFSETS.tcp_upper_layer)) != 0 }
     }
 
     /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.
@@ -196,9 +276,9 @@ impl TcpSock {
         // SAFETY: write_seq, copied_seq and rcv_nxt are u32 of struct tcp_sock.
         let (mut written, mut read, received): (u32, u32, u32) = unsafe {
             (
-                load(self.0, offset(&OFFSETS.tcp_write_seq)),
-                load(self.0, offset(&OFFSETS.tcp_copied_seq)),
-                load(self.0, offset(&OFFSETS.tcp_received_next)),
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_write_seq)),
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_copied_seq)),
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_received_next)),
             )
         };
         if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT) {
@@ -316,6 +396,47 @@ impl Task {
         }
     }
 
+    /// It works for the kernel, or for an io_uring: it has not entered the kernel by a system call of its own.
+    #[inline(always)]
+    pub fn is_kernels(self) -> bool {
+        // include/linux/sched.h
+        const PF_IO_WORKER: u32 = 0x10;
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        // SAFETY: flags is an unsigned int of struct task_struct.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.task_flags)) & (PF_IO_WORKER | PF_KTHREAD) != 0 }
+    }
+
+    /// It is in a system call of a 32-bit program, whose arguments are elsewhere.
+    #[inline(always)]
+    pub fn is_compat(self) -> bool {
+        // SAFETY: thread_info.status is a u32 of struct task_struct.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.task_mode)) & injected(&SYSCALLS.compat_mode) != 0 }
+    }
+
+    /// Whether its descriptor is this socket's.
+    #[inline(always)]
+    pub fn holds(self, descriptor: u64, sock: Sock) -> bool {
+        self.held(descriptor) == Some(sock.0 as u64)
+    }
+
+    /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.
+    #[inline(always)]
+    fn held(self, descriptor: u64) -> Option<u64> {
+        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file **.
+        let files: u64 = unsafe {
+            let files: *const u8 = load(self.0, offset(&OFFSETS.task_files));
+            if files.is_null() {
+                return None;
+            }
+            let table: *const u8 = load(files, offset(&OFFSETS.files_table));
+            load(table, offset(&OFFSETS.table_files))
+        };
+        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
+        let file: u64 = probe_kernel(files + (descriptor & 0xffff_ffff) * size_of::<u64>() as u64)?;
+        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
+        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64)
+    }
+
     /// The registers with which it entered the kernel.
     #[inline(always)]
     pub fn registers(self) -> Registers {
@@ -408,11 +529,10 @@ impl Registers {
         unsafe { load::<u64>(self.0, offset(&OFFSETS.regs_syscall)) as u32 }
     }
 
-    /// The caller is a 64-bit program.
     #[inline(always)]
-    pub fn is_native(self) -> bool {
-        // SAFETY: the code segment is the low half of a field of struct pt_regs.
-        u32::from(unsafe { load::<u16>(self.0, offset(&OFFSETS.regs_mode)) }) == injected(&SYSCALLS.native_mode)
+    pub fn argument_1(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_1)) }
     }
 
     #[inline(always)]
@@ -425,6 +545,18 @@ impl Registers {
     pub fn argument_3(self) -> u64 {
         // SAFETY: the register is an unsigned long of struct pt_regs.
         unsafe { load(self.0, offset(&OFFSETS.regs_argument_3)) }
+    }
+
+    #[inline(always)]
+    pub fn argument_5(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_5)) }
+    }
+
+    /// The system call is `sendto`.
+    #[inline(always)]
+    pub fn is_sendto(self) -> bool {
+        self.syscall() == injected(&SYSCALLS.sendto)
     }
 
     /// What the second argument of the system call points to.
@@ -450,7 +582,7 @@ impl Registers {
         } else if number == injected(&SYSCALLS.connect) {
             Call::Connect
         } else {
-            Call::Other(number)
+            Call::Other
         }
     }
 }
@@ -468,6 +600,58 @@ pub enum Call {
     Messages,
     /// A `struct sockaddr`.
     Connect,
-    /// Not known; its number.
-    Other(u32),
+    /// Not known.
+    Other,
+}
+
+/// A `struct msghdr`, with which the kernel's own functions send and receive.
+#[derive(Clone, Copy)]
+pub struct Message(*const u8);
+
+impl Message {
+    /// The message that a hooked function is called with.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub fn flags(self) -> u32 {
+        // SAFETY: msg_flags is an unsigned int of struct msghdr.
+        unsafe { load(self.0, offset(&OFFSETS.message_flags)) }
+    }
+
+    /// Where its bytes are, or are to go. The iterator moves on while the call works: to be asked at its entry.
+    #[inline(always)]
+    pub fn iterator(self) -> Iterator {
+        // SAFETY: all are members of the struct iov_iter in struct msghdr.
+        let (kind, skip, parts) = unsafe {
+            (
+                u32::from(load::<u8>(self.0, offset(&OFFSETS.message_iterator))),
+                load::<u64>(self.0, offset(&OFFSETS.message_offset)),
+                load(self.0, offset(&OFFSETS.message_parts)),
+            )
+        };
+        // A number, where a load would be a pointer that the verifier keeps from being added to.
+        let address = |field| probe_kernel::<u64>(self.0 as u64 + offset(field) as u64).unwrap_or(0);
+        if kind == injected(&ITERATORS.buffer) {
+            Iterator::Buffer { address: address(&OFFSETS.message_buffer) + skip }
+        } else if kind == injected(&ITERATORS.vector) || kind == injected(&ITERATORS.kernel_vector) {
+            let kernels = kind == injected(&ITERATORS.kernel_vector);
+            Iterator::Vector { address: address(&OFFSETS.message_vector), parts, skip, kernels }
+        } else {
+            Iterator::Pages
+        }
+    }
+}
+
+/// A `struct iov_iter`.
+#[derive(Clone, Copy)]
+pub enum Iterator {
+    /// One buffer of the caller.
+    Buffer { address: u64 },
+    /// An array of `struct iovec`, which stands in the kernel's memory; so do the buffers, or they are the caller's.
+    Vector { address: u64, parts: u64, skip: u64, kernels: bool },
+    /// Anything else.
+    Pages,
 }

@@ -1,7 +1,10 @@
 //! Who is calling: every record names its task; a process is described before the first record that names it.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind};
@@ -10,7 +13,7 @@ use crate::capture;
 use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
 
 /// Most components of a path that are walked.
-const MAX_COMPONENTS: usize = 32;
+const MAX_COMPONENTS: u32 = 64;
 
 /// Longest component of a path, its NUL included (`NAME_MAX + 1`).
 const COMPONENT_LENGTH: usize = 256;
@@ -118,25 +121,42 @@ unsafe fn length(place: *const u32, limit: usize) -> usize {
     if length > limit { limit } else { length }
 }
 
+/// A path that is being written.
+#[repr(C)]
+struct Ascent<A> {
+    place: A,
+    destination: *mut u8,
+    used: *mut u32,
+}
+
 /// Writes the components of a path, leaf first, each ended by a NUL, and counts the bytes in `used`.
 ///
 /// # Safety
 /// `LENGTH + COMPONENT_LENGTH` bytes at `destination` belong to a map value, and `used` too.
 #[inline(always)]
-unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, mut place: A) {
-    for _ in 0..MAX_COMPONENTS {
-        // SAFETY: the caller's promise.
-        let start = unsafe { used.read_volatile() } as usize;
+unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, place: A) {
+    let mut ascent = Ascent { place, destination, used };
+    // SAFETY: the helper passes the index and the pointer to the function.
+    unsafe {
+        bpf_loop(MAX_COMPONENTS, write_component::<A, LENGTH> as *mut c_void, (&raw mut ascent).cast(), 0);
+    }
+}
+
+/// Writes the next component; the body of a `bpf_loop` (Linux 5.17), which the verifier reads once.
+unsafe extern "C" fn write_component<A: Ascend, const LENGTH: usize>(_: u64, ascent: *mut Ascent<A>) -> i64 {
+    // SAFETY: `ascend` passes its own, with its caller's promises; start < LENGTH, so a component fits.
+    unsafe {
+        let Ascent { place, destination, used } = &mut *ascent;
+        let start = used.read_volatile() as usize;
         if start >= LENGTH {
-            break;
+            return 1;
         }
-        let Some(name) = place.step() else { break };
+        let Some(name) = place.step() else { return 1 };
         if name != 0 {
-            // SAFETY: start < LENGTH, so a component fits.
-            let size = unsafe { copy_kernel_string(destination.add(start), COMPONENT_LENGTH as u32, name) };
-            // SAFETY: the caller's promise.
-            unsafe { used.write_volatile((start + size) as u32) };
+            let size = copy_kernel_string(destination.add(start), COMPONENT_LENGTH as u32, name);
+            used.write_volatile((start + size) as u32);
         }
+        0
     }
 }
 

@@ -1,6 +1,6 @@
 //! Is this socket ours to watch, and how is it written down.
 
-use smtp_ebpf::event::Socket;
+use smtp_ebpf::event::{Positions, Socket};
 
 use crate::kernel::{Sock, TcpSock, is_watched};
 
@@ -9,38 +9,94 @@ pub const AF_INET: u16 = 2;
 /// `AF_INET6`
 pub const AF_INET6: u16 = 10;
 
+// include/uapi/linux/in.h
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+
 /// The cost that every other program on the host pays: two ports, and back.
 #[inline(always)]
 pub fn has_watched_port(sock: Sock) -> bool {
-    is_watched(sock.remote_port()) || is_watched(sock.local_port())
+    sock.has_watched_remote_port() || is_watched(sock.local_port())
 }
 
-/// The socket as TCP over IP, if it is that.
-#[inline(always)]
-pub fn tcp_over_ip(sock: Sock) -> Option<TcpSock> {
-    let family = sock.family();
-    if family == AF_INET || family == AF_INET6 { sock.tcp() } else { None }
+/// A socket that carries one stream of bytes over IP.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    sock: Sock,
+    /// Absent where it is MPTCP's, which has a TCP socket for each of its paths.
+    tcp: Option<TcpSock>,
 }
 
-/// The socket as a record names it.
-#[inline(always)]
-pub fn describe(sock: Sock, tcp: TcpSock) -> Socket {
-    let family = sock.family();
-    let (local, remote) = if family == AF_INET6 {
-        (bytes(sock.local_v6()), bytes(sock.remote_v6()))
-    } else {
-        (mapped(sock.local_v4()), mapped(sock.remote_v4()))
-    };
-    Socket {
-        cookie: sock.cookie(),
-        netns: sock.netns(),
-        family,
-        local_port: tcp.local_port(),
-        remote_port: sock.remote_port(),
-        state: u16::from(sock.state()),
-        padding: 0,
-        local,
-        remote,
+impl Stream {
+    /// The socket as TCP or MPTCP over IP, if it is that.
+    #[inline(always)]
+    pub fn of(sock: Sock) -> Option<Self> {
+        let family = sock.family();
+        if family != AF_INET && family != AF_INET6 {
+            return None;
+        }
+        match sock.protocol() {
+            IPPROTO_TCP => Some(Self { sock, tcp: Some(sock.tcp()?) }),
+            IPPROTO_MPTCP => Some(Self { sock, tcp: None }),
+            _ => None,
+        }
+    }
+
+    /// The local port, which a TCP socket keeps when `skc_num` is given back (`__inet_put_port`).
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        match self.tcp {
+            Some(tcp) => tcp.local_port(),
+            None => self.sock.local_port(),
+        }
+    }
+
+    /// Either port is watched, at the end of a connection too.
+    #[inline(always)]
+    pub fn has_watched_port(self) -> bool {
+        self.sock.has_watched_remote_port()
+            || match self.tcp {
+                Some(tcp) => tcp.has_watched_local_port(),
+                None => is_watched(self.sock.local_port()),
+            }
+    }
+
+    /// kTLS works on it, or it is one path of MPTCP.
+    #[inline(always)]
+    pub fn has_upper_layer(self) -> bool {
+        self.tcp.is_some_and(TcpSock::has_upper_layer)
+    }
+
+    /// The positions, meaningless where [`Socket::apart`] is not zero.
+    #[inline(always)]
+    pub fn positions(self) -> Positions {
+        match self.tcp {
+            Some(tcp) => tcp.positions(self.sock.state()),
+            None => Positions { written: 0, read: 0 },
+        }
+    }
+
+    /// The socket as a record names it.
+    #[inline(always)]
+    pub fn describe(self) -> Socket {
+        let Self { sock, tcp } = self;
+        let family = sock.family();
+        let (local, remote) = if family == AF_INET6 {
+            (bytes(sock.local_v6()), bytes(sock.remote_v6()))
+        } else {
+            (mapped(sock.local_v4()), mapped(sock.remote_v4()))
+        };
+        Socket {
+            cookie: sock.cookie(),
+            netns: sock.netns(),
+            family,
+            local_port: self.local_port(),
+            remote_port: sock.remote_port(),
+            state: u16::from(sock.state()),
+            apart: u32::from(tcp.is_none_or(TcpSock::has_upper_layer)),
+            local,
+            remote,
+        }
     }
 }
 

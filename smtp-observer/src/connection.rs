@@ -20,6 +20,8 @@ pub enum Piece<'a> {
     Bytes(&'a [u8]),
     /// So many bytes that no event tells of.
     Hole(u64),
+    /// So many bytes that stayed in the kernel because they are content of a message.
+    Content(u64),
     /// So many bytes of the event's call whose content is not in it.
     Missing(u64),
 }
@@ -42,6 +44,8 @@ pub struct Connection {
     pub announced: bool,
     /// Bytes whose content was not seen, of those that should have been.
     pub lost: u64,
+    /// Its positions tell nothing: bytes that no hook saw are not known.
+    pub apart: bool,
     sent: Stream,
     received: Stream,
     held: VecDeque<TransferEvent>,
@@ -56,6 +60,13 @@ struct Stream {
 }
 
 impl Stream {
+    /// Accounts for a transfer whose positions tell nothing.
+    fn grow(&mut self, length: u32) -> u64 {
+        self.next = None;
+        self.bytes += u64::from(length);
+        0
+    }
+
     /// Accounts for a transfer that ended at `end`: how many bytes before it were not seen.
     fn advance(&mut self, end: u32, length: u32) -> u64 {
         let start = end.wrapping_sub(length);
@@ -79,6 +90,7 @@ impl Connection {
             owner: None,
             announced: false,
             lost: 0,
+            apart: false,
             sent: Stream::default(),
             received: Stream::default(),
             held: VecDeque::new(),
@@ -89,6 +101,10 @@ impl Connection {
     pub fn establish(&mut self, event: &StateEvent) {
         self.opened = Some(event.time);
         self.first_seen = event.time;
+        if event.socket.apart {
+            self.apart = true;
+            return;
+        }
         self.sent.next = Some(event.positions.written);
         self.received.next = Some(event.positions.read);
     }
@@ -120,20 +136,32 @@ impl Connection {
     }
 
     fn is_early(&self, event: &TransferEvent) -> bool {
-        // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
-        event.socket.state != TcpState::Close
+        // What is not counted in positions cannot be put in order by them.
+        !event.socket.apart
+            // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
+            && event.socket.state != TcpState::Close
             && self.sent.next.is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
     }
 
     /// The bytes and gaps that a transfer adds to its direction.
     pub fn pieces<'a>(&mut self, event: &'a TransferEvent) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+        self.apart |= event.socket.apart;
         let hole = match event.flow {
+            Flow::Sent if self.apart => self.sent.grow(event.length),
+            Flow::Received if self.apart => self.received.grow(event.length),
             Flow::Sent => self.sent.advance(event.positions.written, event.length),
             Flow::Received => self.received.advance(event.positions.read, event.length),
         };
-        [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(event.missing()), Piece::Bytes(&event.tail)]
+        let pieces = [
+            Piece::Hole(hole),
+            Piece::Content(event.skipped.into()),
+            Piece::Bytes(&event.head),
+            Piece::Missing(event.missing()),
+            Piece::Bytes(&event.tail),
+        ];
+        pieces
             .into_iter()
-            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
+            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Content(0) | Piece::Missing(0) | Piece::Bytes([])))
     }
 
     /// Bytes that its processes sent, seen or not.
@@ -158,9 +186,9 @@ impl Connection {
 }
 
 impl TransferEvent {
-    /// Bytes of the call that are not in the event.
+    /// Bytes of the call between head and tail, which are not in the event.
     pub fn missing(&self) -> u64 {
-        u64::from(self.length).saturating_sub((self.head.len() + self.tail.len()) as u64)
+        u64::from(self.length).saturating_sub(u64::from(self.skipped) + (self.head.len() + self.tail.len()) as u64)
     }
 }
 
@@ -180,6 +208,7 @@ mod tests {
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, 40000)),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 25)),
             state: TcpState::SynSent,
+            apart: false,
         }
     }
 
@@ -213,6 +242,7 @@ mod tests {
             positions: Positions { written, read },
             flow,
             length: text.len() as u32,
+            skipped: 0,
             head: Bytes::from_static(text.as_bytes()),
             tail: Bytes::new(),
             unseen: Unseen::None,

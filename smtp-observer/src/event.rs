@@ -101,6 +101,8 @@ pub struct Socket {
     pub remote: SocketAddr,
     /// Its state, before the change in a [`StateEvent`].
     pub state: TcpState,
+    /// Its positions are not those of the stream that processes use, and tell nothing: kTLS, MPTCP.
+    pub apart: bool,
 }
 
 /// Stream positions, as TCP sequence numbers that wrap.
@@ -194,9 +196,11 @@ pub struct TransferEvent {
     pub positions: Positions,
     /// Which way.
     pub flow: Flow,
-    /// How many bytes; at least `head.len() + tail.len()`.
+    /// How many bytes; at least `skipped + head.len() + tail.len()`.
     pub length: u32,
-    /// The bytes at the call's start.
+    /// Bytes at the call's start that are content of a message, left out.
+    pub skipped: u32,
+    /// The bytes behind those.
     pub head: Bytes,
     /// The bytes at its end, where the call was longer than what is captured.
     pub tail: Bytes,

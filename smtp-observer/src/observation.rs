@@ -191,8 +191,10 @@ pub enum Event {
         /// Since it was opened or first seen.
         #[serde(rename = "duration_seconds", serialize_with = "seconds")]
         duration: Duration,
-        /// Bytes of both directions whose content was not seen.
-        lost_bytes: u64,
+        /// Bytes of both directions whose content was not seen. Absent where positions tell nothing (kTLS, MPTCP):
+        /// what no hook saw is not known there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost_bytes: Option<u64>,
     },
     /// The server's first reply.
     #[serde(rename = "smtp.greeting")]

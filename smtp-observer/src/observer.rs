@@ -141,6 +141,7 @@ impl Observer {
                     continue;
                 }
                 Piece::Hole(length) => (length, &mut self.holes),
+                Piece::Content(length) => (length, &mut self.unseen[Unseen::Content as usize]),
                 Piece::Missing(length) => (length, &mut self.unseen[event.unseen as usize]),
             };
             if session.misses(peer, length) {
@@ -185,7 +186,7 @@ impl Observer {
                 bytes_sent: connection.bytes_sent(),
                 bytes_received: connection.bytes_received(),
                 duration: connection.age(time),
-                lost_bytes: connection.lost,
+                lost_bytes: (!connection.apart).then_some(connection.lost),
             },
         ));
         self.tell(&conversation, sink);
@@ -286,6 +287,7 @@ fn cause_name(cause: Unseen) -> &'static str {
         Unseen::Content => "content",
         Unseen::Discarded => "discarded",
         Unseen::Pages => "pages",
+        Unseen::Tls => "tls",
     }
 }
 
@@ -349,6 +351,7 @@ mod tests {
                 positions: Positions { written: self.written, read: self.read },
                 flow,
                 length,
+                skipped: 0,
                 head: Bytes::copy_from_slice(text.as_bytes()),
                 tail: Bytes::new(),
                 unseen: Unseen::None,
@@ -377,6 +380,7 @@ mod tests {
             local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40000)),
             remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
             state,
+            apart: false,
         }
     }
 
@@ -395,7 +399,7 @@ mod tests {
         let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. } = story.told[3].event else {
             panic!("{:?}", story.told[3].event);
         };
-        assert_eq!((bytes_sent, bytes_received, lost_bytes), (6, 23, 0));
+        assert_eq!((bytes_sent, bytes_received, lost_bytes), (6, 23, Some(0)));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Sample {
             bytes_sent: 311,
             bytes_received: 2290,
             duration: Duration::from_millis(5500),
-            lost_bytes: 0,
+            lost_bytes: Some(0),
         })
     }
 }

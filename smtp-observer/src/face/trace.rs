@@ -85,7 +85,7 @@ impl Format {
             Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes } => {
                 let lasted = Span(*duration);
                 let mut text = format!("  closed after {lasted}: {bytes_sent} bytes sent, {bytes_received} received");
-                if *lost_bytes > 0 {
+                if let Some(lost_bytes @ 1..) = lost_bytes {
                     put(&mut text, format_args!(", {lost_bytes} not seen"));
                 }
                 self.paint(DIM, text)

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use btf_rs::{Backend, Btf, BtfType, Struct, Type};
-use smtp_ebpf::config::{Offsets, Syscalls};
+use smtp_ebpf::config::{Iterators, Offsets, Syscalls};
 
 /// Where the kernel shows its own types (`CONFIG_DEBUG_INFO_BTF`).
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -61,11 +61,25 @@ impl Layout {
             sock_remote_v6: at("sock", "__sk_common.skc_v6_daddr")?,
             sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
             sock_net: at("sock", "__sk_common.skc_net.net")?,
+            sock_protocol: at("sock", "sk_protocol")?,
+            socket_sock: at("socket", "sk")?,
             net_inode: at("net", "ns.inum")?,
             tcp_local_port: at("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
             tcp_write_seq: at("tcp_sock", "write_seq")?,
             tcp_copied_seq: at("tcp_sock", "copied_seq")?,
             tcp_received_next: at("tcp_sock", "rcv_nxt")?,
+            tcp_upper_layer: at("tcp_sock", "inet_conn.icsk_ulp_ops")?,
+            message_flags: at("msghdr", "msg_flags")?,
+            message_iterator: at("msghdr", "msg_iter.iter_type")?,
+            message_offset: at("msghdr", "msg_iter.iov_offset")?,
+            message_buffer: at("msghdr", "msg_iter.ubuf").or_else(|_| at("msghdr", "msg_iter.kvec"))?,
+            message_vector: at("msghdr", "msg_iter.kvec")?,
+            message_parts: at("msghdr", "msg_iter.nr_segs")?,
+            task_flags: at("task_struct", "flags")?,
+            task_files: at("task_struct", "files")?,
+            files_table: at("files_struct", "fdt")?,
+            table_files: at("fdtable", "fd")?,
+            file_private: at("file", "private_data")?,
             task_group_leader: at("task_struct", "group_leader")?,
             task_real_parent: at("task_struct", "real_parent")?,
             task_tgid: at("task_struct", "tgid")?,
@@ -92,10 +106,46 @@ impl Layout {
             kernfs_parent: at("kernfs_node", "__parent").or_else(|_| at("kernfs_node", "parent"))?,
             kernfs_name: at("kernfs_node", "name")?,
             regs_syscall: at("pt_regs", registers.syscall)?,
+            regs_argument_1: at("pt_regs", registers.argument_1)?,
             regs_argument_2: at("pt_regs", registers.argument_2)?,
             regs_argument_3: at("pt_regs", registers.argument_3)?,
-            regs_mode: at("pt_regs", registers.mode)?,
+            regs_argument_5: at("pt_regs", registers.argument_5)?,
+            task_mode: at("task_struct", registers.mode)?,
         })
+    }
+
+    /// The numbers of the kinds of `iov_iter`.
+    pub fn iterators(&self) -> Result<Iterators, Error> {
+        let number = |name| Ok::<_, Error>(self.enumerator("iter_type", name)?.unwrap_or(u32::MAX));
+        Ok(Iterators {
+            buffer: number("ITER_UBUF")?,
+            vector: number("ITER_IOVEC")?,
+            kernel_vector: number("ITER_KVEC")?,
+        })
+    }
+
+    /// Whether the kernel has a function of this name with so many parameters.
+    pub fn has_function(&self, name: &str, parameters: usize) -> bool {
+        let is_such = |found: &Type| match found {
+            Type::Func(function) => self.btf.resolve_chained_type(function).is_ok_and(
+                |prototype| matches!(prototype, Type::FuncProto(prototype) if prototype.parameters.len() == parameters),
+            ),
+            _ => false,
+        };
+        self.btf.resolve_types_by_name(name).is_ok_and(|types| types.iter().any(is_such))
+    }
+
+    /// The number of an enumerator, if the enumeration has it.
+    fn enumerator(&self, enumeration: &str, name: &str) -> Result<Option<u32>, Error> {
+        for found in self.btf.resolve_types_by_name(enumeration)? {
+            let Type::Enum(enumeration) = found else { continue };
+            for member in &enumeration.members {
+                if self.btf.resolve_name(member)? == name {
+                    return Ok(Some(member.val()));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the kernel has a BTF tracepoint of this name.
@@ -170,17 +220,27 @@ impl Layout {
     }
 }
 
-/// The registers of `pt_regs` that hold a system call and its arguments.
+/// The registers of `pt_regs` that hold a system call and its arguments, and what tells how they are to be read.
 struct Registers {
     syscall: &'static str,
+    argument_1: &'static str,
     argument_2: &'static str,
     argument_3: &'static str,
+    argument_5: &'static str,
+    /// A field of `task_struct`.
     mode: &'static str,
 }
 
 #[cfg(target_arch = "x86_64")]
 fn registers() -> Result<Registers, Error> {
-    Ok(Registers { syscall: "orig_ax", argument_2: "si", argument_3: "dx", mode: "cs" })
+    Ok(Registers {
+        syscall: "orig_ax",
+        argument_1: "di",
+        argument_2: "si",
+        argument_3: "dx",
+        argument_5: "r8",
+        mode: "thread_info.status",
+    })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -188,8 +248,8 @@ fn registers() -> Result<Registers, Error> {
     Err(Error::Architecture(std::env::consts::ARCH))
 }
 
-/// The selector of a 64-bit program's code segment (`__USER_CS`, `arch/x86/include/asm/segment.h`).
-const USER_CODE_SEGMENT: u32 = 0x33;
+/// A task is in a 32-bit system call (`TS_COMPAT`, `arch/x86/include/asm/thread_info.h`).
+const TS_COMPAT: u32 = 0x2;
 
 /// The numbers of the system calls on this architecture.
 pub fn syscalls() -> Syscalls {
@@ -207,7 +267,7 @@ pub fn syscalls() -> Syscalls {
         recvmsg: libc::SYS_recvmsg as u32,
         sendmmsg: libc::SYS_sendmmsg as u32,
         recvmmsg: libc::SYS_recvmmsg as u32,
-        native_mode: USER_CODE_SEGMENT,
+        compat_mode: TS_COMPAT,
     }
 }
 
@@ -223,6 +283,17 @@ mod tests {
         assert_eq!(offsets.sock_local_v4, 4);
         assert_eq!(offsets.sock_local_port, offsets.sock_remote_port + 2);
         assert_ne!(offsets.dentry_name, offsets.dentry_parent);
+    }
+
+    #[test]
+    fn functions_and_enumerators_are_found_in_the_running_kernel() {
+        let layout = Layout::of_kernel().expect("this kernel has BTF");
+        assert!(layout.has_function("inet_sendmsg", 3));
+        assert!(!layout.has_function("inet_sendmsg", 4));
+        assert!(!layout.has_function("no_such_function", 0));
+        let iterators = layout.iterators().expect("readable");
+        assert_ne!(iterators.vector, u32::MAX);
+        assert_ne!(iterators.kernel_vector, iterators.vector);
     }
 
     #[test]

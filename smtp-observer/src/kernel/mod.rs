@@ -1,7 +1,7 @@
 //! The kernel side as user space sees it: the only code that knows aya.
 //!
-//! [`layout`] finds the kernel's fields, [`Kernel::attach`] loads the programs and attaches them, [`ring`] reads their
-//! records, [`probe`] says what the host allows, [`host`] lists what was open before.
+//! [`layout`] finds the kernel's fields, [`hooks`] has the programs of each family, [`Kernel::attach`] loads and attaches
+//! them, [`ring`] reads their records, [`probe`] says what the host allows, [`host`] lists what was open before.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,12 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use clap::ValueEnum;
 use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
-use smtp_ebpf::config::{Offsets, PORT_WORDS, Syscalls};
+use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
 use smtp_ebpf::event::Kind;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,11 +22,14 @@ use tracing::{debug, warn};
 use crate::event::{Host, KernelEvent};
 use layout::Layout;
 
+mod hooks;
 pub mod host;
 pub mod layout;
 pub mod probe;
 mod ring;
 
+use hooks::Loaded;
+pub use hooks::{Family, Hooks};
 pub use probe::{Check, check};
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
@@ -39,9 +40,6 @@ const MOST_AT_ONCE: usize = 16_384;
 
 /// The object that the build script made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/smtp-ebpf"));
-
-/// The hooks, each with the tracepoint that it attaches to; every program has the name of its tracepoint.
-const TRACEPOINTS: [&str; 3] = ["inet_sock_set_state", "sock_send_length", "sock_recv_length"];
 
 /// What the kernel side is told.
 #[derive(Clone, Debug)]
@@ -56,39 +54,6 @@ pub struct Settings {
     pub diagnostics: LevelFilter,
 }
 
-/// The choice of a hook family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hooks {
-    /// The best that the kernel allows.
-    #[default]
-    Auto,
-    /// Trampolines on the TCP send and receive functions.
-    Fentry,
-    /// The BTF tracepoints of the socket layer.
-    Tracepoint,
-}
-
-/// A hook family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Trampolines on the TCP functions.
-    Fentry,
-    /// `tp_btf` on `sock_send_length` and `sock_recv_length`.
-    Tracepoint,
-}
-
-impl Family {
-    /// The name used in options, events and labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fentry => "fentry",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-}
-
 /// Why this host or this user cannot observe.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -101,9 +66,15 @@ pub enum Error {
     /// A tracepoint is missing.
     #[error("this kernel has no tracepoint {0}: Linux 6.3 or newer is needed.")]
     NoTracepoint(&'static str),
-    /// A family that this build does not have.
-    #[error("this version has no {} hooks yet: use --hooks auto.", .0.as_str())]
-    NoFamily(Family),
+    /// A function is missing, or has other parameters.
+    #[error("this kernel has no function {0} of the kind that the fentry hooks are made for.")]
+    NoFunction(&'static str),
+    /// The functions of IPv6 are not the kernel's own.
+    #[error("IPv6 is a module of this kernel, whose functions the fentry hooks do not reach.")]
+    Ipv6IsModule,
+    /// Trampolines are forbidden.
+    #[error("this kernel forbids programs on its functions (fentry), as in lockdown.")]
+    NoTrampolines,
     /// The kernel refused.
     #[error("the kernel refuses the eBPF programs: {0}. `smtp-observer check` says what this host allows.")]
     Refused(String),
@@ -132,6 +103,34 @@ impl From<ProgramError> for Error {
     }
 }
 
+impl Error {
+    /// The kernel does not take a program of this family.
+    fn refused(family: Family, error: &ProgramError) -> Self {
+        match os_error(error) {
+            Some(libc::EPERM | libc::EOPNOTSUPP | ENOTSUPP) if family == Family::Fentry => {
+                debug!("{error:#?}");
+                Self::NoTrampolines
+            }
+            _ => Self::Refused(chain(error)),
+        }
+    }
+}
+
+/// What a kernel says whose processor has no trampolines (`include/linux/errno.h`); no C library knows it.
+const ENOTSUPP: i32 = 524;
+
+/// The system's own number of an error, or of what caused it.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(number);
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// An error with its causes, in one line; the verifier's log is for the debug level.
 fn chain(error: &dyn std::error::Error) -> String {
     debug!("{error:#?}");
@@ -151,6 +150,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct Kernel {
     // The links live in here.
     _programs: Ebpf,
+    family: Family,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: ring::Reader,
     lost: PerCpuArray<MapData, u64>,
@@ -188,12 +188,11 @@ impl Kernel {
         probe::require_privileges()?;
         let host = this_host().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
-        let family = probe::choose(settings.hooks, &layout)?;
-        debug!("attaching the {} hooks", family.as_str());
-        let offsets = layout.offsets().map_err(NoLayout)?;
-        drop(layout);
-        let mut programs = load(settings, offsets)?;
-        attach(&mut programs)?;
+        let mut programs = load(settings, &layout)?;
+        let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
+        let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
+        drop((layout, btf));
+        loaded.attach(&mut programs)?;
         give_memory_back();
         diagnose(&mut programs, settings.diagnostics);
         let ring = RingBuf::try_from(take(&mut programs, "EVENTS")?).map_err(|error| Error::Refused(chain(&error)))?;
@@ -201,6 +200,7 @@ impl Kernel {
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
             _programs: programs,
+            family: loaded.family,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: ring::Reader::default(),
             lost,
@@ -212,7 +212,7 @@ impl Kernel {
 
     /// The hooks in use.
     pub fn family(&self) -> Family {
-        Family::Tracepoint
+        self.family
     }
 
     /// What ties the events to wall-clock time: the first item of the stream.
@@ -279,12 +279,12 @@ fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {
     programs.take_map(map).ok_or_else(|| Error::Refused(format!("the object has no map {map}")))
 }
 
-fn load(settings: &Settings, offsets: Offsets) -> Result<Ebpf, Error> {
-    let mut ports = [0u64; PORT_WORDS];
-    for port in &settings.ports {
-        ports[usize::from(port / 64)] |= 1 << (port % 64);
-    }
-    let offsets = PlainOffsets(offsets);
+/// The object with its maps, and what it is told of this kernel; none of its programs is loaded yet.
+fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
+    let ports = bitmap(settings.ports.iter().copied());
+    let network_ports = bitmap(settings.ports.iter().map(|port| port.to_be()));
+    let offsets = PlainOffsets(layout.offsets().map_err(NoLayout)?);
+    let iterators = PlainIterators(layout.iterators().map_err(NoLayout)?);
     let syscalls = PlainSyscalls(layout::syscalls());
     let level = log_level(settings.diagnostics);
     let programs = EbpfLoader::new()
@@ -292,30 +292,22 @@ fn load(settings: &Settings, offsets: Offsets) -> Result<Ebpf, Error> {
         .btf(None)
         .override_global("OFFSETS", &offsets, true)
         .override_global("SYSCALLS", &syscalls, true)
+        .override_global("ITERATORS", &iterators, true)
         .override_global("WATCHED_PORTS", &ports[..], true)
+        .override_global("WATCHED_NETWORK_PORTS", &network_ports[..], true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries("EVENTS", settings.ring_bytes)
         .load(OBJECT)?;
     Ok(programs)
 }
 
-fn attach(programs: &mut Ebpf) -> Result<(), Error> {
-    let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
-    for tracepoint in TRACEPOINTS {
-        let program: &mut BtfTracePoint = programs
-            .program_mut(tracepoint)
-            .ok_or_else(|| Error::Refused(format!("the object has no program {tracepoint}")))?
-            .try_into()?;
-        program.load(tracepoint, &btf)?;
+/// One bit a port.
+fn bitmap(ports: impl Iterator<Item = u16>) -> [u64; PORT_WORDS] {
+    let mut words = [0; PORT_WORDS];
+    for port in ports {
+        words[usize::from(port / 64)] |= 1 << (port % 64);
     }
-    // Attached together, so that none sees a connection that the others miss for long.
-    for tracepoint in TRACEPOINTS {
-        if let Some(program) = programs.program_mut(tracepoint) {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.attach()?;
-        }
-    }
-    Ok(())
+    words
 }
 
 /// Returns to the host what parsing the kernel's types took: some 20 MB that are never needed again.
@@ -377,6 +369,12 @@ unsafe impl aya::Pod for PlainOffsets {}
 struct PlainSyscalls(Syscalls);
 // SAFETY: as above.
 unsafe impl aya::Pod for PlainSyscalls {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PlainIterators(Iterators);
+// SAFETY: as above.
+unsafe impl aya::Pod for PlainIterators {}
 
 fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;

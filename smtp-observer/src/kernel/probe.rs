@@ -7,8 +7,12 @@ use caps::{CapSet, Capability};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
+use aya::Btf;
+use tracing::level_filters::LevelFilter;
+
+use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::{Error, Family, Hooks, NoLayout, TRACEPOINTS};
+use super::{Error, Family, Hooks, NoLayout, Settings, chain, load};
 
 /// What this host allows.
 #[derive(Clone, Debug, Serialize)]
@@ -70,41 +74,40 @@ impl fmt::Display for Check {
     }
 }
 
-/// Says what this host allows.
+/// Says what this host allows, as far as this user may try it.
 pub fn check() -> Check {
-    let tracepoint = Layout::of_kernel().map_err(|error| NoLayout(error).into()).and_then(|layout| tracepoint(&layout));
-    let family = |family, verdict: Result<(), Error>| FamilyCheck {
-        family,
-        available: verdict.is_ok(),
-        reason: verdict.err().map(|error| error.to_string()),
-    };
+    let verdicts = try_out();
     Check {
         kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
         architecture: std::env::consts::ARCH,
         btf: Path::new(VMLINUX).exists(),
         capabilities: require_privileges().is_ok(),
-        chosen: tracepoint.is_ok().then_some(Family::Tracepoint),
-        families: vec![
-            family(Family::Fentry, Err(Error::NoFamily(Family::Fentry))),
-            family(Family::Tracepoint, tracepoint),
-        ],
+        chosen: verdicts.iter().find(|(_, verdict)| verdict.is_ok()).map(|(family, _)| *family),
+        families: verdicts
+            .into_iter()
+            .map(|(family, verdict)| FamilyCheck { family, available: verdict.is_ok(), reason: verdict.err() })
+            .collect(),
     }
 }
 
-/// The family to use.
-pub(super) fn choose(hooks: Hooks, layout: &Layout) -> Result<Family, Error> {
-    match hooks {
-        Hooks::Fentry => Err(Error::NoFamily(Family::Fentry)),
-        Hooks::Auto | Hooks::Tracepoint => tracepoint(layout).map(|()| Family::Tracepoint),
-    }
-}
-
-/// Whether the kernel has what the tracepoint family needs.
-fn tracepoint(layout: &Layout) -> Result<(), Error> {
-    match TRACEPOINTS.into_iter().find(|tracepoint| !layout.has_tracepoint(tracepoint)) {
-        Some(missing) => Err(Error::NoTracepoint(missing)),
-        None => Ok(()),
-    }
+/// Has the kernel check each family's programs, which are not attached; why not, where it refuses.
+fn try_out() -> Vec<(Family, Result<(), String>)> {
+    let prepare = || {
+        require_privileges()?;
+        let layout = Layout::of_kernel().map_err(NoLayout)?;
+        let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
+        let settings =
+            Settings { ports: Vec::new(), hooks: Hooks::Auto, ring_bytes: page, diagnostics: LevelFilter::OFF };
+        let object = load(&settings, &layout)?;
+        let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
+        Ok((object, layout, btf))
+    };
+    let mut prepared = prepare().map_err(|error: Error| error.to_string());
+    let mut verdict = |family| {
+        let (object, layout, btf) = prepared.as_mut().map_err(|error| error.clone())?;
+        Loaded::load(family, object, layout, btf).map(|_| ()).map_err(|error| error.to_string())
+    };
+    Family::ALL.into_iter().map(|family| (family, verdict(family))).collect()
 }
 
 /// Refuses a user whom the kernel would refuse, in plain words.

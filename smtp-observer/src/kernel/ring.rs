@@ -74,6 +74,7 @@ impl Reader {
             positions: positions(record.positions),
             flow,
             length: record.length,
+            skipped: record.skipped,
             head: Bytes::copy_from_slice(head),
             tail: Bytes::copy_from_slice(tail),
             unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
@@ -165,6 +166,7 @@ fn socket(socket: &record::Socket) -> Socket {
         local: socket_address(socket.local, socket.local_port),
         remote: socket_address(socket.remote, socket.remote_port),
         state: TcpState::from_number(socket.state.into()),
+        apart: socket.apart != 0,
     }
 }
 

@@ -1,0 +1,125 @@
+//! A socket changes its state: the life of a connection.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use smtp_ebpf::event::{Kind, State};
+
+use crate::buffer::UserMessage;
+use crate::kernel::{Call, Sock, Task, probe_user};
+use crate::socket::{self, Stream};
+use crate::{capture, owner};
+
+// include/net/tcp_states.h
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_SYN_SENT: u32 = 2;
+const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
+
+#[map]
+static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);
+
+/// Tells of a connection that begins, is there, or ends.
+#[inline(always)]
+pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
+    if old == TCP_LISTEN || !(new == TCP_ESTABLISHED || new == TCP_SYN_SENT || new == TCP_CLOSE) {
+        return;
+    }
+    let Some(stream) = Stream::of(sock) else { return };
+    // `skc_num` may already be given back.
+    if !stream.has_watched_port() {
+        return;
+    }
+    if new != TCP_CLOSE && stream.has_upper_layer() {
+        // One path of an MPTCP socket, which tells of itself.
+        return;
+    }
+    let Some(state) = STATE.get_ptr_mut(0) else { return };
+
+    let time = capture::now();
+    let mut task = owner::NOBODY;
+    let mut requested = Requested::NONE;
+    if new == TCP_SYN_SENT {
+        task = owner::current();
+        owner::describe_once(context, &task, time);
+        requested = Requested::of_caller(sock);
+    }
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        *state = State {
+            header: capture::header(Kind::State, time),
+            task,
+            socket: stream.describe(),
+            positions: stream.positions(),
+            old,
+            new,
+            requested: requested.address,
+            requested_port: requested.port,
+            requested_family: requested.family,
+            padding: 0,
+        };
+        capture::output(context, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
+    }
+}
+
+/// The address that the caller of `connect` asked for; a cgroup program may have sent it elsewhere.
+struct Requested {
+    address: [u8; 16],
+    port: u16,
+    family: u16,
+}
+
+/// `struct sockaddr_in`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SockAddrIn {
+    family: u16,
+    port: u16,
+    address: [u8; 4],
+}
+
+/// `struct sockaddr_in6`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SockAddrIn6 {
+    family: u16,
+    port: u16,
+    flow: u32,
+    address: [u8; 16],
+}
+
+impl Requested {
+    const NONE: Self = Self { address: [0; 16], port: 0, family: 0 };
+
+    /// What the current system call asks for, if it is one on this socket: `connect`, or a send that connects
+    /// (`MSG_FASTOPEN`).
+    #[inline(always)]
+    fn of_caller(sock: Sock) -> Self {
+        let task = Task::current();
+        let registers = task.registers();
+        if task.is_kernels() || task.is_compat() || !task.holds(registers.argument_1(), sock) {
+            return Self::NONE;
+        }
+        let address = match registers.call() {
+            Call::Connect => registers.argument_2(),
+            Call::Buffer if registers.is_sendto() => registers.argument_5(),
+            Call::Message => match probe_user::<UserMessage>(registers.argument_2()) {
+                Some(message) => message.name,
+                None => return Self::NONE,
+            },
+            _ => return Self::NONE,
+        };
+        let Some(v4) = probe_user::<SockAddrIn>(address) else {
+            return Self::NONE;
+        };
+        let port = u16::from_be(v4.port);
+        match v4.family {
+            socket::AF_INET => Self { address: socket::mapped(v4.address), port, family: v4.family },
+            socket::AF_INET6 => match probe_user::<SockAddrIn6>(address) {
+                Some(v6) => Self { address: v6.address, port, family: v6.family },
+                None => Self::NONE,
+            },
+            _ => Self::NONE,
+        }
+    }
+}

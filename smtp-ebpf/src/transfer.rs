@@ -1,0 +1,135 @@
+//! Bytes moved between a process and a socket.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_log_ebpf::debug;
+use smtp_ebpf::event::{Kind, Transfer, Unseen};
+
+use crate::buffer::{self, Locate, Room};
+use crate::content::{self, Captured};
+use crate::kernel::{Message, Sock, Socket};
+use crate::socket::{self, Stream};
+use crate::{capture, owner};
+
+// include/linux/socket.h
+const MSG_PEEK: u32 = 0x2;
+const MSG_TRUNC: u32 = 0x20;
+const MSG_ERRQUEUE: u32 = 0x2000;
+
+/// A record under construction. One slot a hook: a softirq may change a socket's state in the middle of a send.
+#[repr(C)]
+struct Scratch {
+    transfer: Transfer,
+    room: Room,
+    captured: Captured,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
+/// A function begins that moves a message.
+#[inline(always)]
+pub fn enters(socket: Socket, message: Message) {
+    let Some(sock) = socket.sock() else { return };
+    if socket::has_watched_port(sock) {
+        buffer::enter(message);
+    }
+}
+
+/// A function ends that moved a message, with what it returned: a length, or an error.
+#[inline(always)]
+pub fn leaves<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, flags: u32, returned: i32) {
+    let Some(sock) = socket.sock() else { return };
+    if socket::has_watched_port(sock) {
+        if moves_stream(flags, returned) {
+            record(context, kind, sock, flags, returned as u32, Locate::Entered);
+        }
+        buffer::leave();
+    }
+}
+
+/// A function ends that moved bytes which no iterator leads to.
+#[inline(always)]
+pub fn leaves_unseen<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, cause: Unseen, returned: i64) {
+    let Some(sock) = socket.sock() else { return };
+    if returned > 0 && socket::has_watched_port(sock) {
+        record(context, kind, sock, 0, returned as u32, Locate::Unseen(cause));
+    }
+}
+
+/// A system call's message was moved, or an error came of it.
+#[inline(always)]
+pub fn called<C: EbpfContext>(context: &C, kind: Kind, sock: Sock, flags: u32, returned: i32) {
+    if !socket::has_watched_port(sock) {
+        return;
+    }
+    if returned <= 0 {
+        buffer::moved_nothing();
+    } else if moves_stream(flags, returned) {
+        record(context, kind, sock, flags, returned as u32, Locate::Caller);
+    }
+}
+
+/// Whether a call moved bytes of the stream: what was looked at comes again when it is read.
+#[inline(always)]
+fn moves_stream(flags: u32, returned: i32) -> bool {
+    returned > 0 && flags & (MSG_PEEK | MSG_ERRQUEUE) == 0
+}
+
+#[inline(always)]
+fn record<C: EbpfContext>(context: &C, kind: Kind, sock: Sock, flags: u32, length: u32, locate: Locate) {
+    let Some(stream) = Stream::of(sock) else { return };
+    let sends = matches!(kind, Kind::Send);
+    let Some(scratch) = SCRATCH.get_ptr_mut(if sends { 0 } else { 1 }) else { return };
+
+    let time = capture::now();
+    let task = owner::current();
+    owner::describe_once(context, &task, time);
+    // SAFETY: the pointer is to this CPU's map value; `output` cuts to its size. What a step finds out it leaves there,
+    // and the next reads it there: else the verifier follows each way through the one with each way through the other.
+    unsafe {
+        let transfer = &raw mut (*scratch).transfer;
+        let room = &raw mut (*scratch).room;
+        let captured = &raw mut (*scratch).captured;
+        transfer.write_volatile(Transfer {
+            header: capture::header(kind, time),
+            task,
+            socket: stream.describe(),
+            positions: stream.positions(),
+            length,
+            flags,
+            skipped: 0,
+            head: 0,
+            tail: 0,
+            unseen: 0,
+            syscall: 0,
+            padding: 0,
+        });
+        buffer::locate(room, sock, locate, length);
+        if !sends && flags & MSG_TRUNC != 0 {
+            buffer::withhold(room, Unseen::Discarded);
+        } else if stream.has_upper_layer() {
+            buffer::withhold(room, Unseen::Tls);
+        }
+        if let Locate::Unseen(unseen) = locate {
+            captured.write_volatile(Captured { skipped: 0, head: 0, tail: 0, unseen });
+        } else {
+            content::capture(sock, room, transfer, sends, captured);
+            buffer::finish(room, sends);
+        }
+
+        let Captured { skipped, head, tail, unseen } = captured.read_volatile();
+        (*transfer).skipped = skipped;
+        (*transfer).head = head;
+        (*transfer).tail = tail;
+        (*transfer).unseen = unseen as u32;
+        (*transfer).syscall = buffer::syscall(room);
+        if !matches!(unseen, Unseen::None | Unseen::Long | Unseen::Content) {
+            let pid = (*transfer).task.pid;
+            debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, unseen as u32);
+        }
+        let size = size_of::<Transfer>() + head as usize + tail as usize;
+        capture::output(context, kind, scratch.cast(), size, size_of::<Scratch>());
+    }
+}

@@ -1,0 +1,193 @@
+//! The hook families: which programs each has, loading and attaching them.
+
+use std::path::Path;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info};
+
+use super::Error;
+use super::layout::Layout;
+
+/// The choice of a hook family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hooks {
+    /// The best that the kernel allows.
+    #[default]
+    Auto,
+    /// Trampolines on the socket layer's functions for TCP.
+    Fentry,
+    /// The BTF tracepoints of the socket layer.
+    Tracepoint,
+}
+
+/// A hook family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Trampolines (`fentry`, `fexit`) on `inet_sendmsg`, `inet_recvmsg` and their like.
+    Fentry,
+    /// `tp_btf` on `sock_send_length` and `sock_recv_length`.
+    Tracepoint,
+}
+
+/// A program of the object, with what it is attached to.
+struct Hook {
+    program: &'static str,
+    target: Target,
+    /// Without it the family is of no use. What an optional one hooks is not there in every kernel.
+    required: bool,
+}
+
+/// What a program is attached to.
+enum Target {
+    /// A BTF tracepoint.
+    Tracepoint(&'static str),
+    /// A function with so many parameters, behind which a program at its end finds what it returns.
+    Function(&'static str, usize),
+}
+
+const fn tracepoint(name: &'static str) -> Hook {
+    Hook { program: name, target: Target::Tracepoint(name), required: true }
+}
+
+const fn function(program: &'static str, name: &'static str, parameters: usize) -> Hook {
+    Hook { program, target: Target::Function(name, parameters), required: true }
+}
+
+const fn optional(hook: Hook) -> Hook {
+    Hook { required: false, ..hook }
+}
+
+/// The life of a connection: in both families.
+const LIFE: [Hook; 1] = [tracepoint("inet_sock_set_state")];
+
+const TRACEPOINT: [Hook; 2] = [tracepoint("sock_send_length"), tracepoint("sock_recv_length")];
+
+const FENTRY: [Hook; 10] = [
+    function("inet_sendmsg_entry", "inet_sendmsg", 3),
+    function("inet_sendmsg_exit", "inet_sendmsg", 3),
+    function("inet_recvmsg_entry", "inet_recvmsg", 4),
+    function("inet_recvmsg_exit", "inet_recvmsg", 4),
+    // A kernel may come without IPv6.
+    optional(function("inet6_sendmsg_entry", "inet6_sendmsg", 3)),
+    optional(function("inet6_sendmsg_exit", "inet6_sendmsg", 3)),
+    optional(function("inet6_recvmsg_entry", "inet6_recvmsg", 4)),
+    optional(function("inet6_recvmsg_exit", "inet6_recvmsg", 4)),
+    optional(function("tcp_splice_read_exit", "tcp_splice_read", 5)),
+    // Until 6.4.
+    optional(function("inet_sendpage_exit", "inet_sendpage", 5)),
+];
+
+/// Where a kernel shows the types of its IPv6, if that is a module.
+const IPV6_MODULE: &str = "/sys/kernel/btf/ipv6";
+
+impl Family {
+    /// The better first.
+    pub const ALL: [Self; 2] = [Self::Fentry, Self::Tracepoint];
+
+    /// The name used in options, events and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Its programs, where the kernel has what they hook.
+    fn hooks(self, layout: &Layout) -> Result<Vec<&'static Hook>, Error> {
+        let own: &'static [Hook] = match self {
+            Self::Fentry => &FENTRY,
+            Self::Tracepoint => &TRACEPOINT,
+        };
+        if self == Self::Fentry && Path::new(IPV6_MODULE).exists() {
+            return Err(Error::Ipv6IsModule);
+        }
+        let mut hooks = Vec::new();
+        for hook in LIFE.iter().chain(own) {
+            match hook.target {
+                Target::Tracepoint(name) if layout.has_tracepoint(name) => hooks.push(hook),
+                Target::Function(name, parameters) if layout.has_function(name, parameters) => hooks.push(hook),
+                _ if !hook.required => {}
+                Target::Tracepoint(name) => return Err(Error::NoTracepoint(name)),
+                Target::Function(name, _) => return Err(Error::NoFunction(name)),
+            }
+        }
+        Ok(hooks)
+    }
+}
+
+/// A family whose programs the kernel has accepted.
+pub(super) struct Loaded {
+    pub(super) family: Family,
+    programs: Vec<&'static str>,
+}
+
+impl Loaded {
+    /// Loads the family that is asked for, or the first that the kernel accepts.
+    pub(super) fn choose(hooks: Hooks, object: &mut Ebpf, layout: &Layout, btf: &Btf) -> Result<Self, Error> {
+        match hooks {
+            Hooks::Fentry => Self::load(Family::Fentry, object, layout, btf),
+            Hooks::Tracepoint => Self::load(Family::Tracepoint, object, layout, btf),
+            Hooks::Auto => Self::load(Family::Fentry, object, layout, btf).or_else(|refused| {
+                let loaded = Self::load(Family::Tracepoint, object, layout, btf);
+                match &loaded {
+                    Ok(_) => info!("{refused} Using the tracepoint hooks."),
+                    Err(_) => info!("{refused}"),
+                }
+                loaded
+            }),
+        }
+    }
+
+    /// Loads a family's programs.
+    pub(super) fn load(family: Family, object: &mut Ebpf, layout: &Layout, btf: &Btf) -> Result<Self, Error> {
+        let hooks = family.hooks(layout)?;
+        for hook in &hooks {
+            hook.load(object, btf).map_err(|error| Error::refused(family, &error))?;
+            let verified = program(object, hook.program).and_then(|program| program.info()).ok();
+            let steps = verified.and_then(|info| info.verified_instruction_count()).unwrap_or_default();
+            debug!("{}: accepted after {steps} steps of the verifier", hook.program);
+        }
+        Ok(Self { family, programs: hooks.into_iter().map(|hook| hook.program).collect() })
+    }
+
+    /// Attaches its programs together, so that none sees a connection that the others miss for long.
+    pub(super) fn attach(&self, object: &mut Ebpf) -> Result<(), Error> {
+        for name in &self.programs {
+            let attached = match program(object, name) {
+                Ok(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
+                Ok(Program::FEntry(program)) => program.attach().map(|_| ()),
+                Ok(Program::FExit(program)) => program.attach().map(|_| ()),
+                Ok(_) => Err(ProgramError::UnexpectedProgramType),
+                Err(error) => Err(error),
+            };
+            attached.map_err(|error| Error::refused(self.family, &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Hook {
+    /// Has the kernel check its program. One that it has accepted already, for another family, stays.
+    fn load(&self, object: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
+        let (Target::Tracepoint(target) | Target::Function(target, _)) = self.target;
+        let program = program(object, self.program)?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        match program {
+            Program::BtfTracePoint(program) => program.load(target, btf),
+            Program::FEntry(program) => program.load(target, btf),
+            Program::FExit(program) => program.load(target, btf),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+    }
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
+    object.program_mut(name).ok_or(ProgramError::NotLoaded)
+}
