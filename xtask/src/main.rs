@@ -6,10 +6,12 @@
 //! - [`agent`]: builds and runs the agent
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
+//! - [`kernels`]: the integration tests inside other kernels
 //! - [`lint`]: formatting, clippy, licences
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
+mod kernels;
 mod lint;
 mod packages;
 mod process;
@@ -63,6 +65,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the integration tests inside Debian's kernels, with each hook family that the kernel has
+    Kernels(kernels::Options),
+    /// What `kernels` runs as the first program of a guest
+    #[command(hide = true)]
+    Guest(kernels::init::Options),
     /// Measure what the agent costs
     Bench {
         /// The benchmark's own arguments
@@ -88,6 +95,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run { args } => agent::run(root, &args)?,
         Command::Demo { args } => scenes::demo(root, &args)?,
         Command::Test { args } => return test::run(root, &args),
+        Command::Kernels(options) => return kernels::run(root, &options),
+        Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
         Command::Lint => lint::run(root)?,
     }

@@ -37,6 +37,15 @@ pub(crate) const MAIL: [Package; 2] = [
     Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
 ];
 
+/// What boots other kernels.
+pub(crate) const KERNELS: [Package; 5] = [
+    Package { name: "qemu-system-x86", program: "qemu-system-x86_64", reason: "runs a kernel without a machine for it" },
+    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },
+    Package { name: "kmod", program: "depmod", reason: "knows which kernel module depends on which" },
+    Package { name: "xz-utils", program: "xz", reason: "unpacks kernel modules" },
+    Package { name: "binutils", program: "strip", reason: "makes programs small enough to boot with" },
+];
+
 /// Installs those of `groups` whose program is missing.
 pub(crate) fn ensure_installed(groups: &[&[Package]]) -> Result<()> {
     let missing = missing(groups, |program| which(program).is_some());
@@ -70,9 +79,7 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     }
     let mut output = apt(&install_arguments(packages))?;
     if !output.status.success() && lists_are_stale(&text(&output)) {
-        say("refreshing apt's package lists");
-        let update = apt(&["update"])?;
-        ensure!(update.status.success(), "apt-get update failed: {}", complaint(&text(&update)));
+        refresh_lists()?;
         output = apt(&install_arguments(packages))?;
     }
     ensure!(
@@ -81,6 +88,14 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
         names(packages).join(", "),
         complaint(&text(&output))
     );
+    Ok(())
+}
+
+/// Has apt read what its archives hold now.
+pub(crate) fn refresh_lists() -> Result<()> {
+    say("refreshing apt's package lists");
+    let update = apt(&["update"])?;
+    ensure!(update.status.success(), "apt-get update failed: {}", complaint(&text(&update)));
     Ok(())
 }
 

@@ -44,16 +44,19 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
 }
 
 /// The sum over all test programs.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Tests that held.
+    pub(crate) passed: u64,
+    /// Tests that did not.
+    pub(crate) failed: u64,
+    /// Tests that were not run.
+    pub(crate) ignored: u64,
 }
 
 impl Count {
     /// Adds what a test program says in its line of results; other lines say nothing.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some((_, results)) = line.split_once("test result: ") else { return };
         for result in results.split([';', '.']) {
             let Some((number, what)) = result.trim().split_once(' ') else { continue };
