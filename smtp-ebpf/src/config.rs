@@ -81,6 +81,10 @@ offsets! {
     file_dentry,
     /// `file.f_path.mnt`
     file_mount,
+    /// `socket.sk`
+    socket_sock,
+    /// `bpf_iter_meta.seq`
+    iterator_output,
     /// `dentry.d_parent`
     dentry_parent,
     /// `dentry.d_name.name`

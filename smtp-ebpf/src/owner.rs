@@ -28,8 +28,8 @@ struct ProcessKey {
 }
 
 /// Room for a path and one component more than fits.
-const PATH_ROOM: usize = EXECUTABLE_LENGTH + COMPONENT_LENGTH;
-const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
+pub const PATH_ROOM: usize = EXECUTABLE_LENGTH + COMPONENT_LENGTH;
+pub const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
 
 #[repr(C)]
 struct Description {
@@ -78,7 +78,7 @@ fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> boo
         return false;
     };
     let task = Task::current();
-    let parent = task.leader().parent();
+    let parent = task.leader().parent().leader();
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*description).record;
@@ -112,7 +112,7 @@ fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> boo
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-unsafe fn length(place: *const u32, limit: usize) -> usize {
+pub unsafe fn length(place: *const u32, limit: usize) -> usize {
     // SAFETY: the caller's promise.
     let length = unsafe { place.read_volatile() } as usize;
     if length > limit { limit } else { length }
@@ -123,7 +123,7 @@ unsafe fn length(place: *const u32, limit: usize) -> usize {
 /// # Safety
 /// `LENGTH + COMPONENT_LENGTH` bytes at `destination` belong to a map value, and `used` too.
 #[inline(always)]
-unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, mut place: A) {
+pub unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, mut place: A) {
     for _ in 0..MAX_COMPONENTS {
         // SAFETY: the caller's promise.
         let start = unsafe { used.read_volatile() } as usize;

@@ -122,7 +122,7 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 // 2. open what needs a name or a right: the HTTP address, the events' file;
 // 3. load and attach the hooks;
 // 4. give up privileges, on the main thread, while it is the only one;
-// 5. start threads and tasks, say that the hooks are in, serve.
+// 5. start threads and tasks, look which connections are open, say that the hooks are in, serve.
 
 fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
@@ -140,8 +140,9 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
 
-        announce(&config.observe.ports, &kernel, &format!("metrics at http://{address}/metrics"));
-        let session = Session::new(kernel, &config.observe, Some(metrics), output);
+        let mut session = Session::new(kernel, &config.observe, Some(metrics), output);
+        session.look_round();
+        announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
         session.serve(questions, &mut signals, config.observe.duration).await
     })
 }
@@ -160,8 +161,9 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         };
         let output = Lines { output, format, face: "trace" };
 
-        announce(&config.observe.ports, &kernel, "ends with Ctrl-C");
-        let session = Session::new(kernel, &config.observe, None, Some(output));
+        let mut session = Session::new(kernel, &config.observe, None, Some(output));
+        session.look_round();
+        announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
         session.serve(questions, &mut signals, config.observe.duration).await
@@ -303,14 +305,36 @@ impl Lines {
 struct Session {
     kernel: Kernel,
     observer: Observer,
+    faces: Faces,
+}
+
+/// Those to whom everything is told.
+struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
+}
+
+impl Faces {
+    fn observe(&mut self, observation: &Observation) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(observation);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.observe(observation);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.flush();
+        }
+    }
 }
 
 impl Session {
     fn new(kernel: Kernel, observe: &Observe, metrics: Option<Metrics>, lines: Option<Lines>) -> Self {
         let observer = Observer::new(observe.ports.as_slice(), observe.addresses);
-        let mut session = Self { kernel, observer, metrics, lines };
+        let mut session = Self { kernel, observer, faces: Faces { metrics, lines } };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -337,7 +361,7 @@ impl Session {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
-                () = closed(self.lines.as_ref()) => break Ok(()),
+                () = closed(self.faces.lines.as_ref()) => break Ok(()),
                 () = signals.wait() => break Ok(()),
                 () = &mut end => break Ok(()),
             }
@@ -349,19 +373,21 @@ impl Session {
 
     /// Passes all that waits through the observer to the faces.
     fn take_in(&mut self) {
-        let Self { kernel, observer, metrics, lines } = self;
-        kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| {
-                if let Some(metrics) = metrics {
-                    metrics.observe(&observation);
-                }
-                if let Some(lines) = lines {
-                    lines.observe(&observation);
-                }
-            });
-        });
-        if let Some(lines) = lines {
-            lines.output.flush();
+        let Self { kernel, observer, faces } = self;
+        kernel.drain(&mut |event| observer.event(event, &mut |observation| faces.observe(&observation)));
+        faces.flush();
+    }
+
+    /// Tells the observer which sockets are open now, after all that waits.
+    fn look_round(&mut self) {
+        self.take_in();
+        match self.kernel.snapshot() {
+            Ok(snapshot) => {
+                let event = KernelEvent::Snapshot(snapshot);
+                self.observer.event(event, &mut |observation| self.faces.observe(&observation));
+                self.faces.flush();
+            }
+            Err(error) => warn!("what is open now cannot be listed: {error}"),
         }
     }
 
@@ -374,9 +400,9 @@ impl Session {
                 let _ = reply.send(());
             }
             Ask::Metrics(reply) => {
-                let Some(metrics) = &self.metrics else { return };
+                let Some(metrics) = &self.faces.metrics else { return };
                 metrics.set_kernel(self.kernel.seen().iter(), self.kernel.losses().iter(), self.observer.unseen());
-                if let Some(lines) = &self.lines {
+                if let Some(lines) = &self.faces.lines {
                     metrics.set_dropped(lines.face, lines.output.dropped());
                 }
                 match metrics.text() {
@@ -395,7 +421,7 @@ impl Session {
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }
-        if let Some(lines) = self.lines {
+        if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
             if dropped > 0 {
                 info!("{dropped} observations were not written: {}", lines.face);

@@ -34,6 +34,8 @@ pub struct Connection {
     pub first_seen: Time,
     /// When the last event came.
     pub last_seen: Time,
+    /// When a snapshot read its socket, where that is how it became known.
+    pub listed: Option<Time>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Endpoint>,
     /// The process that used it last.
@@ -75,6 +77,7 @@ impl Connection {
             opened: None,
             first_seen: time,
             last_seen: time,
+            listed: None,
             requested: None,
             owner: None,
             announced: false,
@@ -91,6 +94,12 @@ impl Connection {
         self.first_seen = event.time;
         self.sent.next = Some(event.positions.written);
         self.received.next = Some(event.positions.read);
+    }
+
+    /// It was found under way: from here on no byte is missed without its being known.
+    pub fn join(&mut self, positions: crate::event::Positions) {
+        self.sent.next = Some(positions.written);
+        self.received.next = Some(positions.read);
     }
 
     /// The transfer, if it is its turn.

@@ -1,7 +1,8 @@
 //! The kernel side as user space sees it: the only code that knows aya.
 //!
 //! [`layout`] finds the kernel's fields, [`Kernel::attach`] loads the programs and attaches them, [`ring`] reads their
-//! records, [`probe`] says what the host allows, [`host`] lists what was open before.
+//! records, [`open`] lists the sockets that are open now, [`probe`] says what the host allows, [`host`] reads the host's
+//! own files.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,11 +22,12 @@ use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
-use crate::event::{Host, KernelEvent};
+use crate::event::{Host, KernelEvent, Snapshot, Time};
 use layout::Layout;
 
 pub mod host;
 pub mod layout;
+mod open;
 pub mod probe;
 mod ring;
 
@@ -149,8 +151,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// The attached programs. Dropping it detaches them: nothing is pinned.
 pub struct Kernel {
-    // The links live in here.
-    _programs: Ebpf,
+    // The links live in here, too.
+    programs: Ebpf,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: ring::Reader,
     lost: PerCpuArray<MapData, u64>,
@@ -200,7 +202,7 @@ impl Kernel {
         let lost =
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
-            _programs: programs,
+            programs,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: ring::Reader::default(),
             lost,
@@ -257,6 +259,18 @@ impl Kernel {
         }
     }
 
+    /// The sockets that are open now. Needs no privilege once the programs are loaded (before Linux 5.19, CAP_BPF).
+    ///
+    /// To be taken when [`drain`](Self::drain) has left nothing: no event that comes later is then the end of a listed
+    /// socket's earlier life.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        let time = Time(
+            nanoseconds(clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| Error::Clock(error.into()))?)
+                .unsigned_abs(),
+        );
+        open::list(&mut self.programs, &mut self.reader, time)
+    }
+
     /// Events taken so far.
     pub fn seen(&self) -> Counts {
         self.seen
@@ -308,6 +322,7 @@ fn attach(programs: &mut Ebpf) -> Result<(), Error> {
             .try_into()?;
         program.load(tracepoint, &btf)?;
     }
+    open::load(programs, &btf)?;
     // Attached together, so that none sees a connection that the others miss for long.
     for tracepoint in TRACEPOINTS {
         if let Some(program) = programs.program_mut(tracepoint) {
@@ -381,7 +396,10 @@ unsafe impl aya::Pod for PlainSyscalls {}
 fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let unix = clock_gettime(ClockId::CLOCK_REALTIME)?;
-    let nanoseconds = |time: nix::sys::time::TimeSpec| time.tv_sec() * 1_000_000_000 + time.tv_nsec();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(Host { unix_offset: nanoseconds(unix) - nanoseconds(boot), boot_id: Arc::from(boot_id.trim()) })
+}
+
+fn nanoseconds(time: nix::sys::time::TimeSpec) -> i64 {
+    time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
