@@ -117,6 +117,13 @@ impl Connection {
         Some(event)
     }
 
+    /// The next transfer that was held for a send which came before this one, and is therefore lost.
+    pub fn release_before(&mut self, send: &TransferEvent) -> Option<TransferEvent> {
+        let start = send.positions.written.wrapping_sub(send.length);
+        let before = start.wrapping_sub(self.held.front()?.positions.written) as i32 >= 0;
+        if send.flow == Flow::Sent && before { self.held.pop_front() } else { None }
+    }
+
     /// The next transfer that was held and waits for nothing any more.
     pub fn release(&mut self) -> Option<TransferEvent> {
         let waits = self.is_early(self.held.front()?);
@@ -280,6 +287,18 @@ mod tests {
         let command = transfer(Flow::Sent, "NOOP\r\n", 6, 8);
         let ready = in_turn(&mut connection, command.clone());
         assert_eq!(ready, [command, answer]);
+    }
+
+    #[test]
+    fn a_command_comes_before_its_answer_though_the_answer_before_is_lost() {
+        let mut connection = established(0, 0);
+        // An answer of six bytes was lost, so the next command seems to be early.
+        let command = transfer(Flow::Received, "NOOP\r\n", 6, 12);
+        assert_eq!(in_turn(&mut connection, command.clone()), []);
+        let answer = transfer(Flow::Sent, "250 \r\n", 12, 12);
+        let send = connection.in_turn(answer).expect("a send never waits");
+        assert_eq!(connection.release_before(&send), Some(command));
+        assert_eq!(connection.release_before(&send), None);
     }
 
     #[test]

@@ -123,6 +123,9 @@ impl Observer {
             None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
         if let Some(event) = conversation.connection.in_turn(event) {
+            while let Some(held) = conversation.connection.release_before(&event) {
+                self.follow(&mut conversation, &held, sink);
+            }
             self.follow(&mut conversation, &event, sink);
             while let Some(held) = conversation.connection.release() {
                 self.follow(&mut conversation, &held, sink);
