@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
@@ -21,16 +22,17 @@ use crate::face::output::{Output, Target};
 use crate::face::{connections, events, trace};
 use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
+use crate::loss::Losses;
 use crate::observation::Observation;
 use crate::observer::Observer;
 use crate::privilege;
 
-/// Bytes of the ring buffer between the hooks and the agent: a thousand of the longest records between two batches,
-/// which are a fiftieth of a second apart. It is mapped twice, so twice as much counts as the agent's memory.
-const RING_BYTES: u32 = 4 << 20;
-
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
+/// from one process to another has arrived by then.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
@@ -235,7 +237,7 @@ fn attach(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signal
     let settings = kernel::Settings {
         ports: observe.ports.as_slice().to_vec(),
         hooks: observe.hooks,
-        ring_bytes: RING_BYTES,
+        ring_bytes: observe.ring_size.bytes(),
         diagnostics,
     };
     let kernel = Kernel::attach(&settings)?;
@@ -306,6 +308,9 @@ struct Session {
     kernel: Kernel,
     observer: Observer,
     faces: Faces,
+    losses: Losses,
+    /// When to look again which connections are open.
+    look: Option<Instant>,
 }
 
 /// Those to whom everything is told.
@@ -334,7 +339,8 @@ impl Faces {
 impl Session {
     fn new(kernel: Kernel, observe: &Observe, metrics: Option<Metrics>, lines: Option<Lines>) -> Self {
         let observer = Observer::new(observe.ports.as_slice(), observe.addresses);
-        let mut session = Self { kernel, observer, faces: Faces { metrics, lines } };
+        let mut session =
+            Self { kernel, observer, faces: Faces { metrics, lines }, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -361,6 +367,7 @@ impl Session {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
+                () = at(self.look) => self.look_round(),
                 () = closed(self.faces.lines.as_ref()) => break Ok(()),
                 () = signals.wait() => break Ok(()),
                 () = &mut end => break Ok(()),
@@ -373,19 +380,32 @@ impl Session {
 
     /// Passes all that waits through the observer to the faces.
     fn take_in(&mut self) {
-        let Self { kernel, observer, faces } = self;
+        let Self { kernel, observer, faces, .. } = self;
         kernel.drain(&mut |event| observer.event(event, &mut |observation| faces.observe(&observation)));
         faces.flush();
+        let now = Instant::now();
+        if self.losses.note(self.kernel.losses(), now.into_std()) {
+            self.look = Some(now);
+        }
     }
 
     /// Tells the observer which sockets are open now, after all that waits.
     fn look_round(&mut self) {
         self.take_in();
+        self.look = None;
+        if self.kernel.is_behind() {
+            // What is known is not from now.
+            self.look = Some(Instant::now());
+            return;
+        }
         match self.kernel.snapshot() {
             Ok(snapshot) => {
                 let event = KernelEvent::Snapshot(snapshot);
                 self.observer.event(event, &mut |observation| self.faces.observe(&observation));
                 self.faces.flush();
+                if self.observer.doubts() {
+                    self.look = Some(Instant::now() + SECOND_LOOK);
+                }
             }
             Err(error) => warn!("what is open now cannot be listed: {error}"),
         }
@@ -427,6 +447,14 @@ impl Session {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }
+    }
+}
+
+/// Completes at this time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

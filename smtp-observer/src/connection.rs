@@ -36,6 +36,8 @@ pub struct Connection {
     pub last_seen: Time,
     /// When a snapshot read its socket, where that is how it became known.
     pub listed: Option<Time>,
+    /// When its last event had come, where the last snapshot found no process that holds it.
+    pub missed: Option<Time>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Endpoint>,
     /// The process that used it last.
@@ -78,6 +80,7 @@ impl Connection {
             first_seen: time,
             last_seen: time,
             listed: None,
+            missed: None,
             requested: None,
             owner: None,
             announced: false,

@@ -25,6 +25,8 @@ pub struct Observer {
     conversations: HashMap<u64, Box<Conversation>>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
+    /// The last snapshot has left connections in doubt.
+    doubts: bool,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
@@ -48,6 +50,7 @@ impl Observer {
             conversations: HashMap::default(),
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
+            doubts: false,
             items: Vec::new(),
             events: Vec::new(),
         }
@@ -68,6 +71,11 @@ impl Observer {
     pub fn unseen(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let causes = Unseen::ALL.into_iter().zip(self.unseen).skip(1);
         causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
+    }
+
+    /// Whether a second snapshot is wanted, to tell whether connections are closed.
+    pub fn doubts(&self) -> bool {
+        self.doubts
     }
 
     fn state(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {

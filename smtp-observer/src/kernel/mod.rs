@@ -171,6 +171,26 @@ impl Counts {
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Kind::ALL.into_iter().zip(self.0).map(|(kind, count)| (name(kind), count))
     }
+
+    /// The count of one kind.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize - 1]
+    }
+
+    /// All kinds together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl FromIterator<(Kind, u64)> for Counts {
+    fn from_iter<T: IntoIterator<Item = (Kind, u64)>>(counts: T) -> Self {
+        let mut all = Self::default();
+        for (kind, count) in counts {
+            all.0[kind as usize - 1] += count;
+        }
+        all
+    }
 }
 
 fn name(kind: Kind) -> &'static str {
@@ -257,6 +277,11 @@ impl Kernel {
                 Err(error) => warn!("{error}"),
             }
         }
+    }
+
+    /// Events were left by the last [`drain`](Self::drain).
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// The sockets that are open now. Needs no privilege once the programs are loaded (before Linux 5.19, CAP_BPF).

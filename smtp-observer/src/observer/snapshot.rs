@@ -1,8 +1,12 @@
-//! What a snapshot of the open sockets tells: connections whose beginning was not seen.
+//! What a snapshot of the open sockets tells: connections whose beginning was not seen, and those whose end was not.
 //!
 //! A snapshot is taken when all that waited in the ring buffer has been taken in. What comes after it may still be
 //! from before it: the beginning of a connection that it lists, or its first transfers. Its end cannot be, since a
 //! closed socket is not listed.
+
+use std::mem;
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::{Conversation, Observer};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
@@ -10,16 +14,44 @@ use crate::observation::{Observation, Role};
 use crate::smtp::Session;
 
 impl Observer {
-    /// Begins to follow each connection that is not known yet.
-    pub(super) fn snapshot(&mut self, snapshot: Snapshot, sink: &mut dyn FnMut(Observation)) {
-        for process in snapshot.processes {
+    /// Begins to follow each connection that is not known yet, and ends those that nobody holds any more.
+    pub(super) fn snapshot(&mut self, mut snapshot: Snapshot, sink: &mut dyn FnMut(Observation)) {
+        for process in mem::take(&mut snapshot.processes) {
             self.processes.describe(process);
         }
+        self.miss(&snapshot, sink);
         for open in snapshot.sockets {
             if !self.conversations.contains_key(&open.socket.cookie) {
                 let conversation = self.join(&open, snapshot.time, sink);
                 self.keep(open.socket.cookie, conversation, sink);
             }
+        }
+    }
+
+    /// Ends the connections whose end was lost: two snapshots found them in no process's hands, and between them they
+    /// were quiet. One is not enough: a descriptor may be on its way from one process to another, or go to one that the
+    /// walk has passed already. What waits to be accepted is in nobody's hands, too, and not announced.
+    fn miss(&mut self, snapshot: &Snapshot, sink: &mut dyn FnMut(Observation)) {
+        let mut held = HashSet::with_capacity(snapshot.sockets.len());
+        held.extend(snapshot.sockets.iter().map(|open| open.socket.cookie));
+        self.doubts = false;
+        let mut gone = Vec::new();
+        for (cookie, conversation) in &mut self.conversations {
+            let connection = &mut conversation.connection;
+            if held.contains(cookie) || !connection.announced || connection.last_seen >= snapshot.time {
+                connection.missed = None;
+            } else if connection.missed.replace(connection.last_seen) == Some(connection.last_seen) {
+                gone.push(*cookie);
+            } else {
+                self.doubts = true;
+            }
+        }
+        for cookie in gone {
+            let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
+            while let Some(waiting) = conversation.connection.release_in_vain() {
+                self.follow(&mut conversation, &waiting, sink);
+            }
+            self.end(conversation, snapshot.time, sink);
         }
     }
 
@@ -166,5 +198,49 @@ mod tests {
         // Its end was lost.
         story.connect();
         assert_eq!(story.names(), ["connection.opened", "connection.closed", "connection.opened"]);
+    }
+
+    #[test]
+    fn a_connection_whose_end_was_lost_is_closed_by_the_second_snapshot() {
+        let mut story = Story::new();
+        story.connect();
+        story.event(snapshot(&story, 5000, &[]));
+        assert!(story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened"]);
+        story.event(snapshot(&story, 6000, &[]));
+        assert!(!story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
+        assert_eq!(story.told[1].time, Timestamp(1_000_006_000));
+        // The end itself, late.
+        story.time = 7000;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
+    }
+
+    #[test]
+    fn a_connection_that_is_held_or_speaks_between_two_snapshots_is_not_closed() {
+        let mut story = Story::new();
+        story.connect();
+        story.event(snapshot(&story, 5000, &[]));
+        story.event(snapshot(&story, 6000, &[TcpState::Established]));
+        story.event(snapshot(&story, 7000, &[]));
+        assert!(story.observer.doubts());
+        story.time = 7000;
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.event(snapshot(&story, 9000, &[]));
+        assert!(story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    #[test]
+    fn what_waits_to_be_accepted_is_not_closed() {
+        let mut story = Story::new();
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        story.event(snapshot(&story, 5000, &[]));
+        story.event(snapshot(&story, 6000, &[]));
+        assert!(!story.observer.doubts());
+        story.time = 7000;
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
     }
 }
