@@ -22,7 +22,7 @@ impl Losses {
     /// Takes in how much was lost so far. Whether changes of connections' states are among what is new.
     pub fn note(&mut self, so_far: Counts, now: Instant) -> bool {
         let before = std::mem::replace(&mut self.known, so_far);
-        if let Some(count) = self.to_say(now) {
+        if let Some(count) = self.due(now) {
             warn!(
                 "{count} records of the hooks found no room and are lost: give the ring buffer more with --ring-size SIZE"
             );
@@ -30,7 +30,7 @@ impl Losses {
         so_far.of(Kind::State) > before.of(Kind::State)
     }
 
-    fn to_say(&mut self, now: Instant) -> Option<u64> {
+    fn due(&mut self, now: Instant) -> Option<u64> {
         let lost = self.known.total();
         let quiet = self.last.is_none_or(|last| now.duration_since(last) >= BETWEEN_WARNINGS);
         if lost <= self.said || !quiet {
@@ -54,7 +54,7 @@ mod tests {
         let (mut losses, start) = (Losses::default(), Instant::now());
         let mut say = |so_far, seconds| {
             losses.known = so_far;
-            losses.to_say(start + Duration::from_secs(seconds))
+            losses.due(start + Duration::from_secs(seconds))
         };
         assert_eq!(say(lost(0, 0), 0), None);
         assert_eq!(say(lost(0, 3), 1), Some(3));

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::netns::{Host, accept};
 use smtp_observer_tests::seen::Observed;
 
 /// A cgroup of the unified hierarchy, removed when it is dropped.
@@ -65,8 +65,7 @@ fn seen_in(cgroup: &Cgroup) -> Result<(Observed, String, String)> {
     );
     let mut child = client.command(machine::installed("bash")?).args(["-c", &script]).stdin(Stdio::null()).spawn()?;
     let look = || -> Result<(Observed, String, String)> {
-        let (stream, _) = listener.accept()?;
-        let mut stream = stream;
+        let mut stream = accept(&listener)?;
         stream.write_all(b"220 server.example ESMTP\r\n")?;
         let seen = agent.wait_for("the greeting", &[&client], |seen| seen.count("smtp.greeting") > 0)?;
         let opened = seen.one("connection.opened")?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::netns::{Host, accept};
 use smtp_observer_tests::scene::lines::Lines;
 use smtp_observer_tests::seen::Seen;
 
@@ -50,7 +50,7 @@ impl Stage {
 }
 
 fn greet(listener: &std::net::TcpListener) -> Result<Lines> {
-    let mut server = Lines::new(listener.accept()?.0)?;
+    let mut server = Lines::new(accept(listener)?)?;
     server.write("220 server.example ESMTP\r\n")?;
     Ok(server)
 }

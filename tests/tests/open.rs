@@ -10,7 +10,7 @@ use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::netns::{Host, accept};
 use smtp_observer_tests::process::Running;
 use smtp_observer_tests::seen::{Observed, Seen};
 use tracing::level_filters::LevelFilter;
@@ -132,7 +132,7 @@ fn the_connection_of_another_process_is_named() -> Result<()> {
     let mut bash = client.command(machine::installed("bash")?);
     bash.args(["-c", script]);
     let bash = Running::start(bash)?;
-    let (stream, _) = listener.accept()?;
+    let stream = accept(&listener)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let agent = Agent::start(&[])?;
 
