@@ -109,6 +109,8 @@ offsets! {
     file_dentry,
     /// `file.f_path.mnt`
     file_mount,
+    /// `bpf_iter_meta.seq`
+    iterator_output,
     /// `dentry.d_parent`
     dentry_parent,
     /// `dentry.d_name.name`

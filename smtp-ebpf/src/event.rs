@@ -235,6 +235,31 @@ pub struct Process {
     pub arguments: u32,
     /// Bytes of the cgroup's path that follow those.
     pub cgroup: u32,
-    /// `task_struct.real_parent->comm`.
+    /// `task_struct.real_parent->group_leader->comm`.
+    pub parent_comm: [u8; COMM_LENGTH],
+}
+
+/// A process holds an open socket: what the iterator writes, not into the ring buffer but to its reader. The
+/// executable and the cgroup follow, in this order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Open {
+    /// `CLOCK_BOOTTIME` in nanoseconds, when the socket was read.
+    pub time: u64,
+    /// The holder; as thread its leader.
+    pub task: Task,
+    /// The socket.
+    pub socket: Socket,
+    /// Its positions.
+    pub positions: Positions,
+    /// `task_struct.real_parent->tgid`.
+    pub parent_pid: u32,
+    /// Bytes of the executable's path that follow.
+    pub executable: u32,
+    /// Bytes of the cgroup's path that follow those.
+    pub cgroup: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
+    /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }

@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
-    bpf_probe_read_user, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
+    bpf_probe_read_user, bpf_seq_write, bpf_skc_to_tcp_sock, bpf_sock_from_file, bpf_task_pt_regs,
 };
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
 use smtp_ebpf::event::{COMM_LENGTH, Positions};
@@ -129,6 +129,7 @@ impl Socket {
         Self(pointer)
     }
 
+    /// NULL once it is released.
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {
         // SAFETY: sk is a struct sock * of struct socket.
@@ -314,6 +315,12 @@ impl Task {
         Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 
+    /// The task that an iterator passes.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
     #[inline(always)]
     pub fn leader(self) -> Self {
         // SAFETY: group_leader is a struct task_struct *.
@@ -449,6 +456,49 @@ impl Task {
         // SAFETY: mm is a struct mm_struct *, NULL for kernel threads.
         let mm: *const u8 = unsafe { load(self.0, offset(&OFFSETS.task_mm)) };
         (!mm.is_null()).then_some(mm)
+    }
+}
+
+/// A `struct file`.
+#[derive(Clone, Copy)]
+pub struct File(*const u8);
+
+impl File {
+    /// The open file that an iterator passes.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// The socket that it is, if it is one with an end in this kernel.
+    #[inline(always)]
+    pub fn sock(self) -> Option<Sock> {
+        // SAFETY: the helper takes a struct file * and answers a struct socket * or NULL.
+        let socket = unsafe { bpf_sock_from_file(self.0.cast_mut().cast()) };
+        if socket.is_null() { None } else { Socket(socket.cast_const().cast()).sock() }
+    }
+}
+
+/// A `struct seq_file`, to which an iterator writes.
+#[derive(Clone, Copy)]
+pub struct Sequence(*const u8);
+
+impl Sequence {
+    /// The output of the iterator with this `struct bpf_iter_meta`.
+    #[inline(always)]
+    pub fn of_iterator(meta: *const u8) -> Self {
+        // SAFETY: seq is a struct seq_file * of struct bpf_iter_meta.
+        Self(unsafe { load(meta, offset(&OFFSETS.iterator_output)) })
+    }
+
+    /// Writes a record. Where there is no room, the kernel makes some and calls the iterator again.
+    ///
+    /// # Safety
+    /// `length` bytes at `record` belong to a map value: the verifier checks it.
+    #[inline(always)]
+    pub unsafe fn write(self, record: *const c_void, length: u32) {
+        // SAFETY: the caller's promise.
+        let _ = unsafe { bpf_seq_write(self.0.cast_mut().cast(), record, length) };
     }
 }
 

@@ -6,6 +6,7 @@ mod buffer;
 mod capture;
 mod content;
 mod kernel;
+mod open;
 mod owner;
 mod scan;
 mod socket;

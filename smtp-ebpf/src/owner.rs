@@ -31,8 +31,8 @@ struct ProcessKey {
 }
 
 /// Room for a path and one component more than fits.
-const PATH_ROOM: usize = EXECUTABLE_LENGTH + COMPONENT_LENGTH;
-const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
+pub const PATH_ROOM: usize = EXECUTABLE_LENGTH + COMPONENT_LENGTH;
+pub const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
 
 #[repr(C)]
 struct Description {
@@ -81,7 +81,7 @@ fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> boo
         return false;
     };
     let task = Task::current();
-    let parent = task.leader().parent();
+    let parent = task.leader().parent().leader();
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*description).record;
@@ -115,7 +115,7 @@ fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> boo
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-unsafe fn length(place: *const u32, limit: usize) -> usize {
+pub unsafe fn length(place: *const u32, limit: usize) -> usize {
     // SAFETY: the caller's promise.
     let length = unsafe { place.read_volatile() } as usize;
     if length > limit { limit } else { length }
@@ -134,7 +134,7 @@ struct Ascent<A> {
 /// # Safety
 /// `LENGTH + COMPONENT_LENGTH` bytes at `destination` belong to a map value, and `used` too.
 #[inline(always)]
-unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, place: A) {
+pub unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, place: A) {
     let mut ascent = Ascent { place, destination, used };
     // SAFETY: the helper passes the index and the pointer to the function.
     unsafe {

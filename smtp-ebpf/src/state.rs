@@ -13,8 +13,8 @@ use crate::{capture, owner};
 // include/net/tcp_states.h
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
-const TCP_CLOSE: u32 = 7;
-const TCP_LISTEN: u32 = 10;
+pub const TCP_CLOSE: u32 = 7;
+pub const TCP_LISTEN: u32 = 10;
 
 #[map]
 static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);

@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
@@ -21,16 +22,17 @@ use crate::face::output::{Output, Target};
 use crate::face::{connections, events, trace};
 use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
+use crate::loss::Losses;
 use crate::observation::Observation;
 use crate::observer::Observer;
 use crate::privilege;
 
-/// Bytes of the ring buffer between the hooks and the agent: a thousand of the longest records between two batches,
-/// which are a fiftieth of a second apart. It is mapped twice, so twice as much counts as the agent's memory.
-const RING_BYTES: u32 = 4 << 20;
-
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
+/// from one process to another has arrived by then.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
@@ -122,7 +124,7 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 // 2. open what needs a name or a right: the HTTP address, the events' file;
 // 3. load and attach the hooks;
 // 4. give up privileges, on the main thread, while it is the only one;
-// 5. start threads and tasks, say that the hooks are in, serve.
+// 5. start threads and tasks, look which connections are open, say that the hooks are in, serve.
 
 fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
@@ -140,8 +142,9 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
 
-        announce(&config.observe.ports, &kernel, &format!("metrics at http://{address}/metrics"));
-        let session = Session::new(kernel, &config.observe, Some(metrics), output);
+        let mut session = Session::new(kernel, &config.observe, Some(metrics), output);
+        session.look_round();
+        announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
         session.serve(questions, &mut signals, config.observe.duration).await
     })
 }
@@ -160,8 +163,9 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         };
         let output = Lines { output, format, face: "trace" };
 
-        announce(&config.observe.ports, &kernel, "ends with Ctrl-C");
-        let session = Session::new(kernel, &config.observe, None, Some(output));
+        let mut session = Session::new(kernel, &config.observe, None, Some(output));
+        session.look_round();
+        announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
         session.serve(questions, &mut signals, config.observe.duration).await
@@ -233,7 +237,7 @@ fn attach(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signal
     let settings = kernel::Settings {
         ports: observe.ports.as_slice().to_vec(),
         hooks: observe.hooks,
-        ring_bytes: RING_BYTES,
+        ring_bytes: observe.ring_size.bytes(),
         diagnostics,
     };
     let kernel = Kernel::attach(&settings)?;
@@ -303,14 +307,40 @@ impl Lines {
 struct Session {
     kernel: Kernel,
     observer: Observer,
+    faces: Faces,
+    losses: Losses,
+    /// When to look again which connections are open.
+    look: Option<Instant>,
+}
+
+/// Those to whom everything is told.
+struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
+}
+
+impl Faces {
+    fn observe(&mut self, observation: &Observation) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(observation);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.observe(observation);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.flush();
+        }
+    }
 }
 
 impl Session {
     fn new(kernel: Kernel, observe: &Observe, metrics: Option<Metrics>, lines: Option<Lines>) -> Self {
         let observer = Observer::new(observe.ports.as_slice(), observe.addresses);
-        let mut session = Self { kernel, observer, metrics, lines };
+        let mut session =
+            Self { kernel, observer, faces: Faces { metrics, lines }, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -337,7 +367,8 @@ impl Session {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
-                () = closed(self.lines.as_ref()) => break Ok(()),
+                () = at(self.look) => self.look_round(),
+                () = closed(self.faces.lines.as_ref()) => break Ok(()),
                 () = signals.wait() => break Ok(()),
                 () = &mut end => break Ok(()),
             }
@@ -349,19 +380,34 @@ impl Session {
 
     /// Passes all that waits through the observer to the faces.
     fn take_in(&mut self) {
-        let Self { kernel, observer, metrics, lines } = self;
-        kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| {
-                if let Some(metrics) = metrics {
-                    metrics.observe(&observation);
+        let Self { kernel, observer, faces, .. } = self;
+        kernel.drain(&mut |event| observer.event(event, &mut |observation| faces.observe(&observation)));
+        faces.flush();
+        let now = Instant::now();
+        if self.losses.note(self.kernel.losses(), now.into_std()) {
+            self.look = Some(now);
+        }
+    }
+
+    /// Tells the observer which sockets are open now, after all that waits.
+    fn look_round(&mut self) {
+        self.take_in();
+        self.look = None;
+        if self.kernel.is_behind() {
+            // What is known is not from now.
+            self.look = Some(Instant::now());
+            return;
+        }
+        match self.kernel.snapshot() {
+            Ok(snapshot) => {
+                let event = KernelEvent::Snapshot(snapshot);
+                self.observer.event(event, &mut |observation| self.faces.observe(&observation));
+                self.faces.flush();
+                if self.observer.doubts() {
+                    self.look = Some(Instant::now() + SECOND_LOOK);
                 }
-                if let Some(lines) = lines {
-                    lines.observe(&observation);
-                }
-            });
-        });
-        if let Some(lines) = lines {
-            lines.output.flush();
+            }
+            Err(error) => warn!("what is open now cannot be listed: {error}"),
         }
     }
 
@@ -374,9 +420,9 @@ impl Session {
                 let _ = reply.send(());
             }
             Ask::Metrics(reply) => {
-                let Some(metrics) = &self.metrics else { return };
+                let Some(metrics) = &self.faces.metrics else { return };
                 metrics.set_kernel(self.kernel.seen().iter(), self.kernel.losses().iter(), self.observer.unseen());
-                if let Some(lines) = &self.lines {
+                if let Some(lines) = &self.faces.lines {
                     metrics.set_dropped(lines.face, lines.output.dropped());
                 }
                 match metrics.text() {
@@ -395,12 +441,20 @@ impl Session {
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }
-        if let Some(lines) = self.lines {
+        if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
             if dropped > 0 {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }
+    }
+}
+
+/// Completes at this time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

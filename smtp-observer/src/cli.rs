@@ -3,6 +3,8 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod ring_size;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -18,6 +20,8 @@ use tracing::level_filters::LevelFilter;
 
 use crate::judge::Addresses;
 use crate::kernel::Hooks;
+
+pub use ring_size::{RingSize, RingSizeError};
 
 /// Where `run` serves HTTP unless told otherwise: on this host alone.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
@@ -97,6 +101,10 @@ pub struct ObserveArgs {
     #[arg(long, value_enum)]
     addresses: Option<Addresses>,
 
+    /// Room for what the hooks deliver until the agent takes it: `512KiB`, `16MiB` [default: 4MiB].
+    #[arg(long, value_name = "SIZE")]
+    ring_size: Option<RingSize>,
+
     /// Stop by itself after this time: `500ms`, `10s`, `2m`, `1h 30m`.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -161,6 +169,8 @@ pub struct Observe {
     pub hooks: Hooks,
     /// How much of a mailbox address is shown.
     pub addresses: Addresses,
+    /// Room for what the hooks deliver.
+    pub ring_size: RingSize,
     /// When to stop; never, without one.
     pub duration: Option<Duration>,
 }
@@ -212,6 +222,7 @@ impl ObserveArgs {
             ports: self.port.or(file.port).unwrap_or_default(),
             hooks: self.hooks.or(file.hooks).unwrap_or(Hooks::Auto),
             addresses: self.addresses.or(file.addresses).unwrap_or(Addresses::Domain),
+            ring_size: self.ring_size.or(file.ring_size).unwrap_or_default(),
             duration: self.duration.or(file.duration),
         }
     }
@@ -224,6 +235,8 @@ struct File {
     port: Option<Ports>,
     hooks: Option<Hooks>,
     addresses: Option<Addresses>,
+    #[serde(rename = "ring-size")]
+    ring_size: Option<RingSize>,
     events: Option<Destination>,
     listen: Option<SocketAddr>,
     #[serde(default, deserialize_with = "duration")]
@@ -463,6 +476,7 @@ mod tests {
         assert_eq!(run.observe.ports.as_slice(), [25]);
         assert_eq!(run.observe.hooks, Hooks::Auto);
         assert_eq!(run.observe.addresses, Addresses::Domain);
+        assert_eq!(run.observe.ring_size.bytes(), 4 << 20);
         assert_eq!(run.observe.duration, None);
         assert_eq!(run.events, None);
         assert_eq!(run.listen.to_string(), "127.0.0.1:9725");
@@ -472,7 +486,7 @@ mod tests {
     fn the_file_fills_what_the_command_line_leaves() {
         let file = config(
             "port = [25, 587]\nhooks = \"tracepoint\"\naddresses = \"none\"\nevents = \"/var/log/events\"\n\
-             listen = \"[::1]:9000\"\nduration = \"2m\"\n",
+             listen = \"[::1]:9000\"\nduration = \"2m\"\nring-size = \"16MiB\"\n",
         );
         let path = file.path().display();
         let from_file = run(&format!("run --config {path}")).expect("valid");
@@ -480,18 +494,20 @@ mod tests {
         assert_eq!(from_file.observe.hooks, Hooks::Tracepoint);
         assert_eq!(from_file.observe.addresses, Addresses::None);
         assert_eq!(from_file.observe.duration, Some(Duration::from_secs(120)));
+        assert_eq!(from_file.observe.ring_size.bytes(), 16 << 20);
         assert_eq!(from_file.events, Some(Destination::File("/var/log/events".into())));
         assert_eq!(from_file.listen.to_string(), "[::1]:9000");
 
         let both = run(&format!(
             "run --config {path} --port 2525 --hooks fentry --addresses full --events - --listen 127.0.0.1:1 \
-             --duration 500ms"
+             --duration 500ms --ring-size 512KiB"
         ))
         .expect("valid");
         assert_eq!(both.observe.ports.as_slice(), [2525]);
         assert_eq!(both.observe.hooks, Hooks::Fentry);
         assert_eq!(both.observe.addresses, Addresses::Full);
         assert_eq!(both.observe.duration, Some(Duration::from_millis(500)));
+        assert_eq!(both.observe.ring_size.bytes(), 512 << 10);
         assert_eq!(both.events, Some(Destination::StandardOutput));
         assert_eq!(both.listen.to_string(), "127.0.0.1:1");
     }
@@ -519,6 +535,7 @@ mod tests {
         assert!(config_error("port = []\n").contains("at least one"));
         assert!(config_error("hooks = \"kprobe\"\n").contains("kprobe"));
         assert!(config_error("duration = \"soon\"\n").contains("`soon`"));
+        assert!(config_error("ring-size = \"5MiB\"\n").contains("power of two"));
         assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
         assert!(config_error("port = \n").contains("line 1"));
     }
@@ -568,6 +585,7 @@ mod tests {
             "run --addresses some",
             "run --listen 9725",
             "run --duration 10",
+            "run --ring-size 4MB",
             "run --json",
             "trace --listen 127.0.0.1:1",
             "run --tls off",

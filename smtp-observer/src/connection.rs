@@ -36,6 +36,10 @@ pub struct Connection {
     pub first_seen: Time,
     /// When the last event came.
     pub last_seen: Time,
+    /// When a snapshot read its socket, where that is how it became known.
+    pub listed: Option<Time>,
+    /// When its last event had come, where the last snapshot found no process that holds it.
+    pub missed: Option<Time>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Endpoint>,
     /// The process that used it last.
@@ -86,6 +90,8 @@ impl Connection {
             opened: None,
             first_seen: time,
             last_seen: time,
+            listed: None,
+            missed: None,
             requested: None,
             owner: None,
             announced: false,
@@ -109,6 +115,12 @@ impl Connection {
         self.received.next = Some(event.positions.read);
     }
 
+    /// It was found under way: from here on no byte is missed without its being known.
+    pub fn join(&mut self, positions: crate::event::Positions) {
+        self.sent.next = Some(positions.written);
+        self.received.next = Some(positions.read);
+    }
+
     /// The transfer, if it is its turn.
     ///
     /// A send is told when it returns, and by then another thread may have read the answer: a receive whose socket
@@ -122,6 +134,13 @@ impl Connection {
             return if self.held.len() > MAX_HELD { self.held.pop_front() } else { None };
         }
         Some(event)
+    }
+
+    /// The next transfer that was held for a send which came before this one, and is therefore lost.
+    pub fn release_before(&mut self, send: &TransferEvent) -> Option<TransferEvent> {
+        let start = send.positions.written.wrapping_sub(send.length);
+        let before = start.wrapping_sub(self.held.front()?.positions.written) as i32 >= 0;
+        if send.flow == Flow::Sent && before { self.held.pop_front() } else { None }
     }
 
     /// The next transfer that was held and waits for nothing any more.
@@ -301,6 +320,18 @@ mod tests {
         let command = transfer(Flow::Sent, "NOOP\r\n", 6, 8);
         let ready = in_turn(&mut connection, command.clone());
         assert_eq!(ready, [command, answer]);
+    }
+
+    #[test]
+    fn a_command_comes_before_its_answer_though_the_answer_before_is_lost() {
+        let mut connection = established(0, 0);
+        // An answer of six bytes was lost, so the next command seems to be early.
+        let command = transfer(Flow::Received, "NOOP\r\n", 6, 12);
+        assert_eq!(in_turn(&mut connection, command.clone()), []);
+        let answer = transfer(Flow::Sent, "250 \r\n", 12, 12);
+        let send = connection.in_turn(answer).expect("a send never waits");
+        assert_eq!(connection.release_before(&send), Some(command));
+        assert_eq!(connection.release_before(&send), None);
     }
 
     #[test]

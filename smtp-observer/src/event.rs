@@ -28,6 +28,8 @@ pub enum KernelEvent {
     Host(Host),
     /// A process, described before the first event that names it.
     Process(ProcessEvent),
+    /// The sockets that are open.
+    Snapshot(Snapshot),
     /// A socket changed its state.
     State(StateEvent),
     /// Bytes went out of, or came into, a process.
@@ -172,6 +174,30 @@ pub struct StateEvent {
     pub new: TcpState,
     /// What the caller asked `connect` for.
     pub requested: Option<SocketAddr>,
+}
+
+/// The sockets that processes hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// From before the first of them was read.
+    pub time: Time,
+    /// Who holds them.
+    pub processes: Vec<ProcessEvent>,
+    /// Each once.
+    pub sockets: Vec<OpenSocket>,
+}
+
+/// A socket that a process holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenSocket {
+    /// When it was read.
+    pub time: Time,
+    /// The process that holds it: the youngest, where a parent and its children share it.
+    pub task: Task,
+    /// The socket.
+    pub socket: Socket,
+    /// Its positions.
+    pub positions: Positions,
 }
 
 /// Which way bytes went, seen from the process that owns the socket.

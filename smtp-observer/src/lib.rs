@@ -11,6 +11,7 @@ pub mod event;
 pub mod face;
 pub mod judge;
 pub mod kernel;
+pub mod loss;
 pub mod observation;
 pub mod observer;
 pub mod privilege;

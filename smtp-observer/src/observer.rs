@@ -1,5 +1,7 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod snapshot;
+
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -23,6 +25,8 @@ pub struct Observer {
     conversations: HashMap<u64, Box<Conversation>>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
+    /// The last snapshot has left connections in doubt.
+    doubts: bool,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
@@ -46,6 +50,7 @@ impl Observer {
             conversations: HashMap::default(),
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
+            doubts: false,
             items: Vec::new(),
             events: Vec::new(),
         }
@@ -56,6 +61,7 @@ impl Observer {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
+            KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, sink),
             KernelEvent::State(state) => self.state(state, sink),
             KernelEvent::Transfer(transfer) => self.transfer(transfer, sink),
         }
@@ -67,6 +73,11 @@ impl Observer {
         causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
     }
 
+    /// Whether a second snapshot is wanted, to tell whether connections are closed.
+    pub fn doubts(&self) -> bool {
+        self.doubts
+    }
+
     fn state(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
         match event.new {
             TcpState::SynSent => {
@@ -75,6 +86,7 @@ impl Observer {
                 conversation.connection.owner = owner;
                 conversation.connection.requested =
                     event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+                conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
             TcpState::Established => self.established(&event, sink),
@@ -89,6 +101,7 @@ impl Observer {
             // Who accepts it is not known yet: it is announced with its first transfer.
             let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
             conversation.connection.establish(event);
+            conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             // The local end is chosen after `connect` has begun.
@@ -118,6 +131,9 @@ impl Observer {
             None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
         if let Some(event) = conversation.connection.in_turn(event) {
+            while let Some(held) = conversation.connection.release_before(&event) {
+                self.follow(&mut conversation, &held, sink);
+            }
             self.follow(&mut conversation, &event, sink);
             while let Some(held) = conversation.connection.release() {
                 self.follow(&mut conversation, &held, sink);
@@ -300,31 +316,31 @@ mod tests {
     use super::*;
     use crate::event::{Positions, ProcessKey};
 
-    const CLIENT: (u32, &str) = (10, "swaks");
-    const OTHER: (u32, &str) = (11, "scache");
+    pub(super) const CLIENT: (u32, &str) = (10, "swaks");
+    pub(super) const OTHER: (u32, &str) = (11, "scache");
 
     /// One socket's story, told in kernel events.
-    struct Story {
-        observer: Observer,
-        time: u64,
-        written: u32,
-        read: u32,
-        told: Vec<Observation>,
+    pub(super) struct Story {
+        pub(super) observer: Observer,
+        pub(super) time: u64,
+        pub(super) written: u32,
+        pub(super) read: u32,
+        pub(super) told: Vec<Observation>,
     }
 
     impl Story {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let mut observer = Observer::new(&[25], Addresses::Full);
             let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into() };
             observer.event(KernelEvent::Host(host), &mut |_| {});
             Self { observer, time: 0, written: 1000, read: 5000, told: Vec::new() }
         }
 
-        fn event(&mut self, event: KernelEvent) {
+        pub(super) fn event(&mut self, event: KernelEvent) {
             self.observer.event(event, &mut |observation| self.told.push(observation));
         }
 
-        fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
+        pub(super) fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
             self.time += 1000;
             let task = (new == TcpState::SynSent).then(|| task(CLIENT));
             let positions = Positions { written: self.written, read: self.read };
@@ -332,12 +348,12 @@ mod tests {
             self.event(KernelEvent::State(event));
         }
 
-        fn connect(&mut self) {
+        pub(super) fn connect(&mut self) {
             self.state(TcpState::Close, TcpState::SynSent, Some(socket(TcpState::Close).remote));
             self.state(TcpState::SynSent, TcpState::Established, None);
         }
 
-        fn transfer(&mut self, who: (u32, &str), flow: Flow, text: &str) {
+        pub(super) fn transfer(&mut self, who: (u32, &str), flow: Flow, text: &str) {
             self.time += 1000;
             let length = text.len() as u32;
             match flow {
@@ -359,7 +375,7 @@ mod tests {
         }
 
         /// The names of all that was told.
-        fn names(&self) -> Vec<String> {
+        pub(super) fn names(&self) -> Vec<String> {
             let name = |observation: &Observation| match &observation.event {
                 Event::Command(command) => format!("{} {:?}", command.verb, command.code),
                 event => serde_json::to_value(event).expect("serializable")["event"].as_str().unwrap_or("").to_owned(),
@@ -368,12 +384,12 @@ mod tests {
         }
     }
 
-    fn task((pid, name): (u32, &str)) -> Task {
+    pub(super) fn task((pid, name): (u32, &str)) -> Task {
         let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
         Task { process, tid: pid, uid: 0, comm: name.into() }
     }
 
-    fn socket(state: TcpState) -> Socket {
+    pub(super) fn socket(state: TcpState) -> Socket {
         Socket {
             cookie: 0xc0,
             netns: 7,

@@ -40,8 +40,8 @@ fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
-/// What has to be kept to read the hooks' counters: nothing, since Linux 5.19. Before, a host that forbids unprivileged
-/// users `bpf(2)` forbids them to read the maps that they hold, too.
+/// What has to be kept to read the hooks' counters and to list the open sockets again: nothing, since Linux 5.19.
+/// Before, a host that forbids unprivileged users `bpf(2)` forbids them what they hold, too.
 pub fn to_read_counters() -> Vec<Capability> {
     let release = procfs::KernelVersion::current().ok();
     if release.is_some_and(|release| release >= procfs::KernelVersion::new(5, 19, 0)) {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::http::{self, Metrics};
 use crate::machine;
@@ -119,6 +122,22 @@ impl Agent {
         let ticks = times.sum::<Result<u64, _>>()?;
         let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")?;
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    /// Stops it in its tracks, and waits until it stands still.
+    pub fn stall(&self) -> Result<()> {
+        self.running.signal(Signal::SIGSTOP)?;
+        match waitpid(Pid::from_raw(self.pid().cast_signed()), Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(()),
+            other => bail!("the agent did not stand still: {other:?}"),
+        }
+    }
+
+    /// Lets it go on, and waits until it has taken in all that happened meanwhile.
+    pub fn go_on(&self) -> Result<()> {
+        self.running.signal(Signal::SIGCONT)?;
+        // It answers when it has.
+        self.metrics().map(drop)
     }
 
     /// Ends it with SIGTERM.

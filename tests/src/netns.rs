@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::feed::PATIENCE;
 use crate::machine;
 
 /// A network namespace.
@@ -105,6 +107,15 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The connection that a program makes, awaited as long as a test waits for anything.
+pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let patience = PollTimeout::try_from(PATIENCE).context("the deadline is too long for poll")?;
+    if poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], patience)? == 0 {
+        bail!("nobody has connected within {PATIENCE:?}");
+    }
+    Ok(listener.accept()?.0)
 }
 
 /// Does work in a thread of its own, since a thread that changed its namespace is no good for anything else.

@@ -36,15 +36,20 @@ maillog_file_prefixes = /dev
 #[derive(Debug)]
 pub struct Postfix {
     master: Running,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Postfix {
     /// Starts it and waits until it listens.
     pub fn start(host: &Host) -> Result<Self> {
+        Self::start_with(host, &[], &[])
+    }
+
+    /// Starts it with further parameters of main.cf and services of master.cf, in place of those of the same name.
+    pub fn start_with(host: &Host, parameters: &[&str], services: &[&str]) -> Result<Self> {
         let postfix = machine::installed("postfix")?;
         let folder = tempfile::Builder::new().prefix("smtp-observer-postfix-").tempdir()?;
-        configure(folder.path()).context("configuring Postfix")?;
+        configure(folder.path(), parameters, services).context("configuring Postfix")?;
         let configuration = folder.path().join("etc");
 
         let mut check = Command::new(postfix);
@@ -59,12 +64,26 @@ impl Postfix {
         if let Err(error) = master.output.wait_for("Postfix's `daemon started`", started) {
             bail!("{error}\n{}\n{}", master.output.so_far().join("\n"), master.log.so_far().join("\n"));
         }
-        Ok(Self { master, _folder: folder })
+        Ok(Self { master, folder })
     }
 
     /// The pid of its master, the parent of every `smtpd`.
     pub fn pid(&self) -> u32 {
         self.master.pid()
+    }
+
+    /// Hands it a mail, as a program on its host does, and waits until it is delivered.
+    pub fn deliver(&self, host: &Host, sender: &str, recipient: &str) -> Result<()> {
+        let to = format!("to=<{recipient}>");
+        let delivered =
+            |log: &[String]| log.iter().filter(|line| line.contains(&to) && line.contains("status=sent")).count();
+        let before = delivered(&self.master.output.so_far());
+        let mut sendmail = host.command(machine::installed("sendmail")?);
+        sendmail.env("MAIL_CONFIG", self.folder.path().join("etc")).args(["-f", sender, recipient]);
+        process::run(sendmail)?;
+        let what = format!("mail {} to {recipient} delivered", before + 1);
+        let sent = self.master.output.wait_for(&what, |log| (delivered(log) > before).then_some(()));
+        sent.with_context(|| self.master.output.so_far().join("\n"))
     }
 
     /// Ends it with all its daemons, and hands back its log.
@@ -73,7 +92,7 @@ impl Postfix {
     }
 }
 
-fn configure(folder: &Path) -> Result<()> {
+fn configure(folder: &Path, parameters: &[&str], services: &[&str]) -> Result<()> {
     // Its daemons run as other users and must get to the queue.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     let [etc, queue, data] = ["etc", "queue", "data"].map(|name| folder.join(name));
@@ -87,11 +106,22 @@ fn configure(folder: &Path) -> Result<()> {
     fs::write(etc.join("main.cf"), main)?;
     fs::write(etc.join("dynamicmaps.cf"), "")?;
     fs::copy("/etc/postfix/postfix-files", etc.join("postfix-files"))?;
-    let mut services = fs::read_to_string("/usr/share/postfix/master.cf.dist")?;
-    services.push_str("\npostlog unix-dgram n - n - 1 postlogd\n");
-    fs::write(etc.join("master.cf"), services)?;
-    let mut no_chroot = Command::new(machine::installed("postconf")?);
-    no_chroot.arg("-c").arg(&etc).args(["-F", "*/*/chroot = n"]);
-    process::run(no_chroot)?;
-    Ok(())
+    let mut master = fs::read_to_string("/usr/share/postfix/master.cf.dist")?;
+    master.push_str("\npostlog unix-dgram n - n - 1 postlogd\n");
+    fs::write(etc.join("master.cf"), master)?;
+    let postconf = |arguments: &[&str]| -> Result<()> {
+        let mut postconf = Command::new(machine::installed("postconf")?);
+        postconf.arg("-c").arg(&etc).args(arguments);
+        process::run(postconf)?;
+        Ok(())
+    };
+    for parameter in parameters {
+        postconf(&["-e", parameter])?;
+    }
+    for service in services {
+        let mut words = service.split_ascii_whitespace();
+        let (name, kind) = words.next().zip(words.next()).context("a service needs a name and a type")?;
+        postconf(&["-M", &format!("{name}/{kind}={service}")])?;
+    }
+    postconf(&["-F", "*/*/chroot = n"])
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
-use super::Error;
+use super::{Error, open};
 use super::layout::Layout;
 
 /// The choice of a hook family.
@@ -143,7 +143,7 @@ impl Loaded {
         }
     }
 
-    /// Loads a family's programs.
+    /// Loads a family's programs, and the one that lists open sockets.
     pub(super) fn load(family: Family, object: &mut Ebpf, layout: &Layout, btf: &Btf) -> Result<Self, Error> {
         let hooks = family.hooks(layout)?;
         for hook in &hooks {
@@ -152,6 +152,7 @@ impl Loaded {
             let steps = verified.and_then(|info| info.verified_instruction_count()).unwrap_or_default();
             debug!("{}: accepted after {steps} steps of the verifier", hook.program);
         }
+        open::load(object, btf)?;
         Ok(Self { family, programs: hooks.into_iter().map(|hook| hook.program).collect() })
     }
 

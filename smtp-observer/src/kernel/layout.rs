@@ -95,6 +95,7 @@ impl Layout {
             mm_exe_file: at("mm_struct", "exe_file")?,
             file_dentry: at("file", "f_path.dentry")?,
             file_mount: at("file", "f_path.mnt")?,
+            iterator_output: at("bpf_iter_meta", "seq")?,
             dentry_parent: at("dentry", "d_parent")?,
             dentry_name: at("dentry", "d_name.name")?,
             vfsmount_root: at("vfsmount", "mnt_root")?,

@@ -1,7 +1,8 @@
 //! The kernel side as user space sees it: the only code that knows aya.
 //!
 //! [`layout`] finds the kernel's fields, [`hooks`] has the programs of each family, [`Kernel::attach`] loads and attaches
-//! them, [`ring`] reads their records, [`probe`] says what the host allows, [`host`] lists what was open before.
+//! them, [`ring`] reads their records, [`open`] lists the sockets that are open now, [`probe`] says what the host allows,
+//! [`host`] reads the host's own files.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,12 +20,13 @@ use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
-use crate::event::{Host, KernelEvent};
+use crate::event::{Host, KernelEvent, Snapshot, Time};
 use layout::Layout;
 
 mod hooks;
 pub mod host;
 pub mod layout;
+mod open;
 pub mod probe;
 mod ring;
 
@@ -148,8 +150,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// The attached programs. Dropping it detaches them: nothing is pinned.
 pub struct Kernel {
-    // The links live in here.
-    _programs: Ebpf,
+    // The links live in here, too.
+    programs: Ebpf,
     family: Family,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: ring::Reader,
@@ -168,6 +170,26 @@ impl Counts {
     /// Each kind's name with its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Kind::ALL.into_iter().zip(self.0).map(|(kind, count)| (name(kind), count))
+    }
+
+    /// The count of one kind.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize - 1]
+    }
+
+    /// All kinds together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl FromIterator<(Kind, u64)> for Counts {
+    fn from_iter<T: IntoIterator<Item = (Kind, u64)>>(counts: T) -> Self {
+        let mut all = Self::default();
+        for (kind, count) in counts {
+            all.0[kind as usize - 1] += count;
+        }
+        all
     }
 }
 
@@ -199,7 +221,7 @@ impl Kernel {
         let lost =
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
-            _programs: programs,
+            programs,
             family: loaded.family,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: ring::Reader::default(),
@@ -255,6 +277,23 @@ impl Kernel {
                 Err(error) => warn!("{error}"),
             }
         }
+    }
+
+    /// Events were left by the last [`drain`](Self::drain).
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// The sockets that are open now. Needs no privilege once the programs are loaded (before Linux 5.19, CAP_BPF).
+    ///
+    /// To be taken when [`drain`](Self::drain) has left nothing: no event that comes later is then the end of a listed
+    /// socket's earlier life.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        let time = Time(
+            nanoseconds(clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| Error::Clock(error.into()))?)
+                .unsigned_abs(),
+        );
+        open::list(&mut self.programs, &mut self.reader, time)
     }
 
     /// Events taken so far.
@@ -379,7 +418,10 @@ unsafe impl aya::Pod for PlainIterators {}
 fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let unix = clock_gettime(ClockId::CLOCK_REALTIME)?;
-    let nanoseconds = |time: nix::sys::time::TimeSpec| time.tv_sec() * 1_000_000_000 + time.tv_nsec();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(Host { unix_offset: nanoseconds(unix) - nanoseconds(boot), boot_id: Arc::from(boot_id.trim()) })
+}
+
+fn nanoseconds(time: nix::sys::time::TimeSpec) -> i64 {
+    time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }

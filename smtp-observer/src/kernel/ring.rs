@@ -9,8 +9,8 @@ use smtp_ebpf::event::{self as record, Kind};
 
 use super::host::user_name;
 use crate::event::{
-    Flow, KernelEvent, MalformedRecord, Positions, ProcessEvent, ProcessKey, Socket, StateEvent, Task, TcpState, Time,
-    TransferEvent, Unseen, socket_address,
+    Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent, Task,
+    TcpState, Time, TransferEvent, Unseen, socket_address,
 };
 
 /// Most command names kept to be shared between events.
@@ -44,7 +44,7 @@ impl Reader {
             time: Time(record.header.time),
             user: user_name(record.task.uid),
             executable: (!executable.is_empty()).then(|| path(executable)),
-            arguments: strings(arguments).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect(),
+            arguments: self::arguments(arguments),
             cgroup: Some(path(cgroup)),
             parent_pid: record.parent_pid,
             parent_comm: self.name(record.parent_comm),
@@ -79,6 +79,26 @@ impl Reader {
             tail: Bytes::copy_from_slice(tail),
             unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
         })
+    }
+
+    /// What the iterator writes of a process and a socket that it holds, and the length of it. The process's arguments
+    /// are not in it.
+    pub fn open(&mut self, bytes: &[u8]) -> Result<(ProcessEvent, OpenSocket, usize), MalformedRecord> {
+        let record: record::Open = prefix(bytes)?;
+        let [executable, cgroup] = parts(bytes, size_of::<record::Open>(), [record.executable, record.cgroup])?;
+        let (time, task) = (Time(record.time), self.task(&record.task));
+        let process = ProcessEvent {
+            time,
+            task: task.clone(),
+            user: user_name(record.task.uid),
+            executable: (!executable.is_empty()).then(|| path(executable)),
+            arguments: Vec::new(),
+            cgroup: Some(path(cgroup)),
+            parent_pid: record.parent_pid,
+            parent_comm: self.name(record.parent_comm),
+        };
+        let socket = OpenSocket { time, task, socket: socket(&record.socket), positions: positions(record.positions) };
+        Ok((process, socket, size_of::<record::Open>() + executable.len() + cgroup.len()))
     }
 
     fn task(&mut self, task: &record::Task) -> Task {
@@ -117,6 +137,8 @@ unsafe impl Plain for record::Process {}
 unsafe impl Plain for record::State {}
 // SAFETY: as above.
 unsafe impl Plain for record::Transfer {}
+// SAFETY: as above.
+unsafe impl Plain for record::Open {}
 
 /// The record that `bytes` start with.
 fn prefix<T: Plain>(bytes: &[u8]) -> Result<T, MalformedRecord> {
@@ -137,6 +159,11 @@ fn parts<const N: usize>(bytes: &[u8], start: usize, lengths: [u32; N]) -> Resul
         (*part, rest) = rest.split_at_checked(length as usize).ok_or(MalformedRecord::Short(bytes.len()))?;
     }
     Ok(parts)
+}
+
+/// An argument vector.
+pub fn arguments(bytes: &[u8]) -> Vec<String> {
+    strings(bytes).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
 
 /// NUL-terminated strings, one after the other.

@@ -1,0 +1,246 @@
+//! What a snapshot of the open sockets tells: connections whose beginning was not seen, and those whose end was not.
+//!
+//! A snapshot is taken when all that waited in the ring buffer has been taken in. What comes after it may still be
+//! from before it: the beginning of a connection that it lists, or its first transfers. Its end cannot be, since a
+//! closed socket is not listed.
+
+use std::mem;
+
+use foldhash::{HashSet, HashSetExt as _};
+
+use super::{Conversation, Observer};
+use crate::event::{OpenSocket, Snapshot, TcpState, Time};
+use crate::observation::{Observation, Role};
+use crate::smtp::Session;
+
+impl Observer {
+    /// Begins to follow each connection that is not known yet, and ends those that nobody holds any more.
+    pub(super) fn snapshot(&mut self, mut snapshot: Snapshot, sink: &mut dyn FnMut(Observation)) {
+        for process in mem::take(&mut snapshot.processes) {
+            self.processes.describe(process);
+        }
+        self.miss(&snapshot, sink);
+        for open in snapshot.sockets {
+            if !self.conversations.contains_key(&open.socket.cookie) {
+                let conversation = self.join(&open, snapshot.time, sink);
+                self.keep(open.socket.cookie, conversation, sink);
+            }
+        }
+    }
+
+    /// Ends the connections whose end was lost: two snapshots found them in no process's hands, and between them they
+    /// were quiet. One is not enough: a descriptor may be on its way from one process to another, or go to one that the
+    /// walk has passed already. What waits to be accepted is in nobody's hands, too, and not announced.
+    fn miss(&mut self, snapshot: &Snapshot, sink: &mut dyn FnMut(Observation)) {
+        let mut held = HashSet::with_capacity(snapshot.sockets.len());
+        held.extend(snapshot.sockets.iter().map(|open| open.socket.cookie));
+        self.doubts = false;
+        let mut gone = Vec::new();
+        for (cookie, conversation) in &mut self.conversations {
+            let connection = &mut conversation.connection;
+            if held.contains(cookie) || !connection.announced || connection.last_seen >= snapshot.time {
+                connection.missed = None;
+            } else if connection.missed.replace(connection.last_seen) == Some(connection.last_seen) {
+                gone.push(*cookie);
+            } else {
+                self.doubts = true;
+            }
+        }
+        for cookie in gone {
+            let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
+            while let Some(waiting) = conversation.connection.release_in_vain() {
+                self.follow(&mut conversation, &waiting, sink);
+            }
+            self.end(conversation, snapshot.time, sink);
+        }
+    }
+
+    /// A connection from its middle on, or one that is being made.
+    fn join(&mut self, open: &OpenSocket, time: Time, sink: &mut dyn FnMut(Observation)) -> Box<Conversation> {
+        let connecting = open.socket.state == TcpState::SynSent;
+        let (role, session) = if connecting {
+            (Role::Client, Session::new())
+        } else {
+            (self.role_by_port(&open.socket), Session::midstream())
+        };
+        let mut conversation = self.begin(&open.socket, role, time, session);
+        conversation.connection.listed = Some(open.time);
+        conversation.connection.owner = Some(self.processes.caller(&open.task));
+        if !connecting {
+            conversation.connection.join(open.positions);
+            conversation.announce(&self.host, sink);
+        }
+        conversation
+    }
+
+    /// Makes way for a connection whose beginning the ring buffer tells of. Whether it is announced already, by a
+    /// snapshot that was taken before its beginning was taken in.
+    pub(super) fn make_way(&mut self, cookie: u64, time: Time, sink: &mut dyn FnMut(Observation)) -> bool {
+        let Some(before) = self.conversations.remove(&cookie) else { return false };
+        let announced = before.connection.announced;
+        if before.connection.listed.is_some_and(|listed| time <= listed) {
+            return announced;
+        }
+        if announced {
+            // A socket may connect again; the end of its last connection was lost.
+            self.end(before, time, sink);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::*;
+    use crate::event::{Flow, KernelEvent, Positions};
+    use crate::observation::{Event, Timestamp};
+
+    /// The sockets that a snapshot lists.
+    fn snapshot(story: &Story, time: u64, states: &[TcpState]) -> KernelEvent {
+        let open = |state: &TcpState| OpenSocket {
+            time: Time(time + 10),
+            task: task(OTHER),
+            socket: socket(*state),
+            positions: Positions { written: story.written, read: story.read },
+        };
+        let sockets = states.iter().map(open).collect();
+        KernelEvent::Snapshot(Snapshot { time: Time(time), processes: Vec::new(), sockets })
+    }
+
+    #[test]
+    fn what_was_open_before_is_told_at_once_and_followed() {
+        let mut story = Story::new();
+        story.event(snapshot(&story, 5000, &[TcpState::Established]));
+        assert_eq!(story.names(), ["connection.opened"]);
+        assert_eq!(story.told[0].time, Timestamp(1_000_005_000));
+        assert_eq!(story.told[0].process.as_ref().map(|caller| caller.process.pid), Some(OTHER.0));
+        story.time = 6000;
+        // What is lost from now on is known.
+        story.written += 10;
+        story.transfer(OTHER, Flow::Sent, "NOOP\r\n");
+        story.transfer(OTHER, Flow::Received, "250 ok\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        let Some(Event::ConnectionClosed { bytes_sent, bytes_received, .. }) =
+            story.told.last().map(|told| told.event.clone())
+        else {
+            panic!("{:?}", story.names());
+        };
+        assert_eq!((bytes_sent, bytes_received), (16, 8));
+    }
+
+    #[test]
+    fn what_is_known_is_left_as_it_is() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.event(snapshot(&story, 5000, &[TcpState::Established]));
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        story.transfer(CLIENT, Flow::Received, "221 Bye\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT Some(221)"]);
+    }
+
+    #[test]
+    fn an_end_after_the_snapshot_is_told_and_one_before_brings_nothing_back() {
+        let mut story = Story::new();
+        story.event(snapshot(&story, 5000, &[TcpState::Established]));
+        story.time = 5010;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
+
+        // Closed before the snapshot, which therefore does not list it; the close is taken in before or after.
+        for close_first in [true, false] {
+            let mut story = Story::new();
+            if close_first {
+                story.state(TcpState::LastAck, TcpState::Close, None);
+            }
+            story.event(snapshot(&story, 5000, &[]));
+            if !close_first {
+                story.state(TcpState::LastAck, TcpState::Close, None);
+            }
+            assert_eq!(story.names(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_beginning_comes_after_the_snapshot_is_opened_once() {
+        let mut story = Story::new();
+        story.event(snapshot(&story, 5000, &[TcpState::Established]));
+        // From before.
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    #[test]
+    fn an_accepted_connection_whose_beginning_comes_after_the_snapshot_is_opened_once() {
+        let mut story = Story::new();
+        story.event(snapshot(&story, 5000, &[TcpState::Established]));
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    #[test]
+    fn a_connection_that_is_being_made_is_told_when_it_is() {
+        let mut story = Story::new();
+        story.event(snapshot(&story, 5000, &[TcpState::SynSent]));
+        assert_eq!(story.names(), [""; 0]);
+        story.state(TcpState::SynSent, TcpState::Established, None);
+        story.transfer(OTHER, Flow::Received, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    #[test]
+    fn a_socket_that_connects_again_ends_what_it_was() {
+        let mut story = Story::new();
+        story.connect();
+        // Its end was lost.
+        story.connect();
+        assert_eq!(story.names(), ["connection.opened", "connection.closed", "connection.opened"]);
+    }
+
+    #[test]
+    fn a_connection_whose_end_was_lost_is_closed_by_the_second_snapshot() {
+        let mut story = Story::new();
+        story.connect();
+        story.event(snapshot(&story, 5000, &[]));
+        assert!(story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened"]);
+        story.event(snapshot(&story, 6000, &[]));
+        assert!(!story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
+        assert_eq!(story.told[1].time, Timestamp(1_000_006_000));
+        // The end itself, late.
+        story.time = 7000;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
+    }
+
+    #[test]
+    fn a_connection_that_is_held_or_speaks_between_two_snapshots_is_not_closed() {
+        let mut story = Story::new();
+        story.connect();
+        story.event(snapshot(&story, 5000, &[]));
+        story.event(snapshot(&story, 6000, &[TcpState::Established]));
+        story.event(snapshot(&story, 7000, &[]));
+        assert!(story.observer.doubts());
+        story.time = 7000;
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.event(snapshot(&story, 9000, &[]));
+        assert!(story.observer.doubts());
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    #[test]
+    fn what_waits_to_be_accepted_is_not_closed() {
+        let mut story = Story::new();
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        story.event(snapshot(&story, 5000, &[]));
+        story.event(snapshot(&story, 6000, &[]));
+        assert!(!story.observer.doubts());
+        story.time = 7000;
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+}

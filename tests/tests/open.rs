@@ -1,0 +1,209 @@
+//! Connections that were open before the agent: named at once, and followed from their middle.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use smtp_observer::event::{KernelEvent, ProcessKey, TransferEvent};
+use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::dialogue::Dialogue;
+use smtp_observer_tests::feed::PATIENCE;
+use smtp_observer_tests::machine;
+use smtp_observer_tests::netns::{Host, accept};
+use smtp_observer_tests::process::Running;
+use smtp_observer_tests::seen::{Observed, Seen};
+use tracing::level_filters::LevelFilter;
+
+const SERVER: &str = "10.77.0.2:25";
+
+const GREETED: &str = "
+    S: 220 server.example ESMTP
+    C: EHLO client.example
+    S: 250 server.example";
+
+/// Both ends are this process's.
+fn is_this_process(opened: &Observed) -> Result<()> {
+    let program = std::env::current_exe()?;
+    assert_eq!(opened.pid(), Some(std::process::id().into()), "{}", opened.json());
+    assert_eq!(opened.text("/process/executable").map(Path::new), Some(&*program), "{}", opened.json());
+    let arguments: Vec<String> = std::env::args().collect();
+    assert_eq!(opened.text("/process/command_line"), Some(&*arguments.join(" ")), "{}", opened.json());
+    let parent = opened.count("/process/parent/pid");
+    assert_eq!(parent, Some(nix::unistd::getppid().as_raw().unsigned_abs().into()), "{}", opened.json());
+    assert_eq!(opened.text("/process/user"), Some("root"), "{}", opened.json());
+    assert_eq!(opened.end(if opened.role() == "client" { "remote" } else { "local" }).as_deref(), Some(SERVER));
+    Ok(())
+}
+
+/// The two ends of the only connection on these hosts.
+fn ends(seen: &Seen) -> Result<[Seen; 2]> {
+    Ok([seen.side("client")?, seen.side("server")?])
+}
+
+#[test]
+fn a_session_is_followed_from_its_middle() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
+    dialogue.play(GREETED)?;
+    let agent = Agent::start(&["--addresses", "full"])?;
+
+    // Without a byte of traffic.
+    let at_once = agent.wait_for("both ends open", &[&client, &server], |seen| seen.count("connection.opened") == 2)?;
+    assert_eq!(at_once.0.len(), 2, "{at_once}");
+    at_once.0.iter().try_for_each(is_this_process)?;
+    let metrics = agent.metrics()?;
+    let open = metrics.sum("smtp_connections_open", &[]).context("no gauge")?;
+    ensure!(open >= 2.0, "only {open} connections are open");
+
+    let commands = "C: MAIL FROM:<alice@client.example>\nS: 250 Ok\nC: RCPT TO:<bob@server.example>\nS: 250 Ok\nC: QUIT\nS: 221 Bye";
+    dialogue.play(commands)?;
+    dialogue.close()?;
+    agent.wait_closed(&[&client, &server], 2)?;
+    let seen = agent.stop()?.seen.on(&[&client, &server])?;
+    let said =
+        |who: &str| -> usize { commands.lines().filter(|line| line.starts_with(who)).map(|line| line.len() - 1).sum() };
+    for end in ends(&seen)? {
+        let (ours, theirs) = if end.0[0].role() == "client" { ("C", "S") } else { ("S", "C") };
+        for (verb, code) in [("MAIL", 250), ("RCPT", 250), ("QUIT", 221)] {
+            assert_eq!(end.command(verb)?.count("/code"), Some(code), "{end}");
+        }
+        assert_eq!(end.count("connection.opened"), 1, "{end}");
+        assert_eq!(end.count("connection.owner_changed"), 0, "{end}");
+        assert_eq!(end.count("smtp.anomaly"), 0, "{end}");
+        let closed = end.one("connection.closed")?;
+        assert_eq!(closed.count("/bytes_sent"), Some(said(ours) as u64), "{closed}");
+        assert_eq!(closed.count("/bytes_received"), Some(said(theirs) as u64), "{closed}");
+        assert_eq!(closed.count("/lost_bytes"), Some(0), "{closed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_idle_connection_is_opened_and_closed() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
+    dialogue.play(GREETED)?;
+    let agent = Agent::start(&[])?;
+    agent.wait_for("both ends open", &[&client, &server], |seen| seen.count("connection.opened") == 2)?;
+    dialogue.close()?;
+    agent.wait_closed(&[&client, &server], 2)?;
+    for end in ends(&agent.stop()?.seen.on(&[&client, &server])?)? {
+        assert_eq!(end.brief(), ["connection.closed", "connection.opened"], "{end}");
+        let closed = end.one("connection.closed")?;
+        for bytes in ["/bytes_sent", "/bytes_received", "/lost_bytes"] {
+            assert_eq!(closed.count(bytes), Some(0), "{closed}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_in_the_middle_of_a_message_is_taken_for_a_command() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
+    dialogue.play(GREETED)?;
+    dialogue.play(
+        "C: MAIL FROM:<alice@client.example>\nS: 250 Ok\nC: RCPT TO:<bob@server.example>\nS: 250 Ok\nC: DATA\nS: 354 Go",
+    )?;
+    dialogue.client_says(b"Subject: how to talk\r\n\r\nFirst say\r\nEHLO me.example\r\n")?;
+    let agent = Agent::start(&[])?;
+    agent.wait_for("both ends open", &[&client, &server], |seen| seen.count("connection.opened") == 2)?;
+    for call in ["then say\r\nMAIL FROM:<x@example.org>\r\n", "RSET\r\n", "QUIT\r\n", "and that is all.\r\n", ".\r\n"] {
+        dialogue.client_says(call.as_bytes())?;
+    }
+    dialogue.play("S: 250 Queued\nC: NOOP\nS: 250 Ok\nC: QUIT\nS: 221 Bye")?;
+    dialogue.close()?;
+    agent.wait_closed(&[&client, &server], 2)?;
+    for end in ends(&agent.stop()?.seen.on(&[&client, &server])?)? {
+        let commands: Vec<String> = end.of("smtp.command").0.iter().map(Observed::brief).collect();
+        assert_eq!(commands, ["NOOP 250", "QUIT 221"], "{end}");
+        assert_eq!(end.count("smtp.transaction"), 0, "{end}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_connection_of_another_process_is_named() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    let listener = server.listen(SERVER)?;
+    // Nothing on the way to this client's end: bash speaks TCP itself.
+    let script = "exec 3<>/dev/tcp/10.77.0.2/25; while read -r line <&3; do printf 'QUIT\\r\\n' >&3; done";
+    let mut bash = client.command(machine::installed("bash")?);
+    bash.args(["-c", script]);
+    let bash = Running::start(bash)?;
+    let stream = accept(&listener)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let agent = Agent::start(&[])?;
+
+    let at_once = agent.wait_for("both ends open", &[&client, &server], |seen| seen.count("connection.opened") == 2)?;
+    let [at_client, at_server] = ends(&at_once)?;
+    is_this_process(&at_server.0[0])?;
+    let opened = &at_client.0[0];
+    assert_eq!(opened.pid(), Some(bash.pid().into()), "{}", opened.json());
+    let executable = std::fs::canonicalize(machine::installed("bash")?)?;
+    assert_eq!(opened.text("/process/executable").map(Path::new), Some(&*executable), "{}", opened.json());
+    ensure!(opened.text("/process/command_line").is_some_and(|line| line.ends_with(script)), "{}", opened.json());
+    assert_eq!(opened.text("/process/parent/name"), at_server.0[0].text("/process/name"), "{}", opened.json());
+
+    (&stream).write_all(b"220 server.example ESMTP\r\n")?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    assert_eq!(line, "QUIT\r\n");
+    (&stream).write_all(b"221 Bye\r\n")?;
+    drop(stream);
+    bash.finish()?;
+    agent.wait_closed(&[&client, &server], 2)?;
+    for end in ends(&agent.stop()?.seen.on(&[&client, &server])?)? {
+        assert_eq!(end.command("QUIT")?.count("/code"), Some(221), "{end}");
+        assert_eq!(end.count("connection.owner_changed"), 0, "{end}");
+    }
+    Ok(())
+}
+
+/// The snapshot and the hooks name a process alike, so that one is not taken for two.
+#[test]
+fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
+    machine::require_root()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _guard = runtime.enter();
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, "10.77.0.2:2610")?;
+    let settings =
+        Settings { ports: vec![2610], hooks: machine::hooks()?, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
+    let mut kernel = Kernel::attach(&settings)?;
+    let snapshot = kernel.snapshot()?;
+    assert_eq!(snapshot.sockets.len(), 2, "{snapshot:?}");
+    dialogue.play("S: 220 server.example ESMTP")?;
+
+    let (mut transfers, mut processes): (Vec<TransferEvent>, Vec<_>) = Default::default();
+    kernel.drain(&mut |event| match event {
+        KernelEvent::Transfer(transfer) => transfers.push(transfer),
+        KernelEvent::Process(process) => processes.push(process),
+        _ => {}
+    });
+    assert_eq!(transfers.len(), 2, "{transfers:?}");
+    for transfer in &transfers {
+        let listed = snapshot
+            .sockets
+            .iter()
+            .find(|open| open.socket.cookie == transfer.socket.cookie)
+            .with_context(|| format!("not listed: {transfer:?}"))?;
+        assert_eq!(listed.task.process, transfer.task.process);
+        assert_eq!(listed.task.comm, transfer.task.comm);
+        assert_eq!(listed.socket, transfer.socket);
+        let (written, read) = (listed.positions.written, listed.positions.read);
+        let moved = (transfer.positions.written.wrapping_sub(written), transfer.positions.read.wrapping_sub(read));
+        ensure!(moved == (transfer.length, 0) || moved == (0, transfer.length), "{listed:?} {transfer:?}");
+    }
+    let ProcessKey { pid, .. } = transfers[0].task.process;
+    let of = |event: &&smtp_observer::event::ProcessEvent| event.task.process.pid == pid;
+    let (by_hooks, by_snapshot) = (processes.iter().find(of), snapshot.processes.iter().find(of));
+    let (by_hooks, by_snapshot) = by_hooks.zip(by_snapshot).context("the process is not described")?;
+    assert_eq!(by_snapshot.executable, by_hooks.executable);
+    assert_eq!(by_snapshot.arguments, by_hooks.arguments);
+    assert_eq!(by_snapshot.cgroup, by_hooks.cgroup);
+    assert_eq!(by_snapshot.user, by_hooks.user);
+    assert_eq!((by_snapshot.parent_pid, &by_snapshot.parent_comm), (by_hooks.parent_pid, &by_hooks.parent_comm));
+    Ok(())
+}
