@@ -85,17 +85,17 @@ impl Observer {
 
     fn established(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
         let cookie = event.socket.cookie;
-        if event.socket.state == TcpState::SynReceived {
+        if let Some(conversation) = self.conversations.get_mut(&cookie) {
+            conversation.connection.establish(event);
+            if conversation.connection.role() == Role::Client {
+                conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+                conversation.announce(&self.host, sink);
+            }
+        } else if event.socket.state == TcpState::SynReceived {
             // Who accepts it is not known yet: it is announced with its first transfer.
             let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
             conversation.connection.establish(event);
             self.keep(cookie, conversation, sink);
-        } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
-            // The local end is chosen after `connect` has begun.
-            let connection = &mut conversation.connection;
-            connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
-            connection.establish(event);
-            conversation.announce(&self.host, sink);
         }
     }
 
@@ -106,7 +106,29 @@ impl Observer {
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
+            self.miss_last(&mut conversation, event);
             self.end(conversation, event.time, sink);
+        }
+    }
+
+    /// Accounts for what the socket moved after the last transfer that was seen.
+    fn miss_last(&mut self, conversation: &mut Conversation, event: &StateEvent) {
+        let Conversation { connection, session, judge } = conversation;
+        // The client's bytes first, as if the server's were the reply.
+        let flows = match connection.role() {
+            Role::Client => [Flow::Sent, Flow::Received],
+            Role::Server => [Flow::Received, Flow::Sent],
+        };
+        for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
+            let hole = connection.last_hole(flow, event.positions);
+            if session.misses(peer, hole) {
+                self.holes += hole;
+                connection.lost += hole;
+            }
+            session.gap(peer, event.time, hole, &mut self.items);
+        }
+        for item in self.items.drain(..) {
+            judge.item(connection.opened, item, &mut self.events);
         }
     }
 
@@ -115,8 +137,16 @@ impl Observer {
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {
             Some(conversation) => conversation,
+            // TCP Fast Open (RFC 7413): the client's first bytes came before its connection was established.
+            None if event.socket.state == TcpState::SynReceived => {
+                self.begin(&event.socket, Role::Server, event.time, Session::new())
+            }
             None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
+        if event.socket.state == TcpState::SynSent {
+            // The local end is chosen after `connect` has begun.
+            conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+        }
         if let Some(event) = conversation.connection.in_turn(event) {
             self.follow(&mut conversation, &event, sink);
             while let Some(held) = conversation.connection.release() {
@@ -336,6 +366,10 @@ mod tests {
         }
 
         fn transfer(&mut self, who: (u32, &str), flow: Flow, text: &str) {
+            self.transfer_on(socket(TcpState::Established), who, flow, text);
+        }
+
+        fn transfer_on(&mut self, socket: Socket, who: (u32, &str), flow: Flow, text: &str) {
             self.time += 1000;
             let length = text.len() as u32;
             match flow {
@@ -345,7 +379,7 @@ mod tests {
             self.event(KernelEvent::Transfer(TransferEvent {
                 time: Time(self.time),
                 task: task(who),
-                socket: socket(TcpState::Established),
+                socket,
                 positions: Positions { written: self.written, read: self.read },
                 flow,
                 length,
@@ -353,6 +387,16 @@ mod tests {
                 tail: Bytes::new(),
                 unseen: Unseen::None,
             }));
+        }
+
+        /// Bytes sent, received and lost, as the last observation says.
+        fn bytes(&self) -> (u64, u64, u64) {
+            match self.told.last().map(|observation| &observation.event) {
+                Some(&Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. }) => {
+                    (bytes_sent, bytes_received, lost_bytes)
+                }
+                other => panic!("{other:?}"),
+            }
         }
 
         /// The names of all that was told.
@@ -392,10 +436,69 @@ mod tests {
         assert_eq!(&*story.told[0].connection.id, "01234567-c0");
         assert_eq!(story.told[0].connection.role, Role::Client);
         assert_eq!(story.told[0].time, Timestamp(1_000_002_000));
-        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. } = story.told[3].event else {
-            panic!("{:?}", story.told[3].event);
-        };
-        assert_eq!((bytes_sent, bytes_received, lost_bytes), (6, 23, 0));
+        assert_eq!(story.bytes(), (6, 23, 0));
+    }
+
+    #[test]
+    fn what_moved_unseen_before_the_end_is_lost() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        // QUIT and its reply went by a path without a hook.
+        story.written += 6;
+        story.read += 9;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "smtp.anomaly", "connection.closed"]);
+        assert_eq!(story.bytes(), (6, 23, 15));
+        assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 15)));
+    }
+
+    #[test]
+    fn what_moved_unseen_before_the_end_of_a_message_is_content() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "DATA\r\n");
+        story.transfer(CLIENT, Flow::Received, "354 go\r\n");
+        story.written += 100_000;
+        story.state(TcpState::Established, TcpState::Close, None);
+        assert_eq!(story.bytes(), (100_006, 22, 0));
+    }
+
+    #[test]
+    fn a_server_reads_before_fast_open_is_through() {
+        let mut story = Story::new();
+        let early = Socket { local: socket(TcpState::Close).remote, ..socket(TcpState::SynReceived) };
+        story.transfer_on(early, OTHER, Flow::Received, "NOOP\r\n");
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        story.transfer(OTHER, Flow::Sent, "250 ok\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.told[0].connection.role, Role::Server);
+        assert_eq!(story.names().iter().filter(|name| *name == "connection.opened").count(), 1);
+        assert!(story.names().contains(&"NOOP Some(250)".to_owned()), "{:?}", story.names());
+        assert_eq!(story.bytes(), (22, 6, 0));
+    }
+
+    #[test]
+    fn a_client_sends_before_fast_open_is_through() {
+        let mut story = Story::new();
+        let unbound = Socket { local: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), ..socket(TcpState::Close) };
+        story.event(KernelEvent::State(StateEvent {
+            time: Time(1),
+            task: Some(task(CLIENT)),
+            socket: unbound,
+            positions: Positions { written: 0, read: 0 },
+            new: TcpState::SynSent,
+            requested: None,
+        }));
+        story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
+        assert_eq!(story.told[0].connection.local.port, 40000);
+        story.state(TcpState::SynSent, TcpState::Established, None);
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names().iter().filter(|name| *name == "connection.opened").count(), 1);
+        assert_eq!(story.bytes(), (16, 14, 0));
     }
 
     #[test]
