@@ -141,6 +141,11 @@ impl Observer {
             None if event.socket.state == TcpState::SynReceived => {
                 self.begin(&event.socket, Role::Server, event.time, Session::new())
             }
+            // What is left in a closed socket can still be read, but its connection is over and told.
+            None if event.socket.state == TcpState::Close => {
+                self.holes += u64::from(event.length);
+                return;
+            }
             None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
         if event.socket.state == TcpState::SynSent {
@@ -463,6 +468,18 @@ mod tests {
         story.written += 100_000;
         story.state(TcpState::Established, TcpState::Close, None);
         assert_eq!(story.bytes(), (100_006, 22, 0));
+    }
+
+    #[test]
+    fn what_is_read_after_the_end_opens_no_connection() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        story.state(TcpState::FinWait2, TcpState::Close, None);
+        story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Received, "221 Bye\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT None", "connection.closed"]);
+        assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 9)));
     }
 
     #[test]

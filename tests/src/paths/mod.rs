@@ -66,8 +66,18 @@ pub struct Path {
     pub pass: Box<Pass>,
 }
 
-/// Sees everything, with either family.
+/// What the two families see, tracepoint and fentry, of bytes in the buffer of the caller.
 pub const READ: [Sight; 2] = [Sight::Read; 2];
+/// Of bytes in a buffer that only the kernel knows of: the registers are not those of the call.
+pub const BY_RING: [Sight; 2] = [Sight::Gap("path"), Sight::Read];
+/// Of bytes in pages that no process has mapped for the call.
+pub const BY_PAGES: [Sight; 2] = [Sight::Gap("path"), Sight::Gap("pages")];
+/// Of bytes in the buffer of a 32-bit program.
+pub const BY_32_BIT: [Sight; 2] = [Sight::Gap("compat"), Sight::Read];
+/// Of bytes that go from a socket to a pipe.
+pub const FROM_SOCKET: [Sight; 2] = [Sight::Hole, Sight::Gap("path")];
+/// Of bytes that nobody wants.
+pub const THROWN_AWAY: [Sight; 2] = [Sight::Gap("discarded"); 2];
 
 impl Path {
     /// A way to send. The two families' sights come in the order tracepoint, fentry.

@@ -79,19 +79,9 @@ impl FastOpen {
     }
 }
 
-/// A connection to a listener of Multipath TCP by a client that knows nothing of it.
-pub fn multipath(client: &Host, server: &Host) -> Result<(TcpStream, TcpStream)> {
-    let listener = match socket(server, libc::IPPROTO_MPTCP) {
-        Ok(listener) => listener,
-        Err(error) => {
-            let errno = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).map(Errno::from_raw);
-            return Err(match errno {
-                // CONFIG_MPTCP, and net.mptcp.enabled.
-                Some(Errno::EPROTONOSUPPORT | Errno::ENOPROTOOPT) => Absent(format!("MPTCP ({error})")).into(),
-                _ => error,
-            });
-        }
-    };
+/// A connection to a listener of Multipath TCP, by a client that speaks it too or knows nothing of it.
+pub fn multipath(client: &Host, server: &Host, both: bool) -> Result<(TcpStream, TcpStream)> {
+    let listener = multipath_socket(server)?;
     let address = address();
     let (place, length) = (std::ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_in>() as u32);
     // SAFETY: the address is as long as its type.
@@ -99,9 +89,26 @@ pub fn multipath(client: &Host, server: &Host) -> Result<(TcpStream, TcpStream)>
     // SAFETY: no pointer is passed.
     moved(unsafe { libc::listen(listener.as_raw_fd(), 1) })?;
     let listener = TcpListener::from(listener);
-    let client = client.connect(&SERVER.to_string())?;
+    let client = if both {
+        let client = multipath_socket(client)?;
+        // SAFETY: the address is as long as its type.
+        moved(unsafe { libc::connect(client.as_raw_fd(), place, length) })?;
+        client.into()
+    } else {
+        client.connect(&SERVER.to_string())?
+    };
     let (accepted, _) = listener.accept()?;
     Ok((client, accepted))
+}
+
+fn multipath_socket(host: &Host) -> Result<OwnedFd> {
+    socket(host, libc::IPPROTO_MPTCP).map_err(|error| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
+            // CONFIG_MPTCP, and net.mptcp.enabled.
+            Some(Errno::EPROTONOSUPPORT | Errno::ENOPROTOOPT) => Absent(format!("MPTCP ({error})")).into(),
+            _ => error,
+        }
+    })
 }
 
 fn socket(host: &Host, protocol: i32) -> Result<OwnedFd> {
