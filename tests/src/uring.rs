@@ -1,16 +1,18 @@
 //! Sends and receives by io_uring(7): the calls are made by the kernel, when and in which thread it likes.
 
+use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use io_uring::types::Fd;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::errno::Errno;
+use nix::unistd::{Pid, gettid};
 
-use crate::paths::{Absent, same, wait_taken};
+use crate::paths::{Absent, same, wait_taken, wait_until};
 use crate::syscalls::{Sending, header};
 
 /// An operation that moves bytes.
@@ -162,8 +164,12 @@ pub fn receive_in_passing(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Res
     unsafe { ring.submission().push(&entry) }?;
     ring.submit()?;
     let (pipe, release) = io::pipe()?;
+    let waiting = (gettid(), pipe.as_raw_fd());
     thread::scope(|scope| {
-        let sender = scope.spawn(|| send_and_release(from, to, bytes, release));
+        let sender = scope.spawn(|| {
+            wait_in_read(waiting)?;
+            send_and_release(from, to, bytes, release)
+        });
         let waited = wait_in_pipe(pipe, bytes.len());
         match sender.join() {
             Ok(sent) => sent.and(waited),
@@ -175,9 +181,16 @@ pub fn receive_in_passing(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Res
     same(bytes, &buffer)
 }
 
+/// Waits until a thread is inside of a read from this file (proc_pid_syscall(5)).
+fn wait_in_read((thread, file): (Pid, RawFd)) -> Result<()> {
+    let call = format!("{} {file:#x} ", libc::SYS_read);
+    let place = format!("/proc/self/task/{thread}/syscall");
+    wait_until("the thread is not reading", || Ok(fs::read_to_string(&place)?.starts_with(&call)))
+}
+
 fn send_and_release(from: &TcpStream, to: &TcpStream, bytes: &[u8], mut release: PipeWriter) -> Result<()> {
     Sending::Write.all(from, bytes)?;
-    wait_taken(to)?;
+    wait_taken(from, to)?;
     Ok(release.write_all(b"x")?)
 }
 

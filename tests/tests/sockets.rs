@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::paths::memory::{Pages, page};
 use smtp_observer_tests::paths::sockets::FastOpen;
@@ -12,7 +12,7 @@ use smtp_observer_tests::paths::{
     Alike, BY_PAGES, FROM_SOCKET, Scene, Sight, absent, compare, files, flags, moved, receive, same, sockets, tls,
     wait_event,
 };
-use smtp_observer_tests::syscalls::{Receiving, Sending};
+use smtp_observer_tests::syscalls::Sending;
 use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
 
 #[test]
@@ -135,7 +135,7 @@ fn a_proxy_that_splices() -> Result<()> {
     };
     let (mut client, mut server) = (0, 0);
     for line in SHORT.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
-        let words = [line[3..].as_bytes(), b"\r\n"].concat();
+        let words = [&line.as_bytes()[3..], b"\r\n"].concat();
         let length = words.len() as u64;
         if line.starts_with("C: ") {
             pass(&front.client, [&front.server, &back.client], &back.server, &words)?;
@@ -200,6 +200,75 @@ fn the_last_bytes_of_a_connection() -> Result<()> {
     scene.check_unseen(&before, &[(sight, quit + bye)])
 }
 
+/// A FIN has a sequence number like a byte's, and is none; nor is a reset.
+#[test]
+fn ways_to_end() -> Result<()> {
+    let ways: [(&str, fn(TcpStream, TcpStream) -> Result<()>); 8] = [
+        ("one closes, the other reads the end and closes", |first, second| {
+            drop(first);
+            end(&second)
+        }),
+        ("one closes, the other closes without reading the end", |first, second| {
+            drop(first);
+            wait_event(&second, libc::POLLRDHUP)
+        }),
+        ("one shuts its side, the other reads the end and closes, then the one", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            end(&second)?;
+            drop(second);
+            end(&first)
+        }),
+        ("both shut their side, then read the end", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            second.shutdown(Shutdown::Write)?;
+            end(&first)?;
+            end(&second)
+        }),
+        ("one shuts both sides", |first, second| {
+            first.shutdown(Shutdown::Both)?;
+            end(&second)
+        }),
+        ("one shuts its side, the other both", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            second.shutdown(Shutdown::Both)?;
+            end(&first)
+        }),
+        ("one splices the end", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            ensure!(files::splice_from(&second, &mut [0]).is_err(), "more came than was sent");
+            drop(second);
+            end(&first)
+        }),
+        ("one resets", |first, second| {
+            let now = libc::linger { l_onoff: 1, l_linger: 0 };
+            flags::set(&first, libc::SOL_SOCKET, libc::SO_LINGER, &now)?;
+            drop(first);
+            wait_event(&second, libc::POLLHUP)
+        }),
+    ];
+    let (client, server) = bytes_of(SHORT);
+    let scene = Scene::start()?;
+    for (name, way) in ways {
+        for by_client in [true, false] {
+            let before = scene.unseen()?;
+            let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+            let port = dialogue.port()?;
+            dialogue.play(SHORT)?;
+            let Dialogue { client: from, server: to, .. } = dialogue;
+            if by_client { way(from, to) } else { way(to, from) }.context(name)?;
+            scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server }).context(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the end, and nothing before it.
+fn end(stream: &TcpStream) -> Result<()> {
+    let mut stream = stream;
+    ensure!(stream.read(&mut [0])? == 0, "more came than was sent");
+    Ok(())
+}
+
 /// Bytes that nobody read are not lost, and not received either.
 #[test]
 fn bytes_left_unread() -> Result<()> {
@@ -242,7 +311,7 @@ fn an_answer_read_after_the_end() -> Result<()> {
     let answer = [answer.as_bytes(), b"\r\n"].concat();
     Sending::Write.all(&dialogue.server, &answer)?;
     let Dialogue { client: from, server: to, .. } = dialogue;
-    ensure!(Receiving::Read.all(&to, &mut [0]).is_err(), "more came than was sent");
+    end(&to)?;
     drop(to);
     wait_event(&from, libc::POLLHUP)?;
     receive(&from, &answer)?;

@@ -107,7 +107,7 @@ pub fn wait_for_all(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Result<()
         });
         Sending::Write.all(from, first)?;
         // Taken, and still the call has not returned.
-        wait_taken(to)?;
+        wait_taken(from, to)?;
         Sending::Write.all(from, second)?;
         match receiver.join() {
             Ok(received) => anyhow::Ok(received?),

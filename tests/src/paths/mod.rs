@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::feed::PATIENCE;
 use crate::syscalls::{Receiving, Sending};
 
 #[cfg(target_arch = "x86_64")]
@@ -144,26 +147,33 @@ pub fn moved(returned: impl TryInto<usize>) -> std::io::Result<usize> {
     returned.try_into().map_err(|_| std::io::Error::last_os_error())
 }
 
-/// Waits until the process at this end has taken all that has arrived.
-pub fn wait_taken(stream: &TcpStream) -> Result<()> {
-    let deadline = std::time::Instant::now() + crate::feed::PATIENCE;
-    loop {
-        let mut waiting: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int.
-        moved(unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut waiting) })?;
-        if waiting == 0 {
-            return Ok(());
-        }
-        // No event tells of it.
-        ensure!(std::time::Instant::now() < deadline, "{waiting} bytes are not taken");
-        std::thread::yield_now();
+/// Waits until all that one end has sent has arrived at the other, and the process there has taken it.
+pub fn wait_taken(from: &TcpStream, to: &TcpStream) -> Result<()> {
+    for (stream, question) in [(from, libc::TIOCOUTQ), (to, libc::FIONREAD)] {
+        wait_until("bytes wait in a socket", || {
+            let mut waiting: libc::c_int = 0;
+            // SAFETY: both questions are answered with one int.
+            moved(unsafe { libc::ioctl(stream.as_raw_fd(), question, &mut waiting) })?;
+            Ok(waiting == 0)
+        })?;
     }
+    Ok(())
+}
+
+/// Waits for what no event tells of.
+pub fn wait_until(problem: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !reached()? {
+        ensure!(Instant::now() < deadline, "after {PATIENCE:?} still {problem}");
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// Waits until one of `events` (poll(2)) has come.
 pub fn wait_event(stream: &TcpStream, events: libc::c_short) -> Result<()> {
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events, revents: 0 };
-    let patience = crate::feed::PATIENCE.as_millis().try_into().context("the deadline is too long for poll")?;
+    let patience = PATIENCE.as_millis().try_into().context("the deadline is too long for poll")?;
     // SAFETY: one pollfd is there.
     let ready = moved(unsafe { libc::poll(&mut poll, 1, patience) })?;
     ensure!(ready == 1 && poll.revents & events != 0, "poll gives {:#x}, not {events:#x}", poll.revents);
