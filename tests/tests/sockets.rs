@@ -203,7 +203,8 @@ fn the_last_bytes_of_a_connection() -> Result<()> {
 /// A FIN has a sequence number like a byte's, and is none; nor is a reset.
 #[test]
 fn ways_to_end() -> Result<()> {
-    let ways: [(&str, fn(TcpStream, TcpStream) -> Result<()>); 8] = [
+    type Way = fn(TcpStream, TcpStream) -> Result<()>;
+    let ways: [(&str, Way); 8] = [
         ("one closes, the other reads the end and closes", |first, second| {
             drop(first);
             end(&second)

@@ -74,11 +74,8 @@ impl Scene {
 
     /// Takes every path, and then says of all those that were not seen as they should be.
     pub fn check(&self, paths: &[Path]) -> Result<()> {
-        let wrong: Vec<String> = paths
-            .iter()
-            .filter_map(|path| Some(format!("{}: {:#}", path.name, self.check_one(path).err()?)))
-            .filter(|wrong| !wrong.is_empty())
-            .collect();
+        let wrong: Vec<String> =
+            paths.iter().filter_map(|path| Some(format!("{}: {:#}", path.name, self.check_one(path).err()?))).collect();
         ensure!(wrong.is_empty(), "{} of {} paths:\n{}", wrong.len(), paths.len(), wrong.join("\n"));
         Ok(())
     }
@@ -183,7 +180,7 @@ fn bytes_of(closed: &Observed) -> Result<[u64; 3]> {
     Ok([sent, received, lost])
 }
 
-/// The events of the whole dialogue at one end, which took the path as a client or to its bytes.
+/// The events of the whole dialogue at one end; the bytes that took the path there are the client's or the server's.
 fn events(sight: Sight, clients_bytes: bool) -> Vec<&'static str> {
     let mut events = vec!["EHLO 250", "QUIT 221", "connection.closed", "connection.opened", "smtp.greeting 220"];
     let gap = ["smtp.anomaly gap", "smtp.anomaly resynchronised"];

@@ -47,7 +47,12 @@ pub fn start(client: &TcpStream, server: &TcpStream) -> Result<()> {
         rec_seq: [0; 8],
     };
     for (from, to, number) in [(client, server, 1), (server, client, 2)] {
-        set(from, libc::SOL_TLS, TLS_TX, &keys(number)).context("TLS_TX")?;
+        match set_raw(from, libc::SOL_TLS, TLS_TX, &keys(number)) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+                return Err(Absent(format!("the cipher gcm(aes) ({error})")).into());
+            }
+            other => other.context("TLS_TX")?,
+        }
         set(to, libc::SOL_TLS, TLS_RX, &keys(number)).context("TLS_RX")?;
     }
     Ok(())
