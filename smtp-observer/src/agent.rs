@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
-use crate::event::KernelEvent;
+use crate::event::{KernelEvent, Time};
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
@@ -22,7 +22,7 @@ use crate::face::{connections, events, trace};
 use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
 use crate::observation::Observation;
-use crate::observer::Observer;
+use crate::observer::{Observer, SETTLING};
 use crate::privilege;
 
 /// Bytes of the ring buffer between the hooks and the agent: a thousand of the longest records between two batches,
@@ -299,6 +299,16 @@ impl Lines {
     }
 }
 
+/// Hands an observation to the faces.
+fn tell(metrics: &mut Option<Metrics>, lines: &mut Option<Lines>, observation: &Observation) {
+    if let Some(metrics) = metrics {
+        metrics.observe(observation);
+    }
+    if let Some(lines) = lines {
+        lines.observe(observation);
+    }
+}
+
 /// One run of the agent, from attached hooks to its end.
 struct Session {
     kernel: Kernel,
@@ -337,6 +347,10 @@ impl Session {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
+                () = tokio::time::sleep(SETTLING), if self.observer.is_settling() => match kernel::now() {
+                    Ok(now) => self.settle(now),
+                    Err(error) => break Err(system("read the clock")(error)),
+                },
                 () = closed(self.lines.as_ref()) => break Ok(()),
                 () = signals.wait() => break Ok(()),
                 () = &mut end => break Ok(()),
@@ -350,16 +364,17 @@ impl Session {
     /// Passes all that waits through the observer to the faces.
     fn take_in(&mut self) {
         let Self { kernel, observer, metrics, lines } = self;
-        kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| {
-                if let Some(metrics) = metrics {
-                    metrics.observe(&observation);
-                }
-                if let Some(lines) = lines {
-                    lines.observe(&observation);
-                }
-            });
-        });
+        kernel.drain(&mut |event| observer.event(event, &mut |observation| tell(metrics, lines, &observation)));
+        if let Some(lines) = lines {
+            lines.output.flush();
+        }
+    }
+
+    /// Passes on what the observer has waited with, after all that waits in the kernel.
+    fn settle(&mut self, now: Time) {
+        self.take_in();
+        let Self { observer, metrics, lines, .. } = self;
+        observer.settle(now, &mut |observation| tell(metrics, lines, &observation));
         if let Some(lines) = lines {
             lines.output.flush();
         }
@@ -391,7 +406,7 @@ impl Session {
 
     /// Takes in and writes out the rest, and says what was lost: loss is never silent.
     async fn finish(mut self) {
-        self.take_in();
+        self.settle(Time(u64::MAX));
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }

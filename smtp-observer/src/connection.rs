@@ -56,13 +56,18 @@ struct Stream {
 }
 
 impl Stream {
+    /// Whether all up to `end` is accounted for, as far as the stream is known.
+    fn reaches(&self, end: u32) -> bool {
+        self.next.is_none_or(|next| (end.wrapping_sub(next) as i32) <= 0)
+    }
+
     /// Accounts for a transfer that ended at `end`: how many bytes before it were not seen.
     fn advance(&mut self, end: u32, length: u32) -> u64 {
         let start = end.wrapping_sub(length);
         // A start before the end of what is known comes of two threads in one call each; there is no hole then.
         let hole = self.next.map_or(0, |next| start.wrapping_sub(next) as i32).max(0).unsigned_abs();
         // Such calls may also be told in the other order: what is accounted for stays so.
-        if self.next.is_none_or(|next| (end.wrapping_sub(next) as i32) > 0) {
+        if self.next.is_none() || !self.reaches(end) {
             self.next = Some(end);
         }
         self.bytes += u64::from(hole) + u64::from(length);
@@ -139,6 +144,11 @@ impl Connection {
         [Piece::Hole(hole), Piece::Bytes(&event.head), Piece::Missing(event.missing()), Piece::Bytes(&event.tail)]
             .into_iter()
             .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Missing(0) | Piece::Bytes([])))
+    }
+
+    /// Whether transfers told of all that the socket moved up to its last positions.
+    pub fn is_complete(&self, last: Positions) -> bool {
+        self.sent.reaches(last.written) && self.received.reaches(last.read)
     }
 
     /// How many bytes of one direction, up to the socket's last position, no transfer tells of.

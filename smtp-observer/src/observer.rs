@@ -1,6 +1,8 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::HashMap;
 
@@ -14,6 +16,11 @@ use crate::smtp::{Item, Peer, Session};
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
 
+/// How long a connection that is over waits for transfers that its socket has made before and no event has told of.
+///
+/// A transfer is told when its call returns; a reset may end the connection inside of the call.
+pub const SETTLING: Duration = Duration::from_secs(1);
+
 /// Follows every connection on the watched ports.
 pub struct Observer {
     ports: Vec<u16>,
@@ -21,6 +28,8 @@ pub struct Observer {
     host: Host,
     processes: Processes,
     conversations: HashMap<u64, Box<Conversation>>,
+    /// Those that are over and wait, and since when, in the order of their ends.
+    settling: VecDeque<(Time, u64)>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
     // Kept from event to event for their room.
@@ -33,6 +42,8 @@ struct Conversation {
     connection: Connection,
     session: Session,
     judge: Judge,
+    /// How it ended, when it has.
+    over: Option<StateEvent>,
 }
 
 impl Observer {
@@ -44,6 +55,7 @@ impl Observer {
             host: Host { unix_offset: 0, boot_id: "".into() },
             processes: Processes::default(),
             conversations: HashMap::default(),
+            settling: VecDeque::new(),
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
             items: Vec::new(),
@@ -56,8 +68,35 @@ impl Observer {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
-            KernelEvent::State(state) => self.state(state, sink),
-            KernelEvent::Transfer(transfer) => self.transfer(transfer, sink),
+            KernelEvent::State(state) => {
+                self.settle(state.time, sink);
+                self.state(state, sink);
+            }
+            KernelEvent::Transfer(transfer) => {
+                self.settle(transfer.time, sink);
+                self.transfer(transfer, sink);
+            }
+        }
+    }
+
+    /// Whether connections that are over wait for their last transfers: [`Self::settle`] wants to be called in time.
+    pub fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
+    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+        while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
+            self.settle_one(cookie, sink);
+        }
+    }
+
+    fn settle_one(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
+        // It may have ended by itself, or its socket may have connected again.
+        if self.conversations.get(&cookie).is_some_and(|conversation| conversation.over.is_some())
+            && let Some(conversation) = self.conversations.remove(&cookie)
+        {
+            self.end(conversation, sink);
         }
     }
 
@@ -70,6 +109,7 @@ impl Observer {
     fn state(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
         match event.new {
             TcpState::SynSent => {
+                self.settle_one(event.socket.cookie, sink);
                 let owner = event.task.as_ref().map(|task| self.processes.caller(task));
                 let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
                 conversation.connection.owner = owner;
@@ -78,7 +118,7 @@ impl Observer {
                 self.keep(event.socket.cookie, conversation, sink);
             }
             TcpState::Established => self.established(&event, sink),
-            TcpState::Close => self.closed(&event, sink),
+            TcpState::Close => self.closed(event, sink),
             _ => {}
         }
     }
@@ -99,21 +139,34 @@ impl Observer {
         }
     }
 
-    fn closed(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
-        let Some(mut conversation) = self.conversations.remove(&event.socket.cookie) else { return };
+    fn closed(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
+        let (cookie, time) = (event.socket.cookie, event.time);
+        let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         while let Some(held) = conversation.connection.release_in_vain() {
             self.follow(&mut conversation, &held, sink);
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
-            self.miss_last(&mut conversation, event);
-            self.end(conversation, event.time, sink);
+            conversation.over = Some(event);
+            if !self.keep_or_end(cookie, conversation, sink) {
+                self.settling.push_back((time, cookie));
+            }
         }
+    }
+
+    /// Ends a conversation that is over and complete, else keeps it; whether it has ended.
+    fn keep_or_end(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) -> bool {
+        let ends = conversation.over.as_ref().is_some_and(|over| conversation.connection.is_complete(over.positions));
+        match ends {
+            true => self.end(conversation, sink),
+            false => self.keep(cookie, conversation, sink),
+        }
+        ends
     }
 
     /// Accounts for what the socket moved after the last transfer that was seen.
     fn miss_last(&mut self, conversation: &mut Conversation, event: &StateEvent) {
-        let Conversation { connection, session, judge } = conversation;
+        let Conversation { connection, session, judge, .. } = conversation;
         // The client's bytes first, as if the server's were the reply.
         let flows = match connection.role() {
             Role::Client => [Flow::Sent, Flow::Received],
@@ -158,13 +211,13 @@ impl Observer {
                 self.follow(&mut conversation, &held, sink);
             }
         }
-        self.keep(cookie, conversation, sink);
+        self.keep_or_end(cookie, conversation, sink);
     }
 
     /// Accounts for a transfer and follows what is said in it.
     fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
         self.own(conversation, &event.task, event.time, sink);
-        let Conversation { connection, session, judge } = conversation;
+        let Conversation { connection, session, judge, .. } = conversation;
         let peer = match (connection.role(), event.flow) {
             (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
             (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
@@ -207,8 +260,14 @@ impl Observer {
         }
     }
 
-    fn end(&mut self, mut conversation: Box<Conversation>, time: Time, sink: &mut dyn FnMut(Observation)) {
-        let Conversation { connection, session, judge } = &mut *conversation;
+    /// Concludes a conversation: when it was over, or when it was last heard of.
+    fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
+        let over = conversation.over.take();
+        let time = over.as_ref().map_or(conversation.connection.last_seen, |over| over.time);
+        if let Some(over) = over {
+            self.miss_last(&mut conversation, &over);
+        }
+        let Conversation { connection, session, judge, .. } = &mut *conversation;
         session.finish(time, &mut self.items);
         for item in self.items.drain(..) {
             judge.item(connection.opened, item, &mut self.events);
@@ -238,6 +297,7 @@ impl Observer {
             connection: Connection::new(identity(&self.host, socket, role), time),
             session,
             judge: Judge::new(self.addresses),
+            over: None,
         })
     }
 
@@ -255,11 +315,11 @@ impl Observer {
             self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
         let quarter = idle.len() / 4;
         idle.select_nth_unstable(quarter);
-        for (last_seen, cookie) in idle.drain(..=quarter) {
+        for (_, cookie) in idle.drain(..=quarter) {
             if let Some(conversation) = self.conversations.remove(&cookie)
                 && conversation.connection.announced
             {
-                self.end(conversation, last_seen, sink);
+                self.end(conversation, sink);
             }
         }
     }
@@ -394,6 +454,14 @@ mod tests {
             }));
         }
 
+        /// As much time passes as connections wait.
+        fn settle(&mut self) {
+            assert!(self.observer.is_settling());
+            let now = Time(self.time + SETTLING.as_nanos() as u64);
+            self.observer.settle(now, &mut |observation| self.told.push(observation));
+            assert!(!self.observer.is_settling());
+        }
+
         /// Bytes sent, received and lost, as the last observation says.
         fn bytes(&self) -> (u64, u64, u64) {
             match self.told.last().map(|observation| &observation.event) {
@@ -453,6 +521,8 @@ mod tests {
         story.written += 6;
         story.read += 9;
         story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+        story.settle();
         assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "smtp.anomaly", "connection.closed"]);
         assert_eq!(story.bytes(), (6, 23, 15));
         assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 15)));
@@ -467,7 +537,33 @@ mod tests {
         story.transfer(CLIENT, Flow::Received, "354 go\r\n");
         story.written += 100_000;
         story.state(TcpState::Established, TcpState::Close, None);
+        story.settle();
         assert_eq!(story.bytes(), (100_006, 22, 0));
+    }
+
+    #[test]
+    fn a_call_may_return_after_the_end() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        // Inside of the call that sends QUIT a reset comes.
+        story.written += 6;
+        story.state(TcpState::CloseWait, TcpState::Close, None);
+        story.written -= 6;
+        story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Sent, "QUIT\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT None", "connection.closed"]);
+        assert_eq!(story.bytes(), (6, 14, 0));
+        assert_eq!(story.observer.unseen().map(|(_, bytes)| bytes).sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_connects_again_ends_what_was_before() {
+        let mut story = Story::new();
+        story.connect();
+        story.written += 6;
+        story.state(TcpState::Established, TcpState::Close, None);
+        story.connect();
+        assert_eq!(story.names(), ["connection.opened", "smtp.anomaly", "connection.closed", "connection.opened"],);
     }
 
     #[test]

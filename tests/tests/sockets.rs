@@ -299,6 +299,34 @@ fn bytes_left_unread() -> Result<()> {
     scene.check_unseen(&before, &[])
 }
 
+/// The server is gone, so QUIT is answered with a reset, which ends the connection before the call that sends QUIT is over.
+#[test]
+fn a_command_that_is_answered_with_a_reset() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example";
+    const REFUSED: &[u8] = b"QUIT\r\n";
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+    let Dialogue { client: from, server: to, .. } = dialogue;
+    drop(to);
+    wait_event(&from, libc::POLLRDHUP)?;
+    Sending::Write.all(&from, REFUSED)?;
+    wait_event(&from, libc::POLLHUP)?;
+    drop(from);
+    let (client, server) = bytes_of(BEGINNING);
+    let ends = scene.ends(port)?;
+    let events = ["EHLO 250", "QUIT", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[0], &events, [client + REFUSED.len() as u64, server, 0])?;
+    let without_quit = ["EHLO 250", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[1], &without_quit, [server, client, 0])?;
+    scene.check_unseen(&before, &[])
+}
+
 /// A client that shuts its side after QUIT reads the answer on a socket that the kernel calls closed.
 #[test]
 fn an_answer_read_after_the_end() -> Result<()> {

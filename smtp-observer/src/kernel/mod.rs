@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
-use crate::event::{Host, KernelEvent};
+use crate::event::{Host, KernelEvent, Time};
 use layout::Layout;
 
 pub mod host;
@@ -377,6 +377,12 @@ unsafe impl aya::Pod for PlainOffsets {}
 struct PlainSyscalls(Syscalls);
 // SAFETY: as above.
 unsafe impl aya::Pod for PlainSyscalls {}
+
+/// What the clock of the events says.
+pub fn now() -> io::Result<Time> {
+    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+    Ok(Time(boot.as_nanos() as u64))
+}
 
 fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
