@@ -6,11 +6,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{self, CGROUP_LENGTH, EXECUTABLE_LENGTH, Open};
 
+use crate::capture;
 use crate::kernel::{File, Sequence, Task};
 use crate::owner::{CGROUP_ROOM, PATH_ROOM, ascend, length};
 use crate::socket::{self, Stream};
 use crate::state::{TCP_CLOSE, TCP_LISTEN};
-use crate::capture;
 
 /// `struct bpf_iter__task_file` (`kernel/bpf/task_iter.c`); each member is a slot of eight bytes.
 #[repr(C)]

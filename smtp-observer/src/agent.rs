@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
-use crate::event::KernelEvent;
+use crate::event::{KernelEvent, Time};
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
@@ -24,7 +24,7 @@ use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
 use crate::loss::Losses;
 use crate::observation::Observation;
-use crate::observer::Observer;
+use crate::observer::{Observer, SETTLING};
 use crate::privilege;
 
 /// How long the end waits for an output that does not take its last lines.
@@ -368,6 +368,10 @@ impl Session {
                 },
                 Some(question) = questions.recv() => self.answer(question),
                 () = at(self.look) => self.look_round(),
+                () = tokio::time::sleep(SETTLING), if self.observer.is_settling() => match kernel::now() {
+                    Ok(now) => self.settle(now),
+                    Err(error) => break Err(system("read the clock")(error)),
+                },
                 () = closed(self.faces.lines.as_ref()) => break Ok(()),
                 () = signals.wait() => break Ok(()),
                 () = &mut end => break Ok(()),
@@ -387,6 +391,14 @@ impl Session {
         if self.losses.note(self.kernel.losses(), now.into_std()) {
             self.look = Some(now);
         }
+    }
+
+    /// Passes on what the observer has waited with, after all that waits in the kernel.
+    fn settle(&mut self, now: Time) {
+        self.take_in();
+        let Self { observer, faces, .. } = self;
+        observer.settle(now, &mut |observation| faces.observe(&observation));
+        faces.flush();
     }
 
     /// Tells the observer which sockets are open now, after all that waits.
@@ -437,7 +449,7 @@ impl Session {
 
     /// Takes in and writes out the rest, and says what was lost: loss is never silent.
     async fn finish(mut self) {
-        self.take_in();
+        self.settle(Time(u64::MAX));
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }

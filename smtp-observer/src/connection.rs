@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Flow, StateEvent, TcpState, Time, TransferEvent};
+use crate::event::{Flow, Positions, StateEvent, TcpState, Time, TransferEvent};
 use crate::observation::{self, Caller, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
@@ -71,12 +71,20 @@ impl Stream {
         0
     }
 
+    /// Whether all up to `end` is accounted for, as far as the stream is known.
+    fn reaches(&self, end: u32) -> bool {
+        self.next.is_none_or(|next| (end.wrapping_sub(next) as i32) <= 0)
+    }
+
     /// Accounts for a transfer that ended at `end`: how many bytes before it were not seen.
     fn advance(&mut self, end: u32, length: u32) -> u64 {
         let start = end.wrapping_sub(length);
         // A start before the end of what is known comes of two threads in one call each; there is no hole then.
         let hole = self.next.map_or(0, |next| start.wrapping_sub(next) as i32).max(0).unsigned_abs();
-        self.next = Some(end);
+        // Such calls may also be told in the other order: what is accounted for stays so.
+        if self.next.is_none() || !self.reaches(end) {
+            self.next = Some(end);
+        }
         self.bytes += u64::from(hole) + u64::from(length);
         hole.into()
     }
@@ -103,20 +111,27 @@ impl Connection {
         }
     }
 
-    /// Both ends agree: here the streams begin.
+    /// Both ends agree: here the streams begin, unless TCP Fast Open has moved bytes before (RFC 7413).
     pub fn establish(&mut self, event: &StateEvent) {
         self.opened = Some(event.time);
-        self.first_seen = event.time;
+        if !self.announced {
+            self.first_seen = event.time;
+        }
         if event.socket.apart {
             self.apart = true;
             return;
         }
-        self.sent.next = Some(event.positions.written);
-        self.received.next = Some(event.positions.read);
+        self.sent.next.get_or_insert(event.positions.written);
+        self.received.next.get_or_insert(event.positions.read);
+    }
+
+    /// It is known to be established.
+    pub fn has_begun(&self) -> bool {
+        self.opened.is_some() || self.listed.is_some()
     }
 
     /// It was found under way: from here on no byte is missed without its being known.
-    pub fn join(&mut self, positions: crate::event::Positions) {
+    pub fn join(&mut self, positions: Positions) {
         self.sent.next = Some(positions.written);
         self.received.next = Some(positions.read);
     }
@@ -181,6 +196,19 @@ impl Connection {
         pieces
             .into_iter()
             .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Content(0) | Piece::Missing(0) | Piece::Bytes([])))
+    }
+
+    /// Whether transfers told of all that the socket moved up to its last positions.
+    pub fn is_complete(&self, last: Positions) -> bool {
+        self.sent.reaches(last.written) && self.received.reaches(last.read)
+    }
+
+    /// How many bytes of one direction, up to the socket's last position, no transfer tells of.
+    pub fn last_hole(&mut self, flow: Flow, last: Positions) -> u64 {
+        match flow {
+            Flow::Sent => self.sent.advance(last.written, 0),
+            Flow::Received => self.received.advance(last.read, 0),
+        }
     }
 
     /// Bytes that its processes sent, seen or not.
@@ -293,6 +321,38 @@ mod tests {
         let quit = transfer(Flow::Sent, "QUIT\r\n", 1112, 500);
         assert_eq!(pieces(&mut connection, &quit), [Piece::Hole(1000), Piece::Bytes(b"QUIT\r\n")]);
         assert_eq!(connection.bytes_sent(), 1012);
+    }
+
+    #[test]
+    fn the_last_hole_reaches_to_the_sockets_end() {
+        let mut connection = established(u32::MAX - 2, 500);
+        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 3, 500)), [Piece::Bytes(b"QUIT\r\n")]);
+        let last = Positions { written: 13, read: 500 };
+        assert_eq!(connection.last_hole(Flow::Sent, last), 10);
+        assert_eq!(connection.last_hole(Flow::Received, last), 0);
+        assert_eq!((connection.bytes_sent(), connection.bytes_received()), (16, 0));
+    }
+
+    #[test]
+    fn a_stream_whose_start_is_not_known_has_no_hole() {
+        let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
+        let (local, remote) = (end(40000), end(25));
+        let identity = observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1 };
+        let mut connection = Connection::new(identity, Time(0));
+        assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 900, read: 900 }), 0);
+        assert_eq!(connection.bytes_sent(), 0);
+    }
+
+    #[test]
+    fn calls_told_in_the_wrong_order_leave_no_hole() {
+        let mut connection = established(0, 0);
+        // Two threads sent six bytes each; the second was told first, and its six bytes before with it.
+        assert_eq!(
+            pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 12, 0)),
+            [Piece::Hole(6), Piece::Bytes(b"QUIT\r\n")]
+        );
+        pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 6, 0));
+        assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 12, read: 0 }), 0);
     }
 
     #[test]

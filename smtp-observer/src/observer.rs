@@ -2,7 +2,9 @@
 
 mod snapshot;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::HashMap;
 
@@ -16,6 +18,12 @@ use crate::smtp::{Item, Peer, Session};
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
 
+/// How long a connection that is over waits for transfers that no event has told of.
+///
+/// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
+/// before the end can still be read.
+pub const SETTLING: Duration = Duration::from_secs(1);
+
 /// Follows every connection on the watched ports.
 pub struct Observer {
     ports: Vec<u16>,
@@ -23,6 +31,8 @@ pub struct Observer {
     host: Host,
     processes: Processes,
     conversations: HashMap<u64, Box<Conversation>>,
+    /// Those that are over and wait, and since when, in the order of their ends.
+    settling: VecDeque<(Time, u64)>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
     /// The last snapshot has left connections in doubt.
@@ -37,6 +47,8 @@ struct Conversation {
     connection: Connection,
     session: Session,
     judge: Judge,
+    /// How it ended, when it has.
+    over: Option<StateEvent>,
 }
 
 impl Observer {
@@ -48,6 +60,7 @@ impl Observer {
             host: Host { unix_offset: 0, boot_id: "".into() },
             processes: Processes::default(),
             conversations: HashMap::default(),
+            settling: VecDeque::new(),
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
             doubts: false,
@@ -62,8 +75,35 @@ impl Observer {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, sink),
-            KernelEvent::State(state) => self.state(state, sink),
-            KernelEvent::Transfer(transfer) => self.transfer(transfer, sink),
+            KernelEvent::State(state) => {
+                self.settle(state.time, sink);
+                self.state(state, sink);
+            }
+            KernelEvent::Transfer(transfer) => {
+                self.settle(transfer.time, sink);
+                self.transfer(transfer, sink);
+            }
+        }
+    }
+
+    /// Whether connections that are over wait for their last transfers: [`Self::settle`] wants to be called in time.
+    pub fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
+    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+        while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
+            self.settle_one(cookie, sink);
+        }
+    }
+
+    fn settle_one(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
+        // It may have ended by itself, or its socket may have connected again.
+        if self.conversations.get(&cookie).is_some_and(|conversation| conversation.over.is_some())
+            && let Some(conversation) = self.conversations.remove(&cookie)
+        {
+            self.end(conversation, sink);
         }
     }
 
@@ -90,36 +130,81 @@ impl Observer {
                 self.keep(event.socket.cookie, conversation, sink);
             }
             TcpState::Established => self.established(&event, sink),
-            TcpState::Close => self.closed(&event, sink),
+            TcpState::Close => self.closed(event, sink),
             _ => {}
         }
     }
 
     fn established(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
         let cookie = event.socket.cookie;
-        if event.socket.state == TcpState::SynReceived {
+        // What began before is another connection, unless TCP Fast Open has brought bytes early.
+        let is_new = self.conversations.get(&cookie).is_none_or(|known| known.connection.has_begun());
+        if event.socket.state == TcpState::SynReceived && is_new {
             // Who accepts it is not known yet: it is announced with its first transfer.
             let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
             conversation.connection.establish(event);
             conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
-            // The local end is chosen after `connect` has begun.
-            let connection = &mut conversation.connection;
-            connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
-            connection.establish(event);
-            conversation.announce(&self.host, sink);
+            conversation.connection.establish(event);
+            if conversation.connection.role() == Role::Client {
+                conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+                conversation.announce(&self.host, sink);
+            }
+        } else {
+            // MPTCP tells of its beginning only when it is there; or the record of it was lost.
+            let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
+            conversation.connection.establish(event);
+            self.keep(cookie, conversation, sink);
         }
     }
 
-    fn closed(&mut self, event: &StateEvent, sink: &mut dyn FnMut(Observation)) {
-        let Some(mut conversation) = self.conversations.remove(&event.socket.cookie) else { return };
+    fn closed(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
+        let (cookie, time) = (event.socket.cookie, event.time);
+        let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         while let Some(held) = conversation.connection.release_in_vain() {
             self.follow(&mut conversation, &held, sink);
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
-            self.end(conversation, event.time, sink);
+            conversation.over = Some(event);
+            if !self.keep_or_end(cookie, conversation, sink) {
+                self.settling.push_back((time, cookie));
+            }
+        }
+    }
+
+    /// Ends a conversation that is over and complete, else keeps it; whether it has ended.
+    fn keep_or_end(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) -> bool {
+        let ends = conversation
+            .over
+            .as_ref()
+            .is_some_and(|over| conversation.connection.is_complete(over.positions) && !conversation.may_hear(over));
+        match ends {
+            true => self.end(conversation, sink),
+            false => self.keep(cookie, conversation, sink),
+        }
+        ends
+    }
+
+    /// Accounts for what the socket moved after the last transfer that was seen.
+    fn miss_last(&mut self, conversation: &mut Conversation, event: &StateEvent) {
+        let Conversation { connection, session, judge, .. } = conversation;
+        // The client's bytes first, as if the server's were the reply.
+        let flows = match connection.role() {
+            Role::Client => [Flow::Sent, Flow::Received],
+            Role::Server => [Flow::Received, Flow::Sent],
+        };
+        for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
+            let hole = connection.last_hole(flow, event.positions);
+            if session.misses(peer, hole) {
+                self.holes += hole;
+                connection.lost += hole;
+            }
+            session.gap(peer, event.time, hole, &mut self.items);
+        }
+        for item in self.items.drain(..) {
+            judge.item(connection.opened, item, &mut self.events);
         }
     }
 
@@ -128,8 +213,21 @@ impl Observer {
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {
             Some(conversation) => conversation,
+            // TCP Fast Open (RFC 7413): the client's first bytes came before its connection was established.
+            None if event.socket.state == TcpState::SynReceived => {
+                self.begin(&event.socket, Role::Server, event.time, Session::new())
+            }
+            // What is left in a closed socket can still be read, but its connection is over and told.
+            None if event.socket.state == TcpState::Close => {
+                self.holes += u64::from(event.length);
+                return;
+            }
             None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
         };
+        if event.socket.state == TcpState::SynSent {
+            // The local end is chosen after `connect` has begun.
+            conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+        }
         if let Some(event) = conversation.connection.in_turn(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
                 self.follow(&mut conversation, &held, sink);
@@ -139,13 +237,13 @@ impl Observer {
                 self.follow(&mut conversation, &held, sink);
             }
         }
-        self.keep(cookie, conversation, sink);
+        self.keep_or_end(cookie, conversation, sink);
     }
 
     /// Accounts for a transfer and follows what is said in it.
     fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
         self.own(conversation, &event.task, event.time, sink);
-        let Conversation { connection, session, judge } = conversation;
+        let Conversation { connection, session, judge, .. } = conversation;
         let peer = match (connection.role(), event.flow) {
             (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
             (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
@@ -189,8 +287,14 @@ impl Observer {
         }
     }
 
-    fn end(&mut self, mut conversation: Box<Conversation>, time: Time, sink: &mut dyn FnMut(Observation)) {
-        let Conversation { connection, session, judge } = &mut *conversation;
+    /// Concludes a conversation: when it was over, or when it was last heard of.
+    fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
+        let over = conversation.over.take();
+        let time = over.as_ref().map_or(conversation.connection.last_seen, |over| over.time);
+        if let Some(over) = over {
+            self.miss_last(&mut conversation, &over);
+        }
+        let Conversation { connection, session, judge, .. } = &mut *conversation;
         session.finish(time, &mut self.items);
         for item in self.items.drain(..) {
             judge.item(connection.opened, item, &mut self.events);
@@ -220,6 +324,7 @@ impl Observer {
             connection: Connection::new(identity(&self.host, socket, role), time),
             session,
             judge: Judge::new(self.addresses),
+            over: None,
         })
     }
 
@@ -237,11 +342,11 @@ impl Observer {
             self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
         let quarter = idle.len() / 4;
         idle.select_nth_unstable(quarter);
-        for (last_seen, cookie) in idle.drain(..=quarter) {
+        for (_, cookie) in idle.drain(..=quarter) {
             if let Some(conversation) = self.conversations.remove(&cookie)
                 && conversation.connection.announced
             {
-                self.end(conversation, last_seen, sink);
+                self.end(conversation, sink);
             }
         }
     }
@@ -253,6 +358,11 @@ impl Observer {
 }
 
 impl Conversation {
+    /// Whether the client may still read a reply from the socket that is over: not if it was closed after the server's.
+    fn may_hear(&self, over: &StateEvent) -> bool {
+        self.connection.role() == Role::Client && over.socket.state != TcpState::LastAck && self.session.awaits_reply()
+    }
+
     /// Says once that the connection was opened.
     fn announce(&mut self, host: &Host, sink: &mut dyn FnMut(Observation)) {
         if !self.connection.announced {
@@ -354,6 +464,10 @@ mod tests {
         }
 
         pub(super) fn transfer(&mut self, who: (u32, &str), flow: Flow, text: &str) {
+            self.transfer_on(socket(TcpState::Established), who, flow, text);
+        }
+
+        fn transfer_on(&mut self, socket: Socket, who: (u32, &str), flow: Flow, text: &str) {
             self.time += 1000;
             let length = text.len() as u32;
             match flow {
@@ -363,7 +477,7 @@ mod tests {
             self.event(KernelEvent::Transfer(TransferEvent {
                 time: Time(self.time),
                 task: task(who),
-                socket: socket(TcpState::Established),
+                socket,
                 positions: Positions { written: self.written, read: self.read },
                 flow,
                 length,
@@ -372,6 +486,24 @@ mod tests {
                 tail: Bytes::new(),
                 unseen: Unseen::None,
             }));
+        }
+
+        /// As much time passes as connections wait.
+        fn settle(&mut self) {
+            assert!(self.observer.is_settling());
+            let now = Time(self.time + SETTLING.as_nanos() as u64);
+            self.observer.settle(now, &mut |observation| self.told.push(observation));
+            assert!(!self.observer.is_settling());
+        }
+
+        /// Bytes sent, received and lost, as the last observation says.
+        fn bytes(&self) -> (u64, u64, u64) {
+            match self.told.last().map(|observation| &observation.event) {
+                Some(&Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. }) => {
+                    (bytes_sent, bytes_received, lost_bytes.expect("positions are known"))
+                }
+                other => panic!("{other:?}"),
+            }
         }
 
         /// The names of all that was told.
@@ -412,10 +544,124 @@ mod tests {
         assert_eq!(&*story.told[0].connection.id, "01234567-c0");
         assert_eq!(story.told[0].connection.role, Role::Client);
         assert_eq!(story.told[0].time, Timestamp(1_000_002_000));
-        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. } = story.told[3].event else {
-            panic!("{:?}", story.told[3].event);
-        };
-        assert_eq!((bytes_sent, bytes_received, lost_bytes), (6, 23, Some(0)));
+        assert_eq!(story.bytes(), (6, 23, 0));
+    }
+
+    #[test]
+    fn what_moved_unseen_before_the_end_is_lost() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        // QUIT and its reply went by a path without a hook.
+        story.written += 6;
+        story.read += 9;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+        story.settle();
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "smtp.anomaly", "connection.closed"]);
+        assert_eq!(story.bytes(), (6, 23, 15));
+        assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 15)));
+    }
+
+    #[test]
+    fn what_moved_unseen_before_the_end_of_a_message_is_content() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "DATA\r\n");
+        story.transfer(CLIENT, Flow::Received, "354 go\r\n");
+        story.written += 100_000;
+        story.state(TcpState::Established, TcpState::Close, None);
+        story.settle();
+        assert_eq!(story.bytes(), (100_006, 22, 0));
+    }
+
+    #[test]
+    fn a_call_may_return_after_the_end() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        // Inside of the call that sends QUIT a reset comes.
+        story.written += 6;
+        story.state(TcpState::CloseWait, TcpState::Close, None);
+        story.written -= 6;
+        story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Sent, "QUIT\r\n");
+        story.settle();
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT None", "connection.closed"]);
+        assert_eq!(story.bytes(), (6, 14, 0));
+        assert_eq!(story.observer.unseen().map(|(_, bytes)| bytes).sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_connects_again_ends_what_was_before() {
+        let mut story = Story::new();
+        story.connect();
+        story.written += 6;
+        story.state(TcpState::Established, TcpState::Close, None);
+        story.connect();
+        assert_eq!(story.names(), ["connection.opened", "smtp.anomaly", "connection.closed", "connection.opened"],);
+    }
+
+    #[test]
+    fn an_answer_may_be_read_after_the_end() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        // It has shut its side, and the server has answered and closed.
+        story.state(TcpState::FinWait2, TcpState::Close, None);
+        story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Received, "221 Bye\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT Some(221)", "connection.closed"]);
+        assert_eq!(story.bytes(), (6, 23, 0));
+    }
+
+    #[test]
+    fn what_is_read_after_the_end_opens_no_connection() {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        story.state(TcpState::FinWait2, TcpState::Close, None);
+        story.settle();
+        story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Received, "221 Bye\r\n");
+        assert_eq!(story.names(), ["connection.opened", "smtp.greeting", "QUIT None", "connection.closed"]);
+        assert_eq!(story.observer.unseen().find(|(_, bytes)| *bytes > 0), Some(("hole", 9)));
+    }
+
+    #[test]
+    fn a_server_reads_before_fast_open_is_through() {
+        let mut story = Story::new();
+        let early = Socket { local: socket(TcpState::Close).remote, ..socket(TcpState::SynReceived) };
+        story.transfer_on(early, OTHER, Flow::Received, "NOOP\r\n");
+        story.state(TcpState::SynReceived, TcpState::Established, None);
+        story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
+        story.transfer(OTHER, Flow::Sent, "250 ok\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.told[0].connection.role, Role::Server);
+        assert_eq!(story.names().iter().filter(|name| *name == "connection.opened").count(), 1);
+        assert!(story.names().contains(&"NOOP Some(250)".to_owned()), "{:?}", story.names());
+        assert_eq!(story.bytes(), (22, 6, 0));
+    }
+
+    #[test]
+    fn a_client_sends_before_fast_open_is_through() {
+        let mut story = Story::new();
+        let unbound = Socket { local: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), ..socket(TcpState::Close) };
+        story.event(KernelEvent::State(StateEvent {
+            time: Time(1),
+            task: Some(task(CLIENT)),
+            socket: unbound,
+            positions: Positions { written: 0, read: 0 },
+            new: TcpState::SynSent,
+            requested: None,
+        }));
+        story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
+        assert_eq!(story.told[0].connection.local.port, 40000);
+        story.state(TcpState::SynSent, TcpState::Established, None);
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(story.names().iter().filter(|name| *name == "connection.opened").count(), 1);
+        assert_eq!(story.bytes(), (16, 14, 0));
     }
 
     #[test]

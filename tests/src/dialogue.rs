@@ -35,11 +35,21 @@ impl Dialogue {
         let (server, _) = listener.accept()?;
         // Closing alone would not do: a child that another test is just starting holds a copy until it executes.
         shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both)?;
+        Self::of(client, server)
+    }
+
+    /// A connection that was made in a way of its own.
+    pub fn of(client: TcpStream, server: TcpStream) -> Result<Self> {
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_nodelay(true)?;
         }
         Ok(Self { client, server, calls: ORDINARY })
+    }
+
+    /// The client's port, by which its connection is told from others.
+    pub fn port(&self) -> Result<u16> {
+        Ok(self.client.local_addr()?.port())
     }
 
     /// Says everything with other system calls than `write` and `read` from now on.

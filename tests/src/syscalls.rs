@@ -11,6 +11,7 @@ use std::ptr::{null, null_mut};
 pub enum Sending {
     Write,
     Writev,
+    Pwritev2,
     Send,
     Sendto,
     Sendmsg,
@@ -23,6 +24,7 @@ pub enum Sending {
 pub enum Receiving {
     Read,
     Readv,
+    Preadv2,
     Recv,
     Recvfrom,
     Recvmsg,
@@ -36,9 +38,10 @@ pub type Pair = (Sending, Receiving);
 pub const ORDINARY: Pair = (Sending::Write, Receiving::Read);
 
 /// Every call that moves one message.
-pub const SINGLE: [Pair; 5] = [
+pub const SINGLE: [Pair; 6] = [
     ORDINARY,
     (Sending::Writev, Receiving::Readv),
+    (Sending::Pwritev2, Receiving::Preadv2),
     (Sending::Send, Receiving::Recv),
     (Sending::Sendto, Receiving::Recvfrom),
     (Sending::Sendmsg, Receiving::Recvmsg),
@@ -46,6 +49,9 @@ pub const SINGLE: [Pair; 5] = [
 
 /// The calls that can move several.
 pub const MULTIPLE: Pair = (Sending::Sendmmsg, Receiving::Recvmmsg);
+
+/// A stream has no offset: preadv2(2) wants -1 for where it is.
+const NO_OFFSET: libc::off_t = -1;
 
 impl Sending {
     /// Sends all bytes, in one call where the kernel takes them at once.
@@ -59,19 +65,20 @@ impl Sending {
 
     fn once(self, socket: i32, bytes: &[u8]) -> io::Result<usize> {
         let mut vector = halves(bytes.as_ptr().cast_mut(), bytes.len());
-        let mut header = header(&mut vector);
+        let header = header(&mut vector).msg_hdr;
         let (start, length) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: every pointer leads into `bytes`, which is only read, or to `vector` and `header`, which outlive the call.
         let sent = unsafe {
             match self {
                 Self::Write => libc::write(socket, start, length),
                 Self::Writev => libc::writev(socket, vector.as_ptr(), 2),
+                Self::Pwritev2 => libc::pwritev2(socket, vector.as_ptr(), 2, NO_OFFSET, 0),
                 Self::Send => libc::send(socket, start, length, libc::MSG_NOSIGNAL),
                 Self::Sendto => libc::sendto(socket, start, length, libc::MSG_NOSIGNAL, null(), 0),
-                Self::Sendmsg => libc::sendmsg(socket, &header.msg_hdr, libc::MSG_NOSIGNAL),
+                Self::Sendmsg => libc::sendmsg(socket, &header, libc::MSG_NOSIGNAL),
                 Self::Sendmmsg => {
-                    let messages = libc::sendmmsg(socket, &mut header, 1, libc::MSG_NOSIGNAL as _);
-                    if messages < 0 { -1 } else { header.msg_len as isize }
+                    let mut messages = messages(&mut vector);
+                    moved(libc::sendmmsg(socket, messages.as_mut_ptr(), 2, libc::MSG_NOSIGNAL as _), &messages)
                 }
             }
         };
@@ -93,19 +100,22 @@ impl Receiving {
 
     fn once(self, socket: i32, buffer: &mut [u8]) -> io::Result<usize> {
         let mut vector = halves(buffer.as_mut_ptr(), buffer.len());
-        let mut header = header(&mut vector);
+        let mut header = header(&mut vector).msg_hdr;
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: every pointer leads into `buffer`, whose length bounds the call, or to `vector` and `header`, which outlive it.
         let received = unsafe {
             match self {
                 Self::Read => libc::read(socket, start, length),
                 Self::Readv => libc::readv(socket, vector.as_ptr(), 2),
+                Self::Preadv2 => libc::preadv2(socket, vector.as_ptr(), 2, NO_OFFSET, 0),
                 Self::Recv => libc::recv(socket, start, length, 0),
                 Self::Recvfrom => libc::recvfrom(socket, start, length, 0, null_mut(), null_mut()),
-                Self::Recvmsg => libc::recvmsg(socket, &mut header.msg_hdr, 0),
+                Self::Recvmsg => libc::recvmsg(socket, &mut header, 0),
                 Self::Recvmmsg => {
-                    let messages = libc::recvmmsg(socket, &mut header, 1, 0, null_mut());
-                    if messages < 0 { -1 } else { header.msg_len as isize }
+                    let mut messages = messages(&mut vector);
+                    // The second message begins where the first is full.
+                    let flags = libc::MSG_WAITALL as _;
+                    moved(libc::recvmmsg(socket, messages.as_mut_ptr(), 2, flags, null_mut()), &messages)
                 }
             }
         };
@@ -122,10 +132,23 @@ fn halves(start: *mut u8, length: usize) -> [libc::iovec; 2] {
     ]
 }
 
-fn header(vector: &mut [libc::iovec; 2]) -> libc::mmsghdr {
+/// One message of all parts.
+pub fn header(vector: &mut [libc::iovec]) -> libc::mmsghdr {
     // SAFETY: a header of zeros is one without address, vector, control data and flags.
     let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
     header.msg_hdr.msg_iov = vector.as_mut_ptr();
-    header.msg_hdr.msg_iovlen = 2;
+    header.msg_hdr.msg_iovlen = vector.len() as _;
     header
+}
+
+/// Each part a message.
+fn messages(vector: &mut [libc::iovec; 2]) -> [libc::mmsghdr; 2] {
+    let [first, second] = vector.each_mut();
+    [header(std::slice::from_mut(first)), header(std::slice::from_mut(second))]
+}
+
+/// The bytes of the messages that a call says it has moved.
+fn moved(count: i32, messages: &[libc::mmsghdr]) -> isize {
+    let Ok(count) = usize::try_from(count) else { return -1 };
+    messages[..count].iter().map(|message| message.msg_len as isize).sum()
 }

@@ -4,64 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use smtp_observer_tests::agent::{Agent, Stopped};
 use smtp_observer_tests::dialogue::Dialogue;
-use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::{Observed, Seen};
 use smtp_observer_tests::syscalls::{MULTIPLE, Pair, SINGLE};
-
-/// The shortest whole session.
-const SHORT: &str = "
-    S: 220 server.example ESMTP
-    C: EHLO client.example
-    S: 250-server.example
-    S: 250 ENHANCEDSTATUSCODES
-    C: NOOP
-    S: 250 2.0.0 Ok
-    C: QUIT
-    S: 221 2.0.0 Bye";
-
-const SHORT_EVENTS: [&str; 7] = [
-    "EHLO 250",
-    "NOOP 250 2.0.0",
-    "QUIT 221 2.0.0",
-    "connection.closed",
-    "connection.opened",
-    "smtp.greeting 220",
-    "smtp.noop 250",
-];
-
-/// Two hosts and an agent that watches them.
-struct Watch {
-    client_host: Host,
-    server_host: Host,
-    agent: Agent,
-}
-
-impl Watch {
-    fn start(options: &[&str]) -> Result<Self> {
-        let (client_host, server_host) = Host::pair()?;
-        Ok(Self { client_host, server_host, agent: Agent::start(options)? })
-    }
-
-    fn dialogue(&self, address: &str) -> Result<Dialogue> {
-        Dialogue::open(&self.client_host, &self.server_host, address)
-    }
-
-    /// Waits until both ends of this many dialogues are closed.
-    fn wait(&self, dialogues: usize) -> Result<Seen> {
-        self.agent.wait_closed(&[&self.client_host, &self.server_host], 2 * dialogues)
-    }
-
-    /// Ends the agent; what it saw at the clients' ends and at the servers'.
-    fn stop(self) -> Result<(Vec<Seen>, Vec<Seen>)> {
-        let Stopped { status, seen, log } = self.agent.stop()?;
-        ensure!(status.success(), "the agent ended with {status}:\n{}", log.join("\n"));
-        let clients = seen.on(&[&self.client_host])?.sides("client");
-        let servers = seen.on(&[&self.server_host])?.sides("server");
-        Ok((clients, servers))
-    }
-}
+use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS, Watch, check_closed};
 
 /// Plays one dialogue, and compares what is seen at each end with the events there must be, and no others.
 fn both_ends(transcript: &str, events: &[&str]) -> Result<[Seen; 2]> {
@@ -80,12 +26,6 @@ fn both_ends(transcript: &str, events: &[&str]) -> Result<[Seen; 2]> {
         check_closed(side)?;
     }
     Ok([client, server])
-}
-
-fn check_closed(side: &Seen) -> Result<()> {
-    let closed = side.one("connection.closed")?;
-    assert_eq!(closed.count("/lost_bytes"), Some(0), "{closed}");
-    Ok(())
 }
 
 #[test]

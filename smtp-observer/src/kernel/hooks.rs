@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
-use super::{Error, open};
 use super::layout::Layout;
+use super::{Error, open};
 
 /// The choice of a hook family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -289,10 +289,7 @@ impl Kernel {
     /// To be taken when [`drain`](Self::drain) has left nothing: no event that comes later is then the end of a listed
     /// socket's earlier life.
     pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        let time = Time(
-            nanoseconds(clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| Error::Clock(error.into()))?)
-                .unsigned_abs(),
-        );
+        let time = now().map_err(Error::Clock)?;
         open::list(&mut self.programs, &mut self.reader, time)
     }
 
@@ -414,6 +411,11 @@ unsafe impl aya::Pod for PlainSyscalls {}
 struct PlainIterators(Iterators);
 // SAFETY: as above.
 unsafe impl aya::Pod for PlainIterators {}
+/// What the clock of the events says.
+pub fn now() -> io::Result<Time> {
+    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+    Ok(Time(boot.as_nanos() as u64))
+}
 
 fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;

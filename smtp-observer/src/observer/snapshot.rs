@@ -51,7 +51,8 @@ impl Observer {
             while let Some(waiting) = conversation.connection.release_in_vain() {
                 self.follow(&mut conversation, &waiting, sink);
             }
-            self.end(conversation, snapshot.time, sink);
+            conversation.connection.last_seen = snapshot.time;
+            self.end(conversation, sink);
         }
     }
 
@@ -83,7 +84,7 @@ impl Observer {
         }
         if announced {
             // A socket may connect again; the end of its last connection was lost.
-            self.end(before, time, sink);
+            self.end(before, sink);
         }
         false
     }

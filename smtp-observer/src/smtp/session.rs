@@ -151,6 +151,11 @@ impl Session {
         self.opaque_bytes
     }
 
+    /// Whether the server still owes a reply, or the greeting.
+    pub fn awaits_reply(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, peer) {

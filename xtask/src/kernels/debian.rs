@@ -166,7 +166,9 @@ impl Apt {
         };
         let none = OsStr::new("/dev/null");
         option("Dir::Etc::SourceList", self.directory.join("debian.sources").as_os_str());
-        for name in ["Dir::Etc::SourceParts", "Dir::Etc::Preferences", "Dir::Etc::PreferencesParts", "Dir::State::status"] {
+        for name in
+            ["Dir::Etc::SourceParts", "Dir::Etc::Preferences", "Dir::Etc::PreferencesParts", "Dir::State::status"]
+        {
             option(name, none);
         }
         option("Dir::State", self.directory.as_os_str());
@@ -290,10 +292,10 @@ mod tests {
             sources.split("\n\n").map(str::to_owned).collect::<Vec<_>>()
         };
         let stable = sources("bookworm");
-        assert_eq!(stable.iter().map(|source| field(source, "Suites")).collect::<Vec<_>>(), [
-            Some("bookworm"),
-            Some("bookworm-security")
-        ]);
+        assert_eq!(
+            stable.iter().map(|source| field(source, "Suites")).collect::<Vec<_>>(),
+            [Some("bookworm"), Some("bookworm-security")]
+        );
         assert_eq!(field(&stable[1], "URIs"), Some("https://s.example"));
         let unstable = sources("sid");
         assert_eq!(unstable.len(), 1);
@@ -317,13 +319,16 @@ mod tests {
         assert_eq!(packages[0], (METAPACKAGE.to_owned(), "7-1".to_owned()));
         let mut names: Vec<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        assert_eq!(names, [
-            "linux-base-cloud-amd64",
-            "linux-binary-7-cloud-amd64",
-            "linux-image-7-cloud-amd64",
-            METAPACKAGE,
-            "linux-modules-7-cloud-amd64"
-        ]);
+        assert_eq!(
+            names,
+            [
+                "linux-base-cloud-amd64",
+                "linux-binary-7-cloud-amd64",
+                "linux-image-7-cloud-amd64",
+                METAPACKAGE,
+                "linux-modules-7-cloud-amd64"
+            ]
+        );
         assert!(kernel_packages(|_| Ok(String::new())).is_err());
         Ok(())
     }

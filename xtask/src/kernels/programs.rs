@@ -92,7 +92,9 @@ fn executable(message: &str) -> Option<(PathBuf, String)> {
             Some((path, format!("{}{name}", super::init::TESTS)))
         }
         // Where the tests look for them: beside the directory of the tests.
-        "bin" if !is_harness && !NOT_STARTED.contains(&name) => Some((path, format!("{}{name}", super::init::SIBLINGS))),
+        "bin" if !is_harness && !NOT_STARTED.contains(&name) => {
+            Some((path, format!("{}{name}", super::init::SIBLINGS)))
+        }
         _ => None,
     }
 }
@@ -137,7 +139,8 @@ mod tests {
 
     #[test]
     fn tests_that_speak_of_the_kernel_and_what_they_start_are_taken() {
-        let place = |package, kind, name, harness| executable(&message(package, kind, name, harness)).map(|(_, place)| place);
+        let place =
+            |package, kind, name, harness| executable(&message(package, kind, name, harness)).map(|(_, place)| place);
         assert_eq!(place("tests", "test", "content", true).as_deref(), Some("tests/deps/content"));
         assert_eq!(place("tests", "bin", "mail-client", false).as_deref(), Some("tests/mail-client"));
         assert_eq!(place("tests", "bin", "mail-client", true), None, "its unit tests");

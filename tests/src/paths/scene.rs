@@ -1,0 +1,204 @@
+//! One agent before which paths are taken one after the other, and what it must have seen each time.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Absent, End, Path, Sight};
+use crate::seen::{Observed, Seen};
+use crate::watch::Watch;
+
+/// What is said before a path is taken.
+const OPENING: &str = "
+    S: 220 server.example ESMTP
+    C: EHLO client.example
+    S: 250-server.example
+    S: 250 PIPELINING";
+
+/// What takes the path: a command and its reply.
+const COMMAND: &[u8] = b"NOOP\r\n";
+const REPLY: &[u8] = b"250 2.0.0 Ok\r\n";
+
+/// What is said behind it, as most programs say it: here the dialogue must be understood again.
+const ENDING: &str = "
+    C: HELP
+    S: 214 Here is none
+    C: QUIT
+    S: 221 Bye";
+
+/// Bytes that did not come within the tests' sight, by cause, all zero where there is none.
+type Unseen = BTreeMap<&'static str, u64>;
+
+/// The values of the label `cause`.
+const CAUSES: [&str; 9] = ["long", "fault", "path", "compat", "vector", "content", "discarded", "pages", "hole"];
+
+/// What both ends of a connection agree on.
+#[derive(Debug, Clone, Copy)]
+pub struct Alike<'a> {
+    /// What is seen, in brief.
+    pub events: &'a [&'a str],
+    /// Bytes that the client sent.
+    pub client: u64,
+    /// Bytes that the server sent.
+    pub server: u64,
+}
+
+/// An agent that nobody else makes see anything.
+#[derive(Debug)]
+pub struct Scene {
+    /// The hosts, and the agent.
+    pub watch: Watch,
+    fentry: bool,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// Starts the agent, when the scene before is over: agents see the whole host.
+    pub fn start() -> Result<Self> {
+        static STAGE: Mutex<()> = Mutex::new(());
+        let alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = Watch::start(&["--addresses", "full"])?;
+        let metrics = watch.agent.metrics()?;
+        let uses = |family: &str| metrics.sum("smtp_observer_hooks_info", &[&format!("family=\"{family}\"")]).is_some();
+        let fentry = uses("fentry");
+        ensure!(fentry != uses("tracepoint"), "the agent's hooks are of no family, or of two");
+        Ok(Self { watch, fentry, _alone: alone })
+    }
+
+    /// What the agent's hooks see, of what those of the two families see: tracepoint, fentry.
+    pub fn sight(&self, [tracepoint, fentry]: [Sight; 2]) -> Sight {
+        if self.fentry { fentry } else { tracepoint }
+    }
+
+    /// Takes every path, and then says of all those that were not seen as they should be.
+    pub fn check(&self, paths: &[Path]) -> Result<()> {
+        let wrong: Vec<String> =
+            paths.iter().filter_map(|path| Some(format!("{}: {:#}", path.name, self.check_one(path).err()?))).collect();
+        ensure!(wrong.is_empty(), "{} of {} paths:\n{}", wrong.len(), paths.len(), wrong.join("\n"));
+        Ok(())
+    }
+
+    fn check_one(&self, path: &Path) -> Result<()> {
+        let before = self.unseen()?;
+        let mut dialogue = self.watch.dialogue("10.77.0.2:25")?;
+        let port = dialogue.port()?;
+        dialogue.play(OPENING)?;
+        if let Err(error) = (path.pass)(&dialogue.client, &dialogue.server, COMMAND) {
+            return absent(&path.name, error);
+        }
+        (path.pass)(&dialogue.server, &dialogue.client, REPLY)?;
+        dialogue.play(ENDING)?;
+        dialogue.close()?;
+
+        let sight = self.sight([path.tracepoint, path.fentry]);
+        let [client, server] = self.ends(port)?;
+        let (command, reply) = (COMMAND.len() as u64, REPLY.len() as u64);
+        let (lost_by_client, lost_by_server) = match (sight, path.end) {
+            (Sight::Read, _) => (0, 0),
+            (_, End::Sender) => (command, reply),
+            (_, End::Receiver) => (reply, command),
+        };
+        let (sent, received) = (said("C: ") + command, said("S: ") + reply);
+        compare(&client, &events(sight, path.end == End::Sender), [sent, received, lost_by_client])?;
+        compare(&server, &events(sight, path.end == End::Receiver), [received, sent, lost_by_server])?;
+        self.check_unseen(&before, &[(sight, lost_by_client + lost_by_server)])
+    }
+
+    /// Wants both ends of the connection from this port to have seen the same, and nothing to be missing.
+    pub fn check_alike(&self, port: u16, before: &Unseen, alike: Alike<'_>) -> Result<()> {
+        let [client, server] = self.ends(port)?;
+        compare(&client, alike.events, [alike.client, alike.server, 0])?;
+        compare(&server, alike.events, [alike.server, alike.client, 0])?;
+        self.check_unseen(before, &[])
+    }
+
+    /// What was seen at the client's and at the server's end of the connection from this port, which is over.
+    pub fn ends(&self, port: u16) -> Result<[Seen; 2]> {
+        let Watch { client_host, server_host, agent } = &self.watch;
+        let from = |seen: &Seen, end: &str| {
+            let pointer = format!("/connection/{end}/port");
+            seen.only(|observed| observed.count(&pointer) == Some(port.into()))
+        };
+        let closed = |seen: &Seen| from(seen, "local").count("connection.closed") > 0;
+        let closed_too = |seen: &Seen| from(seen, "remote").count("connection.closed") > 0;
+        let seen =
+            agent.wait_for("both ends closed", &[client_host, server_host], |seen| closed(seen) && closed_too(seen))?;
+        Ok([from(&seen.on(&[client_host])?, "local"), from(&seen.on(&[server_host])?, "remote")])
+    }
+
+    /// Bytes unseen so far, by cause.
+    pub fn unseen(&self) -> Result<Unseen> {
+        let metrics = self.watch.agent.metrics()?;
+        let of = |cause| metrics.sum("smtp_observer_bytes_unseen_total", &[&format!("cause=\"{cause}\"")]);
+        CAUSES
+            .into_iter()
+            .map(|cause| Ok((cause, of(cause).with_context(|| format!("no bytes unseen of cause {cause}"))? as u64)))
+            .collect()
+    }
+
+    /// Wants so many bytes to have gone unseen since as are given for each sight, and no others.
+    pub fn check_unseen(&self, before: &Unseen, sights: &[(Sight, u64)]) -> Result<()> {
+        let mut grown = self.unseen()?;
+        grown.iter_mut().for_each(|(cause, bytes)| *bytes -= before[cause]);
+        grown.retain(|_, bytes| *bytes > 0);
+        let mut expected = Unseen::new();
+        for (sight, bytes) in sights {
+            if let Some(cause) = sight.cause() {
+                *expected.entry(cause).or_default() += bytes;
+            }
+        }
+        ensure!(grown == expected, "unseen are {grown:?}, not {expected:?}");
+        Ok(())
+    }
+}
+
+/// Says aloud that a path is not there to be taken; any other error stays one.
+pub fn absent(name: &str, error: anyhow::Error) -> Result<()> {
+    let Some(absent) = error.downcast_ref::<Absent>() else { return Err(error) };
+    // Not by a macro, whose output a test that passes does not show.
+    writeln!(std::io::stderr(), "NOT TESTED: {name}: {absent}")?;
+    Ok(())
+}
+
+/// Wants these events at one end, and so many bytes sent, received and lost.
+pub fn compare(side: &Seen, events: &[&str], bytes: [u64; 3]) -> Result<()> {
+    ensure!(side.brief() == events, "seen is {:?}, not {events:?}, in:\n{side}", side.brief());
+    let closed = side.one("connection.closed")?;
+    let counted = bytes_of(&closed)?;
+    ensure!(counted == bytes, "sent, received, lost are {counted:?}, not {bytes:?}, in:\n{side}");
+    Ok(())
+}
+
+fn bytes_of(closed: &Observed) -> Result<[u64; 3]> {
+    let [Some(sent), Some(received), Some(lost)] =
+        ["/bytes_sent", "/bytes_received", "/lost_bytes"].map(|pointer| closed.count(pointer))
+    else {
+        bail!("a count is missing: {closed}");
+    };
+    Ok([sent, received, lost])
+}
+
+/// The events of the whole dialogue at one end; the bytes that took the path there are the client's or the server's.
+fn events(sight: Sight, clients_bytes: bool) -> Vec<&'static str> {
+    let mut events = vec!["EHLO 250", "QUIT 221", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    let gap = ["smtp.anomaly gap", "smtp.anomaly resynchronised"];
+    match (sight, clients_bytes) {
+        (Sight::Read, _) => events.extend(["HELP 214", "NOOP 250 2.0.0", "smtp.noop 250"]),
+        (Sight::Gap(_), true) => events.extend(gap.into_iter().chain(["HELP 214"])),
+        (Sight::Gap(_), false) => events.extend(gap.into_iter().chain(["HELP 214", "NOOP"])),
+        // Found when HELP comes: until then the reply is one to nothing.
+        (Sight::Hole, true) => events.extend(gap.into_iter().chain(["HELP 214", "smtp.anomaly unsolicited_reply"])),
+        // Found when the reply to HELP comes: it cannot be told from that to NOOP.
+        (Sight::Hole, false) => events.extend(gap.into_iter().chain(["HELP", "NOOP"])),
+    }
+    events.sort_unstable();
+    events
+}
+
+/// Bytes that one side says outside the path.
+fn said(speaker: &str) -> u64 {
+    let lines = OPENING.lines().chain(ENDING.lines());
+    lines.filter_map(|line| line.trim_start().strip_prefix(speaker)).map(|text| text.len() as u64 + 2).sum()
+}

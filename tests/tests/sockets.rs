@@ -1,0 +1,444 @@
+//! Connections that are made, used or ended in ways of their own, and what is seen of them: `docs/paths.md`.
+
+use std::io::Read as _;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result, ensure};
+use smtp_observer_tests::dialogue::Dialogue;
+use smtp_observer_tests::paths::memory::{Pages, page};
+use smtp_observer_tests::paths::sockets::FastOpen;
+use smtp_observer_tests::paths::{
+    Alike, BY_PAGES, FROM_SOCKET, Scene, Sight, absent, compare, files, flags, moved, receive, same, sockets, tls,
+    wait_event,
+};
+use smtp_observer_tests::syscalls::Sending;
+use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
+
+#[test]
+fn fast_open() -> Result<()> {
+    const HELLO: &[u8] = b"EHLO client.example\r\n";
+    const REST: &str = "
+        S: 220 server.example ESMTP
+        S: 250 server.example
+        C: QUIT
+        S: 221 Bye";
+    // The SYN cannot wait for the greeting.
+    let events = [
+        "EHLO 250",
+        "QUIT 221",
+        "connection.closed",
+        "connection.opened",
+        "smtp.anomaly early_talker",
+        "smtp.greeting 220",
+    ];
+    let (client, server) = bytes_of(REST);
+    let scene = Scene::start()?;
+    for way in FastOpen::ALL {
+        let before = scene.unseen()?;
+        let (from, to) = way.open(&scene.watch.client_host, &scene.watch.server_host, HELLO)?;
+        let mut dialogue = Dialogue::of(from, to)?;
+        receive(&dialogue.server, HELLO)?;
+        dialogue.play(REST)?;
+        let port = dialogue.port()?;
+        dialogue.close()?;
+        let client = client + HELLO.len() as u64;
+        scene.check_alike(port, &before, Alike { events: &events, client, server })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_listener_of_multipath_tcp() -> Result<()> {
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let (from, to) = match sockets::multipath(&scene.watch.client_host, &scene.watch.server_host, false) {
+        Ok(ends) => ends,
+        Err(error) => return absent("MPTCP", error),
+    };
+    let mut dialogue = Dialogue::of(from, to)?;
+    let port = dialogue.port()?;
+    dialogue.play(SHORT)?;
+    dialogue.close()?;
+    let (client, server) = bytes_of(SHORT);
+    scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server })
+}
+
+/// The program's socket is none of TCP, and what it says on it no hook sees; the socket below tells how much it was.
+#[test]
+fn multipath_tcp_at_both_ends() -> Result<()> {
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let (from, to) = match sockets::multipath(&scene.watch.client_host, &scene.watch.server_host, true) {
+        Ok(ends) => ends,
+        Err(error) => return absent("MPTCP", error),
+    };
+    let mut dialogue = Dialogue::of(from, to)?;
+    let port = dialogue.port()?;
+    dialogue.play(SHORT)?;
+    dialogue.close()?;
+    let (client, server) = bytes_of(SHORT);
+    let all = client + server;
+    let ends = scene.ends(port)?;
+    for (side, bytes) in ends.iter().zip([[client, server, all], [server, client, all]]) {
+        compare(side, &["connection.closed", "connection.opened", "smtp.anomaly gap"], bytes)?;
+    }
+    scene.check_unseen(&before, &[(Sight::Hole, 2 * all)])
+}
+
+#[test]
+fn tls_in_the_kernel() -> Result<()> {
+    const CLEAR: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250-server.example
+        S: 250 STARTTLS
+        C: STARTTLS
+        S: 220 2.0.0 Ready to start TLS";
+    const SECRET: &[u8] = b"NOOP\r\n";
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(CLEAR)?;
+    if let Err(error) = tls::start(&dialogue.client, &dialogue.server) {
+        return absent("TLS in the kernel", error);
+    }
+    dialogue.client_says(SECRET)?;
+    dialogue.server_says(SECRET)?;
+    dialogue.close()?;
+    let (client, server) = bytes_of(CLEAR);
+    let record = SECRET.len() as u64 + tls::OVERHEAD;
+    let events = [
+        "EHLO 250",
+        "STARTTLS 220 2.0.0",
+        "connection.closed",
+        "connection.opened",
+        "smtp.greeting 220",
+        "smtp.tls offered",
+        "smtp.tls started",
+    ];
+    scene.check_alike(port, &before, Alike { events: &events, client: client + record, server: server + record })
+}
+
+/// From one socket through a pipe to the next, in both directions, from the first byte to the last.
+#[test]
+fn a_proxy_that_splices() -> Result<()> {
+    let scene = Scene::start()?;
+    let front = scene.watch.dialogue("10.77.0.2:25")?;
+    let back = scene.watch.dialogue("10.77.0.2:25")?;
+    let before = scene.unseen()?;
+    let pass = |from: &TcpStream, [inward, outward]: [&TcpStream; 2], to: &TcpStream, bytes: &[u8]| -> Result<()> {
+        Sending::Write.all(from, bytes)?;
+        files::splice_through(inward, outward, bytes.len())?;
+        receive(to, bytes)
+    };
+    let (mut client, mut server) = (0, 0);
+    for line in SHORT.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
+        let words = [&line.as_bytes()[3..], b"\r\n"].concat();
+        let length = words.len() as u64;
+        if line.starts_with("C: ") {
+            pass(&front.client, [&front.server, &back.client], &back.server, &words)?;
+            client += length;
+        } else {
+            pass(&back.server, [&back.client, &front.server], &front.client, &words)?;
+            server += length;
+        }
+    }
+    let ports = [front.port()?, back.port()?];
+    front.close()?;
+    back.close()?;
+    let [front_client, front_server] = scene.ends(ports[0])?;
+    let [back_client, back_server] = scene.ends(ports[1])?;
+    for (side, bytes) in [(&front_client, [client, server, 0]), (&back_server, [server, client, 0])] {
+        compare(side, &SHORT_EVENTS, bytes)?;
+    }
+    // Of its own two sockets nothing is read, and everything counted.
+    let all = client + server;
+    for (side, bytes) in [(&front_server, [server, client, all]), (&back_client, [client, server, all])] {
+        compare(side, &["connection.closed", "connection.opened", "smtp.anomaly gap"], bytes)?;
+    }
+    let [sent, received] = [scene.sight(BY_PAGES), scene.sight(FROM_SOCKET)];
+    scene.check_unseen(&before, &[(sent, all), (received, all)])
+}
+
+/// What is spliced away just before the end, with nothing behind it that would show the gap.
+#[test]
+fn the_last_bytes_of_a_connection() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example";
+    const LAST: [&[u8]; 2] = [b"QUIT\r\n", b"221 2.0.0 Bye\r\n"];
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+    for ((from, to), bytes) in
+        [(&dialogue.client, &dialogue.server), (&dialogue.server, &dialogue.client)].into_iter().zip(LAST)
+    {
+        Sending::Write.all(from, bytes)?;
+        files::splice_from(to, &mut vec![0; bytes.len()])?;
+    }
+    dialogue.close()?;
+    let (client, server) = bytes_of(BEGINNING);
+    let [quit, bye] = LAST.map(|bytes| bytes.len() as u64);
+    let (client, server) = (client + quit, server + bye);
+    let sight = scene.sight(FROM_SOCKET);
+    let ends = scene.ends(port)?;
+    let opened = ["EHLO 250", "connection.closed", "connection.opened", "smtp.anomaly gap", "smtp.greeting 220"];
+    let at_client = ["EHLO 250", "QUIT"].into_iter().chain(opened.into_iter().skip(1)).collect::<Vec<_>>();
+    compare(&ends[0], &at_client, [client, server, bye])?;
+    // A hole is known only at the end; until then the server says 221 to nothing.
+    let mut at_server = opened.to_vec();
+    if sight == Sight::Hole {
+        at_server.insert(4, "smtp.anomaly unsolicited_reply");
+        at_server.sort_unstable();
+    }
+    compare(&ends[1], &at_server, [server, client, quit])?;
+    scene.check_unseen(&before, &[(sight, quit + bye)])
+}
+
+/// A FIN has a sequence number like a byte's, and is none; nor is a reset.
+#[test]
+fn ways_to_end() -> Result<()> {
+    type Way = fn(TcpStream, TcpStream) -> Result<()>;
+    let ways: [(&str, Way); 8] = [
+        ("one closes, the other reads the end and closes", |first, second| {
+            drop(first);
+            end(&second)
+        }),
+        ("one closes, the other closes without reading the end", |first, second| {
+            drop(first);
+            wait_event(&second, libc::POLLRDHUP)
+        }),
+        ("one shuts its side, the other reads the end and closes, then the one", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            end(&second)?;
+            drop(second);
+            end(&first)
+        }),
+        ("both shut their side, then read the end", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            second.shutdown(Shutdown::Write)?;
+            end(&first)?;
+            end(&second)
+        }),
+        ("one shuts both sides", |first, second| {
+            first.shutdown(Shutdown::Both)?;
+            end(&second)
+        }),
+        ("one shuts its side, the other both", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            second.shutdown(Shutdown::Both)?;
+            end(&first)
+        }),
+        ("one splices the end", |first, second| {
+            first.shutdown(Shutdown::Write)?;
+            ensure!(files::splice_from(&second, &mut [0]).is_err(), "more came than was sent");
+            drop(second);
+            end(&first)
+        }),
+        ("one resets", |first, second| {
+            let now = libc::linger { l_onoff: 1, l_linger: 0 };
+            flags::set(&first, libc::SOL_SOCKET, libc::SO_LINGER, &now)?;
+            drop(first);
+            wait_event(&second, libc::POLLHUP)
+        }),
+    ];
+    let (client, server) = bytes_of(SHORT);
+    let scene = Scene::start()?;
+    for (name, way) in ways {
+        for by_client in [true, false] {
+            let before = scene.unseen()?;
+            let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+            let port = dialogue.port()?;
+            dialogue.play(SHORT)?;
+            let Dialogue { client: from, server: to, .. } = dialogue;
+            if by_client { way(from, to) } else { way(to, from) }.context(name)?;
+            scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server }).context(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the end, and nothing before it.
+fn end(stream: &TcpStream) -> Result<()> {
+    let mut stream = stream;
+    ensure!(stream.read(&mut [0])? == 0, "more came than was sent");
+    Ok(())
+}
+
+/// Bytes that nobody read are not lost, and not received either.
+#[test]
+fn bytes_left_unread() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example";
+    const UNREAD: &[u8] = b"QUIT\r\n";
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+    Sending::Write.all(&dialogue.client, UNREAD)?;
+    wait_event(&dialogue.server, libc::POLLIN)?;
+    let Dialogue { client: from, server: to, .. } = dialogue;
+    // With something unread the kernel resets the connection.
+    drop(to);
+    wait_event(&from, libc::POLLHUP)?;
+    drop(from);
+    let (client, server) = bytes_of(BEGINNING);
+    let ends = scene.ends(port)?;
+    let events = ["EHLO 250", "QUIT", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[0], &events, [client + UNREAD.len() as u64, server, 0])?;
+    let without_quit = ["EHLO 250", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[1], &without_quit, [server, client, 0])?;
+    scene.check_unseen(&before, &[])
+}
+
+/// The server is gone, so QUIT is answered with a reset, which ends the connection before the call that sends QUIT is over.
+#[test]
+fn a_command_that_is_answered_with_a_reset() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example";
+    const REFUSED: &[u8] = b"QUIT\r\n";
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+    let Dialogue { client: from, server: to, .. } = dialogue;
+    drop(to);
+    wait_event(&from, libc::POLLRDHUP)?;
+    Sending::Write.all(&from, REFUSED)?;
+    wait_event(&from, libc::POLLHUP)?;
+    drop(from);
+    let (client, server) = bytes_of(BEGINNING);
+    let ends = scene.ends(port)?;
+    let events = ["EHLO 250", "QUIT", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[0], &events, [client + REFUSED.len() as u64, server, 0])?;
+    let without_quit = ["EHLO 250", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[1], &without_quit, [server, client, 0])?;
+    scene.check_unseen(&before, &[])
+}
+
+/// A client that shuts its side after QUIT reads the answer on a socket that the kernel calls closed.
+#[test]
+fn an_answer_read_after_the_end() -> Result<()> {
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    let (beginning, answer) = SHORT.rsplit_once("\n    S: ").expect("the last line is the server's");
+    dialogue.play(beginning)?;
+    dialogue.client.shutdown(Shutdown::Write)?;
+    let answer = [answer.as_bytes(), b"\r\n"].concat();
+    Sending::Write.all(&dialogue.server, &answer)?;
+    let Dialogue { client: from, server: to, .. } = dialogue;
+    end(&to)?;
+    drop(to);
+    wait_event(&from, libc::POLLHUP)?;
+    receive(&from, &answer)?;
+    drop(from);
+    let (client, server) = bytes_of(SHORT);
+    scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server })
+}
+
+/// Writes that stop where the socket is full, or where the buffer ends: the size is that of what moved.
+#[test]
+fn writes_in_part() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example
+        C: MAIL FROM:<alice@client.example>
+        S: 250 Ok
+        C: RCPT TO:<bob@server.example>
+        S: 250 Ok
+        C: DATA
+        S: 354 Go ahead";
+    const ENDING: &str = "
+        S: 250 Queued
+        C: QUIT
+        S: 221 Bye";
+    const CONTENT: usize = 16 << 20;
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+
+    // More than one buffer of the kernel's, with nothing readable behind it.
+    let mut pages = Pages::new(129 * page()?, 0)?;
+    pages.cut()?;
+    lines(pages.bytes());
+    let there = pages.bytes().len();
+    // SAFETY: the kernel checks the addresses; what cannot be read is behind the bytes.
+    let sent = moved(unsafe {
+        libc::send(dialogue.client.as_raw_fd(), pages.start().cast(), there + page()?, libc::MSG_DONTWAIT)
+    })?;
+    ensure!((1..=there).contains(&sent), "{sent} of {there} bytes were sent");
+    receive(&dialogue.server, &pages.bytes()[..sent])?;
+
+    // From here on whole lines, and at their end the end of data, which is not to be seen before it is sent.
+    let mut rest = vec![0; CONTENT];
+    lines(&mut rest);
+    rest[0..2].copy_from_slice(b"\r\n");
+    rest.extend_from_slice(b".\r\n");
+    let mut received = 0;
+    let (partial, full) = flags::fill(&dialogue.client, &rest, || {
+        let mut chunk = vec![0; 64 << 10];
+        let read = (&dialogue.server).read(&mut chunk)?;
+        received += read;
+        same(&rest[received - read..received], &chunk[..read])
+    })?;
+    ensure!(partial > 0 && full > 0, "{partial} writes were partial, {full} found no room");
+    receive(&dialogue.server, &rest[received..])?;
+    dialogue.play(ENDING)?;
+    dialogue.close()?;
+
+    let content = (sent + rest.len()) as u64;
+    let (client, server) = bytes_of(&format!("{BEGINNING}{ENDING}"));
+    let events = [
+        "DATA 354",
+        "EHLO 250",
+        "MAIL 250",
+        "QUIT 221",
+        "RCPT 250",
+        "connection.closed",
+        "connection.opened",
+        "smtp.data DATA 250",
+        "smtp.greeting 220",
+        "smtp.transaction delivered",
+    ];
+    scene.check_alike(port, &before, Alike { events: &events, client: client + content, server })?;
+    for side in scene.ends(port)? {
+        let data = side.one("smtp.data")?;
+        ensure!(data.count("/size_bytes") == Some(content - ".\r\n".len() as u64), "not {content} bytes: {data}");
+    }
+    Ok(())
+}
+
+/// Fills a buffer with lines.
+fn lines(buffer: &mut [u8]) {
+    for line in buffer.chunks_mut(64) {
+        line.fill(b'x');
+        if let [.., cr, lf] = line {
+            (*cr, *lf) = (b'\r', b'\n');
+        }
+    }
+}
+
+/// The bytes of a transcript that the client says, and those that the server says.
+fn bytes_of(transcript: &str) -> (u64, u64) {
+    let of = |speaker| {
+        let lines = transcript.lines().filter_map(|line| line.trim_start().strip_prefix(speaker));
+        lines.map(|text| text.len() as u64 + 2).sum()
+    };
+    (of("C: "), of("S: "))
+}
