@@ -88,12 +88,12 @@ fn seen_in(cgroup: &Cgroup) -> Result<(Observed, String, String)> {
 #[test]
 fn a_process_in_a_container() -> Result<()> {
     let id = format!("{:064x}", std::process::id());
-    let cgroup = Cgroup::new(&format!("system.slice/docker-{id}.scope"))?;
+    let cgroup = Cgroup::new(&format!("observed{id}.slice/docker-{id}.scope"))?;
     let (opened, status, path) = seen_in(&cgroup)?;
     let pid = opened.pid().context("no pid")?;
     ensure!(status.contains(&format!("NSpid:\t{pid}\t1\n")), "not the first of its namespace:\n{status}");
     let path = path.lines().find_map(|line| line.strip_prefix("0::")).context("no unified cgroup")?;
-    ensure!(path.ends_with(&format!("/system.slice/docker-{id}.scope")), "{path}");
+    ensure!(path.ends_with(&format!("/observed{id}.slice/docker-{id}.scope")), "{path}");
     assert_eq!(opened.text("/process/cgroup"), Some(path), "{}", opened.json());
     assert_eq!(opened.text("/process/container_id"), Some(&*id), "{}", opened.json());
     Ok(())
@@ -102,7 +102,7 @@ fn a_process_in_a_container() -> Result<()> {
 #[test]
 fn a_process_in_a_systemd_unit() -> Result<()> {
     let unit = format!("smtp-observer-test-{}.service", std::process::id());
-    let cgroup = Cgroup::new(&format!("system.slice/{unit}"))?;
+    let cgroup = Cgroup::new(&format!("{unit}.slice/{unit}"))?;
     let (opened, _, _) = seen_in(&cgroup)?;
     assert_eq!(opened.text("/process/systemd_unit"), Some(&*unit), "{}", opened.json());
     assert_eq!(opened.text("/process/container_id"), None, "{}", opened.json());
