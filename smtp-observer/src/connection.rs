@@ -200,12 +200,13 @@ impl Connection {
 
     /// Whether transfers told of all that the socket moved up to its last positions.
     pub fn is_complete(&self, last: Positions) -> bool {
-        self.sent.reaches(last.written) && self.received.reaches(last.read)
+        self.apart || self.sent.reaches(last.written) && self.received.reaches(last.read)
     }
 
     /// How many bytes of one direction, up to the socket's last position, no transfer tells of.
     pub fn last_hole(&mut self, flow: Flow, last: Positions) -> u64 {
         match flow {
+            _ if self.apart => 0,
             Flow::Sent => self.sent.advance(last.written, 0),
             Flow::Received => self.received.advance(last.read, 0),
         }

@@ -128,7 +128,7 @@ fn the_connection_of_another_process_is_named() -> Result<()> {
     let (client, server) = Host::pair()?;
     let listener = server.listen(SERVER)?;
     // Nothing on the way to this client's end: bash speaks TCP itself.
-    let script = "exec 3<>/dev/tcp/10.77.0.2/25; while read -r line <&3; do printf 'QUIT\\r\\n' >&3; done";
+    let script = "exec 3<>/dev/tcp/10.77.0.2/25; read -r line <&3; printf 'QUIT\\r\\n' >&3; read -r line <&3";
     let mut bash = client.command(machine::installed("bash")?);
     bash.args(["-c", script]);
     let bash = Running::start(bash)?;

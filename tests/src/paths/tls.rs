@@ -8,9 +8,6 @@ use nix::errno::Errno;
 use super::Absent;
 use super::flags::{set, set_raw};
 
-/// What a record of TLS 1.2 with AES-GCM adds to its text: header, explicit nonce and tag (RFC 5288, 3).
-pub const OVERHEAD: u64 = 5 + 8 + 16;
-
 // include/uapi/linux/tls.h
 const TLS_TX: i32 = 1;
 const TLS_RX: i32 = 2;
