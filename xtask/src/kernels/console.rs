@@ -152,8 +152,7 @@ impl Transcript {
             Report::Booted { release } => self.release = Some(release),
             Report::Started { hooks, program } => {
                 if self.rows.last().is_none_or(|row| row.hooks != hooks) {
-                    let outcome =
-                        Outcome::Tested { count: Count::default(), time: Duration::ZERO, failed: Vec::new() };
+                    let outcome = Outcome::Tested { count: Count::default(), time: Duration::ZERO, failed: Vec::new() };
                     self.rows.push(Row { hooks, outcome });
                 }
                 self.running = Some(program);
@@ -273,6 +272,8 @@ mod tests {
         assert!(transcript(&["@guest {\"end"]).is_err_and(|error| error.to_string().contains("garbled")));
         assert!(transcript(&[&ended(true, 1.0)]).is_err());
         let reason = "no /proc".to_owned();
-        assert!(transcript(&[&Report::Failed { reason }.to_string()]).is_err_and(|error| error.to_string() == "no /proc"));
+        assert!(
+            transcript(&[&Report::Failed { reason }.to_string()]).is_err_and(|error| error.to_string() == "no /proc")
+        );
     }
 }

@@ -91,7 +91,8 @@ impl Mirror {
 pub(super) fn fetch(directory: &Path, suite: &str) -> Result<Kernel> {
     let apt = Apt::new(&directory.join("apt"), suite)?;
     let packages = kernel_packages(|name| apt.show(name))?;
-    let (_, version) = packages.first().context("no package")?;
+    // The metapackage only names the others: a mirror may have dropped it already.
+    let ((_, version), parts) = packages.split_first().context("no package")?;
     let unpacked = directory.join(version);
     if !unpacked.exists() {
         say(&format!("downloading {suite}'s kernel {version}"));
@@ -101,7 +102,7 @@ pub(super) fn fetch(directory: &Path, suite: &str) -> Result<Kernel> {
         }
         let archives = partial.join("archives");
         fs::create_dir_all(&archives)?;
-        apt.download(&packages, &archives)?;
+        apt.download(parts, &archives)?;
         unpack(&archives, &partial)?;
         fs::remove_dir_all(&archives)?;
         remove_others(directory, &["apt", "partial"])?;
@@ -166,7 +167,9 @@ impl Apt {
         };
         let none = OsStr::new("/dev/null");
         option("Dir::Etc::SourceList", self.directory.join("debian.sources").as_os_str());
-        for name in ["Dir::Etc::SourceParts", "Dir::Etc::Preferences", "Dir::Etc::PreferencesParts", "Dir::State::status"] {
+        for name in
+            ["Dir::Etc::SourceParts", "Dir::Etc::Preferences", "Dir::Etc::PreferencesParts", "Dir::State::status"]
+        {
             option(name, none);
         }
         option("Dir::State", self.directory.as_os_str());
@@ -290,10 +293,10 @@ mod tests {
             sources.split("\n\n").map(str::to_owned).collect::<Vec<_>>()
         };
         let stable = sources("bookworm");
-        assert_eq!(stable.iter().map(|source| field(source, "Suites")).collect::<Vec<_>>(), [
-            Some("bookworm"),
-            Some("bookworm-security")
-        ]);
+        assert_eq!(
+            stable.iter().map(|source| field(source, "Suites")).collect::<Vec<_>>(),
+            [Some("bookworm"), Some("bookworm-security")]
+        );
         assert_eq!(field(&stable[1], "URIs"), Some("https://s.example"));
         let unstable = sources("sid");
         assert_eq!(unstable.len(), 1);
@@ -317,13 +320,16 @@ mod tests {
         assert_eq!(packages[0], (METAPACKAGE.to_owned(), "7-1".to_owned()));
         let mut names: Vec<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        assert_eq!(names, [
-            "linux-base-cloud-amd64",
-            "linux-binary-7-cloud-amd64",
-            "linux-image-7-cloud-amd64",
-            METAPACKAGE,
-            "linux-modules-7-cloud-amd64"
-        ]);
+        assert_eq!(
+            names,
+            [
+                "linux-base-cloud-amd64",
+                "linux-binary-7-cloud-amd64",
+                "linux-image-7-cloud-amd64",
+                METAPACKAGE,
+                "linux-modules-7-cloud-amd64"
+            ]
+        );
         assert!(kernel_packages(|_| Ok(String::new())).is_err());
         Ok(())
     }

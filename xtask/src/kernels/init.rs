@@ -68,7 +68,10 @@ fn work(options: &Options) -> Result<()> {
     }
     say(&Report::Booted { release: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into() });
     load_modules()?;
-    ensure!(command("/usr/bin/ip").args(["link", "set", "lo", "up"]).status()?.success(), "there is no loopback device");
+    ensure!(
+        command("/usr/bin/ip").args(["link", "set", "lo", "up"]).status()?.success(),
+        "there is no loopback device"
+    );
 
     let available = available()?;
     for &hooks in &options.family {
@@ -125,9 +128,8 @@ fn test(hooks: Hooks, filter: Option<&str>) -> Result<()> {
 
 /// Asks the agent for hooks that it does not offer here.
 fn ask(hooks: Hooks) -> Result<()> {
-    let output = command(&format!("/{AGENT}"))
-        .args(["run", "--hooks", hooks.as_str(), "--duration", OBSERVES])
-        .output()?;
+    let output =
+        command(&format!("/{AGENT}")).args(["run", "--hooks", hooks.as_str(), "--duration", OBSERVES]).output()?;
     let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     say(&Report::Asked { hooks, status: output.status.code(), words });
     Ok(())

@@ -61,7 +61,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     if file.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(file).with_context(|| format!("{} cannot be read", file.display()));
     }
-    let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(file).output().context("xz cannot be run")?;
+    let output =
+        Command::new("xz").args(["--decompress", "--stdout"]).arg(file).output().context("xz cannot be run")?;
     ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

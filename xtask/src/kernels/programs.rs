@@ -68,7 +68,14 @@ fn is_test(place: &str) -> bool {
 /// Builds with optimisation, unlike `cargo xtask test`: an emulated processor is slow enough by itself.
 fn build(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let output = cargo(root)
-        .args(["test", "--release", "--package=smtp-observer-tests", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
+        .args([
+            "test",
+            "--release",
+            "--package=smtp-observer-tests",
+            "--no-run",
+            "--quiet",
+            "--message-format=json-render-diagnostics",
+        ])
         .stderr(Stdio::inherit())
         .output()
         .context("cargo cannot be run")?;
@@ -92,7 +99,9 @@ fn executable(message: &str) -> Option<(PathBuf, String)> {
             Some((path, format!("{}{name}", super::init::TESTS)))
         }
         // Where the tests look for them: beside the directory of the tests.
-        "bin" if !is_harness && !NOT_STARTED.contains(&name) => Some((path, format!("{}{name}", super::init::SIBLINGS))),
+        "bin" if !is_harness && !NOT_STARTED.contains(&name) => {
+            Some((path, format!("{}{name}", super::init::SIBLINGS)))
+        }
         _ => None,
     }
 }
@@ -137,7 +146,8 @@ mod tests {
 
     #[test]
     fn tests_that_speak_of_the_kernel_and_what_they_start_are_taken() {
-        let place = |package, kind, name, harness| executable(&message(package, kind, name, harness)).map(|(_, place)| place);
+        let place =
+            |package, kind, name, harness| executable(&message(package, kind, name, harness)).map(|(_, place)| place);
         assert_eq!(place("tests", "test", "content", true).as_deref(), Some("tests/deps/content"));
         assert_eq!(place("tests", "bin", "mail-client", false).as_deref(), Some("tests/mail-client"));
         assert_eq!(place("tests", "bin", "mail-client", true), None, "its unit tests");

@@ -48,7 +48,8 @@ impl Table {
             self.lines.push([suite.name().into(), release.into(), name.into(), first, second, third]);
             if let Some(complaint) = complaint(suite, row) {
                 // A test that failed is counted already.
-                self.count.failed += u64::from(!matches!(&row.outcome, Outcome::Tested { count, .. } if count.failed > 0));
+                self.count.failed +=
+                    u64::from(!matches!(&row.outcome, Outcome::Tested { count, .. } if count.failed > 0));
                 self.complaints.push(format!("{} with {name} hooks: {complaint}", suite.name()));
             }
         }
@@ -72,7 +73,8 @@ impl Table {
                 let [suite_width, kernel_width, hooks_width] = widths;
                 let left = format!("{suite:suite_width$}  {kernel:kernel_width$}  {hooks:hooks_width$}");
                 // A refusal is a sentence across the columns of numbers.
-                let right = if third.is_empty() { first.clone() } else { format!("{first:>6}  {second:>6}  {third:>7}") };
+                let right =
+                    if third.is_empty() { first.clone() } else { format!("{first:>6}  {second:>6}  {third:>7}") };
                 format!("{left}  {right}\n")
             })
             .collect()
@@ -141,11 +143,14 @@ mod tests {
         assert_eq!((table.count.passed, table.count.failed), (20, 0));
         let shown = table.show();
         let lines: Vec<_> = shown.lines().collect();
-        assert_eq!(lines, [
-            "suite     kernel  hooks       passed  failed  seconds",
-            "bookworm  6.1     fentry          20       0      1.5",
-            "bookworm  6.1     tracepoint  the kernel is too old.",
-        ]);
+        assert_eq!(
+            lines,
+            [
+                "suite     kernel  hooks       passed  failed  seconds",
+                "bookworm  6.1     fentry          20       0      1.5",
+                "bookworm  6.1     tracepoint  the kernel is too old.",
+            ]
+        );
     }
 
     #[test]
