@@ -91,7 +91,8 @@ impl Mirror {
 pub(super) fn fetch(directory: &Path, suite: &str) -> Result<Kernel> {
     let apt = Apt::new(&directory.join("apt"), suite)?;
     let packages = kernel_packages(|name| apt.show(name))?;
-    let (_, version) = packages.first().context("no package")?;
+    // The metapackage only names the others: a mirror may have dropped it already.
+    let ((_, version), parts) = packages.split_first().context("no package")?;
     let unpacked = directory.join(version);
     if !unpacked.exists() {
         say(&format!("downloading {suite}'s kernel {version}"));
@@ -101,7 +102,7 @@ pub(super) fn fetch(directory: &Path, suite: &str) -> Result<Kernel> {
         }
         let archives = partial.join("archives");
         fs::create_dir_all(&archives)?;
-        apt.download(&packages, &archives)?;
+        apt.download(parts, &archives)?;
         unpack(&archives, &partial)?;
         fs::remove_dir_all(&archives)?;
         remove_others(directory, &["apt", "partial"])?;

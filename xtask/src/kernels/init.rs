@@ -114,6 +114,8 @@ fn test(hooks: Hooks, filter: Option<&str>) -> Result<()> {
         say(&Report::Started { hooks, program });
         let start = Instant::now();
         let status = command(&path.to_string_lossy())
+            // Every agent sees the whole guest: with one test at a time it has little to see.
+            .arg("--test-threads=1")
             .args(filter)
             .env("SMTP_OBSERVER", format!("/{AGENT}"))
             .env("SMTP_OBSERVER_HOOKS", hooks.as_str())
