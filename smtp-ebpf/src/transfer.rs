@@ -16,6 +16,7 @@ use crate::{capture, owner};
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
+const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 /// A record under construction. One slot a hook: a softirq may change a socket's state in the middle of a send.
 #[repr(C)]
@@ -32,7 +33,8 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 #[inline(always)]
 pub fn enters(socket: Socket, message: Message) {
     let Some(sock) = socket.sock() else { return };
-    if socket::has_watched_port(sock) {
+    // A send that connects has no port yet (RFC 7413).
+    if socket::has_watched_port(sock) || message.flags() & MSG_FASTOPEN != 0 {
         buffer::enter(message);
     }
 }
@@ -45,6 +47,8 @@ pub fn leaves<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, flags: u3
         if moves_stream(flags, returned) {
             record(context, kind, sock, flags, returned as u32, Locate::Entered);
         }
+        buffer::leave();
+    } else if flags & MSG_FASTOPEN != 0 {
         buffer::leave();
     }
 }

@@ -1,5 +1,6 @@
 //! A running agent, and what it says it sees.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -78,16 +79,31 @@ impl Agent {
             let seen = Seen(all.to_vec()).on(hosts).ok()?;
             enough(&seen).then_some(seen)
         };
-        self.running.output.wait_for(what, look).with_context(|| match self.so_far().on(hosts) {
+        self.running.output.wait_for(what, look).with_context(|| self.told(hosts))
+    }
+
+    /// For the message of a test that failed.
+    fn told(&self, hosts: &[&Host]) -> String {
+        match self.so_far().on(hosts) {
             Ok(seen) => format!("all that was seen there:\n{seen}"),
             Err(error) => error.to_string(),
-        })
+        }
     }
 
     /// Waits until it saw this many connections on these hosts end, each socket counted by itself.
     pub fn wait_closed(&self, hosts: &[&Host], sockets: usize) -> Result<Seen> {
         let what = format!("{sockets} times `connection.closed`");
-        self.wait_for(&what, hosts, |seen| seen.count("connection.closed") >= sockets)
+        let inodes = hosts.iter().map(|host| host.inode()).collect::<Result<Vec<_>>>()?;
+        // Each observation is looked at once, however often more come.
+        let looked_at = Cell::new((0, 0));
+        let look = |all: &[Observed]| {
+            let (from, mut closed) = looked_at.get();
+            let is_one = |observed: &&Observed| observed.event() == "connection.closed" && observed.is_on(&inodes);
+            closed += all[from..].iter().filter(is_one).count();
+            looked_at.set((all.len(), closed));
+            (closed >= sockets).then(|| Seen(all.to_vec()).on(hosts))
+        };
+        self.running.output.wait_for(&what, look).and_then(|seen| seen).with_context(|| self.told(hosts))
     }
 
     /// What it saw up to now, on the whole host.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a test waits for anything: an emulated processor is slow.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The items that one program has said so far.
 #[derive(Debug)]

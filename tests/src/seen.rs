@@ -64,6 +64,11 @@ impl Observed {
         self.text("/connection/role").unwrap_or_default()
     }
 
+    /// Whether its socket is on a host with one of these inodes.
+    pub fn is_on(&self, inodes: &[u64]) -> bool {
+        self.count("/connection/netns").is_some_and(|inode| inodes.contains(&inode))
+    }
+
     /// Who used the socket.
     pub fn pid(&self) -> Option<u64> {
         self.count("/process/pid")
@@ -124,7 +129,7 @@ impl Seen {
     /// Those of sockets on one of these hosts.
     pub fn on(&self, hosts: &[&Host]) -> Result<Self> {
         let inodes = hosts.iter().map(|host| host.inode()).collect::<Result<Vec<_>>>()?;
-        Ok(self.only(|observed| observed.count("/connection/netns").is_some_and(|inode| inodes.contains(&inode))))
+        Ok(self.only(|observed| observed.is_on(&inodes)))
     }
 
     /// Those of one kind.

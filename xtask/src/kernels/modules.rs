@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// What the tests need; what a kernel has built in, or has not at all, is left out.
-const WANTED: [&str; 8] = [
+const WANTED: [&str; 11] = [
     // A cable between two hosts.
     "veth",
     // The interceptor's redirection, and other ways to another program.
@@ -18,8 +18,11 @@ const WANTED: [&str; 8] = [
     "nft_nat",
     "nft_socket",
     "nft_tproxy",
-    // TLS in the kernel.
+    // TLS in the kernel, with its cipher.
     "tls",
+    "gcm",
+    "ctr",
+    "ghash-generic",
 ];
 
 /// The names and contents of the wanted modules of the kernel in `directory` (`…/lib/modules/RELEASE`), in the order in
