@@ -156,6 +156,12 @@ impl Agent {
         self.metrics().map(drop)
     }
 
+    /// Ends it with this signal, whatever it makes of it.
+    pub fn end_by(self, signal: Signal) -> Result<()> {
+        self.running.signal(signal)?;
+        self.running.finish().map(|_| ())
+    }
+
     /// Ends it with SIGTERM.
     pub fn stop(self) -> Result<Stopped> {
         let ended = self.running.stop()?;

@@ -5,6 +5,7 @@
 //! no names and vanish with their last user, children are ended by their guards.
 
 pub mod agent;
+pub mod bpf;
 pub mod dialogue;
 pub mod feed;
 pub mod http;

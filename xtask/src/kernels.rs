@@ -23,7 +23,7 @@ mod table;
 use std::env::consts::ARCH;
 use std::fs;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -86,10 +86,21 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<ExitCode> {
 
     let suites = if options.suites.is_empty() { Suite::value_variants() } else { &options.suites };
     let mut table = Table::default();
-    for (suite, ran) in side_by_side(suites, |suite| boot(&directory, &base, suite, options)) {
-        match ran {
-            Ok(transcript) => table.add(suite, &transcript),
+    let mut guests = Vec::new();
+    for &suite in suites {
+        match prepare(&directory, &base, suite) {
+            Ok(kernel) => {
+                let families = Hooks::FAMILIES.into_iter().filter(|hooks| options.family.is_none_or(|it| it == *hooks));
+                guests.extend(families.map(|hooks| (suite, hooks, kernel.clone())));
+            }
             Err(error) => table.add_broken(suite, &format!("{error:#}")),
+        }
+    }
+    let boot = |&(suite, hooks, ref kernel): &(Suite, Hooks, PathBuf)| boot(&directory, kernel, suite, hooks, options);
+    for ((suite, ..), ran) in side_by_side(&guests, boot) {
+        match ran {
+            Ok(transcript) => table.add(*suite, &transcript),
+            Err(error) => table.add_broken(*suite, &format!("{error:#}")),
         }
     }
     for complaint in &table.complaints {
@@ -100,54 +111,52 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<ExitCode> {
     Ok(if table.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the guests of these suites, as many at once as this machine has processors.
-fn side_by_side(
-    suites: &[Suite],
-    boot: impl Fn(Suite) -> Result<Transcript> + Sync,
-) -> Vec<(Suite, Result<Transcript>)> {
-    let (open, ran) = (Mutex::new(suites.iter()), Mutex::new(Vec::new()));
+/// Does each of these jobs, as many at once as this machine has processors; what came of them, in their order.
+fn side_by_side<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R + Sync) -> Vec<(&J, R)> {
+    let (open, done) = (Mutex::new(jobs.iter().enumerate()), Mutex::new(Vec::new()));
     let worker = || {
-        while let Some(&suite) = open.lock().ok().and_then(|mut open| open.next()) {
-            let result = boot(suite);
-            if let Ok(mut ran) = ran.lock() {
-                ran.push((suite, result));
+        while let Some((number, job)) = open.lock().ok().and_then(|mut open| open.next()) {
+            let result = work(job);
+            if let Ok(mut done) = done.lock() {
+                done.push((number, job, result));
             }
         }
     };
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get).min(suites.len()) {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get).min(jobs.len()) {
             scope.spawn(worker);
         }
     });
-    let mut ran = ran.into_inner().unwrap_or_default();
-    ran.sort_by_key(|(suite, _)| suites.iter().position(|other| other == suite));
-    ran
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(number, ..)| *number);
+    done.into_iter().map(|(_, job, result)| (job, result)).collect()
 }
 
-/// Boots one kernel and runs the tests in it.
-fn boot(tools: &Path, base: &Base, suite: Suite, options: &Options) -> Result<Transcript> {
+/// Fetches a suite's kernel and makes the image for it; where the kernel is.
+fn prepare(tools: &Path, base: &Base, suite: Suite) -> Result<PathBuf> {
     let directory = tools.join(suite.name());
-    let (image, log) = (directory.join("initramfs"), directory.join("console.log"));
     fs::create_dir_all(&directory)?;
     let kernel = debian::fetch(&directory, suite.name())?;
-    base.write(&image, &kernel.modules)?;
+    base.write(&directory.join("initramfs"), &kernel.modules)?;
+    Ok(kernel.image)
+}
 
-    let mut arguments = Vec::new();
-    for hooks in Hooks::FAMILIES {
-        if options.family.is_none_or(|family| family == hooks) {
-            arguments.push(format!("--family={}", hooks.as_str()));
-        }
-    }
+/// Boots one kernel and runs the tests in it with these hooks.
+fn boot(tools: &Path, kernel: &Path, suite: Suite, hooks: Hooks, options: &Options) -> Result<Transcript> {
+    let (directory, family) = (tools.join(suite.name()), hooks.as_str());
+    let log = directory.join(format!("console-{family}.log"));
+    let mut arguments = vec![format!("--family={family}")];
     arguments.extend(options.test.iter().map(|test| format!("--test={test}")));
-    say(&format!("booting {}'s kernel", suite.name()));
+    let guest = format!("{}'s kernel, {family} hooks", suite.name());
+    say(&format!("booting {guest}"));
     let start = Instant::now();
-    let transcript = guest::run(&kernel.image, &image, &log, &arguments)?;
-    say(&format!("{}'s kernel ran for {:.1} s", suite.name(), start.elapsed().as_secs_f64()));
+    let transcript = guest::run(kernel, &directory.join("initramfs"), &log, &arguments)?;
+    say(&format!("{guest}: done in {:.1} s", start.elapsed().as_secs_f64()));
     let failed = |outcome: &Outcome| matches!(outcome, Outcome::Tested { failed, .. } if !failed.is_empty());
     if transcript.rows.iter().any(|row| failed(&row.outcome)) {
         let said = fs::read_to_string(&log).with_context(|| format!("{} cannot be read", log.display()))?;
         eprintln!("{said}");
-        say(&format!("that was the console of {}'s kernel, kept in {}", suite.name(), log.display()));
+        say(&format!("that was the console of {guest}, kept in {}", log.display()));
     }
     Ok(transcript)
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use super::console::Transcript;
 
 /// The longest that a guest may take.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// How many of the console's last lines are shown where a guest fails.
 const LAST: usize = 25;

@@ -22,7 +22,7 @@ const WANTED: [&str; 11] = [
     "tls",
     "gcm",
     "ctr",
-    "ghash-generic",
+    "ghash_generic",
 ];
 
 /// The names and contents of the wanted modules of the kernel in `directory` (`…/lib/modules/RELEASE`), in the order in

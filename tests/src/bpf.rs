@@ -1,0 +1,76 @@
+//! What of eBPF lives in the kernel now.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::feed::PATIENCE;
+
+// include/uapi/linux/bpf.h
+const BPF_PROG_GET_NEXT_ID: i32 = 11;
+const BPF_MAP_GET_NEXT_ID: i32 = 12;
+const BPF_LINK_GET_NEXT_ID: i32 = 31;
+
+/// The numbers of all programs, maps and links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects(BTreeSet<(&'static str, u32)>);
+
+impl Objects {
+    /// Those that there are now, on the whole host.
+    pub fn now() -> io::Result<Self> {
+        let mut objects = BTreeSet::new();
+        for (kind, command) in
+            [("program", BPF_PROG_GET_NEXT_ID), ("map", BPF_MAP_GET_NEXT_ID), ("link", BPF_LINK_GET_NEXT_ID)]
+        {
+            let mut last = 0;
+            while let Some(next) = next(command, last)? {
+                objects.insert((kind, next));
+                last = next;
+            }
+        }
+        Ok(Self(objects))
+    }
+
+    /// Those that were not there before.
+    pub fn since(&self, before: &Self) -> Self {
+        Self(self.0.difference(&before.0).copied().collect())
+    }
+
+    /// Whether there are programs, maps and links among them.
+    pub fn has_every_kind(&self) -> bool {
+        ["program", "map", "link"].iter().all(|kind| self.0.iter().any(|(other, _)| other == kind))
+    }
+
+    /// Waits until none of them is there any more: the kernel frees them in its own time, and tells nobody.
+    pub fn wait_gone(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now()?;
+            let left: Vec<_> = self.0.intersection(&now.0).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("still in the kernel: {left:?}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The number after this one.
+fn next(command: i32, last: u32) -> io::Result<Option<u32>> {
+    // The start of `union bpf_attr` for this command: start_id, next_id, open_flags.
+    let mut attribute = [last, 0, 0];
+    // SAFETY: the kernel reads and writes no more than the attribute's size.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(&attribute)) };
+    match result {
+        0 => Ok(Some(attribute[1])),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
