@@ -272,6 +272,15 @@ unsafe fn commands_said(content: *mut Content, room: *mut Room, length: u64, end
         let behind = begins + number;
         if tail == 0 && !scan::is_chunk(room, behind) && scan::find_chunk(room, behind, copied) == 0 {
             let tail = rest - number;
+            if !whole {
+                // The last of them goes on in the next call.
+                let long = tail > LINE_WINDOW as u64;
+                let from = if long { copied - LINE_WINDOW as u64 } else { behind };
+                let state = if long { State::OTHER } else { State::LINE };
+                scan::scan(room, from, copied, LINE_WINDOW, state, 0);
+                (*content).line = (&raw const (*room).state).read_volatile();
+                (*content).number = (&raw const (*room).number).read_volatile();
+            }
             Room::shift(room, begins, behind, tail);
             captured.tail = tail as u32;
         }

@@ -16,12 +16,45 @@ const TCP_SYN_SENT: u32 = 2;
 pub const TCP_CLOSE: u32 = 7;
 pub const TCP_LISTEN: u32 = 10;
 
+/// A record under construction, and whether one is: a change in softirq may interrupt another.
+#[repr(C)]
+struct Scratch {
+    state: State,
+    busy: u64,
+}
+
 #[map]
-static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);
+static STATE: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
 /// Tells of a connection that begins, is there, or ends.
 #[inline(always)]
 pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
+    let Some(scratch) = STATE.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        (&raw mut (*scratch).busy).write_volatile(1);
+        tell(context, &raw mut (*scratch).state, sock, old, new);
+        (&raw mut (*scratch).busy).write_volatile(0);
+    }
+}
+
+/// The same for a change that interrupts the telling of another: the kernel does not run a program inside of itself, but
+/// runs this one.
+#[inline(always)]
+pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
+    let (Some(first), Some(scratch)) = (STATE.get_ptr(0), STATE.get_ptr_mut(1)) else { return };
+    // SAFETY: the pointers are to this CPU's map values.
+    unsafe {
+        if (&raw const (*first).busy).read_volatile() != 0 {
+            tell(context, &raw mut (*scratch).state, sock, old, new);
+        }
+    }
+}
+
+/// # Safety
+/// `state` belongs to a map value that nobody else writes meanwhile.
+#[inline(always)]
+unsafe fn tell<C: EbpfContext>(context: &C, state: *mut State, sock: Sock, old: u32, new: u32) {
     if old == TCP_LISTEN || !(new == TCP_ESTABLISHED || new == TCP_SYN_SENT || new == TCP_CLOSE) {
         return;
     }
@@ -34,8 +67,6 @@ pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
         // One path of an MPTCP socket, which tells of itself.
         return;
     }
-    let Some(state) = STATE.get_ptr_mut(0) else { return };
-
     let time = capture::now();
     let mut task = owner::NOBODY;
     let mut requested = Requested::NONE;
@@ -44,7 +75,7 @@ pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
         owner::describe_once(context, &task, time);
         requested = Requested::of_caller(sock);
     }
-    // SAFETY: the pointer is to this CPU's map value.
+    // SAFETY: the caller's promise.
     unsafe {
         *state = State {
             header: capture::header(Kind::State, time),

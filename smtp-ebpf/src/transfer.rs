@@ -18,7 +18,7 @@ const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
-/// A record under construction. One slot a hook: a softirq may change a socket's state in the middle of a send.
+/// A record under construction. One slot a program: one may be interrupted by another, but not by itself.
 #[repr(C)]
 struct Scratch {
     transfer: Transfer,
@@ -26,8 +26,37 @@ struct Scratch {
     captured: Captured,
 }
 
+/// The program at work.
+#[derive(Clone, Copy)]
+pub enum Slot {
+    /// It sends, by IPv4 or by a system call.
+    Send = 0,
+    /// It receives, likewise.
+    Receive = 1,
+    /// It sends by IPv6.
+    Send6 = 2,
+    /// It receives by IPv6.
+    Receive6 = 3,
+    /// It sends pages.
+    SendPages = 4,
+    /// It receives into a pipe.
+    Splice = 5,
+}
+
+const SLOTS: u32 = 6;
+
+impl Slot {
+    #[inline(always)]
+    fn kind(self) -> Kind {
+        match self {
+            Self::Send | Self::Send6 | Self::SendPages => Kind::Send,
+            Self::Receive | Self::Receive6 | Self::Splice => Kind::Receive,
+        }
+    }
+}
+
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// A function begins that moves a message.
 #[inline(always)]
@@ -41,11 +70,11 @@ pub fn enters(socket: Socket, message: Message) {
 
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, flags: u32, returned: i32) {
+pub fn leaves<C: EbpfContext>(context: &C, slot: Slot, socket: Socket, flags: u32, returned: i32) {
     let Some(sock) = socket.sock() else { return };
     if socket::has_watched_port(sock) {
         if moves_stream(flags, returned) {
-            record(context, kind, sock, flags, returned as u32, Locate::Entered);
+            record(context, slot, sock, flags, returned as u32, Locate::Entered);
         }
         buffer::leave();
     } else if flags & MSG_FASTOPEN != 0 {
@@ -55,23 +84,23 @@ pub fn leaves<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, flags: u3
 
 /// A function ends that moved bytes which no iterator leads to.
 #[inline(always)]
-pub fn leaves_unseen<C: EbpfContext>(context: &C, kind: Kind, socket: Socket, cause: Unseen, returned: i64) {
+pub fn leaves_unseen<C: EbpfContext>(context: &C, slot: Slot, socket: Socket, cause: Unseen, returned: i64) {
     let Some(sock) = socket.sock() else { return };
     if returned > 0 && socket::has_watched_port(sock) {
-        record(context, kind, sock, 0, returned as u32, Locate::Unseen(cause));
+        record(context, slot, sock, 0, returned as u32, Locate::Unseen(cause));
     }
 }
 
 /// A system call's message was moved, or an error came of it.
 #[inline(always)]
-pub fn called<C: EbpfContext>(context: &C, kind: Kind, sock: Sock, flags: u32, returned: i32) {
+pub fn called<C: EbpfContext>(context: &C, slot: Slot, sock: Sock, flags: u32, returned: i32) {
     if !socket::has_watched_port(sock) {
         return;
     }
     if returned <= 0 {
         buffer::moved_nothing();
     } else if moves_stream(flags, returned) {
-        record(context, kind, sock, flags, returned as u32, Locate::Caller);
+        record(context, slot, sock, flags, returned as u32, Locate::Caller);
     }
 }
 
@@ -82,10 +111,11 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
 }
 
 #[inline(always)]
-fn record<C: EbpfContext>(context: &C, kind: Kind, sock: Sock, flags: u32, length: u32, locate: Locate) {
+fn record<C: EbpfContext>(context: &C, slot: Slot, sock: Sock, flags: u32, length: u32, locate: Locate) {
     let Some(stream) = Stream::of(sock) else { return };
+    let kind = slot.kind();
     let sends = matches!(kind, Kind::Send);
-    let Some(scratch) = SCRATCH.get_ptr_mut(if sends { 0 } else { 1 }) else { return };
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return };
 
     let time = capture::now();
     let task = owner::current();

@@ -63,7 +63,11 @@ const fn optional(hook: Hook) -> Hook {
 }
 
 /// The life of a connection: in both families.
-const LIFE: [Hook; 1] = [tracepoint("inet_sock_set_state")];
+const LIFE: [Hook; 2] = [
+    tracepoint("inet_sock_set_state"),
+    // For what happens while the first is at work.
+    Hook { program: "inet_sock_set_state_inside", ..tracepoint("inet_sock_set_state") },
+];
 
 const TRACEPOINT: [Hook; 2] = [tracepoint("sock_send_length"), tracepoint("sock_recv_length")];
 
