@@ -11,7 +11,7 @@ use aya_ebpf::macros::btf_map;
 use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Transfer, Unseen};
 
 use crate::buffer::{self, Copied, Room, at_most};
-use crate::kernel::{Sock, copy_kernel, is_watched};
+use crate::kernel::{Sock, is_watched};
 use crate::scan::{self, State};
 
 /// Bytes of a reply that are searched for the start of its last line: more than any server's 354 is long.
@@ -267,22 +267,36 @@ unsafe fn commands_said(content: *mut Content, room: *mut Room, length: u64, end
             (*content).chunk_end = end.wrapping_add(left as u32);
             return captured;
         }
-        // Commands behind the chunk cross, unless another chunk is among them, or they were not copied: then the next
+        // Commands behind the chunk cross, unless they were not copied, or another chunk is among them: then the next
         // reply shows what they were.
         let behind = begins + number;
-        if tail == 0 && !scan::is_chunk(room, behind) && scan::find_chunk(room, behind, copied) == 0 {
-            let tail = rest - number;
-            if !whole {
-                // The last of them goes on in the next call.
-                let long = tail > LINE_WINDOW as u64;
-                let from = if long { copied - LINE_WINDOW as u64 } else { behind };
-                let state = if long { State::OTHER } else { State::LINE };
-                scan::scan(room, from, copied, LINE_WINDOW, state, 0);
+        if tail != 0 {
+            return captured;
+        }
+        let chunk = if scan::is_chunk(room, behind) { behind } else { scan::find_chunk(room, behind, copied) };
+        let mut found = 0;
+        if chunk != 0 || !whole {
+            let long = copied - behind > LINE_WINDOW as u64;
+            let (from, state) = match chunk {
+                0 if long => (copied - LINE_WINDOW as u64, State::OTHER),
+                0 => (behind, State::LINE),
+                chunk => (chunk, State::LINE),
+            };
+            scan::scan(room, from, copied, LINE_WINDOW, state, 0);
+            found = (&raw const (*room).found).read_volatile();
+            let number = (&raw const (*room).number).read_volatile();
+            if found != 0 {
+                let left = at_most(number.saturating_sub(copied - found), i32::MAX as u64);
+                (*content).in_chunk = u32::from(left != 0);
+                (*content).chunk_end = end.wrapping_add(left as u32);
+            } else if !whole {
                 (*content).line = (&raw const (*room).state).read_volatile();
-                (*content).number = (&raw const (*room).number).read_volatile();
+                (*content).number = number;
             }
-            Room::shift(room, begins, behind, tail);
-            captured.tail = tail as u32;
+        }
+        if found == 0 {
+            Room::shift(room, begins, behind, rest - (behind - begins));
+            captured.tail = (rest - (behind - begins)) as u32;
         }
         captured
     }

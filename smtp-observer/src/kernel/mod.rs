@@ -13,6 +13,7 @@ use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use nix::time::{ClockId, clock_gettime};
+use procfs::KernelVersion;
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
 use smtp_ebpf::event::Kind;
 use tokio::io::Interest;
@@ -65,6 +66,9 @@ pub enum Error {
     /// The kernel does not say where its fields are.
     #[error(transparent)]
     Layout(#[from] NoLayout),
+    /// It is older than what the programs are made for.
+    #[error("this kernel is Linux {0}: 5.17 or newer is needed.")]
+    TooOld(String),
     /// A tracepoint is missing.
     #[error("this kernel has no tracepoint {0}: Linux 6.3 or newer is needed.")]
     NoTracepoint(&'static str),
@@ -319,7 +323,7 @@ fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {
 fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
     let ports = bitmap(settings.ports.iter().copied());
     let network_ports = bitmap(settings.ports.iter().map(|port| port.to_be()));
-    let offsets = PlainOffsets(layout.offsets().map_err(NoLayout)?);
+    let offsets = PlainOffsets(layout.offsets().map_err(no_field)?);
     let iterators = PlainIterators(layout.iterators().map_err(NoLayout)?);
     let syscalls = PlainSyscalls(layout::syscalls());
     let level = log_level(settings.diagnostics);
@@ -335,6 +339,16 @@ fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
         .map_max_entries("EVENTS", settings.ring_bytes)
         .load(OBJECT)?;
     Ok(programs)
+}
+
+/// A field is missing: in a kernel that is too old, its age is what matters. A vendor may have brought an old one up.
+fn no_field(error: layout::Error) -> Error {
+    match KernelVersion::current() {
+        Ok(version) if version < KernelVersion::new(5, 17, 0) => {
+            Error::TooOld(format!("{}.{}", version.major, version.minor))
+        }
+        _ => NoLayout(error).into(),
+    }
 }
 
 /// One bit a port.
