@@ -8,6 +8,7 @@ mod content;
 mod kernel;
 mod open;
 mod owner;
+mod program;
 mod scan;
 mod socket;
 mod state;
@@ -18,7 +19,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use smtp_ebpf::event::Unseen;
 
 use crate::kernel::{Message, Sock, Socket};
-use crate::transfer::Slot;
+use crate::program::Program;
 
 /// `sock:inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -38,14 +39,14 @@ fn inet_sock_set_state_inside(context: BtfTracePointContext) -> i32 {
 /// `sock:sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(context: BtfTracePointContext) -> i32 {
-    transfer::called(&context, Slot::Send, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
+    transfer::called(&context, Program::Send, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
     0
 }
 
 /// `sock:sock_recv_length(struct sock *sk, int ret, int flags)`, since 6.3
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(context: BtfTracePointContext) -> i32 {
-    transfer::called(&context, Slot::Receive, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
+    transfer::called(&context, Program::Receive, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
     0
 }
 
@@ -61,7 +62,7 @@ fn inet_sendmsg_entry(context: FEntryContext) -> i32 {
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg_exit(context: FExitContext) -> i32 {
     let flags = Message::new(context.arg(1)).flags();
-    transfer::leaves(&context, Slot::Send, Socket::new(context.arg(0)), flags, context.arg(3));
+    transfer::leaves(&context, Program::Send, Socket::new(context.arg(0)), flags, context.arg(3));
     0
 }
 
@@ -75,7 +76,7 @@ fn inet6_sendmsg_entry(context: FEntryContext) -> i32 {
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg_exit(context: FExitContext) -> i32 {
     let flags = Message::new(context.arg(1)).flags();
-    transfer::leaves(&context, Slot::Send6, Socket::new(context.arg(0)), flags, context.arg(3));
+    transfer::leaves(&context, Program::Send6, Socket::new(context.arg(0)), flags, context.arg(3));
     0
 }
 
@@ -88,7 +89,7 @@ fn inet_recvmsg_entry(context: FEntryContext) -> i32 {
 
 #[fexit(function = "inet_recvmsg")]
 fn inet_recvmsg_exit(context: FExitContext) -> i32 {
-    transfer::leaves(&context, Slot::Receive, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
+    transfer::leaves(&context, Program::Receive, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
     0
 }
 
@@ -101,21 +102,21 @@ fn inet6_recvmsg_entry(context: FEntryContext) -> i32 {
 
 #[fexit(function = "inet6_recvmsg")]
 fn inet6_recvmsg_exit(context: FExitContext) -> i32 {
-    transfer::leaves(&context, Slot::Receive6, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
+    transfer::leaves(&context, Program::Receive6, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
     0
 }
 
 /// `ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)`
 #[fexit(function = "tcp_splice_read")]
 fn tcp_splice_read_exit(context: FExitContext) -> i32 {
-    transfer::leaves_unseen(&context, Slot::Splice, Socket::new(context.arg(0)), Unseen::Path, context.arg(5));
+    transfer::leaves_unseen(&context, Program::Splice, Socket::new(context.arg(0)), Unseen::Path, context.arg(5));
     0
 }
 
 /// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, until 6.4
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage_exit(context: FExitContext) -> i32 {
-    transfer::leaves_unseen(&context, Slot::SendPages, Socket::new(context.arg(0)), Unseen::Pages, context.arg(5));
+    transfer::leaves_unseen(&context, Program::SendPages, Socket::new(context.arg(0)), Unseen::Pages, context.arg(5));
     0
 }
 

@@ -11,6 +11,7 @@ use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH,
 
 use crate::capture;
 use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
+use crate::program::Program;
 
 /// Most components of a path that are walked.
 const MAX_COMPONENTS: u32 = 64;
@@ -40,9 +41,8 @@ struct Description {
     bytes: [u8; PATH_ROOM + ARGUMENTS_LENGTH + CGROUP_ROOM],
 }
 
-/// One is enough: only a process's own calls describe it, and none of them interrupts another on its CPU.
 #[map]
-static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(1, 0);
+static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
 /// The task that makes this call; only meaningful in process context.
 #[inline(always)]
@@ -66,18 +66,18 @@ pub const NOBODY: event::Task =
 
 /// Sends the long description of the current process, once.
 #[inline(always)]
-pub fn describe_once<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) {
+pub fn describe_once<C: EbpfContext>(context: &C, program: Program, caller: &event::Task, time: u64) {
     let key = ProcessKey { start_time: caller.start_time, pid: caller.pid, exec_id: caller.exec_id };
     // SAFETY: the value is not read, only its presence.
-    if unsafe { DESCRIBED.get(key) }.is_none() && describe(context, caller, time) {
+    if unsafe { DESCRIBED.get(key) }.is_none() && describe(context, program as u32, caller, time) {
         // A failure here means one description too many, no harm.
         let _ = DESCRIBED.insert(key, 1, 0);
     }
 }
 
 #[inline(never)]
-fn describe<C: EbpfContext>(context: &C, caller: &event::Task, time: u64) -> bool {
-    let Some(description) = DESCRIPTION.get_ptr_mut(0) else {
+fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, time: u64) -> bool {
+    let Some(description) = DESCRIPTION.get_ptr_mut(program) else {
         return false;
     };
     let task = Task::current();

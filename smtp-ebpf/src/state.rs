@@ -7,6 +7,7 @@ use smtp_ebpf::event::{Kind, State};
 
 use crate::buffer::UserMessage;
 use crate::kernel::{Call, Sock, Task, probe_user};
+use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, owner};
 
@@ -33,7 +34,7 @@ pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
     // SAFETY: the pointer is to this CPU's map value.
     unsafe {
         (&raw mut (*scratch).busy).write_volatile(1);
-        tell(context, &raw mut (*scratch).state, sock, old, new);
+        tell(context, Program::State, &raw mut (*scratch).state, sock, old, new);
         (&raw mut (*scratch).busy).write_volatile(0);
     }
 }
@@ -46,7 +47,7 @@ pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new:
     // SAFETY: the pointers are to this CPU's map values.
     unsafe {
         if (&raw const (*first).busy).read_volatile() != 0 {
-            tell(context, &raw mut (*scratch).state, sock, old, new);
+            tell(context, Program::StateInside, &raw mut (*scratch).state, sock, old, new);
         }
     }
 }
@@ -54,7 +55,7 @@ pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new:
 /// # Safety
 /// `state` belongs to a map value that nobody else writes meanwhile.
 #[inline(always)]
-unsafe fn tell<C: EbpfContext>(context: &C, state: *mut State, sock: Sock, old: u32, new: u32) {
+unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State, sock: Sock, old: u32, new: u32) {
     if old == TCP_LISTEN || !(new == TCP_ESTABLISHED || new == TCP_SYN_SENT || new == TCP_CLOSE) {
         return;
     }
@@ -72,7 +73,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, state: *mut State, sock: Sock, old: 
     let mut requested = Requested::NONE;
     if new == TCP_SYN_SENT {
         task = owner::current();
-        owner::describe_once(context, &task, time);
+        owner::describe_once(context, program, &task, time);
         requested = Requested::of_caller(sock);
     }
     // SAFETY: the caller's promise.

@@ -9,6 +9,7 @@ use smtp_ebpf::event::{Kind, Transfer, Unseen};
 use crate::buffer::{self, Locate, Room};
 use crate::content::{self, Captured};
 use crate::kernel::{Message, Sock, Socket};
+use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, owner};
 
@@ -18,7 +19,7 @@ const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
-/// A record under construction. One slot a program: one may be interrupted by another, but not by itself.
+/// A record under construction.
 #[repr(C)]
 struct Scratch {
     transfer: Transfer,
@@ -26,37 +27,8 @@ struct Scratch {
     captured: Captured,
 }
 
-/// The program at work.
-#[derive(Clone, Copy)]
-pub enum Slot {
-    /// It sends, by IPv4 or by a system call.
-    Send = 0,
-    /// It receives, likewise.
-    Receive = 1,
-    /// It sends by IPv6.
-    Send6 = 2,
-    /// It receives by IPv6.
-    Receive6 = 3,
-    /// It sends pages.
-    SendPages = 4,
-    /// It receives into a pipe.
-    Splice = 5,
-}
-
-const SLOTS: u32 = 6;
-
-impl Slot {
-    #[inline(always)]
-    fn kind(self) -> Kind {
-        match self {
-            Self::Send | Self::Send6 | Self::SendPages => Kind::Send,
-            Self::Receive | Self::Receive6 | Self::Splice => Kind::Receive,
-        }
-    }
-}
-
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
 /// A function begins that moves a message.
 #[inline(always)]
@@ -70,37 +42,36 @@ pub fn enters(socket: Socket, message: Message) {
 
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(context: &C, slot: Slot, socket: Socket, flags: u32, returned: i32) {
+pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, flags: u32, returned: i32) {
     let Some(sock) = socket.sock() else { return };
-    if socket::has_watched_port(sock) {
-        if moves_stream(flags, returned) {
-            record(context, slot, sock, flags, returned as u32, Locate::Entered);
-        }
-        buffer::leave();
-    } else if flags & MSG_FASTOPEN != 0 {
+    let watched = socket::has_watched_port(sock);
+    if watched && moves_stream(flags, returned) {
+        record(context, program, sock, flags, returned as u32, Locate::Entered);
+    }
+    if watched || flags & MSG_FASTOPEN != 0 {
         buffer::leave();
     }
 }
 
 /// A function ends that moved bytes which no iterator leads to.
 #[inline(always)]
-pub fn leaves_unseen<C: EbpfContext>(context: &C, slot: Slot, socket: Socket, cause: Unseen, returned: i64) {
+pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: Unseen, returned: i64) {
     let Some(sock) = socket.sock() else { return };
     if returned > 0 && socket::has_watched_port(sock) {
-        record(context, slot, sock, 0, returned as u32, Locate::Unseen(cause));
+        record(context, program, sock, 0, returned as u32, Locate::Unseen(cause));
     }
 }
 
 /// A system call's message was moved, or an error came of it.
 #[inline(always)]
-pub fn called<C: EbpfContext>(context: &C, slot: Slot, sock: Sock, flags: u32, returned: i32) {
+pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
     if !socket::has_watched_port(sock) {
         return;
     }
     if returned <= 0 {
         buffer::moved_nothing();
     } else if moves_stream(flags, returned) {
-        record(context, slot, sock, flags, returned as u32, Locate::Caller);
+        record(context, program, sock, flags, returned as u32, Locate::Caller);
     }
 }
 
@@ -111,15 +82,15 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
 }
 
 #[inline(always)]
-fn record<C: EbpfContext>(context: &C, slot: Slot, sock: Sock, flags: u32, length: u32, locate: Locate) {
+fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, locate: Locate) {
     let Some(stream) = Stream::of(sock) else { return };
-    let kind = slot.kind();
+    let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return };
+    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
 
     let time = capture::now();
     let task = owner::current();
-    owner::describe_once(context, &task, time);
+    owner::describe_once(context, program, &task, time);
     // SAFETY: the pointer is to this CPU's map value; `output` cuts to its size. What a step finds out it leaves there,
     // and the next reads it there: else the verifier follows each way through the one with each way through the other.
     unsafe {
