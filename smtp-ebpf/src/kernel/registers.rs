@@ -1,0 +1,89 @@
+//! The registers with which a program has entered the kernel: its system call.
+
+use super::{OFFSETS, SYSCALLS, injected, load, offset};
+
+/// A `struct pt_regs`, as saved when the process entered the kernel.
+#[derive(Clone, Copy)]
+pub struct Registers(pub(super) *const u8);
+
+impl Registers {
+    #[inline(always)]
+    pub fn syscall(self) -> u32 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load::<u64>(self.0, offset(&OFFSETS.regs_syscall)) as u32 }
+    }
+
+    #[inline(always)]
+    pub fn argument_1(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_1)) }
+    }
+
+    #[inline(always)]
+    pub fn argument_2(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_2)) }
+    }
+
+    #[inline(always)]
+    pub fn argument_3(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_3)) }
+    }
+
+    #[inline(always)]
+    pub fn argument_5(self) -> u64 {
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load(self.0, offset(&OFFSETS.regs_argument_5)) }
+    }
+
+    /// The system call is `sendto`.
+    #[inline(always)]
+    pub fn is_sendto(self) -> bool {
+        self.syscall() == injected(&SYSCALLS.sendto)
+    }
+
+    /// What the second argument of the system call points to.
+    #[inline(always)]
+    pub fn call(self) -> Call {
+        let number = self.syscall();
+        if number == injected(&SYSCALLS.write)
+            || number == injected(&SYSCALLS.read)
+            || number == injected(&SYSCALLS.sendto)
+            || number == injected(&SYSCALLS.recvfrom)
+        {
+            Call::Buffer
+        } else if number == injected(&SYSCALLS.sendmsg) || number == injected(&SYSCALLS.recvmsg) {
+            Call::Message
+        } else if number == injected(&SYSCALLS.sendmmsg) || number == injected(&SYSCALLS.recvmmsg) {
+            Call::Messages
+        } else if number == injected(&SYSCALLS.writev)
+            || number == injected(&SYSCALLS.readv)
+            || number == injected(&SYSCALLS.pwritev2)
+            || number == injected(&SYSCALLS.preadv2)
+        {
+            Call::Vector
+        } else if number == injected(&SYSCALLS.connect) {
+            Call::Connect
+        } else {
+            Call::Other
+        }
+    }
+}
+
+/// A system call, by what its second argument points to.
+#[derive(Clone, Copy)]
+pub enum Call {
+    /// The bytes.
+    Buffer,
+    /// An array of `struct iovec`; the third argument is its length.
+    Vector,
+    /// A `struct user_msghdr`.
+    Message,
+    /// An array of `struct mmsghdr`; the third argument is its length.
+    Messages,
+    /// A `struct sockaddr`.
+    Connect,
+    /// Not known.
+    Other,
+}

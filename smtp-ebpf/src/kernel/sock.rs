@@ -1,0 +1,194 @@
+//! Sockets: what a descriptor stands for, and what is below it.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use smtp_ebpf::event::Positions;
+
+use super::{OFFSETS, is_watched_network, load, offset};
+
+/// A `struct socket`, what a descriptor stands for.
+#[derive(Clone, Copy)]
+pub struct Socket(*const u8);
+
+impl Socket {
+    /// The socket that a hooked function is called with.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// NULL once it is released.
+    #[inline(always)]
+    pub fn sock(self) -> Option<Sock> {
+        // SAFETY: sk is a struct sock * of struct socket.
+        let sock: *const u8 = unsafe { load(self.0, offset(&OFFSETS.socket_sock)) };
+        (!sock.is_null()).then_some(Sock(sock))
+    }
+}
+
+/// A `struct sock`.
+#[derive(Clone, Copy)]
+pub struct Sock(pub(super) *const u8);
+
+impl Sock {
+    /// The socket that a tracepoint passes.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// For helpers that take a socket.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *mut c_void {
+        self.0.cast_mut().cast()
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(self.remote_network_port())
+    }
+
+    #[inline(always)]
+    pub fn has_watched_remote_port(self) -> bool {
+        is_watched_network(self.remote_network_port())
+    }
+
+    #[inline(always)]
+    fn remote_network_port(self) -> u16 {
+        // SAFETY: skc_dport is a __be16 of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_remote_port)) }
+    }
+
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        // SAFETY: skc_num is a __u16 of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_local_port)) }
+    }
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        // SAFETY: skc_family is an unsigned short of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_family)) }
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        // SAFETY: skc_state is an unsigned char of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_state)) }
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        // SAFETY: sk_protocol is a u16 of struct sock (since 5.6).
+        unsafe { load(self.0, offset(&OFFSETS.sock_protocol)) }
+    }
+
+    /// Its network namespace's inode number.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        // SAFETY: skc_net.net is a struct net *, whose ns.inum is an unsigned int.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.sock_net)), offset(&OFFSETS.net_inode)) }
+    }
+
+    #[inline(always)]
+    pub fn local_v4(self) -> [u8; 4] {
+        // SAFETY: skc_rcv_saddr is a __be32 of struct sock.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.sock_local_v4)) }.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    pub fn remote_v4(self) -> [u8; 4] {
+        // SAFETY: skc_daddr is a __be32 of struct sock.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.sock_remote_v4)) }.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    pub fn local_v6(self) -> [u64; 2] {
+        // SAFETY: skc_v6_rcv_saddr is a struct in6_addr of 16 bytes.
+        unsafe { [load(self.0, offset(&OFFSETS.sock_local_v6)), load(self.0, offset(&OFFSETS.sock_local_v6) + 8)] }
+    }
+
+    #[inline(always)]
+    pub fn remote_v6(self) -> [u64; 2] {
+        // SAFETY: skc_v6_daddr is a struct in6_addr of 16 bytes.
+        unsafe { [load(self.0, offset(&OFFSETS.sock_remote_v6)), load(self.0, offset(&OFFSETS.sock_remote_v6) + 8)] }
+    }
+
+    /// The kernel's name for it, the same for as long as it lives and never used again.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        // SAFETY: the helper takes a struct sock * or NULL.
+        unsafe { bpf_get_socket_cookie(self.as_ptr()) }
+    }
+
+    /// The socket as one of TCP, if it is one.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper takes a struct sock * and answers NULL where it is not a full TCP socket.
+        let pointer = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) };
+        NonNull::new(pointer.cast()).map(TcpSock)
+    }
+}
+
+/// A `struct tcp_sock`. `None` is a null pointer: a value that there is, in the verifier's eyes.
+#[derive(Clone, Copy)]
+pub struct TcpSock(NonNull<u8>);
+
+impl TcpSock {
+    /// The local port, which stays when `skc_num` is given back (`__inet_put_port`).
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        u16::from_be(self.local_network_port())
+    }
+
+    #[inline(always)]
+    pub fn has_watched_local_port(self) -> bool {
+        is_watched_network(self.local_network_port())
+    }
+
+    #[inline(always)]
+    fn local_network_port(self) -> u16 {
+        // SAFETY: inet_sport is a __be16 of the struct inet_sock that a tcp_sock begins with.
+        unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_local_port)) }
+    }
+
+    /// Something sits between the stream and its user: kTLS, or MPTCP, whose subflow this then is.
+    #[inline(always)]
+    pub fn has_upper_layer(self) -> bool {
+        // SAFETY: icsk_ulp_ops is a pointer of the struct inet_connection_sock that a tcp_sock begins with.
+        unsafe { load::<u64>(self.0.as_ptr(), offset(&OFFSETS.tcp_upper_layer)) != 0 }
+    }
+
+    /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.
+    #[inline(always)]
+    pub fn positions(self, state: u8) -> Positions {
+        // SAFETY: write_seq, copied_seq and rcv_nxt are u32 of struct tcp_sock.
+        let (mut written, mut read, received): (u32, u32, u32) = unsafe {
+            (
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_write_seq)),
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_copied_seq)),
+                load(self.0.as_ptr(), offset(&OFFSETS.tcp_received_next)),
+            )
+        };
+        if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT) {
+            // tcp_send_fin has counted one.
+            written = written.wrapping_sub(1);
+        }
+        if matches!(state, CLOSE_WAIT | CLOSING | LAST_ACK | TIME_WAIT | CLOSE) && read == received {
+            // tcp_recvmsg has gone over one.
+            read = read.wrapping_sub(1);
+        }
+        Positions { written, read }
+    }
+}
+
+// include/net/tcp_states.h
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const TIME_WAIT: u8 = 6;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;

@@ -1,0 +1,162 @@
+//! Tasks: who runs now, and what is known of it.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use smtp_ebpf::event::COMM_LENGTH;
+
+use super::{CgroupNode, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub struct Task(*const u8);
+
+impl Task {
+    /// Whoever runs now. In softirq that is a stranger.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no precondition.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    /// The task that an iterator passes.
+    #[inline(always)]
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    #[inline(always)]
+    pub fn leader(self) -> Self {
+        // SAFETY: group_leader is a struct task_struct *.
+        Self(unsafe { load(self.0, offset(&OFFSETS.task_group_leader)) })
+    }
+
+    #[inline(always)]
+    pub fn parent(self) -> Self {
+        // SAFETY: real_parent is a struct task_struct *.
+        Self(unsafe { load(self.0, offset(&OFFSETS.task_real_parent)) })
+    }
+
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        // SAFETY: tgid is a pid_t of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_tgid)) }
+    }
+
+    #[inline(always)]
+    pub fn start_boottime(self) -> u64 {
+        // SAFETY: start_boottime is a u64 of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_start_boottime)) }
+    }
+
+    #[inline(always)]
+    pub fn exec_id(self) -> u32 {
+        // SAFETY: self_exec_id is a u32 of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_self_exec_id)) }
+    }
+
+    #[inline(always)]
+    pub fn euid(self) -> u32 {
+        // SAFETY: cred is a struct cred *, whose euid is a kuid_t of one u32.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.task_cred)), offset(&OFFSETS.cred_euid)) }
+    }
+
+    #[inline(always)]
+    pub fn comm(self) -> [u8; COMM_LENGTH] {
+        // SAFETY: comm is a char array of COMM_LENGTH bytes in struct task_struct.
+        let words: [u64; 2] = unsafe {
+            [load(self.0, offset(&OFFSETS.task_comm)), load(self.0, offset(&OFFSETS.task_comm) + size_of::<u64>())]
+        };
+        // SAFETY: both are 16 bytes without padding.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// Where its arguments start and end in its memory.
+    #[inline(always)]
+    pub fn arguments(self) -> Option<(u64, u64)> {
+        let mm = self.mm()?;
+        // SAFETY: arg_start and arg_end are unsigned long of struct mm_struct.
+        unsafe { Some((load(mm, offset(&OFFSETS.mm_arg_start)), load(mm, offset(&OFFSETS.mm_arg_end)))) }
+    }
+
+    /// The executable's place in the file system.
+    #[inline(always)]
+    pub fn executable(self) -> Option<Path> {
+        let mm = self.mm()?;
+        // SAFETY: exe_file is a struct file *, whose f_path holds a struct dentry * and a struct vfsmount *.
+        unsafe {
+            let file: *const u8 = load(mm, offset(&OFFSETS.mm_exe_file));
+            if file.is_null() {
+                return None;
+            }
+            let dentry: *const u8 = load(file, offset(&OFFSETS.file_dentry));
+            let mount: *const u8 = load(file, offset(&OFFSETS.file_mount));
+            Some(Path { dentry: dentry as u64, mount: mount as u64 })
+        }
+    }
+
+    /// Its cgroup in the unified hierarchy.
+    #[inline(always)]
+    pub fn cgroup(self) -> CgroupNode {
+        // SAFETY: cgroups is a struct css_set *, its dfl_cgrp a struct cgroup *, whose kn is a struct kernfs_node *.
+        unsafe {
+            let set: *const u8 = load(self.0, offset(&OFFSETS.task_cgroups));
+            let cgroup: *const u8 = load(set, offset(&OFFSETS.css_set_default_cgroup));
+            let node: *const u8 = load(cgroup, offset(&OFFSETS.cgroup_node));
+            CgroupNode(node as u64)
+        }
+    }
+
+    /// It works for the kernel, or for an io_uring: it has not entered the kernel by a system call of its own.
+    #[inline(always)]
+    pub fn is_kernels(self) -> bool {
+        // include/linux/sched.h
+        const PF_IO_WORKER: u32 = 0x10;
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        // SAFETY: flags is an unsigned int of struct task_struct.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.task_flags)) & (PF_IO_WORKER | PF_KTHREAD) != 0 }
+    }
+
+    /// It is in a system call of a 32-bit program, whose arguments are elsewhere.
+    #[inline(always)]
+    pub fn is_compat(self) -> bool {
+        // SAFETY: thread_info.status is a u32 of struct task_struct.
+        unsafe { load::<u32>(self.0, offset(&OFFSETS.task_mode)) & injected(&SYSCALLS.compat_mode) != 0 }
+    }
+
+    /// Whether its descriptor is this socket's.
+    #[inline(always)]
+    pub fn holds(self, descriptor: u64, sock: Sock) -> bool {
+        self.held(descriptor) == Some(sock.0 as u64)
+    }
+
+    /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.
+    #[inline(always)]
+    fn held(self, descriptor: u64) -> Option<u64> {
+        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file **.
+        let files: u64 = unsafe {
+            let files: *const u8 = load(self.0, offset(&OFFSETS.task_files));
+            if files.is_null() {
+                return None;
+            }
+            let table: *const u8 = load(files, offset(&OFFSETS.files_table));
+            load(table, offset(&OFFSETS.table_files))
+        };
+        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
+        let file: u64 = probe_kernel(files + (descriptor & 0xffff_ffff) * size_of::<u64>() as u64)?;
+        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
+        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64)
+    }
+
+    /// The registers with which it entered the kernel.
+    #[inline(always)]
+    pub fn registers(self) -> Registers {
+        // SAFETY: the helper takes a struct task_struct * and answers a struct pt_regs *.
+        Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
+    }
+
+    #[inline(always)]
+    fn mm(self) -> Option<*const u8> {
+        // SAFETY: mm is a struct mm_struct *, NULL for kernel threads.
+        let mm: *const u8 = unsafe { load(self.0, offset(&OFFSETS.task_mm)) };
+        (!mm.is_null()).then_some(mm)
+    }
+}
