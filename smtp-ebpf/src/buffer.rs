@@ -1,18 +1,12 @@
-//! Where the bytes of a call are, and copying those of them that are wanted.
-//!
-//! The hooks on functions find them in the message's iterator, as it stood at the entry. The length tracepoints carry no
-//! buffer, but the system call's saved registers still point to the caller's: after `sock_sendmsg` and `sock_recvmsg` it
-//! holds what was moved.
+//! Copies those bytes of a call that are wanted, from where they are.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_loop;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
 use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
 
-use crate::kernel::{Call, Iterator, Message, Sock, Task, copy_kernel, copy_user, probe_kernel, probe_user};
+use crate::kernel::{Sock, copy_kernel, copy_user, probe_kernel, probe_user};
+use crate::place::{self, Array, Locate, Place};
 
 /// Most parts of a vector (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
 const MAX_PARTS: u64 = 1024;
@@ -84,214 +78,12 @@ impl Room {
     }
 }
 
-/// Where the bytes of a call are.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Place {
-    /// The address of the buffer, or of an array of `struct iovec`.
-    address: u64,
-    /// The length of that array; 1 where there is none.
-    parts: u64,
-    /// Bytes at the start of the first part that are not the call's.
-    skip: u64,
-    array: Array,
-    /// The bytes are in the kernel's memory.
-    bytes_in_kernel: u32,
-    /// Why the bytes cannot be found, unless [`Unseen::None`].
-    unseen: Unseen,
-    /// The system call's number, where its registers do not say where they are.
-    syscall: u32,
-    /// The array of `struct mmsghdr` of the system call, and its length; zero in any other call.
-    messages: u64,
-    count: u64,
-}
-
-/// Whose memory an array of `struct iovec` is in.
-#[repr(u32)]
-#[derive(Clone, Copy)]
-enum Array {
-    /// There is none: the address is the buffer's.
-    None,
-    /// The caller's.
-    Caller,
-    /// The kernel's.
-    Kernel,
-}
-
-impl Place {
-    /// Nowhere to be found.
-    const fn unknown(unseen: Unseen, syscall: u32) -> Self {
-        Self {
-            address: 0,
-            parts: 1,
-            skip: 0,
-            array: Array::None,
-            bytes_in_kernel: 0,
-            unseen,
-            syscall,
-            messages: 0,
-            count: 0,
-        }
-    }
-
-    const fn buffer(address: u64) -> Self {
-        Self { address, ..Self::unknown(Unseen::None, 0) }
-    }
-
-    const fn vector(address: u64, parts: u64) -> Self {
-        Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None, 0) }
-    }
-
-    /// Where the current system call has its bytes, if it is one on this socket.
-    ///
-    /// A task may work on other sockets before it leaves a system call: on requests of its io_uring.
-    #[inline(always)]
-    fn of_caller(sock: Sock) -> Self {
-        let task = Task::current();
-        if task.is_kernels() {
-            return Self::unknown(Unseen::Path, 0);
-        }
-        if task.is_compat() {
-            return Self::unknown(Unseen::Compat, 0);
-        }
-        let registers = task.registers();
-        let (address, count) = (registers.argument_2(), registers.argument_3());
-        let call = registers.call();
-        if matches!(call, Call::Connect | Call::Other) || !task.holds(registers.argument_1(), sock) {
-            return Self::unknown(Unseen::Path, registers.syscall());
-        }
-        match call {
-            Call::Buffer => Self::buffer(address),
-            Call::Vector => Self::vector(address, count),
-            Call::Message => match probe_user::<UserMessage>(address) {
-                Some(message) => Self::vector(message.vector, message.parts),
-                None => Self::unknown(Unseen::Fault, 0),
-            },
-            _ => match probe_user::<NumberedMessage>(current_message(address, count)) {
-                Some(NumberedMessage { message, .. }) => {
-                    Self { messages: address, count, ..Self::vector(message.vector, message.parts) }
-                }
-                None => Self::unknown(Unseen::Fault, 0),
-            },
-        }
-    }
-
-    #[inline(always)]
-    fn of_message(message: Message) -> Self {
-        match message.iterator() {
-            Iterator::Buffer { address } => Self::buffer(address),
-            Iterator::Vector { address, parts, skip, kernels } => {
-                Self { skip, array: Array::Kernel, bytes_in_kernel: u32::from(kernels), ..Self::vector(address, parts) }
-            }
-            Iterator::Pages => Self::unknown(Unseen::Pages, 0),
-        }
-    }
-}
-
-/// Where the bytes of calls are that have not returned yet, by thread.
-#[map]
-static ENTERED: LruHashMap<u64, Place> = LruHashMap::with_max_entries(16_384, 0);
-
-/// Notes at the entry of a function where the bytes of its message are: at its end the iterator is behind them.
-#[inline(always)]
-pub fn enter(message: Message) {
-    // Without room the bytes are not found: the map forgets only what is oldest.
-    let _ = ENTERED.insert(bpf_get_current_pid_tgid(), Place::of_message(message), 0);
-}
-
-/// How a hook finds the bytes of a call.
-#[derive(Clone, Copy)]
-pub enum Locate {
-    /// Where [`enter`] has noted them, at the entry of the function that returns.
-    Entered,
-    /// Where the current system call has them.
-    Caller,
-    /// Not at all, for this cause.
-    Unseen(Unseen),
-}
-
-/// Forgets what [`enter`] has noted for the function that returns.
-#[inline(always)]
-pub fn leave() {
-    // There is none where the hook at the entry was attached when the call had begun.
-    let _ = ENTERED.remove(bpf_get_current_pid_tgid());
-}
-
 /// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Part {
     base: u64,
     length: u64,
-}
-
-/// `struct user_msghdr` of a 64-bit program (`include/linux/socket.h`).
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct UserMessage {
-    pub name: u64,
-    name_length: u64,
-    vector: u64,
-    parts: u64,
-    control: u64,
-    control_length: u64,
-    flags: u64,
-}
-
-/// `struct mmsghdr` of a 64-bit program.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct NumberedMessage {
-    message: UserMessage,
-    length: u64,
-}
-
-/// How far a thread is in its `sendmmsg` or `recvmmsg`, which comes by here once a message.
-#[map]
-static PROGRESS: LruHashMap<u64, Progress> = LruHashMap::with_max_entries(1024, 0);
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Progress {
-    messages: u64,
-    next: u64,
-}
-
-/// A call that moved nothing. With it a `sendmmsg` or `recvmmsg` ends: the thread's next one starts anew.
-#[inline(always)]
-pub fn moved_nothing() {
-    if matches!(Task::current().registers().call(), Call::Messages) {
-        // There may be none.
-        let _ = PROGRESS.remove(bpf_get_current_pid_tgid());
-    }
-}
-
-/// The address of the message that the current `sendmmsg` or `recvmmsg` is at.
-#[inline(always)]
-fn current_message(messages: u64, count: u64) -> u64 {
-    messages + message_index(messages, count) * size_of::<NumberedMessage>() as u64
-}
-
-#[inline(always)]
-fn message_index(messages: u64, count: u64) -> u64 {
-    // SAFETY: the value is only read, by the thread that writes it.
-    match unsafe { PROGRESS.get(bpf_get_current_pid_tgid()) } {
-        Some(progress) if progress.messages == messages && progress.next < count => progress.next,
-        _ => 0,
-    }
-}
-
-/// Notes that the current message is done, and whether another comes.
-#[inline(always)]
-fn advance_message(messages: u64, count: u64, goes_on: bool) {
-    let thread = bpf_get_current_pid_tgid();
-    let next = message_index(messages, count) + 1;
-    if goes_on && next < count {
-        // Without room the next message is read as the first: the map forgets only what is oldest.
-        let _ = PROGRESS.insert(thread, Progress { messages, next }, 0);
-    } else {
-        let _ = PROGRESS.remove(thread);
-    }
 }
 
 /// What is copied of a call: a window of its bytes, and of that window the head and the tail.
@@ -332,16 +124,7 @@ pub unsafe fn locate(room: *mut Room, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         let walk = &raw mut (*room).walk;
-        let place = &raw mut (*walk).place;
-        match locate {
-            Locate::Entered => match ENTERED.get(bpf_get_current_pid_tgid()) {
-                Some(entered) => place.write_volatile(*entered),
-                // The hook at the entry was attached when the call had begun.
-                None => place.write_volatile(Place::unknown(Unseen::Path, 0)),
-            },
-            Locate::Caller => place.write_volatile(Place::of_caller(sock)),
-            Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
-        }
+        place::find(&raw mut (*walk).place, sock, locate);
         (&raw mut (*walk).length).write_volatile(u64::from(length));
         (&raw mut (*walk).complete).write_volatile(1);
     }
@@ -376,11 +159,9 @@ pub unsafe fn finish(room: *mut Room, sends: bool) {
     // SAFETY: the caller's promise.
     unsafe {
         let walk = &raw const (*room).walk;
-        if (*walk).place.messages != 0 {
-            // `__sys_sendmmsg` stops at the first message that it could not send whole.
-            let goes_on = !sends || (&raw const (*walk).complete).read_volatile() != 0;
-            advance_message((*walk).place.messages, (*walk).place.count, goes_on);
-        }
+        // `__sys_sendmmsg` stops at the first message that it could not send whole.
+        let goes_on = !sends || (&raw const (*walk).complete).read_volatile() != 0;
+        place::advance(&raw const (*walk).place, goes_on);
     }
 }
 

@@ -8,6 +8,7 @@ mod content;
 mod kernel;
 mod open;
 mod owner;
+mod place;
 mod program;
 mod scan;
 mod socket;

@@ -5,8 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{Kind, State};
 
-use crate::buffer::UserMessage;
 use crate::kernel::{Call, Sock, Task, probe_user};
+use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, owner};

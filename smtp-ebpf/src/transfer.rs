@@ -6,9 +6,10 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
 use smtp_ebpf::event::{Kind, Transfer, Unseen};
 
-use crate::buffer::{self, Locate, Room};
+use crate::buffer::{self, Room};
 use crate::content::{self, Captured};
 use crate::kernel::{Message, Sock, Socket};
+use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, owner};
@@ -36,7 +37,7 @@ pub fn enters(socket: Socket, message: Message) {
     let Some(sock) = socket.sock() else { return };
     // A send that connects has no port yet (RFC 7413).
     if socket::has_watched_port(sock) || message.flags() & MSG_FASTOPEN != 0 {
-        buffer::enter(message);
+        place::enter(message);
     }
 }
 
@@ -49,7 +50,7 @@ pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, fla
         record(context, program, sock, flags, returned as u32, Locate::Entered);
     }
     if watched || flags & MSG_FASTOPEN != 0 {
-        buffer::leave();
+        place::leave();
     }
 }
 
@@ -69,7 +70,7 @@ pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: 
         return;
     }
     if returned <= 0 {
-        buffer::moved_nothing();
+        place::moved_nothing();
     } else if moves_stream(flags, returned) {
         record(context, program, sock, flags, returned as u32, Locate::Caller);
     }
