@@ -133,9 +133,10 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Loads the family that is asked for, or the first that the kernel accepts.
     pub(super) fn choose(hooks: Hooks, object: &mut Ebpf, layout: &Layout, btf: &Btf) -> Result<Self, Error> {
+        let mut asked = |family| Self::load(family, object, layout, btf).map_err(|error| Error::Asked(error.into()));
         match hooks {
-            Hooks::Fentry => Self::load(Family::Fentry, object, layout, btf),
-            Hooks::Tracepoint => Self::load(Family::Tracepoint, object, layout, btf),
+            Hooks::Fentry => asked(Family::Fentry),
+            Hooks::Tracepoint => asked(Family::Tracepoint),
             Hooks::Auto => Self::load(Family::Fentry, object, layout, btf).or_else(|refused| {
                 let loaded = Self::load(Family::Tracepoint, object, layout, btf);
                 match &loaded {

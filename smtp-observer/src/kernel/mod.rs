@@ -81,6 +81,9 @@ pub enum Error {
     /// Trampolines are forbidden.
     #[error("this kernel forbids programs on its functions (fentry), as in lockdown.")]
     NoTrampolines,
+    /// The family that was asked for does not work here.
+    #[error("{0} Use --hooks auto, which takes what the kernel allows.")]
+    Asked(Box<Self>),
     /// The kernel refused.
     #[error("the kernel refuses the eBPF programs: {0}. `smtp-observer check` says what this host allows.")]
     Refused(String),
