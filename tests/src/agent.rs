@@ -140,6 +140,17 @@ impl Agent {
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
+    /// How often its threads have gone to sleep so far, and so were woken.
+    pub fn wake_ups(&self) -> Result<u64> {
+        let mut sum = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let status = std::fs::read_to_string(thread?.path().join("status"))?;
+            let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sum += switches.context("a thread's status has no switches")?.trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
     /// Stops it in its tracks, and waits until it stands still.
     pub fn stall(&self) -> Result<()> {
         self.running.signal(Signal::SIGSTOP)?;

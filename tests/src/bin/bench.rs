@@ -87,6 +87,9 @@ fn main() -> Result<()> {
         let highest = values.iter().copied().fold(0.0, f64::max);
         println!("| {what} | {:.0} {unit} | {highest:.0} {unit} | {aim} |", median(values));
     }
+    let idle = idle_wake_ups()?;
+    let highest = idle.iter().copied().fold(0.0, f64::max);
+    println!("| wake-ups a second on an idle host | {:.0} | {highest:.0} | a few |", median(idle));
     println!("\nLoads are {} and {} mails over 10 sessions at once.", arguments.mails, 3 * arguments.mails);
     Ok(())
 }
@@ -224,6 +227,17 @@ impl Load {
             lost: lost.context("the agent does not count what it loses")?,
         })
     }
+}
+
+/// Wake-ups of an agent that has nothing to do, in each of ten seconds.
+fn idle_wake_ups() -> Result<Vec<f64>> {
+    let agent = Agent::start_silent(&[])?;
+    let second = || -> Result<f64> {
+        let before = agent.wake_ups()?;
+        std::thread::sleep(Duration::from_secs(1));
+        Ok((agent.wake_ups()? - before) as f64)
+    };
+    (0..10).map(|_| second()).collect()
 }
 
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
