@@ -6,15 +6,18 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use aya_log_ebpf::debug;
-use smtp_ebpf::event::{Header, Kind};
+use smtp_ebpf::event::{Header, Kind, Lost};
+
+use crate::program::Program;
 
 /// All records; the loader sets its size.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Records that found no room, by [`Kind`].
+/// Records that found no room, for each [`Program`] by [`Kind`]. A program's counts are its own: one that interrupts
+/// another cannot spoil what the other is adding to.
 #[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Kind::ALL.len() as u32 + 1, 0);
+static LOST: PerCpuArray<Lost> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
 /// The boot clock, in nanoseconds.
 #[inline(always)]
@@ -39,6 +42,7 @@ pub fn header(kind: Kind, time: u64) -> Header {
 #[inline(always)]
 pub unsafe fn output<C: EbpfContext>(
     context: &C,
+    program: u32,
     kind: Kind,
     record: *mut u8,
     mut length: usize,
@@ -57,9 +61,9 @@ pub unsafe fn output<C: EbpfContext>(
     if EVENTS.output::<[u8]>(bytes, flags).is_ok() {
         return true;
     }
-    if let Some(lost) = LOST.get_ptr_mut(kind as u32) {
-        // SAFETY: this CPU's counter.
-        unsafe { *lost += 1 };
+    if let Some(lost) = LOST.get_ptr_mut(program) {
+        // SAFETY: this CPU's counter, and this program's.
+        unsafe { (*lost)[kind as usize] += 1 };
     }
     debug!(context, "no room for a record of kind {} and {} bytes", kind as u32, length);
     false

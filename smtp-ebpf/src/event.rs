@@ -48,6 +48,9 @@ impl Kind {
     }
 }
 
+/// Records that found no room, at the number of their [`Kind`].
+pub type Lost = [u64; Kind::ALL.len() + 1];
+
 /// Why bytes that a call moved are not in its record.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,7 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
 
         let size = size_of::<event::Process>() + executable + arguments + cgroup;
-        capture::output(context, Kind::Process, description.cast(), size, size_of::<Description>())
+        capture::output(context, program, Kind::Process, description.cast(), size, size_of::<Description>())
     }
 }
 

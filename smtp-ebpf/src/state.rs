@@ -90,7 +90,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested_family: requested.family,
             padding: 0,
         };
-        capture::output(context, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
+        capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
 }
 

@@ -136,6 +136,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
             debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, unseen as u32);
         }
         let size = size_of::<Transfer>() + head as usize + tail as usize;
-        capture::output(context, kind, scratch.cast(), size, size_of::<Scratch>());
+        capture::output(context, program as u32, kind, scratch.cast(), size, size_of::<Scratch>());
     }
 }

@@ -433,7 +433,8 @@ impl Session {
             }
             Ask::Metrics(reply) => {
                 let Some(metrics) = &self.faces.metrics else { return };
-                metrics.set_kernel(self.kernel.seen().iter(), self.kernel.losses().iter(), self.observer.unseen());
+                let (kernel, observer) = (&self.kernel, &self.observer);
+                metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
                 if let Some(lines) = &self.faces.lines {
                     metrics.set_dropped(lines.face, lines.output.dropped());
                 }

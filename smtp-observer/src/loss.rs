@@ -46,7 +46,9 @@ mod tests {
     use super::*;
 
     fn lost(state: u64, send: u64) -> Counts {
-        Counts::from_iter([(Kind::State, state), (Kind::Send, send)])
+        let mut counts = Counts::default();
+        counts.extend([(Kind::State, state), (Kind::Send, send)]);
+        counts
     }
 
     #[test]

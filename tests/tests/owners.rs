@@ -61,6 +61,8 @@ fn two_hundred_clients_that_live_for_milliseconds() -> Result<()> {
     }
 
     assert_eq!(metrics.sum("smtp_observer_kernel_events_lost_total", &[]), Some(0.0));
+    let of_states = ["program=\"inet_sock_set_state\""];
+    assert!(metrics.sum("smtp_observer_recursion_misses_total", &of_states).is_some(), "misses are counted");
     let opened = metrics.sum("smtp_connections_total", &["process=\"brief-client\"", "role=\"client\""]);
     assert_eq!(opened, Some(CLIENTS as f64));
     Ok(())

@@ -60,6 +60,7 @@ pub struct Metrics {
 
     kernel_events: IntCounterVec,
     kernel_events_lost: IntCounterVec,
+    recursion_misses: IntCounterVec,
     bytes_unseen: IntCounterVec,
     face_dropped: IntCounterVec,
 }
@@ -221,6 +222,11 @@ impl Metrics {
                 "Records that the hooks could not deliver, by where they were lost.",
                 &["kind"],
             )?,
+            recursion_misses: counter(
+                "smtp_observer_recursion_misses_total",
+                "Calls for which the kernel skipped a hook's program, in the middle of which the processor was, by program.",
+                &["program"],
+            )?,
             bytes_unseen: counter(
                 "smtp_observer_bytes_unseen_total",
                 "Bytes of SMTP connections that passed without their content being seen, by cause.",
@@ -333,15 +339,18 @@ impl Metrics {
         }
     }
 
-    /// Sets the kernel side's own counts, each cumulative: records delivered and lost by kind, bytes unseen by cause.
+    /// Sets the kernel side's own counts, each cumulative: records delivered and lost by kind, calls missed by program,
+    /// bytes unseen by cause.
     pub fn set_kernel(
         &self,
         delivered: impl IntoIterator<Item = (&'static str, u64)>,
         lost: impl IntoIterator<Item = (&'static str, u64)>,
+        misses: impl IntoIterator<Item = (&'static str, u64)>,
         unseen: impl IntoIterator<Item = (&'static str, u64)>,
     ) {
         set_totals(&self.kernel_events, delivered);
         set_totals(&self.kernel_events_lost, lost);
+        set_totals(&self.recursion_misses, misses);
         set_totals(&self.bytes_unseen, unseen);
     }
 
@@ -542,14 +551,15 @@ mod tests {
     #[test]
     fn the_kernels_counts_are_cumulative() {
         let metrics = metrics([]);
-        metrics.set_kernel([("state", 5)], [("ring_full", 0)], [("long", 7)]);
-        metrics.set_kernel([("state", 8)], [("ring_full", 2)], [("long", 7)]);
+        metrics.set_kernel([("state", 5)], [("ring_full", 0)], [("sock_send_length", 0)], [("long", 7)]);
+        metrics.set_kernel([("state", 8)], [("ring_full", 2)], [("sock_send_length", 4)], [("long", 7)]);
         metrics.set_dropped("events", 3);
         assert_lines(
             &metrics,
             &[
                 r#"smtp_observer_kernel_events_total{kind="state"} 8"#,
                 r#"smtp_observer_kernel_events_lost_total{kind="ring_full"} 2"#,
+                r#"smtp_observer_recursion_misses_total{program="sock_send_length"} 4"#,
                 r#"smtp_observer_bytes_unseen_total{cause="long"} 7"#,
                 r#"smtp_observer_face_dropped_total{face="events"} 3"#,
             ],

@@ -1,5 +1,7 @@
 //! The hook families: which programs each has, loading and attaching them.
 
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use aya::programs::{Program, ProgramError};
@@ -161,6 +163,17 @@ impl Loaded {
         Ok(Self { family, programs: hooks.into_iter().map(|hook| hook.program).collect() })
     }
 
+    /// How often the kernel has skipped each of its programs so far, because the processor was in the middle of that very
+    /// program (`recursion_misses`, since 5.12).
+    pub(super) fn misses(&self, object: &Ebpf) -> Vec<(&'static str, u64)> {
+        let misses = |name: &&'static str| {
+            let descriptor = object.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+            let information = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+            Some((*name, recursion_misses(&information)?))
+        };
+        self.programs.iter().filter_map(misses).collect()
+    }
+
     /// Attaches its programs together, so that none sees a connection that the others miss for long.
     pub(super) fn attach(&self, object: &mut Ebpf) -> Result<(), Error> {
         for name in &self.programs {
@@ -196,4 +209,21 @@ impl Hook {
 
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
     object.program_mut(name).ok_or(ProgramError::NotLoaded)
+}
+
+/// The count in what the kernel says of a program's descriptor (`bpf_prog_show_fdinfo`).
+fn recursion_misses(information: &str) -> Option<u64> {
+    information.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_calls_are_read_from_a_descriptors_information() {
+        let information = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t12\nverified_insns:\t16099\n";
+        assert_eq!(recursion_misses(information), Some(12));
+        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t26\n"), None);
+    }
 }

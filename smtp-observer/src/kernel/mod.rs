@@ -15,7 +15,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use nix::time::{ClockId, clock_gettime};
 use procfs::KernelVersion;
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
-use smtp_ebpf::event::Kind;
+use smtp_ebpf::event::{Kind, Lost};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
@@ -159,10 +159,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct Kernel {
     // The links live in here, too.
     programs: Ebpf,
-    family: Family,
+    loaded: Loaded,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: ring::Reader,
-    lost: PerCpuArray<MapData, u64>,
+    lost: PerCpuArray<MapData, Lost>,
     host: Host,
     seen: Counts,
     /// Events were left in the ring buffer.
@@ -190,13 +190,11 @@ impl Counts {
     }
 }
 
-impl FromIterator<(Kind, u64)> for Counts {
-    fn from_iter<T: IntoIterator<Item = (Kind, u64)>>(counts: T) -> Self {
-        let mut all = Self::default();
+impl Extend<(Kind, u64)> for Counts {
+    fn extend<T: IntoIterator<Item = (Kind, u64)>>(&mut self, counts: T) {
         for (kind, count) in counts {
-            all.0[kind as usize - 1] += count;
+            self.0[kind as usize - 1] += count;
         }
-        all
     }
 }
 
@@ -229,7 +227,7 @@ impl Kernel {
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
             programs,
-            family: loaded.family,
+            loaded,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: ring::Reader::default(),
             lost,
@@ -241,7 +239,7 @@ impl Kernel {
 
     /// The hooks in use.
     pub fn family(&self) -> Family {
-        self.family
+        self.loaded.family
     }
 
     /// What ties the events to wall-clock time: the first item of the stream.
@@ -305,12 +303,20 @@ impl Kernel {
         self.seen
     }
 
+    /// How often the kernel has skipped each program so far: another call came while its processor was in the middle of it.
+    pub fn misses(&self) -> Vec<(&'static str, u64)> {
+        self.loaded.misses(&self.programs)
+    }
+
     /// Events that found no room in the ring buffer so far.
     pub fn losses(&self) -> Counts {
         let mut losses = Counts::default();
-        for kind in Kind::ALL {
-            match self.lost.get(&(kind as u32), 0) {
-                Ok(counters) => losses.0[kind as usize - 1] = counters.iter().sum(),
+        for program in 0..self.lost.len() {
+            match self.lost.get(&program, 0) {
+                Ok(processors) => {
+                    let counts = |lost: &Lost| Kind::ALL.map(|kind| (kind, lost[kind as usize]));
+                    losses.extend(processors.iter().flat_map(counts));
+                }
                 Err(error) => warn!("the counters of lost events cannot be read: {error}"),
             }
         }

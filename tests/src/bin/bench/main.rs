@@ -1,0 +1,109 @@
+//! The benchmarks: what the agent costs others, and what it takes for itself. Prints Markdown.
+//!
+//! - [`compared`]: the same with the agent, with empty programs in its place, and without
+//! - [`empty`]: these empty programs
+//! - [`calls`], [`mails`]: what is measured
+//! - [`agent`]: what the agent takes meanwhile
+
+mod agent;
+mod calls;
+mod compared;
+mod empty;
+mod mails;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+
+use crate::agent::Load;
+use crate::compared::{Hooks, Rounds, Spread};
+use crate::mails::Sink;
+
+/// What the agent costs others, and what it takes for itself.
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds, each with the agent and without.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Calls in a measurement of calls.
+    #[arg(long, default_value_t = 400_000)]
+    calls: usize,
+    /// Mails in a measurement of throughput; three times as many where connections are kept.
+    #[arg(long, default_value_t = 20_000)]
+    mails: usize,
+}
+
+fn main() -> Result<()> {
+    let Arguments { rounds, calls, mails } = Arguments::parse();
+    ensure!(rounds > 0 && calls > 0 && mails > 0, "nothing to measure");
+    let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
+    println!("Hooks: {}.\n", rounds.family);
+
+    let mut loads = Vec::new();
+    print_calls(&mut rounds, calls, &mut loads)?;
+    print_mails(&mut rounds, mails, &mut loads)?;
+    print_agent(&rounds, &loads)
+}
+
+fn print_calls(rounds: &mut Rounds, calls: usize, loads: &mut Vec<Load>) -> Result<()> {
+    println!("| a call | no hook, ns | an empty program adds, ns | the agent adds, ns | agent to empty | aim |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let all = [Hooks::None, Hooks::Empty, Hooks::Agent];
+    let nothing = rounds.compare(all, |_| calls::that_move_nothing(calls))?;
+    print_added("that moves nothing, port not watched", &nothing, "≤ 2, < 60 ns");
+    let unwatched = rounds.compare(all, |_| calls::of_a_dialogue(calls, calls::UNWATCHED))?;
+    print_added("that moves a line, port not watched", &unwatched, "≤ 2, < 60 ns");
+    let watched = rounds
+        .compare(all, |agent| Load::of(agent, loads, || calls::of_a_dialogue(calls, calls::WATCHED)))?;
+    print_added("that moves a line, port 25: an event", &watched, "");
+    Ok(())
+}
+
+fn print_added(what: &str, [none, empty, agent]: &[Vec<f64>; 3], aim: &str) {
+    let added = |to: &[f64]| Spread::between(none, to, |none, with| with - none);
+    let (by_empty, by_agent) = (added(empty), added(agent));
+    println!(
+        "| {what} | {} | {} | {} | {:.2} | {aim} |",
+        Spread::of(none.iter().copied()).show(0),
+        by_empty.show(0),
+        by_agent.show(0),
+        by_agent.median / by_empty.median,
+    );
+}
+
+fn print_mails(rounds: &mut Rounds, mails: usize, loads: &mut Vec<Load>) -> Result<()> {
+    println!("\n| mails a second | without | with | ratio | aim |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (what, keep, mails) in [("a connection each", false, mails), ("on kept connections", true, 3 * mails)] {
+        let sink = Sink::start()?;
+        let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], |agent| {
+            Load::of(agent, loads, || sink.throughput(mails, keep))
+        })?;
+        println!(
+            "| {what} | {} | {} | {} | ≥ 0.95 |",
+            Spread::of(without.iter().copied()).show(0),
+            Spread::of(with.iter().copied()).show(0),
+            Spread::between(&without, &with, |without, with| with / without).show(3),
+        );
+    }
+    Ok(())
+}
+
+fn print_agent(rounds: &Rounds, loads: &[Load]) -> Result<()> {
+    println!("\n| the agent itself | median (lowest to highest) | aim |");
+    println!("| --- | --- | --- |");
+    let of = |value: fn(&Load) -> f64| Spread::of(loads.iter().map(value));
+    let start_ups = Spread::of(rounds.start_ups.iter().map(|time| time.as_secs_f64() * 1e3));
+    for (what, spread, digits, aim) in [
+        ("from start to `observing`, ms", start_ups, 0, "< 500"),
+        ("its processor time an event under a load, ns", of(|load| load.nanoseconds), 0, ""),
+        ("events a second under a load", of(|load| load.rate), 0, ""),
+        ("wake-ups a thousand events under a load", of(|load| load.wake_ups), 2, ""),
+        ("kernel events lost under a load", of(|load| load.lost), 0, "0"),
+        ("wake-ups a second on an idle host", Spread::of(agent::idle_wake_ups()?), 0, "a few"),
+        ("resident memory behind a load, MB", of(|load| load.resident), 0, "< 25"),
+        ("its peak, MB", of(|load| load.peak), 0, ""),
+    ] {
+        println!("| {what} | {} | {aim} |", spread.show(digits));
+    }
+    Ok(())
+}
