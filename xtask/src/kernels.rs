@@ -1,6 +1,8 @@
 //! The integration tests inside other kernels: Debian's, booted in QEMU from an image in memory.
 //!
+//! - [`apt`]: Debian's packages, without installing any
 //! - [`debian`]: finds, downloads and unpacks a suite's newest kernel
+//! - [`emulator`]: QEMU, installed or unpacked
 //! - [`modules`]: the modules of it that the tests need, in the order of loading
 //! - [`programs`]: the agent, the tests, and what they start
 //! - [`initramfs`]: the image, made of these
@@ -11,8 +13,10 @@
 //!
 //! All files are in `.tools/kernels`, a directory for each suite.
 
+mod apt;
 mod console;
 mod debian;
+mod emulator;
 mod guest;
 pub(crate) mod init;
 mod initramfs;
@@ -33,6 +37,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::console::{Hooks, Outcome, Transcript};
+use self::emulator::Emulator;
 use self::initramfs::Base;
 use self::programs::Programs;
 use self::table::Table;
@@ -82,6 +87,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<ExitCode> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::KERNELS])?;
     let directory = root.join(".tools/kernels");
     let programs = Programs::collect(root, &agent::build(root, true)?, &directory)?;
+    let emulator = Emulator::find(&directory)?;
     let base = Base::new(&directory, &programs)?;
 
     let suites = if options.suites.is_empty() { Suite::value_variants() } else { &options.suites };
@@ -96,7 +102,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<ExitCode> {
             Err(error) => table.add_broken(suite, &format!("{error:#}")),
         }
     }
-    let boot = |&(suite, hooks, ref kernel): &(Suite, Hooks, PathBuf)| boot(&directory, kernel, suite, hooks, options);
+    let boot = |&(suite, hooks, ref kernel): &(Suite, Hooks, PathBuf)| {
+        boot(&directory, &emulator, kernel, suite, hooks, options)
+    };
     for ((suite, ..), ran) in side_by_side(&guests, boot) {
         match ran {
             Ok(transcript) => table.add(*suite, &transcript),
@@ -142,7 +150,14 @@ fn prepare(tools: &Path, base: &Base, suite: Suite) -> Result<PathBuf> {
 }
 
 /// Boots one kernel and runs the tests in it with these hooks.
-fn boot(tools: &Path, kernel: &Path, suite: Suite, hooks: Hooks, options: &Options) -> Result<Transcript> {
+fn boot(
+    tools: &Path,
+    emulator: &Emulator,
+    kernel: &Path,
+    suite: Suite,
+    hooks: Hooks,
+    options: &Options,
+) -> Result<Transcript> {
     let (directory, family) = (tools.join(suite.name()), hooks.as_str());
     let log = directory.join(format!("console-{family}.log"));
     let mut arguments = vec![format!("--family={family}")];
@@ -150,7 +165,7 @@ fn boot(tools: &Path, kernel: &Path, suite: Suite, hooks: Hooks, options: &Optio
     let guest = format!("{}'s kernel, {family} hooks", suite.name());
     say(&format!("booting {guest}"));
     let start = Instant::now();
-    let transcript = guest::run(kernel, &directory.join("initramfs"), &log, &arguments)?;
+    let transcript = guest::run(emulator, kernel, &directory.join("initramfs"), &log, &arguments)?;
     say(&format!("{guest}: done in {:.1} s", start.elapsed().as_secs_f64()));
     let failed = |outcome: &Outcome| matches!(outcome, Outcome::Tested { failed, .. } if !failed.is_empty());
     if transcript.rows.iter().any(|row| failed(&row.outcome)) {

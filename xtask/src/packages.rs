@@ -37,13 +37,8 @@ pub(crate) const MAIL: [Package; 2] = [
     Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
 ];
 
-/// What boots other kernels.
-pub(crate) const KERNELS: [Package; 5] = [
-    Package {
-        name: "qemu-system-x86",
-        program: "qemu-system-x86_64",
-        reason: "runs a kernel without a machine for it",
-    },
+/// What makes the image that other kernels boot from.
+pub(crate) const KERNELS: [Package; 4] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },
     Package { name: "kmod", program: "depmod", reason: "knows which kernel module depends on which" },
     Package { name: "xz-utils", program: "xz", reason: "unpacks kernel modules" },

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::console::Transcript;
+use super::emulator::Emulator;
 
 /// The longest that a guest may take.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -20,8 +21,15 @@ const LIMIT: Duration = Duration::from_secs(1200);
 const LAST: usize = 25;
 
 /// Boots a kernel and reads its console, which is kept in `log`, until it ends.
-pub(super) fn run(kernel: &Path, image: &Path, log: &Path, arguments: &[String]) -> Result<Transcript> {
-    let mut child = Command::new("qemu-system-x86_64")
+pub(super) fn run(
+    emulator: &Emulator,
+    kernel: &Path,
+    image: &Path,
+    log: &Path,
+    arguments: &[String],
+) -> Result<Transcript> {
+    let mut child = emulator
+        .command()
         // The plainest processor, because vector instructions are the slowest to emulate.
         .args(["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "1024", "-smp", "2", "-nic", "none"])
         .args(["-nographic", "-no-reboot", "-kernel"])
@@ -34,7 +42,7 @@ pub(super) fn run(kernel: &Path, image: &Path, log: &Path, arguments: &[String])
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
-        .context("qemu-system-x86_64 cannot be run")?;
+        .context("QEMU cannot be run")?;
     let mut transcript = Transcript::default();
     let mut lines = Vec::new();
     let heard = listen(&mut child, log, &mut transcript, &mut lines);

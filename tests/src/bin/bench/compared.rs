@@ -64,7 +64,12 @@ impl Rounds {
                 self.start_ups.push(agent.start_up);
                 let measured = measure(Some(&agent))?;
                 let stopped = agent.stop()?;
-                ensure!(stopped.status.success(), "the agent ended with {}:\n{}", stopped.status, stopped.log.join("\n"));
+                ensure!(
+                    stopped.status.success(),
+                    "the agent ended with {}:\n{}",
+                    stopped.status,
+                    stopped.log.join("\n")
+                );
                 Ok(measured)
             }
         }

@@ -52,8 +52,8 @@ fn print_calls(rounds: &mut Rounds, calls: usize, loads: &mut Vec<Load>) -> Resu
     print_added("that moves nothing, port not watched", &nothing, "≤ 2, < 60 ns");
     let unwatched = rounds.compare(all, |_| calls::of_a_dialogue(calls, calls::UNWATCHED))?;
     print_added("that moves a line, port not watched", &unwatched, "≤ 2, < 60 ns");
-    let watched = rounds
-        .compare(all, |agent| Load::of(agent, loads, || calls::of_a_dialogue(calls, calls::WATCHED)))?;
+    let watched =
+        rounds.compare(all, |agent| Load::of(agent, loads, || calls::of_a_dialogue(calls, calls::WATCHED)))?;
     print_added("that moves a line, port 25: an event", &watched, "");
     Ok(())
 }
@@ -75,9 +75,8 @@ fn print_mails(rounds: &mut Rounds, mails: usize, loads: &mut Vec<Load>) -> Resu
     println!("| --- | --- | --- | --- | --- |");
     for (what, keep, mails) in [("a connection each", false, mails), ("on kept connections", true, 3 * mails)] {
         let sink = Sink::start()?;
-        let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], |agent| {
-            Load::of(agent, loads, || sink.throughput(mails, keep))
-        })?;
+        let [without, with] = rounds
+            .compare([Hooks::None, Hooks::Agent], |agent| Load::of(agent, loads, || sink.throughput(mails, keep)))?;
         println!(
             "| {what} | {} | {} | {} | ≥ 0.95 |",
             Spread::of(without.iter().copied()).show(0),
