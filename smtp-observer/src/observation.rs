@@ -293,8 +293,9 @@ pub struct Data {
     /// From the end of data to the final reply.
     #[serde(rename = "accept_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub accept: Option<Duration>,
-    /// Bytes of content as transmitted, without the end of data.
-    pub size_bytes: u64,
+    /// Bytes of content as transmitted, without the end of data; absent where its beginning was not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
     /// The final reply's code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,

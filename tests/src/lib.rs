@@ -17,5 +17,6 @@ pub mod process;
 pub mod scene;
 pub mod seen;
 pub mod syscalls;
+pub mod transcript;
 pub mod uring;
 pub mod watch;

@@ -29,6 +29,11 @@ impl Observed {
         self.0.to_string()
     }
 
+    /// All of it.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// The text at a JSON pointer.
     pub fn text(&self, pointer: &str) -> Option<&str> {
         self.0.pointer(pointer)?.as_str()

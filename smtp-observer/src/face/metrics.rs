@@ -297,7 +297,7 @@ impl Metrics {
                         family.at(&subject, []).observe(duration.as_secs_f64());
                     }
                 }
-                self.data_bytes.at(&subject, []).inc_by(data.size_bytes);
+                self.data_bytes.at(&subject, []).inc_by(data.size_bytes.unwrap_or_default());
             }
             Event::Transaction(transaction) => {
                 // All outcomes from the first on: a rate needs a zero to start from.

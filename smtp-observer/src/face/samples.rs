@@ -148,7 +148,7 @@ pub(crate) fn data() -> Event {
         go_ahead_text: Some("End data with <CR><LF>.<CR><LF>".into()),
         transfer: Some(Duration::from_secs(4)),
         accept: Some(Duration::from_millis(500)),
-        size_bytes: 2048,
+        size_bytes: Some(2048),
         code: Some(250),
         reply: Some("2.0.0 Ok: queued as 4X1".into()),
     })

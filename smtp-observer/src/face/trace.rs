@@ -153,7 +153,10 @@ impl Format {
     }
 
     fn data(&self, data: &Data) -> String {
-        let mut text = format!("  {} {} bytes", data.verb, data.size_bytes);
+        let mut text = match data.size_bytes {
+            Some(size) => format!("  {} {size} bytes", data.verb),
+            None => format!("  {}", data.verb),
+        };
         for (duration, what) in
             [(data.go_ahead, "go-ahead after"), (data.transfer, "content took"), (data.accept, "final reply after")]
         {

@@ -50,12 +50,12 @@ impl Judge {
             Item::Message(message) => self.message(&message, events),
             Item::TlsOffered(time) => events.push((time, tls(observation::TlsPhase::Offered))),
             Item::TlsStarted(time) => events.push((time, tls(observation::TlsPhase::Started))),
+            Item::Lost => {
+                self.phase.lost();
+                self.transactions.lost();
+                self.redaction.lost();
+            }
             Item::Anomaly(Anomaly { time, kind, detail }) => {
-                if matches!(kind, observation::AnomalyKind::Gap | observation::AnomalyKind::Resynchronised) {
-                    self.phase.lost();
-                    self.transactions.lost();
-                    self.redaction.lost();
-                }
                 let detail = self.redaction.text(detail.as_bytes());
                 events.push((time, Event::Anomaly(observation::Anomaly { kind, detail })));
             }

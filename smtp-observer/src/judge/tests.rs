@@ -300,3 +300,17 @@ fn after_a_gap_nothing_is_claimed() {
         &["! gap", "! resynchronised", "rset ambiguous"],
     );
 }
+
+#[test]
+fn every_loss_is_known_of_however_many_there_were() {
+    let gaps = "C gap 10\nC: NOOP\nS: 250 ok\n".repeat(40);
+    let transcript = format!(
+        "S: 220 mx.example\n{gaps}C: MAIL FROM:<a@x.example>\nS: 250 ok\nC: RCPT TO:<b@y.example>\nS: 550 no\nC gap 60\n\
+         S: 250 ok\nC: RCPT TO:<c@y.example>\nS: 250 ok\nC: RSET\nS: 250 ok"
+    );
+    let rset = events(Addresses::Domain, &transcript).into_iter().find_map(|(_, event)| match event {
+        Event::Rset(rset) => Some(rset.reason),
+        _ => None,
+    });
+    assert_eq!(rset, Some(crate::observation::RsetReason::Ambiguous));
+}

@@ -19,6 +19,9 @@ pub enum Item {
     TlsOffered(Time),
     /// The server said 220 to STARTTLS, or the connection began with TLS. Nothing is read from here on.
     TlsStarted(Time),
+    /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
+    /// is told a bounded number of times.
+    Lost,
     /// A peer broke the protocol, or the stream could not be followed.
     Anomaly(Anomaly),
 }
@@ -62,8 +65,9 @@ pub struct Message {
     pub go_ahead: Option<GoAhead>,
     /// The last byte of the end of data, or of the last chunk; absent where that was not seen.
     pub ended_at: Option<Time>,
-    /// Bytes of content as transmitted: dots still stuffed, the end of data (`.` CR LF) not counted.
-    pub size: u64,
+    /// Bytes of content as transmitted: dots still stuffed, the end of data (`.` CR LF) not counted. Absent where its
+    /// beginning was not seen.
+    pub size: Option<u64>,
     /// The final reply. With one reply a recipient (RFC 2033, 4.2) it is the last of them.
     pub reply: Option<Reply>,
     /// Final replies that accepted the message: 0 or 1, with one reply a recipient up to their number.

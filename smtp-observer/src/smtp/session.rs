@@ -1,5 +1,6 @@
 //! One SMTP dialogue, followed in both directions.
 
+mod after;
 mod client;
 mod lost;
 mod server;
@@ -195,7 +196,7 @@ impl Session {
     pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
         self.give_up_waiting(items);
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = body.length();
+            message.size = Some(body.length());
             message.ended_at = None;
             items.push(Item::Message(*message));
         }
@@ -244,7 +245,10 @@ impl Session {
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
             // Nothing was due: the content of the message goes on.
-            Mode::Body(..) => self.anomalies.report(time, AnomalyKind::Gap, items, detail),
+            Mode::Body(..) => {
+                items.push(Item::Lost);
+                self.anomalies.report(time, AnomalyKind::Gap, items, detail);
+            }
             Mode::Lost(lost) => {
                 lost.unsure();
                 self.give_up_waiting(items);
@@ -259,6 +263,7 @@ impl Session {
     /// It is not certain any more what the client's next bytes are. What waits for a reply still gets it, unless
     /// replies were lost.
     fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Vec<Item>) {
+        items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
         self.mode = Mode::Lost(Lost::after_gap());
         self.held = Held::default();
@@ -318,5 +323,5 @@ impl Session {
 
 /// The content of a message that the server has let come.
 fn message(transfer: Transfer, requested_at: Option<Time>, go_ahead: Option<GoAhead>) -> Box<Message> {
-    Box::new(Message { transfer, requested_at, go_ahead, ended_at: None, size: 0, reply: None, accepted: 0 })
+    Box::new(Message { transfer, requested_at, go_ahead, ended_at: None, size: Some(0), reply: None, accepted: 0 })
 }

@@ -74,6 +74,8 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
         feed(&mut session, Time(seconds * 1_000_000_000), step, &mut items);
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
+    // Its anomaly tells of it.
+    items.retain(|item| *item != Item::Lost);
     items
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn without_writes(mut items: Vec<Item>) -> Vec<Item> {
 /// An item on a line: `greeting 220 text`, `NOOP x -> 250 text`, `message DATA 12 -> 250`, `tls started`, `! kind`. A
 /// pipelined command has a `~` before it; without a reply, nothing follows the arrow.
 pub(crate) fn line(item: &Item) -> String {
+    let shown = |size: &Option<u64>| size.map_or_else(|| "?".to_owned(), |size| size.to_string());
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\n', "|");
     match item {
         Item::Greeting(reply) => format!("greeting {} {}", reply.code, text(&reply.text)),
@@ -123,11 +126,12 @@ pub(crate) fn line(item: &Item) -> String {
             }
         }
         Item::Message(Message { transfer, size, reply, .. }) => match reply {
-            Some(reply) => format!("message {} {size} -> {}", transfer.as_str(), reply.code),
-            None => format!("message {} {size} ->", transfer.as_str()),
+            Some(reply) => format!("message {} {} -> {}", transfer.as_str(), shown(size), reply.code),
+            None => format!("message {} {} ->", transfer.as_str(), shown(size)),
         },
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
+        Item::Lost => "lost".into(),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
     }
 }

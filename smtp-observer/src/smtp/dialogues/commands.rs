@@ -70,7 +70,7 @@ fn times() {
             requested_at: Some(at(3)),
             go_ahead: Some(GoAhead { time: at(5), text: b"goahead".to_vec() }),
             ended_at: Some(at(7)),
-            size: 6,
+            size: Some(6),
             reply: None,
             accepted: 1,
         }

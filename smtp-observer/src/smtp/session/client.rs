@@ -200,7 +200,7 @@ impl Session {
         }
         let chunks = self.chunks.take()?;
         let mut message = message(Transfer::Bdat, Some(chunks.requested_at), None);
-        message.size = chunks.size;
+        message.size = Some(chunks.size);
         Some(message)
     }
 
@@ -214,7 +214,7 @@ impl Session {
     /// The end of data was seen.
     fn body_ended(&mut self) {
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = body.size_at_end();
+            message.size = Some(body.size_at_end());
             self.command_write = Some(self.write);
             self.waiting.push(Slot::Message(message, None));
         }

@@ -81,6 +81,7 @@ impl Session {
             _ => return,
         };
         if after_gap {
+            items.push(Item::Lost);
             let detail = || format!("a reply with {} shows the state", reply.code);
             self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
         }

@@ -1,0 +1,158 @@
+//! A transcript without sockets: the events that the kernel would tell, one socket's.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Result;
+use bytes::Bytes;
+use serde_json::Value;
+use smtp_observer::event::{
+    Flow, Host, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+};
+use smtp_observer::judge::Addresses;
+use smtp_observer::observation::{Observation, Role};
+use smtp_observer::observer::{Observer, SETTLING};
+
+use super::{Speaker, Step, Transcript};
+
+/// How the bytes of a write are parted into calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Not at all.
+    Whole,
+    /// Into pieces of so many bytes.
+    Every(usize),
+    /// All bytes of the dialogue are counted, and one cut is behind so many.
+    Behind(usize),
+}
+
+/// Time between two writes, in nanoseconds.
+const STEP: u64 = 10_000_000;
+
+/// What is observed of a transcript at the socket with this role, each observation as JSON.
+pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Value>> {
+    let mut player = Player {
+        observer: Observer::new(&[25], Addresses::Domain),
+        role,
+        cut,
+        time: 1_000_000_000,
+        written: 1000,
+        read: 5000,
+        said: 0,
+        client: 10,
+        observed: Vec::new(),
+    };
+    player.event(KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into() }));
+    if !transcript.midstream {
+        match role {
+            Role::Client => {
+                player.state(TcpState::Close, TcpState::SynSent);
+                player.state(TcpState::SynSent, TcpState::Established);
+            }
+            Role::Server => player.state(TcpState::SynReceived, TcpState::Established),
+        }
+    }
+    for step in &transcript.steps {
+        player.step(step);
+    }
+    player.time += STEP;
+    player.state(TcpState::LastAck, TcpState::Close);
+    let end = Time(player.time + SETTLING.as_nanos() as u64);
+    player.observer.settle(end, &mut |observation| player.observed.push(observation));
+    Ok(player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+struct Player {
+    observer: Observer,
+    role: Role,
+    cut: Cut,
+    time: u64,
+    written: u32,
+    read: u32,
+    /// Bytes of the dialogue so far.
+    said: usize,
+    /// The client's pid.
+    client: u32,
+    observed: Vec<Observation>,
+}
+
+impl Player {
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Wait(time) => self.time += time.as_nanos() as u64,
+            Step::ClientMoves => self.client += 1,
+            Step::Gap(speaker, length) => {
+                self.time += STEP;
+                *self.position(*speaker) += length;
+            }
+            Step::Says(speaker, bytes) => {
+                self.time += STEP;
+                let pieces: Vec<&[u8]> = match self.cut {
+                    Cut::Whole => vec![bytes],
+                    Cut::Every(size) => bytes.chunks(size).collect(),
+                    Cut::Behind(place) if place > self.said && place < self.said + bytes.len() => {
+                        let (before, behind) = bytes.split_at(place - self.said);
+                        vec![before, behind]
+                    }
+                    Cut::Behind(_) => vec![bytes],
+                };
+                self.said += bytes.len();
+                for piece in pieces {
+                    self.transfer(*speaker, piece);
+                }
+            }
+        }
+    }
+
+    fn sends(&self, speaker: Speaker) -> bool {
+        (speaker == Speaker::Client) == (self.role == Role::Client)
+    }
+
+    fn position(&mut self, speaker: Speaker) -> &mut u32 {
+        if self.sends(speaker) { &mut self.written } else { &mut self.read }
+    }
+
+    fn transfer(&mut self, speaker: Speaker, bytes: &[u8]) {
+        let length = bytes.len() as u32;
+        *self.position(speaker) += length;
+        let pid = if self.role == Role::Client { self.client } else { 20 };
+        let flow = if self.sends(speaker) { Flow::Sent } else { Flow::Received };
+        self.event(KernelEvent::Transfer(TransferEvent {
+            time: Time(self.time),
+            task: task(pid),
+            socket: self.socket(TcpState::Established),
+            positions: self.positions(),
+            flow,
+            length,
+            skipped: 0,
+            head: Bytes::copy_from_slice(bytes),
+            tail: Bytes::new(),
+            unseen: Unseen::None,
+        }));
+    }
+
+    fn state(&mut self, old: TcpState, new: TcpState) {
+        let task = (new == TcpState::SynSent).then(|| task(self.client));
+        let (time, socket, positions) = (Time(self.time), self.socket(old), self.positions());
+        self.event(KernelEvent::State(StateEvent { time, task, socket, positions, new, requested: None }));
+    }
+
+    fn event(&mut self, event: KernelEvent) {
+        self.observer.event(event, &mut |observation| self.observed.push(observation));
+    }
+
+    fn positions(&self) -> Positions {
+        Positions { written: self.written, read: self.read }
+    }
+
+    fn socket(&self, state: TcpState) -> Socket {
+        let client = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40000));
+        let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25));
+        let (local, remote) = if self.role == Role::Client { (client, server) } else { (server, client) };
+        Socket { cookie: 0xc0, netns: 7, local, remote, state, apart: false }
+    }
+}
+
+fn task(pid: u32) -> Task {
+    let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
+    Task { process, tid: pid, uid: 0, comm: "program".into() }
+}

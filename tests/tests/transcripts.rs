@@ -1,0 +1,105 @@
+//! Every transcript in `tests/transcripts`: as the kernel would tell it, in every cut, and over real sockets.
+
+use anyhow::{Context, Result, ensure};
+use smtp_observer::observation::Role;
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::dialogue::Dialogue;
+use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::seen::Seen;
+use smtp_observer_tests::transcript::{Cut, Speaker, Step, Transcript, lines, observe};
+
+/// The socket at the client is where another process can be told from the one before.
+fn roles(transcript: &Transcript) -> &'static [Role] {
+    if transcript.steps.contains(&Step::ClientMoves) { &[Role::Client] } else { &[Role::Client, Role::Server] }
+}
+
+/// What differs, for the message of a test that fails.
+fn difference(transcript: &Transcript, observed: &[String]) -> String {
+    let Transcript { name, expected, .. } = transcript;
+    let place = expected.iter().zip(observed).take_while(|(expected, observed)| expected == observed).count();
+    let at = |lines: &[String]| lines.get(place).cloned().unwrap_or_else(|| "the end".into());
+    let all = observed.join("\n");
+    format!("{name}, line {}:\n  expected {}\n  observed {}\nof:\n{all}", place + 1, at(expected), at(observed))
+}
+
+#[test]
+fn is_observed_as_it_is_written() -> Result<()> {
+    let transcripts = Transcript::all()?;
+    let mut differences = Vec::new();
+    for transcript in &transcripts {
+        for role in roles(transcript) {
+            let observed: Vec<_> = observe(transcript, *role, Cut::Whole)?.iter().flat_map(lines).collect();
+            if observed != transcript.expected {
+                differences.push(format!("as {}: {}", role.as_str(), difference(transcript, &observed)));
+            }
+        }
+    }
+    ensure!(differences.is_empty(), "{} differ:\n\n{}", differences.len(), differences.join("\n\n"));
+    println!("{} transcripts", transcripts.len());
+    Ok(())
+}
+
+#[test]
+fn no_cut_changes_what_is_observed() -> Result<()> {
+    for transcript in &Transcript::all()? {
+        let said = transcript.steps.iter().map(|step| match step {
+            Step::Says(_, bytes) => bytes.len(),
+            _ => 0,
+        });
+        let cuts = [Cut::Every(1), Cut::Every(7)].into_iter().chain((1..said.sum()).map(Cut::Behind));
+        for role in roles(transcript) {
+            let whole = observe(transcript, *role, Cut::Whole)?;
+            for cut in cuts.clone() {
+                let observed = observe(transcript, *role, cut)?;
+                let lines: Vec<_> = observed.iter().flat_map(lines).collect();
+                ensure!(observed == whole, "as {}, {cut:?}: {}", role.as_str(), difference(transcript, &lines));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn is_observed_the_same_over_sockets() -> Result<()> {
+    let host = Host::new()?;
+    let agent = Agent::start(&[])?;
+    let mut live: Vec<Transcript> = Transcript::all()?;
+    live.retain(Transcript::is_live);
+    let mut ports = Vec::new();
+    for transcript in &live {
+        ports.push(play(&host, transcript).with_context(|| transcript.name.clone())?);
+    }
+    let seen = agent.wait_closed(&[&host], 2 * live.len())?;
+    let mut differences = Vec::new();
+    for (transcript, port) in live.iter().zip(&ports) {
+        for (role, end) in [("client", "local"), ("server", "remote")] {
+            let address = format!("127.0.0.1:{port}");
+            let own = |seen: &Seen| {
+                seen.only(|observed| observed.role() == role && observed.end(end).as_deref() == Some(&*address))
+            };
+            let observed: Vec<_> = own(&seen).0.iter().flat_map(|observed| lines(observed.value())).collect();
+            if observed != transcript.expected {
+                differences.push(format!("as {role}: {}", difference(transcript, &observed)));
+            }
+        }
+    }
+    ensure!(differences.is_empty(), "{} differ:\n\n{}", differences.len(), differences.join("\n\n"));
+    println!("{} transcripts over sockets", live.len());
+    Ok(())
+}
+
+/// Says all of it; the client's port, which no other has.
+fn play(host: &Host, transcript: &Transcript) -> Result<u16> {
+    let mut dialogue = Dialogue::open(host, host, "127.0.0.1:25")?;
+    let port = dialogue.port()?;
+    for step in &transcript.steps {
+        match step {
+            Step::Says(Speaker::Client, bytes) => dialogue.client_says(bytes)?,
+            Step::Says(Speaker::Server, bytes) => dialogue.server_says(bytes)?,
+            Step::Wait(time) => dialogue.pause(*time),
+            Step::Gap(..) | Step::ClientMoves => {}
+        }
+    }
+    dialogue.close()?;
+    Ok(port)
+}
