@@ -16,4 +16,5 @@ pub mod observation;
 pub mod observer;
 pub mod privilege;
 pub mod process;
+pub mod recorder;
 pub mod smtp;

@@ -10,9 +10,10 @@ use foldhash::HashMap;
 
 use crate::connection::{Connection, Piece};
 use crate::event::{Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen};
-use crate::judge::{Addresses, Judge};
+use crate::judge::{Addresses, Judge, Key};
 use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
+use crate::recorder::{Entry, Recorder, Reel};
 use crate::smtp::{Item, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
@@ -37,6 +38,8 @@ pub struct Observer {
     holes: u64,
     /// The last snapshot has left connections in doubt.
     doubts: bool,
+    /// Takes down what this observer is told.
+    recorder: Option<Recorder>,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
@@ -47,6 +50,8 @@ struct Conversation {
     connection: Connection,
     session: Session,
     judge: Judge,
+    /// What waits to be taken down of it.
+    reel: Option<Box<Reel>>,
     /// How it ended, when it has.
     over: Option<StateEvent>,
 }
@@ -64,23 +69,40 @@ impl Observer {
             unseen: [0; Unseen::ALL.len()],
             holes: 0,
             doubts: false,
+            recorder: None,
             items: Vec::new(),
             events: Vec::new(),
         }
     }
 
+    /// An observer whose recorder takes down what it is told.
+    pub fn recorded(ports: &[u16], addresses: Addresses, key: Key) -> Self {
+        Self { recorder: Some(Recorder::new(addresses, key)), ..Self::new(ports, addresses) }
+    }
+
+    /// What this observer was told.
+    pub fn recorder(&mut self) -> Option<&mut Recorder> {
+        self.recorder.as_mut()
+    }
+
     /// Takes one event; what follows from it goes to `sink`.
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
+        if let Some(recorder) = &mut self.recorder
+            // A transfer is taken with its connection.
+            && !matches!(event, KernelEvent::Transfer(_))
+        {
+            recorder.keep(Entry::Event(event.clone()));
+        }
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, sink),
             KernelEvent::State(state) => {
-                self.settle(state.time, sink);
+                self.settle_until(state.time, sink);
                 self.state(state, sink);
             }
             KernelEvent::Transfer(transfer) => {
-                self.settle(transfer.time, sink);
+                self.settle_until(transfer.time, sink);
                 self.transfer(transfer, sink);
             }
         }
@@ -93,6 +115,13 @@ impl Observer {
 
     /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
     pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| !self.settling.is_empty()) {
+            recorder.keep(Entry::Settled(now));
+        }
+        self.settle_until(now, sink);
+    }
+
+    fn settle_until(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
         while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
             self.settle_one(cookie, sink);
         }
@@ -189,22 +218,20 @@ impl Observer {
 
     /// Accounts for what the socket moved after the last transfer that was seen.
     fn miss_last(&mut self, conversation: &mut Conversation, event: &StateEvent) {
-        let Conversation { connection, session, judge, .. } = conversation;
         // The client's bytes first, as if the server's were the reply.
-        let flows = match connection.role() {
+        let flows = match conversation.connection.role() {
             Role::Client => [Flow::Sent, Flow::Received],
             Role::Server => [Flow::Received, Flow::Sent],
         };
         for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
+            let Conversation { connection, session, .. } = &mut *conversation;
             let hole = connection.last_hole(flow, event.positions);
             if session.misses(peer, hole) {
                 self.holes += hole;
                 connection.lost += hole;
             }
             session.gap(peer, event.time, hole, &mut self.items);
-        }
-        for item in self.items.drain(..) {
-            judge.item(connection.opened, item, &mut self.events);
+            self.judge(conversation);
         }
     }
 
@@ -219,6 +246,9 @@ impl Observer {
             }
             // What is left in a closed socket can still be read, but its connection is over and told.
             None if event.socket.state == TcpState::Close => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.take(&event, None, false);
+                }
                 self.holes += u64::from(event.length);
                 return;
             }
@@ -227,6 +257,10 @@ impl Observer {
         if event.socket.state == TcpState::SynSent {
             // The local end is chosen after `connect` has begun.
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+        }
+        if let Some(recorder) = &mut self.recorder {
+            let from_client = conversation.peer(event.flow) == Peer::Client;
+            recorder.take(&event, conversation.reel.as_deref_mut(), from_client);
         }
         if let Some(event) = conversation.connection.in_turn(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
@@ -243,15 +277,13 @@ impl Observer {
     /// Accounts for a transfer and follows what is said in it.
     fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
         self.own(conversation, &event.task, event.time, sink);
-        let Conversation { connection, session, judge, .. } = conversation;
-        let peer = match (connection.role(), event.flow) {
-            (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
-            (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
-        };
-        for piece in connection.pieces(event) {
+        let peer = conversation.peer(event.flow);
+        for piece in conversation.connection.pieces(event) {
+            let Conversation { connection, session, .. } = &mut *conversation;
             let (length, unseen) = match piece {
                 Piece::Bytes(bytes) => {
                     session.receive(peer, event.time, bytes, &mut self.items);
+                    self.judge(conversation);
                     continue;
                 }
                 Piece::Hole(length) => (length, &mut self.holes),
@@ -263,11 +295,17 @@ impl Observer {
                 connection.lost += length;
             }
             session.gap(peer, event.time, length, &mut self.items);
-        }
-        for item in self.items.drain(..) {
-            judge.item(connection.opened, item, &mut self.events);
+            self.judge(conversation);
         }
         self.tell(conversation, sink);
+    }
+
+    /// Has the new items judged. What is known of the bytes now, the recorder may have.
+    fn judge(&mut self, conversation: &mut Conversation) {
+        for item in self.items.drain(..) {
+            conversation.judge.item(conversation.connection.opened, item, &mut self.events);
+        }
+        conversation.take_down(self.recorder.as_mut(), Reel::conclude);
     }
 
     /// Notes who uses the connection.
@@ -294,12 +332,11 @@ impl Observer {
         if let Some(over) = over {
             self.miss_last(&mut conversation, &over);
         }
-        let Conversation { connection, session, judge, .. } = &mut *conversation;
-        session.finish(time, &mut self.items);
-        for item in self.items.drain(..) {
-            judge.item(connection.opened, item, &mut self.events);
-        }
-        judge.finish(time, &mut self.events);
+        conversation.session.finish(time, &mut self.items);
+        self.judge(&mut conversation);
+        conversation.judge.finish(time, &mut self.events);
+        conversation.take_down(self.recorder.as_mut(), Reel::finish);
+        let connection = &conversation.connection;
         self.events.push((
             time,
             Event::ConnectionClosed {
@@ -320,12 +357,13 @@ impl Observer {
     }
 
     fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
-        Box::new(Conversation {
-            connection: Connection::new(identity(&self.host, socket, role), time),
-            session,
-            judge: Judge::new(self.addresses),
-            over: None,
-        })
+        let mut judge = Judge::new(self.addresses);
+        let reel = self.recorder.as_ref().map(|recorder| {
+            judge.keep(recorder.view());
+            Box::new(Reel::new(recorder.view()))
+        });
+        let connection = Connection::new(identity(&self.host, socket, role), time);
+        Box::new(Conversation { connection, session, judge, reel, over: None })
     }
 
     fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
@@ -342,6 +380,7 @@ impl Observer {
             self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
         let quarter = idle.len() / 4;
         idle.select_nth_unstable(quarter);
+        idle[..=quarter].sort_unstable();
         for (_, cookie) in idle.drain(..=quarter) {
             if let Some(conversation) = self.conversations.remove(&cookie)
                 && conversation.connection.announced
@@ -358,6 +397,25 @@ impl Observer {
 }
 
 impl Conversation {
+    /// Whose bytes go this way.
+    fn peer(&self, flow: Flow) -> Peer {
+        match (self.connection.role(), flow) {
+            (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
+            (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
+        }
+    }
+
+    /// Lets the recorder have what is known of the bytes by now.
+    fn take_down(
+        &mut self,
+        recorder: Option<&mut Recorder>,
+        give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent)),
+    ) {
+        let (Some(recorder), Some(reel)) = (recorder, &mut self.reel) else { return };
+        self.judge.kept().into_iter().for_each(|kept| reel.keep(kept));
+        give(reel, &self.session, &mut |number, event| recorder.release(number, event));
+    }
+
     /// Whether the client may still read a reply from the socket that is over: not if it was closed after the server's.
     fn may_hear(&self, over: &StateEvent) -> bool {
         self.connection.role() == Role::Client && over.socket.state != TcpState::LastAck && self.session.awaits_reply()

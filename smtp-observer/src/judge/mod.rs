@@ -18,8 +18,9 @@ mod transaction;
 use std::time::Duration;
 
 use self::phase::Phase;
-pub use self::redaction::Addresses;
 use self::redaction::Redaction;
+pub use self::redaction::{Addresses, Key};
+pub(crate) use self::redaction::{Kept, Reveal, View};
 use self::transaction::Transactions;
 use crate::event::Time;
 use crate::observation::{self, Event, Reasoned};
@@ -39,6 +40,16 @@ impl Judge {
         Self { redaction: Redaction::new(addresses), phase: Phase::default(), transactions: Transactions::default() }
     }
 
+    /// From now on tells what a recording with this view may keep.
+    pub(crate) fn keep(&mut self, view: View) {
+        self.redaction.keep(view);
+    }
+
+    /// What a recording may keep of what was judged since the last time.
+    pub(crate) fn kept(&mut self) -> Vec<Kept> {
+        self.redaction.kept()
+    }
+
     /// Judges an item. `opened` is when the connection was made, where that was seen.
     pub fn item(&mut self, opened: Option<Time>, item: Item, events: &mut Vec<(Time, Event)>) {
         match item {
@@ -50,6 +61,7 @@ impl Judge {
             Item::Message(message) => self.message(&message, events),
             Item::TlsOffered(time) => events.push((time, tls(observation::TlsPhase::Offered))),
             Item::TlsStarted(time) => events.push((time, tls(observation::TlsPhase::Started))),
+            Item::Preamble { at, bytes } => self.redaction.preamble(at, bytes),
             Item::Lost => {
                 self.phase.lost();
                 self.transactions.lost();
@@ -67,10 +79,10 @@ impl Judge {
         self.transactions.abandon(time, events);
     }
 
-    fn greeting(&self, opened: Option<Time>, reply: &Reply) -> observation::Greeting {
+    fn greeting(&mut self, opened: Option<Time>, reply: &Reply) -> observation::Greeting {
         observation::Greeting {
             code: reply.code,
-            text: self.redaction.text(&reply.text),
+            text: self.redaction.reply(reply),
             software: software::guess(&reply.text),
             latency: opened.map(|opened| reply.last_byte.since(opened)),
         }
@@ -123,7 +135,7 @@ impl Judge {
             accept: since(reply.map(|reply| reply.last_byte), message.ended_at),
             size_bytes: message.size,
             code: reply.map(|reply| reply.code),
-            reply: reply.map(|reply| self.redaction.text(&reply.text)),
+            reply: reply.map(|reply| self.redaction.reply(reply)),
         };
         let time = reply.map(|reply| reply.last_byte).or(message.ended_at).or(began_at).unwrap_or_default();
         events.push((time, Event::Data(data)));

@@ -1,12 +1,19 @@
 //! How much of a dialogue is shown: mailboxes as far as the user allows, credentials and content never.
 
 mod mailbox;
+mod stand_in;
+mod view;
 
-use self::mailbox::Mask;
+use std::borrow::Cow;
+use std::ops::Range;
+
+pub use self::stand_in::Key;
+use self::stand_in::StandIn;
+pub(crate) use self::view::View;
 use crate::smtp::{Command, Exchange, Reply, Verb, escape};
 
 /// How much of a mailbox events show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Addresses {
     /// All of it: `bob@example.org`.
@@ -27,9 +34,49 @@ const LONGEST_VERB: usize = 32;
 /// Shows a session's commands and replies.
 #[derive(Debug)]
 pub(super) struct Redaction {
-    addresses: Addresses,
+    view: View,
     /// Lines that are no commands may be answers to AUTH, or the content of a message that was not wanted.
     suspicious: bool,
+    kept: Option<Keeping>,
+}
+
+/// What a recording may keep of the dialogue.
+#[derive(Debug)]
+struct Keeping {
+    view: View,
+    kept: Vec<Kept>,
+}
+
+/// Something said that a recording may keep. Of all else it keeps the shape.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// What the client said, with nothing in it that is not shown.
+    Said {
+        /// Where it begins, counted in bytes of the client.
+        at: u64,
+        /// As long as what was said.
+        bytes: Vec<u8>,
+        /// Credentials may follow in the same line.
+        cut: bool,
+    },
+    /// What the server replied.
+    Replied {
+        /// Where it is, counted in bytes of the server.
+        span: Range<u64>,
+        /// How much of it is shown.
+        how: Reveal,
+    },
+}
+
+/// How much of a reply is shown.
+#[derive(Debug)]
+pub(crate) enum Reveal {
+    /// Nothing but its codes.
+    Codes,
+    /// What it does not repeat of this command.
+    ReplyTo(Box<Command>),
+    /// All but mailboxes.
+    Text,
 }
 
 /// An exchange as it is shown.
@@ -42,7 +89,17 @@ pub(super) struct Shown {
 
 impl Redaction {
     pub(super) fn new(addresses: Addresses) -> Self {
-        Self { addresses, suspicious: false }
+        Self { view: View { addresses, stand_in: StandIn::Star }, suspicious: false, kept: None }
+    }
+
+    /// From now on tells what a recording may keep.
+    pub(super) fn keep(&mut self, view: View) {
+        self.kept = Some(Keeping { view, kept: Vec::new() });
+    }
+
+    /// What a recording may keep of what was shown since the last time.
+    pub(super) fn kept(&mut self) -> Vec<Kept> {
+        self.kept.as_mut().map(|keeping| std::mem::take(&mut keeping.kept)).unwrap_or_default()
     }
 
     /// Something was not seen: AUTH or DATA may have been.
@@ -50,11 +107,39 @@ impl Redaction {
         self.suspicious = true;
     }
 
+    /// What a proxy put before the dialogue.
+    pub(super) fn preamble(&mut self, at: u64, bytes: Vec<u8>) {
+        if let Some(keeping) = &mut self.kept {
+            keeping.kept.push(Kept::Said { at, bytes, cut: false });
+        }
+    }
+
+    /// A reply's text.
+    pub(super) fn reply(&mut self, reply: &Reply) -> String {
+        if let Some(keeping) = &mut self.kept {
+            keeping.kept.push(Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
+        }
+        self.text(&reply.text)
+    }
+
     /// Shows an exchange.
     pub(super) fn exchange(&mut self, Exchange { command, reply }: &Exchange) -> Shown {
         let word = command.word().to_ascii_uppercase();
         let hidden = self.is_suspicious(command, &word, reply.as_ref());
-        let hides_reply = hidden && (command.verb == Verb::Other || !command.argument().is_empty());
+        let hides_reply = reply
+            .as_ref()
+            .is_some_and(|reply| hidden && repeats(command, reply) || self.view.hides_reply(command, reply.accepts()));
+        if let Some(Keeping { view, kept }) = &mut self.kept {
+            let cut = command.verb.authenticates();
+            kept.push(Kept::Said { at: command.at, bytes: view.line(command, hidden), cut });
+            if let Some(reply) = reply {
+                let how = match hides_reply {
+                    true => Reveal::Codes,
+                    false => Reveal::ReplyTo(Box::new(command.clone())),
+                };
+                kept.push(Kept::Replied { span: reply.span.clone(), how });
+            }
+        }
         Shown {
             verb: match command.verb {
                 Verb::Other if hidden => HIDDEN.into(),
@@ -64,11 +149,11 @@ impl Redaction {
             argument: match command.argument() {
                 [] => None,
                 _ if hidden => Some(HIDDEN.into()),
-                argument => Some(self.argument(command.verb, &word, argument)),
+                argument => Some(escape(&self.view.argument(command.verb, &word, argument))),
             },
             reply: reply.as_ref().map(|reply| match hides_reply {
                 true => HIDDEN.into(),
-                false => self.reply(command, reply),
+                false => lines(&reply.text, |line| self.view.reply(command, line)),
             }),
         }
     }
@@ -111,94 +196,36 @@ impl Redaction {
 
     /// A text of one or more lines, with the mailboxes in it as far as they are shown.
     pub(super) fn text(&self, text: &[u8]) -> String {
-        let mut shown = String::with_capacity(text.len());
-        for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            if at > 0 {
-                shown.push('\n');
-            }
-            match self.mask() {
-                Some(mask) if mailbox::may_hold(line) => shown.push_str(&escape(&mask.text(line))),
-                _ => shown.push_str(&escape(line)),
-            }
-        }
-        shown
+        lines(text, |line| self.view.text(line))
     }
 
     /// MAIL's reverse-path, with its angle brackets.
     pub(super) fn reverse_path(&self, mail: &Command) -> Option<String> {
-        let path = mailbox::Path::of(mail.argument())?.mailbox;
-        let shown = match self.mask() {
-            None => escape(path),
-            Some(mask) => escape(&mask.mailbox(path)),
-        };
-        Some(format!("<{shown}>"))
-    }
-
-    fn mask(&self) -> Option<Mask> {
-        match self.addresses {
-            Addresses::Full => None,
-            Addresses::Domain => Some(Mask { domain: true }),
-            Addresses::None => Some(Mask { domain: false }),
-        }
-    }
-
-    fn argument(&self, verb: Verb, word: &[u8], argument: &[u8]) -> String {
-        match (verb, self.mask()) {
-            (Verb::Auth | Verb::XExps, _) => {
-                let mechanism = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-                escape(mechanism)
-            }
-            (Verb::Other, Some(_)) => HIDDEN.into(),
-            (Verb::Other, None) if may_hold_secrets(word) => HIDDEN.into(),
-            (_, None) => escape(argument),
-            (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
-                match mailbox::Path::of(argument) {
-                    Some(path) => escape(&mask.path(&path)),
-                    None => HIDDEN.into(),
-                }
-            }
-            // A name may stand there without a domain.
-            (Verb::Vrfy | Verb::Expn, Some(mask)) => match argument.contains(&b' ') || !argument.contains(&b'@') {
-                true => HIDDEN.into(),
-                false => escape(&mask.text(argument)),
-            },
-            (Verb::XClient | Verb::XForward, Some(mask)) => {
-                let words = argument.split(u8::is_ascii_whitespace).map(|word| match word.split_at_checked(6) {
-                    Some((key, _)) if key.eq_ignore_ascii_case(b"LOGIN=") => format!("LOGIN={HIDDEN}"),
-                    _ => escape(&mask.text(word)),
-                });
-                words.collect::<Vec<_>>().join(" ")
-            }
-            (_, Some(mask)) => escape(&mask.text(argument)),
-        }
-    }
-
-    /// A reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
-    fn reply(&self, command: &Command, reply: &Reply) -> String {
-        let Some(mask) = self.mask() else {
-            return match command.verb {
-                Verb::Other if may_hold_secrets(&command.word().to_ascii_uppercase()) => HIDDEN.into(),
-                _ => self.text(&reply.text),
-            };
-        };
-        match command.verb {
-            // Names, and who is behind them.
-            Verb::Vrfy | Verb::Expn if reply.accepts() => HIDDEN.into(),
-            Verb::Vrfy | Verb::Expn => self.text(&mailbox::without(&reply.text, command.argument())),
-            Verb::Other => self.text(&mailbox::without(&reply.text, command.argument())),
-            Verb::Mail | Verb::Rcpt => match mailbox::Path::of(command.argument()) {
-                Some(path) => self.text(&mailbox::without(&reply.text, mask.hidden_part(path.mailbox))),
-                None => self.text(&mailbox::without(&reply.text, command.argument())),
-            },
-            _ => self.text(&reply.text),
-        }
+        self.view.reverse_path(mail).map(|path| format!("<{}>", escape(&path)))
     }
 }
 
-/// Other protocols' words for credentials, spoken by a client on the wrong port.
-fn may_hold_secrets(word: &[u8]) -> bool {
-    const WORDS: &[&[u8]] = &[b"USER", b"PASS", b"APOP", b"LOGIN", b"A1", b"COOKIE:"];
-    WORDS.contains(&word) || word.windows(4).any(|part| part == b"AUTH")
+fn lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        if at > 0 {
+            shown.push('\n');
+        }
+        shown.push_str(&escape(&show(line)));
+    }
+    shown
+}
+
+/// Servers repeat what they refuse, so what is hidden in the command is hidden in the reply. What they offer, and say to a
+/// message, is their own text.
+fn repeats(command: &Command, reply: &Reply) -> bool {
+    match command.verb {
+        Verb::Other => true,
+        Verb::Data if matches!(reply.code / 100, 2 | 3) => false,
+        Verb::Ehlo | Verb::Lhlo if reply.accepts() => false,
+        Verb::Bdat if command.chunk().is_some() => false,
+        _ => !command.argument().is_empty(),
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +236,7 @@ mod tests {
     fn shown(redaction: &mut Redaction, line: &str, code: u16, text: &str) -> Shown {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
-        let reply = Reply { code, enhanced_code: None, text, first_byte: Time(0), last_byte: Time(0) };
+        let reply = Reply { code, enhanced_code: None, text, span: 0..0, first_byte: Time(0), last_byte: Time(0) };
         redaction.exchange(&Exchange { command, reply: Some(reply) })
     }
 

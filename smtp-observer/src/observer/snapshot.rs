@@ -46,6 +46,8 @@ impl Observer {
                 self.doubts = true;
             }
         }
+        // In an order that the next observer of the same events has, too.
+        gone.sort_unstable();
         for cookie in gone {
             let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
             while let Some(waiting) = conversation.connection.release_in_vain() {

@@ -89,7 +89,7 @@ impl Verb {
     }
 
     /// The client's next lines may be credentials, if the server asks for them.
-    pub(super) fn authenticates(self) -> bool {
+    pub(crate) fn authenticates(self) -> bool {
         matches!(self, Self::Auth | Self::XExps)
     }
 
@@ -109,6 +109,8 @@ impl Verb {
 pub struct Command {
     /// Its verb.
     pub verb: Verb,
+    /// Where it begins: so many bytes of the client came before.
+    pub at: u64,
     /// The line as sent, without its end, at most [`LONGEST_LINE`](super::LONGEST_LINE) bytes. Of AUTH, nothing behind
     /// the mechanism is kept.
     pub line: Vec<u8>,
@@ -133,7 +135,16 @@ impl Command {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        Self { verb, line: kept.to_vec(), first_byte, last_byte, pipelined: false, same_write: false, challenges: 0 }
+        Self {
+            verb,
+            at: 0,
+            line: kept.to_vec(),
+            first_byte,
+            last_byte,
+            pipelined: false,
+            same_write: false,
+            challenges: 0,
+        }
     }
 
     /// The verb as sent; empty for an empty line.
@@ -148,7 +159,7 @@ impl Command {
 
     /// BDAT's argument (RFC 3030, 2): the chunk's octets, and whether it is the last. Absent where it is malformed;
     /// then no octets follow.
-    pub(super) fn chunk(&self) -> Option<(u64, bool)> {
+    pub(crate) fn chunk(&self) -> Option<(u64, bool)> {
         let mut words = self.argument().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let size = number(words.next()?)?;
         match (words.next(), words.next()) {

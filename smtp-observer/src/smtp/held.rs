@@ -28,6 +28,8 @@ pub(super) struct Part {
     pub(super) time: Time,
     /// The number of the write it came with.
     pub(super) write: u64,
+    /// Where it ends: so many bytes of the client came up to there.
+    pub(super) end: u64,
     pub(super) content: Content,
 }
 
@@ -43,18 +45,27 @@ impl Held {
         self.parts.is_empty()
     }
 
-    /// Adds bytes.
-    pub(super) fn push(&mut self, time: Time, write: u64, bytes: &[u8]) {
+    /// Where it begins, counted in bytes of the client.
+    pub(super) fn start(&self) -> Option<u64> {
+        let first = self.parts.first()?;
+        Some(match &first.content {
+            Content::Bytes(bytes) => first.end.saturating_sub(bytes.len() as u64),
+            Content::Gap(_) => first.end,
+        })
+    }
+
+    /// Adds bytes that end at `end`.
+    pub(super) fn push(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
         let (fits, rest) = bytes.split_at(bytes.len().min(MOST_HELD - self.bytes));
         self.bytes += fits.len();
-        self.append(time, write, fits);
+        self.append(time, write, end.saturating_sub(rest.len() as u64), fits);
         if !rest.is_empty() {
-            self.keep_last(time, write, rest);
+            self.keep_last(time, write, end, rest);
         }
     }
 
-    /// Adds bytes that were not seen.
-    pub(super) fn gap(&mut self, time: Time, write: u64, length: u64) {
+    /// Adds bytes that were not seen, behind those that end at `end`.
+    pub(super) fn gap(&mut self, time: Time, write: u64, end: u64, length: u64) {
         if self.bytes == MOST_HELD {
             // What was kept of the end is not the end any more.
             self.drop_last();
@@ -69,7 +80,7 @@ impl Held {
             length = self.parts.drain(..).fold(length, |total, part| total.saturating_add(part.content.length()));
             self.bytes = 0;
         }
-        self.parts.push(Part { time, write, content: Content::Gap(length) });
+        self.parts.push(Part { time, write, end, content: Content::Gap(length) });
     }
 
     /// The first line without its end, once it can be told: complete, cut off by a gap, or already long.
@@ -94,34 +105,36 @@ impl Held {
         self.parts
     }
 
-    fn append(&mut self, time: Time, write: u64, bytes: &[u8]) {
+    fn append(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         let full = self.parts.len() >= MOST_PARTS;
         match self.parts.last_mut() {
-            Some(Part { time: last, write: by, content: Content::Bytes(held) })
+            Some(Part { time: last, write: by, end: until, content: Content::Bytes(held) })
                 if full || (*last == time && *by == write) =>
             {
                 held.extend_from_slice(bytes);
+                *until = end;
             }
-            _ => self.parts.push(Part { time, write, content: Content::Bytes(bytes.to_vec()) }),
+            _ => self.parts.push(Part { time, write, end, content: Content::Bytes(bytes.to_vec()) }),
         }
     }
 
     /// Keeps the end of what is too much: the last two parts are then a gap and what follows it.
-    fn keep_last(&mut self, time: Time, write: u64, bytes: &[u8]) {
+    fn keep_last(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
         if !matches!(self.parts.as_slice(), [.., Part { content: Content::Gap(_), .. }, _]) {
-            self.parts.push(Part { time, write, content: Content::Gap(0) });
-            self.parts.push(Part { time, write, content: Content::Bytes(Vec::new()) });
+            self.parts.push(Part { time, write, end, content: Content::Gap(0) });
+            self.parts.push(Part { time, write, end, content: Content::Bytes(Vec::new()) });
         }
         if let [
             ..,
             Part { content: Content::Gap(gap), .. },
-            Part { time: last_time, content: Content::Bytes(last), .. },
+            Part { time: last_time, end: until, content: Content::Bytes(last), .. },
         ] = self.parts.as_mut_slice()
         {
             *last_time = time;
+            *until = end;
             let kept = &bytes[bytes.len().saturating_sub(LAST)..];
             let surplus = (last.len() + kept.len()).saturating_sub(LAST);
             last.drain(..surplus);
@@ -170,15 +183,16 @@ mod tests {
     #[test]
     fn parts_keep_their_times() {
         let mut held = Held::default();
-        held.push(Time(1), 1, b"ab");
-        held.push(Time(1), 1, b"c");
-        held.gap(Time(2), 2, 7);
-        held.gap(Time(2), 3, 1);
-        held.push(Time(3), 4, b"d");
+        held.push(Time(1), 1, 12, b"ab");
+        held.push(Time(1), 1, 13, b"c");
+        held.gap(Time(2), 2, 13, 7);
+        held.gap(Time(2), 3, 13, 1);
+        held.push(Time(3), 4, 14, b"d");
+        assert_eq!(held.start(), Some(10));
         let parts = [
-            Part { time: Time(1), write: 1, content: Content::Bytes(b"abc".to_vec()) },
-            Part { time: Time(2), write: 2, content: Content::Gap(8) },
-            Part { time: Time(3), write: 4, content: Content::Bytes(b"d".to_vec()) },
+            Part { time: Time(1), write: 1, end: 13, content: Content::Bytes(b"abc".to_vec()) },
+            Part { time: Time(2), write: 2, end: 13, content: Content::Gap(8) },
+            Part { time: Time(3), write: 4, end: 14, content: Content::Bytes(b"d".to_vec()) },
         ];
         assert_eq!(held.into_parts(), parts);
     }
@@ -188,7 +202,7 @@ mod tests {
         for size in [1, 100, 30_000] {
             let bytes: Vec<u8> = (0..30_000).map(|at| (at % 251) as u8).collect();
             let mut held = Held::default();
-            bytes.chunks(size).for_each(|piece| held.push(Time(1), 1, piece));
+            bytes.chunks(size).for_each(|piece| held.push(Time(1), 1, 0, piece));
             let expected = [
                 Content::Bytes(bytes[..16_384].to_vec()),
                 Content::Gap(30_000 - 16_384 - 1024),
@@ -202,9 +216,9 @@ mod tests {
     fn many_parts_are_bounded() {
         let mut held = Held::default();
         for at in 0..100_000 {
-            held.push(Time(at), at, b"x");
+            held.push(Time(at), at, at, b"x");
             if at % 3 == 0 {
-                held.gap(Time(at), at, 5);
+                held.gap(Time(at), at, at, 5);
             }
         }
         assert!(held.memory() < 64 * 1024, "{} bytes", held.memory());
@@ -216,7 +230,7 @@ mod tests {
     fn first_lines() {
         let line = |pieces: &[&[u8]]| {
             let mut held = Held::default();
-            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u64, piece));
+            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u64, 0, piece));
             held.first_line()
         };
         assert_eq!(line(&[b"QU", b"IT\r", b"\nmore"]), Some(b"QUIT\r".to_vec()));

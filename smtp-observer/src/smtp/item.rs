@@ -8,6 +8,13 @@ use crate::observation::AnomalyKind;
 /// Something the dialogue showed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
+    /// Bytes of the client before the dialogue, which a proxy put there.
+    Preamble {
+        /// Where they begin, counted in bytes of the client.
+        at: u64,
+        /// What they are.
+        bytes: Vec<u8>,
+    },
     /// The server's first reply (RFC 5321, 4.3.1): 220, or a refusal.
     Greeting(Reply),
     /// A command with its reply, one for each command line. Where a command's answer spans rounds (AUTH), the reply is

@@ -35,6 +35,7 @@ pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
 pub use line::LONGEST_LINE;
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
+pub(crate) use session::speaks_another_protocol;
 pub use waiting::{MOST_WAITING, MOST_WAITING_BYTES};
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.

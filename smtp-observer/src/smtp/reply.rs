@@ -1,6 +1,7 @@
 //! Lines of the server, read as replies (RFC 5321, 4.2).
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::event::Time;
 
@@ -16,6 +17,8 @@ pub struct Reply {
     pub enhanced_code: Option<EnhancedCode>,
     /// What follows the code as sent, enhanced code included, lines joined by LF, at most [`LONGEST_REPLY`] bytes.
     pub text: Vec<u8>,
+    /// Where its lines are, counted in bytes of the server.
+    pub span: Range<u64>,
     /// When the first byte of its first line was seen.
     pub first_byte: Time,
     /// When the last byte of its last line was seen.
@@ -45,6 +48,14 @@ impl fmt::Display for EnhancedCode {
 }
 
 impl EnhancedCode {
+    /// Bytes of the code that a text begins with, if it does, and of the blank behind it.
+    pub(crate) fn length(text: &[u8]) -> usize {
+        match Self::parse(text) {
+            Some(_) => text.iter().position(|&byte| byte == b' ').map_or(text.len(), |blank| blank + 1),
+            None => 0,
+        }
+    }
+
     /// The code that a text begins with (RFC 3463, 2: class 2, 4 or 5; the others at most three digits).
     fn parse(text: &[u8]) -> Option<Self> {
         let word = text.split(|&byte| byte == b' ').next()?;
@@ -78,6 +89,11 @@ impl Replies {
         self.partial = None;
     }
 
+    /// More lines of a reply are to come.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
     /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
     pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {
@@ -95,7 +111,7 @@ impl Replies {
             }
             None => {
                 let kept = &text[..text.len().min(LONGEST_REPLY)];
-                Reply { code, enhanced_code: None, text: kept.to_vec(), first_byte, last_byte }
+                Reply { code, enhanced_code: None, text: kept.to_vec(), span: 0..0, first_byte, last_byte }
             }
         };
         reply.code = code;
@@ -160,7 +176,7 @@ mod tests {
     }
 
     fn reply(code: u16, enhanced_code: Option<EnhancedCode>, text: &str, first: u64, last: u64) -> Reply {
-        Reply { code, enhanced_code, text: text.into(), first_byte: Time(first), last_byte: Time(last) }
+        Reply { code, enhanced_code, text: text.into(), span: 0..0, first_byte: Time(first), last_byte: Time(last) }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod client;
 mod lost;
 mod server;
 
+pub(crate) use self::client::speaks_another_protocol;
 use self::lost::Lost;
 use super::Peer;
 use super::anomalies::Anomalies;
@@ -35,6 +36,11 @@ pub struct Session {
     line: LineStart,
     /// When the server's current line began.
     reply_line: Time,
+    /// Where the server's current reply began.
+    reply_at: Option<u64>,
+    /// Bytes that came of each peer, up to the end of those that are being read.
+    client_end: u64,
+    server_end: u64,
     held: Held,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
     sent_early: bool,
@@ -88,6 +94,7 @@ struct Direction {
 #[derive(Clone, Copy, Debug, Default)]
 struct LineStart {
     time: Time,
+    at: u64,
     pipelined: bool,
     early: bool,
     same_write: bool,
@@ -128,6 +135,9 @@ impl Session {
             replies: Replies::default(),
             line: LineStart::default(),
             reply_line: Time::default(),
+            reply_at: None,
+            client_end: 0,
+            server_end: 0,
             held: Held::default(),
             sent_early: false,
             chunks: None,
@@ -166,14 +176,50 @@ impl Session {
         }
     }
 
+    /// Up to where a peer's bytes are concluded: each of them is in an item that has come out, or will be in none.
+    pub fn concluded(&self, peer: Peer) -> u64 {
+        match peer {
+            Peer::Client => {
+                let reads_lines = matches!(self.mode, Mode::Command | Mode::Lost(_)) && !self.client.skip;
+                let line = (reads_lines && !self.client.lines.at_start()).then_some(self.line.at);
+                let first = self.client.opening.is_undecided().then_some(self.client_end.saturating_sub(1));
+                let last = match &self.mode {
+                    Mode::Lost(lost) => lost.last_line(),
+                    _ => None,
+                };
+                let undecided = [self.waiting.first_line(), self.held.start(), last, line, first];
+                undecided.into_iter().flatten().min().unwrap_or(self.client_end)
+            }
+            Peer::Server => match self.mode {
+                Mode::Opaque { .. } => self.server_end,
+                _ if self.server.opening.is_undecided() => self.server_end.saturating_sub(1),
+                _ => self.reply_at.unwrap_or(self.server_end),
+            },
+        }
+    }
+
+    /// Bytes of the server so far.
+    pub fn server_bytes_seen(&self) -> u64 {
+        self.server_end
+    }
+
+    /// What the peers say is not read: TLS has started, or it is not certain what it is.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.mode, Mode::Opaque { .. } | Mode::Lost(_))
+    }
+
     /// Takes bytes that a peer sent, as one call moved them.
     pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
         match peer {
             Peer::Client => {
                 self.write += 1;
+                self.client_end += bytes.len() as u64;
                 self.client_bytes(time, bytes, items);
             }
-            Peer::Server => self.server_bytes(time, bytes, items),
+            Peer::Server => {
+                self.server_end += bytes.len() as u64;
+                self.server_bytes(time, bytes, items);
+            }
         }
     }
 
@@ -219,9 +265,9 @@ impl Session {
                     self.octets_ended(time);
                 }
             }
-            Mode::Held => self.held.gap(time, self.write, length),
+            Mode::Held => self.held.gap(time, self.write, self.client_end, length),
             Mode::HeldForLine(..) => {
-                self.held.gap(time, self.write, length);
+                self.held.gap(time, self.write, self.client_end, length);
                 self.read_held_for_line(items);
             }
             Mode::Lost(lost) => {
@@ -242,6 +288,7 @@ impl Session {
         }
         self.server = Direction::default();
         self.replies.reset();
+        self.reply_at = None;
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
             // Nothing was due: the content of the message goes on.
@@ -288,10 +335,11 @@ impl Session {
 
     /// Reads what was held, in the mode that is known now.
     fn read_held(&mut self, sent_early: bool, items: &mut Vec<Item>) {
-        let write = self.write;
+        let (write, end) = (self.write, self.client_end);
         self.sent_early = sent_early;
         for part in std::mem::take(&mut self.held).into_parts() {
             self.write = part.write;
+            self.client_end = part.end;
             match part.content {
                 Content::Bytes(bytes) => self.client_bytes(part.time, &bytes, items),
                 Content::Gap(length) => self.client_gap(part.time, length, items),
@@ -299,6 +347,7 @@ impl Session {
         }
         self.sent_early = false;
         self.write = write;
+        self.client_end = end;
     }
 
     /// TLS has started.

@@ -29,6 +29,11 @@ impl Opening {
         matches!(self, Self::Past)
     }
 
+    /// A byte was taken that may come back.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self, Self::Record(..))
+    }
+
     /// Looks at `bytes`, which are not empty.
     pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8]) -> Look {
         if let (Self::Start, Some((&first @ 20..=23, rest))) = (&*self, bytes.split_first()) {

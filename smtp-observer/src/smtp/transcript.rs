@@ -75,7 +75,7 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    items.retain(|item| *item != Item::Lost);
+    items.retain(|item| !matches!(item, Item::Lost | Item::Preamble { .. }));
     items
 }
 
@@ -132,6 +132,7 @@ pub(crate) fn line(item: &Item) -> String {
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
         Item::Lost => "lost".into(),
+        Item::Preamble { bytes, .. } => format!("preamble {}", text(bytes)),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
     }
 }

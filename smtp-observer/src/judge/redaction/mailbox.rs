@@ -1,10 +1,16 @@
 //! Finding mailboxes in paths and texts, and hiding their names.
 
+use std::ops::Range;
+
+use super::stand_in::StandIn;
+
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mask {
     /// The domain stays.
     pub(super) domain: bool,
+    /// What stands for a name.
+    pub(super) stand_in: StandIn,
 }
 
 /// The argument of MAIL or RCPT (RFC 5321, 4.1.2), leniently.
@@ -63,7 +69,7 @@ impl Mask {
             match parameter.iter().position(|&byte| byte == b'=') {
                 Some(end) if names_a_mailbox(&parameter[..end]) => {
                     shown.extend_from_slice(&parameter[..=end]);
-                    shown.push(b'*');
+                    self.stand_in.name(&parameter[end + 1..], &mut shown);
                 }
                 _ => shown.extend(self.text(parameter)),
             }
@@ -73,11 +79,13 @@ impl Mask {
 
     /// A mailbox: `bob@example.org`, with or without a source route. The null path stays.
     pub(super) fn mailbox(self, mailbox: &[u8]) -> Vec<u8> {
-        match (mailbox, domain_of(mailbox)) {
-            ([], _) => Vec::new(),
-            (_, Some(domain)) if self.domain => [b"*", domain].concat(),
-            _ => b"*".to_vec(),
+        let mut shown = Vec::with_capacity(mailbox.len());
+        if !mailbox.is_empty() {
+            let hidden = self.hidden_part(mailbox);
+            self.stand_in.name(hidden, &mut shown);
+            shown.extend_from_slice(&mailbox[hidden.len()..]);
         }
+        shown
     }
 
     /// The part of a mailbox that is not shown.
@@ -138,28 +146,30 @@ impl Mask {
             shown.push(b'"');
             return 1;
         }
-        shown.push(b'*');
         let domain = text[length..].iter().position(|&byte| is_separator(byte)).unwrap_or(text.len() - length);
-        if self.domain {
-            shown.extend_from_slice(&text[length..length + domain]);
-        }
-        length + domain
+        let end = length + domain;
+        self.split(&text[..end], length, shown);
+        end
     }
 
     fn word(self, word: &[u8], shown: &mut Vec<u8>) {
         // `@` may be written `+40` (RFC 3461, 4) or `%40`.
-        let sign = word.iter().rposition(|&byte| byte == b'@').map(|at| (at, at));
-        let written = || word.windows(3).rposition(|part| matches!(part, b"+40" | b"%40")).map(|at| (at, at));
-        let Some((at, domain)) = sign.or_else(written).filter(|&(at, _)| at > 0) else {
+        let sign = word.iter().rposition(|&byte| byte == b'@');
+        let written = || word.windows(3).rposition(|part| matches!(part, b"+40" | b"%40"));
+        let Some(at) = sign.or_else(written).filter(|&at| at > 0) else {
             shown.extend_from_slice(word);
             return;
         };
         let name = word[..at].iter().rposition(|&byte| byte == b':').map_or(0, |colon| colon + 1);
         shown.extend_from_slice(&word[..name]);
-        shown.push(b'*');
-        if self.domain {
-            shown.extend_from_slice(&word[domain..]);
-        }
+        self.split(&word[name..], at - name, shown);
+    }
+
+    /// A mailbox whose domain begins at `at`, with its sign.
+    fn split(self, mailbox: &[u8], at: usize, shown: &mut Vec<u8>) {
+        let (hidden, rest) = mailbox.split_at(if self.domain { at } else { mailbox.len() });
+        self.stand_in.name(hidden, shown);
+        shown.extend_from_slice(rest);
     }
 }
 
@@ -168,23 +178,33 @@ pub(super) fn may_hold(line: &[u8]) -> bool {
     line.iter().any(|byte| matches!(byte, b'<' | b'@' | b'+' | b'%'))
 }
 
-/// The text with every occurrence of `word` that is no part of a longer word hidden.
-pub(super) fn without(text: &[u8], word: &[u8]) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let apart = shown.last().is_none_or(|&byte| !is_word(byte));
-        match rest.strip_prefix(word) {
-            Some(after) if !word.is_empty() && apart && after.first().is_none_or(|&byte| !is_word(byte)) => {
-                shown.push(b'*');
-                rest = after;
+/// Where `word` stands in the text and is no part of a longer word.
+pub(super) fn occurrences(text: &[u8], word: &[u8]) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut at = 0;
+    while let (Some(after), false) = (text.get(at..), word.is_empty()) {
+        let apart = at == found.last().map_or(0, |last| last.end) || !is_word(text[at - 1]);
+        match after.strip_prefix(word) {
+            Some(behind) if apart && behind.first().is_none_or(|&byte| !is_word(byte)) => {
+                found.push(at..at + word.len());
+                at += word.len();
             }
-            _ => {
-                shown.push(rest[0]);
-                rest = &rest[1..];
-            }
+            _ => at += 1,
         }
     }
+    found
+}
+
+/// The text with something else at these places.
+pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(text.len());
+    let mut end = 0;
+    for place in places {
+        shown.extend_from_slice(&text[end..place.start]);
+        shown.extend_from_slice(stand_in);
+        end = place.end;
+    }
+    shown.extend_from_slice(&text[end..]);
     shown
 }
 
@@ -225,7 +245,8 @@ mod tests {
     use super::*;
 
     fn text(domain: bool, line: &str) -> String {
-        String::from_utf8(Mask { domain }.text(line.as_bytes())).expect("text in, text out")
+        let mask = Mask { domain, stand_in: StandIn::Star };
+        String::from_utf8(mask.text(line.as_bytes())).expect("text in, text out")
     }
 
     #[test]
@@ -280,7 +301,8 @@ mod tests {
     #[test]
     fn words_are_hidden_whole() {
         let hidden = |text: &str, word: &str| {
-            String::from_utf8(without(text.as_bytes(), word.as_bytes())).expect("text in, text out")
+            let places = occurrences(text.as_bytes(), word.as_bytes());
+            String::from_utf8(with(text.as_bytes(), &places, b"*")).expect("text in, text out")
         };
         assert_eq!(hidden("bob, bobby and bob", "bob"), "*, bobby and *");
         assert_eq!(hidden("bob", ""), "bob");

@@ -28,11 +28,11 @@ impl Session {
             match &mut self.mode {
                 Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
                 Mode::Held => {
-                    self.held.push(time, self.write, bytes);
+                    self.held.push(time, self.write, self.client_end, bytes);
                     return;
                 }
                 Mode::HeldForLine(..) => {
-                    self.held.push(time, self.write, bytes);
+                    self.held.push(time, self.write, self.client_end, bytes);
                     self.read_held_for_line(items);
                     return;
                 }
@@ -82,7 +82,10 @@ impl Session {
             self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
         }
         if let Some((byte, since)) = withheld {
+            let end = self.client_end;
+            self.client_end -= bytes.len() as u64;
             self.client_bytes(since, &[byte], items);
+            self.client_end = end;
         }
         true
     }
@@ -92,6 +95,7 @@ impl Session {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
+                at: self.client_end - bytes.len() as u64,
                 pipelined: self.sent_early || self.waiting.for_command(),
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == Some(self.write),
@@ -120,6 +124,7 @@ impl Session {
             return;
         }
         let mut command = Command::new(line.bytes, self.line.time, time);
+        command.at = self.line.at;
         if let Mode::Lost(lost) = &mut self.mode {
             lost.line(command);
             return;
@@ -128,6 +133,7 @@ impl Session {
         command.same_write = self.line.same_write;
         if !self.spoken && is_proxy_header(line.bytes) {
             self.spoken = true;
+            items.push(Item::Preamble { at: command.at, bytes: line.bytes.to_vec() });
             return;
         }
         let flaws = Flaws::of(&line);
@@ -275,7 +281,8 @@ fn is_proxy_header(line: &[u8]) -> bool {
     [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
 }
 
-fn speaks_another_protocol(command: &Command) -> bool {
+/// A client's first line like this one is of HTTP or SSH.
+pub(crate) fn speaks_another_protocol(command: &Command) -> bool {
     const HTTP: &[&[u8]] = &[b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PRI"];
     command.word().starts_with(b"SSH-")
         || HTTP.contains(&command.word()) && command.argument().windows(5).any(|part| part == b"HTTP/")

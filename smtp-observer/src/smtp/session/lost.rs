@@ -4,6 +4,7 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::item::{GoAhead, Item, Transfer};
 use super::super::reply::Reply;
+use super::super::tls::Opening;
 use super::super::waiting::Slot;
 use super::{Mode, Session, message};
 use crate::observation::AnomalyKind;
@@ -37,6 +38,11 @@ impl Lost {
         self.untouched = false;
         self.lines = self.lines.saturating_add(1);
         self.last = Some(command);
+    }
+
+    /// Where the last line begins, while it may turn out to be a command.
+    pub(super) fn last_line(&self) -> Option<u64> {
+        self.last.as_ref().map(|last| last.at)
     }
 
     /// A reply to what was sent before the loss: the lines since are not alone.
@@ -104,7 +110,9 @@ impl Session {
                 }
                 let go_ahead = GoAhead { time, text: reply.text };
                 self.mode = Mode::Body(Box::new(body), message(Transfer::Data, None, Some(go_ahead)));
+                // What was seen of them is content, too.
                 self.client.lines.reset();
+                self.client.opening = Opening::Past;
             }
         }
     }

@@ -46,6 +46,7 @@ impl Session {
     fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
         if self.server.lines.at_start() {
             self.reply_line = time;
+            self.reply_at.get_or_insert(self.server_end - bytes.len() as u64);
         }
         let lost = matches!(self.mode, Mode::Lost(_));
         let line = match self.server.lines.step(bytes) {
@@ -76,8 +77,14 @@ impl Session {
                 self.anomalies.report(time, kind, items, || shown(line.bytes));
             }
         }
-        if let Some(reply) = outcome.reply {
-            self.reply(reply, items);
+        let begun = self.reply_at.take().unwrap_or_default();
+        match outcome.reply {
+            Some(mut reply) => {
+                reply.span = begun..self.server_end - bytes.len() as u64;
+                self.reply(reply, items);
+            }
+            None if self.replies.is_partial() => self.reply_at = Some(begun),
+            None => {}
         }
     }
 

@@ -1,0 +1,125 @@
+//! What stands for something that is not shown.
+
+use std::hash::{DefaultHasher, Hasher as _};
+
+/// Makes the names in one recording others than those in the next. Whoever has it can undo them: it is nowhere kept.
+#[derive(Clone, Copy)]
+pub struct Key(pub u128);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// What stands for something that is not shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StandIn {
+    /// A star: for people.
+    Star,
+    /// Something of the same length and build, so that whatever reads it finds what it would have found: for a
+    /// recording. The same name has the same stand-in, and no other name has it.
+    Likeness(Key),
+    /// As many bytes, and nothing of what it was: for credentials in a recording.
+    Blank,
+}
+
+impl StandIn {
+    /// Stands for a name.
+    pub(super) fn name(self, hidden: &[u8], shown: &mut Vec<u8>) {
+        match self {
+            Self::Star => shown.push(b'*'),
+            Self::Likeness(key) => shown.extend(key.pseudonym(hidden)),
+            // What is wrong with a line stays.
+            Self::Blank => shown.extend(hidden.iter().map(|&byte| if byte.is_ascii_control() { byte } else { b'x' })),
+        }
+    }
+
+    /// What stands for what may be a credential, or content.
+    pub(super) fn for_secrets(self) -> Self {
+        match self {
+            Self::Star => Self::Star,
+            Self::Likeness(_) | Self::Blank => Self::Blank,
+        }
+    }
+}
+
+impl Key {
+    /// Letters become other letters of the same case, digits other digits, bytes beyond ASCII others of their kind; all
+    /// else, which may be of meaning to a reader of mailboxes, stays. Each character is shifted by a keyed hash of those
+    /// on one side of it, then of those on the other: so it depends on all of them, and two names never become one.
+    fn pseudonym(self, name: &[u8]) -> Vec<u8> {
+        let mut name = name.to_vec();
+        for round in 0..4 {
+            let mut hasher = DefaultHasher::new();
+            hasher.write_u128(self.0);
+            hasher.write_u8(round);
+            hasher.write_usize(name.len());
+            for step in 0..name.len() {
+                let at = if round % 2 == 0 { step } else { name.len() - 1 - step };
+                if !is_sign(&name, at) {
+                    name[at] = shifted(name[at], hasher.finish());
+                }
+                // `Bob` is to become what `bob` becomes, with another case.
+                hasher.write_u8(name[at].to_ascii_lowercase());
+            }
+        }
+        name
+    }
+}
+
+/// One of the two digits behind `+` or `%`, which together may be a written `@`.
+fn is_sign(name: &[u8], at: usize) -> bool {
+    let behind = |back: usize| at.checked_sub(back).is_some_and(|at| matches!(name[at], b'+' | b'%'));
+    name[at].is_ascii_digit() && (behind(1) || behind(2))
+}
+
+fn shifted(byte: u8, by: u64) -> u8 {
+    let (first, count) = match byte {
+        b'a'..=b'z' => (b'a', 26),
+        b'A'..=b'Z' => (b'A', 26),
+        b'0'..=b'9' => (b'0', 10),
+        0x80.. => (0x80, 128),
+        _ => return byte,
+    };
+    // Less than `count`, which is at most 128.
+    first + ((u64::from(byte - first) + by % count) % count) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn pseudonym(name: &str) -> Vec<u8> {
+        Key(7).pseudonym(name.as_bytes())
+    }
+
+    #[test]
+    fn a_name_has_one_pseudonym_of_its_own_build() {
+        assert_eq!(pseudonym("bob.smith+tag"), pseudonym("bob.smith+tag"));
+        assert_ne!(pseudonym("bob.smith+tag"), b"bob.smith+tag");
+        assert_ne!(pseudonym("bobmarker"), Key(8).pseudonym(b"bobmarker"));
+        let kind = |byte: &u8| match byte {
+            b'a'..=b'z' => b'a',
+            b'A'..=b'Z' => b'A',
+            b'0'..=b'9' => b'0',
+            0x80.. => b'\xff',
+            other => *other,
+        };
+        let name = "\"Bob 1>\\\"\"; bücher:x+40y%40z@a.example";
+        let kinds = |bytes: &[u8]| bytes.iter().map(kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&pseudonym(name)), kinds(name.as_bytes()));
+        assert!(pseudonym(name).windows(3).any(|part| part == b"+40"), "a written @ stays one");
+        assert_eq!(pseudonym("bob").to_ascii_uppercase(), pseudonym("BOB"), "cases stay");
+    }
+
+    #[test]
+    fn two_names_never_become_one() {
+        let letters = || b'a'..=b'z';
+        let names = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
+        let pseudonyms: HashSet<_> = names.map(|name| Key(1).pseudonym(&name)).collect();
+        assert_eq!(pseudonyms.len(), 26 * 26 * 26);
+    }
+}

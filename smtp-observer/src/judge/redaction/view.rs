@@ -1,0 +1,194 @@
+//! What is shown of a line, whatever stands for the rest.
+
+use std::borrow::Cow;
+
+use super::mailbox::{self, Mask};
+use super::stand_in::StandIn;
+use super::{Addresses, Key, LONGEST_VERB};
+use crate::smtp::{Command, EnhancedCode, Verb, speaks_another_protocol};
+
+/// How much is shown, and what stands for what is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(super) addresses: Addresses,
+    pub(super) stand_in: StandIn,
+}
+
+impl View {
+    /// Shows as much as `addresses` allows, each line as long as it was, for a recording.
+    pub(crate) fn for_recording(addresses: Addresses, key: Key) -> Self {
+        Self { addresses, stand_in: StandIn::Likeness(key) }
+    }
+
+    fn mask(self) -> Option<Mask> {
+        match self.addresses {
+            Addresses::Full => None,
+            Addresses::Domain => Some(Mask { domain: true, stand_in: self.stand_in }),
+            Addresses::None => Some(Mask { domain: false, stand_in: self.stand_in }),
+        }
+    }
+
+    fn name(self, hidden: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(hidden.len());
+        self.stand_in.name(hidden, &mut shown);
+        shown
+    }
+
+    fn secret(self, hidden: &[u8]) -> Vec<u8> {
+        Self { stand_in: self.stand_in.for_secrets(), ..self }.name(hidden)
+    }
+
+    /// A line of text with its mailboxes as far as they are shown.
+    pub(crate) fn text(self, line: &[u8]) -> Cow<'_, [u8]> {
+        match self.mask() {
+            Some(mask) if mailbox::may_hold(line) => mask.text(line).into(),
+            _ => line.into(),
+        }
+    }
+
+    /// The mailbox that MAIL's argument names.
+    pub(super) fn reverse_path(self, mail: &Command) -> Option<Cow<'_, [u8]>> {
+        let path = mailbox::Path::of(mail.argument())?.mailbox;
+        Some(match self.mask() {
+            None => path.into(),
+            Some(mask) => mask.mailbox(path).into(),
+        })
+    }
+
+    /// A command's argument, which is not empty; `word` is its verb in upper case.
+    pub(super) fn argument<'a>(self, verb: Verb, word: &[u8], argument: &'a [u8]) -> Cow<'a, [u8]> {
+        match (verb, self.mask()) {
+            (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
+            (Verb::Other, _) if may_hold_secrets(word) => self.secret(argument).into(),
+            (Verb::Other, Some(_)) => self.unknown(argument).into(),
+            (_, None) => argument.into(),
+            (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
+                match mailbox::Path::of(argument) {
+                    Some(path) => mask.path(&path).into(),
+                    None => self.name(argument).into(),
+                }
+            }
+            // A name may stand there without a domain.
+            (Verb::Vrfy | Verb::Expn, Some(mask)) => match argument.contains(&b' ') || !argument.contains(&b'@') {
+                true => self.name(argument).into(),
+                false => mask.text(argument).into(),
+            },
+            (Verb::XClient | Verb::XForward, Some(mask)) => {
+                let words = argument.split(u8::is_ascii_whitespace).map(|word| match word.split_at_checked(6) {
+                    Some((key, name)) if key.eq_ignore_ascii_case(b"LOGIN=") => {
+                        [&b"LOGIN="[..], &self.name(name)].concat()
+                    }
+                    _ => mask.text(word),
+                });
+                words.collect::<Vec<_>>().join(&b' ').into()
+            }
+            (_, Some(mask)) => mask.text(argument).into(),
+        }
+    }
+
+    /// The argument of an unknown command. Where it makes the line one of HTTP, that stays to be seen in a recording.
+    fn unknown(self, argument: &[u8]) -> Vec<u8> {
+        const MARK: &[u8] = b"HTTP/";
+        let mark = argument.windows(MARK.len()).position(|part| part == MARK);
+        match (self.stand_in, mark) {
+            (StandIn::Likeness(_) | StandIn::Blank, Some(at)) => {
+                [&self.name(&argument[..at]), MARK, &self.name(&argument[at + MARK.len()..])].concat()
+            }
+            _ => self.name(argument),
+        }
+    }
+
+    /// Whether nothing of a reply is shown, whatever the command's place in the dialogue.
+    pub(super) fn hides_reply(self, command: &Command, accepted: bool) -> bool {
+        match (command.verb, self.addresses) {
+            (Verb::Other, Addresses::Full) => may_hold_secrets(&command.word().to_ascii_uppercase()),
+            // Names, and who is behind them.
+            (Verb::Vrfy | Verb::Expn, Addresses::Domain | Addresses::None) => accepted,
+            _ => false,
+        }
+    }
+
+    /// A line of a reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
+    pub(crate) fn reply<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(mask) = self.mask() else { return line.into() };
+        let (code, line) = line.split_at(EnhancedCode::length(line));
+        let argument = command.argument();
+        let name = match command.verb {
+            // One character is no name, and may stand in any reply.
+            Verb::Vrfy | Verb::Expn | Verb::Other if argument.len() > 1 => argument,
+            Verb::Mail | Verb::Rcpt => match mailbox::Path::of(argument) {
+                Some(path) => mask.hidden_part(path.mailbox),
+                None => argument,
+            },
+            _ => b"",
+        };
+        let places = mailbox::occurrences(line, name);
+        let is_secret = command.verb == Verb::Other && may_hold_secrets(&command.word().to_ascii_uppercase());
+        let stand_in = if is_secret { self.secret(name) } else { self.name(name) };
+        // What stands there is not to be hidden once more, where a name that the text has around it is.
+        let without = mailbox::with(line, &places, &self.secret(name));
+        let shown = self.text(&without);
+        let shown = match self.stand_in {
+            StandIn::Star => shown,
+            StandIn::Likeness(_) | StandIn::Blank => mailbox::with(&shown, &places, &stand_in).into(),
+        };
+        [code, &shown].concat().into()
+    }
+
+    /// A command's line, as long as it was. Where it is hidden, a verb that is known still is, and the line is as
+    /// suspicious as before.
+    pub(super) fn line(self, command: &Command, hidden: bool) -> Vec<u8> {
+        let (word, argument) = (command.word(), command.argument());
+        let mut shown = command.line.clone();
+        let place = |part: &[u8]| part.as_ptr() as usize - command.line.as_ptr() as usize;
+        let mut put = |part: &[u8], with: &[u8]| {
+            debug_assert_eq!(with.len(), part.len(), "a stand-in is as long as what it stands for");
+            if with.len() == part.len() {
+                let place = place(part);
+                shown[place..place + part.len()].copy_from_slice(with);
+            }
+        };
+        if command.verb == Verb::Other {
+            put(word, &self.unknown_verb(command, hidden));
+        }
+        if !argument.is_empty() && !command.verb.authenticates() {
+            let upper = word.to_ascii_uppercase();
+            let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b' ';
+            match command.verb {
+                // The sender is told of with the transaction; its recipients are no more.
+                Verb::Mail | Verb::Rcpt => put(argument, &self.argument(command.verb, &upper, argument)),
+                // How many octets follow is needed to find the next command.
+                Verb::Bdat if command.chunk().is_some() => {}
+                Verb::Xexch50 if argument.iter().all(is_number) => {}
+                _ if hidden => put(argument, &Self { stand_in: self.stand_in.for_secrets(), ..self }.unknown(argument)),
+                verb => put(argument, &self.argument(verb, &upper, argument)),
+            }
+        }
+        shown
+    }
+
+    fn unknown_verb(self, command: &Command, hidden: bool) -> Vec<u8> {
+        let word = command.word();
+        // Another protocol's word, a firewall's X, a dot that may end a message, and what looks like AUTH.
+        let masked = word.iter().all(|&byte| byte == b'X');
+        let telling = match masked || word == b"." || speaks_another_protocol(command) {
+            true => word.len(),
+            false => 2 * usize::from(word.len() >= 2 && word[..2].eq_ignore_ascii_case(b"AU")),
+        };
+        let kept = match hidden {
+            true => telling,
+            false if mailbox::may_hold(word) => return self.text(word).into_owned(),
+            // A character has up to four bytes.
+            false if word.is_ascii() => LONGEST_VERB.max(telling),
+            false => 4 * LONGEST_VERB,
+        };
+        let (kept, rest) = word.split_at(kept.min(word.len()));
+        [kept, &self.secret(rest)].concat()
+    }
+}
+
+/// Other protocols' words for credentials, spoken by a client on the wrong port.
+fn may_hold_secrets(word: &[u8]) -> bool {
+    const WORDS: &[&[u8]] = &[b"USER", b"PASS", b"APOP", b"LOGIN", b"A1", b"COOKIE:"];
+    WORDS.contains(&word) || word.windows(4).any(|part| part == b"AUTH")
+}

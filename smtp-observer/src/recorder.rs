@@ -1,0 +1,98 @@
+//! What the observer is told, without bodies and credentials: a recording that leads another observer to the same
+//! observations.
+//!
+//! What the bytes of a call are is known only when the dialogue has gone on: lines behind DATA are content or commands, a
+//! line of text may be the answer to AUTH. So a transfer is withheld, in its connection's [`reel`], until all its bytes
+//! are concluded, and comes out with the [`shape`](mod@shape) of those that nobody was shown. Entries are numbered as
+//! they came in, and may come out in another order.
+
+mod reel;
+mod shape;
+
+use std::collections::BTreeSet;
+
+pub(crate) use self::reel::Reel;
+use crate::event::{KernelEvent, Time, TransferEvent};
+use crate::judge::{Addresses, Key, View};
+
+/// Something that the observer was told.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
+pub enum Entry {
+    /// An event.
+    Event(KernelEvent),
+    /// What had waited until then was passed on.
+    Settled(Time),
+}
+
+/// Takes down what an observer is told.
+#[derive(Debug)]
+pub struct Recorder {
+    view: View,
+    next: u64,
+    withheld: BTreeSet<u64>,
+    out: Vec<(u64, Entry)>,
+}
+
+impl Recorder {
+    /// A recorder that keeps as much of mailboxes as `addresses` allows. `key` gives the others their stand-ins.
+    pub fn new(addresses: Addresses, key: Key) -> Self {
+        Self { view: View::for_recording(addresses, key), next: 0, withheld: BTreeSet::new(), out: Vec::new() }
+    }
+
+    /// The view of what may be kept.
+    pub(crate) fn view(&self) -> View {
+        self.view
+    }
+
+    /// Keeps what has nothing to hide.
+    pub(crate) fn keep(&mut self, entry: Entry) {
+        let number = self.number();
+        self.out.push((number, entry));
+    }
+
+    /// Takes a transfer; it is kept as its connection's reel says, or without one of its bytes.
+    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, from_client: bool) {
+        let number = self.number();
+        let kept = match reel {
+            Some(reel) => reel.push(number, event, from_client),
+            None => Some(shape::of_event(event)),
+        };
+        match kept {
+            Some(event) => self.out.push((number, Entry::Event(KernelEvent::Transfer(event)))),
+            None => {
+                self.withheld.insert(number);
+            }
+        }
+    }
+
+    /// Keeps what a reel gives out.
+    pub(crate) fn release(&mut self, number: u64, event: TransferEvent) {
+        self.withheld.remove(&number);
+        self.out.push((number, Entry::Event(KernelEvent::Transfer(event))));
+    }
+
+    /// Hands out what can be kept now, each with its number.
+    pub fn drain(&mut self) -> impl Iterator<Item = (u64, Entry)> + '_ {
+        self.out.drain(..)
+    }
+
+    /// The number of the next entry.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// All with smaller numbers were handed out.
+    pub fn complete_up_to(&self) -> u64 {
+        self.withheld.first().copied().unwrap_or(self.next)
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests;

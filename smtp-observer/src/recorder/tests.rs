@@ -1,0 +1,331 @@
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Flow, Host, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Unseen};
+use crate::observation::Role;
+use crate::observer::Observer;
+
+/// Whole lines, so that a secret stands where a client puts it.
+const CLIENT: &[&str] = &[
+    "EHLO client.example\r\n",
+    "MAIL FROM:<bobmarker@x.example> AUTH=bobmarker SIZE=5\r\n",
+    "MAIL FROM:bobmarker\r\n",
+    "RCPT TO:<\"bobmarker smith\"@y.example> ORCPT=rfc822;bobmarker+40y.example\r\n",
+    "RCPT TO:<annmarker@y.example>\r\n",
+    "RCPT <bobmarker@y.example>\r\n",
+    "VRFY bobmarker\r\nEXPN bobmarker smith\r\n",
+    "FROB bobmarker\r\n",
+    "XCLIENT NAME=a.example LOGIN=bobmarker\r\n",
+    "DATA\r\n",
+    "DATA\r\nS3CRET bobmarker\r\nquit S3CRET\r\n.\r\n",
+    "DATA\nS3CRET bobmarker\r\n",
+    ".\r\n",
+    "BDAT 7 LAST\r\nS3CRET\n",
+    "AUTH PLAIN S3CRET\r\n",
+    "AUTH LOGIN\r\nS3CRET\r\nS3CRET\r\n",
+    "AUTH LOGIN\r\nS3CRET",
+    "AUTHPLAIN S3CRET\r\n",
+    "PASS S3CRET\r\n",
+    "\r\n",
+    "STARTTLS\r\n",
+    "RSET\r\n",
+    "NOOP\r\n",
+    "QUIT\r\n",
+];
+const SERVER: &[&str] = &[
+    "220 mx.example ESMTP\r\n",
+    "250 ok\r\n",
+    "250-mx.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n",
+    "354 go\r\n",
+    "334 \r\n",
+    "235 in\r\n",
+    "421 away\r\n",
+    "503 bad\r\n",
+    "550 5.1.1 <bobmarker@y.example>: \"bobmarker smith\"@y.example, bobmarker@y.example\r\n",
+    "451-<bobmarker>\r\n451 mailto:bobmarker@y.example\r\n",
+];
+
+/// What else a dialogue may have in it, and its breakage.
+const BROKEN_CLIENT: &[&str] = &[
+    "HELO\r\n",
+    "LHLO x\r\n",
+    "Subject: x\r\n",
+    "..\r\n",
+    "\r\n.\r\n",
+    "\n.\n",
+    "\r\n.\r",
+    "\r",
+    "\n",
+    "BDAT 5\r\n",
+    "BDAT x\r\n",
+    "abcde",
+    "AUTH",
+    " PLAIN AGI=\r\n",
+    "*\r\n",
+    "XEXCH50 4 2\r\n",
+    "\0",
+    "X",
+    "XXXX\r\n",
+    "\u{16}\u{3}\u{1}",
+    "\u{16}",
+    "GET /bobmarker HTTP/1.1\r\n",
+    "PROXY TCP4 192.0.2.1 192.0.2.2 5 25\r\n",
+    "help me\r\n",
+];
+const BROKEN_SERVER: &[&str] = &[
+    "250-a\r\n",
+    "353 each\r\n",
+    "25",
+    "0",
+    " ",
+    "\r\n",
+    "\n",
+    "garbage\r\n",
+    "\u{17}\u{3}",
+    "221 bye\r\n",
+    "252 2.0.0 Bob\r\n",
+];
+
+/// Bytes that can be read where a test fails.
+#[derive(Clone)]
+struct Text(Vec<u8>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Bytes { from_client: bool, bytes: Text },
+    Hole { from_client: bool, length: u32 },
+    Idle,
+}
+
+fn step(client: Vec<&'static str>, server: Vec<&'static str>, noise: u32) -> impl Strategy<Value = Step> {
+    let of = |from_client, pieces: Vec<&'static str>| {
+        vec(prop::sample::select(pieces), 1..4)
+            .prop_map(move |pieces| Step::Bytes { from_client, bytes: Text(pieces.concat().into_bytes()) })
+    };
+    prop_oneof![
+        12 => of(true, client),
+        12 => of(false, server),
+        1 => (any::<bool>(), 1..200_u32).prop_map(|(from_client, length)| Step::Hole { from_client, length }),
+        1 => Just(Step::Idle),
+        noise => (any::<bool>(), vec(any::<u8>(), 1..40)).prop_map(|(from_client, mut bytes)| {
+            if !from_client {
+                // Of a long line an anomaly shows the beginning, and half a mailbox at its end is none.
+                bytes.extend(b"\r\n");
+            }
+            Step::Bytes { from_client, bytes: Text(bytes) }
+        }),
+    ]
+}
+
+/// One socket and what happens at it.
+#[derive(Clone, Debug)]
+struct Story {
+    role: Role,
+    midstream: bool,
+    steps: Vec<Step>,
+    cuts: Vec<usize>,
+}
+
+fn story(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Story> {
+    (any::<bool>(), any::<bool>(), vec(step, 0..24), vec(1..60_usize, 1..30)).prop_map(
+        |(client, midstream, steps, cuts)| Story {
+            role: if client { Role::Client } else { Role::Server },
+            midstream,
+            steps,
+            cuts,
+        },
+    )
+}
+
+impl Story {
+    fn entries(&self) -> Vec<Entry> {
+        let mut teller = Teller { role: self.role, time: 1000, written: 0, read: 0, told: Vec::new() };
+        teller.tell(KernelEvent::Host(Host { unix_offset: 7, boot_id: "0123456789".into() }));
+        match (self.midstream, self.role) {
+            (true, _) => {}
+            (false, Role::Client) => {
+                teller.state(TcpState::Close, TcpState::SynSent);
+                teller.state(TcpState::SynSent, TcpState::Established);
+            }
+            (false, Role::Server) => teller.state(TcpState::SynReceived, TcpState::Established),
+        }
+        let mut cuts = self.cuts.iter().cycle();
+        for step in &self.steps {
+            match step {
+                Step::Bytes { from_client, bytes } => {
+                    let mut rest = bytes.0.as_slice();
+                    while let Some(&cut) = cuts.next()
+                        && !rest.is_empty()
+                    {
+                        let (piece, more) = rest.split_at(cut.min(rest.len()));
+                        teller.transfer(*from_client, piece);
+                        rest = more;
+                    }
+                }
+                Step::Hole { from_client, length } => *teller.position(*from_client) += length,
+                Step::Idle => {
+                    teller.time += 2_000_000_000;
+                    teller.told.push(Entry::Settled(Time(teller.time)));
+                }
+            }
+        }
+        teller.state(TcpState::CloseWait, TcpState::Close);
+        teller.told
+    }
+}
+
+struct Teller {
+    role: Role,
+    time: u64,
+    written: u32,
+    read: u32,
+    told: Vec<Entry>,
+}
+
+impl Teller {
+    fn tell(&mut self, event: KernelEvent) {
+        self.told.push(Entry::Event(event));
+    }
+
+    fn position(&mut self, from_client: bool) -> &mut u32 {
+        if from_client == (self.role == Role::Client) { &mut self.written } else { &mut self.read }
+    }
+
+    fn socket(&self, state: TcpState) -> Socket {
+        let [client, server] =
+            [(1, 40000), (2, 25)].map(|(host, port)| SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), port)));
+        let (local, remote) = if self.role == Role::Client { (client, server) } else { (server, client) };
+        Socket { cookie: 0xc0, netns: 7, local, remote, state, apart: false }
+    }
+
+    fn positions(&self) -> Positions {
+        Positions { written: self.written, read: self.read }
+    }
+
+    fn state(&mut self, old: TcpState, new: TcpState) {
+        self.time += 1000;
+        let (time, socket, positions) = (Time(self.time), self.socket(old), self.positions());
+        let event =
+            StateEvent { time, task: (new == TcpState::SynSent).then(task), socket, positions, new, requested: None };
+        self.tell(KernelEvent::State(event));
+    }
+
+    fn transfer(&mut self, from_client: bool, bytes: &[u8]) {
+        self.time += 1000;
+        *self.position(from_client) += bytes.len() as u32;
+        let flow = if from_client == (self.role == Role::Client) { Flow::Sent } else { Flow::Received };
+        let head = bytes.len() / 2;
+        self.tell(KernelEvent::Transfer(TransferEvent {
+            time: Time(self.time),
+            task: task(),
+            socket: self.socket(TcpState::Established),
+            positions: self.positions(),
+            flow,
+            length: bytes.len() as u32,
+            skipped: 0,
+            head: Bytes::copy_from_slice(&bytes[..head]),
+            tail: Bytes::copy_from_slice(&bytes[head..]),
+            unseen: Unseen::None,
+        }));
+    }
+}
+
+fn task() -> Task {
+    let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
+    Task { process, tid: 10, uid: 0, comm: "program".into() }
+}
+
+/// What is observed, a line each.
+fn observe(observer: &mut Observer, entries: &[Entry]) -> Vec<String> {
+    let mut observed = Vec::new();
+    let mut sink = |observation| observed.push(serde_json::to_string(&observation).expect("JSON"));
+    for entry in entries {
+        match entry {
+            Entry::Event(event) => observer.event(event.clone(), &mut sink),
+            Entry::Settled(now) => observer.settle(*now, &mut sink),
+        }
+    }
+    observer.settle(Time(u64::MAX), &mut sink);
+    observed
+}
+
+/// What is observed, and what a recording has of it.
+fn record(entries: &[Entry], addresses: Addresses) -> (Vec<String>, Vec<Entry>) {
+    let mut observer = Observer::recorded(&[25], addresses, Key(5));
+    let observed = observe(&mut observer, entries);
+    let recorder = observer.recorder().expect("it has one");
+    let mut kept: Vec<_> = recorder.drain().collect();
+    assert_eq!(recorder.complete_up_to(), recorder.next(), "all is given out at the end");
+    kept.sort_by_key(|(number, _)| *number);
+    assert!(kept.iter().enumerate().all(|(place, (number, _))| place as u64 == *number), "each once");
+    (observed, kept.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// The bytes of each direction, however they were parted into calls.
+fn said(entries: &[Entry]) -> String {
+    let of = |wanted: Flow| {
+        let parts = entries.iter().filter_map(move |entry| match entry {
+            Entry::Event(KernelEvent::Transfer(event)) if event.flow == wanted => {
+                Some([&event.head[..], &event.tail].concat())
+            }
+            _ => None,
+        });
+        parts.flatten().map(char::from).collect::<String>()
+    };
+    (of(Flow::Sent) + "\n" + &of(Flow::Received)).to_ascii_lowercase()
+}
+
+fn but(pieces: Vec<&'static str>, start: &str) -> Vec<&'static str> {
+    pieces.into_iter().filter(|piece| !piece.starts_with(start)).collect()
+}
+
+/// The first lines that differ.
+fn difference(one: &[String], other: &[String]) -> Option<(String, String)> {
+    let place = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let line = |lines: &[String]| lines.get(place).cloned().unwrap_or_default();
+    (one != other).then(|| (line(one), line(other)))
+}
+
+const ALL: [Addresses; 3] = [Addresses::Full, Addresses::Domain, Addresses::None];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_secret_and_no_name_is_kept(story in story(step(CLIENT.to_vec(), SERVER.to_vec(), 0))) {
+        for addresses in ALL {
+            let (_, kept) = record(&story.entries(), addresses);
+            let said = said(&kept);
+            prop_assert!(!said.contains("s3cret"), "{:?}: {}", addresses, said);
+            if addresses != Addresses::Full {
+                prop_assert!(!said.contains("bobmarker") && !said.contains("annmarker"), "{:?}: {}", addresses, said);
+            }
+        }
+    }
+
+    // Not with a path that is none: where an anomaly tells of the reply that repeats it, more of it is shown than in the
+    // reply.
+    #[test]
+    fn what_is_kept_leads_to_the_same_observations(
+        story in story(step(but([CLIENT, BROKEN_CLIENT].concat(), "RCPT <"), [SERVER, BROKEN_SERVER].concat(), 1)),
+    ) {
+        for addresses in ALL {
+            let entries = story.entries();
+            let (observed, kept) = record(&entries, addresses);
+            let plain = observe(&mut Observer::new(&[25], addresses), &entries);
+            let replayed = observe(&mut Observer::new(&[25], addresses), &kept);
+            prop_assert_eq!(difference(&plain, &observed), None, "recording changes nothing");
+            prop_assert_eq!(difference(&observed, &replayed), None, "{:?}: {}\nkept as {}", addresses, said(&entries), said(&kept));
+        }
+    }
+}
