@@ -1,7 +1,11 @@
 //! Wires the kernel side, the observer and the faces; starts and stops them.
 
+mod record;
+mod replay;
+
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +18,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
+use self::record::{New, Record};
+pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
 use crate::face::http::{self, Ask, Limits};
@@ -68,6 +74,21 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The recording's file cannot be made.
+    #[error(
+        "cannot record to {}: {}. Give another file with --record FILE; one that is there is not written to.",
+        path.display(),
+        reason(source)
+    )]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A recording cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// Privileges that are no longer needed could not be given up.
     #[error(transparent)]
     Relinquish(#[from] privilege::DropError),
@@ -88,9 +109,14 @@ impl Error {
     /// 1: failed while running; 2: wrong usage; 3: this host or user cannot observe.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Listen { .. } | Self::Events { .. } | Self::Relinquish(_) | Self::Scan(_) | Self::System { .. } => {
-                ExitCode::from(1)
-            }
+            Self::Replay(error) if error.is_usage() => ExitCode::from(2),
+            Self::Listen { .. }
+            | Self::Events { .. }
+            | Self::Record { .. }
+            | Self::Replay(_)
+            | Self::Relinquish(_)
+            | Self::Scan(_)
+            | Self::System { .. } => ExitCode::from(1),
             Self::Config(_) => ExitCode::from(2),
             Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
         }
@@ -107,6 +133,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Run(args) => run(args.resolve()?, diagnostics),
         Command::Trace(args) => trace(args.resolve()?, diagnostics),
+        Command::Replay(args) => replay::replay(&args),
         Command::Connections(args) => connections(&args),
         Command::Check(args) => check(args.json),
     }
@@ -121,7 +148,7 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 // The order in which an observing command starts, in `run` and `trace` alike:
 //
 // 1. ask whether this user may observe, so that nothing fails obscurely for want of it;
-// 2. open what needs a name or a right: the HTTP address, the events' file;
+// 2. open what needs a name or a right: the HTTP address, the events' file, the recording;
 // 3. load and attach the hooks;
 // 4. give up privileges, on the main thread, while it is the only one;
 // 5. start threads and tasks, look which connections are open, say that the hooks are in, serve.
@@ -130,8 +157,9 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
     let listener = listen(config.listen)?;
     let target = config.events.as_ref().map(open).transpose()?;
+    let recording = config.observe.record.as_deref().map(create).transpose()?;
     runtime()?.block_on(async {
-        let (kernel, mut signals) = attach(&config.observe, diagnostics)?;
+        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(system("wait for HTTP clients"))?;
@@ -142,7 +170,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
 
-        let mut session = Session::new(kernel, &config.observe, Some(metrics), output);
+        let record = start_record(recording, &config.observe)?;
+        let mut session = Session::new(kernel, &config.observe, Some(metrics), output, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
         session.serve(questions, &mut signals, config.observe.duration).await
@@ -152,8 +181,9 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
 fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
     let target = Target::standard_output().map_err(system("use standard output"))?;
+    let recording = config.observe.record.as_deref().map(create).transpose()?;
     runtime()?.block_on(async {
-        let (kernel, mut signals) = attach(&config.observe, diagnostics)?;
+        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
 
         let output = Output::start(target).map_err(system("start a thread for the output"))?;
         let format = if config.json {
@@ -163,7 +193,8 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         };
         let output = Lines { output, format, face: "trace" };
 
-        let mut session = Session::new(kernel, &config.observe, None, Some(output));
+        let record = start_record(recording, &config.observe)?;
+        let mut session = Session::new(kernel, &config.observe, None, Some(output), record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
@@ -226,12 +257,38 @@ fn open(destination: &Destination) -> Result<Target, Error> {
     .map_err(|source| Error::Events { destination: destination.clone(), source })
 }
 
+fn create(path: &Path) -> Result<New, Error> {
+    New::create(path).map_err(|source| Error::Record { path: path.to_owned(), source })
+}
+
+fn start_record(new: Option<New>, observe: &Observe) -> Result<Option<Record>, Error> {
+    new.map(|new| Record::start(new, observe.ports.as_slice(), observe.addresses))
+        .transpose()
+        .map_err(system("start a thread for the recording"))
+}
+
 fn runtime() -> Result<Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start"))
 }
 
-/// Steps 3 and 4 of the order above.
-fn attach(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signals), Error> {
+/// Steps 3 and 4 of the order above. Where they fail, no empty recording is left.
+fn attach(
+    observe: &Observe,
+    diagnostics: LevelFilter,
+    recording: Option<New>,
+) -> Result<(Kernel, Signals, Option<New>), Error> {
+    match attach_hooks(observe, diagnostics) {
+        Ok((kernel, signals)) => Ok((kernel, signals, recording)),
+        Err(error) => {
+            if let Some(recording) = recording {
+                recording.remove();
+            }
+            Err(error)
+        }
+    }
+}
+
+fn attach_hooks(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signals), Error> {
     // From here on a signal is an end like any other.
     let signals = Signals::new().map_err(system("wait for signals"))?;
     let settings = kernel::Settings {
@@ -294,12 +351,18 @@ struct Lines {
     face: &'static str,
 }
 
+impl Format {
+    fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => events::write(observation, out),
+            Self::Text(format) => format.write(observation, out),
+        }
+    }
+}
+
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
-        self.output.line(|out| match &self.format {
-            Format::Json => events::write(observation, out),
-            Format::Text(format) => format.write(observation, out),
-        });
+        self.output.line(|out| self.format.write(observation, out));
     }
 }
 
@@ -308,6 +371,7 @@ struct Session {
     kernel: Kernel,
     observer: Observer,
     faces: Faces,
+    record: Option<Record>,
     losses: Losses,
     /// When to look again which connections are open.
     look: Option<Instant>,
@@ -337,10 +401,20 @@ impl Faces {
 }
 
 impl Session {
-    fn new(kernel: Kernel, observe: &Observe, metrics: Option<Metrics>, lines: Option<Lines>) -> Self {
-        let observer = Observer::new(observe.ports.as_slice(), observe.addresses);
+    fn new(
+        kernel: Kernel,
+        observe: &Observe,
+        metrics: Option<Metrics>,
+        lines: Option<Lines>,
+        record: Option<Record>,
+    ) -> Self {
+        let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
+        let observer = match record {
+            Some(_) => Observer::recorded(ports, addresses, record::key()),
+            None => Observer::new(ports, addresses),
+        };
         let mut session =
-            Self { kernel, observer, faces: Faces { metrics, lines }, losses: Losses::default(), look: None };
+            Self { kernel, observer, faces: Faces { metrics, lines }, record, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -384,9 +458,14 @@ impl Session {
 
     /// Passes all that waits through the observer to the faces.
     fn take_in(&mut self) {
-        let Self { kernel, observer, faces, .. } = self;
-        kernel.drain(&mut |event| observer.event(event, &mut |observation| faces.observe(&observation)));
-        faces.flush();
+        let Self { kernel, observer, faces, record, .. } = self;
+        kernel.drain(&mut |event| {
+            observer.event(event, &mut |observation| faces.observe(&observation));
+            if let Some(record) = record {
+                record.take(observer);
+            }
+        });
+        self.flush();
         let now = Instant::now();
         if self.losses.note(self.kernel.losses(), now.into_std()) {
             self.look = Some(now);
@@ -398,7 +477,16 @@ impl Session {
         self.take_in();
         let Self { observer, faces, .. } = self;
         observer.settle(now, &mut |observation| faces.observe(&observation));
-        faces.flush();
+        self.flush();
+    }
+
+    /// Hands over what the outputs have gathered.
+    fn flush(&mut self) {
+        self.faces.flush();
+        if let Some(record) = &mut self.record {
+            record.take(&mut self.observer);
+            record.output.flush();
+        }
     }
 
     /// Tells the observer which sockets are open now, after all that waits.
@@ -414,7 +502,7 @@ impl Session {
             Ok(snapshot) => {
                 let event = KernelEvent::Snapshot(snapshot);
                 self.observer.event(event, &mut |observation| self.faces.observe(&observation));
-                self.faces.flush();
+                self.flush();
                 if self.observer.doubts() {
                     self.look = Some(Instant::now() + SECOND_LOOK);
                 }
@@ -438,6 +526,9 @@ impl Session {
                 if let Some(lines) = &self.faces.lines {
                     metrics.set_dropped(lines.face, lines.output.dropped());
                 }
+                if let Some(record) = &self.record {
+                    metrics.set_dropped(record::FACE, record.output.dropped());
+                }
                 match metrics.text() {
                     Ok(text) => {
                         let _ = reply.send(text);
@@ -458,6 +549,12 @@ impl Session {
             let dropped = lines.output.finish(LAST_LINES).await;
             if dropped > 0 {
                 info!("{dropped} observations were not written: {}", lines.face);
+            }
+        }
+        if let Some(record) = self.record {
+            let dropped = record.output.finish(LAST_LINES).await;
+            if dropped > 0 {
+                info!("{dropped} events were not written: {}", record::FACE);
             }
         }
     }

@@ -6,6 +6,7 @@
 mod ring_size;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -80,6 +81,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print every SMTP exchange as it happens, one line each.
     Trace(TraceArgs),
+    /// Print what was observed when a recording was made, without root.
+    Replay(ReplayArgs),
     /// Print who owns each SMTP connection now, then exit.
     Connections(ConnectionsArgs),
     /// Say what this host allows, and which hooks `run` would use.
@@ -104,6 +107,11 @@ pub struct ObserveArgs {
     /// Room for what the hooks deliver until the agent takes it: `512KiB`, `16MiB` [default: 4MiB].
     #[arg(long, value_name = "SIZE")]
     ring_size: Option<RingSize>,
+
+    /// Keep the kernel's events in this new file, for `replay`: without bodies and credentials, and with no more of
+    /// mailboxes than is shown.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 
     /// Stop by itself after this time: `500ms`, `10s`, `2m`, `1h 30m`.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -140,6 +148,26 @@ pub struct TraceArgs {
     json: bool,
 }
 
+/// `replay`'s options.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Source,
+
+    /// One JSON object each.
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much of a mailbox address is shown, of what the recording has [default: all that it has].
+    #[arg(long, value_enum)]
+    pub addresses: Option<Addresses>,
+
+    /// Only connections with one of these ports at either end [default: all].
+    #[arg(long, value_name = "N[,N…]")]
+    pub port: Option<Ports>,
+}
+
 /// `connections`' options.
 #[derive(Debug, Default, Args)]
 pub struct ConnectionsArgs {
@@ -171,6 +199,8 @@ pub struct Observe {
     pub addresses: Addresses,
     /// Room for what the hooks deliver.
     pub ring_size: RingSize,
+    /// Where the kernel's events are kept.
+    pub record: Option<PathBuf>,
     /// When to stop; never, without one.
     pub duration: Option<Duration>,
 }
@@ -211,7 +241,8 @@ impl RunArgs {
 impl TraceArgs {
     /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
     pub fn resolve(self) -> Result<Trace, ConfigError> {
-        let file = File::of(&self.observe)?;
+        // One recording a file: that which `run` makes.
+        let file = File { record: None, ..File::of(&self.observe)? };
         Ok(Trace { observe: self.observe.with(file), json: self.json })
     }
 }
@@ -223,6 +254,7 @@ impl ObserveArgs {
             hooks: self.hooks.or(file.hooks).unwrap_or(Hooks::Auto),
             addresses: self.addresses.or(file.addresses).unwrap_or(Addresses::Domain),
             ring_size: self.ring_size.or(file.ring_size).unwrap_or_default(),
+            record: self.record.or(file.record),
             duration: self.duration.or(file.duration),
         }
     }
@@ -237,6 +269,7 @@ struct File {
     addresses: Option<Addresses>,
     #[serde(rename = "ring-size")]
     ring_size: Option<RingSize>,
+    record: Option<PathBuf>,
     events: Option<Destination>,
     listen: Option<SocketAddr>,
     #[serde(default, deserialize_with = "duration")]
@@ -422,6 +455,30 @@ impl fmt::Display for Destination {
     }
 }
 
+/// Where a recording comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `-`.
+    StandardInput,
+    /// A file.
+    File(PathBuf),
+}
+
+impl From<OsString> for Source {
+    fn from(name: OsString) -> Self {
+        if name == "-" { Self::StandardInput } else { Self::File(name.into()) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StandardInput => f.write_str("standard input"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time: write it like `500ms`, `10s` or `2m`");
     let duration = text.trim().parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
@@ -589,7 +646,10 @@ mod tests {
             "run --json",
             "trace --listen 127.0.0.1:1",
             "run --tls off",
-            "run --record file",
+            "run --record",
+            "connections --record file",
+            "replay",
+            "replay file --events -",
             "top",
         ] {
             assert!(parse(arguments).is_err(), "{arguments}");

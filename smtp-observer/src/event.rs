@@ -1,17 +1,23 @@
 //! What the kernel said, as owned Rust values: the one place where the bytes of a record become types.
 //!
 //! From here inward nothing reads a clock, a file or a socket: a stream of [`KernelEvent`]s replays to the same
-//! observations.
+//! observations. As a recording has them, they are JSON; a byte is then the character with its number.
+
+mod wire;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 pub use smtp_ebpf::event::Unseen;
 
+pub use self::wire::cause_name;
+use self::wire::{all_seen, cause, is_default, is_seen, text};
+
 /// A moment on the kernel's boot clock, in nanoseconds (`CLOCK_BOOTTIME`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {
@@ -22,7 +28,8 @@ impl Time {
 }
 
 /// One item of the stream that the kernel side hands to the observer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KernelEvent {
     /// The host's clocks and name of this boot: first in every stream.
     Host(Host),
@@ -37,7 +44,7 @@ pub enum KernelEvent {
 }
 
 /// What ties a stream to wall-clock time and to one boot of one host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     /// Nanoseconds to add to a [`Time`] to get Unix time.
     pub unix_offset: i64,
@@ -46,7 +53,7 @@ pub struct Host {
 }
 
 /// Names a process for as long as the host runs: pids are used again, a start time with its pid is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// The thread group's id in the host's pid namespace.
     pub pid: u32,
@@ -57,7 +64,7 @@ pub struct ProcessKey {
 }
 
 /// The caller of a socket call, as every event carries it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Its process.
     pub process: ProcessKey,
@@ -70,19 +77,22 @@ pub struct Task {
 }
 
 /// The long description of a process.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessEvent {
     /// When it was described.
     pub time: Time,
     /// Who it is.
     pub task: Task,
     /// The name of the effective user, where the host knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<str>>,
     /// The executable's path from the root of its mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<Arc<str>>,
     /// The argument vector, bounded by `smtp_ebpf::event::ARGUMENTS_LENGTH` bytes.
     pub arguments: Vec<String>,
     /// The path of its cgroup in the unified hierarchy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,
     /// Its parent's pid.
     pub parent_pid: u32,
@@ -91,7 +101,7 @@ pub struct ProcessEvent {
 }
 
 /// A socket as every event carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
     /// The kernel's cookie, unique for as long as the host runs.
     pub cookie: u64,
@@ -104,11 +114,12 @@ pub struct Socket {
     /// Its state, before the change in a [`StateEvent`].
     pub state: TcpState,
     /// Its positions are not those of the stream that processes use, and tell nothing: kTLS, MPTCP.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub apart: bool,
 }
 
 /// Stream positions, as TCP sequence numbers that wrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
     /// After the last byte the process handed over.
     pub written: u32,
@@ -117,8 +128,9 @@ pub struct Positions {
 }
 
 /// TCP states (`include/net/tcp_states.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are RFC 9293's")]
+#[serde(rename_all = "snake_case")]
 pub enum TcpState {
     Established,
     SynSent,
@@ -160,11 +172,12 @@ impl TcpState {
 }
 
 /// A socket changed its state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateEvent {
     /// When.
     pub time: Time,
     /// The caller of `connect`; absent in every other change, where whoever ran is a stranger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     /// The socket, as it was before.
     pub socket: Socket,
@@ -173,11 +186,12 @@ pub struct StateEvent {
     /// The state it enters.
     pub new: TcpState,
     /// What the caller asked `connect` for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<SocketAddr>,
 }
 
 /// The sockets that processes hold.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// From before the first of them was read.
     pub time: Time,
@@ -188,7 +202,7 @@ pub struct Snapshot {
 }
 
 /// A socket that a process holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenSocket {
     /// When it was read.
     pub time: Time,
@@ -201,7 +215,8 @@ pub struct OpenSocket {
 }
 
 /// Which way bytes went, seen from the process that owns the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Flow {
     /// Out of the process.
     Sent,
@@ -210,7 +225,7 @@ pub enum Flow {
 }
 
 /// Bytes that a call moved.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransferEvent {
     /// When the call returned.
     pub time: Time,
@@ -225,12 +240,16 @@ pub struct TransferEvent {
     /// How many bytes; at least `skipped + head.len() + tail.len()`.
     pub length: u32,
     /// Bytes at the call's start that are content of a message, left out.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub skipped: u32,
     /// The bytes behind those.
+    #[serde(default, skip_serializing_if = "is_default", with = "text")]
     pub head: Bytes,
     /// The bytes at its end, where the call was longer than what is captured.
+    #[serde(default, skip_serializing_if = "is_default", with = "text")]
     pub tail: Bytes,
     /// Why some are missing, where some are.
+    #[serde(default = "all_seen", skip_serializing_if = "is_seen", with = "cause")]
     pub unseen: Unseen,
 }
 

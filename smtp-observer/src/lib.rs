@@ -17,4 +17,5 @@ pub mod observer;
 pub mod privilege;
 pub mod process;
 pub mod recorder;
+pub mod recording;
 pub mod smtp;

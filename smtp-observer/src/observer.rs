@@ -9,7 +9,9 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::connection::{Connection, Piece};
-use crate::event::{Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen};
+use crate::event::{
+    Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
+};
 use crate::judge::{Addresses, Judge, Key};
 use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
@@ -458,21 +460,6 @@ fn endpoint(address: std::net::SocketAddr) -> Endpoint {
 
 fn timestamp(host: &Host, time: Time) -> Timestamp {
     Timestamp(host.unix_offset.saturating_add_unsigned(time.0))
-}
-
-fn cause_name(cause: Unseen) -> &'static str {
-    match cause {
-        Unseen::None => "none",
-        Unseen::Long => "long",
-        Unseen::Fault => "fault",
-        Unseen::Path => "path",
-        Unseen::Compat => "compat",
-        Unseen::Vector => "vector",
-        Unseen::Content => "content",
-        Unseen::Discarded => "discarded",
-        Unseen::Pages => "pages",
-        Unseen::Tls => "tls",
-    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use line::lines;
-pub use play::{Cut, observe};
+pub use play::{Cut, observe, record, replay};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

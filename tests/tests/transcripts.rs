@@ -6,7 +6,7 @@ use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::Seen;
-use smtp_observer_tests::transcript::{Cut, Speaker, Step, Transcript, lines, observe};
+use smtp_observer_tests::transcript::{Cut, Speaker, Step, Transcript, lines, observe, record, replay};
 
 /// The socket at the client is where another process can be told from the one before.
 fn roles(transcript: &Transcript) -> &'static [Role] {
@@ -53,6 +53,23 @@ fn no_cut_changes_what_is_observed() -> Result<()> {
                 let observed = observe(transcript, *role, cut)?;
                 let lines: Vec<_> = observed.iter().flat_map(lines).collect();
                 ensure!(observed == whole, "as {}, {cut:?}: {}", role.as_str(), difference(transcript, &lines));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_recording_leads_to_the_same_observations() -> Result<()> {
+    for transcript in &Transcript::all()? {
+        for role in roles(transcript) {
+            for cut in [Cut::Whole, Cut::Every(1), Cut::Every(7)] {
+                let (observed, file) = record(transcript, *role, cut)?;
+                ensure!(observed == observe(transcript, *role, cut)?, "{}: recording changes something", transcript.name);
+                let replayed = replay(&file)?;
+                let lines: Vec<_> = replayed.iter().flat_map(lines).collect();
+                let text = String::from_utf8_lossy(&file);
+                ensure!(replayed == observed, "as {}, {cut:?}: {}\n{text}", role.as_str(), difference(transcript, &lines));
             }
         }
     }

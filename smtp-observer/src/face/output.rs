@@ -34,6 +34,13 @@ impl Target {
         Ok(Self { file, name: "standard output".into() })
     }
 
+    /// A new file, which its owner alone may read.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self { file, name: path.display().to_string() })
+    }
+
     /// A file that lines are added to; made if it is not there, readable by its owner and group.
     pub fn append(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;

@@ -2,15 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde_json::Value;
 use smtp_observer::event::{
     Flow, Host, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
 };
-use smtp_observer::judge::Addresses;
+use smtp_observer::judge::{Addresses, Key};
 use smtp_observer::observation::{Observation, Role};
 use smtp_observer::observer::{Observer, SETTLING};
+use smtp_observer::recorder::Entry;
+use smtp_observer::recording::{self, Header};
 
 use super::{Speaker, Step, Transcript};
 
@@ -30,8 +32,38 @@ const STEP: u64 = 10_000_000;
 
 /// What is observed of a transcript at the socket with this role, each observation as JSON.
 pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Value>> {
+    let player = play(transcript, Observer::new(&[25], Addresses::Domain), role, cut);
+    Ok(player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+/// The same, and the recording that was made of it.
+pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
+    let mut player = play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut);
+    let mut file = Vec::new();
+    Header::new(&[25], Addresses::Domain).write(&mut file);
+    let recorder = player.observer.recorder().context("nothing is recorded")?;
+    recorder.drain().for_each(|(number, entry)| recording::write(number, &entry, &mut file));
+    Ok((player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?, file))
+}
+
+/// What is observed of a recording.
+pub fn replay(file: &[u8]) -> Result<Vec<Value>> {
+    let (header, entries) = recording::open(file)?;
+    let mut observer = Observer::new(&header.ports, header.addresses);
+    let mut observed = Vec::new();
+    for entry in entries {
+        match entry? {
+            Entry::Event(event) => observer.event(event, &mut |observation| observed.push(observation)),
+            Entry::Settled(now) => observer.settle(now, &mut |observation| observed.push(observation)),
+        }
+    }
+    observer.settle(Time(u64::MAX), &mut |observation| observed.push(observation));
+    Ok(observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Player {
     let mut player = Player {
-        observer: Observer::new(&[25], Addresses::Domain),
+        observer,
         role,
         cut,
         time: 1_000_000_000,
@@ -58,7 +90,7 @@ pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Valu
     player.state(TcpState::LastAck, TcpState::Close);
     let end = Time(player.time + SETTLING.as_nanos() as u64);
     player.observer.settle(end, &mut |observation| player.observed.push(observation));
-    Ok(player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+    player
 }
 
 struct Player {

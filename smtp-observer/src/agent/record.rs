@@ -1,0 +1,72 @@
+//! The recording that an agent makes.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::face::output::{Output, Target};
+use crate::judge::{Addresses, Key};
+use crate::observer::Observer;
+use crate::recording::{self, Header};
+
+/// The name under which losses are counted.
+pub(super) const FACE: &str = "record";
+
+/// A file for a recording that was just made. It goes again if nothing comes of it.
+pub(super) struct New {
+    target: Target,
+    path: PathBuf,
+}
+
+impl New {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { target: Target::create(path)?, path: path.to_owned() })
+    }
+
+    /// Nothing will be written.
+    pub(super) fn remove(self) {
+        // That it stays is no more than a nuisance.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A recording under way.
+pub(super) struct Record {
+    pub(super) output: Output,
+    /// Lines that were known to be lost, and what came before the last of them was noticed.
+    lost: u64,
+    before: Option<u64>,
+}
+
+impl Record {
+    /// Begins to write what an observer like this is told.
+    pub(super) fn start(new: New, ports: &[u16], addresses: Addresses) -> io::Result<Self> {
+        let mut output = Output::start(new.target)?;
+        output.line(|out| Header::new(ports, addresses).write(out));
+        Ok(Self { output, lost: 0, before: None })
+    }
+
+    /// Writes what the observer was told.
+    pub(super) fn take(&mut self, observer: &mut Observer) {
+        let Some(recorder) = observer.recorder() else { return };
+        for (number, entry) in recorder.drain() {
+            self.output.line(|out| recording::write(number, &entry, out));
+        }
+        let lost = self.output.dropped();
+        if lost > std::mem::replace(&mut self.lost, lost) {
+            self.before = Some(recorder.next());
+        }
+        // Not before all that is withheld of it has come.
+        if let Some(before) = self.before.take_if(|before| recorder.complete_up_to() >= *before) {
+            self.output.line(|out| recording::write_loss(before, out));
+        }
+    }
+}
+
+/// A key that nobody knows.
+pub(super) fn key() -> Key {
+    // The standard library takes its keys from the kernel's random numbers.
+    let half = |part: u8| u128::from(RandomState::new().hash_one(part));
+    Key(half(0) << 64 | half(1))
+}

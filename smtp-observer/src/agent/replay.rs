@@ -1,0 +1,165 @@
+//! `replay`: a recording through the observer, as it was when it was made.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+
+use jiff::tz::TimeZone;
+use tracing::warn;
+
+use super::{Error, Format, colour, system};
+use crate::cli::{Ports, ReplayArgs, Source, reason};
+use crate::event::Time;
+use crate::face::trace;
+use crate::judge::Addresses;
+use crate::observation::Observation;
+use crate::observer::Observer;
+use crate::recorder::Entry;
+use crate::recording::{self, ReadError};
+
+/// A recording is of no use, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It cannot be read.
+    #[error("cannot read {from}: {}. Give the file that run --record FILE made.", reason(source))]
+    Io {
+        /// From where.
+        from: Source,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no recording, or a damaged one.
+    #[error("{from} {source}")]
+    Content {
+        /// From where.
+        from: Source,
+        /// What is wrong with it.
+        source: ReadError,
+    },
+    /// More of mailboxes is asked for than is in it.
+    #[error("{from} was recorded with --addresses {recorded}: there is no more of them in it.")]
+    Addresses {
+        /// From where.
+        from: Source,
+        /// What is in it.
+        recorded: &'static str,
+    },
+}
+
+impl ReplayError {
+    fn new(from: &Source, error: ReadError) -> Self {
+        let from = from.clone();
+        match error {
+            ReadError::Io(source) => Self::Io { from, source },
+            source => Self::Content { from, source },
+        }
+    }
+
+    /// The file that was given is the wrong one, as opposed to one that fails on the way.
+    pub(super) fn is_usage(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Addresses { .. } => true,
+            Self::Content { source, .. } => matches!(source, ReadError::Foreign(_) | ReadError::Newer { .. }),
+        }
+    }
+}
+
+pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
+    let from: Box<dyn BufRead> = match &args.file {
+        Source::StandardInput => Box::new(io::stdin().lock()),
+        Source::File(path) => match File::open(path) {
+            Ok(file) => Box::new(BufReader::with_capacity(1 << 16, file)),
+            Err(source) => return Err(ReplayError::Io { from: args.file.clone(), source }.into()),
+        },
+    };
+    let read_error = |error| ReplayError::new(&args.file, error);
+    let (header, mut entries) = recording::open(from).map_err(read_error)?;
+    let addresses = args.addresses.unwrap_or(header.addresses);
+    if addresses.shows_more_than(header.addresses) {
+        let recorded = header.addresses.as_str();
+        return Err(ReplayError::Addresses { from: args.file.clone(), recorded }.into());
+    }
+    let mut out = Out {
+        out: io::BufWriter::new(io::stdout().lock()),
+        format: match args.json {
+            true => Format::Json,
+            false => Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() }),
+        },
+        ports: args.port.as_ref(),
+        line: Vec::new(),
+        result: Ok(()),
+    };
+    let mut observer = Observer::new(&header.ports, addresses);
+    let end = loop {
+        match entries.next() {
+            Some(Ok(Entry::Event(event))) => observer.event(event, &mut |observation| out.write(&observation)),
+            Some(Ok(Entry::Settled(now))) => observer.settle(now, &mut |observation| out.write(&observation)),
+            None => {
+                observer.settle(Time(u64::MAX), &mut |observation| out.write(&observation));
+                break Ok(());
+            }
+            Some(Err(error)) => break Err(read_error(error).into()),
+        }
+        if out.result.is_err() {
+            break Ok(());
+        }
+    };
+    match out.finish() {
+        // Nobody reads on.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) => return Err(system("write to standard output")(error)),
+        Ok(()) => {}
+    }
+    if entries.missing() > 0 {
+        warn!("{} events are missing in {}", entries.missing(), args.file);
+    }
+    if entries.is_cut() {
+        warn!("{} ends in the middle of an event: what was before is complete", args.file);
+    }
+    end
+}
+
+/// Standard output, until it fails.
+struct Out<'a, W: Write> {
+    out: W,
+    format: Format,
+    ports: Option<&'a Ports>,
+    line: Vec<u8>,
+    result: io::Result<()>,
+}
+
+impl<W: Write> Out<'_, W> {
+    fn write(&mut self, observation: &Observation) {
+        let connection = &observation.connection;
+        let is_wanted = self.ports.is_none_or(|ports| {
+            [&connection.local, &connection.remote].iter().any(|end| ports.as_slice().contains(&end.port))
+        });
+        if is_wanted && self.result.is_ok() {
+            self.line.clear();
+            self.format.write(observation, &mut self.line);
+            self.result = self.out.write_all(&self.line);
+        }
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.result.and_then(|()| self.out.flush())
+    }
+}
+
+impl Addresses {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Domain => "domain",
+            Self::None => "none",
+        }
+    }
+
+    fn shows_more_than(self, other: Self) -> bool {
+        let shown = |addresses| match addresses {
+            Self::None => 0,
+            Self::Domain => 1,
+            Self::Full => 2,
+        };
+        shown(self) > shown(other)
+    }
+}
