@@ -1,10 +1,15 @@
 //! What the machine must have: root, the programs of this package, and the packages that `cargo xtask test` installs.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use smtp_observer::kernel::Hooks;
+
+use crate::process;
 
 /// Where Debian keeps programs; `PATH` of an ordinary shell lacks half of them.
 const PLACES: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];
@@ -45,6 +50,18 @@ pub fn agent() -> Result<PathBuf> {
         .filter(|path| path.exists())
         .max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
         .with_context(|| format!("no smtp-observer under {}: run `cargo xtask build`", target.display()))
+}
+
+/// A copy of the agent in a folder, where any user may run it, wherever the build lies.
+pub fn agent_for_all(folder: &Path) -> Result<PathBuf> {
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    let copy = folder.join("smtp-observer");
+    // By another program: what this one writes may still be open in a child that another test is just starting, and then
+    // cannot be executed.
+    let mut cp = Command::new(installed("cp")?);
+    cp.arg(agent()?).arg(&copy);
+    process::run(cp)?;
+    Ok(copy)
 }
 
 /// The hook family that the tests use: the variable `SMTP_OBSERVER_HOOKS`, or the one that the agent takes by itself.

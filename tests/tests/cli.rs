@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::http;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::process::{self, Ended, Running};
+use smtp_observer_tests::process::{Ended, Running};
 
 /// Runs the agent with these arguments to its end.
 fn agent(arguments: &[&str]) -> Result<Ended> {
@@ -69,14 +68,8 @@ fn a_port_in_use_fails_with_its_name() -> Result<()> {
 
 #[test]
 fn a_user_without_privileges_is_told_so() -> Result<()> {
-    // A copy where that user can read it, wherever the build lies; by another program, since what this one writes may
-    // still be open in a child that another test is just starting, and then cannot be executed.
     let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = folder.path().join("smtp-observer");
-    let mut cp = Command::new(machine::installed("cp")?);
-    cp.arg(machine::agent()?).arg(&copy);
-    process::run(cp)?;
+    let copy = machine::agent_for_all(folder.path())?;
     for arguments in [&["run"][..], &["trace"]] {
         let mut command = Command::new(&copy);
         command.args(arguments).uid(65534).gid(65534).current_dir("/");

@@ -65,11 +65,20 @@ fn a_recording_leads_to_the_same_observations() -> Result<()> {
         for role in roles(transcript) {
             for cut in [Cut::Whole, Cut::Every(1), Cut::Every(7)] {
                 let (observed, file) = record(transcript, *role, cut)?;
-                ensure!(observed == observe(transcript, *role, cut)?, "{}: recording changes something", transcript.name);
+                ensure!(
+                    observed == observe(transcript, *role, cut)?,
+                    "{}: recording changes something",
+                    transcript.name
+                );
                 let replayed = replay(&file)?;
                 let lines: Vec<_> = replayed.iter().flat_map(lines).collect();
                 let text = String::from_utf8_lossy(&file);
-                ensure!(replayed == observed, "as {}, {cut:?}: {}\n{text}", role.as_str(), difference(transcript, &lines));
+                ensure!(
+                    replayed == observed,
+                    "as {}, {cut:?}: {}\n{text}",
+                    role.as_str(),
+                    difference(transcript, &lines)
+                );
             }
         }
     }

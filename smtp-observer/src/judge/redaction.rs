@@ -302,6 +302,12 @@ mod tests {
             (550, "5.1.1 bob@example.org unknown"),
             ("RCPT", Some("TO:<*>"), "5.1.1 * unknown"),
         );
+        check(
+            Addresses::None,
+            "RCPT TO:<bob@example.org>",
+            (550, "5.1.1 User bob unknown, bobby, bob@example.org"),
+            ("RCPT", Some("TO:<*>"), "5.1.1 User * unknown, bobby, *"),
+        );
         check(Addresses::Domain, "VRFY bob", (252, "2.0.0 Bob Smith"), ("VRFY", Some("*"), "*"));
         check(Addresses::Domain, "VRFY bob", (550, "bob: no such user"), ("VRFY", Some("*"), "*: no such user"));
         check(Addresses::Full, "VRFY bob", (252, "2.0.0 bob"), ("VRFY", Some("bob"), "2.0.0 bob"));

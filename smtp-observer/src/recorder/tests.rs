@@ -329,3 +329,53 @@ proptest! {
         }
     }
 }
+
+/// A dialogue from its beginning, each text in one call.
+fn dialogue(said: &[(bool, &str)]) -> Vec<Entry> {
+    let said = said
+        .iter()
+        .map(|(from_client, text)| Step::Bytes { from_client: *from_client, bytes: Text(text.as_bytes().to_vec()) });
+    Story { role: Role::Client, midstream: false, steps: said.collect(), cuts: vec![usize::MAX] }.entries()
+}
+
+#[test]
+fn a_name_that_the_server_repeats_has_the_same_stand_in() {
+    let entries = dialogue(&[
+        (false, "220 mx.example\r\n"),
+        (true, "RCPT TO:<bobmarker@y.example>\r\n"),
+        (false, "550 5.1.1 User bobmarker unknown: <bobmarker@y.example>\r\n"),
+    ]);
+    for addresses in ALL {
+        let (observed, kept) = record(&entries, addresses);
+        assert_eq!(observe(&mut Observer::new(&[25], addresses), &kept), observed, "{addresses:?}");
+        assert_eq!(said(&kept).contains("bobmarker"), addresses == Addresses::Full, "{}", said(&kept));
+    }
+}
+
+#[test]
+fn a_transfer_comes_out_when_its_command_is_answered() {
+    let entries = dialogue(&[(false, "220 mx.example\r\n"), (true, "NOOP\r\n"), (false, "250 ok\r\n")]);
+    let mut observer = Observer::recorded(&[25], Addresses::Domain, Key(5));
+    let mut numbers = Vec::new();
+    for entry in &entries {
+        let Entry::Event(event) = entry else { panic!("{entry:?}") };
+        observer.event(event.clone(), &mut |_| {});
+        let recorder = observer.recorder().expect("it has one");
+        numbers.push(recorder.drain().map(|(number, _)| number).collect::<Vec<_>>());
+        assert!(recorder.next() - recorder.complete_up_to() <= 1, "no more than the command is withheld");
+    }
+    assert_eq!(numbers, [vec![0], vec![1], vec![2], vec![3], vec![], vec![4, 5], vec![6]]);
+}
+
+#[test]
+fn no_more_is_withheld_than_the_bound() {
+    let mut said = vec![(false, "220 mx.example\r\n")];
+    let line = format!("NOOP {}\r\n", "S3CRET".repeat(300));
+    said.resize(2000, (true, line.as_str()));
+    let entries = dialogue(&said);
+    let mut observer = Observer::recorded(&[25], Addresses::Full, Key(5));
+    // But the connection's end.
+    observe(&mut observer, &entries[..entries.len() - 1]);
+    let withheld = observer.recorder().map(|recorder| recorder.next() - recorder.drain().count() as u64);
+    assert!(withheld.is_some_and(|count| (100..1000).contains(&count)), "{withheld:?}");
+}

@@ -196,16 +196,21 @@ pub(super) fn occurrences(text: &[u8], word: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// The text with something else at these places.
-pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: &[u8]) -> Vec<u8> {
+pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: impl Fn(Range<usize>) -> Vec<u8>) -> Vec<u8> {
     let mut shown = Vec::with_capacity(text.len());
     let mut end = 0;
     for place in places {
         shown.extend_from_slice(&text[end..place.start]);
-        shown.extend_from_slice(stand_in);
+        shown.extend(stand_in(place.clone()));
         end = place.end;
     }
     shown.extend_from_slice(&text[end..]);
     shown
+}
+
+/// A mailbox without its domain.
+pub(super) fn local_part(mailbox: &[u8]) -> &[u8] {
+    &mailbox[..mailbox.len() - domain_of(mailbox).map_or(0, <[u8]>::len)]
 }
 
 /// The domain with its `@`.
@@ -302,7 +307,7 @@ mod tests {
     fn words_are_hidden_whole() {
         let hidden = |text: &str, word: &str| {
             let places = occurrences(text.as_bytes(), word.as_bytes());
-            String::from_utf8(with(text.as_bytes(), &places, b"*")).expect("text in, text out")
+            String::from_utf8(with(text.as_bytes(), &places, |_| b"*".to_vec())).expect("text in, text out")
         };
         assert_eq!(hidden("bob, bobby and bob", "bob"), "*, bobby and *");
         assert_eq!(hidden("bob", ""), "bob");

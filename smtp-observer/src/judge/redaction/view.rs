@@ -1,6 +1,7 @@
 //! What is shown of a line, whatever stands for the rest.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::mailbox::{self, Mask};
 use super::stand_in::StandIn;
@@ -122,15 +123,27 @@ impl View {
             },
             _ => b"",
         };
-        let places = mailbox::occurrences(line, name);
         let is_secret = command.verb == Verb::Other && may_hold_secrets(&command.word().to_ascii_uppercase());
         let stand_in = if is_secret { self.secret(name) } else { self.name(name) };
+        let mut places = mailbox::occurrences(line, name);
+        // Where all of a mailbox is hidden, servers may still speak of its name alone.
+        let local_part = mailbox::local_part(name);
+        if local_part.len() < name.len() {
+            let others = mailbox::occurrences(line, local_part);
+            let overlaps = |place: &Range<usize>| places.iter().any(|known| known.contains(&place.start));
+            let others: Vec<_> = others.into_iter().filter(|place| !overlaps(place)).collect();
+            places.extend(others);
+            places.sort_unstable_by_key(|place| place.start);
+        }
         // What stands there is not to be hidden once more, where a name that the text has around it is.
-        let without = mailbox::with(line, &places, &self.secret(name));
+        let without = mailbox::with(line, &places, |place| self.secret(&line[place]));
         let shown = self.text(&without);
         let shown = match self.stand_in {
             StandIn::Star => shown,
-            StandIn::Likeness(_) | StandIn::Blank => mailbox::with(&shown, &places, &stand_in).into(),
+            // The local part of the stand-in stands for the local part.
+            StandIn::Likeness(_) | StandIn::Blank => {
+                mailbox::with(&shown, &places, |place| stand_in[..place.len()].to_vec()).into()
+            }
         };
         [code, &shown].concat().into()
     }
