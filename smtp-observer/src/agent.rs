@@ -542,6 +542,8 @@ impl Session {
     /// Takes in and writes out the rest, and says what was lost: loss is never silent.
     async fn finish(mut self) {
         self.settle(Time(u64::MAX));
+        self.observer.finish_recording();
+        self.flush();
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }

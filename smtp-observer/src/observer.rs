@@ -1,5 +1,6 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod recorded;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use crate::connection::{Connection, Piece};
 use crate::event::{
     Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
-use crate::judge::{Addresses, Judge, Key};
+use crate::judge::{Addresses, Judge};
 use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::recorder::{Entry, Recorder, Reel};
@@ -77,16 +78,6 @@ impl Observer {
         }
     }
 
-    /// An observer whose recorder takes down what it is told.
-    pub fn recorded(ports: &[u16], addresses: Addresses, key: Key) -> Self {
-        Self { recorder: Some(Recorder::new(addresses, key)), ..Self::new(ports, addresses) }
-    }
-
-    /// What this observer was told.
-    pub fn recorder(&mut self) -> Option<&mut Recorder> {
-        self.recorder.as_mut()
-    }
-
     /// Takes one event; what follows from it goes to `sink`.
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
         if let Some(recorder) = &mut self.recorder
@@ -117,7 +108,9 @@ impl Observer {
 
     /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
     pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
-        if let Some(recorder) = self.recorder.as_mut().filter(|_| !self.settling.is_empty()) {
+        if self.is_settling()
+            && let Some(recorder) = &mut self.recorder
+        {
             recorder.keep(Entry::Settled(now));
         }
         self.settle_until(now, sink);
@@ -202,6 +195,8 @@ impl Observer {
             if !self.keep_or_end(cookie, conversation, sink) {
                 self.settling.push_back((time, cookie));
             }
+        } else {
+            conversation.take_down(self.recorder.as_mut(), Reel::finish);
         }
     }
 
@@ -384,10 +379,10 @@ impl Observer {
         idle.select_nth_unstable(quarter);
         idle[..=quarter].sort_unstable();
         for (_, cookie) in idle.drain(..=quarter) {
-            if let Some(conversation) = self.conversations.remove(&cookie)
-                && conversation.connection.announced
-            {
-                self.end(conversation, sink);
+            let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
+            match conversation.connection.announced {
+                true => self.end(conversation, sink),
+                false => conversation.take_down(self.recorder.as_mut(), Reel::finish),
             }
         }
     }
@@ -405,17 +400,6 @@ impl Conversation {
             (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
             (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
         }
-    }
-
-    /// Lets the recorder have what is known of the bytes by now.
-    fn take_down(
-        &mut self,
-        recorder: Option<&mut Recorder>,
-        give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent)),
-    ) {
-        let (Some(recorder), Some(reel)) = (recorder, &mut self.reel) else { return };
-        self.judge.kept().into_iter().for_each(|kept| reel.keep(kept));
-        give(reel, &self.session, &mut |number, event| recorder.release(number, event));
     }
 
     /// Whether the client may still read a reply from the socket that is over: not if it was closed after the server's.

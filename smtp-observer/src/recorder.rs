@@ -2,8 +2,8 @@
 //! observations.
 //!
 //! What the bytes of a call are is known only when the dialogue has gone on: lines behind DATA are content or commands, a
-//! line of text may be the answer to AUTH. So a transfer is withheld, in its connection's [`reel`], until all its bytes
-//! are concluded, and comes out with the [`shape`](mod@shape) of those that nobody was shown. Entries are numbered as
+//! line of text may be the answer to AUTH. So a transfer is withheld, in its connection's `reel`, until all its bytes
+//! are concluded, and comes out with the `shape` of those that nobody was shown. Entries are numbered as
 //! they came in, and may come out in another order.
 
 mod reel;

@@ -187,6 +187,10 @@ fn a_replay_is_the_same_to_the_byte() -> Result<()> {
         for message in MESSAGES {
             converse(&client_host, &server_host, message)?;
         }
+        // And one that is there behind it: a command that was not answered, and half of another.
+        let mut behind = Dialogue::open(&client_host, &server_host, "10.77.0.2:25")?;
+        behind.play("S: 220 server.example ESMTP\nC: MAIL FROM:<annmarker@client.example>")?;
+        behind.client_says(b"RCPT TO:<bobmarker@")?;
         let scene = Scene::new()?;
         let hosts = [scene.client_host.inode()?, scene.server_host.inode()?];
         let played = scene.play()?;

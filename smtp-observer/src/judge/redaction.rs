@@ -34,10 +34,11 @@ const LONGEST_VERB: usize = 32;
 /// Shows a session's commands and replies.
 #[derive(Debug)]
 pub(super) struct Redaction {
-    view: View,
+    addresses: Addresses,
     /// Lines that are no commands may be answers to AUTH, or the content of a message that was not wanted.
     suspicious: bool,
-    kept: Option<Keeping>,
+    /// Of a recording alone.
+    kept: Option<Box<Keeping>>,
 }
 
 /// What a recording may keep of the dialogue.
@@ -89,12 +90,16 @@ pub(super) struct Shown {
 
 impl Redaction {
     pub(super) fn new(addresses: Addresses) -> Self {
-        Self { view: View { addresses, stand_in: StandIn::Star }, suspicious: false, kept: None }
+        Self { addresses, suspicious: false, kept: None }
+    }
+
+    fn view(&self) -> View {
+        View { addresses: self.addresses, stand_in: StandIn::Star }
     }
 
     /// From now on tells what a recording may keep.
     pub(super) fn keep(&mut self, view: View) {
-        self.kept = Some(Keeping { view, kept: Vec::new() });
+        self.kept = Some(Box::new(Keeping { view, kept: Vec::new() }));
     }
 
     /// What a recording may keep of what was shown since the last time.
@@ -126,10 +131,10 @@ impl Redaction {
     pub(super) fn exchange(&mut self, Exchange { command, reply }: &Exchange) -> Shown {
         let word = command.word().to_ascii_uppercase();
         let hidden = self.is_suspicious(command, &word, reply.as_ref());
-        let hides_reply = reply
-            .as_ref()
-            .is_some_and(|reply| hidden && repeats(command, reply) || self.view.hides_reply(command, reply.accepts()));
-        if let Some(Keeping { view, kept }) = &mut self.kept {
+        let hides_reply = reply.as_ref().is_some_and(|reply| {
+            hidden && repeats(command, reply) || self.view().hides_reply(command, reply.accepts())
+        });
+        if let Some(Keeping { view, kept }) = self.kept.as_deref_mut() {
             let cut = command.verb.authenticates();
             kept.push(Kept::Said { at: command.at, bytes: view.line(command, hidden), cut });
             if let Some(reply) = reply {
@@ -149,11 +154,11 @@ impl Redaction {
             argument: match command.argument() {
                 [] => None,
                 _ if hidden => Some(HIDDEN.into()),
-                argument => Some(escape(&self.view.argument(command.verb, &word, argument))),
+                argument => Some(escape(&self.view().argument(command.verb, &word, argument))),
             },
             reply: reply.as_ref().map(|reply| match hides_reply {
                 true => HIDDEN.into(),
-                false => lines(&reply.text, |line| self.view.reply(command, line)),
+                false => lines(&reply.text, |line| self.view().reply(command, line)),
             }),
         }
     }
@@ -196,12 +201,12 @@ impl Redaction {
 
     /// A text of one or more lines, with the mailboxes in it as far as they are shown.
     pub(super) fn text(&self, text: &[u8]) -> String {
-        lines(text, |line| self.view.text(line))
+        lines(text, |line| self.view().text(line))
     }
 
     /// MAIL's reverse-path, with its angle brackets.
     pub(super) fn reverse_path(&self, mail: &Command) -> Option<String> {
-        self.view.reverse_path(mail).map(|path| format!("<{}>", escape(&path)))
+        self.view().reverse_path(mail).map(|path| format!("<{}>", escape(&path)))
     }
 }
 

@@ -11,6 +11,7 @@ use foldhash::{HashSet, HashSetExt as _};
 use super::{Conversation, Observer};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
 use crate::observation::{Observation, Role};
+use crate::recorder::Reel;
 use crate::smtp::Session;
 
 impl Observer {
@@ -79,7 +80,8 @@ impl Observer {
     /// Makes way for a connection whose beginning the ring buffer tells of. Whether it is announced already, by a
     /// snapshot that was taken before its beginning was taken in.
     pub(super) fn make_way(&mut self, cookie: u64, time: Time, sink: &mut dyn FnMut(Observation)) -> bool {
-        let Some(before) = self.conversations.remove(&cookie) else { return false };
+        let Some(mut before) = self.conversations.remove(&cookie) else { return false };
+        before.take_down(self.recorder.as_mut(), Reel::finish);
         let announced = before.connection.announced;
         if before.connection.listed.is_some_and(|listed| time <= listed) {
             return announced;

@@ -134,11 +134,14 @@ struct Story {
     midstream: bool,
     steps: Vec<Step>,
     cuts: Vec<usize>,
+    /// It is over when the observer's time is.
+    closes: bool,
 }
 
 fn story(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Story> {
-    (any::<bool>(), any::<bool>(), vec(step, 0..24), vec(1..60_usize, 1..30)).prop_map(
-        |(client, midstream, steps, cuts)| Story {
+    (any::<bool>(), any::<bool>(), vec(step, 0..24), vec(1..60_usize, 1..30), any::<bool>()).prop_map(
+        |(client, midstream, steps, cuts, closes)| Story {
+            closes,
             role: if client { Role::Client } else { Role::Server },
             midstream,
             steps,
@@ -179,7 +182,9 @@ impl Story {
                 }
             }
         }
-        teller.state(TcpState::CloseWait, TcpState::Close);
+        if self.closes {
+            teller.state(TcpState::CloseWait, TcpState::Close);
+        }
         teller.told
     }
 }
@@ -263,6 +268,7 @@ fn observe(observer: &mut Observer, entries: &[Entry]) -> Vec<String> {
 fn record(entries: &[Entry], addresses: Addresses) -> (Vec<String>, Vec<Entry>) {
     let mut observer = Observer::recorded(&[25], addresses, Key(5));
     let observed = observe(&mut observer, entries);
+    observer.finish_recording();
     let recorder = observer.recorder().expect("it has one");
     let mut kept: Vec<_> = recorder.drain().collect();
     assert_eq!(recorder.complete_up_to(), recorder.next(), "all is given out at the end");
@@ -335,7 +341,8 @@ fn dialogue(said: &[(bool, &str)]) -> Vec<Entry> {
     let said = said
         .iter()
         .map(|(from_client, text)| Step::Bytes { from_client: *from_client, bytes: Text(text.as_bytes().to_vec()) });
-    Story { role: Role::Client, midstream: false, steps: said.collect(), cuts: vec![usize::MAX] }.entries()
+    Story { role: Role::Client, midstream: false, steps: said.collect(), cuts: vec![usize::MAX], closes: true }
+        .entries()
 }
 
 #[test]

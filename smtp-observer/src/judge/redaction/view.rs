@@ -112,7 +112,7 @@ impl View {
     /// A line of a reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
     pub(crate) fn reply<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(mask) = self.mask() else { return line.into() };
-        let (code, line) = line.split_at(EnhancedCode::length(line));
+        let (code, text) = line.split_at(EnhancedCode::length(line));
         let argument = command.argument();
         let name = match command.verb {
             // One character is no name, and may stand in any reply.
@@ -123,20 +123,23 @@ impl View {
             },
             _ => b"",
         };
-        let is_secret = command.verb == Verb::Other && may_hold_secrets(&command.word().to_ascii_uppercase());
-        let stand_in = if is_secret { self.secret(name) } else { self.name(name) };
-        let mut places = mailbox::occurrences(line, name);
+        let mut places = mailbox::occurrences(text, name);
         // Where all of a mailbox is hidden, servers may still speak of its name alone.
         let local_part = mailbox::local_part(name);
         if local_part.len() < name.len() {
-            let others = mailbox::occurrences(line, local_part);
+            let others = mailbox::occurrences(text, local_part);
             let overlaps = |place: &Range<usize>| places.iter().any(|known| known.contains(&place.start));
             let others: Vec<_> = others.into_iter().filter(|place| !overlaps(place)).collect();
             places.extend(others);
             places.sort_unstable_by_key(|place| place.start);
         }
+        if places.is_empty() {
+            return self.text(line);
+        }
+        let is_secret = command.verb == Verb::Other && may_hold_secrets(&command.word().to_ascii_uppercase());
+        let stand_in = if is_secret { self.secret(name) } else { self.name(name) };
         // What stands there is not to be hidden once more, where a name that the text has around it is.
-        let without = mailbox::with(line, &places, |place| self.secret(&line[place]));
+        let without = mailbox::with(text, &places, |place| self.secret(&text[place]));
         let shown = self.text(&without);
         let shown = match self.stand_in {
             StandIn::Star => shown,
