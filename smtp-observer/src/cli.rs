@@ -583,6 +583,31 @@ mod tests {
     }
 
     #[test]
+    fn the_recording_of_a_file_is_that_of_run() {
+        let file = config("record = \"/var/tmp/from-file\"\n");
+        let file = file.path().display();
+        let record = |run: Result<Run, ConfigError>| run.expect("valid").observe.record;
+        assert_eq!(record(run(&format!("run --config {file}"))), Some("/var/tmp/from-file".into()));
+        assert_eq!(record(run(&format!("run --config {file} --record other"))), Some("other".into()));
+        let traced = |arguments: &str| match parse(arguments).expect("valid").command {
+            Command::Trace(args) => args.resolve().expect("valid").observe.record,
+            other => panic!("not trace: {other:?}"),
+        };
+        assert_eq!(traced(&format!("trace --config {file}")), None);
+        assert_eq!(traced(&format!("trace --config {file} --record other")), Some("other".into()));
+    }
+
+    #[test]
+    fn a_replay_takes_a_file_or_standard_input() {
+        let source = |arguments: &str| match parse(arguments).expect("valid").command {
+            Command::Replay(args) => args.file,
+            other => panic!("not replay: {other:?}"),
+        };
+        assert_eq!(source("replay -"), Source::StandardInput);
+        assert_eq!(source("replay ./-"), Source::File("./-".into()));
+    }
+
+    #[test]
     fn a_wrong_file_is_named_with_the_line_and_the_key() {
         let unknown = config_error("port = 25\nprot = 26\n");
         assert!(unknown.contains("line 2") && unknown.contains("`prot`"), "{unknown}");
