@@ -107,15 +107,6 @@ impl Observer {
     }
 
     /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
-    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
-        if self.is_settling()
-            && let Some(recorder) = &mut self.recorder
-        {
-            recorder.keep(Entry::Settled(now));
-        }
-        self.settle_until(now, sink);
-    }
-
     fn settle_until(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
         while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
             self.settle_one(cookie, sink);

@@ -1,9 +1,10 @@
 //! An observer that has taken down what it is told.
 
 use super::{Conversation, Observer};
-use crate::event::TransferEvent;
+use crate::event::{Time, TransferEvent};
 use crate::judge::{Addresses, Key};
-use crate::recorder::{Recorder, Reel};
+use crate::observation::Observation;
+use crate::recorder::{Entry, Recorder, Reel};
 use crate::smtp::Session;
 
 impl Observer {
@@ -15,6 +16,16 @@ impl Observer {
     /// What this observer was told.
     pub fn recorder(&mut self) -> Option<&mut Recorder> {
         self.recorder.as_mut()
+    }
+
+    /// Passes on what has waited long enough by now.
+    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+        if self.is_settling()
+            && let Some(recorder) = &mut self.recorder
+        {
+            recorder.keep(Entry::Settled(now));
+        }
+        self.settle_until(now, sink);
     }
 
     /// Gives the recorder the transfers of open connections that it still waits for, as if these ended. No more is to be
