@@ -2,6 +2,9 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 
+/// Names that are nobody's, and by which a program is told: Postfix verifies addresses with the first.
+const ROLES: [&[u8]; 2] = [b"double-bounce", b"postmaster"];
+
 /// Makes the names in one recording others than those in the next. Whoever has it can undo them: it is nowhere kept.
 #[derive(Clone, Copy)]
 pub struct Key(pub u128);
@@ -49,6 +52,14 @@ impl Key {
     /// else, which may be of meaning to a reader of mailboxes, stays. Each character is shifted by a keyed hash of those
     /// on one side of it, then of those on the other: so it depends on all of them, and two names never become one.
     fn pseudonym(self, name: &[u8]) -> Vec<u8> {
+        let (local_part, domain) = name.split_at(name.iter().position(|&byte| byte == b'@').unwrap_or(name.len()));
+        if ROLES.iter().any(|role| role.eq_ignore_ascii_case(local_part)) {
+            return [local_part, &self.pseudonym_of_all(domain)].concat();
+        }
+        self.pseudonym_of_all(name)
+    }
+
+    fn pseudonym_of_all(self, name: &[u8]) -> Vec<u8> {
         let mut name = name.to_vec();
         for round in 0..4 {
             let mut hasher = DefaultHasher::new();
@@ -113,6 +124,14 @@ mod tests {
         assert_eq!(kinds(&pseudonym(name)), kinds(name.as_bytes()));
         assert!(pseudonym(name).windows(3).any(|part| part == b"+40"), "a written @ stays one");
         assert_eq!(pseudonym("bob").to_ascii_uppercase(), pseudonym("BOB"), "cases stay");
+    }
+
+    #[test]
+    fn a_role_is_no_name() {
+        assert_eq!(pseudonym("double-bounce"), b"double-bounce");
+        let whole = pseudonym("Postmaster@x.example");
+        assert!(whole.starts_with(b"Postmaster@") && !whole.ends_with(b"@x.example"), "{}", whole.escape_ascii());
+        assert_ne!(pseudonym("postmasters"), b"postmasters");
     }
 
     #[test]
