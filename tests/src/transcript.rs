@@ -24,6 +24,7 @@
 //! the same.
 
 mod line;
+mod packed;
 mod play;
 
 use std::fs;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use line::lines;
-pub use play::{Cut, observe};
+pub use play::{Cut, observations, observe};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,12 @@
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
+//! - [`fuzz`]: any bytes at the core's doors
 //! - [`lint`]: formatting, clippy, licences
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
+mod fuzz;
 mod kernels;
 mod lint;
 mod packages;
@@ -76,6 +78,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Fuzz the core, from the transcripts on
+    Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
     Lint,
 }
@@ -98,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Kernels(options) => return kernels::run(root, &options),
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
+        Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }
     Ok(ExitCode::SUCCESS)

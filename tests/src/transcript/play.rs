@@ -30,6 +30,11 @@ const STEP: u64 = 10_000_000;
 
 /// What is observed of a transcript at the socket with this role, each observation as JSON.
 pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Value>> {
+    Ok(observations(transcript, role, cut).iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+/// What is observed of a transcript at the socket with this role.
+pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observation> {
     let mut player = Player {
         observer: Observer::new(&[25], Addresses::Domain),
         role,
@@ -58,7 +63,7 @@ pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Valu
     player.state(TcpState::LastAck, TcpState::Close);
     let end = Time(player.time + SETTLING.as_nanos() as u64);
     player.observer.settle(end, &mut |observation| player.observed.push(observation));
-    Ok(player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+    player.observed
 }
 
 struct Player {
@@ -84,6 +89,8 @@ impl Player {
                 self.time += STEP;
                 *self.position(*speaker) += length;
             }
+            // No call that moves bytes.
+            Step::Says(_, bytes) if bytes.is_empty() => {}
             Step::Says(speaker, bytes) => {
                 self.time += STEP;
                 let pieces: Vec<&[u8]> = match self.cut {
