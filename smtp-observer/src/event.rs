@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smtp_ebpf::event::DISPUTED_LENGTH;
 pub use smtp_ebpf::event::Unseen;
 
 /// A moment on the kernel's boot clock, in nanoseconds (`CLOCK_BOOTTIME`).
@@ -226,12 +227,23 @@ pub struct TransferEvent {
     pub length: u32,
     /// Bytes at the call's start that are content of a message, left out.
     pub skipped: u32,
+    /// What among those bytes some servers take for the content's end.
+    pub disputed: Option<Disputed>,
     /// The bytes behind those.
     pub head: Bytes,
     /// The bytes at its end, where the call was longer than what is captured.
     pub tail: Bytes,
     /// Why some are missing, where some are.
     pub unseen: Unseen,
+}
+
+/// Bytes of a message's content that some servers take for its end (CVE-2023-51764).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disputed {
+    /// Where in the call they begin.
+    pub at: u32,
+    /// The byte before them, and they, in which any byte but CR, LF, NUL and dot is `x`.
+    pub bytes: [u8; DISPUTED_LENGTH],
 }
 
 /// A record that is not what the kernel side writes: a bug, or a recording that was damaged.

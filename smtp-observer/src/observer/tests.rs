@@ -61,6 +61,7 @@ impl Story {
             flow,
             length,
             skipped: 0,
+            disputed: None,
             head: Bytes::copy_from_slice(text.as_bytes()),
             tail: Bytes::new(),
             unseen: Unseen::None,

@@ -131,6 +131,7 @@ impl Player {
             flow,
             length,
             skipped: 0,
+            disputed: None,
             head: Bytes::copy_from_slice(bytes),
             tail: Bytes::new(),
             unseen: Unseen::None,
