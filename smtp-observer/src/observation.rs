@@ -455,7 +455,7 @@ names! {
     TlsPhase {
         /// The server listed STARTTLS.
         Offered => "offered",
-        /// The server said 220 to STARTTLS, or the connection began with TLS.
+        /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte.
         Started => "started",
     }
 }
