@@ -300,8 +300,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let all = |length| [vec![true; length], vec![false; 3]].concat();
-        assert_eq!(answered(b"\x04\x01", b"\0\x5a\0\0\0\0\0\0220"), all(8));
-        assert_eq!(answered(b"\x05\x01\0", b"\x05\0\x05\0\0\x01\0\0\0\0\0\0220"), all(12));
+        assert_eq!(answered(b"\x04\x01", b"\0\x5a\0\0\0\0\0\x00220"), all(8));
+        assert_eq!(answered(b"\x05\x01\0", b"\x05\0\x05\0\0\x01\0\0\0\0\0\x00220"), all(12));
         assert_eq!(answered(b"\x05\x01\x02", b"\x05\x02\x01\0\x05\0\0\x03\x02mx\0\x19220"), all(13));
         assert_eq!(answered(b"\x05\x01\0", b"220"), all(0));
         assert_eq!(answered(b"PROXY ", b"220"), all(0));

@@ -8,6 +8,7 @@ mod role;
 mod server;
 
 use self::lost::Lost;
+use self::opening::Early;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
@@ -60,6 +61,10 @@ pub struct Session {
     shelved: Option<Chunks>,
     /// The one that connected serves.
     reversed: bool,
+    /// What the client said before the greeting.
+    early: Option<Box<Early>>,
+    /// Replies that came though nothing was seen of the client.
+    unasked: u8,
 }
 
 /// How the client's next bytes are read.
@@ -153,6 +158,8 @@ impl Session {
             preamble: Preamble::default(),
             shelved: None,
             reversed: false,
+            early: None,
+            unasked: 0,
         }
     }
 
@@ -209,6 +216,7 @@ impl Session {
     /// come.
     pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
         self.give_up_preamble(items);
+        self.report_early(items);
         self.give_up_waiting(items);
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
             message.size = Some(body.length());
@@ -258,6 +266,8 @@ impl Session {
             Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
             _ => self.give_up_preamble(items),
         }
+        // The greeting may have been among them.
+        self.early = None;
         self.server = Direction::default();
         self.replies.reset();
         let detail = || format!("{length} bytes of the server");

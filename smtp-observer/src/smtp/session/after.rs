@@ -92,6 +92,7 @@ impl Session {
 
     /// The server greets.
     pub(super) fn greeted(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        self.report_early(items);
         if masked::is_greeting(&reply.text) {
             let detail = || format!("the greeting is {}", shown(&reply.text));
             self.anomalies.report(reply.last_byte, AnomalyKind::MaskedCommand, items, detail);

@@ -169,12 +169,12 @@ impl Session {
 
     /// What a command line shows at once.
     fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+        if self.line.early {
+            self.spoke_early(command.last_byte, || of_client(command, length));
+        }
         let mut report = |kind, detail: &dyn Fn() -> String| {
             self.anomalies.report(command.last_byte, kind, items, detail);
         };
-        if self.line.early {
-            report(AnomalyKind::EarlyTalker, &|| of_client(command, length));
-        }
         if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }

@@ -5,7 +5,41 @@ use super::{Mode, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
+/// Lines of the client before the greeting.
+#[derive(Debug)]
+pub(super) struct Early {
+    time: Time,
+    first: String,
+    more: u32,
+}
+
+/// Replies to no command before it is plain that the commands go by unseen.
+const UNASKED: u8 = 2;
+
 impl Session {
+    /// A command came before the greeting. Whether that is so is known when the greeting comes: it may go unseen.
+    pub(super) fn spoke_early(&mut self, time: Time, line: impl FnOnce() -> String) {
+        match &mut self.early {
+            Some(early) => early.more = early.more.saturating_add(1),
+            None => self.early = Some(Box::new(Early { time, first: line(), more: 0 })),
+        }
+    }
+
+    /// The greeting is there, or none came.
+    pub(super) fn report_early(&mut self, items: &mut Vec<Item>) {
+        let Some(early) = self.early.take() else { return };
+        self.anomalies.report(early.time, AnomalyKind::EarlyTalker, items, || match early.more {
+            0 => early.first,
+            more => format!("{}, and {more} more", early.first),
+        });
+    }
+
+    /// A reply came, and nothing was seen of the client so far. Whether its bytes go by another way.
+    pub(super) fn is_one_sided(&mut self) -> bool {
+        self.unasked = self.unasked.saturating_add(1);
+        self.unasked > UNASKED
+    }
+
     /// A peer speaks another protocol: nothing of it is read.
     pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Vec<Item>) {
         self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail);

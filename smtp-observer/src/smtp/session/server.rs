@@ -115,6 +115,9 @@ impl Session {
             return;
         }
         match self.waiting.pop() {
+            None if self.write == 0 && self.is_one_sided() => {
+                self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
+            }
             None => self.reply_to_nothing(reply, items),
             Some(Slot::Greeting) => self.greeted(reply, items),
             Some(Slot::Octets) => {}
