@@ -10,14 +10,16 @@ use crate::event::Time;
 pub(super) struct Preamble {
     client: State,
     answer: Answer,
+    /// When the first byte came.
+    since: Time,
 }
 
 #[derive(Debug, Default)]
 enum State {
     /// No byte was seen.
     Start,
-    /// The first bytes may begin this header: so many were taken, since then.
-    Prefix(&'static Header, usize, Time),
+    /// The first bytes may begin this one of the headers: so many were taken.
+    Prefix { header: u8, taken: u8 },
     /// A header is being read.
     Fields(Fields),
     /// There is no header, or it is over.
@@ -149,7 +151,7 @@ impl Field {
 impl Preamble {
     /// A header may come.
     pub(super) fn expected() -> Self {
-        Self { client: State::Start, answer: Answer::None }
+        Self { client: State::Start, ..Self::default() }
     }
 
     /// No header is being read or looked for.
@@ -160,11 +162,13 @@ impl Preamble {
     /// Looks at bytes of the client.
     pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8]) -> Look {
         if let State::Start = self.client {
-            let header = bytes.first().and_then(|first| HEADERS.iter().find(|header| header.begins[0] == *first));
-            self.client = header.map_or(State::Past, |header| State::Prefix(header, 0, time));
+            let header = HEADERS.iter().position(|header| bytes.first() == header.begins.first());
+            self.client = header.map_or(State::Past, |header| State::Prefix { header: header as u8, taken: 0 });
+            self.since = time;
         }
-        while let State::Prefix(header, taken, since) = self.client {
-            match (header.begins.get(taken), bytes.split_first()) {
+        while let State::Prefix { header: index, taken } = self.client {
+            let header = &HEADERS[usize::from(index)];
+            match (header.begins.get(usize::from(taken)), bytes.split_first()) {
                 (None, _) => {
                     self.client = State::Fields(header.fields);
                     if header.is_answered {
@@ -173,12 +177,12 @@ impl Preamble {
                 }
                 (Some(expected), Some((byte, rest))) if byte == expected => {
                     *bytes = rest;
-                    self.client = State::Prefix(header, taken + 1, since);
+                    self.client = State::Prefix { header: index, taken: taken + 1 };
                 }
                 (Some(_), None) => return Look::Taken,
                 (Some(_), Some(_)) => {
                     self.client = State::Past;
-                    return Look::Plain(&header.begins[..taken], since);
+                    return Look::Plain(&header.begins[..usize::from(taken)], self.since);
                 }
             }
         }
@@ -195,7 +199,9 @@ impl Preamble {
             return None;
         }
         match std::mem::take(&mut self.client) {
-            State::Prefix(header, taken, since) => Some((&header.begins[..taken], since)),
+            State::Prefix { header, taken } => {
+                Some((&HEADERS[usize::from(header)].begins[..usize::from(taken)], self.since))
+            }
             _ => None,
         }
     }

@@ -52,13 +52,13 @@ pub struct Session {
     /// The number of the client's write that is being read, and of the one that held the end of its last command.
     write: u64,
     command_write: Option<u64>,
-    /// The client's first line was read.
+    /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
     anomalies: Anomalies,
     preamble: Preamble,
     /// What came of a message in chunks before a command that ends it, which may yet be refused.
-    shelved: Option<Chunks>,
+    shelved: Option<Box<Chunks>>,
     /// The one that connected serves.
     reversed: bool,
     /// What the client said before the greeting.
@@ -132,7 +132,7 @@ impl Session {
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self::with(Mode::Lost(Lost::unseen()))
+        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -299,6 +299,7 @@ impl Session {
         self.shelved = None;
         self.recipients = 0;
         self.preamble = Preamble::default();
+        self.spoken = true;
         self.client.opening = Opening::default();
         self.server.opening = Opening::default();
     }

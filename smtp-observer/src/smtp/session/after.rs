@@ -119,7 +119,7 @@ impl Session {
         let Some(shelved) = self.shelved.take() else { return };
         if !accepted {
             let newer = self.chunks.map_or(0, |chunks| chunks.size);
-            self.chunks = Some(Chunks { size: shelved.size.saturating_add(newer), ..shelved });
+            self.chunks = Some(Chunks { size: shelved.size.saturating_add(newer), ..*shelved });
         }
     }
 

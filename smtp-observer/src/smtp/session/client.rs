@@ -188,7 +188,7 @@ impl Session {
         self.command_write = Some(self.write);
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
-            self.shelved = self.chunks.take().or(self.shelved);
+            self.shelved = self.chunks.take().map(Box::new).or(self.shelved.take());
         }
         let chunk = match verb {
             Verb::Bdat => command.chunk(),
