@@ -100,7 +100,9 @@ impl Verb {
 
     /// What the client sends next can only be read when the reply is known.
     pub(super) fn decides_what_follows(self) -> bool {
-        self.authenticates() || self.starts_tls() || matches!(self, Self::Data | Self::Xexch50)
+        self.authenticates()
+            || self.starts_tls()
+            || matches!(self, Self::Data | Self::Xexch50 | Self::Atrn | Self::Turn)
     }
 }
 
@@ -176,9 +178,11 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
+/// A line may end with more than one CR, as Postfix has it; its flaw is told.
 fn verb_range(line: &[u8]) -> Range<usize> {
-    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
-    let length = line[start..].iter().position(is_blank).unwrap_or(line.len() - start);
+    let end = line.iter().rposition(|&byte| byte != b'\r').map_or(0, |last| last + 1);
+    let start = line[..end].iter().position(|byte| !is_blank(byte)).unwrap_or(end);
+    let length = line[start..end].iter().position(is_blank).unwrap_or(end - start);
     start..start + length
 }
 
@@ -209,6 +213,21 @@ mod tests {
         for (verb, text) in Verb::KNOWN {
             assert_eq!(Verb::parse(text), *verb);
             assert_eq!(verb.as_str().as_bytes(), *text);
+        }
+    }
+
+    #[test]
+    fn carriage_returns_at_the_end_are_of_no_verb() {
+        for (line, verb, argument) in [
+            (&b"DATA\r"[..], Verb::Data, &b""[..]),
+            (b"RSET\r\r", Verb::Rset, b""),
+            (b"BDAT 5 LAST\r", Verb::Bdat, b"5 LAST"),
+            (b"NO\rOP", Verb::Other, b""),
+            (b"\r", Verb::Other, b""),
+        ] {
+            let command = command(line);
+            assert_eq!((command.verb, command.argument()), (verb, argument));
+            assert_eq!(command.line, line);
         }
     }
 

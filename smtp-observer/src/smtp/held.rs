@@ -39,10 +39,6 @@ pub(super) enum Content {
 }
 
 impl Held {
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
     /// Adds bytes.
     pub(super) fn push(&mut self, time: Time, write: u64, bytes: &[u8]) {
         let (fits, rest) = bytes.split_at(bytes.len().min(MOST_HELD - self.bytes));

@@ -17,7 +17,7 @@ pub enum Item {
     Message(Message),
     /// A reply to EHLO listed STARTTLS.
     TlsOffered(Time),
-    /// The server said 220 to STARTTLS, or the connection began with TLS. Nothing is read from here on.
+    /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte. Nothing is read from here on.
     TlsStarted(Time),
     /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
     /// is told a bounded number of times.

@@ -78,6 +78,11 @@ impl Replies {
         self.partial = None;
     }
 
+    /// The line had no code, and stood in no reply.
+    pub(super) fn is_no_reply(&self, outcome: &Outcome) -> bool {
+        outcome.reply.is_none() && self.partial.is_none()
+    }
+
     /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
     pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {

@@ -3,9 +3,12 @@
 mod after;
 mod client;
 mod lost;
+mod opening;
+mod role;
 mod server;
 
 use self::lost::Lost;
+use self::opening::Early;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
@@ -13,6 +16,7 @@ use super::extensions::Extensions;
 use super::held::{Content, Held};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::Lines;
+use super::preamble::Preamble;
 use super::reply::Replies;
 use super::tls::Opening;
 use super::waiting::{Slot, Waiting};
@@ -48,10 +52,19 @@ pub struct Session {
     /// The number of the client's write that is being read, and of the one that held the end of its last command.
     write: u64,
     command_write: Option<u64>,
-    /// The client's first line was read.
+    /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
     anomalies: Anomalies,
+    preamble: Preamble,
+    /// What came of a message in chunks before a command that ends it, which may yet be refused.
+    shelved: Option<Box<Chunks>>,
+    /// The one that connected serves.
+    reversed: bool,
+    /// What the client said before the greeting.
+    early: Option<Box<Early>>,
+    /// Replies that came though nothing was seen of the client.
+    unasked: u8,
 }
 
 /// How the client's next bytes are read.
@@ -69,8 +82,10 @@ enum Mode {
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
     Octets(u64),
-    /// Not at all: TLS. The client has spoken in it, or not yet.
-    Opaque { client_spoke: bool },
+    /// As TLS, unless its first bytes are none. The server has spoken before, or not.
+    StartTls { injected: bool },
+    /// Not at all: TLS, or no SMTP.
+    Opaque,
     /// Not until the next certain point.
     Lost(Lost),
 }
@@ -111,12 +126,13 @@ impl Session {
     pub fn new() -> Self {
         let mut session = Self::with(Mode::Command);
         session.waiting.push(Slot::Greeting);
+        session.preamble = Preamble::expected();
         session
     }
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self::with(Mode::Lost(Lost::unseen()))
+        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -139,6 +155,11 @@ impl Session {
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
+            preamble: Preamble::default(),
+            shelved: None,
+            reversed: false,
+            early: None,
+            unasked: 0,
         }
     }
 
@@ -147,7 +168,7 @@ impl Session {
         self.extensions
     }
 
-    /// Bytes that passed unread because TLS had started.
+    /// Bytes that passed unread: TLS had started, or they were no SMTP.
     pub fn opaque_bytes(&self) -> u64 {
         self.opaque_bytes
     }
@@ -159,8 +180,8 @@ impl Session {
 
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
-        match (&self.mode, peer) {
-            (Mode::Opaque { .. }, _) | (Mode::Body(..), Peer::Client) => false,
+        match (&self.mode, self.acts_as(peer)) {
+            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => true,
         }
@@ -168,7 +189,7 @@ impl Session {
 
     /// Takes bytes that a peer sent, as one call moved them.
     pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
-        match peer {
+        match self.acts_as(peer) {
             Peer::Client => {
                 self.write += 1;
                 self.client_bytes(time, bytes, items);
@@ -182,7 +203,7 @@ impl Session {
         if length == 0 {
             return;
         }
-        match peer {
+        match self.acts_as(peer) {
             Peer::Client => {
                 self.write += 1;
                 self.client_gap(time, length, items);
@@ -194,6 +215,8 @@ impl Session {
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
     pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
+        self.report_early(items);
         self.give_up_waiting(items);
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
             message.size = Some(body.length());
@@ -204,11 +227,10 @@ impl Session {
     }
 
     fn client_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
         match &mut self.mode {
-            Mode::Opaque { client_spoke } => {
-                *client_spoke = true;
-                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
-            }
+            Mode::Opaque => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
+            Mode::StartTls { .. } => self.tls_unseen(time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
                 message.ended_at = Some(time);
@@ -236,10 +258,16 @@ impl Session {
     }
 
     fn server_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
-        if matches!(self.mode, Mode::Opaque { .. }) {
-            self.opaque_bytes = self.opaque_bytes.saturating_add(length);
-            return;
+        match self.mode {
+            Mode::Opaque => {
+                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+                return;
+            }
+            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
+            _ => self.give_up_preamble(items),
         }
+        // The greeting may have been among them.
+        self.early = None;
         self.server = Direction::default();
         self.replies.reset();
         let detail = || format!("{length} bytes of the server");
@@ -268,7 +296,10 @@ impl Session {
         self.mode = Mode::Lost(Lost::after_gap());
         self.held = Held::default();
         self.chunks = None;
+        self.shelved = None;
         self.recipients = 0;
+        self.preamble = Preamble::default();
+        self.spoken = true;
         self.client.opening = Opening::default();
         self.server.opening = Opening::default();
     }
@@ -277,6 +308,7 @@ impl Session {
         while let Some(slot) = self.waiting.pop() {
             match slot {
                 Slot::Command(command, message) => {
+                    self.report_hello(&command, None, items);
                     items.push(Item::Exchange(Exchange { command, reply: None }));
                     items.extend(message.map(|message| Item::Message(*message)));
                 }
@@ -301,13 +333,20 @@ impl Session {
         self.write = write;
     }
 
-    /// TLS has started.
-    fn become_opaque(&mut self, client_spoke: bool) {
-        self.mode = Mode::Opaque { client_spoke };
+    /// Nothing is read from here on.
+    fn become_opaque(&mut self) {
+        self.mode = Mode::Opaque;
         self.held = Held::default();
+        self.preamble = Preamble::default();
         self.client = Direction::default();
         self.server = Direction::default();
         self.replies.reset();
+    }
+
+    /// Nothing is read, or the roles are not those of the peers' sockets.
+    #[cfg(test)]
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self.mode, Mode::Opaque) || self.reversed
     }
 
     #[cfg(test)]

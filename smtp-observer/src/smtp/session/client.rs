@@ -3,8 +3,11 @@
 use super::super::Peer;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{Line, Step};
+use super::super::masked;
+use super::super::preamble;
 use super::super::tls::Look;
 use super::super::waiting::Slot;
 use super::{Chunks, LineStart, Mode, Session, message};
@@ -13,13 +16,20 @@ use crate::observation::AnomalyKind;
 
 impl Session {
     pub(super) fn client_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+        let reversed = self.reversed;
         while !bytes.is_empty() {
-            if let Mode::Opaque { client_spoke } = &mut self.mode {
-                *client_spoke = true;
+            if self.reversed != reversed {
+                return self.server_bytes(time, bytes, items);
+            }
+            if matches!(self.mode, Mode::Opaque) {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
                 return;
             }
-            if matches!(self.mode, Mode::Command | Mode::Lost(_))
+            if !self.preamble.is_past() {
+                self.look_at_preamble(time, &mut bytes, items);
+                continue;
+            }
+            if matches!(self.mode, Mode::Command | Mode::StartTls { .. } | Mode::Lost(_))
                 && !self.client.opening.is_past()
                 && !self.look_at_opening(time, &mut bytes, items)
             {
@@ -57,8 +67,15 @@ impl Session {
                     }
                 }
                 // Met at the top.
-                Mode::Opaque { .. } => return,
+                Mode::StartTls { .. } | Mode::Opaque => return,
             }
+        }
+    }
+
+    /// The first bytes may be a proxy's header.
+    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        if let preamble::Look::Plain(taken, since) = self.preamble.look(time, bytes) {
+            self.client_bytes(since, taken, items);
         }
     }
 
@@ -67,14 +84,15 @@ impl Session {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
-                self.give_up_waiting(items);
-                items.push(Item::TlsStarted(since));
-                self.become_opaque(true);
+                self.start_tls(since, items);
                 return false;
             }
             Look::Plain(withheld) => withheld,
         };
         let first = withheld.map_or_else(|| bytes.first().copied(), |(byte, _)| Some(byte));
+        if matches!(self.mode, Mode::StartTls { .. }) && !self.stays_plain(time, first, items) {
+            return false;
+        }
         if let (Mode::Command, Some(first)) = (&self.mode, first)
             && !matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~')
         {
@@ -119,6 +137,11 @@ impl Session {
             self.mode = Mode::Held;
             return;
         }
+        if self.line.early && !self.spoken && !lost && greets(line.bytes) {
+            let line = [line.bytes, if line.bare_lf { b"\n" } else { b"\r\n" }].concat();
+            self.greeted_by_client(self.line.time, time, &line, items);
+            return;
+        }
         let mut command = Command::new(line.bytes, self.line.time, time);
         if let Mode::Lost(lost) = &mut self.mode {
             lost.line(command);
@@ -126,8 +149,9 @@ impl Session {
         }
         command.pipelined = self.line.pipelined;
         command.same_write = self.line.same_write;
-        if !self.spoken && is_proxy_header(line.bytes) {
-            self.spoken = true;
+        if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
+            let detail = format!("the client's first line begins with {}", shown_word(&command));
+            self.not_smtp(time, detail, items);
             return;
         }
         let flaws = Flaws::of(&line);
@@ -145,23 +169,16 @@ impl Session {
 
     /// What a command line shows at once.
     fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+        if self.line.early {
+            self.spoke_early(command.last_byte, || of_client(command, length));
+        }
         let mut report = |kind, detail: &dyn Fn() -> String| {
             self.anomalies.report(command.last_byte, kind, items, detail);
         };
-        let first = !std::mem::replace(&mut self.spoken, true);
-        if first && speaks_another_protocol(command) {
-            report(AnomalyKind::NotSmtp, &|| format!("the client's first line begins with {}", shown_word(command)));
-        }
-        if self.line.early {
-            report(AnomalyKind::EarlyTalker, &|| of_client(command, length));
-        }
-        if command.pipelined && self.extensions.is_some_and(|offered| !offered.pipelining) {
+        if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
-        if matches!(command.verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) && command.argument().is_empty() {
-            report(AnomalyKind::HeloWithoutHostname, &|| command.verb.as_str().into());
-        }
-        if is_masked(command.word()) {
+        if masked::is_verb(command.word()) {
             report(AnomalyKind::MaskedCommand, &|| shown_word(command));
         }
     }
@@ -171,7 +188,7 @@ impl Session {
         self.command_write = Some(self.write);
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
-            self.chunks = None;
+            self.shelved = self.chunks.take().map(Box::new).or(self.shelved.take());
         }
         let chunk = match verb {
             Verb::Bdat => command.chunk(),
@@ -270,18 +287,20 @@ fn shown_word(command: &Command) -> String {
     super::super::anomalies::shown(command.word())
 }
 
-/// The first line of a connection that comes through a proxy (PROXY protocol, version 1): no command.
-fn is_proxy_header(line: &[u8]) -> bool {
-    [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
+/// The line is a server's first (RFC 5321, 4.3.1).
+fn greets(line: &[u8]) -> bool {
+    line.strip_prefix(b"220").is_some_and(|rest| rest.first().is_none_or(|byte| b" -".contains(byte)))
 }
 
+/// HTTP and SSH by their words, others by a header (`Name: value`).
 fn speaks_another_protocol(command: &Command) -> bool {
-    const HTTP: &[&[u8]] = &[b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PRI"];
-    command.word().starts_with(b"SSH-")
-        || HTTP.contains(&command.word()) && command.argument().windows(5).any(|part| part == b"HTTP/")
-}
-
-/// A firewall has written X over the verb.
-fn is_masked(word: &[u8]) -> bool {
-    word.len() >= 4 && word.iter().all(|&byte| byte == b'X')
+    // Postfix takes no session that begins with one of these.
+    const FORBIDDEN: &[&[u8]] = &[b"GET", b"POST", b"CONNECT"];
+    const HTTP: &[&[u8]] = &[b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
+    let (word, argument) = (command.word(), command.argument());
+    let is_name = |name: &[u8]| name.len() > 1 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    word.starts_with(b"SSH-")
+        || FORBIDDEN.contains(&word)
+        || HTTP.contains(&word) && argument.windows(5).any(|part| part == b"HTTP/")
+        || word.strip_suffix(b":").is_some_and(is_name)
 }

@@ -15,23 +15,30 @@ use crate::observation::AnomalyKind;
 
 impl Session {
     pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
+        let reversed = self.reversed;
         while !bytes.is_empty() {
-            if let Mode::Opaque { client_spoke } = self.mode {
-                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
-                if !client_spoke {
-                    // In TLS the client speaks first: these bytes were put behind the 220 in clear.
-                    self.mode = Mode::Opaque { client_spoke: true };
-                    let detail = || "the server sent more behind its 220".into();
-                    self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+            if self.reversed != reversed {
+                return self.client_bytes(time, bytes, items);
+            }
+            match self.mode {
+                Mode::Opaque => {
+                    self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+                    return;
                 }
-                return;
+                Mode::StartTls { .. } => return self.inject(time, items),
+                _ => {}
+            }
+            if self.preamble.awaits_answer() {
+                self.read_answer(time, &mut bytes, items);
+                continue;
             }
             if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
                     Look::Tls(since) => {
                         items.push(Item::TlsStarted(since));
-                        self.become_opaque(true);
+                        self.become_opaque();
                         continue;
                     }
                     // A line that begins with a withheld byte is malformed with or without it.
@@ -60,6 +67,11 @@ impl Session {
             Step::Line(line) => line,
         };
         let outcome = self.replies.line(line.bytes, self.reply_line, time);
+        if self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty() {
+            let detail = format!("the server's first line is {}", shown(line.bytes));
+            self.not_smtp(time, detail, items);
+            return;
+        }
         if !lost {
             Flaws::of(&line).report(
                 Peer::Server,
@@ -69,11 +81,7 @@ impl Session {
                 },
             );
             if outcome.malformed {
-                let kind = match self.waiting.for_greeting() {
-                    true => AnomalyKind::NotSmtp,
-                    false => AnomalyKind::MalformedReply,
-                };
-                self.anomalies.report(time, kind, items, || shown(line.bytes));
+                self.anomalies.report(time, AnomalyKind::MalformedReply, items, || shown(line.bytes));
             }
         }
         if let Some(reply) = outcome.reply {
@@ -107,8 +115,11 @@ impl Session {
             return;
         }
         match self.waiting.pop() {
+            None if self.write == 0 && self.is_one_sided() => {
+                self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
+            }
             None => self.reply_to_nothing(reply, items),
-            Some(Slot::Greeting) => items.push(Item::Greeting(reply)),
+            Some(Slot::Greeting) => self.greeted(reply, items),
             Some(Slot::Octets) => {}
             Some(Slot::Message(message, expected)) => self.reply_to_message(message, expected, reply, items),
             Some(Slot::Command(command, None)) => self.reply_to_command(command, reply, items),
