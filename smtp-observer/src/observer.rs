@@ -262,7 +262,10 @@ impl Observer {
                 *unseen += length;
                 connection.lost += length;
             }
-            session.gap(peer, event.time, length, &mut self.items);
+            match piece {
+                Piece::Content(_) => session.content(peer, event.time, length, &mut self.items),
+                _ => session.gap(peer, event.time, length, &mut self.items),
+            }
         }
         for item in self.items.drain(..) {
             judge.item(connection.opened, item, &mut self.events);

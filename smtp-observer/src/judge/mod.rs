@@ -114,13 +114,15 @@ impl Judge {
         let reply = message.reply.as_ref();
         let asked = message.go_ahead.as_ref();
         let since = |later: Option<Time>, earlier: Option<Time>| -> Option<Duration> { Some(later?.since(earlier?)) };
+        // Content that was sent before its go-ahead is waited for from there on.
+        let ended_at = message.ended_at.map(|ended| asked.map_or(ended, |asked| ended.max(asked.time)));
         let began_at = asked.map(|asked| asked.time).or(message.requested_at);
         let data = observation::Data {
             verb: message.transfer.as_str(),
             go_ahead: since(asked.map(|asked| asked.time), message.requested_at),
             go_ahead_text: asked.map(|asked| self.redaction.text(&asked.text)),
             transfer: since(message.ended_at, began_at),
-            accept: since(reply.map(|reply| reply.last_byte), message.ended_at),
+            accept: since(reply.map(|reply| reply.last_byte), ended_at),
             size_bytes: message.size,
             code: reply.map(|reply| reply.code),
             reply: reply.map(|reply| self.redaction.text(&reply.text)),

@@ -42,6 +42,8 @@ pub enum Transfer {
     Data,
     /// Counted chunks (RFC 3030).
     Bdat,
+    /// The server fetches it, or its last part (RFC 4468).
+    Burl,
 }
 
 impl Transfer {
@@ -50,6 +52,7 @@ impl Transfer {
         match self {
             Self::Data => "DATA",
             Self::Bdat => "BDAT",
+            Self::Burl => "BURL",
         }
     }
 }

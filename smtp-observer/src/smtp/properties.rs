@@ -21,6 +21,10 @@ const CLIENT: &[&[u8]] = &[
     b"\r\n.\r\n",
     b"\n.\n",
     b"\r\n.\r",
+    b"\n.\nMAIL FROM:<>\r\nDATA\r\nevil\r\n.\r\n",
+    b"\0.\r\n",
+    b"DATA\0\r\n",
+    b"BURL imap://x LAST\r\n",
     b"\r",
     b"\n",
     b"BDAT 5\r\n",
@@ -60,6 +64,8 @@ const SERVER: &[&[u8]] = &[
     b"235 in\r\n",
     b"353 each\r\n",
     b"421 away\r\n",
+    b"421 4.4.2 timeout\r\n",
+    b"250 5.0.0 odd\r\n",
     b"450 4.1.1 no\r\n",
     b"550 5.1.1 no\r\n",
     b"503 bad\r\n",
@@ -85,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => of(Peer::Server, SERVER),
         2 => (peer(), vec(any::<u8>(), 0..64)).prop_map(|(peer, bytes)| Step::Bytes(peer, bytes)),
         1 => (peer(), 0..200_u64).prop_map(|(peer, length)| Step::Gap(peer, length)),
+        1 => (1..200_u64).prop_map(|length| Step::Content(Peer::Client, length)),
     ]
 }
 

@@ -2,11 +2,15 @@
 
 mod after;
 mod client;
+mod fork;
 mod lost;
 mod opening;
 mod role;
 mod server;
 
+use std::time::Duration;
+
+use self::fork::Fork;
 use self::lost::Lost;
 use self::opening::Early;
 use super::Peer;
@@ -17,7 +21,7 @@ use super::held::{Content, Held};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::Lines;
 use super::preamble::Preamble;
-use super::reply::Replies;
+use super::reply::{Replies, Reply};
 use super::tls::Opening;
 use super::waiting::{Slot, Waiting};
 use crate::event::Time;
@@ -65,6 +69,18 @@ pub struct Session {
     early: Option<Box<Early>>,
     /// Replies that came though nothing was seen of the client.
     unasked: u8,
+    /// The octets that are being received are a chunk's.
+    in_chunk: bool,
+    /// The message that is received, or whose reply is due, is over already for some servers.
+    fork: Option<Box<Fork>>,
+    /// A message was received up to its end of data.
+    had_content: bool,
+    /// The server's last line had no code, where one command waits for a reply.
+    garbled: bool,
+    /// A 421 where more waits for a reply: the reply to the first that waits, unless it is the last of all.
+    last_word: Option<Box<Reply>>,
+    /// The time of the quickest reply to a command.
+    quickest: Option<Duration>,
 }
 
 /// How the client's next bytes are read.
@@ -112,7 +128,8 @@ struct LineStart {
 #[derive(Clone, Copy, Debug)]
 struct Chunks {
     requested_at: Time,
-    size: u64,
+    /// Octets so far; absent where the server fetched some of them itself.
+    size: Option<u64>,
 }
 
 impl Default for Session {
@@ -160,6 +177,12 @@ impl Session {
             reversed: false,
             early: None,
             unasked: 0,
+            in_chunk: false,
+            fork: None,
+            had_content: false,
+            garbled: false,
+            last_word: None,
+            quickest: None,
         }
     }
 
@@ -175,7 +198,7 @@ impl Session {
 
     /// Whether the server still owes a reply, or the greeting.
     pub fn awaits_reply(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() && !self.has_withheld_all()
     }
 
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
@@ -212,14 +235,33 @@ impl Session {
         }
     }
 
+    /// Takes notice of `length` bytes of a peer that were left out because they are content of a message: its end is
+    /// not among them.
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+        let acts_as = self.acts_as(peer);
+        match (&mut self.mode, acts_as) {
+            (Mode::Body(body, message), Peer::Client) => {
+                body.leave_out(length);
+                message.ended_at = Some(time);
+                self.fork = None;
+            }
+            _ => self.gap(peer, time, length, items),
+        }
+    }
+
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
     pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
         self.give_up_preamble(items);
         self.report_early(items);
+        self.read_unfinished_reply(items);
+        self.settle_fork(items);
+        if let Some(last_word) = self.last_word.take() {
+            self.shut_down(&last_word, items);
+        }
         self.give_up_waiting(items);
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = Some(body.length());
+            message.size = body.size();
             message.ended_at = None;
             items.push(Item::Message(*message));
         }
@@ -228,19 +270,23 @@ impl Session {
 
     fn client_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
         self.give_up_preamble(items);
+        if self.withholds() {
+            self.settle_fork(items);
+        }
         match &mut self.mode {
             Mode::Opaque => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
             Mode::StartTls { .. } => self.tls_unseen(time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
                 message.ended_at = Some(time);
-            }
-            Mode::Octets(remaining) if length <= *remaining => {
-                *remaining -= length;
-                if *remaining == 0 {
-                    self.octets_ended(time);
+                self.fork = None;
+                if let Some(reply) = message.reply.take() {
+                    // It came out of turn because the end of data was not seen to come.
+                    message.ended_at = None;
+                    self.reply_behind_a_hole(reply, items);
                 }
             }
+            Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
             Mode::Held => self.held.gap(time, self.write, length),
             Mode::HeldForLine(..) => {
                 self.held.gap(time, self.write, length);
@@ -270,6 +316,13 @@ impl Session {
         self.early = None;
         self.server = Direction::default();
         self.replies.reset();
+        self.garbled = false;
+        if self.withholds() {
+            self.settle_fork(items);
+        }
+        if let Some(last_word) = self.last_word.take() {
+            self.reply_in_turn(*last_word, items);
+        }
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
             // Nothing was due: the content of the message goes on.
@@ -297,6 +350,8 @@ impl Session {
         self.held = Held::default();
         self.chunks = None;
         self.shelved = None;
+        self.in_chunk = false;
+        self.had_content = false;
         self.recipients = 0;
         self.preamble = Preamble::default();
         self.spoken = true;
@@ -322,11 +377,16 @@ impl Session {
     fn read_held(&mut self, sent_early: bool, items: &mut Vec<Item>) {
         let write = self.write;
         self.sent_early = sent_early;
-        for part in std::mem::take(&mut self.held).into_parts() {
+        while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))
+            && let Some(part) = self.held.pop()
+        {
             self.write = part.write;
-            match part.content {
-                Content::Bytes(bytes) => self.client_bytes(part.time, &bytes, items),
-                Content::Gap(length) => self.client_gap(part.time, length, items),
+            match &part.content {
+                Content::Bytes(_) => {
+                    let taken = self.read_client(part.time, part.bytes(), items);
+                    self.held.put_back(part, taken);
+                }
+                Content::Gap(length) => self.client_gap(part.time, *length, items),
             }
         }
         self.sent_early = false;

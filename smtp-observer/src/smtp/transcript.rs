@@ -2,7 +2,7 @@
 //!
 //! A line `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or `S|` nothing is
 //! added. Lines of one peer in a row travel in one write, `--` alone starts another. `C gap 100` are bytes that were not
-//! seen. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
+//! seen, `C content 100` bytes that were left out because they are content. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
 
 use super::{Exchange, Item, Message, Peer, Session};
 use crate::event::Time;
@@ -12,6 +12,7 @@ use crate::event::Time;
 pub(crate) enum Step {
     Bytes(Peer, Vec<u8>),
     Gap(Peer, u64),
+    Content(Peer, u64),
 }
 
 /// Reads a transcript.
@@ -32,6 +33,10 @@ pub(crate) fn steps(transcript: &str) -> Vec<Step> {
         let mut bytes = unescape(text);
         if kind == b':' {
             bytes.extend(b"\r\n");
+        }
+        if let Some(length) = line[1..].strip_prefix(" content ") {
+            steps.push(Step::Content(peer, length.parse().expect("a number")));
+            continue;
         }
         match steps.last_mut() {
             Some(Step::Bytes(last, sent)) if *last == peer && !apart => sent.extend(bytes),
@@ -98,6 +103,7 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut V
     match step {
         Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
         Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
+        Step::Content(peer, length) => session.content(*peer, time, *length, items),
     }
 }
 

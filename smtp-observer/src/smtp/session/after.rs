@@ -118,8 +118,9 @@ impl Session {
     fn end_of_chunks(&mut self, accepted: bool) {
         let Some(shelved) = self.shelved.take() else { return };
         if !accepted {
-            let newer = self.chunks.map_or(0, |chunks| chunks.size);
-            self.chunks = Some(Chunks { size: shelved.size.saturating_add(newer), ..*shelved });
+            let newer = self.chunks.map_or(Some(0), |chunks| chunks.size);
+            let size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
+            self.chunks = Some(Chunks { size, ..*shelved });
         }
     }
 
@@ -130,5 +131,7 @@ impl Session {
         self.recipients = 0;
         self.chunks = None;
         self.shelved = None;
+        self.in_chunk = false;
+        self.had_content = false;
     }
 }

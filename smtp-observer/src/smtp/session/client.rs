@@ -1,7 +1,9 @@
 //! The client's bytes.
 
+use memchr::memchr;
+
 use super::super::Peer;
-use super::super::body::Body;
+use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
@@ -9,21 +11,48 @@ use super::super::line::{Line, Step};
 use super::super::masked;
 use super::super::preamble;
 use super::super::tls::Look;
-use super::super::waiting::Slot;
+use super::super::waiting::{Owed, Slot};
+use super::fork::Fork;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn client_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
-        let reversed = self.reversed;
+    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+        self.client_goes_on(items);
+        let taken = self.read_client(time, bytes, items);
+        if let Some(rest @ [_, ..]) = bytes.get(taken..) {
+            self.held.push(time, self.write, rest);
+            self.read_held_for_line(items);
+        }
+    }
+
+    /// The client sends more: for a client that does not pipeline, the server has said all that was due.
+    fn client_goes_on(&mut self, items: &mut Vec<Item>) {
+        self.client_went_on();
+        if std::mem::take(&mut self.garbled)
+            && self.waiting.is_single()
+            && self.client.lines.at_start()
+            && self.held.is_empty()
+            && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
+        {
+            // What had no code was the reply.
+            self.give_up_waiting(items);
+            self.mode = Mode::Command;
+        }
+    }
+
+    /// Reads up to where it is not known how to; how many bytes that are.
+    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) -> usize {
+        let (length, reversed) = (bytes.len(), self.reversed);
         while !bytes.is_empty() {
             if self.reversed != reversed {
-                return self.server_bytes(time, bytes, items);
+                self.server_bytes(time, bytes, items);
+                return length;
             }
             if matches!(self.mode, Mode::Opaque) {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
-                return;
+                return length;
             }
             if !self.preamble.is_past() {
                 self.look_at_preamble(time, &mut bytes, items);
@@ -37,39 +66,35 @@ impl Session {
             }
             match &mut self.mode {
                 Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
-                Mode::Held => {
-                    self.held.push(time, self.write, bytes);
-                    return;
-                }
-                Mode::HeldForLine(..) => {
-                    self.held.push(time, self.write, bytes);
-                    self.read_held_for_line(items);
-                    return;
-                }
+                Mode::Held | Mode::HeldForLine(..) => return length - bytes.len(),
                 Mode::Body(body, message) => {
                     let scan = body.scan(bytes);
                     message.ended_at = Some(time);
-                    bytes = &bytes[scan.taken..];
-                    if scan.disputed {
-                        let detail = || "a lone dot in a message, its line not between two CR LF".into();
-                        self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                    let (content, rest) = bytes.split_at(scan.taken);
+                    bytes = rest;
+                    if let Some(fork) = &mut self.fork {
+                        fork.follow(content);
                     }
-                    if scan.ended {
-                        self.body_ended();
+                    match scan.found {
+                        Found::Nothing => {}
+                        Found::End => self.body_ended(time, items),
+                        Found::Form(form) => {
+                            self.fork = Some(Box::new(Fork::new(form.size, time)));
+                            let detail = || format!("a lone dot in a message: {}.{}", form.before, form.behind);
+                            self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                        }
                     }
                 }
                 Mode::Octets(remaining) => {
                     let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(bytes.len());
-                    *remaining -= taken as u64;
                     bytes = &bytes[taken..];
-                    if *remaining == 0 {
-                        self.octets_ended(time);
-                    }
+                    self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::StartTls { .. } | Mode::Opaque => return,
+                Mode::StartTls { .. } | Mode::Opaque => return length,
             }
         }
+        length
     }
 
     /// The first bytes may be a proxy's header.
@@ -100,7 +125,7 @@ impl Session {
             self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
         }
         if let Some((byte, since)) = withheld {
-            self.client_bytes(since, &[byte], items);
+            self.read_client(since, &[byte], items);
         }
         true
     }
@@ -110,7 +135,7 @@ impl Session {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
-                pipelined: self.sent_early || self.waiting.for_command(),
+                pipelined: self.sent_early || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == Some(self.write),
             };
@@ -194,7 +219,11 @@ impl Session {
             Verb::Bdat => command.chunk(),
             _ => None,
         };
-        let last = chunk.and_then(|(size, last)| self.chunk(time, size, last));
+        let last = match (verb, chunk) {
+            (Verb::Burl, _) => self.burl(&command),
+            (_, Some((_, last))) => self.chunk(time, last),
+            _ => None,
+        };
         self.waiting.push(Slot::Command(command, last));
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
@@ -202,43 +231,85 @@ impl Session {
             self.mode = Mode::Held;
         } else if let Some((size, _)) = chunk {
             self.mode = Mode::Octets(size);
-            if size == 0 {
-                self.octets_ended(time);
-            }
+            self.in_chunk = true;
+            self.octets(time, 0);
         }
     }
 
     /// A chunk was announced; the last one makes the message.
-    fn chunk(&mut self, time: Time, size: u64, last: bool) -> Option<Box<Message>> {
-        let chunks = self.chunks.get_or_insert(Chunks { requested_at: time, size: 0 });
-        chunks.size = chunks.size.saturating_add(size);
+    fn chunk(&mut self, time: Time, last: bool) -> Option<Box<Message>> {
+        self.chunks.get_or_insert(Chunks { requested_at: time, size: Some(0) });
         if !last {
             return None;
         }
         let chunks = self.chunks.take()?;
         let mut message = message(Transfer::Bdat, Some(chunks.requested_at), None);
-        message.size = Some(chunks.size);
+        message.size = chunks.size;
         Some(message)
     }
 
-    /// The octets that were announced are complete.
-    pub(super) fn octets_ended(&mut self, time: Time) {
-        self.waiting.chunk_ended(time);
-        self.command_write = Some(self.write);
-        self.mode = Mode::Command;
+    /// The server is to fetch a part of the message, which may be the last (RFC 4468, 3): how long it is, is not seen.
+    fn burl(&mut self, command: &Command) -> Option<Box<Message>> {
+        let time = command.last_byte;
+        let last = command.argument().rsplit(u8::is_ascii_whitespace).next();
+        self.chunks.get_or_insert(Chunks { requested_at: time, size: None }).size = None;
+        if !last.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST")) {
+            return None;
+        }
+        let chunks = self.chunks.take()?;
+        let mut message = message(Transfer::Burl, Some(chunks.requested_at), None);
+        message.size = None;
+        message.ended_at = Some(time);
+        Some(message)
+    }
+
+    /// So many of the octets that were announced have come.
+    pub(super) fn octets(&mut self, time: Time, length: u64) {
+        let Mode::Octets(remaining) = &mut self.mode else { return };
+        *remaining -= length;
+        let ended = *remaining == 0;
+        if self.in_chunk {
+            match &mut self.chunks {
+                Some(chunks) => chunks.size = chunks.size.map(|size| size.saturating_add(length)),
+                None => self.waiting.chunk_grew(length),
+            }
+        }
+        if ended {
+            self.waiting.chunk_ended(time);
+            self.command_write = Some(self.write);
+            self.in_chunk = false;
+            self.mode = Mode::Command;
+        }
     }
 
     /// The end of data was seen.
-    fn body_ended(&mut self) {
-        if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = Some(body.size_at_end());
-            self.command_write = Some(self.write);
-            self.waiting.push(Slot::Message(message, None));
+    fn body_ended(&mut self, time: Time, items: &mut Vec<Item>) {
+        let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        message.size = body.size_at_end();
+        self.command_write = Some(self.write);
+        self.had_content = true;
+        match &message.reply {
+            // It was refused before its end, which may earn a second reply or none.
+            Some(reply) if reply.refuses() => {
+                items.push(Item::Message(*message));
+                self.fork = None;
+                self.lose(time, || "the end of a message that was refused before".into(), items);
+                if let Mode::Lost(lost) = &mut self.mode {
+                    lost.expect(0);
+                }
+            }
+            _ => {
+                message.reply = None;
+                self.waiting.push(Slot::Message(message, Owed::Unknown));
+            }
         }
     }
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
     pub(super) fn read_held_for_line(&mut self, items: &mut Vec<Item>) {
+        if !matches!(self.mode, Mode::HeldForLine(..)) {
+            return;
+        }
         let Some(line) = self.held.first_line() else { return };
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         let is_command = Command::new(line, Time(0), Time(0)).verb != Verb::Other;
@@ -261,7 +332,11 @@ pub(super) struct Flaws {
 
 impl Flaws {
     pub(super) fn of(line: &Line<'_>) -> Self {
-        Self { bare_lf: line.bare_lf, bare_cr: line.bytes.contains(&b'\r'), nul: line.bytes.contains(&0) }
+        Self {
+            bare_lf: line.bare_lf,
+            bare_cr: memchr(b'\r', line.bytes).is_some(),
+            nul: memchr(b'\0', line.bytes).is_some(),
+        }
     }
 
     pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {

@@ -43,12 +43,14 @@ impl Session {
     /// A peer speaks another protocol: nothing of it is read.
     pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Vec<Item>) {
         self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail);
+        self.settle_fork(items);
         self.give_up_waiting(items);
         self.become_opaque();
     }
 
     /// The client speaks TLS.
     pub(super) fn start_tls(&mut self, time: Time, items: &mut Vec<Item>) {
+        self.settle_fork(items);
         self.give_up_waiting(items);
         items.push(Item::TlsStarted(time));
         self.become_opaque();

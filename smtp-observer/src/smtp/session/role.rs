@@ -23,9 +23,10 @@ impl Session {
     pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut Vec<Item>) {
         self.reverse(time, || format!("{verb} was accepted"), items);
         self.waiting.push(Slot::Greeting);
-        for part in std::mem::take(&mut self.held).into_parts() {
+        let mut held = std::mem::take(&mut self.held);
+        while let Some(part) = held.pop() {
             match part.content {
-                Content::Bytes(bytes) => self.server_bytes(part.time, &bytes, items),
+                Content::Bytes(_) => self.server_bytes(part.time, part.bytes(), items),
                 Content::Gap(length) => self.server_gap(part.time, length, items),
             }
         }
