@@ -79,7 +79,7 @@ impl Judge {
     /// Another process goes on with the socket, which is the client's or the server's. What the one before it has left
     /// to be judged is told first.
     pub fn owner_changed(&mut self, role: Role, time: Time, events: &mut Vec<(Time, Event)>) {
-        self.pending.unseen(events);
+        self.pending.moved(events);
         if role == Role::Client {
             self.phase.moved(time);
         }

@@ -17,6 +17,8 @@ pub(super) enum Next {
     Nothing,
     /// The connection was over.
     Closed,
+    /// Another process took the connection over.
+    Moved,
     /// It was not seen.
     Unseen,
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Next {
             }
             Self::Nothing => write!(f, "nothing followed for {} s", PATIENCE.as_secs()),
             Self::Closed => f.write_str("the connection was closed behind it"),
+            Self::Moved => f.write_str("another process took the connection over behind it"),
             Self::Unseen => f.write_str("what followed was not seen"),
         }
     }
@@ -64,7 +67,7 @@ pub(super) mod tests {
     use super::*;
 
     /// All that differ in a judgement.
-    pub(in crate::judge) const NEXTS: [Next; 13] = [
+    pub(in crate::judge) const NEXTS: [Next; 14] = [
         Next::Nothing,
         Next::Closed,
         Next::Unseen,
@@ -78,6 +81,7 @@ pub(super) mod tests {
         Next::Command { verb: Verb::Noop, early: true },
         Next::Command { verb: Verb::Rset, early: false },
         Next::Command { verb: Verb::Other, early: false },
+        Next::Moved,
     ];
 
     #[test]

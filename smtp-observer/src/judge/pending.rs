@@ -84,6 +84,11 @@ impl Pending {
         self.settle(|_| Some(Next::Unseen), events);
     }
 
+    /// Another process goes on with the socket.
+    pub(super) fn moved(&mut self, events: &mut Vec<(Time, Event)>) {
+        self.settle(|_| Some(Next::Moved), events);
+    }
+
     /// The connection is over.
     pub(super) fn finish(&mut self, time: Time, events: &mut Vec<(Time, Event)>) {
         let next = |deadline: Option<Time>| match deadline.is_some_and(|deadline| time >= deadline) {

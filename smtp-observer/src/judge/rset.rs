@@ -72,7 +72,7 @@ fn at_start(before: &Before, accepted: bool, next: Next) -> Vec<RsetReason> {
     match next {
         Next::Unseen if over => vec![SessionStart, ReuseProbe, BeforeQuit],
         Next::Unseen => vec![SessionStart, BeforeQuit],
-        Next::Closed if over => vec![SessionStart, ReuseProbe],
+        Next::Closed | Next::Moved if over => vec![SessionStart, ReuseProbe],
         _ if next.is(Verb::Quit) && over => vec![BeforeQuit, ReuseProbe],
         _ if next.verb() == Some(Verb::Quit) => vec![BeforeQuit],
         _ => vec![SessionStart],
@@ -111,7 +111,7 @@ fn between(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) 
         _ if is_probe(before, accepted, next) => vec![ReuseProbe],
         _ if over && next.is(Verb::Quit) => vec![BeforeQuit, ReuseProbe],
         _ if next.is(Verb::Quit) => vec![BeforeQuit],
-        Next::Closed if over => vec![BetweenMessages, ReuseProbe],
+        Next::Closed | Next::Moved if over => vec![BetweenMessages, ReuseProbe],
         Next::Nothing if before.pause.moved => vec![BetweenMessages, ReuseProbe],
         // It may not have been a message that was before.
         _ if before.point == Point::Idle => vec![BetweenMessages, ReuseProbe],

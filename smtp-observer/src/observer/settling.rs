@@ -157,7 +157,8 @@ mod tests {
         let mut story = reset();
         story.transfer(OTHER, Flow::Sent, "MAIL FROM:<a@x.example>\r\n");
         let (observation, reason, evidence) = rset(&story);
-        assert_eq!((reason, evidence[0].as_str()), ("ambiguous", "what followed was not seen"));
+        assert_eq!(reason, "between_messages");
+        assert_eq!(evidence, ["another process took the connection over behind it"]);
         assert_eq!(observation.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
     }
 
