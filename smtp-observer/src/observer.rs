@@ -1,28 +1,24 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod settling;
 mod snapshot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::HashMap;
 
+pub use self::settling::SETTLING;
+use self::settling::settled_by;
 use crate::connection::{Connection, Piece};
 use crate::event::{Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen};
 use crate::judge::{Addresses, Judge};
-use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
+use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::smtp::{Item, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
-
-/// How long a connection that is over waits for transfers that no event has told of.
-///
-/// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
-/// before the end can still be read.
-pub const SETTLING: Duration = Duration::from_secs(1);
 
 /// Follows every connection on the watched ports.
 pub struct Observer {
@@ -31,7 +27,8 @@ pub struct Observer {
     host: Host,
     processes: Processes,
     conversations: HashMap<u64, Box<Conversation>>,
-    /// Those that are over and wait, and since when, in the order of their ends.
+    /// Those that wait, and until when, in about that order: they are over, or were asked something that only the
+    /// client's next command explains.
     settling: VecDeque<(Time, u64)>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
@@ -47,6 +44,8 @@ struct Conversation {
     connection: Connection,
     session: Session,
     judge: Judge,
+    /// The judge's deadline is among those that settle.
+    awaited: bool,
     /// How it ended, when it has.
     over: Option<StateEvent>,
 }
@@ -83,27 +82,6 @@ impl Observer {
                 self.settle(transfer.time, sink);
                 self.transfer(transfer, sink);
             }
-        }
-    }
-
-    /// Whether connections that are over wait for their last transfers: [`Self::settle`] wants to be called in time.
-    pub fn is_settling(&self) -> bool {
-        !self.settling.is_empty()
-    }
-
-    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
-    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
-        while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
-            self.settle_one(cookie, sink);
-        }
-    }
-
-    fn settle_one(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
-        // It may have ended by itself, or its socket may have connected again.
-        if self.conversations.get(&cookie).is_some_and(|conversation| conversation.over.is_some())
-            && let Some(conversation) = self.conversations.remove(&cookie)
-        {
-            self.end(conversation, sink);
         }
     }
 
@@ -169,7 +147,7 @@ impl Observer {
             conversation.announce(&self.host, sink);
             conversation.over = Some(event);
             if !self.keep_or_end(cookie, conversation, sink) {
-                self.settling.push_back((time, cookie));
+                self.settling.push_back((settled_by(time), cookie));
             }
         }
     }
@@ -237,6 +215,7 @@ impl Observer {
                 self.follow(&mut conversation, &held, sink);
             }
         }
+        self.await_next(cookie, &mut conversation);
         self.keep_or_end(cookie, conversation, sink);
     }
 
@@ -276,24 +255,25 @@ impl Observer {
     /// Notes who uses the connection.
     fn own(&mut self, conversation: &mut Conversation, task: &Task, time: Time, sink: &mut dyn FnMut(Observation)) {
         let caller = self.processes.caller(task);
-        let connection = &mut conversation.connection;
-        match connection.owner.replace(caller.clone()) {
-            Some(previous)
-                if previous.process.pid != caller.process.pid
-                    || previous.process.executable != caller.process.executable =>
-            {
-                conversation.announce(&self.host, sink);
-                self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
-                self.tell(conversation, sink);
-            }
-            _ => conversation.announce(&self.host, sink),
+        let is_another = |previous: &&Caller| {
+            previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable
+        };
+        if let Some(previous) = conversation.connection.owner.as_ref().filter(is_another).cloned() {
+            conversation.announce(&self.host, sink);
+            conversation.judge.owner_changed(conversation.connection.role(), time, &mut self.events);
+            self.tell(conversation, sink);
+            self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
         }
+        conversation.connection.owner = Some(caller);
+        conversation.announce(&self.host, sink);
+        self.tell(conversation, sink);
     }
 
     /// Concludes a conversation: when it was over, or when it was last heard of.
     fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
         let over = conversation.over.take();
-        let time = over.as_ref().map_or(conversation.connection.last_seen, |over| over.time);
+        let ended = over.as_ref().map(|over| over.time);
+        let time = ended.unwrap_or(conversation.connection.last_seen);
         if let Some(over) = over {
             self.miss_last(&mut conversation, &over);
         }
@@ -302,7 +282,7 @@ impl Observer {
         for item in self.items.drain(..) {
             judge.item(connection.opened, item, &mut self.events);
         }
-        judge.finish(time, &mut self.events);
+        judge.finish(ended, time, &mut self.events);
         self.events.push((
             time,
             Event::ConnectionClosed {
@@ -327,6 +307,7 @@ impl Observer {
             connection: Connection::new(identity(&self.host, socket, role), time),
             session,
             judge: Judge::new(self.addresses),
+            awaited: false,
             over: None,
         })
     }

@@ -5,12 +5,15 @@
 //! S: 220 mx.example ESMTP
 //! C: NOOP
 //! S: 250 ok
+//! C gap 20
 //! ====
 //! greeting 220 mx.example ESMTP
 //! NOOP -> 250 ok
 //! noop ambiguous
 //!   no MAIL before it in this session
-//!   possible: reachability_test, lease_check, idle_keepalive, verification
+//!   what followed was not seen
+//!   possible: reachability_test, lease_check, idle_keepalive
+//! ! gap 20 bytes of the client
 //! ```
 //!
 //! Above the line of `=`, `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or

@@ -18,6 +18,11 @@ pub enum Addresses {
     None,
 }
 
+/// The mailbox that MAIL or RCPT names.
+pub(super) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
+    Some(mailbox::Path::of(argument)?.mailbox)
+}
+
 /// Stands for what is not shown.
 const HIDDEN: &str = "*";
 
@@ -126,7 +131,7 @@ impl Redaction {
 
     /// MAIL's reverse-path, with its angle brackets.
     pub(super) fn reverse_path(&self, mail: &Command) -> Option<String> {
-        let path = mailbox::Path::of(mail.argument())?.mailbox;
+        let path = mailbox(mail.argument())?;
         let shown = match self.mask() {
             None => escape(path),
             Some(mask) => escape(&mask.mailbox(path)),

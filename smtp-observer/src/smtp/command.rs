@@ -88,6 +88,11 @@ impl Verb {
         Self::KNOWN.iter().find(|(_, text)| text.eq_ignore_ascii_case(word)).map_or(Self::Other, |&(verb, _)| verb)
     }
 
+    /// Names a sender: MAIL, and RFC 821's other three.
+    pub fn opens_transaction(self) -> bool {
+        matches!(self, Self::Mail | Self::Send | Self::Soml | Self::Saml)
+    }
+
     /// The client's next lines may be credentials, if the server asks for them.
     pub(super) fn authenticates(self) -> bool {
         matches!(self, Self::Auth | Self::XExps)
@@ -158,6 +163,11 @@ impl Command {
             (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => Some((size, true)),
             _ => None,
         }
+    }
+
+    /// BDAT announces the last chunk of a message.
+    pub fn is_last_chunk(&self) -> bool {
+        self.verb == Verb::Bdat && self.chunk().is_some_and(|(_, last)| last)
     }
 
     /// XEXCH50's first argument: the octets that follow a 354.

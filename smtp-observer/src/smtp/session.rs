@@ -201,6 +201,11 @@ impl Session {
         !self.waiting.is_empty() && !self.has_withheld_all()
     }
 
+    /// Whether the server owes nothing, and the client has not begun another line.
+    pub fn is_at_rest(&self) -> bool {
+        self.waiting.is_empty() && self.client.lines.at_start()
+    }
+
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
