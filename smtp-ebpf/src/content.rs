@@ -37,7 +37,7 @@ struct Content {
     ending: u32,
     /// The client's stream position behind those.
     next: u32,
-    /// A chunk goes on to the stream position `chunk_end`.
+    /// A chunk goes on to the stream position `chunk_end`: not zero, and more the more the server has said meanwhile.
     in_chunk: u32,
     chunk_end: u32,
     /// How far the last line was read, which may have been cut.
@@ -124,8 +124,25 @@ unsafe fn leave_content_out(content: *mut Content, room: *mut Room, length: u64,
             let left = i64::from((*content).chunk_end.wrapping_sub(start) as i32);
             let left = if left > 0 { left as u64 } else { 0 };
             buffer::window(room, at_most(left, length), HEAD_LENGTH as u64);
-            (*content).in_chunk = u32::from(left > length);
+            if left <= length {
+                (*content).in_chunk = 0;
+            }
         }
+    }
+}
+
+/// Replies in the middle of a chunk that pipelined commands before it explain.
+const MOST_MEANWHILE: u32 = 8;
+
+/// The server speaks in the middle of a chunk. One that has refused something, and says more, or that says ever more,
+/// reads commands: what was announced does not come.
+#[inline(always)]
+fn doubt_chunk(in_chunk: u32, first: u8) -> u32 {
+    match in_chunk {
+        0 => 0,
+        said if said > MOST_MEANWHILE => 0,
+        _ if matches!(first, b'4' | b'5') => MOST_MEANWHILE + 1,
+        said => said + 1,
     }
 }
 
@@ -136,6 +153,7 @@ unsafe fn server_said(content: *mut Content, room: *mut Room, client: u32) -> Ca
     unsafe {
         let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
         (*content).open = 0;
+        (*content).in_chunk = doubt_chunk((*content).in_chunk, *Room::bytes(room));
         if (*content).asked != 0 {
             // The content's first line may be its end already.
             (*content).ending = State::CR_LF.0;

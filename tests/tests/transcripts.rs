@@ -1,7 +1,9 @@
 //! Every transcript in `tests/transcripts`: as the kernel would tell it, in every cut, and over real sockets.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
-use smtp_observer::observation::Role;
+use smtp_observer::observation::{AnomalyKind, NoopReason, Outcome, Role, RsetReason};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::netns::Host;
@@ -56,6 +58,28 @@ fn no_cut_changes_what_is_observed() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Needs two ends that are both seen, or a kind of connection that no transcript can be.
+const NOT_IN_ONE_DIALOGUE: [&str; 5] =
+    ["rset relayed", "rset interceptor_discard", "rset encrypted", "noop relayed", "noop interceptor_keepalive"];
+
+#[test]
+fn every_name_has_its_transcript() -> Result<()> {
+    let mut missing: BTreeSet<String> = BTreeSet::new();
+    missing.extend(RsetReason::ALL.iter().map(|reason| format!("rset {}", reason.as_str())));
+    missing.extend(NoopReason::ALL.iter().map(|reason| format!("noop {}", reason.as_str())));
+    missing.extend(Outcome::ALL.iter().map(|outcome| format!("transaction {}", outcome.as_str())));
+    missing.extend(AnomalyKind::ALL.iter().map(|kind| format!("! {}", kind.as_str())));
+    for transcript in Transcript::all()? {
+        for line in &transcript.expected {
+            let words: Vec<_> = line.split(' ').take(2).collect();
+            missing.remove(&words.join(" "));
+        }
+    }
+    let left_out: BTreeSet<_> = NOT_IN_ONE_DIALOGUE.map(str::to_owned).into();
+    ensure!(missing == left_out, "no transcript has: {:?}", missing.symmetric_difference(&left_out));
     Ok(())
 }
 

@@ -175,9 +175,9 @@ impl Session {
         command.pipelined = self.line.pipelined;
         command.same_write = self.line.same_write;
         if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
-            let detail = format!("the client's first line begins with {}", shown_word(&command));
-            self.not_smtp(time, detail, items);
-            return;
+            // It is followed all the same: commands may stand behind it, and the server decides what it takes for one.
+            let detail = || format!("the client's first line begins with {}", shown_word(&command));
+            self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
         }
         let flaws = Flaws::of(&line);
         let length = line.length;

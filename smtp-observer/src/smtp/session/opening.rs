@@ -97,7 +97,10 @@ impl Session {
     /// The client has asked a SOCKS proxy for the connection.
     pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
         if !self.preamble.answered(bytes) {
-            self.not_smtp(time, "the client asks a SOCKS proxy, and the server is none".into(), items);
+            let detail = "the client asks a SOCKS proxy, and the server is none";
+            self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail.into());
+            // What it has asked may be lines to the server.
+            self.lose(time, || "how the server reads that".into(), items);
         }
     }
 }
