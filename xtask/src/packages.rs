@@ -44,6 +44,9 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// What fetches a sender that is no package of Debian's.
+pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
+
 /// What makes the image that other kernels boot from.
 pub(crate) const KERNELS: [Package; 4] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },
