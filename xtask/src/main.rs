@@ -3,6 +3,8 @@
 //! - [`toolchain`]: the pinned versions, and which compiler for eBPF this machine has or can get
 //! - [`setup`]: brings the compiler and linker for eBPF into `.tools`
 //! - [`packages`]: the system packages that set-up, demo, tests and benchmarks need
+//! - [`apt`]: Debian's packages, without installing any
+//! - [`senders`]: mail software that cannot be installed beside Postfix, for the tests
 //! - [`agent`]: builds and runs the agent
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
@@ -12,12 +14,14 @@
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
+mod apt;
 mod fuzz;
 mod kernels;
 mod lint;
 mod packages;
 mod process;
 mod scenes;
+mod senders;
 mod setup;
 mod test;
 mod toolchain;
