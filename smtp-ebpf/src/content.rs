@@ -1,4 +1,5 @@
-//! Bodies stay in the kernel: of a message's content only those last bytes cross that may begin its end.
+//! Bodies stay in the kernel: of a message's content only those last bytes cross that may begin its end, and the CR, LF,
+//! NUL and dot of what some servers take for its end.
 //!
 //! DATA asks for content, the server's 354 begins it, and CR LF `.` CR LF ends it (RFC 5321, 4.1.1.4); so does whatever
 //! else the server says. BDAT begins it at once, and says how long it is (RFC 3030, 2). Where this is wrong, user space
@@ -8,7 +9,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Transfer, Unseen};
+use smtp_ebpf::event::{DISPUTED_LENGTH, HEAD_LENGTH, TAIL_LENGTH, Transfer, Unseen};
 
 use crate::buffer::{self, Copied, Room, at_most};
 use crate::kernel::{Sock, is_watched};
@@ -36,7 +37,7 @@ struct Content {
     ending: u32,
     /// The client's stream position behind those.
     next: u32,
-    /// A chunk goes on to the stream position `chunk_end`.
+    /// A chunk goes on to the stream position `chunk_end`: not zero, and more the more the server has said meanwhile.
     in_chunk: u32,
     chunk_end: u32,
     /// How far the last line was read, which may have been cut.
@@ -74,7 +75,7 @@ pub struct Captured {
 /// # Safety
 /// `room`, `transfer` and `captured` are map values; the transfer's socket is this one.
 #[inline(always)]
-pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *const Transfer, sends: bool, captured: *mut Captured) {
+pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *mut Transfer, sends: bool, captured: *mut Captured) {
     // SAFETY: the caller's promise.
     unsafe {
         let length = u64::from((&raw const (*transfer).length).read_volatile());
@@ -98,7 +99,7 @@ pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *const Transfer, se
         captured.write_volatile(if server_speaks {
             server_said(content, room, end)
         } else if (&raw const (*content).open).read_volatile() != 0 {
-            data_said(content, room, length)
+            data_said(content, room, transfer, length)
         } else {
             commands_said(content, room, length, end)
         });
@@ -118,16 +119,30 @@ unsafe fn leave_content_out(content: *mut Content, room: *mut Room, length: u64,
                 (&raw mut (*content).ending).write_volatile(State::CONTENT.0);
             }
             (*content).next = end;
-            if length > TAIL_LENGTH as u64 {
-                buffer::window(room, 0, SEAM);
-            }
         } else if sure && (*content).in_chunk != 0 {
             // Bytes that went unseen have moved the position all the same.
             let left = i64::from((*content).chunk_end.wrapping_sub(start) as i32);
             let left = if left > 0 { left as u64 } else { 0 };
             buffer::window(room, at_most(left, length), HEAD_LENGTH as u64);
-            (*content).in_chunk = u32::from(left > length);
+            if left <= length {
+                (*content).in_chunk = 0;
+            }
         }
+    }
+}
+
+/// Replies in the middle of a chunk that pipelined commands before it explain.
+const MOST_MEANWHILE: u32 = 8;
+
+/// The server speaks in the middle of a chunk. One that has refused something, and says more, or that says ever more,
+/// reads commands: what was announced does not come.
+#[inline(always)]
+fn doubt_chunk(in_chunk: u32, first: u8) -> u32 {
+    match in_chunk {
+        0 => 0,
+        said if said > MOST_MEANWHILE => 0,
+        _ if matches!(first, b'4' | b'5') => MOST_MEANWHILE + 1,
+        said => said + 1,
     }
 }
 
@@ -138,6 +153,7 @@ unsafe fn server_said(content: *mut Content, room: *mut Room, client: u32) -> Ca
     unsafe {
         let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
         (*content).open = 0;
+        (*content).in_chunk = doubt_chunk((*content).in_chunk, *Room::bytes(room));
         if (*content).asked != 0 {
             // The content's first line may be its end already.
             (*content).ending = State::CR_LF.0;
@@ -155,7 +171,7 @@ unsafe fn server_said(content: *mut Content, room: *mut Room, client: u32) -> Ca
 
 /// What the client said is content of DATA, perhaps its end, and what follows that.
 #[inline(always)]
-unsafe fn data_said(content: *mut Content, room: *mut Room, length: u64) -> Captured {
+unsafe fn data_said(content: *mut Content, room: *mut Room, transfer: *mut Transfer, length: u64) -> Captured {
     // SAFETY: the caller passes the socket's content, and a map value.
     unsafe {
         let Copied { head, tail, unseen } = (&raw const (*room).copied).read_volatile();
@@ -163,35 +179,63 @@ unsafe fn data_said(content: *mut Content, room: *mut Room, length: u64) -> Capt
             (*content).ending = State::CONTENT.0;
             return Captured { skipped: 0, head, tail, unseen };
         }
+        tell_of_dispute(room, transfer, head);
+
         let ending = (*content).ending;
         let first = u32::from_be(Room::bytes(room).cast::<u32>().read_unaligned());
-        if tail != 0 && ends_at_the_seam(State(ending), first) {
+        let copied = u64::from(head + tail);
+        let is_long = copied > TAIL_LENGTH as u64;
+        if is_long && ends_at_the_seam(State(ending), first) {
             (*content).open = 0;
             return Captured { skipped: 0, head, tail, unseen };
         }
-        // The end of the call: behind the seam, or all that there is.
-        let from = u64::from(if tail == 0 { 0 } else { head });
-        let there = u64::from(if tail == 0 { head } else { tail });
-        // A call that is seen whole goes on where the one before ended.
-        let state = if tail == 0 { State(ending) } else { State::CONTENT };
-        scan::scan(room, from, from + there, TAIL_LENGTH, state, 0);
+        // The end of the call, or all of it, which goes on where the one before ended.
+        let from = copied.saturating_sub(TAIL_LENGTH as u64);
+        let there = copied - from;
+        let state = if is_long { State::CONTENT } else { State(ending) };
+        scan::scan(room, from, copied, TAIL_LENGTH, state, 0);
         let found = (&raw const (*room).found).read_volatile();
         let state = (&raw const (*room).state).read_volatile();
         (*content).ending = state;
         let wanted = if found != 0 {
             (*content).open = 0;
             // From the CR of the end of data on.
-            (from + there + 5).saturating_sub(found)
+            (copied + 5).saturating_sub(found)
         } else {
             u64::from(state - State::CONTENT.0)
         };
         let kept = Room::clamped(room, at_most(wanted, there), TAIL_LENGTH);
-        Room::shift(room, 0, from + there - kept, kept);
+        Room::shift(room, 0, copied - kept, kept);
         if found != 0 {
             (*content).asked = u16::from(ends_with_data(room, kept));
         }
         let unseen = if kept < length { Unseen::Content } else { Unseen::None };
         Captured { skipped: (length - kept) as u32, head: kept as u32, tail: 0, unseen }
+    }
+}
+
+/// Lets the first disputed end of the content cross, if there is one in the head; what is not of it is made unreadable.
+#[inline(always)]
+unsafe fn tell_of_dispute(room: *mut Room, transfer: *mut Transfer, head: u32) {
+    // SAFETY: the caller passes map values; the place is clamped to the room, which is longer by more than the form.
+    unsafe {
+        let found = scan::find_dispute(room, 0, head.into());
+        if found == 0 {
+            return;
+        }
+        let place = Room::clamped(room, found - 1, HEAD_LENGTH);
+        let bytes = Room::bytes(room).add(place as usize);
+        let is_end = u32::from_be(bytes.cast::<u32>().read_unaligned()) == u32::from_be_bytes(*b"\r\n.\r");
+        // The end itself, or what the next call may make the end.
+        if is_end && (*bytes.add(4) == b'\n' || place + 4 >= u64::from(head)) {
+            return;
+        }
+        (*transfer).disputed_at = place as u32;
+        for at in 0..DISPUTED_LENGTH {
+            let byte = *bytes.add(at);
+            let is_of_form = matches!(byte, b'\r' | b'\n' | b'\0' | b'.');
+            (*transfer).disputed[at] = if is_of_form { byte } else { b'x' };
+        }
     }
 }
 
@@ -319,9 +363,6 @@ unsafe fn ends_with_data(room: *mut Room, end: u64) -> bool {
             && u16::from_be(command.add(4).cast::<u16>().read_unaligned()) == u16::from_be_bytes(*b"\r\n")
     }
 }
-
-/// Bytes of a long call's start that may be the rest of the end of data.
-const SEAM: u64 = 4;
 
 /// Whether the first four bytes of a call complete the end of data, which was read so far in the call before.
 #[inline(always)]

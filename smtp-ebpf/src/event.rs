@@ -18,6 +18,9 @@ pub const EXECUTABLE_LENGTH: usize = 512;
 /// Most processes that the programs remember to have described.
 pub const DESCRIBED_PROCESSES: u32 = 8192;
 
+/// Bytes of a disputed end of content: the byte before it, and the longest.
+pub const DISPUTED_LENGTH: usize = 8;
+
 /// Most bytes of the argument vector: arguments, each ended by a NUL (`mm->arg_start` to `mm->arg_end`).
 pub const ARGUMENTS_LENGTH: usize = 512;
 
@@ -218,8 +221,12 @@ pub struct Transfer {
     pub unseen: u32,
     /// The system call's number, where [`Self::unseen`] is [`Unseen::Path`].
     pub syscall: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Where in the call [`Self::disputed`] begins.
+    pub disputed_at: u32,
+    /// Bytes of the content left out that some servers take for its end: a dot with other line ends around it than CR LF
+    /// (CVE-2023-51764), the byte before, and what follows. Any byte but CR, LF, NUL and dot is replaced by `x`. Zeros
+    /// where there are none.
+    pub disputed: [u8; DISPUTED_LENGTH],
 }
 
 /// A process, described. Its executable, arguments and cgroup follow, in this order.

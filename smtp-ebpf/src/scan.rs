@@ -192,6 +192,35 @@ pub unsafe fn find_chunk(room: *mut Room, from: u64, to: u64) -> u64 {
     }
 }
 
+/// The place of the first dot between two places with CR, LF or NUL before and behind it, or what looks like them; more
+/// exactly, one more than that of the byte before these. Or 0.
+///
+/// # Safety
+/// `room` is a map value.
+#[inline(always)]
+pub unsafe fn find_dispute(room: *mut Room, from: u64, to: u64) -> u64 {
+    let mut scan = Scan { room };
+    // SAFETY: as of `scan`; the place is clamped to the room, which is longer by more than two words.
+    unsafe {
+        begin(room, from + 1, to);
+        bpf_loop((HEAD_LENGTH / WORDS + 1) as u32, try_words as *mut c_void, (&raw mut scan).cast(), 0);
+        let found = (&raw const (*room).found).read_volatile();
+        if found == 0 {
+            return 0;
+        }
+        let place = Room::clamped(room, found - 1, HEAD_LENGTH);
+        let bytes = Room::bytes(room).add(place as usize);
+        for ahead in 0..size_of::<u64>() {
+            let word = u32::from_le(bytes.add(ahead).cast::<u32>().read_unaligned());
+            let place = place + ahead as u64;
+            if word & LONE_DOT_MASK == LONE_DOT && place + size_of::<u32>() as u64 <= to {
+                return place + 1;
+            }
+        }
+        0
+    }
+}
+
 /// Whether BDAT stands at a place.
 ///
 /// # Safety
@@ -276,6 +305,50 @@ unsafe extern "C" fn try_places(step: u64, scan: *mut Scan) -> i64 {
                 let place = start + ahead as u64 + 1;
                 // Behind the end stands what another call has left.
                 (&raw mut (*room).found).write_volatile(if place < end { place } else { 0 });
+                return 1;
+            }
+        }
+        0
+    }
+}
+
+/// Bytes that a step of the search for a dot tries, a word at a time.
+const WORDS: usize = 128;
+
+/// A byte of each word.
+const EACH: u64 = 0x01_01_01_01_01_01_01_01;
+
+/// Any byte, one of the first sixteen, a dot, another of the first sixteen.
+const LONE_DOT: u32 = u32::from_le_bytes(*b"\0\0.\0");
+const LONE_DOT_MASK: u32 = 0xf0_ff_f0_00;
+
+/// The highest bit of each byte that is zero.
+#[inline(always)]
+fn zeros(word: u64) -> u64 {
+    const LOW: u64 = 0x7f * EACH;
+    !(((word & LOW) + LOW) | word | LOW)
+}
+
+unsafe extern "C" fn try_words(step: u64, scan: *mut Scan) -> i64 {
+    // SAFETY: `find_dispute` passes its room, which is longer than the place is clamped to by more than the words.
+    unsafe {
+        let room = (*scan).room;
+        let start = (&raw const (*room).start).read_volatile() + step * WORDS as u64;
+        if start >= (&raw const (*room).end).read_volatile() {
+            return 1;
+        }
+        let start = Room::clamped(room, start, HEAD_LENGTH);
+        let bytes = Room::bytes(room).add(start as usize);
+        let word = |at: usize| bytes.add(at).cast::<u64>().read_unaligned();
+        for ahead in (0..WORDS).step_by(size_of::<u64>()) {
+            let dots = zeros(word(ahead + 1) ^ (u64::from(b'.') * EACH));
+            if dots == 0 {
+                continue;
+            }
+            let (before, behind) = (zeros(word(ahead) & (0xf0 * EACH)), zeros(word(ahead + 2) & (0xf0 * EACH)));
+            if dots & before & behind != 0 {
+                // The byte before these is in its place one more than where it is.
+                (&raw mut (*room).found).write_volatile(start + ahead as u64);
                 return 1;
             }
         }

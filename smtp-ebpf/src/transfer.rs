@@ -4,7 +4,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
-use smtp_ebpf::event::{Kind, Transfer, Unseen};
+use smtp_ebpf::event::{DISPUTED_LENGTH, Kind, Transfer, Unseen};
 
 use crate::buffer::{self, Room};
 use crate::content::{self, Captured};
@@ -110,7 +110,8 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
             tail: 0,
             unseen: 0,
             syscall: 0,
-            padding: 0,
+            disputed_at: 0,
+            disputed: [0; DISPUTED_LENGTH],
         });
         buffer::locate(room, sock, locate, length);
         if !sends && flags & MSG_TRUNC != 0 {

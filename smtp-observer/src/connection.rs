@@ -186,9 +186,12 @@ impl Connection {
             Flow::Sent => self.sent.advance(event.positions.written, event.length),
             Flow::Received => self.received.advance(event.positions.read, event.length),
         };
+        let (before, disputed, behind) = event.content();
         let pieces = [
             Piece::Hole(hole),
-            Piece::Content(event.skipped.into()),
+            Piece::Content(before),
+            Piece::Bytes(disputed),
+            Piece::Content(behind),
             Piece::Bytes(&event.head),
             Piece::Missing(event.missing()),
             Piece::Bytes(&event.tail),
@@ -234,6 +237,16 @@ impl Connection {
 }
 
 impl TransferEvent {
+    /// The content left out at its start: so many bytes, what of it is disputed, and so many more.
+    pub(crate) fn content(&self) -> (u64, &[u8], u64) {
+        let Some(disputed) = self.disputed.as_ref().filter(|disputed| disputed.at < self.skipped) else {
+            return (self.skipped.into(), &[], 0);
+        };
+        let rest = self.skipped - disputed.at;
+        let bytes = &disputed.bytes[..disputed.bytes.len().min(rest as usize)];
+        (disputed.at.into(), bytes, u64::from(rest) - bytes.len() as u64)
+    }
+
     /// Bytes of the call between head and tail, which are not in the event.
     pub fn missing(&self) -> u64 {
         u64::from(self.length).saturating_sub(u64::from(self.skipped) + (self.head.len() + self.tail.len()) as u64)
@@ -247,7 +260,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::event::{Positions, ProcessKey, Socket, Task, Unseen};
+    use crate::event::{Disputed, Positions, ProcessKey, Socket, Task, Unseen};
 
     fn socket() -> Socket {
         Socket {
@@ -291,6 +304,7 @@ mod tests {
             flow,
             length: text.len() as u32,
             skipped: 0,
+            disputed: None,
             head: Bytes::from_static(text.as_bytes()),
             tail: Bytes::new(),
             unseen: Unseen::None,
@@ -370,6 +384,24 @@ mod tests {
         long.length = 1000;
         long.tail = Bytes::from_static(b"tail");
         assert_eq!(pieces(&mut connection, &long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
+    }
+
+    #[test]
+    fn what_is_disputed_stands_in_its_place() {
+        let mut connection = established(0, 0);
+        let mut content = transfer(Flow::Sent, "\r\n", 1000, 0);
+        (content.length, content.skipped) = (1000, 998);
+        content.disputed = Some(Disputed { at: 100, bytes: *b"x\n.\nxxxx" });
+        let expected = [Piece::Content(100), Piece::Bytes(b"x\n.\nxxxx"), Piece::Content(890), Piece::Bytes(b"\r\n")];
+        assert_eq!(pieces(&mut connection, &content), expected);
+
+        // What reaches into the bytes that have crossed is in them.
+        content.disputed = Some(Disputed { at: 996, bytes: *b"x\r\r\n.\nxx" });
+        content.positions.written = 2000;
+        assert_eq!(
+            pieces(&mut connection, &content),
+            [Piece::Content(996), Piece::Bytes(b"x\r"), Piece::Bytes(b"\r\n")]
+        );
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smtp_ebpf::event::DISPUTED_LENGTH;
 pub use smtp_ebpf::event::Unseen;
 
 pub use self::wire::cause_name;
-use self::wire::{all_seen, cause, is_default, is_seen, text};
+use self::wire::{all_seen, cause, disputed, is_default, is_seen, text};
 
 /// A moment on the kernel's boot clock, in nanoseconds (`CLOCK_BOOTTIME`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -242,6 +243,9 @@ pub struct TransferEvent {
     /// Bytes at the call's start that are content of a message, left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub skipped: u32,
+    /// What among those bytes some servers take for the content's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disputed: Option<Disputed>,
     /// The bytes behind those.
     #[serde(default, skip_serializing_if = "is_default", with = "text")]
     pub head: Bytes,
@@ -251,6 +255,16 @@ pub struct TransferEvent {
     /// Why some are missing, where some are.
     #[serde(default = "all_seen", skip_serializing_if = "is_seen", with = "cause")]
     pub unseen: Unseen,
+}
+
+/// Bytes of a message's content that some servers take for its end (CVE-2023-51764).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disputed {
+    /// Where in the call they begin.
+    pub at: u32,
+    /// The byte before them, and they, in which any byte but CR, LF, NUL and dot is `x`.
+    #[serde(with = "disputed")]
+    pub bytes: [u8; DISPUTED_LENGTH],
 }
 
 /// A record that is not what the kernel side writes: a bug, or a recording that was damaged.

@@ -455,7 +455,7 @@ names! {
     TlsPhase {
         /// The server listed STARTTLS.
         Offered => "offered",
-        /// The server said 220 to STARTTLS, or the connection began with TLS.
+        /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte.
         Started => "started",
     }
 }
@@ -487,13 +487,13 @@ names! {
         ServerShutdown => "server_shutdown",
         /// Plain bytes behind STARTTLS.
         StarttlsInjection => "starttls_injection",
-        /// The peers do not speak SMTP.
+        /// A peer does not speak SMTP.
         NotSmtp => "not_smtp",
         /// Commands were pipelined though the server never offered it.
         PipeliningNotOffered => "pipelining_not_offered",
-        /// A verb overwritten on the path (`XXXX`).
+        /// A verb, an extension's keyword or the greeting overwritten on the path (`XXXX`, `220 ****`).
         MaskedCommand => "masked_command",
-        /// The client speaks like a server.
+        /// The one that connected serves: ATRN or TURN was accepted, or it greets.
         RoleReversed => "role_reversed",
         /// Bytes were not seen.
         Gap => "gap",

@@ -1,32 +1,28 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
 mod recorded;
+mod settling;
 mod snapshot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::HashMap;
 
+pub use self::settling::SETTLING;
+use self::settling::settled_by;
 use crate::connection::{Connection, Piece};
 use crate::event::{
     Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
 use crate::judge::{Addresses, Judge};
-use crate::observation::{self, Endpoint, Event, Observation, Role, Timestamp};
+use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::recorder::{Entry, Recorder, Reel};
 use crate::smtp::{Item, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
-
-/// How long a connection that is over waits for transfers that no event has told of.
-///
-/// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
-/// before the end can still be read.
-pub const SETTLING: Duration = Duration::from_secs(1);
 
 /// Follows every connection on the watched ports.
 pub struct Observer {
@@ -35,7 +31,8 @@ pub struct Observer {
     host: Host,
     processes: Processes,
     conversations: HashMap<u64, Box<Conversation>>,
-    /// Those that are over and wait, and since when, in the order of their ends.
+    /// Those that wait, and until when, in about that order: they are over, or were asked something that only the
+    /// client's next command explains.
     settling: VecDeque<(Time, u64)>,
     unseen: [u64; Unseen::ALL.len()],
     holes: u64,
@@ -55,6 +52,8 @@ struct Conversation {
     judge: Judge,
     /// What waits to be taken down of it.
     reel: Option<Box<Reel>>,
+    /// The judge's deadline is among those that settle.
+    awaited: bool,
     /// How it ended, when it has.
     over: Option<StateEvent>,
 }
@@ -98,27 +97,6 @@ impl Observer {
                 self.settle_until(transfer.time, sink);
                 self.transfer(transfer, sink);
             }
-        }
-    }
-
-    /// Whether connections that are over wait for their last transfers: [`Self::settle`] wants to be called in time.
-    pub fn is_settling(&self) -> bool {
-        !self.settling.is_empty()
-    }
-
-    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen.
-    fn settle_until(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
-        while let Some((_, cookie)) = self.settling.pop_front_if(|(since, _)| now.since(*since) >= SETTLING) {
-            self.settle_one(cookie, sink);
-        }
-    }
-
-    fn settle_one(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
-        // It may have ended by itself, or its socket may have connected again.
-        if self.conversations.get(&cookie).is_some_and(|conversation| conversation.over.is_some())
-            && let Some(conversation) = self.conversations.remove(&cookie)
-        {
-            self.end(conversation, sink);
         }
     }
 
@@ -184,7 +162,7 @@ impl Observer {
             conversation.announce(&self.host, sink);
             conversation.over = Some(event);
             if !self.keep_or_end(cookie, conversation, sink) {
-                self.settling.push_back((time, cookie));
+                self.settling.push_back((settled_by(time), cookie));
             }
         } else {
             conversation.take_down(self.recorder.as_mut(), Reel::finish);
@@ -235,7 +213,7 @@ impl Observer {
             // What is left in a closed socket can still be read, but its connection is over and told.
             None if event.socket.state == TcpState::Close => {
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.take(&event, None, false);
+                    recorder.take(&event, None, Peer::Client, true);
                 }
                 self.holes += u64::from(event.length);
                 return;
@@ -247,8 +225,8 @@ impl Observer {
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
         }
         if let Some(recorder) = &mut self.recorder {
-            let from_client = conversation.peer(event.flow) == Peer::Client;
-            recorder.take(&event, conversation.reel.as_deref_mut(), from_client);
+            let (peer, opaque) = (conversation.peer(event.flow), conversation.session.is_opaque());
+            recorder.take(&event, conversation.reel.as_deref_mut(), peer, opaque);
         }
         if let Some(event) = conversation.connection.in_turn(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
@@ -259,6 +237,7 @@ impl Observer {
                 self.follow(&mut conversation, &held, sink);
             }
         }
+        self.await_next(cookie, &mut conversation);
         self.keep_or_end(cookie, conversation, sink);
     }
 
@@ -282,7 +261,10 @@ impl Observer {
                 *unseen += length;
                 connection.lost += length;
             }
-            session.gap(peer, event.time, length, &mut self.items);
+            match piece {
+                Piece::Content(_) => session.content(peer, event.time, length, &mut self.items),
+                _ => session.gap(peer, event.time, length, &mut self.items),
+            }
             self.judge(conversation);
         }
         self.tell(conversation, sink);
@@ -299,30 +281,31 @@ impl Observer {
     /// Notes who uses the connection.
     fn own(&mut self, conversation: &mut Conversation, task: &Task, time: Time, sink: &mut dyn FnMut(Observation)) {
         let caller = self.processes.caller(task);
-        let connection = &mut conversation.connection;
-        match connection.owner.replace(caller.clone()) {
-            Some(previous)
-                if previous.process.pid != caller.process.pid
-                    || previous.process.executable != caller.process.executable =>
-            {
-                conversation.announce(&self.host, sink);
-                self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
-                self.tell(conversation, sink);
-            }
-            _ => conversation.announce(&self.host, sink),
+        let is_another = |previous: &&Caller| {
+            previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable
+        };
+        if let Some(previous) = conversation.connection.owner.as_ref().filter(is_another).cloned() {
+            conversation.announce(&self.host, sink);
+            conversation.judge.owner_changed(conversation.connection.role(), time, &mut self.events);
+            self.tell(conversation, sink);
+            self.events.push((time, Event::ConnectionOwnerChanged { previous_process: previous }));
         }
+        conversation.connection.owner = Some(caller);
+        conversation.announce(&self.host, sink);
+        self.tell(conversation, sink);
     }
 
     /// Concludes a conversation: when it was over, or when it was last heard of.
     fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
         let over = conversation.over.take();
-        let time = over.as_ref().map_or(conversation.connection.last_seen, |over| over.time);
+        let ended = over.as_ref().map(|over| over.time);
+        let time = ended.unwrap_or(conversation.connection.last_seen);
         if let Some(over) = over {
             self.miss_last(&mut conversation, &over);
         }
         conversation.session.finish(time, &mut self.items);
         self.judge(&mut conversation);
-        conversation.judge.finish(time, &mut self.events);
+        conversation.judge.finish(ended, time, &mut self.events);
         conversation.take_down(self.recorder.as_mut(), Reel::finish);
         let connection = &conversation.connection;
         self.events.push((
@@ -351,7 +334,7 @@ impl Observer {
             Box::new(Reel::new(recorder.view()))
         });
         let connection = Connection::new(identity(&self.host, socket, role), time);
-        Box::new(Conversation { connection, session, judge, reel, over: None })
+        Box::new(Conversation { connection, session, judge, reel, awaited: false, over: None })
     }
 
     fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {

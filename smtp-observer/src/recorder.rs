@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 pub(crate) use self::reel::Reel;
 use crate::event::{KernelEvent, Time, TransferEvent};
 use crate::judge::{Addresses, Key, View};
+use crate::smtp::Peer;
 
 /// Something that the observer was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,10 +53,11 @@ impl Recorder {
     }
 
     /// Takes a transfer; it is kept as its connection's reel says, or without one of its bytes.
-    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, from_client: bool) {
+    /// Of one whose connection is `opaque` nothing is kept but its length.
+    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, peer: Peer, opaque: bool) {
         let number = self.number();
         let kept = match reel {
-            Some(reel) => reel.push(number, event, from_client),
+            Some(reel) => reel.push(number, event, peer, opaque),
             None => Some(shape::of_event(event)),
         };
         match kept {

@@ -18,5 +18,6 @@ pub mod scene;
 pub mod seen;
 pub mod syscalls;
 pub mod transcript;
+pub mod unpacked;
 pub mod uring;
 pub mod watch;

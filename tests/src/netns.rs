@@ -13,8 +13,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -87,6 +88,17 @@ impl Host {
     pub fn listen(&self, address: &str) -> Result<TcpListener> {
         let address: SocketAddr = address.parse()?;
         self.enter(|| TcpListener::bind(address)).with_context(|| format!("listening on {address}"))
+    }
+
+    /// Waits until somebody listens at an address of this host who does not say when; it is called, and hung up on.
+    pub fn wait_listens(&self, address: &str) -> Result<()> {
+        let address: SocketAddr = address.parse()?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.enter(|| TcpStream::connect(address)).is_err() {
+            ensure!(Instant::now() < deadline, "nobody listens at {address}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Loads nftables rules.

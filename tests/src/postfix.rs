@@ -74,22 +74,51 @@ impl Postfix {
 
     /// Hands it a mail, as a program on its host does, and waits until it is delivered.
     pub fn deliver(&self, host: &Host, sender: &str, recipient: &str) -> Result<()> {
-        let to = format!("to=<{recipient}>");
-        let delivered =
-            |log: &[String]| log.iter().filter(|line| line.contains(&to) && line.contains("status=sent")).count();
-        let before = delivered(&self.master.output.so_far());
-        let mut sendmail = host.command(machine::installed("sendmail")?);
-        sendmail.env("MAIL_CONFIG", self.folder.path().join("etc")).args(["-f", sender, recipient]);
-        process::run(sendmail)?;
-        let what = format!("mail {} to {recipient} delivered", before + 1);
-        let sent = self.master.output.wait_for(&what, |log| (delivered(log) > before).then_some(()));
-        sent.with_context(|| self.master.output.so_far().join("\n"))
+        let sent = [&format!("to=<{recipient}>"), "status=sent"];
+        let before = self.logged(&sent);
+        self.submit(host, sender, recipient)?;
+        self.wait_logged(&sent, before + 1)
+    }
+
+    /// Hands it a mail, as a program on its host does.
+    pub fn submit(&self, host: &Host, sender: &str, recipient: &str) -> Result<()> {
+        let mut sendmail = self.command(host, "sendmail")?;
+        sendmail.args(["-f", sender, recipient]);
+        process::run(sendmail).map(drop)
+    }
+
+    /// Has it try again at once what it could not deliver.
+    pub fn flush(&self, host: &Host) -> Result<()> {
+        let mut postqueue = self.command(host, "postqueue")?;
+        postqueue.arg("-f");
+        process::run(postqueue).map(drop)
+    }
+
+    /// Waits until so many lines of its log have all of these words.
+    pub fn wait_logged(&self, words: &[&str], count: usize) -> Result<()> {
+        let what = format!("{count} lines of Postfix's log with {words:?}");
+        let enough = |log: &[String]| (lines_with(log, words) >= count).then_some(());
+        self.master.output.wait_for(&what, enough).with_context(|| self.master.output.so_far().join("\n"))
+    }
+
+    fn logged(&self, words: &[&str]) -> usize {
+        lines_with(&self.master.output.so_far(), words)
+    }
+
+    fn command(&self, host: &Host, program: &str) -> Result<Command> {
+        let mut command = host.command(machine::installed(program)?);
+        command.env("MAIL_CONFIG", self.folder.path().join("etc"));
+        Ok(command)
     }
 
     /// Ends it with all its daemons, and hands back its log.
     pub fn stop(self) -> Result<Vec<String>> {
         Ok(self.master.stop()?.output)
     }
+}
+
+fn lines_with(log: &[String], words: &[&str]) -> usize {
+    log.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
 }
 
 fn configure(folder: &Path, parameters: &[&str], services: &[&str]) -> Result<()> {

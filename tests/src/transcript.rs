@@ -5,12 +5,15 @@
 //! S: 220 mx.example ESMTP
 //! C: NOOP
 //! S: 250 ok
+//! C gap 20
 //! ====
 //! greeting 220 mx.example ESMTP
 //! NOOP -> 250 ok
 //! noop ambiguous
 //!   no MAIL before it in this session
-//!   possible: reachability_test, lease_check, idle_keepalive, verification
+//!   what followed was not seen
+//!   possible: reachability_test, lease_check, idle_keepalive
+//! ! gap 20 bytes of the client
 //! ```
 //!
 //! Above the line of `=`, `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or
@@ -24,6 +27,7 @@
 //! the same.
 
 mod line;
+mod packed;
 mod play;
 
 use std::fs;
@@ -33,7 +37,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use line::lines;
-pub use play::{Cut, observe, record, replay};
+pub use play::{Cut, observations, observe, record, replay};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,7 +106,11 @@ fn captured_after(
 
 /// All that left the kernel of these calls.
 fn bytes(transfers: &[TransferEvent]) -> Vec<u8> {
-    transfers.iter().flat_map(|transfer| [&transfer.head[..], &transfer.tail[..]].concat()).collect()
+    let of_one = |transfer: &TransferEvent| {
+        let disputed = transfer.disputed.map(|disputed| disputed.bytes.to_vec()).unwrap_or_default();
+        [&disputed[..], &transfer.head[..], &transfer.tail[..]].concat()
+    };
+    transfers.iter().flat_map(of_one).collect()
 }
 
 fn calls(calls: &[&[u8]]) -> Vec<Vec<u8>> {
@@ -237,6 +241,45 @@ fn a_command_of_data_in_pieces_opens_content_too() -> Result<()> {
         }
     });
     ensure!(!String::from_utf8_lossy(&seen).contains("secret"), "{}", String::from_utf8_lossy(&seen));
+    Ok(())
+}
+
+/// CVE-2023-51764 and its like: what a careless server takes for the end of a message, and goes on with commands behind.
+const DISPUTED: [&[u8]; 11] = [
+    b"\n.\n",
+    b"\n.\r",
+    b"\r.\n",
+    b"\r.\r",
+    b"\n.\r\n",
+    b"\r.\r\n",
+    b"\r\n.\n",
+    b"\r\n.\r",
+    b"\r\n.\r\r\n",
+    b"\r\r\n.\r\r\n",
+    b"\r\n\0.\r\n",
+];
+
+#[test]
+fn of_a_disputed_end_of_content_no_other_byte_leaves_the_kernel() -> Result<()> {
+    let secret = b"secret\r\n".repeat(1000);
+    let mut sessions = Vec::new();
+    for before in [1, 50, 4003] {
+        for form in DISPUTED {
+            for behind in [&b"secret"[..], &secret] {
+                sessions.push(vec![[&secret[..before], form, behind, b"\r\n.\r\n"].concat()]);
+            }
+        }
+    }
+    for (index, end) in captured(2610, Server::Reads, &sessions)?.into_iter().enumerate() {
+        let disputed = end.iter().find_map(|call| call.disputed);
+        let disputed = disputed.with_context(|| format!("not seen: {:?}", DISPUTED[index / 4 % DISPUTED.len()]))?;
+        let there = &sessions[index / 2][0][disputed.at as usize..][..disputed.bytes.len()];
+        let shown: Vec<u8> = there.iter().map(|byte| if b"\r\n\0.".contains(byte) { *byte } else { b'x' }).collect();
+        ensure!(disputed.bytes == shown[..] && shown[2] == b'.', "{disputed:?} is not what stands there: {there:?}");
+        let crossed = String::from_utf8(bytes(&end))?;
+        ensure!(crossed.bytes().all(|byte| b"\r\n.\0xQUIT".contains(&byte)), "content left the kernel: {crossed:?}");
+        ensure!(crossed.ends_with("\r\n.\r\nQUIT\r\n"), "the end was not found: {crossed:?}");
+    }
     Ok(())
 }
 

@@ -436,7 +436,7 @@ fn lines_that_never_end() -> Result<()> {
         if round % TOGETHER == 0 {
             // What the agent sees, it sees in order: with this NOOP it has seen all before it.
             pacemaker.play("C: NOOP\nS: 250 Ok")?;
-            watch.agent.wait_for("a NOOP", &hosts, |seen| seen.count("smtp.noop") >= 2 * round / TOGETHER)?;
+            watch.agent.wait_for("a NOOP", &hosts, |seen| seen.count("smtp.command") >= 2 * round / TOGETHER)?;
         }
     }
     pacemaker.close()?;

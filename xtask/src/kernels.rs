@@ -1,6 +1,5 @@
 //! The integration tests inside other kernels: Debian's, booted in QEMU from an image in memory.
 //!
-//! - [`apt`]: Debian's packages, without installing any
 //! - [`debian`]: finds, downloads and unpacks a suite's newest kernel
 //! - [`emulator`]: QEMU, installed or unpacked
 //! - [`modules`]: the modules of it that the tests need, in the order of loading
@@ -13,7 +12,6 @@
 //!
 //! All files are in `.tools/kernels`, a directory for each suite.
 
-mod apt;
 mod console;
 mod debian;
 mod emulator;

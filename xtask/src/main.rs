@@ -3,19 +3,25 @@
 //! - [`toolchain`]: the pinned versions, and which compiler for eBPF this machine has or can get
 //! - [`setup`]: brings the compiler and linker for eBPF into `.tools`
 //! - [`packages`]: the system packages that set-up, demo, tests and benchmarks need
+//! - [`apt`]: Debian's packages, without installing any
+//! - [`senders`]: mail software that cannot be installed beside Postfix, for the tests
 //! - [`agent`]: builds and runs the agent
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
+//! - [`fuzz`]: any bytes at the core's doors
 //! - [`lint`]: formatting, clippy, licences
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
+mod apt;
+mod fuzz;
 mod kernels;
 mod lint;
 mod packages;
 mod process;
 mod scenes;
+mod senders;
 mod setup;
 mod test;
 mod toolchain;
@@ -76,6 +82,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Fuzz the core, from the transcripts on
+    Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
     Lint,
 }
@@ -98,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Kernels(options) => return kernels::run(root, &options),
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
+        Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -37,6 +37,16 @@ pub(crate) const MAIL: [Package; 2] = [
     Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
 ];
 
+/// More that sends mail, for the tests alone.
+pub(crate) const SENDERS: [Package; 3] = [
+    Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
+    Package { name: "python3", program: "python3", reason: "its smtplib resets after each failure" },
+    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
+];
+
+/// What fetches a sender that is no package of Debian's.
+pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
+
 /// What makes the image that other kernels boot from.
 pub(crate) const KERNELS: [Package; 4] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },

@@ -13,10 +13,13 @@ pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
     play(root, "dev", "demo", args)
 }
 
-/// Runs the benchmarks.
+/// Runs the benchmarks: the agent's, and the decoder's.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
-    play(root, "release", "bench", args)
+    play(root, "release", "bench", args)?;
+    let mut decoder = cargo(root);
+    decoder.args(["bench", "--package=smtp-observer", "--bench=decoder"]);
+    check(&mut decoder, "the decoder's benchmarks failed: see above")
 }
 
 fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {

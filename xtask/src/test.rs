@@ -7,11 +7,14 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::process::{cargo_as_root, say};
-use crate::{agent, packages};
+use crate::{agent, packages, senders};
 
 /// Runs every test against a release build of the agent; the last line on standard output is the count.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
-    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
+    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::SENDERS])?;
+    if let Err(error) = senders::ensure_unpacked(root) {
+        say(&format!("{error:#}: the tests of these senders will fail"));
+    }
     let mut cargo = cargo_as_root(root)?;
     let agent = agent::build(root, true)?;
     let mut child = cargo

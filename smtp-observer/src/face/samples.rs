@@ -132,6 +132,15 @@ pub(crate) fn rset() -> Event {
     })
 }
 
+pub(crate) fn ambiguous() -> Event {
+    Event::Rset(Reasoned {
+        reason: RsetReason::Ambiguous,
+        evidence: vec!["what was before was not seen".into(), "possible: session_start, reuse_probe".into()],
+        latency: None,
+        code: Some(250),
+    })
+}
+
 pub(crate) fn noop() -> Event {
     Event::Noop(Reasoned {
         reason: NoopReason::IdleKeepalive,

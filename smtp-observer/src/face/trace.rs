@@ -1,7 +1,8 @@
 //! Observations for a reader: one aligned line each.
 //!
 //! `time  program[pid]  → peer  VERB argument  code text  latency`; the arrow points away from a client and towards a
-//! server. What is not a command with its reply is set in by two blanks.
+//! server. What is not a command with its reply is set in by two blanks. Why an RSET or a NOOP was sent may be told when
+//! later lines are out: such a line has the time of its command's reply, and is about the last one above it.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -149,7 +150,11 @@ impl Format {
     fn reason<R>(&self, verb: &str, reason: &str, reasoned: &Reasoned<R>) -> String {
         let evidence = cut(&reasoned.evidence.join("; "), NOTE_WIDTH);
         let separator = if evidence.is_empty() { "" } else { ": " };
-        self.paint(YELLOW, format!("  {verb} because {reason}{separator}{evidence}"))
+        let reason = match reason {
+            "ambiguous" => "for a reason that is ambiguous".to_owned(),
+            reason => format!("because {reason}"),
+        };
+        self.paint(YELLOW, format!("  {verb} {reason}{separator}{evidence}"))
     }
 
     fn data(&self, data: &Data) -> String {
@@ -184,7 +189,8 @@ impl Format {
         if let Some(sender) = &transaction.sender {
             put(&mut text, format_args!(": from {}", cut(sender, REQUEST_WIDTH)));
         }
-        put(&mut text, format_args!(", {} recipients accepted", transaction.recipients_accepted));
+        let accepted = transaction.recipients_accepted;
+        put(&mut text, format_args!(", {accepted} recipient{} accepted", if accepted == 1 { "" } else { "s" }));
         if transaction.recipients_rejected > 0 {
             put(&mut text, format_args!(", {} rejected", transaction.recipients_rejected));
         }
@@ -309,13 +315,17 @@ mod tests {
             ),
             (Sample::client().closed().event, "  closed after 5.50 s: 311 bytes sent, 2290 received\n"),
             (samples::rset(), "  RSET because recipients_rejected: 550 to the only RCPT; no other recipient\n"),
+            (
+                samples::ambiguous(),
+                "  RSET for a reason that is ambiguous: what was before was not seen; possible: session_start, reuse_probe\n",
+            ),
             (samples::noop(), "  NOOP because idle_keepalive: 28 s after the last reply\n"),
             (
                 samples::data(),
                 "  DATA 2048 bytes, go-ahead after 250 ms, content took 4.00 s, final reply after 500 ms: 250 2.0.0 \
                  Ok: queued as 4X1\n",
             ),
-            (samples::delivered(), "  delivered: from <…@example.org>, 1 recipients accepted, 5.00 s\n"),
+            (samples::delivered(), "  delivered: from <…@example.org>, 1 recipient accepted, 5.00 s\n"),
             (
                 Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false }),
                 "  TLS started; what follows is not visible\n",

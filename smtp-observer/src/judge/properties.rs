@@ -75,7 +75,7 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
     }
     session.finish(Time(1), &mut items);
     items.drain(..).for_each(|item| judge.item(None, item, &mut events));
-    judge.finish(Time(1), &mut events);
+    judge.finish(Some(Time(1)), Time(1), &mut events);
     events
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 pub use self::stand_in::Key;
 use self::stand_in::StandIn;
 pub(crate) use self::view::View;
-use crate::smtp::{Command, Exchange, Reply, Verb, escape};
+use crate::smtp::{Command, Exchange, Peer, Reply, Verb, escape};
 
 /// How much of a mailbox events show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
@@ -23,6 +23,11 @@ pub enum Addresses {
     Domain,
     /// That there is one: `*`.
     None,
+}
+
+/// The mailbox that MAIL or RCPT names.
+pub(super) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
+    Some(mailbox::Path::of(argument)?.mailbox)
 }
 
 /// Stands for what is not shown.
@@ -67,6 +72,24 @@ pub(crate) enum Kept {
         /// How much of it is shown.
         how: Reveal,
     },
+    /// What tells how to read on.
+    Plain {
+        /// Whose it is.
+        peer: Peer,
+        /// Where it begins, counted in bytes of the peer.
+        at: u64,
+        /// What may be kept of it, as long as it was.
+        bytes: Vec<u8>,
+    },
+    /// A line of the server.
+    Line {
+        /// Where it is, counted in bytes of the server.
+        span: Range<u64>,
+        /// It was understood.
+        read: bool,
+    },
+    /// What follows is said with the roles reversed.
+    Reversed,
 }
 
 /// How much of a reply is shown.
@@ -112,18 +135,16 @@ impl Redaction {
         self.suspicious = true;
     }
 
-    /// What a proxy put before the dialogue.
-    pub(super) fn preamble(&mut self, at: u64, bytes: Vec<u8>) {
+    /// Something that nobody is shown, which a recording may keep.
+    pub(super) fn note(&mut self, kept: Kept) {
         if let Some(keeping) = &mut self.kept {
-            keeping.kept.push(Kept::Said { at, bytes, cut: false });
+            keeping.kept.push(kept);
         }
     }
 
     /// A reply's text.
     pub(super) fn reply(&mut self, reply: &Reply) -> String {
-        if let Some(keeping) = &mut self.kept {
-            keeping.kept.push(Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
-        }
+        self.note(Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
         self.text(&reply.text)
     }
 
@@ -132,7 +153,9 @@ impl Redaction {
         let word = command.word().to_ascii_uppercase();
         let hidden = self.is_suspicious(command, &word, reply.as_ref());
         let hides_reply = reply.as_ref().is_some_and(|reply| {
-            hidden && repeats(command, reply) || self.view().hides_reply(command, reply.accepts())
+            // The go-ahead of a message is shown with it, too.
+            reply.code != 354
+                && (hidden && repeats(command, reply) || self.view().hides_reply(command, reply.accepts()))
         });
         if let Some(Keeping { view, kept }) = self.kept.as_deref_mut() {
             let cut = command.verb.authenticates();

@@ -1,5 +1,7 @@
 //! The software behind a greeting, where its wording tells.
 
+use crate::smtp::is_masked_greeting;
+
 /// What greetings contain, and whose they are. The first that is found counts. Wordings that several programs share
 /// (`ESMTP ready`, `ESMTP Service ready`) are not in it.
 const GREETINGS: &[(&str, &str)] = &[
@@ -35,16 +37,10 @@ const GREETINGS: &[(&str, &str)] = &[
 /// The program that greets like this.
 pub(super) fn guess(greeting: &[u8]) -> Option<&'static str> {
     let contains = |part: &str| greeting.windows(part.len()).any(|window| window == part.as_bytes());
-    if is_masked(greeting) {
+    if is_masked_greeting(greeting) {
         return Some("Cisco ASA");
     }
     GREETINGS.iter().find(|(part, _)| contains(part)).map(|&(_, name)| name)
-}
-
-/// A Cisco firewall writes `*` over all but blanks, `2` and `0`.
-fn is_masked(greeting: &[u8]) -> bool {
-    let stars = greeting.iter().filter(|&&byte| byte == b'*').count();
-    stars >= 8 && greeting.iter().all(|byte| b"*20 ".contains(byte))
 }
 
 #[cfg(test)]

@@ -44,11 +44,14 @@ impl Transactions {
         };
         let time = reply.last_byte;
         match command.verb {
-            Verb::Mail if reply.accepts() => {
+            verb if verb.opens_transaction() && reply.accepts() => {
                 self.end(Outcome::Reset, time, events);
                 self.open = Some(Open::new(sender(), command.first_byte));
             }
-            Verb::Mail if reply.refuses() && self.open.as_ref().is_none_or(|open| open.sender_refused) => {
+            verb if verb.opens_transaction()
+                && reply.refuses()
+                && self.open.as_ref().is_none_or(|open| open.sender_refused) =>
+            {
                 self.end(Outcome::Rejected, time, events);
                 let mut open = Open::new(sender(), command.first_byte);
                 open.sender_refused = true;
@@ -73,7 +76,8 @@ impl Transactions {
             Verb::StartTls | Verb::XAnonymousTls | Verb::XClient if reply.code == 220 => {
                 self.end(Outcome::Reset, time, events);
             }
-            Verb::Quit => self.abandon(time, events),
+            // A server that refuses it goes on.
+            Verb::Quit if reply.accepts() => self.abandon(time, events),
             _ => {}
         }
     }

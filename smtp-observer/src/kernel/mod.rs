@@ -29,7 +29,7 @@ pub mod host;
 pub mod layout;
 mod open;
 pub mod probe;
-mod ring;
+pub mod ring;
 
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};

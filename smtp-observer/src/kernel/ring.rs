@@ -9,8 +9,8 @@ use smtp_ebpf::event::{self as record, Kind};
 
 use super::host::user_name;
 use crate::event::{
-    Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent, Task,
-    TcpState, Time, TransferEvent, Unseen, socket_address,
+    Disputed, Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent,
+    Task, TcpState, Time, TransferEvent, Unseen, socket_address,
 };
 
 /// Most command names kept to be shared between events.
@@ -75,6 +75,8 @@ impl Reader {
             flow,
             length: record.length,
             skipped: record.skipped,
+            disputed: (record.disputed != [0; record::DISPUTED_LENGTH])
+                .then_some(Disputed { at: record.disputed_at, bytes: record.disputed }),
             head: Bytes::copy_from_slice(head),
             tail: Bytes::copy_from_slice(tail),
             unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),

@@ -61,6 +61,7 @@ impl Story {
             flow,
             length,
             skipped: 0,
+            disputed: None,
             head: Bytes::copy_from_slice(text.as_bytes()),
             tail: Bytes::new(),
             unseen: Unseen::None,
@@ -303,6 +304,7 @@ fn what_was_open_before_is_followed_from_its_middle() {
     let mut story = Story::new();
     story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
     story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+    story.settle();
     assert_eq!(story.names(), ["connection.opened", "NOOP Some(250)", "smtp.noop"]);
 }
 

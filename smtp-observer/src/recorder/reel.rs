@@ -19,13 +19,11 @@ const MOST_WITHHELD: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Reel {
     view: View,
-    client: Side,
-    server: Side,
-    /// Replies that were judged and whose lines have not come out.
-    replies: VecDeque<(Range<u64>, Reveal)>,
+    /// Of the socket that connected, and of the other.
+    sides: [Side; 2],
+    /// They have each other's role.
+    reversed: bool,
     withheld: usize,
-    /// From where on the session has not read what the server says, if it does not.
-    unread: Option<u64>,
 }
 
 /// The transfers of one direction, in their order.
@@ -34,153 +32,96 @@ struct Side {
     strips: VecDeque<Strip>,
     /// Bytes so far.
     end: u64,
-    /// Up to here lines have been looked at.
-    looked: u64,
+    /// Lines of a server that have not come out, and whether they were understood.
+    lines: VecDeque<(Range<u64>, bool)>,
+    /// Replies that were judged and whose lines have not come out.
+    replies: VecDeque<(Range<u64>, Reveal)>,
+    /// What tells how to read on, and has not come out.
+    plain: Vec<(u64, Vec<u8>)>,
 }
 
-/// The bytes of one transfer: of the client in their shape, with what may be kept laid over it; of the server as they
-/// are.
+/// One transfer, and its bytes in their shape, with what may be kept laid over it.
 #[derive(Debug)]
 struct Strip {
     number: u64,
-    /// Without bytes.
     event: TransferEvent,
-    /// So many of the bytes are the event's head.
-    head: usize,
+    /// Where its head begins.
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl Reel {
     pub(crate) fn new(view: View) -> Self {
-        Self {
-            view,
-            client: Side::default(),
-            server: Side::default(),
-            replies: VecDeque::new(),
-            withheld: 0,
-            unread: None,
-        }
+        Self { view, sides: Default::default(), reversed: false, withheld: 0 }
     }
 
     /// Takes a transfer. One that cannot be withheld comes back.
-    pub(super) fn push(&mut self, number: u64, event: &TransferEvent, from_client: bool) -> Option<TransferEvent> {
-        let side = if from_client { &mut self.client } else { &mut self.server };
-        let start = side.end;
-        side.end += (event.head.len() + event.tail.len()) as u64;
-        let mut bytes = [&event.head[..], &event.tail].concat();
-        let strip = bytes.len() + size_of::<Strip>();
-        if bytes.is_empty() {
+    pub(super) fn push(
+        &mut self,
+        number: u64,
+        event: &TransferEvent,
+        peer: Peer,
+        opaque: bool,
+    ) -> Option<TransferEvent> {
+        let side = &mut self.sides[usize::from(peer == Peer::Server)];
+        let (_, disputed, _) = event.content();
+        let start = side.end + disputed.len() as u64;
+        let length = event.head.len() + event.tail.len();
+        side.end = start + length as u64;
+        if opaque {
+            return Some(shape::of_nothing(event));
+        }
+        if length == 0 {
             return Some(event.clone());
         }
-        if self.withheld + strip > MOST_WITHHELD {
-            return Some(shape::of_event(event));
+        let shape = shape::of_event(event);
+        let strip = Strip { number, event: event.clone(), start, bytes: [&shape.head[..], &shape.tail].concat() };
+        if self.withheld + strip.cost() > MOST_WITHHELD {
+            return Some(shape);
         }
-        if from_client {
-            let first = bytes[0];
-            let (head, tail) = bytes.split_at_mut(event.head.len());
-            // A dot that a hole may stand before is kept as well.
-            shape::of_bytes(head, b'\n');
-            shape::of_bytes(tail, b'\n');
-            if start == 0 && is_odd(first) {
-                bytes[0] = first;
-            }
-        }
-        self.withheld += strip;
-        let head = event.head.len();
-        let event = TransferEvent { head: Bytes::new(), tail: Bytes::new(), ..event.clone() };
-        side.strips.push_back(Strip { number, event, head, start, bytes });
+        self.withheld += strip.cost();
+        side.strips.push_back(strip);
         None
     }
 
     /// Learns what may be kept.
     pub(crate) fn keep(&mut self, kept: Kept) {
         match kept {
-            Kept::Said { at, bytes, cut } => {
-                let first = self.client.byte(0).filter(|first| at == 0 && is_odd(*first));
-                self.client.lay(at, &bytes);
-                if let Some(first) = first {
-                    self.client.lay(0, &[first]);
-                }
-                let behind = at + bytes.len() as u64;
-                if cut && self.client.byte(behind).is_some_and(|byte| !matches!(byte, b'\r' | b'\n')) {
-                    self.client.lay(behind, b" ");
-                }
+            Kept::Said { at, bytes, cut } => self.acting_as(Peer::Client).said(at, &bytes, cut),
+            Kept::Replied { span, how } => self.acting_as(Peer::Server).replies.push_back((span, how)),
+            Kept::Plain { peer, at, bytes } => {
+                let side = self.acting_as(peer);
+                side.lay(at, &bytes);
+                side.plain.push((at, bytes));
             }
-            Kept::Replied { span, how } => self.replies.push_back((span, how)),
+            Kept::Line { span, read } => self.acting_as(Peer::Server).lines.push_back((span, read)),
+            Kept::Reversed => self.reversed = !self.reversed,
         }
     }
-}
 
-impl Reel {
+    fn acting_as(&mut self, peer: Peer) -> &mut Side {
+        &mut self.sides[usize::from((peer == Peer::Server) != self.reversed)]
+    }
+
     /// Gives out the transfers whose bytes are concluded.
     pub(crate) fn conclude(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
-        self.note(session);
-        self.look_at_replies(session.concluded(Peer::Server));
-        self.release(session.concluded(Peer::Client), session.concluded(Peer::Server), out);
+        self.release([Peer::Client, Peer::Server].map(|peer| session.concluded(peer)), out);
     }
 
     /// Gives out what is left, at the end of the connection.
-    pub(crate) fn finish(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
-        self.note(session);
-        self.look_at_replies(self.server.end);
-        self.release(u64::MAX, u64::MAX, out);
+    pub(crate) fn finish(&mut self, _: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
+        self.release([u64::MAX; 2], out);
     }
 
-    fn note(&mut self, session: &Session) {
-        self.unread = match session.is_unread() {
-            // What led to there was read.
-            true => self.unread.or(Some(session.server_bytes_seen())),
-            false => None,
-        };
-    }
-
-    fn release(&mut self, client: u64, server: u64, out: &mut dyn FnMut(u64, TransferEvent)) {
-        for (side, end) in [(&mut self.client, client), (&mut self.server, server)] {
+    fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent)) {
+        for (side, end) in self.sides.iter_mut().zip(ends) {
+            side.show_lines(self.view, end);
             while let Some(strip) = side.strips.pop_front_if(|strip| strip.end() <= end) {
                 self.withheld -= strip.cost();
                 out(strip.number, strip.into_event());
             }
         }
     }
-
-    /// Hides in the server's lines up to `end` what is not shown of them. Those that were not read keep their shape.
-    fn look_at_replies(&mut self, end: u64) {
-        let start = std::mem::replace(&mut self.server.looked, end);
-        if start >= end || self.server.strips.is_empty() {
-            return;
-        }
-        let bytes = self.server.copy(start..end);
-        let mut at = start;
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let reply = self.replies.iter().find(|(span, _)| span.contains(&at));
-            let kept = match reply {
-                Some((_, Reveal::ReplyTo(command))) => Line::of(line).with(|text| self.view.reply(command, text)),
-                Some((span, Reveal::Codes)) if !self.is_told(line, span) => Line::of(line).shape(),
-                // A mailbox cannot be found in a part of a line.
-                None if !line.ends_with(b"\n") || self.unread.is_some_and(|since| since <= at) => {
-                    Line::of(line).shape()
-                }
-                _ => Line::of(line).with(|text| self.view.text(text)),
-            };
-            self.server.lay(at, &kept);
-            at += line.len() as u64;
-        }
-        self.replies.retain(|(span, _)| span.end > end);
-    }
-
-    /// An anomaly tells of the line.
-    fn is_told(&self, line: &[u8], reply: &Range<u64>) -> bool {
-        let code = |line: &[u8]| line.get(..3).map(<[u8]>::to_vec);
-        let whole = self.server.copy(reply.clone());
-        let mut lines = whole.split_inclusive(|&byte| byte == b'\n');
-        Line::of(line).is_flawed() || !lines.all(|other| code(other) == code(line))
-    }
-}
-
-/// A first byte like this tells that a client does not speak SMTP.
-fn is_odd(first: u8) -> bool {
-    !matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~')
 }
 
 /// A line of the server.
@@ -221,6 +162,45 @@ impl<'a> Line<'a> {
 }
 
 impl Side {
+    /// What a client said. What tells how to read on stays.
+    fn said(&mut self, at: u64, bytes: &[u8], cut: bool) {
+        self.lay(at, bytes);
+        let behind = at + bytes.len() as u64;
+        if cut && self.byte(behind).is_some_and(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.lay(behind, b" ");
+        }
+        for (at, bytes) in std::mem::take(&mut self.plain) {
+            self.lay(at, &bytes);
+            self.plain.push((at, bytes));
+        }
+    }
+
+    /// Lays over the lines of a server up to `end` what is shown of them. Those that were not read keep their shape.
+    fn show_lines(&mut self, view: View, end: u64) {
+        while let Some((span, read)) = self.lines.pop_front_if(|(span, _)| span.end <= end) {
+            let reply = self.replies.iter().find(|(reply, _)| reply.contains(&span.start));
+            let lines = self.copy(span.clone());
+            let kept = lines.split_inclusive(|&byte| byte == b'\n').flat_map(|line| match reply {
+                Some((_, Reveal::ReplyTo(command))) => Line::of(line).with(|text| view.reply(command, text)),
+                Some((reply, Reveal::Codes)) if !self.is_told(line, reply) => Line::of(line).shape(),
+                None if !read => Line::of(line).shape(),
+                _ => Line::of(line).with(|text| view.text(text)),
+            });
+            let kept: Vec<u8> = kept.collect();
+            self.lay(span.start, &kept);
+        }
+        self.replies.retain(|(span, _)| span.end > end);
+        self.plain.retain(|(at, bytes)| at + bytes.len() as u64 > end);
+    }
+
+    /// An anomaly tells of the line.
+    fn is_told(&self, line: &[u8], reply: &Range<u64>) -> bool {
+        let code = |line: &[u8]| line.get(..3).map(<[u8]>::to_vec);
+        let whole = self.copy(reply.clone());
+        let mut lines = whole.split_inclusive(|&byte| byte == b'\n');
+        Line::of(line).is_flawed() || !lines.all(|other| code(other) == code(line))
+    }
+
     /// Lays bytes over those that are withheld.
     fn lay(&mut self, at: u64, bytes: &[u8]) {
         let end = at + bytes.len() as u64;
@@ -231,7 +211,7 @@ impl Side {
         }
     }
 
-    /// The bytes there; what is not withheld any more is unknown.
+    /// The bytes there, as they were said; what is not withheld any more is unknown.
     fn copy(&self, range: Range<u64>) -> Vec<u8> {
         (range).map(|at| self.byte(at).unwrap_or(b'x')).collect()
     }
@@ -239,7 +219,7 @@ impl Side {
     fn byte(&self, at: u64) -> Option<u8> {
         let after = self.strips.partition_point(|strip| strip.end() <= at);
         let strip = self.strips.get(after).filter(|strip| strip.start <= at)?;
-        strip.bytes.get((at - strip.start) as usize).copied()
+        strip.said((at - strip.start) as usize)
     }
 }
 
@@ -248,13 +228,19 @@ impl Strip {
         self.start + self.bytes.len() as u64
     }
 
+    /// A byte as it was said.
+    fn said(&self, at: usize) -> Option<u8> {
+        let TransferEvent { head, tail, .. } = &self.event;
+        head.get(at).or_else(|| tail.get(at.checked_sub(head.len())?)).copied()
+    }
+
     fn cost(&self) -> usize {
-        size_of::<Self>() + self.bytes.len()
+        size_of::<Self>() + 2 * self.bytes.len()
     }
 
     fn into_event(self) -> TransferEvent {
         let mut head = Bytes::from(self.bytes);
-        let tail = head.split_off(self.head);
+        let tail = head.split_off(self.event.head.len());
         TransferEvent { head, tail, ..self.event }
     }
 }

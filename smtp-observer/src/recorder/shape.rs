@@ -54,6 +54,12 @@ pub(super) fn of_event(event: &TransferEvent) -> TransferEvent {
     TransferEvent { head: shape(&event.head), tail: shape(&event.tail), ..event.clone() }
 }
 
+/// An event with as many bytes, and nothing of them.
+pub(super) fn of_nothing(event: &TransferEvent) -> TransferEvent {
+    let nothing = |bytes: &Bytes| Bytes::from(vec![ANY; bytes.len()]);
+    TransferEvent { head: nothing(&event.head), tail: nothing(&event.tail), ..event.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -238,6 +238,7 @@ impl Teller {
             flow,
             length: bytes.len() as u32,
             skipped: 0,
+            disputed: None,
             head: Bytes::copy_from_slice(&bytes[..head]),
             tail: Bytes::copy_from_slice(&bytes[head..]),
             unseen: Unseen::None,

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{
-    Flow, Host, OpenSocket, Positions, ProcessEvent, ProcessKey, Snapshot, Socket, StateEvent, Task, TcpState,
-    TransferEvent, Unseen,
+    Disputed, Flow, Host, OpenSocket, Positions, ProcessEvent, ProcessKey, Snapshot, Socket, StateEvent, Task,
+    TcpState, TransferEvent, Unseen,
 };
 
 fn task() -> Task {
@@ -47,13 +47,20 @@ fn entries() -> Vec<Entry> {
         positions,
         flow: Flow::Sent,
         length: 1000,
-        skipped: 1,
+        skipped: 9,
+        disputed: Some(Disputed { at: 1, bytes: *b"x\n.\r\n\0x." }),
         head: Bytes::from_iter(0..=255),
         tail: Bytes::from_static(b"\xff\r\n"),
         unseen: Unseen::Long,
     };
-    let bare =
-        TransferEvent { skipped: 0, head: Bytes::new(), tail: Bytes::new(), unseen: Unseen::None, ..transfer.clone() };
+    let bare = TransferEvent {
+        skipped: 0,
+        disputed: None,
+        head: Bytes::new(),
+        tail: Bytes::new(),
+        unseen: Unseen::None,
+        ..transfer.clone()
+    };
     vec![
         Entry::Event(KernelEvent::Host(Host { unix_offset: i64::MIN, boot_id: "0123".into() })),
         Entry::Event(KernelEvent::Process(process.clone())),

@@ -88,6 +88,11 @@ impl Verb {
         Self::KNOWN.iter().find(|(_, text)| text.eq_ignore_ascii_case(word)).map_or(Self::Other, |&(verb, _)| verb)
     }
 
+    /// Names a sender: MAIL, and RFC 821's other three.
+    pub fn opens_transaction(self) -> bool {
+        matches!(self, Self::Mail | Self::Send | Self::Soml | Self::Saml)
+    }
+
     /// The client's next lines may be credentials, if the server asks for them.
     pub(crate) fn authenticates(self) -> bool {
         matches!(self, Self::Auth | Self::XExps)
@@ -100,7 +105,9 @@ impl Verb {
 
     /// What the client sends next can only be read when the reply is known.
     pub(super) fn decides_what_follows(self) -> bool {
-        self.authenticates() || self.starts_tls() || matches!(self, Self::Data | Self::Xexch50)
+        self.authenticates()
+            || self.starts_tls()
+            || matches!(self, Self::Data | Self::Xexch50 | Self::Atrn | Self::Turn)
     }
 }
 
@@ -169,6 +176,11 @@ impl Command {
         }
     }
 
+    /// BDAT announces the last chunk of a message.
+    pub fn is_last_chunk(&self) -> bool {
+        self.verb == Verb::Bdat && self.chunk().is_some_and(|(_, last)| last)
+    }
+
     /// XEXCH50's first argument: the octets that follow a 354.
     pub(super) fn octets(&self) -> Option<u64> {
         number(self.argument().split(u8::is_ascii_whitespace).next()?)
@@ -187,9 +199,11 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
+/// A line may end with more than one CR, as Postfix has it; its flaw is told.
 fn verb_range(line: &[u8]) -> Range<usize> {
-    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
-    let length = line[start..].iter().position(is_blank).unwrap_or(line.len() - start);
+    let end = line.iter().rposition(|&byte| byte != b'\r').map_or(0, |last| last + 1);
+    let start = line[..end].iter().position(|byte| !is_blank(byte)).unwrap_or(end);
+    let length = line[start..end].iter().position(is_blank).unwrap_or(end - start);
     start..start + length
 }
 
@@ -220,6 +234,21 @@ mod tests {
         for (verb, text) in Verb::KNOWN {
             assert_eq!(Verb::parse(text), *verb);
             assert_eq!(verb.as_str().as_bytes(), *text);
+        }
+    }
+
+    #[test]
+    fn carriage_returns_at_the_end_are_of_no_verb() {
+        for (line, verb, argument) in [
+            (&b"DATA\r"[..], Verb::Data, &b""[..]),
+            (b"RSET\r\r", Verb::Rset, b""),
+            (b"BDAT 5 LAST\r", Verb::Bdat, b"5 LAST"),
+            (b"NO\rOP", Verb::Other, b""),
+            (b"\r", Verb::Other, b""),
+        ] {
+            let command = command(line);
+            assert_eq!((command.verb, command.argument()), (verb, argument));
+            assert_eq!(command.line, line);
         }
     }
 

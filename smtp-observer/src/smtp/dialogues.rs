@@ -2,7 +2,6 @@
 
 mod commands;
 mod content;
-mod disorder;
 mod loss;
 mod security;
 

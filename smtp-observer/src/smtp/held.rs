@@ -1,6 +1,8 @@
 //! Bytes of the client that cannot be read before the server has said how: behind DATA they are a message after 354 and
 //! commands after a refusal.
 
+use std::collections::VecDeque;
+
 use crate::event::Time;
 
 /// Bytes that are held as they came. Of what comes behind them only the last [`LAST`] are kept: enough to find the end
@@ -18,7 +20,7 @@ const MOST_GAPS: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    parts: Vec<Part>,
+    parts: VecDeque<Part>,
     bytes: usize,
 }
 
@@ -31,6 +33,8 @@ pub(super) struct Part {
     /// Where it ends: so many bytes of the client came up to there.
     pub(super) end: u64,
     pub(super) content: Content,
+    /// Bytes of it that were read since.
+    read: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -47,11 +51,8 @@ impl Held {
 
     /// Where it begins, counted in bytes of the client.
     pub(super) fn start(&self) -> Option<u64> {
-        let first = self.parts.first()?;
-        Some(match &first.content {
-            Content::Bytes(bytes) => first.end.saturating_sub(bytes.len() as u64),
-            Content::Gap(_) => first.end,
-        })
+        let first = self.parts.front()?;
+        Some(first.end.saturating_sub(first.bytes().len() as u64))
     }
 
     /// Adds bytes that end at `end`.
@@ -70,17 +71,17 @@ impl Held {
             // What was kept of the end is not the end any more.
             self.drop_last();
         }
-        if let Some(Part { content: Content::Gap(gap), .. }) = self.parts.last_mut() {
+        if let Some(Part { content: Content::Gap(gap), .. }) = self.parts.back_mut() {
             *gap = gap.saturating_add(length);
             return;
         }
         let mut length = length;
         if self.parts.iter().filter(|part| matches!(part.content, Content::Gap(_))).count() >= MOST_GAPS {
             // Little of it was seen: all of it counts as not seen.
-            length = self.parts.drain(..).fold(length, |total, part| total.saturating_add(part.content.length()));
+            length = self.parts.drain(..).fold(length, |total, part| total.saturating_add(part.length()));
             self.bytes = 0;
         }
-        self.parts.push(Part { time, write, end, content: Content::Gap(length) });
+        self.parts.push_back(Part::new(time, write, end, Content::Gap(length)));
     }
 
     /// The first line without its end, once it can be told: complete, cut off by a gap, or already long.
@@ -88,7 +89,10 @@ impl Held {
         const LONG: usize = 512;
         let mut line = Vec::new();
         for part in &self.parts {
-            let Content::Bytes(bytes) = &part.content else { return Some(line) };
+            let bytes = part.bytes();
+            if let Content::Gap(_) = part.content {
+                return Some(line);
+            }
             match bytes.iter().position(|&byte| byte == b'\n') {
                 Some(end) => {
                     line.extend_from_slice(&bytes[..end]);
@@ -100,9 +104,21 @@ impl Held {
         (line.len() >= LONG).then_some(line)
     }
 
-    /// All of it, in order.
-    pub(super) fn into_parts(self) -> Vec<Part> {
-        self.parts
+    /// Takes out the first part.
+    pub(super) fn pop(&mut self) -> Option<Part> {
+        let part = self.parts.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(part.bytes().len());
+        Some(part)
+    }
+
+    /// Puts back the part that was taken out, of which so many bytes were read.
+    pub(super) fn put_back(&mut self, part: Part, read: usize) {
+        let read = part.read + read;
+        let part = Part { read, ..part };
+        if !part.bytes().is_empty() {
+            self.bytes = (self.bytes + part.bytes().len()).min(MOST_HELD);
+            self.parts.push_front(part);
+        }
     }
 
     fn append(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
@@ -110,29 +126,30 @@ impl Held {
             return;
         }
         let full = self.parts.len() >= MOST_PARTS;
-        match self.parts.last_mut() {
-            Some(Part { time: last, write: by, end: until, content: Content::Bytes(held) })
+        match self.parts.back_mut() {
+            Some(Part { time: last, write: by, end: until, content: Content::Bytes(held), .. })
                 if full || (*last == time && *by == write) =>
             {
                 held.extend_from_slice(bytes);
                 *until = end;
             }
-            _ => self.parts.push(Part { time, write, end, content: Content::Bytes(bytes.to_vec()) }),
+            _ => self.parts.push_back(Part::new(time, write, end, Content::Bytes(bytes.to_vec()))),
         }
     }
 
     /// Keeps the end of what is too much: the last two parts are then a gap and what follows it.
     fn keep_last(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
-        if !matches!(self.parts.as_slice(), [.., Part { content: Content::Gap(_), .. }, _]) {
-            self.parts.push(Part { time, write, end, content: Content::Gap(0) });
-            self.parts.push(Part { time, write, end, content: Content::Bytes(Vec::new()) });
+        if !matches!(self.parts.make_contiguous(), [.., Part { content: Content::Gap(_), .. }, _]) {
+            self.parts.push_back(Part::new(time, write, end, Content::Gap(0)));
+            self.parts.push_back(Part::new(time, write, end, Content::Bytes(Vec::new())));
         }
         if let [
             ..,
             Part { content: Content::Gap(gap), .. },
-            Part { time: last_time, end: until, content: Content::Bytes(last), .. },
-        ] = self.parts.as_mut_slice()
+            Part { time: last_time, end: until, content: Content::Bytes(last), read, .. },
+        ] = self.parts.make_contiguous()
         {
+            last.drain(..std::mem::take(read));
             *last_time = time;
             *until = end;
             let kept = &bytes[bytes.len().saturating_sub(LAST)..];
@@ -146,10 +163,10 @@ impl Held {
     /// Turns what was kept of the end into a part of the gap before it.
     fn drop_last(&mut self) {
         if let [.., Part { content: Content::Gap(gap), .. }, Part { content: Content::Bytes(last), .. }] =
-            self.parts.as_mut_slice()
+            self.parts.make_contiguous()
         {
             *gap += last.len() as u64;
-            self.parts.pop();
+            self.parts.pop_back();
         }
     }
 
@@ -163,11 +180,23 @@ impl Held {
     }
 }
 
-impl Content {
+impl Part {
+    fn new(time: Time, write: u64, end: u64, content: Content) -> Self {
+        Self { time, write, end, content, read: 0 }
+    }
+
+    /// Its bytes that are still to be read; none where it is a gap.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.get(self.read..).unwrap_or_default(),
+            Content::Gap(_) => &[],
+        }
+    }
+
     fn length(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Gap(length) => *length,
+        match self.content {
+            Content::Bytes(_) => self.bytes().len() as u64,
+            Content::Gap(length) => length,
         }
     }
 }
@@ -176,8 +205,8 @@ impl Content {
 mod tests {
     use super::*;
 
-    fn contents(held: Held) -> Vec<Content> {
-        held.into_parts().into_iter().map(|part| part.content).collect()
+    fn contents(held: &mut Held) -> Vec<Content> {
+        std::iter::from_fn(|| held.pop()).map(|part| part.content).collect()
     }
 
     #[test]
@@ -190,11 +219,23 @@ mod tests {
         held.push(Time(3), 4, 14, b"d");
         assert_eq!(held.start(), Some(10));
         let parts = [
-            Part { time: Time(1), write: 1, end: 13, content: Content::Bytes(b"abc".to_vec()) },
-            Part { time: Time(2), write: 2, end: 13, content: Content::Gap(8) },
-            Part { time: Time(3), write: 4, end: 14, content: Content::Bytes(b"d".to_vec()) },
+            Part::new(Time(1), 1, 13, Content::Bytes(b"abc".to_vec())),
+            Part::new(Time(2), 2, 13, Content::Gap(8)),
+            Part::new(Time(3), 4, 14, Content::Bytes(b"d".to_vec())),
         ];
-        assert_eq!(held.into_parts(), parts);
+        assert_eq!(std::iter::from_fn(|| held.pop()).collect::<Vec<_>>(), parts);
+    }
+
+    #[test]
+    fn what_is_put_back_is_not_copied() {
+        let mut held = Held::default();
+        held.push(Time(1), 1, 6, b"abcdef");
+        let mut places = Vec::new();
+        while let Some(part) = held.pop() {
+            places.push(part.bytes().as_ptr().addr());
+            held.put_back(part, 2);
+        }
+        assert_eq!(places, [places[0], places[0] + 2, places[0] + 4]);
     }
 
     #[test]
@@ -208,7 +249,7 @@ mod tests {
                 Content::Gap(30_000 - 16_384 - 1024),
                 Content::Bytes(bytes[30_000 - 1024..].to_vec()),
             ];
-            assert_eq!(contents(held), expected, "in pieces of {size}");
+            assert_eq!(contents(&mut held), expected, "in pieces of {size}");
         }
     }
 
@@ -222,7 +263,7 @@ mod tests {
             }
         }
         assert!(held.memory() < 64 * 1024, "{} bytes", held.memory());
-        let total: u64 = contents(held).iter().map(Content::length).sum();
+        let total: u64 = std::iter::from_fn(|| held.pop()).map(|part| part.length()).sum();
         assert_eq!(total, 100_000 + 33_334 * 5);
     }
 

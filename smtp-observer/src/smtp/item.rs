@@ -1,5 +1,8 @@
 //! What a session yields.
 
+use std::ops::Range;
+
+use super::Peer;
 use super::command::Command;
 use super::reply::Reply;
 use crate::event::Time;
@@ -8,13 +11,6 @@ use crate::observation::AnomalyKind;
 /// Something the dialogue showed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
-    /// Bytes of the client before the dialogue, which a proxy put there.
-    Preamble {
-        /// Where they begin, counted in bytes of the client.
-        at: u64,
-        /// What they are.
-        bytes: Vec<u8>,
-    },
     /// The server's first reply (RFC 5321, 4.3.1): 220, or a refusal.
     Greeting(Reply),
     /// A command with its reply, one for each command line. Where a command's answer spans rounds (AUTH), the reply is
@@ -24,11 +20,30 @@ pub enum Item {
     Message(Message),
     /// A reply to EHLO listed STARTTLS.
     TlsOffered(Time),
-    /// The server said 220 to STARTTLS, or the connection began with TLS. Nothing is read from here on.
+    /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte. Nothing is read from here on.
     TlsStarted(Time),
     /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
     /// is told a bounded number of times.
     Lost,
+    /// Bytes that tell how to read on, and are neither a command nor content: a proxy's header, the first byte of another
+    /// protocol.
+    Plain {
+        /// Whose they are.
+        peer: Peer,
+        /// Where they begin, counted in bytes of the peer's socket.
+        at: u64,
+        /// As many as there were; what does not tell is another byte.
+        bytes: Vec<u8>,
+    },
+    /// A line of the server. It may come again, with others, when they turn out to be understood.
+    Line {
+        /// Where it is, counted in bytes of the server's socket.
+        span: Range<u64>,
+        /// It was understood.
+        read: bool,
+    },
+    /// From here on the peers have each other's role.
+    Reversed,
     /// A peer broke the protocol, or the stream could not be followed.
     Anomaly(Anomaly),
 }
@@ -49,6 +64,8 @@ pub enum Transfer {
     Data,
     /// Counted chunks (RFC 3030).
     Bdat,
+    /// The server fetches it, or its last part (RFC 4468).
+    Burl,
 }
 
 impl Transfer {
@@ -57,6 +74,7 @@ impl Transfer {
         match self {
             Self::Data => "DATA",
             Self::Bdat => "BDAT",
+            Self::Burl => "BURL",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One direction of the dialogue, cut into lines.
 
+use memchr::memchr;
+
 /// Bytes of a line that are kept, its CR included: four times what RFC 5321, 4.5.3.1 asks for. The rest is counted and
 /// skipped.
 pub const LONGEST_LINE: usize = 2048;
@@ -48,6 +50,17 @@ impl Lines {
         *self = Self::default();
     }
 
+    /// Takes out the line that is being received: its first bytes, and how many it has so far.
+    pub(super) fn take(&mut self) -> (Vec<u8>, u64) {
+        match self.at_start() {
+            true => (Vec::new(), 0),
+            false => {
+                let Self { kept, length, .. } = std::mem::take(self);
+                (kept, length)
+            }
+        }
+    }
+
     /// Takes `input` up to the end of the line.
     pub(super) fn step<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Step<'a> {
         if self.done {
@@ -55,7 +68,7 @@ impl Lines {
             self.length = 0;
             self.done = false;
         }
-        let end = input.iter().position(|&byte| byte == b'\n');
+        let end = memchr(b'\n', input);
         let part = &input[..end.unwrap_or(input.len())];
         let room = (LONGEST_LINE as u64).saturating_sub(self.length);
         let fits = part.len() as u64 <= room;

@@ -2,7 +2,7 @@
 //!
 //! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
 //! `waiting` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
-//! message and `held` keeps what cannot be read before the server has said how.
+//! message and `held` keeps what cannot be read before the server has said how. `preamble` and `tls` tell what is no SMTP.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
 //! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts.
@@ -17,6 +17,8 @@ mod extensions;
 mod held;
 mod item;
 mod line;
+mod masked;
+mod preamble;
 #[cfg(test)]
 mod properties;
 mod reply;
@@ -29,13 +31,13 @@ mod waiting;
 pub use anomalies::MOST_OF_A_KIND;
 pub use command::{Command, Verb};
 pub use escape::escape;
-pub use extensions::Extensions;
+pub use extensions::{Extensions, Keyword};
 pub use held::MOST_HELD;
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
 pub use line::LONGEST_LINE;
+pub use masked::is_greeting as is_masked_greeting;
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
-pub(crate) use session::speaks_another_protocol;
 pub use waiting::{MOST_WAITING, MOST_WAITING_BYTES};
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.

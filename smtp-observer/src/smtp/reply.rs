@@ -31,6 +31,12 @@ impl Reply {
         self.code / 100 == 2
     }
 
+    /// It says that the server has waited too long (RFC 3463, 3.5: X.4.2 among others).
+    pub(super) fn names_a_timeout(&self) -> bool {
+        let says = |word: &[u8]| self.text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+        self.enhanced_code == Some(EnhancedCode(4, 4, 2)) || says(b"timeout") || says(b"timed out")
+    }
+
     /// It says no: 4yz or 5yz.
     pub fn refuses(&self) -> bool {
         matches!(self.code / 100, 4 | 5)
@@ -81,6 +87,10 @@ pub(super) struct Outcome {
     pub(super) reply: Option<Reply>,
     /// It is not as RFC 5321, 4.2 has it.
     pub(super) malformed: bool,
+    /// The class of its enhanced code is not the code's (RFC 2034, 4).
+    pub(super) contradicts: bool,
+    /// It has no code and stands in no reply: it was dropped.
+    pub(super) dropped: bool,
 }
 
 impl Replies {
@@ -94,14 +104,20 @@ impl Replies {
         self.partial.is_some()
     }
 
+    /// The line had no code, and stood in no reply.
+    pub(super) fn is_no_reply(&self, outcome: &Outcome) -> bool {
+        outcome.reply.is_none() && self.partial.is_none()
+    }
+
     /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
     pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {
         let Some((code, continues, text, mut malformed)) = parse(line) else {
+            let dropped = self.partial.is_none();
             if let Some(partial) = &mut self.partial {
                 append(&mut partial.text, line);
             }
-            return Outcome { reply: None, malformed: true };
+            return Outcome { reply: None, malformed: true, contradicts: false, dropped };
         };
         let mut reply = match self.partial.take() {
             Some(mut partial) => {
@@ -115,13 +131,16 @@ impl Replies {
             }
         };
         reply.code = code;
-        reply.enhanced_code = reply.enhanced_code.or_else(|| EnhancedCode::parse(text));
+        let enhanced_code = EnhancedCode::parse(text);
+        let contradicts =
+            matches!((code / 100, enhanced_code), (class @ (2 | 4 | 5), Some(enhanced)) if enhanced.0 != class);
+        reply.enhanced_code = reply.enhanced_code.or(enhanced_code);
         reply.last_byte = last_byte;
         if continues {
             self.partial = Some(reply);
-            return Outcome { reply: None, malformed };
+            return Outcome { reply: None, malformed, contradicts, dropped: false };
         }
-        Outcome { reply: Some(reply), malformed }
+        Outcome { reply: Some(reply), malformed, contradicts, dropped: false }
     }
 
     #[cfg(test)]
@@ -206,6 +225,16 @@ mod tests {
         let (complete, malformed) = replies(&[b"250-one", b"550 5.1.1 two"]);
         assert_eq!(complete, [reply(550, Some(EnhancedCode(5, 1, 1)), "one\n5.1.1 two", 0, 11)]);
         assert_eq!(malformed, [1]);
+    }
+
+    #[test]
+    fn an_enhanced_code_of_another_class() {
+        let mut replies = Replies::default();
+        let mut contradicts = |line: &[u8]| replies.line(line, Time(0), Time(0)).contradicts;
+        assert!(contradicts(b"250 5.1.1 no"));
+        assert!(contradicts(b"550 4.1.1 later"));
+        assert!(!contradicts(b"550 5.1.1 no"));
+        assert!(!contradicts(b"354 2.0.0 a class that has no enhanced codes"));
     }
 
     #[test]

@@ -2,11 +2,18 @@
 
 mod after;
 mod client;
+mod fork;
 mod lost;
+mod opening;
+mod place;
+mod role;
 mod server;
 
-pub(crate) use self::client::speaks_another_protocol;
+use std::time::Duration;
+
+use self::fork::Fork;
 use self::lost::Lost;
+use self::opening::Early;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
@@ -14,7 +21,8 @@ use super::extensions::Extensions;
 use super::held::{Content, Held};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::Lines;
-use super::reply::Replies;
+use super::preamble::Preamble;
+use super::reply::{Replies, Reply};
 use super::tls::Opening;
 use super::waiting::{Slot, Waiting};
 use crate::event::Time;
@@ -36,11 +44,11 @@ pub struct Session {
     line: LineStart,
     /// When the server's current line began.
     reply_line: Time,
-    /// Where the server's current reply began.
+    /// Where that is, and where its current reply began.
+    reply_line_at: u64,
     reply_at: Option<u64>,
-    /// Bytes that came of each peer, up to the end of those that are being read.
-    client_end: u64,
-    server_end: u64,
+    /// Bytes that came of the socket that connected, and of the other, up to the end of those that are being read.
+    ends: [u64; 2],
     held: Held,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
     sent_early: bool,
@@ -54,10 +62,31 @@ pub struct Session {
     /// The number of the client's write that is being read, and of the one that held the end of its last command.
     write: u64,
     command_write: Option<u64>,
-    /// The client's first line was read.
+    /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
     anomalies: Anomalies,
+    preamble: Preamble,
+    /// What came of a message in chunks before a command that ends it, which may yet be refused.
+    shelved: Option<Box<Chunks>>,
+    /// The one that connected serves.
+    reversed: bool,
+    /// What the client said before the greeting.
+    early: Option<Box<Early>>,
+    /// Replies that came though nothing was seen of the client.
+    unasked: u8,
+    /// The octets that are being received are a chunk's.
+    in_chunk: bool,
+    /// The message that is received, or whose reply is due, is over already for some servers.
+    fork: Option<Box<Fork>>,
+    /// A message was received up to its end of data.
+    had_content: bool,
+    /// The server's last line had no code, where one command waits for a reply.
+    garbled: bool,
+    /// A 421 where more waits for a reply: the reply to the first that waits, unless it is the last of all.
+    last_word: Option<Box<Reply>>,
+    /// The time of the quickest reply to a command.
+    quickest: Option<Duration>,
 }
 
 /// How the client's next bytes are read.
@@ -75,8 +104,10 @@ enum Mode {
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
     Octets(u64),
-    /// Not at all: TLS. The client has spoken in it, or not yet.
-    Opaque { client_spoke: bool },
+    /// As TLS, unless its first bytes are none. The server has spoken before, or not.
+    StartTls { injected: bool },
+    /// Not at all: TLS, or no SMTP.
+    Opaque,
     /// Not until the next certain point.
     Lost(Lost),
 }
@@ -104,7 +135,8 @@ struct LineStart {
 #[derive(Clone, Copy, Debug)]
 struct Chunks {
     requested_at: Time,
-    size: u64,
+    /// Octets so far; absent where the server fetched some of them itself.
+    size: Option<u64>,
 }
 
 impl Default for Session {
@@ -118,12 +150,13 @@ impl Session {
     pub fn new() -> Self {
         let mut session = Self::with(Mode::Command);
         session.waiting.push(Slot::Greeting);
+        session.preamble = Preamble::expected();
         session
     }
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self::with(Mode::Lost(Lost::unseen()))
+        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -135,9 +168,9 @@ impl Session {
             replies: Replies::default(),
             line: LineStart::default(),
             reply_line: Time::default(),
+            reply_line_at: 0,
             reply_at: None,
-            client_end: 0,
-            server_end: 0,
+            ends: [0; 2],
             held: Held::default(),
             sent_early: false,
             chunks: None,
@@ -149,6 +182,17 @@ impl Session {
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
+            preamble: Preamble::default(),
+            shelved: None,
+            reversed: false,
+            early: None,
+            unasked: 0,
+            in_chunk: false,
+            fork: None,
+            had_content: false,
+            garbled: false,
+            last_word: None,
+            quickest: None,
         }
     }
 
@@ -157,69 +201,39 @@ impl Session {
         self.extensions
     }
 
-    /// Bytes that passed unread because TLS had started.
+    /// Bytes that passed unread: TLS had started, or they were no SMTP.
     pub fn opaque_bytes(&self) -> u64 {
         self.opaque_bytes
     }
 
     /// Whether the server still owes a reply, or the greeting.
     pub fn awaits_reply(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() && !self.has_withheld_all()
+    }
+
+    /// Whether the server owes nothing, and the client has not begun another line.
+    pub fn is_at_rest(&self) -> bool {
+        self.waiting.is_empty() && self.client.lines.at_start()
     }
 
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
-        match (&self.mode, peer) {
-            (Mode::Opaque { .. }, _) | (Mode::Body(..), Peer::Client) => false,
+        match (&self.mode, self.acts_as(peer)) {
+            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => true,
         }
     }
 
-    /// Up to where a peer's bytes are concluded: each of them is in an item that has come out, or will be in none.
-    pub fn concluded(&self, peer: Peer) -> u64 {
-        match peer {
-            Peer::Client => {
-                let reads_lines = matches!(self.mode, Mode::Command | Mode::Lost(_)) && !self.client.skip;
-                let line = (reads_lines && !self.client.lines.at_start()).then_some(self.line.at);
-                let first = self.client.opening.is_undecided().then_some(self.client_end.saturating_sub(1));
-                let last = match &self.mode {
-                    Mode::Lost(lost) => lost.last_line(),
-                    _ => None,
-                };
-                let undecided = [self.waiting.first_line(), self.held.start(), last, line, first];
-                undecided.into_iter().flatten().min().unwrap_or(self.client_end)
-            }
-            Peer::Server => match self.mode {
-                Mode::Opaque { .. } => self.server_end,
-                _ if self.server.opening.is_undecided() => self.server_end.saturating_sub(1),
-                _ => self.reply_at.unwrap_or(self.server_end),
-            },
-        }
-    }
-
-    /// Bytes of the server so far.
-    pub fn server_bytes_seen(&self) -> u64 {
-        self.server_end
-    }
-
-    /// What the peers say is not read: TLS has started, or it is not certain what it is.
-    pub fn is_unread(&self) -> bool {
-        matches!(self.mode, Mode::Opaque { .. } | Mode::Lost(_))
-    }
-
     /// Takes bytes that a peer sent, as one call moved them.
     pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
-        match peer {
+        self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
+        match self.acts_as(peer) {
             Peer::Client => {
                 self.write += 1;
-                self.client_end += bytes.len() as u64;
                 self.client_bytes(time, bytes, items);
             }
-            Peer::Server => {
-                self.server_end += bytes.len() as u64;
-                self.server_bytes(time, bytes, items);
-            }
+            Peer::Server => self.server_bytes(time, bytes, items),
         }
     }
 
@@ -228,7 +242,7 @@ impl Session {
         if length == 0 {
             return;
         }
-        match peer {
+        match self.acts_as(peer) {
             Peer::Client => {
                 self.write += 1;
                 self.client_gap(time, length, items);
@@ -237,12 +251,33 @@ impl Session {
         }
     }
 
+    /// Takes notice of `length` bytes of a peer that were left out because they are content of a message: its end is
+    /// not among them.
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+        let acts_as = self.acts_as(peer);
+        match (&mut self.mode, acts_as) {
+            (Mode::Body(body, message), Peer::Client) => {
+                body.leave_out(length);
+                message.ended_at = Some(time);
+                self.fork = None;
+            }
+            _ => self.gap(peer, time, length, items),
+        }
+    }
+
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
     pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
+        self.report_early(items);
+        self.read_unfinished_reply(items);
+        self.settle_fork(items);
+        if let Some(last_word) = self.last_word.take() {
+            self.shut_down(&last_word, items);
+        }
         self.give_up_waiting(items);
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = Some(body.length());
+            message.size = body.size();
             message.ended_at = None;
             items.push(Item::Message(*message));
         }
@@ -250,24 +285,27 @@ impl Session {
     }
 
     fn client_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
+        if self.withholds() {
+            self.settle_fork(items);
+        }
         match &mut self.mode {
-            Mode::Opaque { client_spoke } => {
-                *client_spoke = true;
-                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
-            }
+            Mode::Opaque => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
+            Mode::StartTls { .. } => self.tls_unseen(time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
                 message.ended_at = Some(time);
-            }
-            Mode::Octets(remaining) if length <= *remaining => {
-                *remaining -= length;
-                if *remaining == 0 {
-                    self.octets_ended(time);
+                self.fork = None;
+                if let Some(reply) = message.reply.take() {
+                    // It came out of turn because the end of data was not seen to come.
+                    message.ended_at = None;
+                    self.reply_behind_a_hole(reply, items);
                 }
             }
-            Mode::Held => self.held.gap(time, self.write, self.client_end, length),
+            Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
+            Mode::Held => self.held.gap(time, self.write, self.end(Peer::Client), length),
             Mode::HeldForLine(..) => {
-                self.held.gap(time, self.write, self.client_end, length);
+                self.held.gap(time, self.write, self.end(Peer::Client), length);
                 self.read_held_for_line(items);
             }
             Mode::Lost(lost) => {
@@ -282,13 +320,26 @@ impl Session {
     }
 
     fn server_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
-        if matches!(self.mode, Mode::Opaque { .. }) {
-            self.opaque_bytes = self.opaque_bytes.saturating_add(length);
-            return;
+        match self.mode {
+            Mode::Opaque => {
+                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+                return;
+            }
+            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
+            _ => self.give_up_preamble(items),
         }
+        // The greeting may have been among them.
+        self.early = None;
         self.server = Direction::default();
         self.replies.reset();
         self.reply_at = None;
+        self.garbled = false;
+        if self.withholds() {
+            self.settle_fork(items);
+        }
+        if let Some(last_word) = self.last_word.take() {
+            self.reply_in_turn(*last_word, items);
+        }
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
             // Nothing was due: the content of the message goes on.
@@ -315,7 +366,12 @@ impl Session {
         self.mode = Mode::Lost(Lost::after_gap());
         self.held = Held::default();
         self.chunks = None;
+        self.shelved = None;
+        self.in_chunk = false;
+        self.had_content = false;
         self.recipients = 0;
+        self.preamble = Preamble::default();
+        self.spoken = true;
         self.client.opening = Opening::default();
         self.server.opening = Opening::default();
     }
@@ -324,6 +380,7 @@ impl Session {
         while let Some(slot) = self.waiting.pop() {
             match slot {
                 Slot::Command(command, message) => {
+                    self.report_hello(&command, None, items);
                     items.push(Item::Exchange(Exchange { command, reply: None }));
                     items.extend(message.map(|message| Item::Message(*message)));
                 }
@@ -335,28 +392,38 @@ impl Session {
 
     /// Reads what was held, in the mode that is known now.
     fn read_held(&mut self, sent_early: bool, items: &mut Vec<Item>) {
-        let (write, end) = (self.write, self.client_end);
+        let write = self.write;
         self.sent_early = sent_early;
-        for part in std::mem::take(&mut self.held).into_parts() {
+        while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))
+            && let Some(part) = self.held.pop()
+        {
             self.write = part.write;
-            self.client_end = part.end;
-            match part.content {
-                Content::Bytes(bytes) => self.client_bytes(part.time, &bytes, items),
-                Content::Gap(length) => self.client_gap(part.time, length, items),
-            }
+            self.up_to(part.end, Peer::Client, |session| match &part.content {
+                Content::Bytes(_) => {
+                    let taken = session.read_client(part.time, part.bytes(), items);
+                    session.held.put_back(part, taken);
+                }
+                Content::Gap(length) => session.client_gap(part.time, *length, items),
+            });
         }
         self.sent_early = false;
         self.write = write;
-        self.client_end = end;
     }
 
-    /// TLS has started.
-    fn become_opaque(&mut self, client_spoke: bool) {
-        self.mode = Mode::Opaque { client_spoke };
+    /// Nothing is read from here on.
+    fn become_opaque(&mut self) {
+        self.mode = Mode::Opaque;
         self.held = Held::default();
+        self.preamble = Preamble::default();
         self.client = Direction::default();
         self.server = Direction::default();
         self.replies.reset();
+    }
+
+    /// Nothing is read, or the roles are not those of the peers' sockets.
+    #[cfg(test)]
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self.mode, Mode::Opaque) || self.reversed
     }
 
     #[cfg(test)]

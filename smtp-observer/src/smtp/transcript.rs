@@ -2,7 +2,7 @@
 //!
 //! A line `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or `S|` nothing is
 //! added. Lines of one peer in a row travel in one write, `--` alone starts another. `C gap 100` are bytes that were not
-//! seen. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
+//! seen, `C content 100` bytes that were left out because they are content. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
 
 use super::{Exchange, Item, Message, Peer, Session};
 use crate::event::Time;
@@ -12,6 +12,7 @@ use crate::event::Time;
 pub(crate) enum Step {
     Bytes(Peer, Vec<u8>),
     Gap(Peer, u64),
+    Content(Peer, u64),
 }
 
 /// Reads a transcript.
@@ -32,6 +33,10 @@ pub(crate) fn steps(transcript: &str) -> Vec<Step> {
         let mut bytes = unescape(text);
         if kind == b':' {
             bytes.extend(b"\r\n");
+        }
+        if let Some(length) = line[1..].strip_prefix(" content ") {
+            steps.push(Step::Content(peer, length.parse().expect("a number")));
+            continue;
         }
         match steps.last_mut() {
             Some(Step::Bytes(last, sent)) if *last == peer && !apart => sent.extend(bytes),
@@ -75,7 +80,7 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    items.retain(|item| !matches!(item, Item::Lost | Item::Preamble { .. }));
+    items.retain(|item| !matches!(item, Item::Lost | Item::Plain { .. } | Item::Line { .. } | Item::Reversed));
     items
 }
 
@@ -98,11 +103,21 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut V
     match step {
         Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
         Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
+        Step::Content(peer, length) => session.content(*peer, time, *length, items),
     }
 }
 
-/// Which commands share a write is a matter of the pieces.
+/// Which commands share a write is a matter of the pieces, and in how many parts a header is told.
 pub(crate) fn without_writes(mut items: Vec<Item>) -> Vec<Item> {
+    items.dedup_by(|next, item| match (next, item) {
+        (Item::Plain { peer, at, bytes }, Item::Plain { peer: before, at: start, bytes: told })
+            if peer == before && *at == *start + told.len() as u64 =>
+        {
+            told.append(bytes);
+            true
+        }
+        _ => false,
+    });
     for item in &mut items {
         if let Item::Exchange(exchange) = item {
             exchange.command.same_write = false;
@@ -132,7 +147,9 @@ pub(crate) fn line(item: &Item) -> String {
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
         Item::Lost => "lost".into(),
-        Item::Preamble { bytes, .. } => format!("preamble {}", text(bytes)),
+        Item::Plain { bytes, .. } => format!("plain {}", text(bytes)),
+        Item::Line { .. } => "line".into(),
+        Item::Reversed => "reversed".into(),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::command::Command;
+use super::command::{Command, Verb};
 use super::item::Message;
 use crate::event::Time;
 
@@ -19,10 +19,21 @@ pub(super) enum Slot {
     Greeting,
     /// A command line. The last chunk of a message brings the message along.
     Command(Command, Option<Box<Message>>),
-    /// The end of a message, with the number of replies that are still to come where it is known.
-    Message(Box<Message>, Option<u32>),
+    /// The end of a message, with the replies that it still earns.
+    Message(Box<Message>, Owed),
     /// Octets that no command line announced with a reply of its own (XEXCH50).
     Octets,
+}
+
+/// The replies that the end of a message still earns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// The first one tells.
+    Unknown,
+    /// Each tells of a recipient, or of all (RFC 2033, 4.2).
+    Each(u32),
+    /// The last decides, those before it tell of a recipient each (per-recipient data responses).
+    EachAndAll(u32),
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +49,19 @@ impl Waiting {
 
     pub(super) fn is_full(&self) -> bool {
         self.slots.len() > MOST_WAITING || self.bytes > MOST_WAITING_BYTES
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
+        self.slots.get(index)
+    }
+
+    /// Behind the first that waits is another, and it is not QUIT, after which replies are not waited for.
+    pub(super) fn holds_more_than_quit(&self) -> bool {
+        self.slots.iter().skip(1).any(|slot| !matches!(slot, Slot::Command(command, _) if command.verb == Verb::Quit))
     }
 
     /// Only one thing waits.
@@ -82,6 +106,13 @@ impl Waiting {
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.bytes();
         Some(slot)
+    }
+
+    /// So many octets of the message that the last command ends have come.
+    pub(super) fn chunk_grew(&mut self, length: u64) {
+        if let Some(Slot::Command(_, Some(message))) = self.slots.back_mut() {
+            message.size = message.size.map(|size| size.saturating_add(length));
+        }
     }
 
     /// The chunk that was announced last is complete.

@@ -32,11 +32,15 @@ const STEP: u64 = 10_000_000;
 
 /// What is observed of a transcript at the socket with this role, each observation as JSON.
 pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Value>> {
-    let player = play(transcript, Observer::new(&[25], Addresses::Domain), role, cut);
-    Ok(player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+    Ok(observations(transcript, role, cut).iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
-/// The same, and the recording that was made of it.
+/// What is observed of a transcript at the socket with this role.
+pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observation> {
+    play(transcript, Observer::new(&[25], Addresses::Domain), role, cut).observed
+}
+
+/// The same as JSON, and the recording that was made of it.
 pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
     let mut player = play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut);
     let mut file = Vec::new();
@@ -110,12 +114,14 @@ struct Player {
 impl Player {
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Wait(time) => self.time += time.as_nanos() as u64,
+            Step::Wait(time) => self.wait(time.as_nanos() as u64),
             Step::ClientMoves => self.client += 1,
             Step::Gap(speaker, length) => {
                 self.time += STEP;
                 *self.position(*speaker) += length;
             }
+            // No call that moves bytes.
+            Step::Says(_, bytes) if bytes.is_empty() => {}
             Step::Says(speaker, bytes) => {
                 self.time += STEP;
                 let pieces: Vec<&[u8]> = match self.cut {
@@ -133,6 +139,16 @@ impl Player {
                 }
             }
         }
+    }
+
+    /// Time passes; with small pieces the clock is read often, and with others not at all.
+    fn wait(&mut self, time: u64) {
+        let end = self.time + time;
+        while matches!(self.cut, Cut::Every(_)) && self.time + 10 * STEP < end {
+            self.time += 10 * STEP;
+            self.observer.settle(Time(self.time), &mut |observation| self.observed.push(observation));
+        }
+        self.time = end;
     }
 
     fn sends(&self, speaker: Speaker) -> bool {
@@ -156,6 +172,7 @@ impl Player {
             flow,
             length,
             skipped: 0,
+            disputed: None,
             head: Bytes::copy_from_slice(bytes),
             tail: Bytes::new(),
             unseen: Unseen::None,

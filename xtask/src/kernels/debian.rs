@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::apt::{self, Apt, field, run};
+use crate::apt::{self, Apt, field, run};
 use crate::process::say;
 
 /// The newest kernel of the flavour for virtual machines, on every suite.

@@ -3,14 +3,13 @@
 //! It is not installed where it is missing: its packages get in the way of a newer `qemu-utils`, and it needs nothing of
 //! this machine. Unpacked with all of its libraries, down to the loader, it runs from where it lies.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::Suite;
-use super::apt::{self, Apt};
+use crate::apt::Apt;
 use crate::process::{say, which};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -33,19 +32,12 @@ impl Emulator {
         if let Some(program) = which(PROGRAM) {
             return Ok(Self::Installed(program));
         }
-        let (root, partial) = (directory.join("qemu"), directory.join("qemu.partial"));
+        let root = directory.join("qemu");
         if !root.exists() {
             let suite = SUITE.name();
             let apt = Apt::new(&directory.join(suite).join("apt"), suite)?;
             say("downloading QEMU, which is not installed here, and will not be");
-            if partial.exists() {
-                fs::remove_dir_all(&partial)?;
-            }
-            let archives = partial.join("archives");
-            apt.download_whole("qemu-system-x86", &archives)?;
-            apt::extract(&archives, &partial)?;
-            fs::remove_dir_all(&archives)?;
-            fs::rename(&partial, &root)?;
+            apt.unpack_whole(&["qemu-system-x86"], &root)?;
         }
         Ok(Self::Unpacked(root))
     }

@@ -16,6 +16,7 @@ const LEFT_OUT: [(&str, &str); 5] = [
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
     ("postfix_owners", "needs a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
+    ("senders", "needs whole mail servers, Python and Node.js"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
 ];
 

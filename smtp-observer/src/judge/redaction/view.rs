@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::mailbox::{self, Mask};
 use super::stand_in::StandIn;
 use super::{Addresses, Key, LONGEST_VERB};
-use crate::smtp::{Command, EnhancedCode, Verb, speaks_another_protocol};
+use crate::smtp::{Command, EnhancedCode, Verb};
 
 /// How much is shown, and what stands for what is not.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ impl View {
         match (verb, self.mask()) {
             (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
             (Verb::Other, _) if may_hold_secrets(word) => self.secret(argument).into(),
-            (Verb::Other, Some(_)) => self.unknown(argument).into(),
+            (Verb::Other, Some(_)) => self.name(argument).into(),
             (_, None) => argument.into(),
             (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
                 match mailbox::Path::of(argument) {
@@ -84,18 +84,6 @@ impl View {
                 words.collect::<Vec<_>>().join(&b' ').into()
             }
             (_, Some(mask)) => mask.text(argument).into(),
-        }
-    }
-
-    /// The argument of an unknown command. Where it makes the line one of HTTP, that stays to be seen in a recording.
-    fn unknown(self, argument: &[u8]) -> Vec<u8> {
-        const MARK: &[u8] = b"HTTP/";
-        let mark = argument.windows(MARK.len()).position(|part| part == MARK);
-        match (self.stand_in, mark) {
-            (StandIn::Likeness(_) | StandIn::Blank, Some(at)) => {
-                [&self.name(&argument[..at]), MARK, &self.name(&argument[at + MARK.len()..])].concat()
-            }
-            _ => self.name(argument),
         }
     }
 
@@ -176,7 +164,7 @@ impl View {
                 // How many octets follow is needed to find the next command.
                 Verb::Bdat if command.chunk().is_some() => {}
                 Verb::Xexch50 if argument.iter().all(is_number) => {}
-                _ if hidden => put(argument, &Self { stand_in: self.stand_in.for_secrets(), ..self }.unknown(argument)),
+                _ if hidden => put(argument, &self.secret(argument)),
                 verb => put(argument, &self.argument(verb, &upper, argument)),
             }
         }
@@ -185,9 +173,9 @@ impl View {
 
     fn unknown_verb(self, command: &Command, hidden: bool) -> Vec<u8> {
         let word = command.word();
-        // Another protocol's word, a firewall's X, a dot that may end a message, and what looks like AUTH.
+        // A firewall's X, a dot that may end a message, and what looks like AUTH.
         let masked = word.iter().all(|&byte| byte == b'X');
-        let telling = match masked || word == b"." || speaks_another_protocol(command) {
+        let telling = match masked || word == b"." {
             true => word.len(),
             false => 2 * usize::from(word.len() >= 2 && word[..2].eq_ignore_ascii_case(b"AU")),
         };

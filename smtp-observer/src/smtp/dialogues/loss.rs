@@ -1,24 +1,8 @@
-//! Bytes that were not seen.
+//! Bytes that were not seen: what transcripts cannot show, where a loss is known only with the bytes behind it.
 
 use super::check;
 use crate::smtp::Session;
 use crate::smtp::transcript::lines;
-
-#[test]
-fn a_gap_inside_a_message_is_content() {
-    check(
-        "S: 220 mx.example
-         C: DATA
-         S: 354 go
-         C: head
-         C gap 100000
-         C| tail\\r\\n.\\r\\n
-         S: 250 taken
-         C: QUIT
-         S: 221 bye",
-        &["greeting 220 mx.example", "DATA -> 354 go", "message DATA 100012 -> 250", "QUIT -> 221 bye"],
-    );
-}
 
 #[test]
 fn a_gap_over_the_end_of_data() {
@@ -49,19 +33,6 @@ fn a_gap_over_the_end_of_data() {
          S: 250 taken
          S: 221 bye",
         &["greeting 220 mx.example", "DATA -> 354 go", "message DATA 103 -> 250", "! gap"],
-    );
-}
-
-#[test]
-fn a_gap_inside_a_chunk() {
-    check(
-        "S: 220 mx.example
-         C: BDAT 100 LAST
-         C gap 99
-         C| xNOOP\\r\\n
-         S: 250 taken
-         S: 250 ok",
-        &["greeting 220 mx.example", "BDAT 100 LAST -> 250 taken", "message BDAT 100 -> 250", "~NOOP -> 250 ok"],
     );
 }
 
@@ -132,58 +103,4 @@ fn too_many_commands_wait() {
     assert_eq!(lines.len(), 1 + 1 + 1001 + 2);
     assert_eq!(lines[1..4], ["! gap", "NOOP -> 250 ok", "~NOOP -> 250 ok"]);
     assert_eq!(lines[1002..], ["~NOOP -> 250 ok", "! resynchronised", "QUIT -> 221 bye"]);
-}
-
-#[track_caller]
-fn check_midstream(transcript: &str, expected: &[&str]) {
-    assert_eq!(lines(Session::midstream, transcript), expected);
-}
-
-#[test]
-fn first_seen_between_messages() {
-    check_midstream(
-        "C: RSET\nS: 250 reset\nC: MAIL FROM:<>\nS: 250 sender",
-        &["RSET -> 250 reset", "MAIL FROM:<> -> 250 sender"],
-    );
-}
-
-#[test]
-fn first_seen_before_the_greeting() {
-    check_midstream(
-        "S: 220-mx.example\nS: 220 hello\nC: HELO a.example\nS: 250 hi",
-        &["greeting 220 mx.example|hello", "HELO a.example -> 250 hi"],
-    );
-}
-
-#[test]
-fn first_seen_inside_a_message() {
-    check_midstream("C: Help me\nC: RSET\nC: .\nS: 250 taken\nC: QUIT\nS: 221 bye", &["QUIT -> 221 bye"]);
-    check_midstream(
-        "C: text\n--\nC: .\nS: 250 taken\n--\nS: 250 more\nC: .\nS: 250 taken\nC: NOOP\nS: 250 ok",
-        &["NOOP -> 250 ok"],
-    );
-}
-
-#[test]
-fn first_seen_behind_data() {
-    check_midstream("S: 354 go\nC: Hello\nC: .\nS: 250 taken", &["message DATA 7 -> 250"]);
-    check_midstream(
-        "C: Hello\nC: world\nS: 354 go\nC: .\nS: 250 taken",
-        &["message DATA 0 -> 250", "! resynchronised"],
-    );
-}
-
-#[test]
-fn first_seen_in_tls() {
-    check_midstream("C| \\x17\\x03\\x03\\0\\x10RSET\\r\\n\nS| 250 x\\r\\n", &["tls started"]);
-    check_midstream("S| \\x17\\x03\\x03\\0\\x10250 x\\r\\n\nC: RSET", &["tls started"]);
-}
-
-#[test]
-fn first_seen_at_authentication() {
-    check_midstream(
-        "C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: Ym9i\nS: 535 no\nC: QUIT\nS: 221 bye",
-        &["AUTH LOGIN -> 535 no", "QUIT -> 221 bye"],
-    );
-    check_midstream("C: Ym9i\nS: 535 no\nC: QUIT\nS: 221 bye", &["QUIT -> 221 bye"]);
 }

@@ -1,13 +1,14 @@
-//! What a reply makes of the session: extensions, TLS, content.
+//! What a reply makes of the session: extensions, TLS, content, roles.
 
+use super::super::anomalies::shown;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
-use super::super::extensions::Extensions;
+use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
+use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
-use super::{Mode, Session, message};
-use crate::event::Time;
+use super::{Chunks, Direction, Mode, Session, message};
 use crate::observation::AnomalyKind;
 
 impl Session {
@@ -21,21 +22,35 @@ impl Session {
             Verb::Data if matches!(code / 100, 2 | 3) => Some(GoAhead { time, text: reply.text.clone() }),
             _ => None,
         };
+        self.report_hello(&command, Some(&reply), items);
         let offered = (accepted && matches!(verb, Verb::Ehlo | Verb::Lhlo)).then(|| Extensions::parse(&reply.text));
+        let mask = offered.and_then(|_| keywords(&reply.text).find(|word| masked::is_keyword(word))).map(shown);
         items.push(Item::Exchange(Exchange { command, reply: Some(reply) }));
+        if let Some(mask) = mask {
+            let detail = || format!("the server offers {mask}");
+            self.anomalies.report(time, AnomalyKind::MaskedCommand, items, detail);
+        }
 
+        if matches!(verb, Verb::Ehlo | Verb::Lhlo | Verb::Helo | Verb::Mail | Verb::Rset) {
+            self.end_of_chunks(accepted);
+        }
         match verb {
             Verb::Ehlo | Verb::Lhlo | Verb::Helo if accepted => {
                 self.extensions = Some(offered.unwrap_or_default());
                 self.lmtp = verb == Verb::Lhlo;
                 self.recipients = 0;
-                if offered.is_some_and(|offered| offered.starttls) {
+                if offered.is_some_and(|offered| offered.offer(Keyword::StartTls)) {
                     items.push(Item::TlsOffered(time));
                 }
             }
             Verb::Mail | Verb::Rset if accepted => self.recipients = 0,
+            Verb::XClient if code == 220 => self.begin_anew(),
             Verb::Rcpt if accepted => self.recipients = self.recipients.saturating_add(1),
             _ => {}
+        }
+        if matches!(verb, Verb::Atrn | Verb::Turn) && accepted && matches!(self.mode, Mode::Held) {
+            self.turn(time, verb.as_str(), items);
+            return;
         }
         // Only now is it known how to read what the client sent since.
         match (&self.mode, go_ahead) {
@@ -49,21 +64,18 @@ impl Session {
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
-                self.decided(verb, code, octets, time, items);
+                self.decided(verb, code, octets, items);
             }
             _ => {}
         }
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, time: Time, items: &mut Vec<Item>) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Vec<Item>) {
         if verb.starts_tls() && code == 220 {
-            if !self.held.is_empty() {
-                let detail = || "the client sent more behind STARTTLS".into();
-                self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
-            }
-            items.push(Item::TlsStarted(time));
-            self.become_opaque(false);
+            self.mode = Mode::StartTls { injected: false };
+            self.client = Direction::default();
+            self.read_held(true, items);
             return;
         }
         // An answer that was not complete stays an answer.
@@ -76,5 +88,50 @@ impl Session {
             _ => Mode::Command,
         };
         self.read_held(true, items);
+    }
+
+    /// The server greets.
+    pub(super) fn greeted(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        self.report_early(items);
+        if masked::is_greeting(&reply.text) {
+            let detail = || format!("the greeting is {}", shown(&reply.text));
+            self.anomalies.report(reply.last_byte, AnomalyKind::MaskedCommand, items, detail);
+        }
+        items.push(Item::Greeting(reply));
+    }
+
+    /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it.
+    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Vec<Item>) {
+        let verb = command.verb;
+        if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() {
+            return;
+        }
+        let time = reply.map_or(command.last_byte, |reply| reply.last_byte);
+        self.anomalies.report(time, AnomalyKind::HeloWithoutHostname, items, || match reply {
+            Some(reply) if reply.accepts() => format!("{}, accepted with {}", verb.as_str(), reply.code),
+            Some(reply) => format!("{}, answered {}", verb.as_str(), reply.code),
+            None => format!("{}, not answered", verb.as_str()),
+        });
+    }
+
+    /// A command that ends a message in chunks has its reply. Refused, it ends nothing.
+    fn end_of_chunks(&mut self, accepted: bool) {
+        let Some(shelved) = self.shelved.take() else { return };
+        if !accepted {
+            let newer = self.chunks.map_or(Some(0), |chunks| chunks.size);
+            let size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
+            self.chunks = Some(Chunks { size, ..*shelved });
+        }
+    }
+
+    /// What the server said before does not count any more: the next command is EHLO (RFC 3207, 4.2).
+    pub(super) fn begin_anew(&mut self) {
+        self.extensions = None;
+        self.lmtp = false;
+        self.recipients = 0;
+        self.chunks = None;
+        self.shelved = None;
+        self.in_chunk = false;
+        self.had_content = false;
     }
 }

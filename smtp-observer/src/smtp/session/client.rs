@@ -1,64 +1,114 @@
 //! The client's bytes.
 
+use memchr::memchr;
+
 use super::super::Peer;
-use super::super::body::Body;
+use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
+use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{Line, Step};
+use super::super::masked;
+use super::super::preamble;
 use super::super::tls::Look;
-use super::super::waiting::Slot;
+use super::super::waiting::{Owed, Slot};
+use super::fork::Fork;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn client_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+        self.client_goes_on(items);
+        let taken = self.read_client(time, bytes, items);
+        if let Some(rest @ [_, ..]) = bytes.get(taken..) {
+            self.held.push(time, self.write, self.end(Peer::Client), rest);
+            self.read_held_for_line(items);
+        }
+    }
+
+    /// The client sends more: for a client that does not pipeline, the server has said all that was due.
+    fn client_goes_on(&mut self, items: &mut Vec<Item>) {
+        self.client_went_on();
+        if std::mem::take(&mut self.garbled)
+            && self.waiting.is_single()
+            && self.client.lines.at_start()
+            && self.held.is_empty()
+            && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
+        {
+            // What had no code was the reply.
+            self.give_up_waiting(items);
+            self.mode = Mode::Command;
+        }
+    }
+
+    /// Reads up to where it is not known how to; how many bytes that are.
+    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) -> usize {
+        let (length, reversed) = (bytes.len(), self.reversed);
         while !bytes.is_empty() {
-            if let Mode::Opaque { client_spoke } = &mut self.mode {
-                *client_spoke = true;
-                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
-                return;
+            if self.reversed != reversed {
+                self.server_bytes(time, bytes, items);
+                return length;
             }
-            if matches!(self.mode, Mode::Command | Mode::Lost(_))
+            if matches!(self.mode, Mode::Opaque) {
+                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+                return length;
+            }
+            if !self.preamble.is_past() {
+                self.look_at_preamble(time, &mut bytes, items);
+                continue;
+            }
+            if matches!(self.mode, Mode::Command | Mode::StartTls { .. } | Mode::Lost(_))
                 && !self.client.opening.is_past()
                 && !self.look_at_opening(time, &mut bytes, items)
             {
                 continue;
             }
+            let socket = self.socket(Peer::Client);
             match &mut self.mode {
                 Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
-                Mode::Held => {
-                    self.held.push(time, self.write, self.client_end, bytes);
-                    return;
-                }
-                Mode::HeldForLine(..) => {
-                    self.held.push(time, self.write, self.client_end, bytes);
-                    self.read_held_for_line(items);
-                    return;
-                }
+                Mode::Held | Mode::HeldForLine(..) => return length - bytes.len(),
                 Mode::Body(body, message) => {
                     let scan = body.scan(bytes);
                     message.ended_at = Some(time);
-                    bytes = &bytes[scan.taken..];
-                    if scan.disputed {
-                        let detail = || "a lone dot in a message, its line not between two CR LF".into();
-                        self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                    let (content, rest) = bytes.split_at(scan.taken);
+                    bytes = rest;
+                    let end = self.ends[socket] - bytes.len() as u64;
+                    if let Some(fork) = &mut self.fork {
+                        fork.follow(end, content, &mut |at| {
+                            items.push(Item::Plain { peer: Peer::Client, at, bytes: b"DATA".to_vec() });
+                        });
                     }
-                    if scan.ended {
-                        self.body_ended();
+                    match scan.found {
+                        Found::Nothing => {}
+                        Found::End => self.body_ended(time, items),
+                        Found::Form(form) => {
+                            self.fork = Some(Box::new(Fork::new(form.size, time)));
+                            let detail = || format!("a lone dot in a message: {}.{}", form.before, form.behind);
+                            self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                        }
                     }
                 }
                 Mode::Octets(remaining) => {
                     let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(bytes.len());
-                    *remaining -= taken as u64;
                     bytes = &bytes[taken..];
-                    if *remaining == 0 {
-                        self.octets_ended(time);
-                    }
+                    self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::Opaque { .. } => return,
+                Mode::StartTls { .. } | Mode::Opaque => return length,
             }
+        }
+        length
+    }
+
+    /// The first bytes may be a proxy's header.
+    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        let mut told = Vec::new();
+        let look = self.preamble.look(time, bytes, &mut told);
+        self.plain(Peer::Client, told, bytes, items);
+        if let preamble::Look::Plain(taken, since) = look {
+            let end = self.end(Peer::Client) - bytes.len() as u64;
+            self.up_to(end, Peer::Client, |session| session.client_bytes(since, taken, items));
         }
     }
 
@@ -67,25 +117,29 @@ impl Session {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
-                self.give_up_waiting(items);
-                items.push(Item::TlsStarted(since));
-                self.become_opaque(true);
+                self.start_tls(since, items);
                 return false;
             }
             Look::Plain(withheld) => withheld,
         };
         let first = withheld.map_or_else(|| bytes.first().copied(), |(byte, _)| Some(byte));
+        let is_text = |first: &u8| matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~');
+        if let Some(first) = first.filter(|first| !is_text(first)) {
+            let rest = bytes.get(usize::from(withheld.is_none())..).unwrap_or_default();
+            self.plain(Peer::Client, vec![first], rest, items);
+        }
+        if matches!(self.mode, Mode::StartTls { .. }) && !self.stays_plain(time, first, items) {
+            return false;
+        }
         if let (Mode::Command, Some(first)) = (&self.mode, first)
-            && !matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~')
+            && !is_text(&first)
         {
             let detail = || format!("the client's first byte is {first:#04x}");
             self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
         }
         if let Some((byte, since)) = withheld {
-            let end = self.client_end;
-            self.client_end -= bytes.len() as u64;
-            self.client_bytes(since, &[byte], items);
-            self.client_end = end;
+            let end = self.end(Peer::Client) - bytes.len() as u64;
+            self.up_to(end, Peer::Client, |session| session.read_client(since, &[byte], items));
         }
         true
     }
@@ -95,8 +149,8 @@ impl Session {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
-                at: self.client_end - bytes.len() as u64,
-                pipelined: self.sent_early || self.waiting.for_command(),
+                at: self.end(Peer::Client) - bytes.len() as u64,
+                pipelined: self.sent_early || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == Some(self.write),
             };
@@ -123,6 +177,11 @@ impl Session {
             self.mode = Mode::Held;
             return;
         }
+        if self.line.early && !self.spoken && !lost && greets(line.bytes) {
+            let line = [line.bytes, if line.bare_lf { b"\n" } else { b"\r\n" }].concat();
+            self.greeted_by_client(self.line.at, self.line.time, time, &line, items);
+            return;
+        }
         let mut command = Command::new(line.bytes, self.line.time, time);
         command.at = self.line.at;
         if let Mode::Lost(lost) = &mut self.mode {
@@ -131,10 +190,12 @@ impl Session {
         }
         command.pipelined = self.line.pipelined;
         command.same_write = self.line.same_write;
-        if !self.spoken && is_proxy_header(line.bytes) {
-            self.spoken = true;
-            items.push(Item::Preamble { at: command.at, bytes: line.bytes.to_vec() });
-            return;
+        if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
+            let telling = telling_parts(&command).into_iter();
+            items.extend(telling.map(|(at, part)| Item::Plain { peer: Peer::Client, at, bytes: part.to_vec() }));
+            // It is followed all the same: commands may stand behind it, and the server decides what it takes for one.
+            let detail = || format!("the client's first line begins with {}", shown_word(&command));
+            self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
         }
         let flaws = Flaws::of(&line);
         let length = line.length;
@@ -151,23 +212,16 @@ impl Session {
 
     /// What a command line shows at once.
     fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+        if self.line.early {
+            self.spoke_early(command.last_byte, || of_client(command, length));
+        }
         let mut report = |kind, detail: &dyn Fn() -> String| {
             self.anomalies.report(command.last_byte, kind, items, detail);
         };
-        let first = !std::mem::replace(&mut self.spoken, true);
-        if first && speaks_another_protocol(command) {
-            report(AnomalyKind::NotSmtp, &|| format!("the client's first line begins with {}", shown_word(command)));
-        }
-        if self.line.early {
-            report(AnomalyKind::EarlyTalker, &|| of_client(command, length));
-        }
-        if command.pipelined && self.extensions.is_some_and(|offered| !offered.pipelining) {
+        if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
-        if matches!(command.verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) && command.argument().is_empty() {
-            report(AnomalyKind::HeloWithoutHostname, &|| command.verb.as_str().into());
-        }
-        if is_masked(command.word()) {
+        if masked::is_verb(command.word()) {
             report(AnomalyKind::MaskedCommand, &|| shown_word(command));
         }
     }
@@ -177,13 +231,17 @@ impl Session {
         self.command_write = Some(self.write);
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
-            self.chunks = None;
+            self.shelved = self.chunks.take().map(Box::new).or(self.shelved.take());
         }
         let chunk = match verb {
             Verb::Bdat => command.chunk(),
             _ => None,
         };
-        let last = chunk.and_then(|(size, last)| self.chunk(time, size, last));
+        let last = match (verb, chunk) {
+            (Verb::Burl, _) => self.burl(&command),
+            (_, Some((_, last))) => self.chunk(time, last),
+            _ => None,
+        };
         self.waiting.push(Slot::Command(command, last));
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
@@ -191,43 +249,85 @@ impl Session {
             self.mode = Mode::Held;
         } else if let Some((size, _)) = chunk {
             self.mode = Mode::Octets(size);
-            if size == 0 {
-                self.octets_ended(time);
-            }
+            self.in_chunk = true;
+            self.octets(time, 0);
         }
     }
 
     /// A chunk was announced; the last one makes the message.
-    fn chunk(&mut self, time: Time, size: u64, last: bool) -> Option<Box<Message>> {
-        let chunks = self.chunks.get_or_insert(Chunks { requested_at: time, size: 0 });
-        chunks.size = chunks.size.saturating_add(size);
+    fn chunk(&mut self, time: Time, last: bool) -> Option<Box<Message>> {
+        self.chunks.get_or_insert(Chunks { requested_at: time, size: Some(0) });
         if !last {
             return None;
         }
         let chunks = self.chunks.take()?;
         let mut message = message(Transfer::Bdat, Some(chunks.requested_at), None);
-        message.size = Some(chunks.size);
+        message.size = chunks.size;
         Some(message)
     }
 
-    /// The octets that were announced are complete.
-    pub(super) fn octets_ended(&mut self, time: Time) {
-        self.waiting.chunk_ended(time);
-        self.command_write = Some(self.write);
-        self.mode = Mode::Command;
+    /// The server is to fetch a part of the message, which may be the last (RFC 4468, 3): how long it is, is not seen.
+    fn burl(&mut self, command: &Command) -> Option<Box<Message>> {
+        let time = command.last_byte;
+        let last = command.argument().rsplit(u8::is_ascii_whitespace).next();
+        self.chunks.get_or_insert(Chunks { requested_at: time, size: None }).size = None;
+        if !last.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST")) {
+            return None;
+        }
+        let chunks = self.chunks.take()?;
+        let mut message = message(Transfer::Burl, Some(chunks.requested_at), None);
+        message.size = None;
+        message.ended_at = Some(time);
+        Some(message)
+    }
+
+    /// So many of the octets that were announced have come.
+    pub(super) fn octets(&mut self, time: Time, length: u64) {
+        let Mode::Octets(remaining) = &mut self.mode else { return };
+        *remaining -= length;
+        let ended = *remaining == 0;
+        if self.in_chunk {
+            match &mut self.chunks {
+                Some(chunks) => chunks.size = chunks.size.map(|size| size.saturating_add(length)),
+                None => self.waiting.chunk_grew(length),
+            }
+        }
+        if ended {
+            self.waiting.chunk_ended(time);
+            self.command_write = Some(self.write);
+            self.in_chunk = false;
+            self.mode = Mode::Command;
+        }
     }
 
     /// The end of data was seen.
-    fn body_ended(&mut self) {
-        if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
-            message.size = Some(body.size_at_end());
-            self.command_write = Some(self.write);
-            self.waiting.push(Slot::Message(message, None));
+    fn body_ended(&mut self, time: Time, items: &mut Vec<Item>) {
+        let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        message.size = body.size_at_end();
+        self.command_write = Some(self.write);
+        self.had_content = true;
+        match &message.reply {
+            // It was refused before its end, which may earn a second reply or none.
+            Some(reply) if reply.refuses() => {
+                items.push(Item::Message(*message));
+                self.fork = None;
+                self.lose(time, || "the end of a message that was refused before".into(), items);
+                if let Mode::Lost(lost) = &mut self.mode {
+                    lost.expect(0);
+                }
+            }
+            _ => {
+                message.reply = None;
+                self.waiting.push(Slot::Message(message, Owed::Unknown));
+            }
         }
     }
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
     pub(super) fn read_held_for_line(&mut self, items: &mut Vec<Item>) {
+        if !matches!(self.mode, Mode::HeldForLine(..)) {
+            return;
+        }
         let Some(line) = self.held.first_line() else { return };
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         let is_command = Command::new(line, Time(0), Time(0)).verb != Verb::Other;
@@ -250,7 +350,11 @@ pub(super) struct Flaws {
 
 impl Flaws {
     pub(super) fn of(line: &Line<'_>) -> Self {
-        Self { bare_lf: line.bare_lf, bare_cr: line.bytes.contains(&b'\r'), nul: line.bytes.contains(&0) }
+        Self {
+            bare_lf: line.bare_lf,
+            bare_cr: memchr(b'\r', line.bytes).is_some(),
+            nul: memchr(b'\0', line.bytes).is_some(),
+        }
     }
 
     pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {
@@ -276,19 +380,32 @@ fn shown_word(command: &Command) -> String {
     super::super::anomalies::shown(command.word())
 }
 
-/// The first line of a connection that comes through a proxy (PROXY protocol, version 1): no command.
-fn is_proxy_header(line: &[u8]) -> bool {
-    [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
+/// The line is a server's first (RFC 5321, 4.3.1).
+fn greets(line: &[u8]) -> bool {
+    line.strip_prefix(b"220").is_some_and(|rest| rest.first().is_none_or(|byte| b" -".contains(byte)))
 }
 
-/// A client's first line like this one is of HTTP or SSH.
-pub(crate) fn speaks_another_protocol(command: &Command) -> bool {
-    const HTTP: &[&[u8]] = &[b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PRI"];
-    command.word().starts_with(b"SSH-")
-        || HTTP.contains(&command.word()) && command.argument().windows(5).any(|part| part == b"HTTP/")
+/// What makes the line another protocol's, and where that is.
+fn telling_parts(command: &Command) -> Vec<(u64, &[u8])> {
+    let word = command.word();
+    let is_name = word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(byte));
+    let word = if is_name { word } else { &word[..word.len().min(b"SSH-".len())] };
+    let mark = command.argument().windows(HTTP_MARK.len()).find(|part| *part == HTTP_MARK);
+    let place = |part: &[u8]| command.at + (part.as_ptr().addr() - command.line.as_ptr().addr()) as u64;
+    [Some(word), mark].into_iter().flatten().map(|part| (place(part), part)).collect()
 }
 
-/// A firewall has written X over the verb.
-fn is_masked(word: &[u8]) -> bool {
-    word.len() >= 4 && word.iter().all(|&byte| byte == b'X')
+const HTTP_MARK: &[u8] = b"HTTP/";
+
+/// HTTP and SSH by their words, others by a header (`Name: value`).
+fn speaks_another_protocol(command: &Command) -> bool {
+    // Postfix takes no session that begins with one of these.
+    const FORBIDDEN: &[&[u8]] = &[b"GET", b"POST", b"CONNECT"];
+    const HTTP: &[&[u8]] = &[b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
+    let (word, argument) = (command.word(), command.argument());
+    let is_name = |name: &[u8]| name.len() > 1 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    word.starts_with(b"SSH-")
+        || FORBIDDEN.contains(&word)
+        || HTTP.contains(&word) && argument.windows(HTTP_MARK.len()).any(|part| part == HTTP_MARK)
+        || word.strip_suffix(b":").is_some_and(is_name)
 }

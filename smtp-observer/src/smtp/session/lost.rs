@@ -9,12 +9,19 @@ use super::super::waiting::Slot;
 use super::{Mode, Session, message};
 use crate::observation::AnomalyKind;
 
+/// Replies to what was sent before that are waited for at most.
+const MOST_OLDER: usize = 64;
+
 /// What was seen since the state became uncertain. Certain points are a 354, which only DATA earns, and
 /// a reply to a command that was sent alone: then neither peer owes the other anything.
 #[derive(Debug)]
 pub(super) struct Lost {
     /// Something was lost, as opposed to never seen.
     after_gap: bool,
+    /// Bytes were not seen, as opposed to not being understood: DATA may be among them.
+    missed: bool,
+    /// Replies that are still to come for what was sent before.
+    older: usize,
     /// Nothing was seen of either peer.
     untouched: bool,
     /// The client's lines since the last reply.
@@ -26,11 +33,11 @@ pub(super) struct Lost {
 impl Lost {
     /// The session was under way when it was first seen.
     pub(super) fn unseen() -> Self {
-        Self { after_gap: false, untouched: true, lines: 0, last: None }
+        Self { after_gap: false, missed: true, older: 0, untouched: true, lines: 0, last: None }
     }
 
     pub(super) fn after_gap() -> Self {
-        Self { after_gap: true, untouched: false, lines: 0, last: None }
+        Self { after_gap: true, missed: true, older: 0, untouched: false, lines: 0, last: None }
     }
 
     /// A line of the client: a command, an answer to AUTH, or content.
@@ -48,12 +55,24 @@ impl Lost {
     /// A reply to what was sent before the loss: the lines since are not alone.
     pub(super) fn reply_to_older(&mut self) {
         if self.lines > 0 {
-            self.unsure();
+            self.not_alone();
         }
+    }
+
+    /// All was seen, and so many replies are still to come for it.
+    pub(super) fn expect(&mut self, replies: usize) {
+        self.missed = false;
+        self.older = replies.min(MOST_OLDER);
     }
 
     /// More bytes were not seen.
     pub(super) fn unsure(&mut self) {
+        self.missed = true;
+        self.older = 0;
+        self.not_alone();
+    }
+
+    fn not_alone(&mut self) {
         self.untouched = false;
         self.lines = self.lines.saturating_add(2);
         self.last = None;
@@ -63,6 +82,12 @@ impl Lost {
 impl Session {
     pub(super) fn reply_while_lost(&mut self, reply: Reply, items: &mut Vec<Item>) {
         let Mode::Lost(lost) = &mut self.mode else { return };
+        if lost.older > 0 {
+            lost.older -= 1;
+            lost.reply_to_older();
+            return;
+        }
+        let missed = lost.missed;
         let complete = self.client.lines.at_start();
         let untouched = std::mem::replace(&mut lost.untouched, false) && complete;
         let lines = std::mem::replace(&mut lost.lines, 0);
@@ -83,7 +108,7 @@ impl Session {
                 Some(command) => Found::Command(command),
                 None => return,
             },
-            _ if reply.code == 354 => Found::Content { complete: lines == 0 && complete },
+            _ if reply.code == 354 && (missed || lines > 0) => Found::Content { complete: lines == 0 && complete },
             _ => return,
         };
         if after_gap {
@@ -103,11 +128,12 @@ impl Session {
             // The reply to a message that was not followed.
             Found::End => self.mode = Mode::Command,
             Found::Content { complete } => {
-                let mut body = Body::new();
-                if !complete {
+                let body = match complete {
+                    true => Body::new(),
                     // Some of it was sent before.
-                    body.hole(0);
-                }
+                    false => Body::joined(),
+                };
+                items.push(Item::Line { span: reply.span, read: true });
                 let go_ahead = GoAhead { time, text: reply.text };
                 self.mode = Mode::Body(Box::new(body), message(Transfer::Data, None, Some(go_ahead)));
                 // What was seen of them is content, too.

@@ -2,36 +2,45 @@
 
 use super::super::Peer;
 use super::super::anomalies::shown;
-use super::super::command::Verb;
-use super::super::item::{Exchange, Item, Message};
+use super::super::body::Body;
+use super::super::command::{Command, Verb};
+use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::Step;
+use super::super::masked;
 use super::super::reply::Reply;
 use super::super::tls::Look;
-use super::super::waiting::Slot;
+use super::super::waiting::{Owed, Slot};
 use super::client::Flaws;
-use super::{Mode, Session};
+use super::{Mode, Session, message};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
     pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+        self.give_up_preamble(items);
+        let reversed = self.reversed;
         while !bytes.is_empty() {
-            if let Mode::Opaque { client_spoke } = self.mode {
-                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
-                if !client_spoke {
-                    // In TLS the client speaks first: these bytes were put behind the 220 in clear.
-                    self.mode = Mode::Opaque { client_spoke: true };
-                    let detail = || "the server sent more behind its 220".into();
-                    self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+            if self.reversed != reversed {
+                return self.client_bytes(time, bytes, items);
+            }
+            match self.mode {
+                Mode::Opaque => {
+                    self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+                    return;
                 }
-                return;
+                Mode::StartTls { .. } => return self.inject(time, items),
+                _ => {}
+            }
+            if self.preamble.awaits_answer() {
+                self.read_answer(time, &mut bytes, items);
+                continue;
             }
             if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
                     Look::Tls(since) => {
                         items.push(Item::TlsStarted(since));
-                        self.become_opaque(true);
+                        self.become_opaque();
                         continue;
                     }
                     // A line that begins with a withheld byte is malformed with or without it.
@@ -44,9 +53,11 @@ impl Session {
 
     /// Reads up to the end of a line.
     fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        let socket = self.socket(Peer::Server);
         if self.server.lines.at_start() {
             self.reply_line = time;
-            self.reply_at.get_or_insert(self.server_end - bytes.len() as u64);
+            self.reply_line_at = self.ends[socket] - bytes.len() as u64;
+            self.reply_at.get_or_insert(self.reply_line_at);
         }
         let lost = matches!(self.mode, Mode::Lost(_));
         let line = match self.server.lines.step(bytes) {
@@ -60,7 +71,16 @@ impl Session {
             }
             Step::Line(line) => line,
         };
+        let end = self.ends[socket] - bytes.len() as u64;
         let outcome = self.replies.line(line.bytes, self.reply_line, time);
+        let is_foreign =
+            self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
+        items.push(Item::Line { span: self.reply_line_at..end, read: !lost || is_foreign });
+        if is_foreign {
+            let detail = format!("the server's first line is {}", shown(line.bytes));
+            self.not_smtp(time, detail, items);
+            return;
+        }
         if !lost {
             Flaws::of(&line).report(
                 Peer::Server,
@@ -69,18 +89,15 @@ impl Session {
                     self.anomalies.report(time, kind, items, || detail);
                 },
             );
-            if outcome.malformed {
-                let kind = match self.waiting.for_greeting() {
-                    true => AnomalyKind::NotSmtp,
-                    false => AnomalyKind::MalformedReply,
-                };
-                self.anomalies.report(time, kind, items, || shown(line.bytes));
+            if outcome.malformed || outcome.contradicts {
+                self.anomalies.report(time, AnomalyKind::MalformedReply, items, || shown(line.bytes));
             }
+            self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
         }
         let begun = self.reply_at.take().unwrap_or_default();
         match outcome.reply {
             Some(mut reply) => {
-                reply.span = begun..self.server_end - bytes.len() as u64;
+                reply.span = begun..end;
                 self.reply(reply, items);
             }
             None if self.replies.is_partial() => self.reply_at = Some(begun),
@@ -90,6 +107,45 @@ impl Session {
 
     /// A reply is complete.
     pub(super) fn reply(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        self.garbled = false;
+        if self.withholds() {
+            self.withhold(reply, items);
+            return;
+        }
+        if let Some(not_last) = self.last_word.take() {
+            self.reply_in_turn(*not_last, items);
+        }
+        let is_lost = matches!(self.mode, Mode::Lost(_));
+        if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {
+            self.reply_in_turn(reply, items);
+        } else if self.has_crossed(&reply) {
+            self.shut_down(&reply, items);
+        } else if self.waiting.holds_more_than_quit() {
+            self.last_word = Some(Box::new(reply));
+        } else {
+            self.reply_in_turn(reply, items);
+        }
+    }
+
+    /// The server was tired of waiting before it saw what was sent last: nothing runs out of time in less than the way
+    /// there and back.
+    fn has_crossed(&self, timeout: &Reply) -> bool {
+        let sent = match self.waiting.get(0) {
+            Some(Slot::Command(command, _)) => Some(command.last_byte),
+            Some(Slot::Message(message, _)) => message.ended_at,
+            _ => None,
+        };
+        let quicker = |quickest, sent| timeout.first_byte.since(sent) < quickest / 2;
+        timeout.names_a_timeout() && self.quickest.zip(sent).is_some_and(|(quickest, sent)| quicker(quickest, sent))
+    }
+
+    /// A 421 that is no reply.
+    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Vec<Item>) {
+        self.anomalies.report(reply.last_byte, AnomalyKind::ServerShutdown, items, || line(reply));
+    }
+
+    /// A reply to what has waited longest.
+    pub(super) fn reply_in_turn(&mut self, reply: Reply, items: &mut Vec<Item>) {
         if let Mode::Lost(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
@@ -114,80 +170,193 @@ impl Session {
             return;
         }
         match self.waiting.pop() {
+            None if self.write == 0 && self.is_one_sided() => {
+                self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
+            }
             None => self.reply_to_nothing(reply, items),
-            Some(Slot::Greeting) => items.push(Item::Greeting(reply)),
+            Some(Slot::Greeting) => self.greeted(reply, items),
             Some(Slot::Octets) => {}
-            Some(Slot::Message(message, expected)) => self.reply_to_message(message, expected, reply, items),
-            Some(Slot::Command(command, None)) => self.reply_to_command(command, reply, items),
+            Some(Slot::Message(message, owed)) => self.reply_to_message(message, owed, reply, items),
+            Some(Slot::Command(command, None)) if self.opens_content(&command, &reply) => {
+                self.go_ahead_to_another(command, reply, items);
+            }
+            Some(Slot::Command(command, None)) => {
+                if !command.pipelined {
+                    let took = reply.first_byte.since(command.last_byte);
+                    self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
+                }
+                self.reply_to_command(command, reply, items);
+            }
             Some(Slot::Command(command, Some(message))) => {
+                // The command was not understood, or is out of place: that is one reply for all.
+                let owed = if matches!(reply.code, 500..=504) { Owed::Each(1) } else { Owed::Unknown };
                 items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
-                self.reply_to_message(message, None, reply, items);
+                self.reply_to_message(message, owed, reply, items);
             }
         }
+    }
+
+    /// A go-ahead to a command that was not read as DATA; the server has read it so.
+    fn opens_content(&self, command: &Command, reply: &Reply) -> bool {
+        reply.code == 354
+            && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
+            && !matches!(command.verb, Verb::Data | Verb::Xexch50)
+    }
+
+    fn go_ahead_to_another(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+        let (time, requested_at) = (reply.last_byte, command.last_byte);
+        let known = command.verb != Verb::Other;
+        items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
+        if known && self.had_content {
+            // The client did not ask for this one.
+            self.smuggled(&reply, None, 0, items);
+            return;
+        }
+        if !self.waiting.is_empty() {
+            // What was taken for commands is content. Their verbs have led to here.
+            while let Some(slot) = self.waiting.pop() {
+                if let Slot::Command(command, _) = slot {
+                    let bytes = verb(&command).to_vec();
+                    items.push(Item::Plain { peer: Peer::Client, at: command.at, bytes });
+                }
+            }
+            self.client.lines.reset();
+            self.lose(time, || "content that was sent before its go-ahead".into(), items);
+            return;
+        }
+        let go_ahead = GoAhead { time, text: reply.text };
+        let (begun, length) = self.client.lines.take();
+        let end = self.line.at + begun.len() as u64;
+        self.mode = Mode::Body(Box::new(Body::new()), message(Transfer::Data, Some(requested_at), Some(go_ahead)));
+        let since = self.line.time;
+        self.up_to(end, Peer::Client, |session| session.read_client(since, &begun, items));
+        self.content(Peer::Client, self.line.time, length - begun.len() as u64, items);
+        self.read_held(true, items);
     }
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(
-        &mut self,
-        mut message: Box<Message>,
-        expected: Option<u32>,
-        reply: Reply,
-        items: &mut Vec<Item>,
-    ) {
-        let expected = match expected {
-            Some(expected) => expected,
-            None if reply.code == 353 => self.recipients.saturating_add(2),
-            None if self.lmtp => self.recipients.max(1),
-            None => 1,
+    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Reply, items: &mut Vec<Item>) {
+        let owed = match owed {
+            Owed::Unknown if reply.code == 353 => Owed::EachAndAll(self.recipients.saturating_add(2)),
+            Owed::Unknown if self.lmtp => Owed::Each(self.recipients.max(1)),
+            Owed::Unknown => Owed::Each(1),
+            known => known,
         };
-        message.accepted += u32::from(reply.accepts());
+        message.accepted = match (owed, reply.accepts()) {
+            (Owed::EachAndAll(1), true) => message.accepted.max(1),
+            (Owed::EachAndAll(1), false) => 0,
+            (_, accepts) => message.accepted + u32::from(accepts),
+        };
         message.reply = Some(reply);
-        if expected > 1 {
-            self.waiting.push_front(Slot::Message(message, Some(expected - 1)));
-            return;
-        }
-        self.recipients = 0;
-        items.push(Item::Message(*message));
+        let still = match owed {
+            Owed::Each(replies @ 2..) => Owed::Each(replies - 1),
+            Owed::EachAndAll(replies @ 2..) => Owed::EachAndAll(replies - 1),
+            _ => {
+                self.recipients = 0;
+                items.push(Item::Message(*message));
+                return;
+            }
+        };
+        self.waiting.push_front(Slot::Message(message, still));
     }
 
     /// A reply that nothing waits for.
     fn reply_to_nothing(&mut self, reply: Reply, items: &mut Vec<Item>) {
-        let time = reply.last_byte;
-        let line = || shown(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat());
         if reply.code == 421 {
-            self.anomalies.report(time, AnomalyKind::ServerShutdown, items, line);
+            self.shut_down(&reply, items);
             return;
         }
-        let (unseen_end, disputed_end) = match &self.mode {
-            Mode::Body(body, _) => (body.has_hole(), body.disputed_end()),
-            _ => (false, None),
-        };
-        if !unseen_end && disputed_end.is_none() {
-            self.anomalies.report(time, AnomalyKind::UnsolicitedReply, items, line);
-            return;
+        match &self.mode {
+            Mode::Body(body, _) if body.has_hole() => self.reply_behind_a_hole(reply, items),
+            Mode::Body(..) => self.reply_in_content(reply, items),
+            // The octets do not come, or not as they were announced.
+            Mode::Octets(_) => self.lose(reply.last_byte, || "a reply where octets were to come".into(), items),
+            // The client did not ask for this one: the message before it held commands for the server.
+            _ if reply.code == 354 && self.had_content => self.smuggled(&reply, None, 0, items),
+            _ => self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply)),
         }
+    }
+
+    /// The end of data was in a hole; whether the client sent more behind it is only known if it stops there.
+    pub(super) fn reply_behind_a_hole(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
-        if !body.may_have_ended() {
+        let may_have_ended = body.may_have_ended();
+        if !may_have_ended {
             message.ended_at = None;
         }
-        if unseen_end {
-            // The end of data was in the hole; whether the client sent more behind it is only known if it stops there.
-            message.size = Some(body.size_at_end());
-            self.reply_to_message(message, None, reply, items);
+        message.size = body.size_at_end();
+        self.reply_to_message(message, Owed::Unknown, reply, items);
+        if may_have_ended {
+            items.push(Item::Lost);
             let detail = || "a reply shows that the message is over".into();
-            match body.may_have_ended() {
-                true => {
-                    items.push(Item::Lost);
-                    self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
-                }
-                false => self.lose(time, || "the end of a message".into(), items),
+            self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
+        } else {
+            self.lose(time, || "the end of a message".into(), items);
+        }
+    }
+
+    /// A reply before the end of data: the server refuses the message early, or has it over.
+    fn reply_in_content(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        let Mode::Body(body, message) = &mut self.mode else { return };
+        let is_first = message.reply.is_none();
+        // Only a refusal comes early, and only once.
+        let smuggled = match &self.fork {
+            Some(_) => reply.accepts() || !is_first,
+            None => reply.code == 354 && !is_first && body.is_left_out(),
+        };
+        if !smuggled {
+            self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply));
+            if is_first && (reply.accepts() || reply.refuses()) {
+                message.reply = Some(reply);
             }
             return;
         }
-        self.anomalies.report(time, AnomalyKind::SmugglingEffective, items, line);
-        message.size = disputed_end;
-        self.reply_to_message(message, None, reply, items);
-        self.lose(time, || "the server reads commands where the message goes on".into(), items);
+        let Mode::Body(_, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        let fork = self.fork.take();
+        message.size = None;
+        message.ended_at = None;
+        if let Some(fork) = &fork {
+            fork.end(&mut message);
+        }
+        let first = message.reply.get_or_insert_with(|| reply.clone());
+        message.accepted = u32::from(first.accepts());
+        let owed = fork.map_or(0, |fork| usize::try_from(fork.owed()).unwrap_or(usize::MAX));
+        self.smuggled(&reply, Some(message), owed.saturating_sub(usize::from(!is_first)), items);
     }
+
+    /// The connection is over: its last line may be a reply though its end is missing.
+    pub(super) fn read_unfinished_reply(&mut self, items: &mut Vec<Item>) {
+        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
+            return;
+        }
+        let (line, length) = self.server.lines.take();
+        if line.get(3) != Some(&b' ') || length > line.len() as u64 {
+            return;
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        if let Some(mut reply) = self.replies.line(line, self.reply_line, self.reply_line).reply {
+            let end = self.end(Peer::Server);
+            items.push(Item::Line { span: self.reply_line_at..end, read: true });
+            reply.span = self.reply_at.take().unwrap_or(self.reply_line_at)..end;
+            self.reply(reply, items);
+        }
+    }
+}
+
+/// What makes a command line of a line: the verb that is known, or written over. The octets of a chunk follow it.
+fn verb(command: &Command) -> &[u8] {
+    let (line, word) = (&command.line, command.word());
+    let end = word.as_ptr().addr() + word.len() - line.as_ptr().addr();
+    match command.verb {
+        Verb::Bdat if command.chunk().is_some() => line,
+        Verb::Other if !masked::is_verb(word) => &[],
+        _ => &line[..line.len().min(end + " ".len())],
+    }
+}
+
+/// A reply as a detail shows it.
+pub(super) fn line(reply: &Reply) -> String {
+    shown(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
 }

@@ -66,6 +66,23 @@ pub fn of_a_dialogue(calls: usize, port: u16) -> Result<f64> {
     })
 }
 
+/// Nanoseconds a call that moves 4,096 bytes of a message's content: what a mail server writes at once.
+pub fn of_content(calls: usize) -> Result<f64> {
+    let Ends { mut client, mut server } = Ends::new(WATCHED)?;
+    let mut buffer = [0; 4096];
+    client.write_all(b"DATA\r\n")?;
+    server.read_exact(&mut buffer[..6])?;
+    server.write_all(b"354 Go\r\n")?;
+    client.read_exact(&mut buffer[..8])?;
+    let line = b"The quick brown fox jumps over the lazy dog, again and again. So it goes.\r\n";
+    buffer = std::array::from_fn(|place| line[place % line.len()]);
+    timed(calls, 2, || {
+        client.write_all(&buffer)?;
+        server.read_exact(&mut buffer)?;
+        Ok(())
+    })
+}
+
 /// Nanoseconds a call, of so many, with some in each turn.
 fn timed(calls: usize, a_turn: usize, mut turn: impl FnMut() -> Result<()>) -> Result<f64> {
     let turns = (calls / a_turn / PARTS).max(1);

@@ -1,10 +1,8 @@
 //! How many mails a second Postfix's own load generator gets rid of.
 
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use smtp_observer_tests::feed::PATIENCE;
+use anyhow::Result;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
@@ -24,12 +22,7 @@ impl Sink {
         let mut sink = host.command(machine::installed("smtp-sink")?);
         sink.args(["-u", "nobody", Self::ADDRESS, "1024"]);
         let sink = Running::start(sink)?;
-        // It says nothing when it is ready.
-        let deadline = Instant::now() + PATIENCE;
-        while host.enter(|| TcpStream::connect(Self::ADDRESS)).is_err() {
-            ensure!(Instant::now() < deadline, "smtp-sink does not listen: {:?}", sink.log.so_far());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        host.wait_listens(Self::ADDRESS)?;
         Ok(Self { host, _sink: sink })
     }
 

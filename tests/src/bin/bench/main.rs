@@ -55,6 +55,8 @@ fn print_calls(rounds: &mut Rounds, calls: usize, loads: &mut Vec<Load>) -> Resu
     let watched =
         rounds.compare(all, |agent| Load::of(agent, loads, || calls::of_a_dialogue(calls, calls::WATCHED)))?;
     print_added("that moves a line, port 25: an event", &watched, "");
+    let content = rounds.compare(all, |agent| Load::of(agent, loads, || calls::of_content(calls)))?;
+    print_added("that moves 4,096 bytes of content, port 25: an event", &content, "");
     Ok(())
 }
 

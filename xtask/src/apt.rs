@@ -1,7 +1,7 @@
 //! Debian's packages, without installing any.
 //!
 //! Everything goes through apt's own programs, so that signatures are checked, proxies are used and the newest version is
-//! apt's choice; but sources, indexes and downloads are private, in a directory of `.tools/kernels`.
+//! apt's choice; but sources, indexes and downloads are private, in a directory of `.tools`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -38,7 +38,7 @@ impl Mirror {
         }
         // apt knows whose archives these are only from their indexes.
         packages::refresh_lists()?;
-        Self::parse(&ask()?).context("this machine's apt knows no archive of Debian: these kernels are Debian's")
+        Self::parse(&ask()?).context("this machine's apt knows no archive of Debian")
     }
 
     /// Reads the output of `apt-get indextargets`.
@@ -75,13 +75,13 @@ impl Mirror {
 }
 
 /// apt's programs with sources, indexes and downloads of their own.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     directory: PathBuf,
 }
 
 impl Apt {
     /// With an index that is not too old.
-    pub(super) fn new(directory: &Path, suite: &str) -> Result<Self> {
+    pub(crate) fn new(directory: &Path, suite: &str) -> Result<Self> {
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: install debian-archive-keyring");
         let apt = Self { directory: directory.to_owned() };
         let sources = Mirror::of_this_machine()?.sources(suite);
@@ -131,29 +131,42 @@ impl Apt {
         command
     }
 
-    pub(super) fn show(&self, package: &str) -> Result<String> {
+    pub(crate) fn show(&self, package: &str) -> Result<String> {
         run(self.command("apt-cache").args(["show", "--no-all-versions", package]))
     }
 
     /// Downloads packages, given with their versions.
-    pub(super) fn download(&self, packages: &[(String, String)], into: &Path) -> Result<()> {
+    pub(crate) fn download(&self, packages: &[(String, String)], into: &Path) -> Result<()> {
         let packages = packages.iter().map(|(name, version)| format!("{name}={version}"));
         run(self.command("apt-get").args(["-q", "download"]).args(packages).current_dir(into)).map(drop)
     }
 
-    /// Downloads a package with all that it needs, as if nothing at all were installed here.
-    pub(super) fn download_whole(&self, package: &str, into: &Path) -> Result<()> {
+    /// Unpacks packages into `root` with all that they need, as if nothing at all were installed here: what is in them
+    /// can be run from there, with the loader that is there.
+    pub(crate) fn unpack_whole(&self, packages: &[&str], root: &Path) -> Result<()> {
+        let partial = root.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        let archives = partial.join("archives");
+        self.download_whole(packages, &archives)?;
+        extract(&archives, &partial)?;
+        fs::remove_dir_all(&archives)?;
+        Ok(fs::rename(&partial, root)?)
+    }
+
+    fn download_whole(&self, packages: &[&str], into: &Path) -> Result<()> {
         fs::create_dir_all(into.join("partial"))?;
         let mut archives = OsStr::new("Dir::Cache::Archives=").to_owned();
         archives.push(into);
         let mut command = self.command("apt-get");
         command.arg("-o").arg(archives).args(["-q", "-y", "--no-install-recommends", "--download-only", "install"]);
-        run(command.arg(package)).map(drop)
+        run(command.args(packages)).map(drop)
     }
 }
 
 /// Unpacks every package in `archives` into `root`.
-pub(super) fn extract(archives: &Path, root: &Path) -> Result<()> {
+pub(crate) fn extract(archives: &Path, root: &Path) -> Result<()> {
     for archive in fs::read_dir(archives)? {
         let archive = archive?.path();
         if archive.extension().is_some_and(|extension| extension == "deb") {
@@ -164,12 +177,12 @@ pub(super) fn extract(archives: &Path, root: &Path) -> Result<()> {
 }
 
 /// A field of a stanza in Debian's format.
-pub(super) fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
     stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// What a program writes to standard output; what it complains of where it fails.
-pub(super) fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("{program} cannot be run"))?;
     ensure!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -1,0 +1,101 @@
+//! What a transaction names, so that it can be known again: hashes alone, no address is kept.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::redaction::mailbox;
+use crate::smtp::Command;
+
+/// The sender and the recipients that a transaction named, accepted or not. Hashes are compared within one session only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Envelope {
+    sender: u64,
+    sends_nothing: bool,
+    /// The sum of their hashes: their order does not matter.
+    recipients: u64,
+    named: u32,
+}
+
+impl Envelope {
+    /// MAIL opens it.
+    pub(super) fn mail(command: &Command) -> Self {
+        let sender = mailbox(command.argument());
+        Self { sender: hash(sender), sends_nothing: sends_nothing(sender), recipients: 0, named: 0 }
+    }
+
+    /// RCPT adds to it.
+    pub(super) fn rcpt(&mut self, command: &Command) {
+        self.recipients = self.recipients.wrapping_add(hash(mailbox(command.argument())));
+        self.named = self.named.saturating_add(1);
+    }
+
+    /// How many recipients it names.
+    pub(super) fn named(&self) -> u32 {
+        self.named
+    }
+
+    /// Its sender is one in whose name addresses are tested: nobody (Exim's callout), or Postfix's `double-bounce`.
+    pub(super) fn sends_nothing(&self) -> bool {
+        self.sends_nothing
+    }
+
+    /// Both name the same sender.
+    pub(super) fn has_sender_of(&self, other: &Self) -> bool {
+        self.sender == other.sender
+    }
+
+    /// Both name the same recipients.
+    pub(super) fn has_recipients_of(&self, other: &Self) -> bool {
+        (self.named, self.recipients) == (other.named, other.recipients)
+    }
+}
+
+fn sends_nothing(sender: Option<&[u8]>) -> bool {
+    const POSTFIX: &[u8] = b"double-bounce@";
+    let Some(sender) = sender else { return false };
+    sender.is_empty() || sender.get(..POSTFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(POSTFIX))
+}
+
+/// The same in every run, so that a recording is judged as the connection was.
+fn hash(mailbox: Option<&[u8]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    mailbox.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Time;
+
+    fn envelope(lines: &[&str]) -> Envelope {
+        let command = |line: &str| Command::new(line.as_bytes(), Time(0), Time(0));
+        let mut envelope = Envelope::mail(&command(lines[0]));
+        lines[1..].iter().for_each(|line| envelope.rcpt(&command(line)));
+        envelope
+    }
+
+    #[test]
+    fn the_same_again() {
+        let one = envelope(&["MAIL FROM:<a@x.example> SIZE=5", "RCPT TO:<b@y.example>", "RCPT TO:<c@y.example>"]);
+        let two = envelope(&["mail from: a@x.example", "rcpt to:<c@y.example> NOTIFY=NEVER", "RCPT TO:<b@y.example>"]);
+        assert!(one.has_sender_of(&two) && one.has_recipients_of(&two));
+        let three = envelope(&["MAIL FROM:<A@x.example>", "RCPT TO:<b@y.example>"]);
+        assert!(!one.has_sender_of(&three) && !one.has_recipients_of(&three));
+        assert_eq!((one.named(), three.named()), (2, 1));
+    }
+
+    #[test]
+    fn senders_of_tests() {
+        for (line, expected) in [
+            ("MAIL FROM:<>", true),
+            ("MAIL FROM:<double-bounce@x.example> SIZE=0", true),
+            ("MAIL FROM:<Double-Bounce@x.example>", true),
+            ("MAIL FROM:<double-bounces@x.example>", false),
+            ("MAIL FROM:<a@x.example>", false),
+        ] {
+            assert_eq!(envelope(&[line]).sends_nothing(), expected, "{line}");
+        }
+        // A line that names nobody is no null sender.
+        assert!(!envelope(&["MAIL"]).sends_nothing());
+    }
+}

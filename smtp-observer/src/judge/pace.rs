@@ -1,0 +1,111 @@
+//! How a dialogue goes on in time, and through whose hands.
+
+use std::time::Duration;
+
+use crate::event::Time;
+use crate::smtp::Command;
+
+/// A client that goes on with its work sends the next command sooner than this.
+///
+/// Postfix keeps a connection up to 2 s, Sendmail and JavaMail for minutes before they try whether it still lives; what
+/// resets a session after each message (go-mail, PHPMailer) does so at once.
+const IDLE: Duration = Duration::from_millis(300);
+
+/// Follows when replies and commands come.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last_reply: Option<Time>,
+    /// The shortest time from a reply to the command behind it: at a server it has the way to the client and back in it.
+    fastest: Option<Duration>,
+    moved: Option<Time>,
+}
+
+/// What was before a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pause {
+    /// Nothing was said for so long; absent where the client went on with its work.
+    pub(super) idle: Option<Duration>,
+    /// Another process had the connection when the last reply came.
+    pub(super) moved: bool,
+}
+
+impl Pace {
+    /// A reply is complete.
+    pub(super) fn reply(&mut self, time: Time) {
+        self.last_reply = Some(time);
+    }
+
+    /// Another process goes on with the client's socket.
+    pub(super) fn moved(&mut self, time: Time) {
+        self.moved = Some(time);
+    }
+
+    /// Something was not seen.
+    pub(super) fn lost(&mut self) {
+        self.last_reply = None;
+    }
+
+    /// A command comes.
+    pub(super) fn command(&mut self, command: &Command) -> Pause {
+        let Some(last_reply) = self.last_reply.filter(|_| !command.pipelined) else { return Pause::default() };
+        let passed = command.first_byte.since(last_reply);
+        let limit = IDLE + self.fastest.unwrap_or_default();
+        self.fastest = Some(self.fastest.map_or(passed, |fastest| fastest.min(passed)));
+        Pause {
+            idle: (passed >= limit).then_some(passed),
+            moved: self.moved.is_some_and(|moved| moved >= last_reply && moved <= command.first_byte),
+        }
+    }
+}
+
+impl Pause {
+    /// The connection is used again, rather than used on.
+    pub(super) fn is_over(&self) -> bool {
+        self.moved || self.idle.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Time {
+        Time(milliseconds * 1_000_000)
+    }
+
+    fn command(milliseconds: u64) -> Command {
+        Command::new(b"RSET", at(milliseconds), at(milliseconds))
+    }
+
+    #[test]
+    fn the_way_to_a_far_client_is_no_pause() {
+        let mut pace = Pace::default();
+        pace.reply(at(0));
+        assert_eq!(pace.command(&command(299)), Pause::default());
+        pace.reply(at(1000));
+        assert_eq!(pace.command(&command(1500)), Pause::default());
+        pace.reply(at(2000));
+        assert_eq!(pace.command(&command(2600)).idle, Some(Duration::from_millis(600)));
+        assert_eq!(pace.fastest, Some(Duration::from_millis(299)));
+    }
+
+    #[test]
+    fn another_process_between_reply_and_command() {
+        let mut pace = Pace::default();
+        pace.moved(at(5));
+        pace.reply(at(10));
+        assert!(!pace.command(&command(11)).moved);
+        pace.moved(at(20));
+        assert!(pace.command(&command(20)).moved);
+        pace.lost();
+        assert_eq!(pace.command(&command(9000)), Pause::default());
+    }
+
+    #[test]
+    fn what_was_sent_early_had_no_pause() {
+        let mut pace = Pace::default();
+        pace.reply(at(0));
+        let pipelined = Command { pipelined: true, ..command(5000) };
+        assert_eq!(pace.command(&pipelined), Pause::default());
+    }
+}

@@ -1,0 +1,189 @@
+//! What only time settles: whether a connection that is over has been told of in full, and whether the client goes on.
+//!
+//! Both are decided by the times of events. That the clock is read late, or often, changes nothing in what is told.
+
+use std::time::Duration;
+
+use super::{Conversation, Observer};
+use crate::event::Time;
+use crate::observation::Observation;
+
+/// How long a connection that is over waits for transfers that no event has told of.
+///
+/// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
+/// before the end can still be read.
+pub const SETTLING: Duration = Duration::from_secs(1);
+
+impl Observer {
+    /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
+    pub fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen. And tells the
+    /// judges whose deadlines have passed.
+    pub(super) fn settle_until(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+        while let Some((_, cookie)) = self.settling.pop_front_if(|(due, _)| *due <= now) {
+            self.settle_one(cookie, now, sink);
+        }
+    }
+
+    fn settle_one(&mut self, cookie: u64, now: Time, sink: &mut dyn FnMut(Observation)) {
+        // It may have ended by itself, or its socket may have connected again.
+        let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
+        match &conversation.over {
+            Some(over) if settled_by(over.time) <= now => self.end(conversation, sink),
+            Some(_) => self.keep(cookie, conversation, sink),
+            None => {
+                conversation.awaited = false;
+                // What the client has begun to say will tell more, and comes before the deadline.
+                if conversation.session.is_at_rest() {
+                    conversation.judge.pass(now, &mut self.events);
+                    self.tell(&conversation, sink);
+                    self.await_next(cookie, &mut conversation);
+                }
+                self.keep(cookie, conversation, sink);
+            }
+        }
+    }
+
+    /// Has the judge called at its deadline.
+    pub(super) fn await_next(&mut self, cookie: u64, conversation: &mut Conversation) {
+        if !conversation.awaited
+            && let Some(deadline) = conversation.judge.deadline()
+        {
+            conversation.awaited = true;
+            self.settling.push_back((deadline, cookie));
+        }
+    }
+}
+
+/// When what was over at this time has settled.
+pub(super) fn settled_by(over: Time) -> Time {
+    Time(over.0.saturating_add(SETTLING.as_nanos() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Flow, TcpState, Time};
+    use crate::observation::{Event, Observation};
+    use crate::observer::tests::{CLIENT, OTHER, Story};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A message was accepted, and then an RSET.
+    fn reset() -> Story {
+        let mut story = Story::new();
+        story.connect();
+        story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        for (command, reply) in [
+            ("MAIL FROM:<a@x.example>\r\n", "250 ok\r\n"),
+            ("RCPT TO:<b@y.example>\r\n", "250 ok\r\n"),
+            ("DATA\r\n", "354 go\r\n"),
+            (".\r\n", "250 taken\r\n"),
+            ("RSET\r\n", "250 ok\r\n"),
+        ] {
+            story.transfer(CLIENT, Flow::Sent, command);
+            story.transfer(CLIENT, Flow::Received, reply);
+        }
+        story
+    }
+
+    /// The observation of the RSET: its reason, and its evidence behind what was before.
+    #[track_caller]
+    fn rset(story: &Story) -> (&Observation, &str, &[String]) {
+        let mut rsets = story.told.iter().filter_map(|observation| match &observation.event {
+            Event::Rset(rset) => Some((observation, rset.reason.as_str(), &rset.evidence[1..])),
+            _ => None,
+        });
+        let rset = rsets.next().expect("an RSET was judged");
+        assert!(rsets.next().is_none(), "once");
+        rset
+    }
+
+    /// The clock is read so much later than the last event.
+    fn settle(story: &mut Story, later: u64) {
+        let now = Time(story.time + later);
+        story.observer.settle(now, &mut |observation| story.told.push(observation));
+    }
+
+    #[test]
+    fn an_rset_that_nothing_follows_is_told_after_a_second() {
+        let mut story = reset();
+        let told = story.told.len();
+        assert!(story.observer.is_settling());
+        settle(&mut story, SECOND - 1);
+        assert_eq!(story.told.len(), told);
+        settle(&mut story, SECOND);
+        let (observation, reason, evidence) = rset(&story);
+        assert_eq!((reason, evidence), ("between_messages", &["nothing followed for 1 s".to_owned()][..]));
+        // It has the RSET's own time.
+        assert_eq!(observation.time, story.told[told - 1].time);
+        assert!(!story.observer.is_settling());
+    }
+
+    #[test]
+    fn what_was_sent_in_time_counts_however_late_its_reply() {
+        let mut story = reset();
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        settle(&mut story, 9 * SECOND);
+        assert!(!story.observer.is_settling());
+        story.time += 9 * SECOND;
+        story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
+        assert_eq!(rset(&story).1, "before_quit");
+    }
+
+    #[test]
+    fn a_command_that_has_begun_in_time_counts() {
+        let mut story = reset();
+        story.transfer(CLIENT, Flow::Sent, "QU");
+        settle(&mut story, 9 * SECOND);
+        story.time += 9 * SECOND;
+        story.transfer(CLIENT, Flow::Sent, "IT\r\n");
+        story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
+        assert_eq!(rset(&story).1, "before_quit");
+    }
+
+    #[test]
+    fn a_clock_that_is_not_read_changes_nothing() {
+        let mut story = reset();
+        story.time += 9 * SECOND;
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        assert_eq!(rset(&story).1, "between_messages");
+    }
+
+    #[test]
+    fn an_rset_is_its_own_process() {
+        let mut story = reset();
+        story.transfer(OTHER, Flow::Sent, "MAIL FROM:<a@x.example>\r\n");
+        let (observation, reason, evidence) = rset(&story);
+        assert_eq!(reason, "between_messages");
+        assert_eq!(evidence, ["another process took the connection over behind it"]);
+        assert_eq!(observation.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
+    }
+
+    #[test]
+    fn the_end_in_time_is_what_followed() {
+        let mut story = reset();
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(rset(&story).2, ["the connection was closed behind it"]);
+        let mut story = reset();
+        story.time += 2 * SECOND;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        assert_eq!(rset(&story).2, ["nothing followed for 1 s"]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut story = reset();
+        for _ in 0..1000 {
+            story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
+            story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+        }
+        assert_eq!(story.observer.settling.len(), 1);
+        settle(&mut story, SECOND);
+        assert!(!story.observer.is_settling());
+        let noops = story.told.iter().filter(|observation| matches!(observation.event, Event::Noop(_)));
+        assert_eq!(noops.count(), 1000);
+    }
+}

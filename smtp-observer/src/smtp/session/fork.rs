@@ -1,0 +1,255 @@
+//! A message that some servers have over before its end: what the replies say of it.
+//!
+//! Behind a form that some servers take for the end of data, two readings go on beside each other: the message goes on,
+//! or it is over and commands follow. With the first, its end earns one reply; with the second, each of the commands
+//! earns one more. Replies are withheld until they tell, or the client goes on as if all had been said and is answered.
+
+use memchr::memchr;
+
+use super::super::command::Verb;
+use super::super::item::{Item, Message};
+use super::super::reply::Reply;
+use super::super::waiting::Slot;
+use super::server::line;
+use super::{Mode, Session};
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+/// Replies that are withheld at most; then the message was one.
+const MOST_WITHHELD: usize = 32;
+
+/// The two readings of a message.
+#[derive(Debug)]
+pub(super) struct Fork {
+    /// Bytes of content before the form, and when it was seen.
+    size: u64,
+    ended_at: Time,
+    commands: Commands,
+    /// Replies since the end of data.
+    withheld: Vec<Reply>,
+    /// The client went on when it had as many replies as one message earns.
+    client_went_on: bool,
+}
+
+/// What follows the form, read as commands. Of a line only as much is kept as tells a verb.
+#[derive(Debug, Default)]
+struct Commands {
+    start: [u8; 4],
+    length: u64,
+    at: u64,
+    last: u8,
+    in_content: bool,
+    /// Replies that they earn.
+    owed: u64,
+}
+
+impl Fork {
+    /// A form ended now, behind so many bytes of content.
+    pub(super) fn new(size: u64, time: Time) -> Self {
+        Self { size, ended_at: time, commands: Commands::default(), withheld: Vec::new(), client_went_on: false }
+    }
+
+    /// Takes what follows the form, up to the end of data. Tells where DATA is in it, of those bytes that end at `end`.
+    pub(super) fn follow(&mut self, end: u64, bytes: &[u8], data: &mut dyn FnMut(u64)) {
+        self.commands.read(end, bytes, data);
+    }
+
+    /// Where a line begins that may be DATA.
+    pub(super) fn undecided(&self) -> Option<u64> {
+        const LONGEST: u64 = "DATA\r".len() as u64;
+        (1..=LONGEST).contains(&self.commands.length).then_some(self.commands.at)
+    }
+
+    /// The first reply that is withheld.
+    pub(super) fn first_withheld(&self) -> Option<&Reply> {
+        self.withheld.first()
+    }
+
+    /// Replies that the commands earn.
+    pub(super) fn owed(&self) -> u64 {
+        self.commands.owed
+    }
+
+    /// The message as the server has it.
+    pub(super) fn end(&self, message: &mut Message) {
+        message.size = Some(self.size);
+        message.ended_at = Some(self.ended_at);
+    }
+}
+
+impl Commands {
+    fn read(&mut self, end: u64, mut bytes: &[u8], data: &mut dyn FnMut(u64)) {
+        loop {
+            if self.length == 0 {
+                self.at = end.saturating_sub(bytes.len() as u64);
+            }
+            let Some(line) = memchr(b'\n', bytes) else { break };
+            self.grow(&bytes[..line]);
+            if self.line_ended() {
+                data(self.at);
+            }
+            bytes = &bytes[line + 1..];
+        }
+        self.grow(bytes);
+    }
+
+    fn grow(&mut self, part: &[u8]) {
+        let room = self.start.get_mut(usize::try_from(self.length).unwrap_or(usize::MAX)..).unwrap_or_default();
+        room.iter_mut().zip(part).for_each(|(kept, byte)| *kept = *byte);
+        self.length = self.length.saturating_add(part.len() as u64);
+        self.last = part.last().copied().unwrap_or(self.last);
+    }
+
+    /// Whether the line is a command that has content behind it.
+    fn line_ended(&mut self) -> bool {
+        let length = self.length - u64::from(self.length > 0 && self.last == b'\r');
+        let is_data = length == 4 && self.start.eq_ignore_ascii_case(Verb::Data.as_str().as_bytes());
+        let is_dot = length == 1 && self.start[0] == b'.';
+        let is_command = !self.in_content || is_dot;
+        if is_command {
+            self.owed = self.owed.saturating_add(1);
+            self.in_content = is_data;
+        }
+        self.length = 0;
+        is_command && is_data
+    }
+}
+
+impl Session {
+    /// Whether the replies of a message that may have been several are withheld.
+    pub(super) fn withholds(&self) -> bool {
+        self.fork.is_some() && !matches!(self.mode, Mode::Body(..))
+    }
+
+    /// All that the client is due, if the message was one, has come and is withheld.
+    pub(super) fn has_withheld_all(&self) -> bool {
+        match &self.fork {
+            Some(fork) if self.withholds() => fork.withheld.len() >= self.due(fork),
+            _ => false,
+        }
+    }
+
+    /// The client sends more.
+    pub(super) fn client_went_on(&mut self) {
+        if self.has_withheld_all()
+            && let Some(fork) = &mut self.fork
+        {
+            fork.client_went_on = true;
+        }
+    }
+
+    /// A reply behind the end of data.
+    pub(super) fn withhold(&mut self, reply: Reply, items: &mut Vec<Item>) {
+        let Some(mut fork) = self.fork.take() else { return };
+        let tells_nothing = reply.code == 421 || fork.withheld.len() >= MOST_WITHHELD;
+        fork.withheld.push(reply);
+        let due = self.due(&fork);
+        let smuggled = fork.withheld.len() > due || !self.can_be_last(&fork);
+        let settled = fork.withheld.len() == due
+            && (fork.client_went_on || matches!(self.mode, Mode::Held | Mode::Answer | Mode::HeldForLine(..)));
+        if tells_nothing || !smuggled && settled {
+            self.release(*fork, items);
+        } else if smuggled {
+            self.smuggled_behind_its_end(*fork, items);
+        } else {
+            self.fork = Some(fork);
+        }
+    }
+
+    /// The message was one: its replies are what they seem.
+    pub(super) fn settle_fork(&mut self, items: &mut Vec<Item>) {
+        if let Some(fork) = self.fork.take() {
+            self.release(*fork, items);
+        }
+    }
+
+    fn release(&mut self, fork: Fork, items: &mut Vec<Item>) {
+        for reply in fork.withheld {
+            self.reply(reply, items);
+        }
+    }
+
+    /// Replies that one message and the commands behind it earn.
+    fn due(&self, fork: &Fork) -> usize {
+        self.due_to_message(fork).saturating_add(self.waiting.len()).saturating_sub(1)
+    }
+
+    fn due_to_message(&self, fork: &Fork) -> usize {
+        let replies = match fork.withheld.first() {
+            Some(first) if first.code == 353 => self.recipients.saturating_add(2),
+            _ if self.lmtp => self.recipients.max(1),
+            _ => 1,
+        };
+        usize::try_from(replies).unwrap_or(usize::MAX)
+    }
+
+    /// The last reply can be the one to what waits in its place.
+    fn can_be_last(&self, fork: &Fork) -> bool {
+        let Some(reply) = fork.withheld.last() else { return true };
+        let place = fork.withheld.len().saturating_sub(self.due_to_message(fork));
+        match self.waiting.get(place) {
+            Some(Slot::Command(command, _)) => match command.verb {
+                Verb::Data | Verb::Xexch50 | Verb::Other => true,
+                Verb::Quit => reply.code == 221 || !reply.accepts() && reply.code != 354,
+                _ => reply.code != 354,
+            },
+            _ => reply.code != 354,
+        }
+    }
+
+    /// More was answered behind the end of data than was asked.
+    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Vec<Item>) {
+        let Some(Slot::Message(mut message, _)) = self.waiting.pop() else { return };
+        let due = self.due_to_message(&fork).saturating_add(usize::try_from(fork.owed()).unwrap_or(usize::MAX));
+        let later = due.saturating_add(self.waiting.len()).saturating_sub(fork.withheld.len());
+        let own = self.due_to_message(&fork);
+        fork.end(&mut message);
+        let deciding = fork.withheld.last().cloned();
+        for reply in fork.withheld.into_iter().take(own) {
+            message.accepted += u32::from(reply.accepts());
+            message.reply = Some(reply);
+        }
+        let Some(reply) = deciding else { return };
+        self.smuggled(&reply, Some(message), later, items);
+    }
+
+    /// The server has read commands where the client sent content: it has so many replies still to give.
+    pub(super) fn smuggled(
+        &mut self,
+        reply: &Reply,
+        message: Option<Box<Message>>,
+        later: usize,
+        items: &mut Vec<Item>,
+    ) {
+        self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
+        items.extend(message.map(|message| Item::Message(*message)));
+        self.give_up_waiting(items);
+        self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
+        if let Mode::Lost(lost) = &mut self.mode {
+            lost.expect(later);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_that_commands_earn() {
+        for (text, owed) in [
+            ("", 0),
+            ("MAIL FROM:<>\r\nRCPT TO:<b@y.example>\r\n", 2),
+            ("MAIL FROM:<>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nevil\r\nmore\r\n.\r\n", 4),
+            ("data\nevil\n.\nQUIT\n", 3),
+            ("\r\ntext\r\n.\r\n", 3),
+            ("DATA", 0),
+        ] {
+            for size in 1..8 {
+                let mut commands = Commands::default();
+                text.as_bytes().chunks(size).for_each(|piece| commands.read(0, piece, &mut |_| {}));
+                assert_eq!(commands.owed, owed, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the first bytes make of a session, and the first behind STARTTLS: TLS, a proxy's header, or no SMTP at all.
+
+use super::super::Peer;
+use super::super::item::Item;
+use super::{Mode, Session};
+use crate::event::Time;
+use crate::observation::AnomalyKind;
+
+/// Lines of the client before the greeting.
+#[derive(Debug)]
+pub(super) struct Early {
+    time: Time,
+    first: String,
+    more: u32,
+}
+
+/// Replies to no command before it is plain that the commands go by unseen.
+const UNASKED: u8 = 2;
+
+impl Session {
+    /// A command came before the greeting. Whether that is so is known when the greeting comes: it may go unseen.
+    pub(super) fn spoke_early(&mut self, time: Time, line: impl FnOnce() -> String) {
+        match &mut self.early {
+            Some(early) => early.more = early.more.saturating_add(1),
+            None => self.early = Some(Box::new(Early { time, first: line(), more: 0 })),
+        }
+    }
+
+    /// The greeting is there, or none came.
+    pub(super) fn report_early(&mut self, items: &mut Vec<Item>) {
+        let Some(early) = self.early.take() else { return };
+        self.anomalies.report(early.time, AnomalyKind::EarlyTalker, items, || match early.more {
+            0 => early.first,
+            more => format!("{}, and {more} more", early.first),
+        });
+    }
+
+    /// A reply came, and nothing was seen of the client so far. Whether its bytes go by another way.
+    pub(super) fn is_one_sided(&mut self) -> bool {
+        self.unasked = self.unasked.saturating_add(1);
+        self.unasked > UNASKED
+    }
+
+    /// A peer speaks another protocol: nothing of it is read.
+    pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Vec<Item>) {
+        self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail);
+        self.settle_fork(items);
+        self.give_up_waiting(items);
+        self.become_opaque();
+    }
+
+    /// The client speaks TLS.
+    pub(super) fn start_tls(&mut self, time: Time, items: &mut Vec<Item>) {
+        self.settle_fork(items);
+        self.give_up_waiting(items);
+        items.push(Item::TlsStarted(time));
+        self.become_opaque();
+    }
+
+    /// What was not seen behind STARTTLS is TLS.
+    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+        self.start_tls(time, items);
+        self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+    }
+
+    /// STARTTLS was accepted, and the client's next bytes are no TLS record. True where it goes on in clear, as where
+    /// something else has taken the TLS away.
+    pub(super) fn stays_plain(&mut self, time: Time, first: Option<u8>, items: &mut Vec<Item>) -> bool {
+        if self.sent_early {
+            let detail = || "the client sent more behind STARTTLS".into();
+            self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+        } else if first.is_some_and(|byte| byte.is_ascii()) {
+            self.mode = Mode::Command;
+            self.begin_anew();
+            return true;
+        }
+        // Behind injected commands TLS follows; and the first message may have SSL 2.0's form (RFC 5246, E.2).
+        self.start_tls(time, items);
+        false
+    }
+
+    /// The server goes on in clear behind the 220 that starts TLS, where the client speaks first.
+    pub(super) fn inject(&mut self, time: Time, items: &mut Vec<Item>) {
+        if let Mode::StartTls { injected: injected @ false } = &mut self.mode {
+            *injected = true;
+            let detail = || "the server sent more behind its 220".into();
+            self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
+        }
+    }
+
+    /// Bytes tell how to read on; `rest` follows them.
+    pub(super) fn plain(&self, peer: Peer, bytes: Vec<u8>, rest: &[u8], items: &mut Vec<Item>) {
+        if !bytes.is_empty() {
+            let at = self.end(peer).saturating_sub((bytes.len() + rest.len()) as u64);
+            items.push(Item::Plain { peer, at, bytes });
+        }
+    }
+
+    /// No proxy's header comes any more: what may have begun one is the client's.
+    pub(super) fn give_up_preamble(&mut self, items: &mut Vec<Item>) {
+        if let Some((taken, since)) = self.preamble.give_up() {
+            self.client_bytes(since, taken, items);
+        }
+    }
+
+    /// The client has asked a SOCKS proxy for the connection.
+    pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+        let mut told = Vec::new();
+        let answered = self.preamble.answered(bytes, &mut told);
+        self.plain(Peer::Server, told, bytes, items);
+        if !answered {
+            let detail = "the client asks a SOCKS proxy, and the server is none";
+            self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail.into());
+            // What it has asked may be lines to the server.
+            self.lose(time, || "how the server reads that".into(), items);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Where in the streams of the two sockets things are, for those who keep the bytes.
+
+use super::super::Peer;
+use super::{Mode, Session};
+
+impl Session {
+    /// Up to where the bytes of a peer's socket are concluded: each of them is in an item that has come out, or will be in
+    /// none.
+    pub fn concluded(&self, peer: Peer) -> u64 {
+        let acts_as = self.acts_as(peer);
+        let end = self.end(acts_as);
+        let undecided = match acts_as {
+            Peer::Client => self.undecided_of_client(end),
+            Peer::Server => self.undecided_of_server(end),
+        };
+        undecided.unwrap_or(end)
+    }
+
+    /// Nothing is read any more.
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.mode, Mode::Opaque)
+    }
+
+    fn undecided_of_client(&self, end: u64) -> Option<u64> {
+        let reads_lines = matches!(self.mode, Mode::Command | Mode::Lost(_)) && !self.client.skip;
+        let line = (reads_lines && !self.client.lines.at_start()).then_some(self.line.at);
+        let opening = u64::from(self.client.opening.is_undecided()) + self.preamble.undecided();
+        let opening = (opening > 0).then(|| end.saturating_sub(opening));
+        let last = match &self.mode {
+            Mode::Lost(lost) => lost.last_line(),
+            _ => None,
+        };
+        let command = self.fork.as_ref().and_then(|fork| fork.undecided());
+        [self.waiting.first_line(), self.held.start(), last, line, opening, command].into_iter().flatten().min()
+    }
+
+    fn undecided_of_server(&self, end: u64) -> Option<u64> {
+        if self.is_opaque() {
+            return None;
+        }
+        let opening = self.server.opening.is_undecided().then(|| end.saturating_sub(1));
+        let withheld = self.fork.as_ref().and_then(|fork| fork.first_withheld());
+        let last_word = self.last_word.as_deref();
+        let replies = [withheld, last_word].map(|reply| reply.map(|reply| reply.span.start));
+        replies.into_iter().chain([opening, self.reply_at]).flatten().min()
+    }
+
+    /// The end of the bytes that are being read of the one who acts as this peer.
+    pub(super) fn end(&self, acts_as: Peer) -> u64 {
+        self.ends[self.socket(acts_as)]
+    }
+
+    /// Reads bytes that end there, of the one who acts as this peer now.
+    pub(super) fn up_to<R>(&mut self, end: u64, acts_as: Peer, read: impl FnOnce(&mut Self) -> R) -> R {
+        let socket = self.socket(acts_as);
+        let last = std::mem::replace(&mut self.ends[socket], end);
+        let result = read(self);
+        self.ends[socket] = last;
+        result
+    }
+
+    pub(super) fn socket(&self, acts_as: Peer) -> usize {
+        usize::from(self.acts_as(acts_as) == Peer::Server)
+    }
+}

@@ -1,0 +1,82 @@
+//! Fuzzing: the targets of the package `fuzz`, from the transcripts on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::process::{answer, cargo, check, say};
+use crate::setup;
+
+/// The version of cargo-fuzz.
+const VERSION: &str = "0.13.2";
+
+/// The package's targets.
+const TARGETS: [&str; 2] = ["dialogue", "records"];
+
+/// What to fuzz, and how long.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Which targets; all of them where none is named
+    #[arg(value_parser = TARGETS)]
+    targets: Vec<String>,
+    /// How long each
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+}
+
+/// Fuzzes each target; fails at the first finding, which is kept.
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    setup::ensure(root)?;
+    let tools = root.join(".tools");
+    ensure_installed(root, &tools)?;
+    let directory = tools.join("fuzz");
+    let seeds = directory.join("seeds");
+    if seeds.exists() {
+        fs::remove_dir_all(&seeds)?;
+    }
+    let mut writer = cargo(root);
+    writer.args(["run", "--quiet", "--release", "--package=smtp-observer-fuzz", "--bin=seeds", "--"]).arg(&seeds);
+    check(&mut writer, "the seeds cannot be written: see above")?;
+
+    let chosen: Vec<&str> = options.targets.iter().map(String::as_str).collect();
+    for target in if chosen.is_empty() { &TARGETS[..] } else { &chosen } {
+        say(&format!("fuzzing {target} for {} s", options.seconds));
+        let (corpus, findings) = (directory.join("corpus").join(target), directory.join("findings").join(target));
+        for directory in [&corpus, &findings] {
+            fs::create_dir_all(directory)?;
+        }
+        let mut fuzz = Command::new(tools.join("bin/cargo-fuzz"));
+        fuzz.current_dir(root)
+            // The core has no `unsafe`: nothing that a sanitizer would find, and none asks for a nightly compiler.
+            .args(["fuzz", "run", "--sanitizer=none", "--target-dir"])
+            .arg(root.join("target/fuzz"))
+            .arg(target)
+            .arg(&corpus)
+            .arg(seeds.join(target))
+            .arg("--")
+            .arg(format!("-max_total_time={}", options.seconds))
+            .arg(format!("-artifact_prefix={}/", findings.display()))
+            .args(["-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
+        check(&mut fuzz, &format!("{target} has a finding, or did not build: see above"))?;
+    }
+    println!("no finding");
+    Ok(())
+}
+
+/// Builds cargo-fuzz into `.tools`, unless it is there.
+fn ensure_installed(root: &Path, tools: &Path) -> Result<()> {
+    let version = answer(Command::new(tools.join("bin/cargo-fuzz")).arg("--version"), Duration::from_secs(10));
+    if version.is_some_and(|version| version.trim() == format!("cargo-fuzz {VERSION}")) {
+        return Ok(());
+    }
+    say(&format!("building cargo-fuzz {VERSION} (half a minute)"));
+    let package = format!("cargo-fuzz@{VERSION}");
+    check(
+        cargo(root).args(["install", "--quiet", "--locked", "--force", &package, "--root"]).arg(tools),
+        "cargo-fuzz does not build: see above",
+    )
+}

@@ -1,0 +1,49 @@
+//! Mail software that sends, unpacked and never installed: as packages, these and Postfix shut each other out, or are not
+//! of this machine's suite.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::apt::{Apt, run};
+use crate::packages;
+use crate::process::say;
+
+/// Whose versions these are.
+const SUITE: &str = "trixie";
+
+/// Where each is unpacked, and Debian's packages that make it.
+const SENDERS: [(&str, &[&str]); 3] =
+    [("exim", &["exim4-daemon-light"]), ("opensmtpd", &["opensmtpd"]), ("nodemailer", &["node-nodemailer", "nodejs"])];
+
+/// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.
+const NODEMAILER: &str = "nodemailer@10.6.1";
+
+/// Where it lies in Node.js's root.
+const MODULES: &str = "nodemailer/usr/local/lib";
+
+/// Unpacks those that are missing in `.tools/senders`.
+pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
+    let directory = root.join(".tools/senders");
+    let missing = SENDERS.iter().map(|(name, packages)| (directory.join(name), packages));
+    let missing: Vec<_> = missing.filter(|(place, _)| !place.exists()).collect();
+    if !missing.is_empty() {
+        fs::create_dir_all(&directory)?;
+        let apt = Apt::new(&directory.join("apt"), SUITE).context("there are no senders to unpack")?;
+        for (place, packages) in missing {
+            let packages_said = packages.join(", ");
+            say(&format!("downloading {packages_said}, to be unpacked and not installed: a sender for the tests"));
+            apt.unpack_whole(packages, &place)?;
+        }
+    }
+    let modules = directory.join(MODULES);
+    if !modules.join("node_modules/nodemailer").exists() {
+        packages::ensure_installed(&[&packages::NPM])?;
+        say(&format!("fetching {NODEMAILER} with npm: a sender for the tests"));
+        let options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
+        run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
+    }
+    Ok(())
+}
