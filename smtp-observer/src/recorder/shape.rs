@@ -27,8 +27,11 @@ pub(super) fn of_bytes(bytes: &mut [u8], mut before: u8) {
     }
 }
 
-/// Of a reply's line its codes stay, too.
+/// Of a reply's line its codes stay, too, and that there is nothing in it.
 pub(super) fn of_reply(line: &mut [u8]) {
+    if line.trim_ascii().is_empty() {
+        return;
+    }
     let text = text_of(line);
     let code = EnhancedCode::length(&line[text..]);
     of_bytes(&mut line[text + code..], ANY);
@@ -85,6 +88,7 @@ mod tests {
             ("334 VXNlcm5hbWU6", "334 xxxxxxxxxxxx"),
             ("250", "250"),
             ("garbage", "xxxxxxx"),
+            (" \t", " \t"),
         ] {
             let mut bytes = line.as_bytes().to_vec();
             of_reply(&mut bytes);

@@ -32,6 +32,8 @@ const CLIENT: &[&str] = &[
     "PASS S3CRET\r\n",
     "\r\n",
     "STARTTLS\r\n",
+    "ATRN y.example\r\n",
+    "DATA\r\nS3CRET\n.\nMAIL FROM:<bobmarker@x.example>\r\nDATA\r\nS3CRET bobmarker\r\n.\r\n",
     "RSET\r\n",
     "NOOP\r\n",
     "QUIT\r\n",
@@ -73,6 +75,11 @@ const BROKEN_CLIENT: &[&str] = &[
     "\u{16}\u{3}\u{1}",
     "\u{16}",
     "GET /bobmarker HTTP/1.1\r\n",
+    "\u{5}\u{2}\0\u{2}\u{1}\u{3}bob\u{6}secret\u{5}\u{1}\0\u{3}\u{1}x\0\u{19}\r\n",
+    "220 client.example\r\n",
+    "Host: z.example\r\n",
+    "\r\n\r\n\0\r\nQUIT\n\u{21}\u{11}\0\u{2}xx",
+    "\u{4}\u{1}\0\u{19}\0\0\0\u{1}bob\0y.example\0\r\n",
     "PROXY TCP4 192.0.2.1 192.0.2.2 5 25\r\n",
     "help me\r\n",
 ];
@@ -88,6 +95,10 @@ const BROKEN_SERVER: &[&str] = &[
     "\u{17}\u{3}",
     "221 bye\r\n",
     "252 2.0.0 Bob\r\n",
+    "221 timeout\r\n",
+    "EHLO y.example\r\n",
+    "\0Z\0\0\0\0\0\0",
+    "\u{5}\0\u{5}\0\0\u{1}\0\0\0\0\0\0",
 ];
 
 /// Bytes that can be read where a test fails.
@@ -357,6 +368,55 @@ fn a_name_that_the_server_repeats_has_the_same_stand_in() {
         let (observed, kept) = record(&entries, addresses);
         assert_eq!(observe(&mut Observer::new(&[25], addresses), &kept), observed, "{addresses:?}");
         assert_eq!(said(&kept).contains("bobmarker"), addresses == Addresses::Full, "{}", said(&kept));
+    }
+}
+
+#[test]
+fn a_proxy_s_header_keeps_its_form_alone() {
+    for (header, form) in [
+        ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "PROXY xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n"),
+        ("\u{4}\u{1}\0\u{19}\0\0\0\u{1}bob\0y.example\0", "\u{4}\u{1}xx\0\0\0xxxx\0xxxxxxxxx\0"),
+        (
+            "\u{5}\u{2}\0\u{2}\u{1}\u{3}bob\u{6}S3CRET\u{5}\u{1}\0\u{3}\u{1}y\0\u{19}",
+            "\u{5}\u{2}xx\u{1}\u{3}xxx\u{6}xxxxxx\u{5}xx\u{3}\u{1}xxx",
+        ),
+    ] {
+        let entries = dialogue(&[(true, header), (true, "QUIT\r\n")]);
+        let (observed, kept) = record(&entries, Addresses::Full);
+        assert_eq!(observe(&mut Observer::new(&[25], Addresses::Full), &kept), observed);
+        assert_eq!(said(&kept), (form.to_owned() + "QUIT\r\n\n").to_ascii_lowercase());
+    }
+}
+
+#[test]
+fn of_what_is_no_smtp_only_lengths_are_kept() {
+    let entries = dialogue(&[
+        (false, "* OK IMAP4 ready\r\n"),
+        (true, "a1 LOGIN bobmarker S3CRET\r\n.\r\n"),
+        (false, "a1 OK bobmarker\r\n"),
+    ]);
+    let (observed, kept) = record(&entries, Addresses::Full);
+    assert_eq!(observe(&mut Observer::new(&[25], Addresses::Full), &kept), observed);
+    assert_eq!(said(&kept), "x".repeat(30) + "\n* ok imap4 ready\r\n" + &"x".repeat(17));
+}
+
+#[test]
+fn with_the_roles_reversed_names_are_hidden_on_both_sides() {
+    let entries = dialogue(&[
+        (false, "220 mx.example\r\n"),
+        (true, "ATRN y.example\r\n"),
+        (false, "250 your turn\r\n"),
+        (true, "220 y.example\r\n"),
+        (false, "MAIL FROM:<bobmarker@x.example>\r\n"),
+        (true, "550 5.1.8 bobmarker is nobody\r\n"),
+        (false, "AUTH PLAIN S3CRET\r\n"),
+        (true, "535 5.7.8 bobmarker@x.example\r\n"),
+    ]);
+    for addresses in ALL {
+        let (observed, kept) = record(&entries, addresses);
+        assert_eq!(observe(&mut Observer::new(&[25], addresses), &kept), observed, "{addresses:?}");
+        assert_eq!(said(&kept).contains("bobmarker"), addresses == Addresses::Full, "{}", said(&kept));
+        assert!(!said(&kept).contains("s3cret") && said(&kept).contains("mail from:<"), "{}", said(&kept));
     }
 }
 

@@ -221,6 +221,8 @@ impl Session {
         later: usize,
         items: &mut Vec<Item>,
     ) {
+        // It is shown, though what came before may not be certain.
+        items.push(Item::Line { span: reply.span.clone(), read: true });
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
         items.extend(message.map(|message| Item::Message(*message)));
         self.give_up_waiting(items);

@@ -75,9 +75,14 @@ impl Session {
         let outcome = self.replies.line(line.bytes, self.reply_line, time);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
-        items.push(Item::Line { span: self.reply_line_at..end, read: !lost || is_foreign });
+        // One that gave commands before may not have waited for its turn: its line may hold a credential.
+        let read = if is_foreign { !self.reversed } else { !lost };
+        items.push(Item::Line { span: self.reply_line_at..end, read });
         if is_foreign {
-            let detail = format!("the server's first line is {}", shown(line.bytes));
+            let detail = match read {
+                true => format!("the server's first line is {}", shown(line.bytes)),
+                false => "the server's first line is no reply".into(),
+            };
             self.not_smtp(time, detail, items);
             return;
         }
