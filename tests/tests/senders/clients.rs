@@ -52,7 +52,8 @@ fn smtplib() -> Result<()> {
             "recipients_rejected",
             "lease_check",
             "message_rejected",
-            "sender_rejected",
+            // MAIL was out of place, because there was no RSET behind the refused DATA.
+            "data_rejected",
             "before_quit",
         ],
         &["rejected", "rejected", "delivered", "rejected", "rejected"],
