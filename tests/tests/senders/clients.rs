@@ -27,8 +27,8 @@ fn run(command: Command) -> Result<()> {
     Running::start(command)?.finish().map(drop)
 }
 
-/// It resets after a refused sender, after refused recipients and after a refused message; not after refused DATA, so that
-/// its next MAIL is one too many.
+/// It resets after a refused sender, after refused recipients and after a refused message. After refused DATA it does so
+/// only when the next MAIL has failed, because the transaction is still open.
 #[test]
 fn smtplib() -> Result<()> {
     let seen = served(1, |host| {
