@@ -1,9 +1,9 @@
 //! The server's bytes.
 
 use super::super::Peer;
-use super::super::anomalies::shown;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::Step;
 use super::super::reply::Reply;
@@ -69,20 +69,25 @@ impl Session {
         };
         let outcome = self.replies.line(line.bytes, self.reply_line, time);
         if self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty() {
-            let detail = format!("the server's first line is {}", shown(line.bytes));
+            let detail = match self.reversed {
+                true => "the server's first line is no reply".into(),
+                false => format!("the server's first line is {}", escape(line.bytes)),
+            };
             self.not_smtp(time, detail, items);
             return;
         }
         if !lost {
-            Flaws::of(&line).report(
-                Peer::Server,
-                || shown(line.bytes),
-                |kind, detail| {
-                    self.anomalies.report(time, kind, items, || detail);
-                },
-            );
+            let length = line.length;
+            // Who has only taken the part of a server may still send credentials.
+            let shown = || match self.reversed {
+                true => format!("a line of {length} bytes"),
+                false => escape(line.bytes),
+            };
+            Flaws::of(&line).report(Peer::Server, &shown, |kind, detail| {
+                self.anomalies.report(time, kind, items, || detail);
+            });
             if outcome.malformed || outcome.contradicts {
-                self.anomalies.report(time, AnomalyKind::MalformedReply, items, || shown(line.bytes));
+                self.anomalies.report(time, AnomalyKind::MalformedReply, items, shown);
             }
             self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
         }
@@ -323,5 +328,5 @@ impl Session {
 
 /// A reply as a detail shows it.
 pub(super) fn line(reply: &Reply) -> String {
-    shown(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
+    escape(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
 }
