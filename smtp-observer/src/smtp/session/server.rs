@@ -83,7 +83,7 @@ impl Session {
                 true => format!("a line of {length} bytes"),
                 false => escape(line.bytes),
             };
-            Flaws::of(&line).report(Peer::Server, &shown, |kind, detail| {
+            Flaws::of(&line).report(Peer::Server, shown, |kind, detail| {
                 self.anomalies.report(time, kind, items, || detail);
             });
             if outcome.malformed || outcome.contradicts {
