@@ -36,8 +36,9 @@ impl Observer {
             Some(_) => self.keep(cookie, conversation, sink),
             None => {
                 conversation.awaited = false;
-                // What the client has begun to say will tell more, and comes before the deadline.
-                if conversation.session.is_at_rest() {
+                // What the client has begun to say, or has said behind bytes that went unseen, will tell more, and comes
+                // before the deadline.
+                if conversation.session.is_at_rest() && !conversation.connection.holds() {
                     conversation.judge.pass(now, &mut self.events);
                     self.tell(&conversation, sink);
                     self.await_next(cookie, &mut conversation);
@@ -142,6 +143,19 @@ mod tests {
         story.transfer(CLIENT, Flow::Sent, "IT\r\n");
         story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
         assert_eq!(rset(&story).1, "before_quit");
+    }
+
+    #[test]
+    fn what_is_held_for_lost_bytes_counts() {
+        let mut story = reset();
+        // QUIT went by a path without a hook; its reply is held for it.
+        story.written += 6;
+        story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
+        settle(&mut story, 9 * SECOND);
+        story.time += 9 * SECOND;
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        settle(&mut story, 9 * SECOND);
+        assert_eq!(rset(&story).1, "ambiguous");
     }
 
     #[test]
