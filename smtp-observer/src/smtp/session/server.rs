@@ -17,10 +17,6 @@ use crate::observation::AnomalyKind;
 impl Session {
     pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
         self.give_up_preamble(items);
-        if self.preamble.is_unfinished() {
-            // What it has of the header may be lines to it.
-            self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
-        }
         let reversed = self.reversed;
         while !bytes.is_empty() {
             if self.reversed != reversed {
@@ -37,6 +33,10 @@ impl Session {
             if self.preamble.awaits_answer() {
                 self.read_answer(time, &mut bytes, items);
                 continue;
+            }
+            if self.preamble.is_unfinished() {
+                // What it has of the header may be lines to it.
+                self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
             if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
