@@ -221,6 +221,7 @@ impl Observer {
 
     /// Accounts for a transfer and follows what is said in it.
     fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        self.pass(conversation, event.time, sink);
         self.own(conversation, &event.task, event.time, sink);
         let Conversation { connection, session, judge, .. } = conversation;
         let peer = match (connection.role(), event.flow) {

@@ -39,12 +39,19 @@ impl Observer {
                 // What the client has begun to say, or has said behind bytes that went unseen, will tell more, and comes
                 // before the deadline.
                 if conversation.session.is_at_rest() && !conversation.connection.holds() {
-                    conversation.judge.pass(now, &mut self.events);
-                    self.tell(&conversation, sink);
+                    self.pass(&mut conversation, now, sink);
                     self.await_next(cookie, &mut conversation);
                 }
                 self.keep(cookie, conversation, sink);
             }
+        }
+    }
+
+    /// Nothing was said until now, unless the client has begun a line that is not over.
+    pub(super) fn pass(&mut self, conversation: &mut Conversation, now: Time, sink: &mut dyn FnMut(Observation)) {
+        if conversation.session.is_at_rest() {
+            conversation.judge.pass(now, &mut self.events);
+            self.tell(conversation, sink);
         }
     }
 
