@@ -189,6 +189,10 @@ impl Session {
                 self.reply_to_message(message, owed, reply, items);
             }
         }
+        if matches!(self.mode, Mode::Lost(_)) {
+            // It was known what this one replied to; what the client has said since is not.
+            items.push(Item::Lost);
+        }
     }
 
     /// A go-ahead to a command that was not read as DATA; the server has read it so.
