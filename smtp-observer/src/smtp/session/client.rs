@@ -38,6 +38,7 @@ impl Session {
             && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
         {
             // What had no code was the reply.
+            self.settle_fork(items);
             self.give_up_waiting(items);
             self.mode = Mode::Command;
         }
