@@ -16,7 +16,12 @@ const IPPROTO_MPTCP: u16 = 262;
 /// The cost that every other program on the host pays: two ports, and back.
 #[inline(always)]
 pub fn has_watched_port(sock: Sock) -> bool {
-    sock.has_watched_remote_port() || is_watched(sock.local_port())
+    sock.has_watched_remote_port()
+        || match sock.local_port() {
+            // A reset came in the middle of the call, and took it away.
+            0 => Stream::of(sock).is_some_and(Stream::has_watched_port),
+            port => is_watched(port),
+        }
 }
 
 /// A socket that carries one stream of bytes over IP.

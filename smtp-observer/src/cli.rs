@@ -3,15 +3,14 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod ports;
 mod ring_size;
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -22,13 +21,11 @@ use tracing::level_filters::LevelFilter;
 use crate::judge::Addresses;
 use crate::kernel::Hooks;
 
+pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
 
 /// Where `run` serves HTTP unless told otherwise: on this host alone.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
-
-/// SMTP's port (RFC 5321, 4.5.4.2).
-const DEFAULT_PORT: u16 = 25;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -326,110 +323,6 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A set of ports: at least one, none twice, none 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ports(Vec<u16>);
-
-impl Ports {
-    fn new(ports: impl IntoIterator<Item = u16>) -> Result<Self, PortsError> {
-        let mut known = BTreeSet::new();
-        let mut list = Vec::new();
-        for port in ports {
-            if port == 0 {
-                return Err(PortsError::Zero);
-            }
-            if !known.insert(port) {
-                return Err(PortsError::Twice(port));
-            }
-            list.push(port);
-        }
-        if list.is_empty() { Err(PortsError::None) } else { Ok(Self(list)) }
-    }
-
-    /// The ports in the order given.
-    pub fn as_slice(&self) -> &[u16] {
-        &self.0
-    }
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self(vec![DEFAULT_PORT])
-    }
-}
-
-impl fmt::Display for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, port) in self.0.iter().enumerate() {
-            write!(f, "{}{port}", if index == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Ports {
-    type Err = PortsError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let port = |text: &str| text.trim().parse().map_err(|_| PortsError::NotAPort(text.to_owned()));
-        Self::new(text.split(',').map(port).collect::<Result<Vec<u16>, _>>()?)
-    }
-}
-
-/// `25`, `"25,587"` or `[25, 587]`.
-impl<'de> Deserialize<'de> for Ports {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        fn port<E: de::Error>(number: i64) -> Result<u16, E> {
-            u16::try_from(number).map_err(|_| E::custom(PortsError::NotAPort(number.to_string())))
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Ports;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port, or a list of ports")
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Ports, E> {
-                Ports::new([port(number)?]).map_err(E::custom)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ports, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Ports, A::Error> {
-                let mut ports = Vec::new();
-                while let Some(number) = items.next_element()? {
-                    ports.push(port(number)?);
-                }
-                Ports::new(ports).map_err(de::Error::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// A list of ports that is not one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PortsError {
-    /// Not a number from 1 to 65535.
-    #[error("`{0}` is not a port: ports are numbers from 1 to 65535, separated by commas")]
-    NotAPort(String),
-    /// Port 0 means "any" to the kernel.
-    #[error("port 0 is no connection's port")]
-    Zero,
-    /// The same one again.
-    #[error("port {0} is given twice")]
-    Twice(u16),
-    /// An empty list.
-    #[error("at least one port is needed")]
-    None,
-}
-
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(from = "String")]
@@ -630,18 +523,6 @@ mod tests {
             "cannot read the configuration /nonexistent/observer.toml: no such file or directory. \
              Give another with --config FILE."
         );
-    }
-
-    #[test]
-    fn ports() {
-        let parse = |text: &str| text.parse::<Ports>();
-        assert_eq!(parse("25"), Ok(Ports(vec![25])));
-        assert_eq!(parse("25,587, 2525"), Ok(Ports(vec![25, 587, 2525])));
-        assert_eq!(parse("0"), Err(PortsError::Zero));
-        assert_eq!(parse("25,25"), Err(PortsError::Twice(25)));
-        for text in ["", "25,", "smtp", "-1", "65536", "25;587"] {
-            assert!(matches!(parse(text), Err(PortsError::NotAPort(_))), "{text}");
-        }
     }
 
     #[test]

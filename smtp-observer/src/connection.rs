@@ -164,6 +164,11 @@ impl Connection {
         if waits { None } else { self.held.pop_front() }
     }
 
+    /// Whether a transfer is held.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// The next transfer that was held, at the end of the connection.
     pub fn release_in_vain(&mut self) -> Option<TransferEvent> {
         self.held.pop_front()

@@ -243,6 +243,7 @@ impl Observer {
 
     /// Accounts for a transfer and follows what is said in it.
     fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        self.pass(conversation, event.time, sink);
         self.own(conversation, &event.task, event.time, sink);
         let peer = conversation.peer(event.flow);
         for piece in conversation.connection.pieces(event) {

@@ -77,9 +77,10 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// All there are, by name.
+    /// All there are, by name: in the directory that `SMTP_OBSERVER_TRANSCRIPTS` names, or in this package's.
     pub fn all() -> Result<Vec<Self>> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts");
+        let directory = std::env::var_os("SMTP_OBSERVER_TRANSCRIPTS")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts"), PathBuf::from);
         let mut files = fs::read_dir(&directory)
             .with_context(|| format!("reading {}", directory.display()))?
             .map(|entry| Ok(entry?.path()))

@@ -316,6 +316,33 @@ fn a_command_that_is_answered_with_a_reset() -> Result<()> {
     scene.check_unseen(&before, &[])
 }
 
+/// The same of the server's: its socket has no port of its own any more when the call returns.
+#[test]
+fn an_answer_that_is_answered_with_a_reset() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example";
+    const UNREAD: &[u8] = b"250 server.example\r\n";
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(BEGINNING)?;
+    let Dialogue { client: to, server: from, .. } = dialogue;
+    drop(to);
+    wait_event(&from, libc::POLLRDHUP)?;
+    Sending::Write.all(&from, UNREAD)?;
+    wait_event(&from, libc::POLLHUP)?;
+    drop(from);
+    let (client, server) = bytes_of(BEGINNING);
+    let ends = scene.ends(port)?;
+    let unanswered = ["EHLO", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[0], &unanswered, [client, server, 0])?;
+    let events = ["EHLO 250", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    compare(&ends[1], &events, [server + UNREAD.len() as u64, client, 0])?;
+    scene.check_unseen(&before, &[])
+}
+
 /// A client that shuts its side after QUIT reads the answer on a socket that the kernel calls closed.
 #[test]
 fn an_answer_read_after_the_end() -> Result<()> {

@@ -57,6 +57,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             .arg(target)
             .arg(&corpus)
             .arg(seeds.join(target))
+            // What was found before is tried again.
+            .arg(&findings)
             .arg("--")
             .arg(format!("-max_total_time={}", options.seconds))
             .arg(format!("-artifact_prefix={}/", findings.display()))

@@ -84,7 +84,8 @@ impl Judge {
                 self.redaction.lost();
             }
             Item::Anomaly(Anomaly { time, kind, detail }) => {
-                let detail = self.redaction.text(detail.as_bytes());
+                // Cut behind the redaction, which knows a mailbox by its `@`.
+                let detail = cut(self.redaction.text(detail.as_bytes()));
                 events.push((time, Event::Anomaly(observation::Anomaly { kind, detail })));
             }
         }
@@ -182,6 +183,17 @@ impl Judge {
         self.phase.message(message);
         self.transactions.message(message, events);
     }
+}
+
+/// Characters of an anomaly's detail.
+const LONGEST_DETAIL: usize = 128;
+
+fn cut(mut detail: String) -> String {
+    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
 }
 
 fn tls(phase: observation::TlsPhase) -> Event {

@@ -117,7 +117,9 @@ fn between(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) 
         _ if before.point == Point::Idle => vec![BetweenMessages, ReuseProbe],
         _ => match repeat {
             Some(Repeat::SameMessage(_)) => vec![SameMessageSplit],
-            Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, SameMessageSplit],
+            Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
+            // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
+            _ if next.is(Verb::Mail) => vec![BetweenMessages, ReuseProbe],
             _ => vec![BetweenMessages],
         },
     }

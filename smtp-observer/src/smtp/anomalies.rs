@@ -1,6 +1,5 @@
 //! Departures from the protocol, reported a bounded number of times.
 
-use super::escape::escape;
 use super::item::{Anomaly, Item};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
@@ -8,9 +7,6 @@ use crate::observation::AnomalyKind;
 /// How often one session reports one kind; further ones are not reported, so that a hostile peer cannot flood the
 /// record.
 pub const MOST_OF_A_KIND: u8 = 16;
-
-/// Bytes of a peer that a detail shows.
-const SHOWN: usize = 128;
 
 /// Counts what a session has reported.
 #[derive(Debug, Default)]
@@ -35,14 +31,6 @@ impl Anomalies {
     }
 }
 
-/// The bytes of a server as a detail shows them. Those of a client are not shown: they may be credentials.
-pub(super) fn shown(bytes: &[u8]) -> String {
-    match bytes.get(..SHOWN) {
-        Some(first) => format!("{}…", escape(first)),
-        None => escape(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,11 +46,5 @@ mod tests {
         assert_eq!(items.len(), 17);
         let last = Anomaly { time: Time(2), kind: AnomalyKind::Gap, detail: "7 bytes".into() };
         assert_eq!(items.last(), Some(&Item::Anomaly(last)));
-    }
-
-    #[test]
-    fn a_detail_is_bounded() {
-        assert_eq!(shown(b"250 \x07"), "250 \\u{7}");
-        assert_eq!(shown(&[b'a'; 1000]), format!("{}…", "a".repeat(128)));
     }
 }

@@ -127,9 +127,8 @@ impl Held {
         }
         let full = self.parts.len() >= MOST_PARTS;
         match self.parts.back_mut() {
-            Some(Part { time: last, write: by, end: until, content: Content::Bytes(held), .. })
-                if full || (*last == time && *by == write) =>
-            {
+            // Whatever the calls: one that came in pieces is not to use up the parts.
+            Some(Part { time: last, end: until, content: Content::Bytes(held), .. }) if full || *last == time => {
                 held.extend_from_slice(bytes);
                 *until = end;
             }
@@ -224,6 +223,15 @@ mod tests {
             Part::new(Time(3), 4, 14, Content::Bytes(b"d".to_vec())),
         ];
         assert_eq!(std::iter::from_fn(|| held.pop()).collect::<Vec<_>>(), parts);
+    }
+
+    #[test]
+    fn pieces_of_one_time_are_one_part() {
+        let mut held = Held::default();
+        (0..100).for_each(|write| held.push(Time(1), write, write + 1, b"a"));
+        held.push(Time(2), 100, 101, b"b");
+        let parts: Vec<_> = std::iter::from_fn(|| held.pop()).map(|part| (part.time, part.bytes().len())).collect();
+        assert_eq!(parts, [(Time(1), 100), (Time(2), 1)]);
     }
 
     #[test]

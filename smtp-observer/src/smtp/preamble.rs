@@ -230,6 +230,11 @@ impl Preamble {
         }
     }
 
+    /// A header is being read that no server answers before its end.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!((&self.client, &self.answer), (State::Fields(_), Answer::None))
+    }
+
     /// The server's first bytes are due to be a SOCKS proxy's.
     pub(super) fn awaits_answer(&self) -> bool {
         !matches!(self.answer, Answer::None)

@@ -104,6 +104,10 @@ impl Sockets {
         expected(&self.upstream, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])?;
         expected(&self.server, "End data with <CR><LF>.<CR><LF>", [2, 1, 5, 1])?;
 
+        for side in [&self.upstream, &self.server] {
+            let rset = side.one("smtp.rset")?;
+            ensure!(rset.text("/reason") == Some("interceptor_replay"), "the RSET was not seen through: {rset}");
+        }
         let told = self.client.one("smtp.data")?;
         ensure!(told.text("/reply") == Some(QUEUED), "the client was not told that its mail is queued: {told}");
         for words in [GO_AHEAD, QUEUED] {
@@ -190,6 +194,8 @@ fn transcript_line(observed: &Observed, paint: Paint) -> Option<String> {
             let size = format!("… {} bytes, then a dot", observed.count("/size_bytes")?);
             Some(format!("{size:<44} {}", reply("/reply")))
         }
+        // It comes when what follows has told it.
+        "smtp.rset" => Some(paint.notable(&format!("  that RSET is {}", observed.text("/reason")?))),
         _ => None,
     }
 }

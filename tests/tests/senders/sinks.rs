@@ -68,7 +68,8 @@ const FAILURES: [(&str, &str, Said, Said); 12] = [
     (
         "-Q",
         "RCPT",
-        (&["EHLO 250", "MAIL 250", "RCPT 421", "DATA"], &[], &["rejected"]),
+        // With more than that unanswered at the end, the 421 is the server's farewell, and no reply (RFC 5321, 3.8).
+        (&["EHLO 250", "MAIL 250", "RCPT", "DATA"], &[], &["abandoned"]),
         (&["HELO 250", "MAIL 250", "RCPT 421"], &[], &["rejected"]),
     ),
     (

@@ -23,6 +23,9 @@ pub(super) const AGENT: &str = "usr/bin/smtp-observer";
 pub(super) const TESTS: &str = "tests/deps/";
 /// Where it has the programs that these start.
 pub(super) const SIBLINGS: &str = "tests/";
+
+/// The dialogues that tests read.
+pub(super) const TRANSCRIPTS: &str = "tests/transcripts/";
 /// Where it has the kernel's modules; their names are in the order in which they can be loaded.
 pub(super) const MODULES: &str = "modules/";
 
@@ -119,6 +122,7 @@ fn test(hooks: Hooks, filter: Option<&str>) -> Result<()> {
             .args(filter)
             .env("SMTP_OBSERVER", format!("/{AGENT}"))
             .env("SMTP_OBSERVER_HOOKS", hooks.as_str())
+            .env("SMTP_OBSERVER_TRANSCRIPTS", format!("/{TRANSCRIPTS}"))
             .status()
             .with_context(|| format!("{} cannot be run", path.display()))?;
         say(&Report::Ended { success: status.success(), seconds: start.elapsed().as_secs_f64() });

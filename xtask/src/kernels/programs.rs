@@ -26,7 +26,7 @@ const NOT_STARTED: [&str; 2] = ["bench", "demo"];
 /// Programs of this machine that tests start.
 const INSTALLED: [&str; 9] = ["bash", "cp", "ip", "nft", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];
 
-/// Files that tests read.
+/// The dialogues that tests read.
 const TRANSCRIPTS: &str = "tests/transcripts";
 
 /// Files on this machine, each with its place in the guest.
@@ -60,15 +60,16 @@ impl Programs {
         }
         libraries.sort_unstable();
         libraries.dedup();
-        let transcripts =
-            fs::read_dir(root.join(TRANSCRIPTS)).with_context(|| format!("{TRANSCRIPTS} cannot be read"))?;
-        let transcripts = transcripts.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        // Where they are here: tests know their own directory from when they were built.
-        let in_place = |file: PathBuf| {
-            let place = file.to_string_lossy().trim_start_matches('/').to_owned();
-            (file, place)
+        let place = |library: PathBuf| {
+            let place = library.to_string_lossy().trim_start_matches('/').to_owned();
+            (library, place)
         };
-        programs.installed.extend(libraries.into_iter().chain(transcripts).map(in_place));
+        programs.installed.extend(libraries.into_iter().map(place));
+        for entry in fs::read_dir(root.join(TRANSCRIPTS)).with_context(|| format!("{TRANSCRIPTS} cannot be read"))? {
+            let entry = entry?;
+            let place = format!("{}{}", super::init::TRANSCRIPTS, entry.file_name().to_string_lossy());
+            programs.installed.push((entry.path(), place));
+        }
         Ok(programs)
     }
 }

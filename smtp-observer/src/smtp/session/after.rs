@@ -1,8 +1,8 @@
 //! What a reply makes of the session: extensions, TLS, content, roles.
 
-use super::super::anomalies::shown;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
 use super::super::masked;
@@ -24,7 +24,7 @@ impl Session {
         };
         self.report_hello(&command, Some(&reply), items);
         let offered = (accepted && matches!(verb, Verb::Ehlo | Verb::Lhlo)).then(|| Extensions::parse(&reply.text));
-        let mask = offered.and_then(|_| keywords(&reply.text).find(|word| masked::is_keyword(word))).map(shown);
+        let mask = offered.and_then(|_| keywords(&reply.text).find(|word| masked::is_keyword(word))).map(escape);
         items.push(Item::Exchange(Exchange { command, reply: Some(reply) }));
         if let Some(mask) = mask {
             let detail = || format!("the server offers {mask}");
@@ -94,7 +94,7 @@ impl Session {
     pub(super) fn greeted(&mut self, reply: Reply, items: &mut Vec<Item>) {
         self.report_early(items);
         if masked::is_greeting(&reply.text) {
-            let detail = || format!("the greeting is {}", shown(&reply.text));
+            let detail = || format!("the greeting is {}", escape(&reply.text));
             self.anomalies.report(reply.last_byte, AnomalyKind::MaskedCommand, items, detail);
         }
         items.push(Item::Greeting(reply));

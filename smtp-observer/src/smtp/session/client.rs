@@ -5,6 +5,7 @@ use memchr::memchr;
 use super::super::Peer;
 use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
+use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{Line, Step};
@@ -37,6 +38,7 @@ impl Session {
             && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
         {
             // What had no code was the reply.
+            self.settle_fork(items);
             self.give_up_waiting(items);
             self.mode = Mode::Command;
         }
@@ -377,7 +379,7 @@ fn of_client(command: &Command, length: u64) -> String {
 }
 
 fn shown_word(command: &Command) -> String {
-    super::super::anomalies::shown(command.word())
+    escape(command.word())
 }
 
 /// The line is a server's first (RFC 5321, 4.3.1).

@@ -1,9 +1,9 @@
 //! The server's bytes.
 
 use super::super::Peer;
-use super::super::anomalies::shown;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::Step;
 use super::super::masked;
@@ -34,6 +34,10 @@ impl Session {
             if self.preamble.awaits_answer() {
                 self.read_answer(time, &mut bytes, items);
                 continue;
+            }
+            if self.preamble.is_unfinished() {
+                // What it has of the header may be lines to it.
+                self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
             if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
@@ -75,27 +79,30 @@ impl Session {
         let outcome = self.replies.line(line.bytes, self.reply_line, time);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
-        // One that gave commands before may not have waited for its turn: its line may hold a credential.
-        let read = if is_foreign { !self.reversed } else { !lost };
+        let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
+        // Who has only taken the part of a server may still send credentials.
+        let read = if shows_line { !self.reversed } else { !lost };
         items.push(Item::Line { span: self.reply_line_at..end, read });
         if is_foreign {
-            let detail = match read {
-                true => format!("the server's first line is {}", shown(line.bytes)),
-                false => "the server's first line is no reply".into(),
+            let detail = match self.reversed {
+                true => "the server's first line is no reply".into(),
+                false => format!("the server's first line is {}", escape(line.bytes)),
             };
             self.not_smtp(time, detail, items);
             return;
         }
         if !lost {
-            Flaws::of(&line).report(
-                Peer::Server,
-                || shown(line.bytes),
-                |kind, detail| {
-                    self.anomalies.report(time, kind, items, || detail);
-                },
-            );
+            let length = line.length;
+            // Who has only taken the part of a server may still send credentials.
+            let shown = || match self.reversed {
+                true => format!("a line of {length} bytes"),
+                false => escape(line.bytes),
+            };
+            Flaws::of(&line).report(Peer::Server, shown, |kind, detail| {
+                self.anomalies.report(time, kind, items, || detail);
+            });
             if outcome.malformed || outcome.contradicts {
-                self.anomalies.report(time, AnomalyKind::MalformedReply, items, || shown(line.bytes));
+                self.anomalies.report(time, AnomalyKind::MalformedReply, items, shown);
             }
             self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
         }
@@ -198,6 +205,10 @@ impl Session {
                 items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
                 self.reply_to_message(message, owed, reply, items);
             }
+        }
+        if matches!(self.mode, Mode::Lost(_)) {
+            // It was known what this one replied to; what the client has said since is not.
+            items.push(Item::Lost);
         }
     }
 
@@ -363,5 +374,5 @@ fn verb(command: &Command) -> &[u8] {
 
 /// A reply as a detail shows it.
 pub(super) fn line(reply: &Reply) -> String {
-    shown(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
+    escape(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
 }

@@ -1,0 +1,195 @@
+//! What is observed, and the lines that a scrape has of it.
+
+use std::time::Duration;
+
+use super::series::{MAX_PROGRAMS, VERBS};
+use super::*;
+use crate::face::samples::{self, Sample};
+use crate::observation::{Anomaly, AnomalyKind, NoopReason, RsetReason, Tls};
+
+fn metrics(observations: impl IntoIterator<Item = Observation>) -> Metrics {
+    let mut metrics = Metrics::new("tracepoint").expect("valid definitions");
+    for observation in observations {
+        metrics.observe(&observation);
+    }
+    metrics
+}
+
+#[track_caller]
+fn assert_lines(metrics: &Metrics, expected: &[&str]) {
+    let text = metrics.text().expect("encodes");
+    for line in expected {
+        assert!(text.lines().any(|have| have == *line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn everything_of_one_conversation() {
+    let sample = Sample::server();
+    let metrics = metrics([
+        sample.opened(),
+        sample.at(samples::greeting()),
+        sample.at(samples::command("EHLO", 250)),
+        sample.at(samples::command("MAIL", 250)),
+        sample.at(samples::command("RCPT", 550)),
+        sample.at(samples::unanswered("RCPT")),
+        sample.at(samples::command("X-\u{1b}[31m", 500)),
+        sample.at(samples::command("DATA", 354)),
+        sample.at(samples::data()),
+        sample.at(samples::delivered()),
+        sample.at(samples::rset()),
+        sample.at(samples::noop()),
+        sample.at(Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false })),
+        sample.at(Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false })),
+        sample.at(Event::Anomaly(Anomaly { kind: AnomalyKind::BareLf, detail: "\\n".into() })),
+    ]);
+    assert_lines(
+        &metrics,
+        &[
+            r#"smtp_connections_total{process="smtpd",role="server"} 1"#,
+            r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+            r#"smtp_commands_total{code_class="2xx",process="smtpd",role="server",verb="EHLO"} 1"#,
+            r#"smtp_commands_total{code_class="5xx",process="smtpd",role="server",verb="RCPT"} 1"#,
+            r#"smtp_commands_total{code_class="none",process="smtpd",role="server",verb="RCPT"} 1"#,
+            r#"smtp_commands_total{code_class="3xx",process="smtpd",role="server",verb="DATA"} 1"#,
+            r#"smtp_commands_total{code_class="5xx",process="smtpd",role="server",verb="other"} 1"#,
+            r#"smtp_command_duration_seconds_count{process="smtpd",role="server",verb="RCPT"} 1"#,
+            r#"smtp_command_duration_seconds_bucket{process="smtpd",role="server",verb="EHLO",le="0.001"} 0"#,
+            r#"smtp_command_duration_seconds_bucket{process="smtpd",role="server",verb="EHLO",le="0.003"} 1"#,
+            r#"smtp_rset_total{process="smtpd",reason="recipients_rejected",role="server"} 1"#,
+            r#"smtp_rset_duration_seconds_sum{process="smtpd",role="server"} 0.002"#,
+            r#"smtp_noop_total{process="smtpd",reason="idle_keepalive",role="server"} 1"#,
+            r#"smtp_noop_duration_seconds_count{process="smtpd",role="server"} 1"#,
+            r#"smtp_data_go_ahead_seconds_sum{process="smtpd",role="server"} 0.25"#,
+            r#"smtp_data_transfer_seconds_sum{process="smtpd",role="server"} 4"#,
+            r#"smtp_data_accept_seconds_sum{process="smtpd",role="server"} 0.5"#,
+            r#"smtp_data_bytes_total{process="smtpd",role="server"} 2048"#,
+            r#"smtp_transactions_total{outcome="delivered",process="smtpd",role="server"} 1"#,
+            r#"smtp_transactions_total{outcome="reset",process="smtpd",role="server"} 0"#,
+            r#"smtp_anomalies_total{kind="bare_lf",process="smtpd",role="server"} 1"#,
+            r#"smtp_tls_sessions_total{process="smtpd",role="server",visible="false"} 1"#,
+            r#"smtp_observer_hooks_info{family="tracepoint"} 1"#,
+        ],
+    );
+    let text = metrics.text().expect("encodes");
+    assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    assert!(text.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
+}
+
+#[test]
+fn open_connections_follow_their_owner_and_go_down_at_the_end() {
+    let screen = Sample::server().with_program(7, "/usr/lib/postfix/sbin/postscreen");
+    let daemon = Sample::server();
+    let mut metrics = metrics([screen.opened(), screen.at(samples::greeting())]);
+    assert_lines(&metrics, &[r#"smtp_connections_open{process="postscreen",role="server"} 1"#]);
+
+    metrics.observe(&daemon.at(Event::ConnectionOwnerChanged { previous_process: screen.caller() }));
+    assert_lines(
+        &metrics,
+        &[
+            r#"smtp_connections_open{process="postscreen",role="server"} 0"#,
+            r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+            r#"smtp_connections_total{process="postscreen",role="server"} 1"#,
+        ],
+    );
+
+    metrics.observe(&daemon.closed());
+    metrics.observe(&daemon.closed());
+    assert_lines(&metrics, &[r#"smtp_connections_open{process="smtpd",role="server"} 0"#]);
+    assert!(metrics.open.is_empty());
+}
+
+#[test]
+fn a_connection_is_its_first_known_users() {
+    let sample = Sample::server();
+    let mut metrics = metrics([sample.clone().without_process().opened()]);
+    assert_lines(&metrics, &[r#"smtp_connections_open{process="unknown",role="server"} 1"#]);
+    metrics.observe(&sample.at(samples::greeting()));
+    assert_lines(
+        &metrics,
+        &[
+            r#"smtp_connections_open{process="unknown",role="server"} 0"#,
+            r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
+            r#"smtp_connections_total{process="smtpd",role="server"} 1"#,
+        ],
+    );
+    metrics.observe(&sample.closed());
+    assert!(!metrics.text().expect("encodes").contains(r#"smtp_connections_total{process="unknown""#));
+
+    // One that nobody ever used still counts.
+    let nobody = Sample::server().without_process();
+    metrics.observe(&nobody.opened());
+    metrics.observe(&nobody.closed());
+    assert_lines(
+        &metrics,
+        &[
+            r#"smtp_connections_open{process="unknown",role="server"} 0"#,
+            r#"smtp_connections_total{process="unknown",role="server"} 1"#,
+        ],
+    );
+}
+
+#[test]
+fn a_hostile_load_does_not_grow_the_scrape() {
+    let mut metrics = metrics([]);
+    for number in 0..10_000_u32 {
+        let name = format!("/tmp/{number}-{}", "x\"\\\n".repeat(50));
+        for sample in [Sample::server(), Sample::client()] {
+            let sample = sample.with_program(number, &name);
+            let pick = number as usize;
+            metrics.observe(&sample.opened());
+            // Every verb until all is full, then one that nobody knows.
+            let verbs = if pick < MAX_SERIES { VERBS } else { &[] };
+            for verb in verbs.iter().copied().chain([&*number.to_string()]) {
+                metrics.observe(&sample.at(samples::command(verb, 200 + 100 * (number as u16 % 4))));
+            }
+            metrics.observe(&sample.at(samples::data()));
+            let Event::Rset(rset) = samples::rset() else { panic!("an RSET") };
+            let reason = RsetReason::ALL[pick % RsetReason::ALL.len()];
+            metrics.observe(&sample.at(Event::Rset(Reasoned { reason, ..rset })));
+            let Event::Noop(noop) = samples::noop() else { panic!("a NOOP") };
+            let reason = NoopReason::ALL[pick % NoopReason::ALL.len()];
+            metrics.observe(&sample.at(Event::Noop(Reasoned { reason, ..noop })));
+            let kind = AnomalyKind::ALL[pick % AnomalyKind::ALL.len()];
+            metrics.observe(&sample.at(Event::Anomaly(Anomaly { kind, detail: name.clone() })));
+            let (phase, visible) = (TlsPhase::Started, number % 2 == 0);
+            metrics.observe(&sample.at(Event::Tls(Tls { phase, library: None, visible })));
+            metrics.observe(&sample.at(samples::delivered()));
+            metrics.observe(&sample.closed());
+        }
+    }
+    let text = metrics.text().expect("encodes");
+    assert!(text.len() < 1_000_000, "{} bytes", text.len());
+    assert_eq!(metrics.programs.len(), MAX_PROGRAMS);
+    let total: u64 = text
+        .lines()
+        .filter(|line| line.starts_with("smtp_commands_total{"))
+        .map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number"))
+        .sum();
+    assert_eq!(total, 20_000 + (2 * MAX_SERIES * VERBS.len()) as u64, "nothing is left out of the count");
+}
+
+#[test]
+fn the_kernels_counts_are_cumulative() {
+    let metrics = metrics([]);
+    metrics.set_kernel([("state", 5)], [("ring_full", 0)], [("sock_send_length", 0)], [("long", 7)]);
+    metrics.set_kernel([("state", 8)], [("ring_full", 2)], [("sock_send_length", 4)], [("long", 7)]);
+    metrics.set_dropped("events", 3);
+    assert_lines(
+        &metrics,
+        &[
+            r#"smtp_observer_kernel_events_total{kind="state"} 8"#,
+            r#"smtp_observer_kernel_events_lost_total{kind="ring_full"} 2"#,
+            r#"smtp_observer_recursion_misses_total{program="sock_send_length"} 4"#,
+            r#"smtp_observer_bytes_unseen_total{cause="long"} 7"#,
+            r#"smtp_observer_face_dropped_total{face="events"} 3"#,
+        ],
+    );
+}
+
+#[test]
+fn classes_of_codes() {
+    let classes = [Some(220), Some(354), Some(421), Some(550), Some(150), Some(999), None].map(code_class);
+    assert_eq!(classes, ["2xx", "3xx", "4xx", "5xx", "other", "other", "none"]);
+    assert_eq!(Duration::from_secs_f64(BUCKETS[0]), Duration::from_micros(100));
+}
