@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// How long each
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// What the inputs are drawn with: 0 is another number each time
+    #[arg(long, default_value_t = 0)]
+    seed: u32,
 }
 
 /// Fuzzes each target; fails at the first finding, which is kept.
@@ -61,6 +64,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             .arg(&findings)
             .arg("--")
             .arg(format!("-max_total_time={}", options.seconds))
+            .arg(format!("-seed={}", options.seed))
             .arg(format!("-artifact_prefix={}/", findings.display()))
             .args(["-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
         check(&mut fuzz, &format!("{target} has a finding, or did not build: see above"))?;

@@ -180,7 +180,10 @@ impl Side {
         while let Some((span, read)) = self.lines.pop_front_if(|(span, _)| span.end <= end) {
             let reply = self.replies.iter().find(|(reply, _)| reply.contains(&span.start));
             let lines = self.copy(span.clone());
+            // Half a mailbox is not known for one.
+            let whole = span.clone().all(|at| self.byte(at).is_some());
             let kept = lines.split_inclusive(|&byte| byte == b'\n').flat_map(|line| match reply {
+                _ if !whole => Line::of(line).shape(),
                 Some((_, Reveal::ReplyTo(command))) => Line::of(line).with(|text| view.reply(command, text)),
                 Some((reply, Reveal::Codes)) if !self.is_told(line, reply) => Line::of(line).shape(),
                 None if !read => Line::of(line).shape(),

