@@ -57,6 +57,10 @@ offsets! {
     tcp_received_next,
     /// `tcp_sock.inet_conn.icsk_ulp_ops`: what sits between the stream and its user (kTLS, MPTCP)
     tcp_upper_layer,
+    /// The byte of `tcp_sock.inet_conn.icsk_inet` with the bit [`Self::transparent_bit`]
+    tcp_transparent,
+    /// The bit of that byte which says `IP_TRANSPARENT`: `inet_flags` (`INET_FLAGS_TRANSPARENT`), before 6.8 `transparent`
+    transparent_bit,
     /// `msghdr.msg_flags`
     message_flags,
     /// `msghdr.msg_iter.iter_type`

@@ -18,6 +18,9 @@ pub const EXECUTABLE_LENGTH: usize = 512;
 /// Most processes that the programs remember to have described.
 pub const DESCRIBED_PROCESSES: u32 = 8192;
 
+/// Most connections of watched clients whose other end on this host may still be found.
+pub const BEGINNINGS: u32 = 16_384;
+
 /// Bytes of a disputed end of content: the byte before it, and the longest.
 pub const DISPUTED_LENGTH: usize = 8;
 
@@ -189,8 +192,11 @@ pub struct State {
     pub requested_port: u16,
     /// `AF_INET`, `AF_INET6`, or zero: not known.
     pub requested_family: u16,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: it may have an address that is not this host's (`IP_TRANSPARENT`, `inet_sock.transparent`).
+    pub transparent: u32,
+    /// The cookie of the socket at the other end of the connection, where this one was accepted from a watched client
+    /// on this host; else zero.
+    pub peer: u64,
 }
 
 /// Bytes moved between a process and a socket. The captured bytes follow: [`Self::head`], then [`Self::tail`].

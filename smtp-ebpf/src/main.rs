@@ -6,6 +6,7 @@ mod buffer;
 mod capture;
 mod content;
 mod kernel;
+mod leg;
 mod open;
 mod owner;
 mod place;

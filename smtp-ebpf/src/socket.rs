@@ -3,6 +3,7 @@
 use smtp_ebpf::event::{Positions, Socket};
 
 use crate::kernel::{Sock, TcpSock, is_watched};
+use crate::leg;
 
 /// `AF_INET` (`include/linux/socket.h`)
 pub const AF_INET: u16 = 2;
@@ -13,9 +14,14 @@ pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// The cost that every other program on the host pays: two ports, and back.
+/// The cost that every other program on the host pays: two ports, a look for legs, and back.
 #[inline(always)]
-pub fn has_watched_port(sock: Sock) -> bool {
+pub fn is_ours(sock: Sock) -> bool {
+    has_watched_port(sock) || leg::is_one(sock)
+}
+
+#[inline(always)]
+fn has_watched_port(sock: Sock) -> bool {
     sock.has_watched_remote_port()
         || match sock.local_port() {
             // A reset came in the middle of the call, and took it away.
@@ -64,6 +70,12 @@ impl Stream {
                 Some(tcp) => tcp.has_watched_local_port(),
                 None => is_watched(self.sock.local_port()),
             }
+    }
+
+    /// It may have an address that is not this host's.
+    #[inline(always)]
+    pub fn is_transparent(self) -> bool {
+        self.tcp.is_some_and(TcpSock::is_transparent)
     }
 
     /// kTLS works on it, or it is one path of MPTCP.

@@ -5,15 +5,16 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{Kind, State};
 
-use crate::kernel::{Call, Sock, Task, probe_user};
+use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
 use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, owner};
+use crate::{capture, leg, owner};
 
 // include/net/tcp_states.h
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
+const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
 pub const TCP_LISTEN: u32 = 10;
 
@@ -61,20 +62,38 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     let Some(stream) = Stream::of(sock) else { return };
     // `skc_num` may already be given back.
-    if !stream.has_watched_port() {
+    let mut ours = stream.has_watched_port() || leg::is_one(sock);
+    let mut requested = Requested::NONE;
+    let mut peer = 0;
+    if new == TCP_SYN_SENT {
+        requested = Requested::of_caller(sock);
+        if !ours && requested.is_watched() {
+            // Whoever sent the caller elsewhere is of interest.
+            leg::watch(sock, sock.remote_port());
+            ours = true;
+        }
+    } else if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
+        peer = leg::client(stream.positions());
+        if !ours && peer != 0 {
+            leg::watch(sock, sock.local_port());
+            ours = true;
+        }
+    }
+    if !ours {
         return;
     }
     if new != TCP_CLOSE && stream.has_upper_layer() {
         // One path of an MPTCP socket, which tells of itself.
         return;
     }
+    if new == TCP_ESTABLISHED && old == TCP_SYN_SENT {
+        leg::begins(stream.positions(), sock.cookie());
+    }
     let time = capture::now();
     let mut task = owner::NOBODY;
-    let mut requested = Requested::NONE;
     if new == TCP_SYN_SENT {
         task = owner::current();
         owner::describe_once(context, program, &task, time);
-        requested = Requested::of_caller(sock);
     }
     // SAFETY: the caller's promise.
     unsafe {
@@ -88,7 +107,8 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested: requested.address,
             requested_port: requested.port,
             requested_family: requested.family,
-            padding: 0,
+            transparent: u32::from(stream.is_transparent()),
+            peer,
         };
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
@@ -122,6 +142,11 @@ struct SockAddrIn6 {
 
 impl Requested {
     const NONE: Self = Self { address: [0; 16], port: 0, family: 0 };
+
+    #[inline(always)]
+    fn is_watched(&self) -> bool {
+        self.family != 0 && is_watched(self.port)
+    }
 
     /// What the current system call asks for, if it is one on this socket: `connect`, or a send that connects
     /// (`MSG_FASTOPEN`).

@@ -5,6 +5,7 @@ mod settling;
 mod snapshot;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -15,6 +16,7 @@ use crate::connection::{Connection, Piece};
 use crate::event::{
     Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
+use crate::interception::{Accepted, Interceptions};
 use crate::judge::{Addresses, Judge};
 use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
@@ -40,9 +42,11 @@ pub struct Observer {
     doubts: bool,
     /// Takes down what this observer is told.
     recorder: Option<Recorder>,
+    interceptions: Interceptions,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
+    told: Vec<Observation>,
 }
 
 /// A connection and what is said on it.
@@ -64,7 +68,7 @@ impl Observer {
         Self {
             ports: ports.to_vec(),
             addresses,
-            host: Host { unix_offset: 0, boot_id: "".into() },
+            host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
             processes: Processes::default(),
             conversations: HashMap::default(),
             settling: VecDeque::new(),
@@ -72,8 +76,10 @@ impl Observer {
             holes: 0,
             doubts: false,
             recorder: None,
+            interceptions: Interceptions::default(),
             items: Vec::new(),
             events: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -85,6 +91,23 @@ impl Observer {
         {
             recorder.keep(Entry::Event(event.clone()));
         }
+        if let KernelEvent::State(StateEvent { time, .. }) | KernelEvent::Transfer(TransferEvent { time, .. }) = event
+            && self.interceptions.is_waiting()
+        {
+            self.interceptions.settle(timestamp(&self.host, time), sink);
+        }
+        self.relate(|observer, sink| observer.take(event, sink), sink);
+    }
+
+    /// What is told of single connections is seen together.
+    fn relate(&mut self, tell: impl FnOnce(&mut Self, &mut dyn FnMut(Observation)), sink: &mut dyn FnMut(Observation)) {
+        let mut told = mem::take(&mut self.told);
+        tell(self, &mut |observation| told.push(observation));
+        told.drain(..).for_each(|observation| self.interceptions.observe(observation, sink));
+        self.told = told;
+    }
+
+    fn take(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
@@ -138,6 +161,15 @@ impl Observer {
             conversation.connection.establish(event);
             conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
+            if let Some(client) = event.peer {
+                let (local, time) = (endpoint(event.socket.local), timestamp(&self.host, event.time));
+                self.interceptions.meet(
+                    client,
+                    Accepted { cookie, local, time },
+                    event.transparent,
+                    &self.host.addresses,
+                );
+            }
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             conversation.connection.establish(event);
             if conversation.connection.role() == Role::Client {
@@ -410,6 +442,7 @@ fn identity(host: &Host, socket: &Socket, role: Role) -> observation::Connection
         local: endpoint(socket.local),
         remote: endpoint(socket.remote),
         netns: socket.netns,
+        cookie: socket.cookie,
     }
 }
 

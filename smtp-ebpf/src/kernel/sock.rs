@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use smtp_ebpf::event::Positions;
 
-use super::{OFFSETS, is_watched_network, load, offset};
+use super::{OFFSETS, injected, is_watched_network, load, offset};
 
 /// A `struct socket`, what a descriptor stands for.
 #[derive(Clone, Copy)]
@@ -159,6 +159,14 @@ impl TcpSock {
     pub fn has_upper_layer(self) -> bool {
         // SAFETY: icsk_ulp_ops is a pointer of the struct inet_connection_sock that a tcp_sock begins with.
         unsafe { load::<u64>(self.0.as_ptr(), offset(&OFFSETS.tcp_upper_layer)) != 0 }
+    }
+
+    /// `IP_TRANSPARENT` is set on it, or was on the socket that accepted it.
+    #[inline(always)]
+    pub fn is_transparent(self) -> bool {
+        // SAFETY: the flags are of the struct inet_sock that a tcp_sock begins with.
+        let flags: u8 = unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_transparent)) };
+        flags >> (injected(&OFFSETS.transparent_bit) & 7) & 1 != 0
     }
 
     /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.

@@ -27,6 +27,7 @@ impl Sample {
             local: endpoint("192.0.2.25", 25),
             remote: endpoint("2001:db8::7", 40007),
             netns: 4_026_531_840,
+            cookie: 0x1f3,
         };
         Self { connection: Arc::new(connection), process: None }.with_program(825, "/usr/lib/postfix/sbin/smtpd")
     }
@@ -39,6 +40,7 @@ impl Sample {
             local: endpoint("198.51.100.4", 40004),
             remote: endpoint("192.0.2.25", 25),
             netns: 4_026_531_840,
+            cookie: 0x1f3,
         };
         Self { connection: Arc::new(connection), process: None }.with_program(4711, "/usr/bin/perl")
     }
@@ -108,6 +110,7 @@ pub(crate) fn command(verb: &str, code: u16) -> Event {
         reply: Some("mail.example\nPIPELINING\nSIZE 10240000".into()),
         latency: Some(Duration::from_millis(2)),
         pipelined: false,
+        mailbox: None,
     })
 }
 
@@ -120,6 +123,7 @@ pub(crate) fn unanswered(verb: &str) -> Event {
         reply: None,
         latency: None,
         pipelined: true,
+        mailbox: None,
     })
 }
 

@@ -61,6 +61,8 @@ impl Reader {
             positions: positions(record.positions),
             new: TcpState::from_number(record.new),
             requested: (record.requested_family != 0).then(|| socket_address(record.requested, record.requested_port)),
+            peer: (record.peer != 0).then_some(record.peer),
+            transparent: record.transparent != 0,
         })
     }
 
