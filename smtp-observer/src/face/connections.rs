@@ -72,7 +72,6 @@ mod tests {
             local: endpoint("192.0.2.25", 25),
             remote: endpoint("198.51.100.4", 40004),
             netns: 1,
-            cookie: 1,
         };
         OpenConnection { connection, process, shared_with: Vec::new() }
     }

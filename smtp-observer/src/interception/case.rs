@@ -309,5 +309,6 @@ fn confidence(verdict: Verdict, score: u32) -> f64 {
         _ => score,
     };
     let odds = (f64::from(score) - 4.0) / 1.5;
-    (1000.0 / (1.0 + (-odds).exp())).round() / 1000.0
+    // Nothing that is told by signs is beyond doubt.
+    ((1000.0 / (1.0 + (-odds).exp())).round() / 1000.0).min(0.99)
 }
