@@ -54,7 +54,9 @@ impl Interceptions {
         let Some(place) = outer.dialogue.steps.iter().position(is_it) else { return unchanged() };
         let sent = outer.dialogue.steps[place].sent;
         let Some((case, inner)) = self.carried(outer.serves, held.connection.cookie, sent) else { return unchanged() };
-        if !inner.knows(sent, overdue) {
+        // Whether an RSET begins the same again, what follows it tells.
+        let last = verb == "RSET" && place + 1 == outer.dialogue.steps.len();
+        if !inner.knows(sent, overdue) || last && !outer.dialogue.knows(sent, overdue) {
             return None;
         }
         let Some(link) = case.links.iter().find(|link| link.cookie == held.connection.cookie) else {
