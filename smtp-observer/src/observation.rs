@@ -365,6 +365,9 @@ pub struct Interception {
     /// The process in the middle; absent where it is on another host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interceptor: Option<Caller>,
+    /// A product that is known to speak as the program in the middle does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product: Option<&'static str>,
     /// The client.
     pub client: InterceptedClient,
     /// The connection that it goes on with; absent where that was not seen.

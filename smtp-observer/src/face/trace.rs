@@ -199,6 +199,9 @@ impl Format {
                 chain(interception)
             ),
         );
+        if let Some(product) = interception.product {
+            put(&mut text, format_args!(", it speaks like {product}"));
+        }
         if let Some(hold) = hold {
             put(&mut text, format_args!(", DATA held for {}", Span(*hold)));
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Suspicion;
 use super::comparison::{Differences, Part, compare, seconds};
 use super::dialogue::Dialogue;
 use super::kin::program;
@@ -93,6 +94,8 @@ pub struct Side<'a> {
     pub asked: Endpoint,
     /// What is said on it.
     pub dialogue: &'a Dialogue,
+    /// What its texts alone say.
+    pub suspicion: Option<&'a Suspicion>,
 }
 
 /// What a case comes to.
@@ -162,6 +165,10 @@ impl Case {
                 differences = compare(client.dialogue, upstream.dialogue, link.from, &link.part, overdue);
                 evidence.append(&mut differences.evidence);
                 evidence.extend(coupled(client.dialogue, upstream.dialogue));
+                if self.is_hidden() {
+                    let signs = client.suspicion.map(|suspicion| &suspicion.evidence);
+                    evidence.extend(signs.into_iter().flatten().cloned());
+                }
             }
         }
         let passes = differences.same || (mirrored && !is_changed(&evidence));
@@ -181,11 +188,8 @@ impl Case {
             verdict,
             method: self.method(),
             interceptor: self.middle.clone(),
-            client: InterceptedClient {
-                process: client.process.cloned(),
-                connection_id: Arc::clone(&client.connection.id),
-                requested: client.asked,
-            },
+            product: client.suspicion.filter(|_| self.is_hidden()).and_then(|suspicion| suspicion.product),
+            client: client.intercepted(),
             upstream: upstream.map(|upstream| Upstream {
                 connection_id: Arc::clone(&upstream.connection.id),
                 remote: upstream.connection.remote,
@@ -238,6 +242,33 @@ impl Case {
             () => Some(Verdict::LikelyInterceptor),
         }
     }
+}
+
+impl Side<'_> {
+    fn intercepted(&self) -> InterceptedClient {
+        InterceptedClient {
+            process: self.process.cloned(),
+            connection_id: Arc::clone(&self.connection.id),
+            requested: self.asked,
+        }
+    }
+}
+
+/// What the texts of a connection come to, if nothing else is known of it.
+pub fn suspected(client: &Side<'_>) -> Option<Interception> {
+    let Suspicion { evidence, product } = client.suspicion?;
+    Some(Interception {
+        verdict: Verdict::SuspectedMiddlebox,
+        method: Method::Remote,
+        interceptor: None,
+        product: *product,
+        client: client.intercepted(),
+        upstream: None,
+        confidence: confidence(Verdict::SuspectedMiddlebox, score(evidence)),
+        evidence: evidence.clone(),
+        hold: None,
+        news: News::default(),
+    })
 }
 
 /// The client's message was taken before this.

@@ -13,6 +13,7 @@ mod middle;
 mod reasons;
 #[cfg(test)]
 mod tests;
+mod wording;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -28,7 +29,8 @@ use self::dialogue::Dialogue;
 use self::envelope::Envelopes;
 use self::kin::{Kin, kin};
 use self::middle::Middles;
-use crate::observation::{self, Caller, Endpoint, Event, Method, Observation, Role, Timestamp};
+use self::wording::Wording;
+use crate::observation::{self, Caller, Endpoint, Event, Evidence, Interception, Method, Observation, Role, Timestamp};
 
 /// What was sent is known when its reply is there: after so long it counts as not sent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -70,15 +72,35 @@ struct Leg {
     dialogue: Dialogue,
     /// The cookie of the client that it carries on.
     serves: Option<u64>,
+    wording: Wording,
+    /// What the texts alone say.
+    suspicion: Option<Box<Suspicion>>,
+}
+
+/// Signs of a program in the middle in the texts of one connection.
+#[derive(Debug, Default)]
+pub struct Suspicion {
+    evidence: Vec<Evidence>,
+    product: Option<&'static str>,
 }
 
 impl Leg {
+    fn tells(&self, time: Timestamp, interception: Interception) -> Observation {
+        Observation {
+            time,
+            event: Event::Interception(Box::new(interception)),
+            connection: Arc::clone(&self.connection),
+            process: self.process.clone(),
+        }
+    }
+
     fn side(&self) -> Side<'_> {
         Side {
             connection: &self.connection,
             process: self.process.as_ref(),
             asked: self.asked,
             dialogue: &self.dialogue,
+            suspicion: self.suspicion.as_deref(),
         }
     }
 }
@@ -115,6 +137,7 @@ impl Interceptions {
     pub fn observe(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
         let now = observation.time;
         let cookie = observation.connection.cookie;
+        let suspicious = observation.connection.role == Role::Client && self.read(&observation);
         let concerned = match observation.connection.role {
             Role::Client => self.client(&observation),
             Role::Server => self.server(&observation),
@@ -133,8 +156,30 @@ impl Interceptions {
         }
         if let Some(client) = concerned {
             self.judge(client, now, milestone, sink);
+        } else if suspicious {
+            self.suspect(cookie, now, sink);
         }
         self.release(now, sink);
+    }
+
+    /// Reads the texts of a client's connection; whether there is a new sign in them.
+    fn read(&mut self, observation: &Observation) -> bool {
+        let Some(leg) = self.legs.get_mut(&observation.connection.cookie) else { return false };
+        let Some(sign) = leg.wording.read(&observation.event) else { return false };
+        let suspicion = leg.suspicion.get_or_insert_default();
+        if suspicion.evidence.iter().any(|evidence| evidence.kind == sign.evidence.kind) {
+            return false;
+        }
+        suspicion.evidence.push(sign.evidence);
+        suspicion.product = suspicion.product.or(sign.product);
+        true
+    }
+
+    /// Tells what the texts alone say, of a connection that leaves this host.
+    fn suspect(&mut self, cookie: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        let Some(leg) = self.legs.get(&cookie) else { return };
+        let Some(interception) = case::suspected(&leg.side()) else { return };
+        sink(leg.tells(now, interception));
     }
 
     /// What a client's connection shows; the case that it concerns.
@@ -178,6 +223,8 @@ impl Interceptions {
             opened: observation.time,
             dialogue: Dialogue::default(),
             serves: None,
+            wording: Wording::default(),
+            suspicion: None,
         };
         self.legs.insert(connection.cookie, leg);
         let pid = observation.process.as_ref()?.process.pid;
@@ -358,12 +405,7 @@ impl Interceptions {
             self.due.push_back((after(now, PATIENCE), client));
         }
         if let Some(interception) = finding.interception {
-            sink(Observation {
-                time: now,
-                event: Event::Interception(Box::new(interception)),
-                connection: Arc::clone(&leg.connection),
-                process: leg.process.clone(),
-            });
+            sink(leg.tells(now, interception));
         }
     }
 
