@@ -18,8 +18,8 @@ pub const EXECUTABLE_LENGTH: usize = 512;
 /// Most processes that the programs remember to have described.
 pub const DESCRIBED_PROCESSES: u32 = 8192;
 
-/// Most connections of watched clients whose other end on this host may still be found.
-pub const BEGINNINGS: u32 = 16_384;
+/// Most connections between two processes of this host that are remembered.
+pub const CONNECTIONS_ON_THIS_HOST: u32 = 16_384;
 
 /// Bytes of a disputed end of content: the byte before it, and the longest.
 pub const DISPUTED_LENGTH: usize = 8;
@@ -162,7 +162,7 @@ pub struct Socket {
 /// Stream positions of a socket when the record was made; they wrap. A FIN, which takes a sequence number too, is not
 /// counted.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Positions {
     /// `tcp_sock.write_seq`: the sequence number after the last byte the process has handed over.
     pub written: u32,
@@ -182,7 +182,8 @@ pub struct State {
     pub socket: Socket,
     /// Its positions.
     pub positions: Positions,
-    /// The state it leaves (`include/net/tcp_states.h`).
+    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes: the socket turned out to
+    /// be the accepted one of a proxy, and nothing was said on it yet.
     pub old: u32,
     /// The state it enters.
     pub new: u32,

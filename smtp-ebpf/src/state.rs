@@ -6,6 +6,7 @@ use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{Kind, State};
 
 use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
+use crate::leg::Accepted;
 use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
@@ -69,14 +70,23 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
         requested = Requested::of_caller(sock);
         if !ours && requested.is_watched() {
             // Whoever sent the caller elsewhere is of interest.
-            leg::watch(sock, sock.remote_port());
+            leg::watch(sock.cookie(), sock.remote_port());
             ours = true;
         }
+    } else if new == TCP_ESTABLISHED && old == TCP_SYN_SENT {
+        if ours || stream.stays_here() {
+            leg::begins(stream.positions(), sock.cookie(), ours);
+        }
     } else if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
-        peer = leg::client(stream.positions());
-        if !ours && peer != 0 {
-            leg::watch(sock, sock.local_port());
+        let beginning = leg::beginning(stream.positions());
+        peer = beginning.client;
+        if !ours && beginning.ours != 0 {
+            leg::watch(sock.cookie(), sock.local_port());
             ours = true;
+        } else if !ours && peer != 0 {
+            let mut socket = stream.describe();
+            socket.state = TCP_ESTABLISHED as u16;
+            leg::accepts(socket.cookie, &Accepted { client: peer, socket, positions: stream.positions() });
         }
     }
     if !ours {
@@ -86,14 +96,15 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
         // One path of an MPTCP socket, which tells of itself.
         return;
     }
-    if new == TCP_ESTABLISHED && old == TCP_SYN_SENT {
-        leg::begins(stream.positions(), sock.cookie());
-    }
     let time = capture::now();
     let mut task = owner::NOBODY;
     if new == TCP_SYN_SENT {
         task = owner::current();
         owner::describe_once(context, program, &task, time);
+        leg::expect(program, |accepted| {
+            // SAFETY: the caller's promise.
+            unsafe { tell_of_accepted(context, program, state, accepted, time) };
+        });
     }
     // SAFETY: the caller's promise.
     unsafe {
@@ -109,6 +120,37 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested_family: requested.family,
             transparent: u32::from(stream.is_transparent()),
             peer,
+        };
+        capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
+    }
+}
+
+/// An accepted socket may be that of a proxy: told before the connection that makes it one.
+///
+/// # Safety
+/// As of [`tell`].
+#[inline(always)]
+unsafe fn tell_of_accepted<C: EbpfContext>(
+    context: &C,
+    program: Program,
+    state: *mut State,
+    accepted: &Accepted,
+    time: u64,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        *state = State {
+            header: capture::header(Kind::State, time),
+            task: owner::NOBODY,
+            socket: accepted.socket,
+            positions: accepted.positions,
+            old: TCP_ESTABLISHED,
+            new: TCP_ESTABLISHED,
+            requested: [0; 16],
+            requested_port: 0,
+            requested_family: 0,
+            transparent: 0,
+            peer: accepted.client,
         };
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }

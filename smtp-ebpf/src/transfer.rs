@@ -12,7 +12,7 @@ use crate::kernel::{Message, Sock, Socket};
 use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, owner};
+use crate::{capture, leg, owner};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
@@ -127,6 +127,14 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         }
 
         let Captured { skipped, head, tail, unseen } = captured.read_volatile();
+        let first = Room::bytes(room).cast::<[u8; 3]>().read_volatile();
+        if !stream.has_watched_port() {
+            let serves = leg::is_accepted(sock.local_port(), sock.remote_port()) == sends;
+            let first = if skipped == 0 && head >= 3 { first } else { [0; 3] };
+            if !leg::is_confirmed((*transfer).socket.cookie, serves, first) {
+                return;
+            }
+        }
         (*transfer).skipped = skipped;
         (*transfer).head = head;
         (*transfer).tail = tail;

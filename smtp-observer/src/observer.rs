@@ -1,5 +1,6 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod expected;
 mod recorded;
 mod settling;
 mod snapshot;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use self::expected::Expected;
 pub use self::settling::SETTLING;
 use self::settling::settled_by;
 use crate::connection::{Connection, Piece};
@@ -43,6 +45,7 @@ pub struct Observer {
     /// Takes down what this observer is told.
     recorder: Option<Recorder>,
     interceptions: Interceptions,
+    expected: Expected,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
@@ -77,6 +80,7 @@ impl Observer {
             doubts: false,
             recorder: None,
             interceptions: Interceptions::default(),
+            expected: Expected::default(),
             items: Vec::new(),
             events: Vec::new(),
             told: Vec::new(),
@@ -145,6 +149,7 @@ impl Observer {
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
+            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event),
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(event, sink),
             _ => {}
@@ -239,6 +244,7 @@ impl Observer {
         let mut conversation = match self.conversations.remove(&cookie) {
             Some(conversation) => conversation,
             // TCP Fast Open (RFC 7413): the client's first bytes came before its connection was established.
+            None if let Some(conversation) = self.expected(&event.socket) => conversation,
             None if event.socket.state == TcpState::SynReceived => {
                 self.begin(&event.socket, Role::Server, event.time, Session::new())
             }

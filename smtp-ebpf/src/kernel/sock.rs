@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use smtp_ebpf::event::Positions;
 
-use super::{OFFSETS, injected, is_watched_network, load, offset};
+use super::{OFFSETS, injected, is_watched_network, load, offset, probe_kernel};
 
 /// A `struct socket`, what a descriptor stands for.
 #[derive(Clone, Copy)]
@@ -129,6 +129,40 @@ impl Sock {
         // SAFETY: the helper takes a struct sock * and answers NULL where it is not a full TCP socket.
         let pointer = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) };
         NonNull::new(pointer.cast()).map(TcpSock)
+    }
+}
+
+/// What may be a `struct sock`: what a descriptor leads to is not known until it is looked at.
+#[derive(Clone, Copy)]
+pub struct HeldSock(u64);
+
+impl HeldSock {
+    /// What a descriptor of a table of open files leads to, if that is a socket.
+    #[inline(always)]
+    pub fn at(table: u64, descriptor: u64) -> Option<Self> {
+        let file: u64 = probe_kernel(table + descriptor * size_of::<u64>() as u64)?;
+        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
+        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64).map(Self)
+    }
+
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0
+    }
+
+    /// The cookie that it has been given.
+    #[inline(always)]
+    pub fn cookie(self) -> Option<u64> {
+        probe_kernel(self.0 + offset(&OFFSETS.sock_cookie) as u64)
+    }
+
+    /// Its stream positions, if it is one of TCP that is established.
+    #[inline(always)]
+    pub fn positions(self) -> Option<Positions> {
+        Some(Positions {
+            written: probe_kernel(self.0 + offset(&OFFSETS.tcp_write_seq) as u64)?,
+            read: probe_kernel(self.0 + offset(&OFFSETS.tcp_copied_seq) as u64)?,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Suspicion;
 use super::comparison::{Differences, Part, compare, seconds};
 use super::dialogue::Dialogue;
-use super::kin::program;
+use super::kin::{Kin, kin, program};
 use crate::observation::{
     self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
     Verdict,
@@ -160,8 +160,9 @@ impl Case {
                 let detail = "the server was told the same sender and recipient".to_owned();
                 evidence.push(Evidence { kind: EvidenceKind::EnvelopeMirrored, detail });
             }
-            relays = !asked_for && taken_before(client.dialogue, *link.part.start());
-            if link.sign != Sign::Alike {
+            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
+            // What a relay says is its own; that it has what the client said is all that is common to them.
+            if link.sign != Sign::Alike && !relays {
                 differences = compare(client.dialogue, upstream.dialogue, link.from, &link.part, overdue);
                 evidence.append(&mut differences.evidence);
                 evidence.extend(coupled(client.dialogue, upstream.dialogue));
@@ -186,7 +187,7 @@ impl Case {
         self.counted = News { hidden: self.counted.hidden | now.hidden, hold: self.counted.hold | now.hold };
         let interception = Interception {
             verdict,
-            method: self.method(),
+            method: self.method,
             interceptor: self.middle.clone(),
             product: client.suspicion.filter(|_| self.is_hidden()).and_then(|suspicion| suspicion.product),
             client: client.intercepted(),
@@ -206,8 +207,10 @@ impl Case {
         self.middle.as_ref().map_or_else(|| "the process".to_owned(), program)
     }
 
-    fn method(&self) -> Method {
-        self.method
+    /// The connection is another process's of the same mail server: it has the message from its queue.
+    fn is_siblings(&self, upstream: &Side<'_>) -> bool {
+        let processes = self.middle.as_ref().zip(upstream.process);
+        processes.is_some_and(|(middle, owner)| kin(&middle.process, &owner.process) == Some(Kin::Sibling))
     }
 
     /// What the addresses alone show.

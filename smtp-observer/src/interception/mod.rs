@@ -41,6 +41,9 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// Most connections that are over and remembered.
 const MOST_REMEMBERED: usize = 4096;
 
+/// Most accepted sockets whose clients are not known yet.
+const MOST_EXPECTED: usize = 256;
+
 /// Most RSETs and NOOPs that wait for the other side.
 const MOST_HELD: usize = 1024;
 
@@ -53,6 +56,8 @@ pub struct Interceptions {
     cases: HashMap<u64, Case>,
     /// The client's cookie, by that of the accepted socket.
     accepted: HashMap<u64, u64>,
+    /// Accepted sockets whose clients' connections are not known yet.
+    expected: VecDeque<(u64, Accepted)>,
     middles: Middles,
     envelopes: Envelopes,
     /// Connections that are over, until when they are remembered, in this order.
@@ -109,7 +114,14 @@ impl Interceptions {
     /// A connection from a client on this host was accepted on this host. `own` are the host's addresses; `transparent`:
     /// the accepted socket may have another's.
     pub fn meet(&mut self, client: u64, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
-        let Some(leg) = self.legs.get(&client) else { return };
+        let Some(leg) = self.legs.get(&client) else {
+            // The client of a proxy on a port that is not watched is heard of when it has heard the greeting.
+            if self.expected.len() >= MOST_EXPECTED {
+                self.expected.pop_front();
+            }
+            self.expected.push_back((client, accepted));
+            return;
+        };
         let method = method(leg, accepted.local, transparent);
         let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
         self.accepted.insert(accepted.cookie, client);
@@ -227,6 +239,12 @@ impl Interceptions {
             suspicion: None,
         };
         self.legs.insert(connection.cookie, leg);
+        if let Some(place) = self.expected.iter().position(|(client, _)| *client == connection.cookie)
+            && let Some((client, accepted)) = self.expected.remove(place)
+        {
+            // What a client asked for by another port than a watched one is what it got.
+            self.meet(client, accepted, false, &[]);
+        }
         let pid = observation.process.as_ref()?.process.pid;
         let middle = self.middles.opens(pid, connection.cookie);
         // A process in the middle may be known by where it goes on to.
@@ -323,17 +341,16 @@ impl Interceptions {
             return false;
         };
         let (Some(middle), Some(owner)) = (&case.middle, &outer.process) else { return false };
+        let is_linked =
+            |link: &Link| link.cookie == upstream && link.sign == Sign::Envelope && link.part.contains(&from);
         client != upstream
             && match kin(&middle.process, &owner.process) {
-                Some(Kin::Same | Kin::Child) => true,
+                Some(Kin::Near) => true,
                 // What one process of a mail server took, another sends on: when it is taken.
                 Some(Kin::Sibling) => case::taken_before(&inner.dialogue, from),
                 None => false,
             }
-            && !case
-                .links
-                .iter()
-                .any(|link| link.cookie == upstream && link.sign == Sign::Envelope && link.part.contains(&from))
+            && !case.links.iter().any(is_linked)
     }
 
     /// From this transaction on the connection carries the client's conversation.

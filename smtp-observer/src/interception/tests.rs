@@ -28,11 +28,11 @@ struct Stage {
     ends: HashMap<u64, (Arc<Connection>, Option<Caller>)>,
 }
 
-fn process((pid, parent): (u32, u32)) -> Caller {
+pub(super) fn process((pid, parent): (u32, u32)) -> Caller {
     let process = Process {
         pid,
         name: format!("program-{pid}").into(),
-        executable: None,
+        executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
         command_line: None,
         uid: 0,
         user: None,
