@@ -109,6 +109,10 @@ offsets! {
     mm_arg_start,
     /// `mm_struct.arg_end`
     mm_arg_end,
+    /// `mm_struct.env_start`
+    mm_env_start,
+    /// `mm_struct.env_end`
+    mm_env_end,
     /// `mm_struct.exe_file`
     mm_exe_file,
     /// `file.f_path.dentry`

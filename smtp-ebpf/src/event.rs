@@ -30,6 +30,9 @@ pub const ARGUMENTS_LENGTH: usize = 512;
 /// Most bytes of a cgroup's path: path components, leaf first, each ended by a NUL.
 pub const CGROUP_LENGTH: usize = 512;
 
+/// Most bytes of the value of `LD_PRELOAD`.
+pub const PRELOAD_LENGTH: usize = 128;
+
 /// What a record tells.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +239,7 @@ pub struct Transfer {
     pub disputed: [u8; DISPUTED_LENGTH],
 }
 
-/// A process, described. Its executable, arguments and cgroup follow, in this order.
+/// A process, described. Its executable, arguments, cgroup and the value of `LD_PRELOAD` follow, in this order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Process {
@@ -252,6 +255,10 @@ pub struct Process {
     pub arguments: u32,
     /// Bytes of the cgroup's path that follow those.
     pub cgroup: u32,
+    /// Bytes of `LD_PRELOAD` that follow those: libraries that are loaded before the program's own (ld.so(8)).
+    pub preload: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }

@@ -5,6 +5,7 @@
 mod buffer;
 mod capture;
 mod content;
+mod environment;
 mod kernel;
 mod leg;
 mod open;

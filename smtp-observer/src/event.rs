@@ -98,6 +98,9 @@ pub struct ProcessEvent {
     /// The path of its cgroup in the unified hierarchy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,
+    /// Libraries that are loaded before its own (`LD_PRELOAD`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preload: Option<Arc<str>>,
     /// Its parent's pid.
     pub parent_pid: u32,
     /// Its parent's `comm`.

@@ -129,6 +129,9 @@ pub struct Process {
     /// Its parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Libraries that are loaded before its own (`LD_PRELOAD`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preload: Option<Arc<str>>,
     /// Its cgroup in the unified hierarchy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,

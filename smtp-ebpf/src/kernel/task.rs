@@ -77,6 +77,14 @@ impl Task {
         unsafe { Some((load(mm, offset(&OFFSETS.mm_arg_start)), load(mm, offset(&OFFSETS.mm_arg_end)))) }
     }
 
+    /// Where its environment starts and ends in its memory.
+    #[inline(always)]
+    pub fn environment(self) -> Option<(u64, u64)> {
+        let mm = self.mm()?;
+        // SAFETY: env_start and env_end are unsigned long of struct mm_struct.
+        unsafe { Some((load(mm, offset(&OFFSETS.mm_env_start)), load(mm, offset(&OFFSETS.mm_env_end)))) }
+    }
+
     /// The executable's place in the file system.
     #[inline(always)]
     pub fn executable(self) -> Option<Path> {

@@ -56,6 +56,7 @@ impl Sample {
             user: Some("postfix".into()),
             parent: Some(Parent { pid: 700, name: "master".into() }),
             cgroup: Some("/system.slice/system-postfix.slice/postfix@-.service".into()),
+            preload: None,
             container_id: None,
             systemd_unit: Some("postfix@-.service".into()),
         };

@@ -187,7 +187,7 @@ impl Case {
         self.counted = News { hidden: self.counted.hidden | now.hidden, hold: self.counted.hold | now.hold };
         let interception = Interception {
             verdict,
-            method: self.method,
+            method: self.method(client),
             interceptor: self.middle.clone(),
             product: client.suspicion.filter(|_| self.is_hidden()).and_then(|suspicion| suspicion.product),
             client: client.intercepted(),
@@ -205,6 +205,12 @@ impl Case {
 
     fn middle(&self) -> String {
         self.middle.as_ref().map_or_else(|| "the process".to_owned(), program)
+    }
+
+    /// How the client came to the process. Whoever wrote the library that is loaded before its own may have chosen for it.
+    fn method(&self, client: &Side<'_>) -> Method {
+        let preloads = client.process.is_some_and(|caller| caller.process.preload.is_some());
+        if self.method == Method::LocalProxy && preloads { Method::Preload } else { self.method }
     }
 
     /// The connection is another process's of the same mail server: it has the message from its queue.

@@ -36,6 +36,7 @@ pub(super) fn process((pid, parent): (u32, u32)) -> Caller {
         command_line: None,
         uid: 0,
         user: None,
+        preload: None,
         parent: Some(Parent { pid: parent, name: "parent".into() }),
         cgroup: None,
         container_id: None,

@@ -96,6 +96,8 @@ impl Layout {
             task_cgroups: at("task_struct", "cgroups")?,
             mm_arg_start: at("mm_struct", "arg_start")?,
             mm_arg_end: at("mm_struct", "arg_end")?,
+            mm_env_start: at("mm_struct", "env_start")?,
+            mm_env_end: at("mm_struct", "env_end")?,
             mm_exe_file: at("mm_struct", "exe_file")?,
             file_dentry: at("file", "f_path.dentry")?,
             file_mount: at("file", "f_path.mnt")?,

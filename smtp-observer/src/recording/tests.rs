@@ -28,6 +28,7 @@ fn entries() -> Vec<Entry> {
         executable: Some("/usr/bin/\u{1b}[31m".into()),
         arguments: vec!["a \"b\"".into(), "\n".into()],
         cgroup: Some("/".into()),
+        preload: Some("/opt/hook.so".into()),
         parent_pid: 1,
         parent_comm: "".into(),
     };
