@@ -17,6 +17,8 @@ enum Server {
     Peeks,
     /// It gives up after the first call.
     GivesUp,
+    /// It reads, as a proxy on the client's host, at a port that is not watched.
+    Proxy,
 }
 
 /// Chunks may come now.
@@ -59,7 +61,22 @@ fn captured_after(
     let (client_host, server_host) = Host::pair()?;
     let mut ends = Vec::new();
     for calls in sessions {
-        let mut dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;
+        let address = format!("10.77.0.2:{port}");
+        let mut dialogue = match server {
+            Server::Proxy => {
+                let proxy = port + 10_000;
+                client_host.nft(&format!(
+                    "table ip proxy {{
+                        chain output {{
+                            type nat hook output priority -100;
+                            tcp dport {port} redirect to :{proxy}
+                        }}
+                    }}\n"
+                ))?;
+                Dialogue::open_from(&client_host, &client_host, &format!("0.0.0.0:{proxy}"), &address)?
+            }
+            _ => Dialogue::open(&client_host, &server_host, &address)?,
+        };
         dialogue.play(before)?;
         for (number, call) in calls.iter().enumerate() {
             match server {
@@ -67,7 +84,7 @@ fn captured_after(
                     dialogue.client_says(call)?;
                     dialogue.server_says(b"451 4.3.0 No more\r\n")?;
                 }
-                Server::Reads | Server::GivesUp => dialogue.client_says(call)?,
+                Server::Reads | Server::GivesUp | Server::Proxy => dialogue.client_says(call)?,
                 Server::Peeks => {
                     (&dialogue.client).write_all(call)?;
                     let mut buffer = vec![0; call.len()];
@@ -119,11 +136,20 @@ fn calls(calls: &[&[u8]]) -> Vec<Vec<u8>> {
 
 #[test]
 fn of_content_only_what_may_be_its_end_leaves_the_kernel() -> Result<()> {
+    only_what_may_be_its_end_leaves_the_kernel(2601, Server::Reads)
+}
+
+#[test]
+fn nor_at_the_end_of_a_proxy_on_another_port() -> Result<()> {
+    only_what_may_be_its_end_leaves_the_kernel(2611, Server::Proxy)
+}
+
+fn only_what_may_be_its_end_leaves_the_kernel(port: u16, server: Server) -> Result<()> {
     let secret = b"a secret that nobody else may read\r\n";
     let long = secret.repeat(1000);
     let ends = captured(
-        2601,
-        Server::Reads,
+        port,
+        server,
         &[calls(&[b"Subject: secret\r\n\r\n", secret, &long, &long[..4096], &long[..5000], b"s", b"\r\n", b".\r\n"])],
     )?;
     assert_eq!(ends.len(), 2);
