@@ -19,7 +19,7 @@ use crate::judge::{Addresses, Judge};
 use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::recorder::{Entry, Recorder, Reel};
-use crate::smtp::{Item, Peer, Session};
+use crate::smtp::{Items, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -41,7 +41,7 @@ pub struct Observer {
     /// Takes down what this observer is told.
     recorder: Option<Recorder>,
     // Kept from event to event for their room.
-    items: Vec<Item>,
+    items: Items,
     events: Vec<(Time, Event)>,
 }
 
@@ -72,7 +72,7 @@ impl Observer {
             holes: 0,
             doubts: false,
             recorder: None,
-            items: Vec::new(),
+            items: Items::default(),
             events: Vec::new(),
         }
     }
@@ -273,9 +273,10 @@ impl Observer {
 
     /// Has the new items judged. What is known of the bytes now, the recorder may have.
     fn judge(&mut self, conversation: &mut Conversation) {
-        for item in self.items.drain(..) {
+        for item in self.items.iter() {
             conversation.judge.item(conversation.connection.opened, item, &mut self.events);
         }
+        self.items.clear();
         conversation.take_down(self.recorder.as_mut(), Reel::conclude);
     }
 

@@ -136,15 +136,15 @@ impl Redaction {
     }
 
     /// Something that nobody is shown, which a recording may keep.
-    pub(super) fn note(&mut self, kept: Kept) {
+    pub(super) fn note(&mut self, kept: impl FnOnce() -> Kept) {
         if let Some(keeping) = &mut self.kept {
-            keeping.kept.push(kept);
+            keeping.kept.push(kept());
         }
     }
 
     /// A reply's text.
     pub(super) fn reply(&mut self, reply: &Reply) -> String {
-        self.note(Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
+        self.note(|| Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
         self.text(&reply.text)
     }
 

@@ -1,6 +1,7 @@
 //! Departures from the protocol, reported a bounded number of times.
 
 use super::item::{Anomaly, Item};
+use super::items::Items;
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
@@ -16,13 +17,7 @@ pub(super) struct Anomalies {
 
 impl Anomalies {
     /// Reports an anomaly, unless its kind was reported often enough. The detail is only made where it is shown.
-    pub(super) fn report(
-        &mut self,
-        time: Time,
-        kind: AnomalyKind,
-        items: &mut Vec<Item>,
-        detail: impl FnOnce() -> String,
-    ) {
+    pub(super) fn report(&mut self, time: Time, kind: AnomalyKind, items: &mut Items, detail: impl FnOnce() -> String) {
         let reported = &mut self.reported[kind as usize];
         if *reported < MOST_OF_A_KIND {
             *reported += 1;
@@ -38,7 +33,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_bound() {
         let mut anomalies = Anomalies::default();
-        let mut items = Vec::new();
+        let mut items = Items::default();
         for _ in 0..1000 {
             anomalies.report(Time(1), AnomalyKind::NulByte, &mut items, String::new);
         }

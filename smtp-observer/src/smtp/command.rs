@@ -83,6 +83,11 @@ verbs! {
 }
 
 impl Verb {
+    /// The verb of a line.
+    pub(super) fn of_line(line: &[u8]) -> Self {
+        Self::parse(&line[verb_range(line)])
+    }
+
     /// The verb that a word is.
     pub fn parse(word: &[u8]) -> Self {
         Self::KNOWN.iter().find(|(_, text)| text.eq_ignore_ascii_case(word)).map_or(Self::Other, |&(verb, _)| verb)
@@ -134,24 +139,22 @@ pub struct Command {
 }
 
 impl Command {
-    /// Reads a line. Credentials behind AUTH are dropped here.
-    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+    /// Reads a line, and keeps it in `buffer`, which is empty. Credentials behind AUTH are dropped here.
+    pub(super) fn read(line: &[u8], mut buffer: Vec<u8>, first_byte: Time, last_byte: Time) -> Self {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        Self {
-            verb,
-            at: 0,
-            line: kept.to_vec(),
-            first_byte,
-            last_byte,
-            pipelined: false,
-            same_write: false,
-            challenges: 0,
-        }
+        buffer.extend_from_slice(kept);
+        Self { verb, at: 0, line: buffer, first_byte, last_byte, pipelined: false, same_write: false, challenges: 0 }
+    }
+
+    /// A line alone.
+    #[cfg(test)]
+    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+        Self::read(line, Vec::new(), first_byte, last_byte)
     }
 
     /// The verb as sent; empty for an empty line.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::items::Items;
 use crate::event::Time;
 
 /// Bytes of a reply's text that are kept; the rest is skipped.
@@ -111,7 +112,7 @@ impl Replies {
 
     /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
-    pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {
+    pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time, items: &mut Items) -> Outcome {
         let Some((code, continues, text, mut malformed)) = parse(line) else {
             let dropped = self.partial.is_none();
             if let Some(partial) = &mut self.partial {
@@ -126,8 +127,9 @@ impl Replies {
                 partial
             }
             None => {
-                let kept = &text[..text.len().min(LONGEST_REPLY)];
-                Reply { code, enhanced_code: None, text: kept.to_vec(), span: 0..0, first_byte, last_byte }
+                let mut kept = items.buffer();
+                kept.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
+                Reply { code, enhanced_code: None, text: kept, span: 0..0, first_byte, last_byte }
             }
         };
         reply.code = code;
@@ -185,7 +187,7 @@ mod tests {
         let mut replies = Replies::default();
         let (mut complete, mut malformed) = (Vec::new(), Vec::new());
         for (at, line) in lines.iter().enumerate() {
-            let outcome = replies.line(line, Time(at as u64 * 10), Time(at as u64 * 10 + 1));
+            let outcome = replies.line(line, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
             complete.extend(outcome.reply);
             if outcome.malformed {
                 malformed.push(at);
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
-        let mut contradicts = |line: &[u8]| replies.line(line, Time(0), Time(0)).contradicts;
+        let mut contradicts = |line: &[u8]| replies.line(line, Time(0), Time(0), &mut Items::default()).contradicts;
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));

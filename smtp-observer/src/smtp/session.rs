@@ -20,6 +20,7 @@ use super::body::Body;
 use super::extensions::Extensions;
 use super::held::{Content, Held};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::items::Items;
 use super::line::Lines;
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
@@ -149,7 +150,7 @@ impl Session {
     /// A session that is followed from the start of its connection: the server greets first.
     pub fn new() -> Self {
         let mut session = Self::with(Mode::Command);
-        session.waiting.push(Slot::Greeting);
+        session.waiting = Waiting::for_greeting_alone();
         session.preamble = Preamble::expected();
         session
     }
@@ -226,7 +227,7 @@ impl Session {
     }
 
     /// Takes bytes that a peer sent, as one call moved them.
-    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
         self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
         match self.acts_as(peer) {
             Peer::Client => {
@@ -238,7 +239,7 @@ impl Session {
     }
 
     /// Takes notice of `length` bytes of a peer that were not seen. Inside a message they are content.
-    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         if length == 0 {
             return;
         }
@@ -253,7 +254,7 @@ impl Session {
 
     /// Takes notice of `length` bytes of a peer that were left out because they are content of a message: its end is
     /// not among them.
-    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         let acts_as = self.acts_as(peer);
         match (&mut self.mode, acts_as) {
             (Mode::Body(body, message), Peer::Client) => {
@@ -267,7 +268,7 @@ impl Session {
 
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
-    pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
+    pub fn finish(&mut self, _time: Time, items: &mut Items) {
         self.give_up_preamble(items);
         self.report_early(items);
         self.read_unfinished_reply(items);
@@ -284,7 +285,7 @@ impl Session {
         self.held = Held::default();
     }
 
-    fn client_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+    fn client_gap(&mut self, time: Time, length: u64, items: &mut Items) {
         self.give_up_preamble(items);
         if self.withholds() {
             self.settle_fork(items);
@@ -319,7 +320,7 @@ impl Session {
         }
     }
 
-    fn server_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+    fn server_gap(&mut self, time: Time, length: u64, items: &mut Items) {
         match self.mode {
             Mode::Opaque => {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(length);
@@ -360,7 +361,7 @@ impl Session {
 
     /// It is not certain any more what the client's next bytes are. What waits for a reply still gets it, unless
     /// replies were lost.
-    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Vec<Item>) {
+    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
         self.mode = Mode::Lost(Lost::after_gap());
@@ -376,8 +377,8 @@ impl Session {
         self.server.opening = Opening::default();
     }
 
-    fn give_up_waiting(&mut self, items: &mut Vec<Item>) {
-        while let Some(slot) = self.waiting.pop() {
+    fn give_up_waiting(&mut self, items: &mut Items) {
+        while let Some(slot) = self.waiting.pop(items) {
             match slot {
                 Slot::Command(command, message) => {
                     self.report_hello(&command, None, items);
@@ -391,7 +392,7 @@ impl Session {
     }
 
     /// Reads what was held, in the mode that is known now.
-    fn read_held(&mut self, sent_early: bool, items: &mut Vec<Item>) {
+    fn read_held(&mut self, sent_early: bool, items: &mut Items) {
         let write = self.write;
         self.sent_early = sent_early;
         while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))

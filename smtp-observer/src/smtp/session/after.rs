@@ -5,6 +5,7 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
+use super::super::items::Items;
 use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
@@ -13,7 +14,7 @@ use crate::observation::AnomalyKind;
 
 impl Session {
     /// A command has its reply: what the session is from now on.
-    pub(super) fn reply_to_command(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_to_command(&mut self, command: Command, reply: Reply, items: &mut Items) {
         let verb = command.verb;
         let octets = if verb == Verb::Xexch50 { command.octets() } else { None };
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
@@ -71,7 +72,7 @@ impl Session {
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Vec<Item>) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
@@ -82,7 +83,7 @@ impl Session {
         self.client.skip = matches!(self.mode, Mode::Answer) && !self.client.lines.at_start();
         self.mode = match octets {
             Some(octets) if octets > 0 && code / 100 == 3 => {
-                self.waiting.push(Slot::Octets);
+                self.waiting.push(Slot::Octets, items);
                 Mode::Octets(octets)
             }
             _ => Mode::Command,
@@ -91,7 +92,7 @@ impl Session {
     }
 
     /// The server greets.
-    pub(super) fn greeted(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn greeted(&mut self, reply: Reply, items: &mut Items) {
         self.report_early(items);
         if masked::is_greeting(&reply.text) {
             let detail = || format!("the greeting is {}", escape(&reply.text));
@@ -101,7 +102,7 @@ impl Session {
     }
 
     /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it.
-    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Vec<Item>) {
+    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Items) {
         let verb = command.verb;
         if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() {
             return;

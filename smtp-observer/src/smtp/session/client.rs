@@ -8,6 +8,7 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
+use super::super::items::Items;
 use super::super::line::{Line, Step};
 use super::super::masked;
 use super::super::preamble;
@@ -19,7 +20,7 @@ use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Items) {
         self.client_goes_on(items);
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
@@ -29,7 +30,7 @@ impl Session {
     }
 
     /// The client sends more: for a client that does not pipeline, the server has said all that was due.
-    fn client_goes_on(&mut self, items: &mut Vec<Item>) {
+    fn client_goes_on(&mut self, items: &mut Items) {
         self.client_went_on();
         if std::mem::take(&mut self.garbled)
             && self.waiting.is_single()
@@ -45,7 +46,7 @@ impl Session {
     }
 
     /// Reads up to where it is not known how to; how many bytes that are.
-    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) -> usize {
+    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) -> usize {
         let (length, reversed) = (bytes.len(), self.reversed);
         while !bytes.is_empty() {
             if self.reversed != reversed {
@@ -104,7 +105,7 @@ impl Session {
     }
 
     /// The first bytes may be a proxy's header.
-    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         let mut told = Vec::new();
         let look = self.preamble.look(time, bytes, &mut told);
         self.plain(Peer::Client, told, bytes, items);
@@ -115,7 +116,7 @@ impl Session {
     }
 
     /// The first bytes may be TLS. True when they are not, and can be read.
-    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) -> bool {
+    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) -> bool {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
@@ -147,7 +148,7 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
@@ -163,7 +164,7 @@ impl Session {
             Step::More => return,
             Step::TooLong(kept) => {
                 // The initial response and the answers of AUTH may be longer (RFC 4954, 4).
-                if !answers && !lost && !Command::new(kept, time, time).verb.authenticates() {
+                if !answers && !lost && !Verb::of_line(kept).authenticates() {
                     let detail = || format!("a line of the client is longer than {} bytes", kept.len());
                     self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
                 }
@@ -184,10 +185,11 @@ impl Session {
             self.greeted_by_client(self.line.at, self.line.time, time, &line, items);
             return;
         }
-        let mut command = Command::new(line.bytes, self.line.time, time);
+        let mut command = Command::read(line.bytes, items.buffer(), self.line.time, time);
         command.at = self.line.at;
         if let Mode::Lost(lost) = &mut self.mode {
-            lost.line(command);
+            let before = lost.line(command);
+            before.into_iter().for_each(|before| items.take_buffer(before.line));
             return;
         }
         command.pipelined = self.line.pipelined;
@@ -213,7 +215,7 @@ impl Session {
     }
 
     /// What a command line shows at once.
-    fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+    fn report_command(&mut self, command: &Command, length: u64, items: &mut Items) {
         if self.line.early {
             self.spoke_early(command.last_byte, || of_client(command, length));
         }
@@ -229,7 +231,7 @@ impl Session {
     }
 
     /// A command line is complete.
-    pub(super) fn command(&mut self, command: Command, items: &mut Vec<Item>) {
+    pub(super) fn command(&mut self, command: Command, items: &mut Items) {
         self.command_write = Some(self.write);
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
@@ -244,7 +246,7 @@ impl Session {
             (_, Some((_, last))) => self.chunk(time, last),
             _ => None,
         };
-        self.waiting.push(Slot::Command(command, last));
+        self.waiting.push(Slot::Command(command, last), items);
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
         } else if verb.decides_what_follows() {
@@ -303,7 +305,7 @@ impl Session {
     }
 
     /// The end of data was seen.
-    fn body_ended(&mut self, time: Time, items: &mut Vec<Item>) {
+    fn body_ended(&mut self, time: Time, items: &mut Items) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         message.size = body.size_at_end();
         self.command_write = Some(self.write);
@@ -320,19 +322,19 @@ impl Session {
             }
             _ => {
                 message.reply = None;
-                self.waiting.push(Slot::Message(message, Owed::Unknown));
+                self.waiting.push(Slot::Message(message, Owed::Unknown), items);
             }
         }
     }
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
-    pub(super) fn read_held_for_line(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn read_held_for_line(&mut self, items: &mut Items) {
         if !matches!(self.mode, Mode::HeldForLine(..)) {
             return;
         }
         let Some(line) = self.held.first_line() else { return };
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let is_command = Command::new(line, Time(0), Time(0)).verb != Verb::Other;
+        let is_command = Verb::of_line(line) != Verb::Other;
         if let Mode::HeldForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
                 let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));

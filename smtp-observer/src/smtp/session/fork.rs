@@ -8,6 +8,7 @@ use memchr::memchr;
 
 use super::super::command::Verb;
 use super::super::item::{Item, Message};
+use super::super::items::Items;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
 use super::server::line;
@@ -139,7 +140,7 @@ impl Session {
     }
 
     /// A reply behind the end of data.
-    pub(super) fn withhold(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn withhold(&mut self, reply: Reply, items: &mut Items) {
         let Some(mut fork) = self.fork.take() else { return };
         let tells_nothing = reply.code == 421 || fork.withheld.len() >= MOST_WITHHELD;
         fork.withheld.push(reply);
@@ -157,13 +158,13 @@ impl Session {
     }
 
     /// The message was one: its replies are what they seem.
-    pub(super) fn settle_fork(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn settle_fork(&mut self, items: &mut Items) {
         if let Some(fork) = self.fork.take() {
             self.release(*fork, items);
         }
     }
 
-    fn release(&mut self, fork: Fork, items: &mut Vec<Item>) {
+    fn release(&mut self, fork: Fork, items: &mut Items) {
         for reply in fork.withheld {
             self.reply(reply, items);
         }
@@ -198,8 +199,8 @@ impl Session {
     }
 
     /// More was answered behind the end of data than was asked.
-    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Vec<Item>) {
-        let Some(Slot::Message(mut message, _)) = self.waiting.pop() else { return };
+    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Items) {
+        let Some(Slot::Message(mut message, _)) = self.waiting.pop(items) else { return };
         let due = self.due_to_message(&fork).saturating_add(usize::try_from(fork.owed()).unwrap_or(usize::MAX));
         let later = due.saturating_add(self.waiting.len()).saturating_sub(fork.withheld.len());
         let own = self.due_to_message(&fork);
@@ -214,13 +215,7 @@ impl Session {
     }
 
     /// The server has read commands where the client sent content: it has so many replies still to give.
-    pub(super) fn smuggled(
-        &mut self,
-        reply: &Reply,
-        message: Option<Box<Message>>,
-        later: usize,
-        items: &mut Vec<Item>,
-    ) {
+    pub(super) fn smuggled(&mut self, reply: &Reply, message: Option<Box<Message>>, later: usize, items: &mut Items) {
         // It is shown, though what came before may not be certain.
         items.push(Item::Line { span: reply.span.clone(), read: true });
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));

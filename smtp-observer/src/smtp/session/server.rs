@@ -5,6 +5,7 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::super::items::Items;
 use super::super::line::Step;
 use super::super::masked;
 use super::super::reply::Reply;
@@ -16,7 +17,7 @@ use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) {
         self.give_up_preamble(items);
         let reversed = self.reversed;
         while !bytes.is_empty() {
@@ -56,7 +57,7 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         let socket = self.socket(Peer::Server);
         if self.server.lines.at_start() {
             self.reply_line = time;
@@ -76,7 +77,7 @@ impl Session {
             Step::Line(line) => line,
         };
         let end = self.ends[socket] - bytes.len() as u64;
-        let outcome = self.replies.line(line.bytes, self.reply_line, time);
+        let outcome = self.replies.line(line.bytes, self.reply_line, time, items);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
         let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
@@ -118,7 +119,7 @@ impl Session {
     }
 
     /// A reply is complete.
-    pub(super) fn reply(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply(&mut self, reply: Reply, items: &mut Items) {
         self.garbled = false;
         if self.withholds() {
             self.withhold(reply, items);
@@ -152,12 +153,12 @@ impl Session {
     }
 
     /// A 421 that is no reply.
-    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Vec<Item>) {
+    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Items) {
         self.anomalies.report(reply.last_byte, AnomalyKind::ServerShutdown, items, || line(reply));
     }
 
     /// A reply to what has waited longest.
-    pub(super) fn reply_in_turn(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_in_turn(&mut self, reply: Reply, items: &mut Items) {
         if let Mode::Lost(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
@@ -181,7 +182,7 @@ impl Session {
             self.read_held(true, items);
             return;
         }
-        match self.waiting.pop() {
+        match self.waiting.pop(items) {
             None if self.write == 0 && self.is_one_sided() => {
                 self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
             }
@@ -219,7 +220,7 @@ impl Session {
             && !matches!(command.verb, Verb::Data | Verb::Xexch50)
     }
 
-    fn go_ahead_to_another(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+    fn go_ahead_to_another(&mut self, command: Command, reply: Reply, items: &mut Items) {
         let (time, requested_at) = (reply.last_byte, command.last_byte);
         let known = command.verb != Verb::Other;
         items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
@@ -230,7 +231,7 @@ impl Session {
         }
         if !self.waiting.is_empty() {
             // What was taken for commands is content. Their verbs have led to here.
-            while let Some(slot) = self.waiting.pop() {
+            while let Some(slot) = self.waiting.pop(items) {
                 if let Slot::Command(command, _) = slot {
                     let bytes = verb(&command).to_vec();
                     items.push(Item::Plain { peer: Peer::Client, at: command.at, bytes });
@@ -252,7 +253,7 @@ impl Session {
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Reply, items: &mut Items) {
         let owed = match owed {
             Owed::Unknown if reply.code == 353 => Owed::EachAndAll(self.recipients.saturating_add(2)),
             Owed::Unknown if self.lmtp => Owed::Each(self.recipients.max(1)),
@@ -274,11 +275,11 @@ impl Session {
                 return;
             }
         };
-        self.waiting.push_front(Slot::Message(message, still));
+        self.waiting.push_front(Slot::Message(message, still), items);
     }
 
     /// A reply that nothing waits for.
-    fn reply_to_nothing(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_to_nothing(&mut self, reply: Reply, items: &mut Items) {
         if reply.code == 421 {
             self.shut_down(&reply, items);
             return;
@@ -295,7 +296,7 @@ impl Session {
     }
 
     /// The end of data was in a hole; whether the client sent more behind it is only known if it stops there.
-    pub(super) fn reply_behind_a_hole(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_behind_a_hole(&mut self, reply: Reply, items: &mut Items) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         let may_have_ended = body.may_have_ended();
@@ -314,7 +315,7 @@ impl Session {
     }
 
     /// A reply before the end of data: the server refuses the message early, or has it over.
-    fn reply_in_content(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_in_content(&mut self, reply: Reply, items: &mut Items) {
         let Mode::Body(body, message) = &mut self.mode else { return };
         let is_first = message.reply.is_none();
         // Only a refusal comes early, and only once.
@@ -343,7 +344,7 @@ impl Session {
     }
 
     /// The connection is over: its last line may be a reply though its end is missing.
-    pub(super) fn read_unfinished_reply(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn read_unfinished_reply(&mut self, items: &mut Items) {
         if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
             return;
         }
@@ -352,7 +353,7 @@ impl Session {
             return;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        if let Some(mut reply) = self.replies.line(line, self.reply_line, self.reply_line).reply {
+        if let Some(mut reply) = self.replies.line(line, self.reply_line, self.reply_line, items).reply {
             let end = self.end(Peer::Server);
             items.push(Item::Line { span: self.reply_line_at..end, read: true });
             reply.span = self.reply_at.take().unwrap_or(self.reply_line_at)..end;
