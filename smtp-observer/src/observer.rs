@@ -55,7 +55,7 @@ struct Conversation {
     /// The judge's deadline is among those that settle.
     awaited: bool,
     /// How it ended, when it has.
-    over: Option<StateEvent>,
+    over: Option<Box<StateEvent>>,
 }
 
 impl Observer {
@@ -117,8 +117,10 @@ impl Observer {
                 let owner = event.task.as_ref().map(|task| self.processes.caller(task));
                 let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
                 conversation.connection.owner = owner;
-                conversation.connection.requested =
-                    event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+                conversation.connection.requested = event
+                    .requested
+                    .filter(|asked| *asked != event.socket.remote)
+                    .map(|asked| Box::new(endpoint(asked)));
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
@@ -160,7 +162,7 @@ impl Observer {
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
-            conversation.over = Some(event);
+            conversation.over = Some(Box::new(event));
             if !self.keep_or_end(cookie, conversation, sink) {
                 self.settling.push_back((settled_by(time), cookie));
             }
@@ -387,7 +389,7 @@ impl Conversation {
     fn announce(&mut self, host: &Host, sink: &mut dyn FnMut(Observation)) {
         if !self.connection.announced {
             self.connection.announced = true;
-            let opened = Event::ConnectionOpened { requested: self.connection.requested };
+            let opened = Event::ConnectionOpened { requested: self.connection.requested.as_deref().copied() };
             sink(self.observation(host, self.connection.first_seen, opened));
         }
     }

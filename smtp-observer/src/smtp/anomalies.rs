@@ -12,13 +12,14 @@ pub const MOST_OF_A_KIND: u8 = 16;
 /// Counts what a session has reported.
 #[derive(Debug, Default)]
 pub(super) struct Anomalies {
-    reported: [u8; AnomalyKind::ALL.len()],
+    /// Of each kind; most sessions have none.
+    reported: Option<Box<[u8; AnomalyKind::ALL.len()]>>,
 }
 
 impl Anomalies {
     /// Reports an anomaly, unless its kind was reported often enough. The detail is only made where it is shown.
     pub(super) fn report(&mut self, time: Time, kind: AnomalyKind, items: &mut Items, detail: impl FnOnce() -> String) {
-        let reported = &mut self.reported[kind as usize];
+        let reported = &mut self.reported.get_or_insert_default()[kind as usize];
         if *reported < MOST_OF_A_KIND {
             *reported += 1;
             items.push(Item::Anomaly(Anomaly { time, kind, detail: detail() }));

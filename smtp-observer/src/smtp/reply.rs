@@ -100,9 +100,9 @@ impl Replies {
         self.partial = None;
     }
 
-    /// More lines of a reply are to come.
-    pub(super) fn is_partial(&self) -> bool {
-        self.partial.is_some()
+    /// Where the reply begins of which more lines are to come.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.partial.as_ref().map(|partial| partial.span.start)
     }
 
     /// The line had no code, and stood in no reply.
@@ -110,9 +110,16 @@ impl Replies {
         outcome.reply.is_none() && self.partial.is_none()
     }
 
-    /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
+    /// Takes a line, which is there with its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
-    pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time, items: &mut Items) -> Outcome {
+    pub(super) fn line(
+        &mut self,
+        line: &[u8],
+        span: Range<u64>,
+        first_byte: Time,
+        last_byte: Time,
+        items: &mut Items,
+    ) -> Outcome {
         let Some((code, continues, text, mut malformed)) = parse(line) else {
             let dropped = self.partial.is_none();
             if let Some(partial) = &mut self.partial {
@@ -129,10 +136,11 @@ impl Replies {
             None => {
                 let mut kept = items.buffer();
                 kept.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
-                Reply { code, enhanced_code: None, text: kept, span: 0..0, first_byte, last_byte }
+                Reply { code, enhanced_code: None, text: kept, span: span.clone(), first_byte, last_byte }
             }
         };
         reply.code = code;
+        reply.span.end = span.end;
         let enhanced_code = EnhancedCode::parse(text);
         let contradicts =
             matches!((code / 100, enhanced_code), (class @ (2 | 4 | 5), Some(enhanced)) if enhanced.0 != class);
@@ -187,7 +195,8 @@ mod tests {
         let mut replies = Replies::default();
         let (mut complete, mut malformed) = (Vec::new(), Vec::new());
         for (at, line) in lines.iter().enumerate() {
-            let outcome = replies.line(line, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
+            let outcome =
+                replies.line(line, 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
             complete.extend(outcome.reply);
             if outcome.malformed {
                 malformed.push(at);
@@ -232,7 +241,8 @@ mod tests {
     #[test]
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
-        let mut contradicts = |line: &[u8]| replies.line(line, Time(0), Time(0), &mut Items::default()).contradicts;
+        let mut contradicts =
+            |line: &[u8]| replies.line(line, 0..0, Time(0), Time(0), &mut Items::default()).contradicts;
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));

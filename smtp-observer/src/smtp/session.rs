@@ -45,24 +45,24 @@ pub struct Session {
     line: LineStart,
     /// When the server's current line began.
     reply_line: Time,
-    /// Where that is, and where its current reply began.
+    /// Where that is.
     reply_line_at: u64,
-    reply_at: Option<u64>,
     /// Bytes that came of the socket that connected, and of the other, up to the end of those that are being read.
     ends: [u64; 2],
     held: Held,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
     sent_early: bool,
     /// The chunks of a message so far.
-    chunks: Option<Chunks>,
+    chunks: Option<Box<Chunks>>,
     /// What the server offers; absent while that is not known.
     extensions: Option<Extensions>,
     /// The end of a message earns one reply a recipient (RFC 2033).
     lmtp: bool,
     recipients: u32,
-    /// The number of the client's write that is being read, and of the one that held the end of its last command.
+    /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
+    /// command, or 0.
     write: u64,
-    command_write: Option<u64>,
+    command_write: u64,
     /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
@@ -100,7 +100,7 @@ enum Mode {
     /// Not yet: the reply to the last command says how.
     Held,
     /// Not yet: DATA was answered 2yz. Some clients take that for a go-ahead; their next line tells.
-    HeldForLine(GoAhead, Time),
+    HeldForLine(Box<GoAhead>, Time),
     /// As a message's content, up to its end.
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
@@ -110,7 +110,7 @@ enum Mode {
     /// Not at all: TLS, or no SMTP.
     Opaque,
     /// Not until the next certain point.
-    Lost(Lost),
+    Lost(Box<Lost>),
 }
 
 /// One direction's lines.
@@ -133,7 +133,7 @@ struct LineStart {
 }
 
 /// A message that comes in chunks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Chunks {
     requested_at: Time,
     /// Octets so far; absent where the server fetched some of them itself.
@@ -157,7 +157,7 @@ impl Session {
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
+        Self { spoken: true, ..Self::with(Mode::Lost(Box::new(Lost::unseen()))) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -170,7 +170,6 @@ impl Session {
             line: LineStart::default(),
             reply_line: Time::default(),
             reply_line_at: 0,
-            reply_at: None,
             ends: [0; 2],
             held: Held::default(),
             sent_early: false,
@@ -179,7 +178,7 @@ impl Session {
             lmtp: false,
             recipients: 0,
             write: 0,
-            command_write: None,
+            command_write: 0,
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
@@ -333,7 +332,6 @@ impl Session {
         self.early = None;
         self.server = Direction::default();
         self.replies.reset();
-        self.reply_at = None;
         self.garbled = false;
         if self.withholds() {
             self.settle_fork(items);
@@ -364,7 +362,7 @@ impl Session {
     fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
-        self.mode = Mode::Lost(Lost::after_gap());
+        self.mode = Mode::Lost(Box::new(Lost::after_gap()));
         self.held = Held::default();
         self.chunks = None;
         self.shelved = None;

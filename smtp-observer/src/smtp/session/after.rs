@@ -9,7 +9,7 @@ use super::super::items::Items;
 use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
-use super::{Chunks, Direction, Mode, Session, message};
+use super::{Direction, Mode, Session, message};
 use crate::observation::AnomalyKind;
 
 impl Session {
@@ -61,7 +61,7 @@ impl Session {
                 self.read_held(true, items);
             }
             (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() => {
-                self.mode = Mode::HeldForLine(go_ahead, requested_at);
+                self.mode = Mode::HeldForLine(Box::new(go_ahead), requested_at);
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
@@ -117,11 +117,11 @@ impl Session {
 
     /// A command that ends a message in chunks has its reply. Refused, it ends nothing.
     fn end_of_chunks(&mut self, accepted: bool) {
-        let Some(shelved) = self.shelved.take() else { return };
+        let Some(mut shelved) = self.shelved.take() else { return };
         if !accepted {
-            let newer = self.chunks.map_or(Some(0), |chunks| chunks.size);
-            let size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
-            self.chunks = Some(Chunks { size, ..*shelved });
+            let newer = self.chunks.take().map_or(Some(0), |chunks| chunks.size);
+            shelved.size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
+            self.chunks = Some(shelved);
         }
     }
 

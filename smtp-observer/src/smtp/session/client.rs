@@ -155,7 +155,7 @@ impl Session {
                 at: self.end(Peer::Client) - bytes.len() as u64,
                 pipelined: self.sent_early || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
-                same_write: self.command_write == Some(self.write),
+                same_write: self.command_write == self.write,
             };
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
@@ -232,10 +232,10 @@ impl Session {
 
     /// A command line is complete.
     pub(super) fn command(&mut self, command: Command, items: &mut Items) {
-        self.command_write = Some(self.write);
+        self.command_write = self.write;
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
-            self.shelved = self.chunks.take().map(Box::new).or(self.shelved.take());
+            self.shelved = self.chunks.take().or(self.shelved.take());
         }
         let chunk = match verb {
             Verb::Bdat => command.chunk(),
@@ -260,7 +260,7 @@ impl Session {
 
     /// A chunk was announced; the last one makes the message.
     fn chunk(&mut self, time: Time, last: bool) -> Option<Box<Message>> {
-        self.chunks.get_or_insert(Chunks { requested_at: time, size: Some(0) });
+        self.chunks.get_or_insert_with(|| Box::new(Chunks { requested_at: time, size: Some(0) }));
         if !last {
             return None;
         }
@@ -274,7 +274,7 @@ impl Session {
     fn burl(&mut self, command: &Command) -> Option<Box<Message>> {
         let time = command.last_byte;
         let last = command.argument().rsplit(u8::is_ascii_whitespace).next();
-        self.chunks.get_or_insert(Chunks { requested_at: time, size: None }).size = None;
+        self.chunks.get_or_insert_with(|| Box::new(Chunks { requested_at: time, size: None })).size = None;
         if !last.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST")) {
             return None;
         }
@@ -298,7 +298,7 @@ impl Session {
         }
         if ended {
             self.waiting.chunk_ended(time);
-            self.command_write = Some(self.write);
+            self.command_write = self.write;
             self.in_chunk = false;
             self.mode = Mode::Command;
         }
@@ -308,7 +308,7 @@ impl Session {
     fn body_ended(&mut self, time: Time, items: &mut Items) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         message.size = body.size_at_end();
-        self.command_write = Some(self.write);
+        self.command_write = self.write;
         self.had_content = true;
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
@@ -337,7 +337,7 @@ impl Session {
         let is_command = Verb::of_line(line) != Verb::Other;
         if let Mode::HeldForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
-                let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
+                let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);
             }
             self.read_held(false, items);

@@ -50,7 +50,6 @@ impl Session {
         self.anomalies.report(time, AnomalyKind::RoleReversed, items, detail);
         items.push(Item::Reversed);
         self.reversed = !self.reversed;
-        self.reply_at = None;
         self.mode = super::Mode::Command;
         self.begin_anew();
         self.spoken = false;

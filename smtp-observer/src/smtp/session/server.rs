@@ -62,7 +62,6 @@ impl Session {
         if self.server.lines.at_start() {
             self.reply_line = time;
             self.reply_line_at = self.ends[socket] - bytes.len() as u64;
-            self.reply_at.get_or_insert(self.reply_line_at);
         }
         let lost = matches!(self.mode, Mode::Lost(_));
         let line = match self.server.lines.step(bytes) {
@@ -76,14 +75,14 @@ impl Session {
             }
             Step::Line(line) => line,
         };
-        let end = self.ends[socket] - bytes.len() as u64;
-        let outcome = self.replies.line(line.bytes, self.reply_line, time, items);
+        let span = self.reply_line_at..self.ends[socket] - bytes.len() as u64;
+        let outcome = self.replies.line(line.bytes, span.clone(), self.reply_line, time, items);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
         let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
         // Who has only taken the part of a server may still send credentials.
         let read = if shows_line { !self.reversed } else { !lost };
-        items.push(Item::Line { span: self.reply_line_at..end, read });
+        items.push(Item::Line { span, read });
         if is_foreign {
             let detail = match self.reversed {
                 true => "the server's first line is no reply".into(),
@@ -107,14 +106,8 @@ impl Session {
             }
             self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
         }
-        let begun = self.reply_at.take().unwrap_or_default();
-        match outcome.reply {
-            Some(mut reply) => {
-                reply.span = begun..end;
-                self.reply(reply, items);
-            }
-            None if self.replies.is_partial() => self.reply_at = Some(begun),
-            None => {}
+        if let Some(reply) = outcome.reply {
+            self.reply(reply, items);
         }
     }
 
@@ -353,10 +346,9 @@ impl Session {
             return;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        if let Some(mut reply) = self.replies.line(line, self.reply_line, self.reply_line, items).reply {
-            let end = self.end(Peer::Server);
-            items.push(Item::Line { span: self.reply_line_at..end, read: true });
-            reply.span = self.reply_at.take().unwrap_or(self.reply_line_at)..end;
+        let span = self.reply_line_at..self.end(Peer::Server);
+        if let Some(reply) = self.replies.line(line, span.clone(), self.reply_line, self.reply_line, items).reply {
+            items.push(Item::Line { span, read: true });
             self.reply(reply, items);
         }
     }
