@@ -17,7 +17,7 @@ pub enum Item {
     /// the last.
     Exchange(Exchange),
     /// A message's content was handed over.
-    Message(Message),
+    Message(Box<Message>),
     /// A reply to EHLO listed STARTTLS.
     TlsOffered(Time),
     /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte. Nothing is read from here on.

@@ -279,7 +279,7 @@ impl Session {
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
             message.size = body.size();
             message.ended_at = None;
-            items.push(Item::Message(*message));
+            items.push(Item::Message(message));
         }
         self.held = Held::default();
     }
@@ -381,9 +381,9 @@ impl Session {
                 Slot::Command(command, message) => {
                     self.report_hello(&command, None, items);
                     items.push(Item::Exchange(Exchange { command, reply: None }));
-                    items.extend(message.map(|message| Item::Message(*message)));
+                    items.extend(message.map(Item::Message));
                 }
-                Slot::Message(message, _) => items.push(Item::Message(*message)),
+                Slot::Message(message, _) => items.push(Item::Message(message)),
                 Slot::Greeting | Slot::Octets => {}
             }
         }

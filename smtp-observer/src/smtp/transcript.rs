@@ -141,10 +141,13 @@ pub(crate) fn line(item: &Item) -> String {
                 None => format!("{early}{} ->", text(&command.line)),
             }
         }
-        Item::Message(Message { transfer, size, reply, .. }) => match reply {
-            Some(reply) => format!("message {} {} -> {}", transfer.as_str(), shown(size), reply.code),
-            None => format!("message {} {} ->", transfer.as_str(), shown(size)),
-        },
+        Item::Message(message) => {
+            let Message { transfer, size, reply, .. } = &**message;
+            match reply {
+                Some(reply) => format!("message {} {} -> {}", transfer.as_str(), shown(size), reply.code),
+                None => format!("message {} {} ->", transfer.as_str(), shown(size)),
+            }
+        }
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
         Item::Lost => "lost".into(),

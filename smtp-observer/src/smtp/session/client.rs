@@ -1,6 +1,6 @@
 //! The client's bytes.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::super::Peer;
 use super::super::body::{Body, Found};
@@ -225,7 +225,7 @@ impl Session {
         if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
-        if masked::is_verb(command.word()) {
+        if command.verb == Verb::Other && masked::is_verb(command.word()) {
             report(AnomalyKind::MaskedCommand, &|| shown_word(command));
         }
     }
@@ -313,7 +313,7 @@ impl Session {
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
             Some(reply) if reply.refuses() => {
-                items.push(Item::Message(*message));
+                items.push(Item::Message(message));
                 self.fork = None;
                 self.lose(time, || "the end of a message that was refused before".into(), items);
                 if let Mode::Lost(lost) = &mut self.mode {
@@ -354,11 +354,8 @@ pub(super) struct Flaws {
 
 impl Flaws {
     pub(super) fn of(line: &Line<'_>) -> Self {
-        Self {
-            bare_lf: line.bare_lf,
-            bare_cr: memchr(b'\r', line.bytes).is_some(),
-            nul: memchr(b'\0', line.bytes).is_some(),
-        }
+        let rest = memchr2(b'\r', b'\0', line.bytes).map_or(&[][..], |first| &line.bytes[first..]);
+        Self { bare_lf: line.bare_lf, bare_cr: memchr(b'\r', rest).is_some(), nul: memchr(b'\0', rest).is_some() }
     }
 
     pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {

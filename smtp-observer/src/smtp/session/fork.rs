@@ -219,7 +219,7 @@ impl Session {
         // It is shown, though what came before may not be certain.
         items.push(Item::Line { span: reply.span.clone(), read: true });
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
-        items.extend(message.map(|message| Item::Message(*message)));
+        items.extend(message.map(Item::Message));
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
         if let Mode::Lost(lost) = &mut self.mode {

@@ -160,9 +160,9 @@ impl Session {
             lost.reply_to_older();
         }
         let alone = self.waiting.is_single();
-        if let Some(Slot::Command(command, _)) = self.waiting.front_mut()
-            && reply.code == 334
+        if reply.code == 334
             && alone
+            && let Some(Slot::Command(command, _)) = self.waiting.front_mut()
             && match self.mode {
                 Mode::Held => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
@@ -264,7 +264,7 @@ impl Session {
             Owed::EachAndAll(replies @ 2..) => Owed::EachAndAll(replies - 1),
             _ => {
                 self.recipients = 0;
-                items.push(Item::Message(*message));
+                items.push(Item::Message(message));
                 return;
             }
         };
