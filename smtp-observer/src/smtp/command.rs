@@ -148,22 +148,40 @@ pub struct Command {
 }
 
 impl Command {
-    /// Reads a line, and keeps it in `buffer`, which is empty. Credentials behind AUTH are dropped here.
-    pub(super) fn read(line: &[u8], mut buffer: Vec<u8>, first_byte: Time, last_byte: Time) -> Self {
+    /// An empty one, with room for so many bytes of a line.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self {
+            verb: Verb::Other,
+            at: 0,
+            line: Vec::with_capacity(room),
+            first_byte: Time::default(),
+            last_byte: Time::default(),
+            pipelined: false,
+            same_write: false,
+            challenges: 0,
+        }
+    }
+
+    /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
+    pub(super) fn read(&mut self, line: &[u8], first_byte: Time, last_byte: Time) {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        buffer.extend_from_slice(kept);
-        Self { verb, at: 0, line: buffer, first_byte, last_byte, pipelined: false, same_write: false, challenges: 0 }
+        self.line.clear();
+        self.line.extend_from_slice(kept);
+        let line = std::mem::take(&mut self.line);
+        *self = Self { verb, line, first_byte, last_byte, ..Self::with_room(0) };
     }
 
     /// A line alone.
     #[cfg(test)]
     pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
-        Self::read(line, Vec::new(), first_byte, last_byte)
+        let mut command = Self::with_room(0);
+        command.read(line, first_byte, last_byte);
+        command
     }
 
     /// The verb as sent; empty for an empty line.

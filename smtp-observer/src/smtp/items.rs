@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 
+use super::command::Command;
 use super::item::{Exchange, Item};
 use super::reply::Reply;
 use super::waiting::Slot;
 
-/// Buffers that are kept for the next lines, and the longest of them: a few commands pipelined on many connections, or
-/// many on one.
-const MOST_BUFFERS: usize = 256;
-const LONGEST_BUFFER: usize = 512;
+/// Commands that are kept for the next ones, and replies: as many as are pipelined on one connection, or a few on many.
+const MOST_OF_EACH: usize = 256;
 
-/// Bytes of a new buffer: few lines of a dialogue are longer.
-const BUFFER: usize = 128;
+/// Room for their texts, when they are new: few lines of a dialogue are longer. And the most that is kept.
+const ROOM: usize = 128;
+const MOST_ROOM: usize = 512;
 
 /// Queues that are kept for the next commands, and the longest of them.
 const MOST_QUEUES: usize = 64;
@@ -27,7 +27,10 @@ const QUEUE: usize = 4;
 #[derive(Debug, Default)]
 pub struct Items {
     items: Vec<Item>,
-    buffers: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "they are handed out as they are")]
+    commands: Vec<Box<Command>>,
+    #[expect(clippy::vec_box, reason = "they are handed out as they are")]
+    replies: Vec<Box<Reply>>,
     queues: Vec<VecDeque<Slot>>,
 }
 
@@ -43,30 +46,38 @@ impl Items {
         for item in items.drain(..) {
             match item {
                 Item::Exchange(Exchange { command, reply }) => {
-                    self.take_buffer(command.line);
-                    reply.into_iter().for_each(|Reply { text, .. }| self.take_buffer(text));
+                    self.take_command(command);
+                    reply.into_iter().for_each(|reply| self.take_reply(reply));
                 }
-                Item::Greeting(reply) => self.take_buffer(reply.text),
-                Item::Message(message) => {
-                    message.reply.into_iter().for_each(|reply| self.take_buffer(reply.text));
-                    message.go_ahead.into_iter().for_each(|go_ahead| self.take_buffer(go_ahead.text));
-                }
+                Item::Greeting(reply) => self.take_reply(reply),
+                Item::Message(message) => message.reply.into_iter().for_each(|reply| self.take_reply(reply)),
                 _ => {}
             }
         }
         self.items = items;
     }
 
-    /// An empty buffer.
-    pub(super) fn buffer(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER))
+    /// Room for a command.
+    pub(super) fn command(&mut self) -> Box<Command> {
+        self.commands.pop().unwrap_or_else(|| Box::new(Command::with_room(ROOM)))
     }
 
-    /// Takes back a buffer.
-    pub(super) fn take_buffer(&mut self, mut buffer: Vec<u8>) {
-        if self.buffers.len() < MOST_BUFFERS && (1..=LONGEST_BUFFER).contains(&buffer.capacity()) {
-            buffer.clear();
-            self.buffers.push(buffer);
+    /// Takes back a command.
+    pub(super) fn take_command(&mut self, command: Box<Command>) {
+        if self.commands.len() < MOST_OF_EACH && command.line.capacity() <= MOST_ROOM {
+            self.commands.push(command);
+        }
+    }
+
+    /// Room for a reply.
+    pub(super) fn reply(&mut self) -> Box<Reply> {
+        self.replies.pop().unwrap_or_else(|| Box::new(Reply::with_room(ROOM)))
+    }
+
+    /// Takes back a reply.
+    pub(super) fn take_reply(&mut self, reply: Box<Reply>) {
+        if self.replies.len() < MOST_OF_EACH && reply.text.capacity() <= MOST_ROOM {
+            self.replies.push(reply);
         }
     }
 
@@ -119,21 +130,19 @@ mod tests {
         let mut session = Session::new();
         session.receive(Peer::Server, Time(1), b"220 mx.example\r\n", &mut items);
         items.clear();
-        for (commands, buffers, queues) in [(1, 2, 1), (50, 100, 1), (1, 100, 1), (900, MOST_BUFFERS, 0)] {
+        for (commands, kept, queues) in [(1, 1, 1), (50, 50, 1), (1, 50, 1), (900, MOST_OF_EACH, 0)] {
             session.receive(Peer::Client, Time(2), "NOOP\r\n".repeat(commands).as_bytes(), &mut items);
             session.receive(Peer::Server, Time(3), "250 ok\r\n".repeat(commands).as_bytes(), &mut items);
             items.clear();
-            assert_eq!((items.len(), items.buffers.len(), items.queues.len()), (0, buffers, queues));
+            assert_eq!((items.commands.len(), items.replies.len(), items.queues.len()), (kept, kept, queues));
         }
     }
 
     #[test]
-    fn long_buffers_are_not_kept() {
+    fn what_is_long_is_not_kept() {
         let mut items = Items::default();
-        items.take_buffer(vec![b'x'; LONGEST_BUFFER + 1]);
-        items.take_buffer(Vec::new());
-        assert!(items.buffers.is_empty());
-        items.take_buffer(vec![b'x'; LONGEST_BUFFER]);
-        assert!(items.buffer().is_empty() && items.buffers.is_empty());
+        items.take_command(Box::new(Command::with_room(MOST_ROOM + 1)));
+        items.take_reply(Box::new(Reply::with_room(MOST_ROOM + 1)));
+        assert!(items.commands.is_empty() && items.replies.is_empty());
     }
 }

@@ -27,6 +27,18 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// An empty one, with room for so many bytes of text.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self {
+            code: 0,
+            enhanced_code: None,
+            text: Vec::with_capacity(room),
+            span: 0..0,
+            first_byte: Time::default(),
+            last_byte: Time::default(),
+        }
+    }
+
     /// It says yes: 2yz.
     pub fn accepts(&self) -> bool {
         self.code / 100 == 2
@@ -78,14 +90,14 @@ impl EnhancedCode {
 /// Puts lines together to replies.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
-    partial: Option<Reply>,
+    partial: Option<Box<Reply>>,
 }
 
 /// What a line was.
 #[derive(Debug, PartialEq)]
 pub(super) struct Outcome {
     /// The reply it completes.
-    pub(super) reply: Option<Reply>,
+    pub(super) reply: Option<Box<Reply>>,
     /// It is not as RFC 5321, 4.2 has it.
     pub(super) malformed: bool,
     /// The class of its enhanced code is not the code's (RFC 2034, 4).
@@ -134,9 +146,13 @@ impl Replies {
                 partial
             }
             None => {
-                let mut kept = items.buffer();
-                kept.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
-                Reply { code, enhanced_code: None, text: kept, span: span.clone(), first_byte, last_byte }
+                let mut reply = items.reply();
+                reply.text.clear();
+                reply.text.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
+                reply.enhanced_code = None;
+                reply.span.start = span.start;
+                reply.first_byte = first_byte;
+                reply
             }
         };
         reply.code = code;
@@ -197,7 +213,7 @@ mod tests {
         for (at, line) in lines.iter().enumerate() {
             let outcome =
                 replies.line(line, 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
-            complete.extend(outcome.reply);
+            complete.extend(outcome.reply.map(|reply| *reply));
             if outcome.malformed {
                 malformed.push(at);
             }

@@ -110,7 +110,7 @@ enum Mode {
     /// Not at all: TLS, or no SMTP.
     Opaque,
     /// Not until the next certain point.
-    Lost(Box<Lost>),
+    Lost(Lost),
 }
 
 /// One direction's lines.
@@ -157,7 +157,7 @@ impl Session {
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, ..Self::with(Mode::Lost(Box::new(Lost::unseen()))) }
+        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -337,7 +337,7 @@ impl Session {
             self.settle_fork(items);
         }
         if let Some(last_word) = self.last_word.take() {
-            self.reply_in_turn(*last_word, items);
+            self.reply_in_turn(last_word, items);
         }
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
@@ -362,7 +362,7 @@ impl Session {
     fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
-        self.mode = Mode::Lost(Box::new(Lost::after_gap()));
+        self.mode = Mode::Lost(Lost::after_gap());
         self.held = Held::default();
         self.chunks = None;
         self.shelved = None;

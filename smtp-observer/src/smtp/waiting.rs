@@ -19,7 +19,7 @@ pub(super) enum Slot {
     /// The connection itself: its reply is the greeting.
     Greeting,
     /// A command line. The last chunk of a message brings the message along.
-    Command(Command, Option<Box<Message>>),
+    Command(Box<Command>, Option<Box<Message>>),
     /// The end of a message, with the replies that it still earns.
     Message(Box<Message>, Owed),
     /// Octets that no command line announced with a reply of its own (XEXCH50).
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn command(length: usize) -> Slot {
-        Slot::Command(Command::new(&vec![b'x'; length], Time(1), Time(1)), None)
+        Slot::Command(Box::new(Command::new(&vec![b'x'; length], Time(1), Time(1))), None)
     }
 
     #[test]

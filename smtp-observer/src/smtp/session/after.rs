@@ -14,7 +14,7 @@ use crate::observation::AnomalyKind;
 
 impl Session {
     /// A command has its reply: what the session is from now on.
-    pub(super) fn reply_to_command(&mut self, command: Command, reply: Reply, items: &mut Items) {
+    pub(super) fn reply_to_command(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
         let verb = command.verb;
         let octets = if verb == Verb::Xexch50 { command.octets() } else { None };
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// The server greets.
-    pub(super) fn greeted(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn greeted(&mut self, reply: Box<Reply>, items: &mut Items) {
         self.report_early(items);
         if masked::is_greeting(&reply.text) {
             let detail = || format!("the greeting is {}", escape(&reply.text));

@@ -185,11 +185,12 @@ impl Session {
             self.greeted_by_client(self.line.at, self.line.time, time, &line, items);
             return;
         }
-        let mut command = Command::read(line.bytes, items.buffer(), self.line.time, time);
+        let mut command = items.command();
+        command.read(line.bytes, self.line.time, time);
         command.at = self.line.at;
         if let Mode::Lost(lost) = &mut self.mode {
             let before = lost.line(command);
-            before.into_iter().for_each(|before| items.take_buffer(before.line));
+            before.into_iter().for_each(|before| items.take_command(before));
             return;
         }
         command.pipelined = self.line.pipelined;
@@ -231,7 +232,7 @@ impl Session {
     }
 
     /// A command line is complete.
-    pub(super) fn command(&mut self, command: Command, items: &mut Items) {
+    pub(super) fn command(&mut self, command: Box<Command>, items: &mut Items) {
         self.command_write = self.write;
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {

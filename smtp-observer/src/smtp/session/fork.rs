@@ -27,7 +27,8 @@ pub(super) struct Fork {
     ended_at: Time,
     commands: Commands,
     /// Replies since the end of data.
-    withheld: Vec<Reply>,
+    #[expect(clippy::vec_box, reason = "they are handed on as they are")]
+    withheld: Vec<Box<Reply>>,
     /// The client went on when it had as many replies as one message earns.
     client_went_on: bool,
 }
@@ -63,7 +64,7 @@ impl Fork {
 
     /// The first reply that is withheld.
     pub(super) fn first_withheld(&self) -> Option<&Reply> {
-        self.withheld.first()
+        self.withheld.first().map(|reply| &**reply)
     }
 
     /// Replies that the commands earn.
@@ -140,7 +141,7 @@ impl Session {
     }
 
     /// A reply behind the end of data.
-    pub(super) fn withhold(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn withhold(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Some(mut fork) = self.fork.take() else { return };
         let tells_nothing = reply.code == 421 || fork.withheld.len() >= MOST_WITHHELD;
         fork.withheld.push(reply);

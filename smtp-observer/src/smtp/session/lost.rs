@@ -28,7 +28,7 @@ pub(super) struct Lost {
     /// The client's lines since the last reply.
     lines: u32,
     /// The client's last line.
-    last: Option<Command>,
+    last: Option<Box<Command>>,
 }
 
 impl Lost {
@@ -42,7 +42,7 @@ impl Lost {
     }
 
     /// A line of the client: a command, an answer to AUTH, or content. The one before it comes back.
-    pub(super) fn line(&mut self, command: Command) -> Option<Command> {
+    pub(super) fn line(&mut self, command: Box<Command>) -> Option<Box<Command>> {
         self.untouched = false;
         self.lines = self.lines.saturating_add(1);
         self.last.replace(command)
@@ -81,7 +81,7 @@ impl Lost {
 }
 
 impl Session {
-    pub(super) fn reply_while_lost(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn reply_while_lost(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Mode::Lost(lost) = &mut self.mode else { return };
         if lost.older > 0 {
             lost.older -= 1;
@@ -147,7 +147,7 @@ impl Session {
 
 /// A certain point.
 enum Found {
-    Command(Command),
+    Command(Box<Command>),
     End,
     /// The server wants content; all of it is still to come, or not.
     Content {

@@ -112,14 +112,14 @@ impl Session {
     }
 
     /// A reply is complete.
-    pub(super) fn reply(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn reply(&mut self, reply: Box<Reply>, items: &mut Items) {
         self.garbled = false;
         if self.withholds() {
             self.withhold(reply, items);
             return;
         }
         if let Some(not_last) = self.last_word.take() {
-            self.reply_in_turn(*not_last, items);
+            self.reply_in_turn(not_last, items);
         }
         let is_lost = matches!(self.mode, Mode::Lost(_));
         if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {
@@ -127,7 +127,7 @@ impl Session {
         } else if self.has_crossed(&reply) {
             self.shut_down(&reply, items);
         } else if self.waiting.holds_more_than_quit() {
-            self.last_word = Some(Box::new(reply));
+            self.last_word = Some(reply);
         } else {
             self.reply_in_turn(reply, items);
         }
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// A reply to what has waited longest.
-    pub(super) fn reply_in_turn(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn reply_in_turn(&mut self, reply: Box<Reply>, items: &mut Items) {
         if let Mode::Lost(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
@@ -213,7 +213,7 @@ impl Session {
             && !matches!(command.verb, Verb::Data | Verb::Xexch50)
     }
 
-    fn go_ahead_to_another(&mut self, command: Command, reply: Reply, items: &mut Items) {
+    fn go_ahead_to_another(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
         let (time, requested_at) = (reply.last_byte, command.last_byte);
         let known = command.verb != Verb::Other;
         items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
@@ -246,7 +246,7 @@ impl Session {
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Reply, items: &mut Items) {
+    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Box<Reply>, items: &mut Items) {
         let owed = match owed {
             Owed::Unknown if reply.code == 353 => Owed::EachAndAll(self.recipients.saturating_add(2)),
             Owed::Unknown if self.lmtp => Owed::Each(self.recipients.max(1)),
@@ -272,7 +272,7 @@ impl Session {
     }
 
     /// A reply that nothing waits for.
-    fn reply_to_nothing(&mut self, reply: Reply, items: &mut Items) {
+    fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut Items) {
         if reply.code == 421 {
             self.shut_down(&reply, items);
             return;
@@ -289,7 +289,7 @@ impl Session {
     }
 
     /// The end of data was in a hole; whether the client sent more behind it is only known if it stops there.
-    pub(super) fn reply_behind_a_hole(&mut self, reply: Reply, items: &mut Items) {
+    pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut Items) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         let may_have_ended = body.may_have_ended();
@@ -308,7 +308,7 @@ impl Session {
     }
 
     /// A reply before the end of data: the server refuses the message early, or has it over.
-    fn reply_in_content(&mut self, reply: Reply, items: &mut Items) {
+    fn reply_in_content(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Mode::Body(body, message) = &mut self.mode else { return };
         let is_first = message.reply.is_none();
         // Only a refusal comes early, and only once.
