@@ -36,6 +36,7 @@ pub struct Items {
 
 impl Items {
     /// Adds what comes next.
+    #[inline]
     pub(super) fn push(&mut self, item: Item) {
         self.items.push(item);
     }
@@ -58,6 +59,7 @@ impl Items {
     }
 
     /// Room for a command.
+    #[inline]
     pub(super) fn command(&mut self) -> Box<Command> {
         self.commands.pop().unwrap_or_else(|| Box::new(Command::with_room(ROOM)))
     }
@@ -70,6 +72,7 @@ impl Items {
     }
 
     /// Room for a reply.
+    #[inline]
     pub(super) fn reply(&mut self) -> Box<Reply> {
         self.replies.pop().unwrap_or_else(|| Box::new(Reply::with_room(ROOM)))
     }

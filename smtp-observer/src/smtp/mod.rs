@@ -12,6 +12,7 @@ mod body;
 mod command;
 #[cfg(test)]
 mod dialogues;
+mod dots;
 mod escape;
 mod extensions;
 mod held;

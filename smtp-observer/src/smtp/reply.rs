@@ -77,13 +77,20 @@ impl EnhancedCode {
 
     /// The code that a text begins with (RFC 3463, 2: class 2, 4 or 5; the others at most three digits).
     fn parse(text: &[u8]) -> Option<Self> {
-        let word = text.split(|&byte| byte == b' ').next()?;
-        let mut parts = word.split(|&byte| byte == b'.').map(|part| match part.len() {
-            1..=3 => digits(part),
-            _ => None,
-        });
-        let code = Self(parts.next()??, parts.next()??, parts.next()??);
-        (matches!(code.0, 2 | 4 | 5) && parts.next().is_none()).then_some(code)
+        let mut numbers = [0; 3];
+        let (mut at, mut length) = (0, 0);
+        for byte in text.iter().take_while(|byte| **byte != b' ') {
+            match byte {
+                b'0'..=b'9' if length < 3 => {
+                    numbers[at] = 10 * numbers[at] + u16::from(byte - b'0');
+                    length += 1;
+                }
+                b'.' if length > 0 && at < 2 => (at, length) = (at + 1, 0),
+                _ => return None,
+            }
+        }
+        let [class, subject, detail] = numbers;
+        (at == 2 && length > 0 && matches!(class, 2 | 4 | 5)).then_some(Self(class, subject, detail))
     }
 }
 

@@ -97,6 +97,7 @@ impl Waiting {
         self.slots.front_mut()
     }
 
+    #[inline]
     pub(super) fn push(&mut self, slot: Slot, items: &mut Items) {
         self.make_room(items);
         self.bytes += slot.bytes();
@@ -110,6 +111,7 @@ impl Waiting {
         self.slots.push_front(slot);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self, items: &mut Items) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.bytes();
