@@ -82,7 +82,7 @@ impl Session {
         let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
         // Who has only taken the part of a server may still send credentials.
         let read = if shows_line { !self.reversed } else { !lost };
-        items.push(Item::Line { span, read });
+        items.push_with(|| Item::Line { span, read });
         if is_foreign {
             let detail = match self.reversed {
                 true => "the server's first line is no reply".into(),
