@@ -77,20 +77,24 @@ impl EnhancedCode {
 
     /// The code that a text begins with (RFC 3463, 2: class 2, 4 or 5; the others at most three digits).
     fn parse(text: &[u8]) -> Option<Self> {
-        let mut numbers = [0; 3];
-        let (mut at, mut length) = (0, 0);
+        let mut before = [0; 2];
+        let (mut at, mut number, mut length) = (0, 0, 0);
         for byte in text.iter().take_while(|byte| **byte != b' ') {
             match byte {
                 b'0'..=b'9' if length < 3 => {
-                    numbers[at] = 10 * numbers[at] + u16::from(byte - b'0');
+                    number = 10 * number + u16::from(byte - b'0');
                     length += 1;
                 }
-                b'.' if length > 0 && at < 2 => (at, length) = (at + 1, 0),
+                b'.' if length > 0 && at < before.len() => {
+                    before[at] = number;
+                    (at, number, length) = (at + 1, 0, 0);
+                }
                 _ => return None,
             }
         }
-        let [class, subject, detail] = numbers;
-        (at == 2 && length > 0 && matches!(class, 2 | 4 | 5)).then_some(Self(class, subject, detail))
+        let [class, subject] = before;
+        let is_whole = at == before.len() && length > 0;
+        (is_whole && matches!(class, 2 | 4 | 5)).then_some(Self(class, subject, number))
     }
 }
 
