@@ -41,7 +41,7 @@ pub struct Connection {
     /// When its last event had come, where the last snapshot found no process that holds it.
     pub missed: Option<Time>,
     /// The address the program asked for, where it is not the one it is connected to.
-    pub requested: Option<Endpoint>,
+    pub requested: Option<Box<Endpoint>>,
     /// The process that used it last.
     pub owner: Option<Caller>,
     /// `connection.opened` has been said.

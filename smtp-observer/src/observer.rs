@@ -18,12 +18,12 @@ use crate::connection::{Connection, Piece};
 use crate::event::{
     Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
-use crate::interception::{Accepted, Interceptions};
+use crate::interception::{Accepted, Interceptions, Opened};
 use crate::judge::{Addresses, Judge};
 use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::recorder::{Entry, Recorder, Reel};
-use crate::smtp::{Item, Peer, Session};
+use crate::smtp::{Items, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -47,7 +47,7 @@ pub struct Observer {
     interceptions: Interceptions,
     expected: Expected,
     // Kept from event to event for their room.
-    items: Vec<Item>,
+    items: Items,
     events: Vec<(Time, Event)>,
     told: Vec<Observation>,
 }
@@ -62,7 +62,7 @@ struct Conversation {
     /// The judge's deadline is among those that settle.
     awaited: bool,
     /// How it ended, when it has.
-    over: Option<StateEvent>,
+    over: Option<Box<StateEvent>>,
 }
 
 impl Observer {
@@ -81,7 +81,7 @@ impl Observer {
             recorder: None,
             interceptions: Interceptions::default(),
             expected: Expected::default(),
-            items: Vec::new(),
+            items: Items::default(),
             events: Vec::new(),
             told: Vec::new(),
         }
@@ -144,8 +144,10 @@ impl Observer {
                 let owner = event.task.as_ref().map(|task| self.processes.caller(task));
                 let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
                 conversation.connection.owner = owner;
-                conversation.connection.requested =
-                    event.requested.filter(|asked| *asked != event.socket.remote).map(endpoint);
+                conversation.connection.requested = event
+                    .requested
+                    .filter(|asked| *asked != event.socket.remote)
+                    .map(|asked| Box::new(endpoint(asked)));
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
@@ -166,15 +168,7 @@ impl Observer {
             conversation.connection.establish(event);
             conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
-            if let Some(client) = event.peer {
-                let (local, time) = (endpoint(event.socket.local), timestamp(&self.host, event.time));
-                self.interceptions.meet(
-                    client,
-                    Accepted { cookie, local, time },
-                    event.transparent,
-                    &self.host.addresses,
-                );
-            }
+            self.meet(event);
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             conversation.connection.establish(event);
             if conversation.connection.role() == Role::Client {
@@ -189,6 +183,20 @@ impl Observer {
         }
     }
 
+    /// The other end of an accepted socket's connection is a client here.
+    fn meet(&mut self, event: &StateEvent) {
+        let Some(client) = event.peer.and_then(|peer| self.conversations.get(&peer)) else { return };
+        let client = &client.connection;
+        let opened = Opened {
+            connection: Arc::clone(&client.identity),
+            process: client.owner.clone(),
+            requested: client.requested.as_deref().copied(),
+            time: timestamp(&self.host, client.first_seen),
+        };
+        let accepted = accepted(&self.host, event);
+        self.interceptions.meet(opened, accepted, event.transparent, &self.host.addresses);
+    }
+
     fn closed(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
         let (cookie, time) = (event.socket.cookie, event.time);
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
@@ -197,7 +205,7 @@ impl Observer {
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, sink);
-            conversation.over = Some(event);
+            conversation.over = Some(Box::new(event));
             if !self.keep_or_end(cookie, conversation, sink) {
                 self.settling.push_back((settled_by(time), cookie));
             }
@@ -311,9 +319,10 @@ impl Observer {
 
     /// Has the new items judged. What is known of the bytes now, the recorder may have.
     fn judge(&mut self, conversation: &mut Conversation) {
-        for item in self.items.drain(..) {
+        for item in self.items.iter() {
             conversation.judge.item(conversation.connection.opened, item, &mut self.events);
         }
+        self.items.clear();
         conversation.take_down(self.recorder.as_mut(), Reel::conclude);
     }
 
@@ -424,7 +433,7 @@ impl Conversation {
     fn announce(&mut self, host: &Host, sink: &mut dyn FnMut(Observation)) {
         if !self.connection.announced {
             self.connection.announced = true;
-            let opened = Event::ConnectionOpened { requested: self.connection.requested };
+            let opened = Event::ConnectionOpened { requested: self.connection.requested.as_deref().copied() };
             sink(self.observation(host, self.connection.first_seen, opened));
         }
     }
@@ -450,6 +459,10 @@ fn identity(host: &Host, socket: &Socket, role: Role) -> observation::Connection
         netns: socket.netns,
         cookie: socket.cookie,
     }
+}
+
+fn accepted(host: &Host, event: &StateEvent) -> Accepted {
+    Accepted { cookie: event.socket.cookie, local: endpoint(event.socket.local), time: timestamp(host, event.time) }
 }
 
 fn endpoint(address: std::net::SocketAddr) -> Endpoint {

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Suspicion;
 use super::comparison::{Differences, Part, compare, seconds};
 use super::dialogue::Dialogue;
 use super::kin::{Kin, kin, program};
+use super::wording::Sign;
 use crate::observation::{
     self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
     Verdict,
@@ -36,6 +36,8 @@ pub struct Case {
     pub links: VecDeque<Link>,
     /// A time is set for what it waits for.
     pub awaited: bool,
+    /// How many RSETs and NOOPs wait for it.
+    pub held: usize,
     /// What was told last.
     told: Option<Told>,
     /// What was ever told.
@@ -63,12 +65,12 @@ pub struct Link {
     /// Which part of it.
     pub part: Part,
     /// Why it is taken for this.
-    pub sign: Sign,
+    pub sign: Recognised,
 }
 
 /// What an upstream connection is recognised by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum Recognised {
     /// It leads where the client wanted to go, or it greets as the process does.
     Alike,
     /// So it does, and no other connection could be meant.
@@ -94,8 +96,6 @@ pub struct Side<'a> {
     pub asked: Endpoint,
     /// What is said on it.
     pub dialogue: &'a Dialogue,
-    /// What its texts alone say.
-    pub suspicion: Option<&'a Suspicion>,
 }
 
 /// What a case comes to.
@@ -109,15 +109,15 @@ pub struct Finding {
 impl Case {
     /// A connection from a client on this host was accepted.
     pub fn new(client: u64, accepted: Accepted, method: Method, asked_this_host: bool) -> Self {
-        let (links, awaited) = (VecDeque::new(), false);
         Self {
             client,
             accepted,
             middle: None,
             method,
             asked_this_host,
-            links,
-            awaited,
+            links: VecDeque::new(),
+            awaited: false,
+            held: 0,
             told: None,
             counted: News::default(),
         }
@@ -142,6 +142,7 @@ impl Case {
         &mut self,
         client: &Side<'_>,
         upstream: Option<&Side<'_>>,
+        signs: &[Sign],
         overdue: Timestamp,
         milestone: bool,
     ) -> Finding {
@@ -155,20 +156,19 @@ impl Case {
                 let detail = format!("{} connected to {}, too", self.middle(), upstream.connection.remote);
                 evidence.push(Evidence { kind: EvidenceKind::SameDestinationConnected, detail });
             }
-            mirrored = link.sign == Sign::Envelope;
+            mirrored = link.sign == Recognised::Envelope;
             if mirrored {
                 let detail = "the server was told the same sender and recipient".to_owned();
                 evidence.push(Evidence { kind: EvidenceKind::EnvelopeMirrored, detail });
             }
             relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
-            if link.sign != Sign::Alike && !relays {
+            if link.sign != Recognised::Alike && !relays {
                 differences = compare(client.dialogue, upstream.dialogue, link.from, &link.part, overdue);
                 evidence.append(&mut differences.evidence);
                 evidence.extend(coupled(client.dialogue, upstream.dialogue));
                 if self.is_hidden() {
-                    let signs = client.suspicion.map(|suspicion| &suspicion.evidence);
-                    evidence.extend(signs.into_iter().flatten().cloned());
+                    evidence.extend(signs.iter().map(|sign| sign.evidence.clone()));
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Case {
             verdict,
             method: self.method(client),
             interceptor: self.middle.clone(),
-            product: client.suspicion.filter(|_| self.is_hidden()).and_then(|suspicion| suspicion.product),
+            product: signs.iter().filter(|_| self.is_hidden()).find_map(|sign| sign.product),
             client: client.intercepted(),
             upstream: upstream.map(|upstream| Upstream {
                 connection_id: Arc::clone(&upstream.connection.id),
@@ -264,20 +264,21 @@ impl Side<'_> {
 }
 
 /// What the texts of a connection come to, if nothing else is known of it.
-pub fn suspected(client: &Side<'_>) -> Option<Interception> {
-    let Suspicion { evidence, product } = client.suspicion?;
-    Some(Interception {
+pub fn suspected(client: &Side<'_>, sign: Sign) -> Interception {
+    let Sign { evidence, product } = sign;
+    let evidence = vec![evidence];
+    Interception {
         verdict: Verdict::SuspectedMiddlebox,
         method: Method::Remote,
         interceptor: None,
-        product: *product,
+        product,
         client: client.intercepted(),
         upstream: None,
-        confidence: confidence(Verdict::SuspectedMiddlebox, score(evidence)),
-        evidence: evidence.clone(),
+        confidence: confidence(Verdict::SuspectedMiddlebox, score(&evidence)),
+        evidence,
         hold: None,
         news: News::default(),
-    })
+    }
 }
 
 /// The client's message was taken before this.

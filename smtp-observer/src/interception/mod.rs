@@ -24,13 +24,13 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 pub use self::case::Accepted;
-use self::case::{Case, Link, Side, Sign};
+use self::case::{Case, Link, Recognised, Side};
 use self::dialogue::Dialogue;
 use self::envelope::Envelopes;
 use self::kin::{Kin, kin};
 use self::middle::Middles;
-use self::wording::Wording;
-use crate::observation::{self, Caller, Endpoint, Event, Evidence, Interception, Method, Observation, Role, Timestamp};
+use self::wording::Texts;
+use crate::observation::{self, Caller, Endpoint, Event, Interception, Method, Observation, Role, Timestamp};
 
 /// What was sent is known when its reply is there: after so long it counts as not sent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,6 +58,7 @@ pub struct Interceptions {
     accepted: HashMap<u64, u64>,
     /// Accepted sockets whose clients' connections are not known yet.
     expected: VecDeque<(u64, Accepted)>,
+    texts: Texts,
     middles: Middles,
     envelopes: Envelopes,
     /// Connections that are over, until when they are remembered, in this order.
@@ -68,7 +69,20 @@ pub struct Interceptions {
     held: VecDeque<Observation>,
 }
 
-/// A client's connection.
+/// A client's connection that has been opened.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The connection.
+    pub connection: Arc<observation::Connection>,
+    /// Its process.
+    pub process: Option<Caller>,
+    /// What the process asked for, where it is not what it got.
+    pub requested: Option<Endpoint>,
+    /// When it was opened.
+    pub time: Timestamp,
+}
+
+/// A client's connection while there are cases: it has one, or may carry one on.
 struct Leg {
     connection: Arc<observation::Connection>,
     process: Option<Caller>,
@@ -77,19 +91,26 @@ struct Leg {
     dialogue: Dialogue,
     /// The cookie of the client that it carries on.
     serves: Option<u64>,
-    wording: Wording,
-    /// What the texts alone say.
-    suspicion: Option<Box<Suspicion>>,
 }
 
-/// Signs of a program in the middle in the texts of one connection.
-#[derive(Debug, Default)]
-pub struct Suspicion {
-    evidence: Vec<Evidence>,
-    product: Option<&'static str>,
+impl Opened {
+    fn by(observation: &Observation) -> Self {
+        let Observation { connection, process, time, .. } = observation.clone();
+        Self { connection, process, requested: None, time }
+    }
+
+    /// It was opened before what is observed now, nobody knows when.
+    fn before(observation: &Observation) -> Self {
+        Self { time: Timestamp(i64::MIN), ..Self::by(observation) }
+    }
 }
 
 impl Leg {
+    fn new(Opened { connection, process, requested, time }: Opened) -> Self {
+        let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
+        Self { connection, process, asked, opened: time, dialogue: Dialogue::default(), serves: None }
+    }
+
     fn tells(&self, time: Timestamp, interception: Interception) -> Observation {
         Observation {
             time,
@@ -105,27 +126,30 @@ impl Leg {
             process: self.process.as_ref(),
             asked: self.asked,
             dialogue: &self.dialogue,
-            suspicion: self.suspicion.as_deref(),
         }
     }
 }
 
 impl Interceptions {
-    /// A connection from a client on this host was accepted on this host. `own` are the host's addresses; `transparent`:
-    /// the accepted socket may have another's.
-    pub fn meet(&mut self, client: u64, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
-        let Some(leg) = self.legs.get(&client) else {
-            // The client of a proxy on a port that is not watched is heard of when it has heard the greeting.
-            if self.expected.len() >= MOST_EXPECTED {
-                self.expected.pop_front();
-            }
-            self.expected.push_back((client, accepted));
-            return;
-        };
-        let method = method(leg, accepted.local, transparent);
+    /// A connection from this client, which has a case from now on, was accepted on this host. `own` are the host's
+    /// addresses; `transparent`: the accepted socket may have another's.
+    pub fn meet(&mut self, client: Opened, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
+        let cookie = client.connection.cookie;
+        let leg = Leg::new(client);
+        let method = method(&leg, accepted.local, transparent);
         let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
-        self.accepted.insert(accepted.cookie, client);
-        self.cases.insert(client, Case::new(client, accepted, method, asked_this_host));
+        self.legs.insert(cookie, leg);
+        self.accepted.insert(accepted.cookie, cookie);
+        self.cases.insert(cookie, Case::new(cookie, accepted, method, asked_this_host));
+    }
+
+    /// A connection was accepted from a client that will be heard of when it has heard the greeting: it asked for a
+    /// proxy on a port that is not watched.
+    pub fn expect(&mut self, client: u64, accepted: Accepted) {
+        if self.expected.len() >= MOST_EXPECTED {
+            self.expected.pop_front();
+        }
+        self.expected.push_back((client, accepted));
     }
 
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
@@ -142,15 +166,15 @@ impl Interceptions {
             }
             self.judge(client, now, true, sink);
         }
-        self.release(now, sink);
+        self.release_overdue(now, sink);
     }
 
     /// Takes an observation, and passes it on.
     pub fn observe(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
         let now = observation.time;
-        let cookie = observation.connection.cookie;
-        let suspicious = observation.connection.role == Role::Client && self.read(&observation);
+        let suspicion = self.texts.read(&observation);
         let concerned = match observation.connection.role {
+            _ if self.cases.is_empty() && self.expected.is_empty() => None,
             Role::Client => self.client(&observation),
             Role::Server => self.server(&observation),
         };
@@ -158,104 +182,70 @@ impl Interceptions {
             observation.event,
             Event::Data(_) | Event::Transaction(_) | Event::ConnectionClosed { .. } | Event::Greeting(_)
         );
-        if self.is_doubtful(&observation) {
-            self.held.push_back(observation);
-        } else {
-            if matches!(observation.event, Event::ConnectionClosed { .. }) {
-                self.release_of(cookie, now, sink);
+        let suspicious = suspicion.map(|sign| (sign, Opened::by(&observation)));
+        match self.is_doubtful(&observation) {
+            true => self.hold(observation, sink),
+            false => {
+                if matches!(observation.event, Event::ConnectionClosed { .. }) {
+                    self.release_of(observation.connection.cookie, sink);
+                }
+                sink(observation);
             }
-            sink(observation);
         }
         if let Some(client) = concerned {
             self.judge(client, now, milestone, sink);
-        } else if suspicious {
-            self.suspect(cookie, now, sink);
+            self.release(client, now, sink);
+        } else if let Some((sign, opened)) = suspicious {
+            let leg = Leg::new(opened);
+            sink(leg.tells(now, case::suspected(&leg.side(), sign)));
         }
-        self.release(now, sink);
-    }
-
-    /// Reads the texts of a client's connection; whether there is a new sign in them.
-    fn read(&mut self, observation: &Observation) -> bool {
-        let Some(leg) = self.legs.get_mut(&observation.connection.cookie) else { return false };
-        let Some(sign) = leg.wording.read(&observation.event) else { return false };
-        let suspicion = leg.suspicion.get_or_insert_default();
-        if suspicion.evidence.iter().any(|evidence| evidence.kind == sign.evidence.kind) {
-            return false;
-        }
-        suspicion.evidence.push(sign.evidence);
-        suspicion.product = suspicion.product.or(sign.product);
-        true
-    }
-
-    /// Tells what the texts alone say, of a connection that leaves this host.
-    fn suspect(&mut self, cookie: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
-        let Some(leg) = self.legs.get(&cookie) else { return };
-        let Some(interception) = case::suspected(&leg.side()) else { return };
-        sink(leg.tells(now, interception));
     }
 
     /// What a client's connection shows; the case that it concerns.
     fn client(&mut self, observation: &Observation) -> Option<u64> {
-        let (time, cookie) = (observation.time, observation.connection.cookie);
+        let cookie = observation.connection.cookie;
         if let Event::ConnectionOpened { requested } = observation.event {
-            return self.opens(observation, requested);
+            return self.opens(Opened { requested, ..Opened::by(observation) });
         }
-        let recording = !self.cases.is_empty();
-        let leg = self.legs.get_mut(&cookie)?;
+        // One that was open before there were cases may carry them on, too.
+        let leg = self.legs.entry(cookie).or_insert_with(|| Leg::new(Opened::before(observation)));
         if let Some(process) = &observation.process {
             leg.process = Some(process.clone());
         }
-        if !recording && !matches!(observation.event, Event::ConnectionClosed { .. }) {
-            return None;
-        }
         let says = leg.dialogue.take(observation);
-        let serves = leg.serves;
         match &observation.event {
             Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
             Event::Greeting(_) => self.greets(cookie),
             Event::ConnectionClosed { .. } => {
-                self.over.push_back((after(time, REMEMBERED), cookie));
-                self.forget(time);
+                self.over.push_back((after(observation.time, REMEMBERED), cookie));
+                self.forget(observation.time);
             }
             _ => {}
         }
-        let serves = self.legs.get(&cookie).map_or(serves, |leg| leg.serves);
+        let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
         let concerned = serves.or_else(|| self.cases.contains_key(&cookie).then_some(cookie));
         concerned.filter(|_| says)
     }
 
     /// A client has connected.
-    fn opens(&mut self, observation: &Observation, requested: Option<Endpoint>) -> Option<u64> {
-        let connection = &observation.connection;
-        let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
-        let leg = Leg {
-            connection: Arc::clone(connection),
-            process: observation.process.clone(),
-            asked,
-            opened: observation.time,
-            dialogue: Dialogue::default(),
-            serves: None,
-            wording: Wording::default(),
-            suspicion: None,
-        };
-        self.legs.insert(connection.cookie, leg);
-        if let Some(place) = self.expected.iter().position(|(client, _)| *client == connection.cookie)
-            && let Some((client, accepted)) = self.expected.remove(place)
-        {
+    fn opens(&mut self, opened: Opened) -> Option<u64> {
+        let Opened { connection, process, time, .. } = opened.clone();
+        let expected = self.expected.iter().position(|(client, _)| *client == connection.cookie);
+        match expected.and_then(|place| self.expected.remove(place)) {
             // What a client asked for by another port than a watched one is what it got.
-            self.meet(client, accepted, false, &[]);
+            Some((_, accepted)) => self.meet(opened, accepted, false, &[]),
+            None => drop(self.legs.insert(connection.cookie, Leg::new(opened))),
         }
-        let pid = observation.process.as_ref()?.process.pid;
-        let middle = self.middles.opens(pid, connection.cookie);
+        let middle = self.middles.opens(process?.process.pid, connection.cookie);
         // A process in the middle may be known by where it goes on to.
         let waiting: Vec<u64> = middle.waiting().collect();
         let fits = |client: &&u64| {
-            self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= observation.time)
+            self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= time)
                 && self.legs.get(client).is_some_and(|leg| leg.asked == connection.remote)
         };
         let mut fitting = waiting.iter().filter(fits).copied();
         let client = fitting.next()?;
-        let sign = if fitting.next().is_none() { Sign::AlikeAlone } else { Sign::Alike };
+        let sign = if fitting.next().is_none() { Recognised::AlikeAlone } else { Recognised::Alike };
         self.link(client, connection.cookie, sign);
         Some(client)
     }
@@ -306,7 +296,7 @@ impl Interceptions {
         let alike: Vec<u64> = since.filter(alike).take(2).collect();
         let Some(upstream) = alike.first().copied() else { return };
         let alone = alike.len() == 1 && middle.waiting().nth(1).is_none();
-        self.link(client, upstream, if alone { Sign::AlikeAlone } else { Sign::Alike });
+        self.link(client, upstream, if alone { Recognised::AlikeAlone } else { Recognised::Alike });
     }
 
     /// A transaction names its first recipient: by sender and recipient it is found again at the other side.
@@ -342,7 +332,7 @@ impl Interceptions {
         };
         let (Some(middle), Some(owner)) = (&case.middle, &outer.process) else { return false };
         let is_linked =
-            |link: &Link| link.cookie == upstream && link.sign == Sign::Envelope && link.part.contains(&from);
+            |link: &Link| link.cookie == upstream && link.sign == Recognised::Envelope && link.part.contains(&from);
         client != upstream
             && match kin(&middle.process, &owner.process) {
                 Some(Kin::Near) => true,
@@ -360,7 +350,7 @@ impl Interceptions {
         if before == Some(client) {
             let case = self.cases.get_mut(&client);
             if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
-                link.sign = Sign::Envelope;
+                link.sign = Recognised::Envelope;
             }
             return;
         }
@@ -369,7 +359,7 @@ impl Interceptions {
             // It was taken for another's, or was: until now.
             let was = other.links.iter_mut().rfind(|link| link.cookie == upstream);
             match was {
-                Some(link) if link.sign == Sign::Envelope => {
+                Some(link) if link.sign == Recognised::Envelope => {
                     link.part = *link.part.start()..=Timestamp(outer.0 - 1);
                     first = outer;
                 }
@@ -384,14 +374,15 @@ impl Interceptions {
             }
         }
         let Some(case) = self.cases.get_mut(&client) else { return };
-        let from = if case.links.iter().any(|link| link.sign == Sign::Envelope) { inner } else { Timestamp(i64::MIN) };
-        case.links.retain(|link| link.sign == Sign::Envelope);
-        case.link(Link { cookie: upstream, from, part: first..=Timestamp(i64::MAX), sign: Sign::Envelope });
+        let from =
+            if case.links.iter().any(|link| link.sign == Recognised::Envelope) { inner } else { Timestamp(i64::MIN) };
+        case.links.retain(|link| link.sign == Recognised::Envelope);
+        case.link(Link { cookie: upstream, from, part: first..=Timestamp(i64::MAX), sign: Recognised::Envelope });
         self.settle_link(client, upstream);
     }
 
     /// This connection is taken for the one that carries the client's conversation on.
-    fn link(&mut self, client: u64, upstream: u64, sign: Sign) {
+    fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
         let (from, part) = (Timestamp(i64::MIN), leg.opened..=Timestamp(i64::MAX));
         case.link(Link { cookie: upstream, from, part, sign });
@@ -417,7 +408,8 @@ impl Interceptions {
     fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(Observation)) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
         let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
-        let finding = case.judge(&leg.side(), upstream.as_ref(), before(now, PATIENCE), milestone);
+        let signs = self.texts.signs(client);
+        let finding = case.judge(&leg.side(), upstream.as_ref(), signs, before(now, PATIENCE), milestone);
         if finding.open && !mem::replace(&mut case.awaited, true) {
             self.due.push_back((after(now, PATIENCE), client));
         }

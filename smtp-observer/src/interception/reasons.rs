@@ -1,9 +1,9 @@
 //! RSETs and NOOPs on a connection that carries another on: whether the client sent them, too.
 
-use super::case::{Case, Sign};
+use super::case::{Case, Recognised};
 use super::comparison::{Alignment, seconds};
 use super::dialogue::{Dialogue, Step};
-use super::{Interceptions, MOST_HELD, PATIENCE, before};
+use super::{Interceptions, Leg, MOST_HELD, PATIENCE, before};
 use crate::observation::{Event, NoopReason, Observation, Reasoned, RsetReason, Timestamp};
 use std::time::Duration;
 
@@ -15,33 +15,68 @@ impl Interceptions {
             && self.legs.get(&observation.connection.cookie).is_some_and(|leg| leg.serves.is_some())
     }
 
-    /// Passes on what is not in doubt any more.
-    pub(super) fn release(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+    /// Keeps it back, unless the client's side is known.
+    pub(super) fn hold(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
+        if let Some(resolved) = self.resolve(&observation, before(observation.time, PATIENCE)) {
+            return sink(resolved);
+        }
+        let serves = self.legs.get(&observation.connection.cookie).and_then(|leg| leg.serves);
+        if let Some(case) = serves.and_then(|client| self.cases.get_mut(&client)) {
+            case.held += 1;
+        }
+        self.held.push_back(observation);
+    }
+
+    /// Passes on what the client's side has made clear.
+    pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        if self.cases.get(&client).is_some_and(|case| case.held > 0) {
+            let serves = |leg: &Leg| leg.serves == Some(client);
+            self.release_those(|this, held| this.legs.get(&held.connection.cookie).is_some_and(serves), now, sink);
+        }
+    }
+
+    /// Passes on what is held of this connection, which is over.
+    pub(super) fn release_of(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
+        let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
+        if serves.and_then(|client| self.cases.get(&client)).is_some_and(|case| case.held > 0) {
+            self.release_those(|_, held| held.connection.cookie == cookie, Timestamp(i64::MAX), sink);
+        }
+    }
+
+    /// Passes on what has waited long enough.
+    pub(super) fn release_overdue(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        while self.held.front().is_some_and(|held| held.time <= before(now, PATIENCE)) {
+            let Some(held) = self.held.pop_front() else { return };
+            let resolved = self.resolve(&held, Timestamp(i64::MAX)).unwrap_or(held);
+            self.let_go(resolved, sink);
+        }
+    }
+
+    fn release_those(
+        &mut self,
+        wanted: impl Fn(&Self, &Observation) -> bool,
+        now: Timestamp,
+        sink: &mut dyn FnMut(Observation),
+    ) {
         let mut place = 0;
         while let Some(held) = self.held.get(place) {
-            match self.resolve(held, before(now, PATIENCE)) {
+            let resolved = if wanted(self, held) { self.resolve(held, before(now, PATIENCE)) } else { None };
+            match resolved {
                 Some(resolved) => {
                     self.held.remove(place);
-                    sink(resolved);
+                    self.let_go(resolved, sink);
                 }
                 None => place += 1,
             }
         }
     }
 
-    /// Passes on what is held of this connection, as it is known.
-    pub(super) fn release_of(&mut self, cookie: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
-        let mut place = 0;
-        while let Some(held) = self.held.get(place) {
-            if held.connection.cookie == cookie
-                && let Some(resolved) = self.resolve(held, now)
-            {
-                self.held.remove(place);
-                sink(resolved);
-            } else {
-                place += 1;
-            }
+    fn let_go(&mut self, resolved: Observation, sink: &mut dyn FnMut(Observation)) {
+        let serves = self.legs.get(&resolved.connection.cookie).and_then(|leg| leg.serves);
+        if let Some(case) = serves.and_then(|client| self.cases.get_mut(&client)) {
+            case.held = case.held.saturating_sub(1);
         }
+        sink(resolved);
     }
 
     /// The observation with its reason, if the client's side is known.
@@ -75,7 +110,7 @@ impl Interceptions {
     fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&Case, &Dialogue)> {
         let case = self.cases.get(&serves?)?;
         let serves = |link: &&super::case::Link| {
-            link.cookie == upstream && link.part.contains(&sent) && link.sign != Sign::Alike
+            link.cookie == upstream && link.part.contains(&sent) && link.sign != Recognised::Alike
         };
         case.links.iter().find(serves)?;
         Some((case, &self.legs.get(&case.client)?.dialogue))

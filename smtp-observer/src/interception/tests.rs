@@ -26,6 +26,7 @@ struct Stage {
     time: i64,
     told: Vec<Observation>,
     ends: HashMap<u64, (Arc<Connection>, Option<Caller>)>,
+    opened: HashMap<u64, Opened>,
 }
 
 pub(super) fn process((pid, parent): (u32, u32)) -> Caller {
@@ -67,13 +68,15 @@ impl Stage {
         let local = Endpoint { address: remote.address, port: 40000 + (cookie % 10_000) as u16 };
         self.end(cookie, Role::Client, local, remote, who);
         self.happens(cookie, Event::ConnectionOpened { requested });
+        let (connection, process) = self.ends[&cookie].clone();
+        self.opened.insert(cookie, Opened { connection, process, requested, time: Timestamp(self.time) });
     }
 
     /// The client's connection is there: it was accepted at this address.
     fn reach(&mut self, client: u64, cookie: u64, at: Endpoint, transparent: bool) {
         self.time += MILLISECOND;
         let accepted = Accepted { cookie, local: at, time: Timestamp(self.time) };
-        self.interceptions.meet(client, accepted, transparent, &[]);
+        self.interceptions.meet(self.opened[&client].clone(), accepted, transparent, &[]);
     }
 
     /// The accepted socket is used for the first time.
@@ -397,7 +400,7 @@ fn a_published_port() {
     stage.connect(1, CLIENT, SERVER);
     stage.time += MILLISECOND;
     let accepted = Accepted { cookie: 2, local: PROXY, time: Timestamp(stage.time) };
-    stage.interceptions.meet(1, accepted, false, &[SERVER.address]);
+    stage.interceptions.meet(stage.opened[&1].clone(), accepted, false, &[SERVER.address]);
     let backend = Endpoint { port: 25, ..PROXY };
     stage.connect(3, MIDDLE, backend);
     stage.greet(3, "mx ESMTP");

@@ -1,12 +1,56 @@
 //! What the texts of one connection say by themselves: of a program in the middle that may be anywhere on the way.
 
-use crate::observation::{Event, Evidence, EvidenceKind};
+use foldhash::HashMap;
+
+use crate::observation::{Event, Evidence, EvidenceKind, Observation, Role};
+
+/// The texts of all clients' connections, by cookie: what was read that matters later.
+#[derive(Default)]
+pub struct Texts {
+    read: HashMap<u64, Wording>,
+    signs: HashMap<u64, Vec<Sign>>,
+}
+
+impl Texts {
+    /// Reads what was said; a sign that is new.
+    pub fn read(&mut self, observation: &Observation) -> Option<Sign> {
+        let cookie = observation.connection.cookie;
+        match observation.event {
+            _ if observation.connection.role == Role::Server => return None,
+            Event::ConnectionClosed { .. } => {
+                self.read.remove(&cookie);
+                self.signs.remove(&cookie);
+                return None;
+            }
+            Event::Greeting(_) | Event::Command(_) => {}
+            _ => return None,
+        }
+        let mut wording = self.read.get(&cookie).copied().unwrap_or_default();
+        let before = wording;
+        let sign = wording.read(&observation.event);
+        if wording != before {
+            self.read.insert(cookie, wording);
+        }
+        let sign = sign?;
+        let known = self.signs.entry(cookie).or_default();
+        if known.iter().any(|known| known.evidence.kind == sign.evidence.kind) {
+            return None;
+        }
+        known.push(sign.clone());
+        Some(sign)
+    }
+
+    /// The signs that were found on a connection.
+    pub fn signs(&self, cookie: u64) -> &[Sign] {
+        self.signs.get(&cookie).map(Vec::as_slice).unwrap_or_default()
+    }
+}
 
 /// What has been read of one connection.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wording {
-    /// The software that the greeting names.
-    greets: Option<&'static str>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wording {
+    /// The server that the greeting names, of those that are [`KNOWN`].
+    greets: Option<u8>,
     /// EHLO was answered with this.
     offers_tls: bool,
     offers_chunks: bool,
@@ -42,11 +86,12 @@ const PRODUCTS: &[&str] = &["avast", "AVG", "F-Secure", "BitDefender", "G DATA",
 
 impl Wording {
     /// Reads what was said; a sign, if that is one.
-    pub fn read(&mut self, event: &Event) -> Option<Sign> {
+    fn read(&mut self, event: &Event) -> Option<Sign> {
         match event {
             Event::Greeting(greeting) => {
-                self.greets = greeting.software;
-                let product = PRODUCTS.iter().copied().find(|product| self.greets == Some(product))?;
+                let software = greeting.software?;
+                self.greets = KNOWN.iter().position(|known| *known == software).map(|place| place as u8);
+                let product = PRODUCTS.iter().copied().find(|product| software == *product)?;
                 let detail = format!("the greeting is {product}'s: {}", first_line(&greeting.text));
                 Some(sign(EvidenceKind::WordingMismatch, detail, Some(product)))
             }
@@ -82,9 +127,10 @@ impl Wording {
         let (_, servers, products) =
             GO_AHEADS.iter().find(|(known, ..)| text.ends_with(known) && text.len() <= known.len() + LONGEST_CODE)?;
         let product = products.first().copied();
-        let detail = match (servers.is_empty(), self.greets) {
+        let greets = self.greets.and_then(|place| KNOWN.get(usize::from(place)));
+        let detail = match (servers.is_empty(), greets) {
             (true, _) => format!("no server is known to answer DATA with \"{text}\""),
-            (false, Some(greets)) if KNOWN.contains(&greets) && !servers.contains(&greets) => {
+            (false, Some(greets)) if !servers.contains(greets) => {
                 format!("the greeting is {greets}'s, but \"{text}\" is not")
             }
             _ => return None,

@@ -64,19 +64,21 @@ impl Judge {
     }
 
     /// Judges an item. `opened` is when the connection was made, where that was seen.
-    pub fn item(&mut self, opened: Option<Time>, item: Item, events: &mut Vec<(Time, Event)>) {
+    pub fn item(&mut self, opened: Option<Time>, item: &Item, events: &mut Vec<(Time, Event)>) {
         match item {
             Item::Greeting(reply) => {
                 self.phase.greeted(reply.last_byte);
-                events.push((reply.last_byte, Event::Greeting(self.greeting(opened, &reply))));
+                events.push((reply.last_byte, Event::Greeting(self.greeting(opened, reply))));
             }
-            Item::Exchange(exchange) => self.exchange(&exchange, events),
-            Item::Message(message) => self.message(&message, events),
-            Item::TlsOffered(time) => events.push((time, tls(observation::TlsPhase::Offered))),
-            Item::TlsStarted(time) => events.push((time, tls(observation::TlsPhase::Started))),
-            Item::Plain { peer, at, bytes } => self.redaction.note(Kept::Plain { peer, at, bytes }),
-            Item::Line { span, read } => self.redaction.note(Kept::Line { span, read }),
-            Item::Reversed => self.redaction.note(Kept::Reversed),
+            Item::Exchange(exchange) => self.exchange(exchange, events),
+            Item::Message(message) => self.message(message, events),
+            Item::TlsOffered(time) => events.push((*time, tls(observation::TlsPhase::Offered))),
+            Item::TlsStarted(time) => events.push((*time, tls(observation::TlsPhase::Started))),
+            Item::Plain { peer, at, bytes } => {
+                self.redaction.note(|| Kept::Plain { peer: *peer, at: *at, bytes: bytes.clone() });
+            }
+            Item::Line { span, read } => self.redaction.note(|| Kept::Line { span: span.clone(), read: *read }),
+            Item::Reversed => self.redaction.note(|| Kept::Reversed),
             Item::Lost => {
                 self.pending.unseen(events);
                 self.phase.lost();
@@ -86,7 +88,7 @@ impl Judge {
             Item::Anomaly(Anomaly { time, kind, detail }) => {
                 // Cut behind the redaction, which knows a mailbox by its `@`.
                 let detail = cut(self.redaction.text(detail.as_bytes()));
-                events.push((time, Event::Anomaly(observation::Anomaly { kind, detail })));
+                events.push((*time, Event::Anomaly(observation::Anomaly { kind: *kind, detail })));
             }
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::{Addresses, Judge};
 use crate::event::Time;
 use crate::observation::Event;
-use crate::smtp::{Peer, Session};
+use crate::smtp::{Items, Peer, Session};
 
 /// Whole lines, so that a secret stands where a client puts it.
 const CLIENT: &[&str] = &[
@@ -65,16 +65,17 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
     let (mut session, mut judge) = (Session::new(), Judge::new(addresses));
-    let (mut items, mut events) = (Vec::new(), Vec::new());
+    let (mut items, mut events) = (Items::default(), Vec::new());
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => session.receive(*peer, Time(1), bytes, &mut items),
             Step::Gap(peer, length) => session.gap(*peer, Time(1), *length, &mut items),
         }
-        items.drain(..).for_each(|item| judge.item(None, item, &mut events));
+        items.iter().for_each(|item| judge.item(None, item, &mut events));
+        items.clear();
     }
     session.finish(Time(1), &mut items);
-    items.drain(..).for_each(|item| judge.item(None, item, &mut events));
+    items.iter().for_each(|item| judge.item(None, item, &mut events));
     judge.finish(Some(Time(1)), Time(1), &mut events);
     events
 }

@@ -136,22 +136,22 @@ impl Redaction {
     }
 
     /// Something that nobody is shown, which a recording may keep.
-    pub(super) fn note(&mut self, kept: Kept) {
+    pub(super) fn note(&mut self, kept: impl FnOnce() -> Kept) {
         if let Some(keeping) = &mut self.kept {
-            keeping.kept.push(kept);
+            keeping.kept.push(kept());
         }
     }
 
     /// A reply's text.
     pub(super) fn reply(&mut self, reply: &Reply) -> String {
-        self.note(Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
+        self.note(|| Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
         self.text(&reply.text)
     }
 
     /// Shows an exchange.
     pub(super) fn exchange(&mut self, Exchange { command, reply }: &Exchange) -> Shown {
         let word = command.word().to_ascii_uppercase();
-        let hidden = self.is_suspicious(command, &word, reply.as_ref());
+        let hidden = self.is_suspicious(command, &word, reply.as_deref());
         let hides_reply = reply.as_ref().is_some_and(|reply| {
             // The go-ahead of a message is shown with it, too.
             reply.code != 354
@@ -163,7 +163,7 @@ impl Redaction {
             if let Some(reply) = reply {
                 let how = match hides_reply {
                     true => Reveal::Codes,
-                    false => Reveal::ReplyTo(Box::new(command.clone())),
+                    false => Reveal::ReplyTo(command.clone()),
                 };
                 kept.push(Kept::Replied { span: reply.span.clone(), how });
             }
@@ -265,7 +265,7 @@ mod tests {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
         let reply = Reply { code, enhanced_code: None, text, span: 0..0, first_byte: Time(0), last_byte: Time(0) };
-        redaction.exchange(&Exchange { command, reply: Some(reply) })
+        redaction.exchange(&Exchange { command: command.into(), reply: Some(reply.into()) })
     }
 
     #[track_caller]

@@ -3,8 +3,8 @@
 use super::{Addresses, Judge};
 use crate::event::Time;
 use crate::observation::Event;
-use crate::smtp::Session;
 use crate::smtp::transcript::{feed, steps};
+use crate::smtp::{Items, Session};
 
 const OPENED: Time = Time(500_000_000);
 
@@ -15,15 +15,16 @@ fn at(seconds: u64) -> Time {
 /// The events of a dialogue, each of its steps a second after the one before, from second 1 on.
 fn events(addresses: Addresses, transcript: &str) -> Vec<(Time, Event)> {
     let (mut session, mut judge) = (Session::new(), Judge::new(addresses));
-    let (mut items, mut events) = (Vec::new(), Vec::new());
+    let (mut items, mut events) = (Items::default(), Vec::new());
     let mut seconds = 0;
     for step in steps(transcript) {
         seconds += 1;
         feed(&mut session, at(seconds), &step, &mut items);
-        items.drain(..).for_each(|item| judge.item(Some(OPENED), item, &mut events));
+        items.iter().for_each(|item| judge.item(Some(OPENED), item, &mut events));
+        items.clear();
     }
     session.finish(at(seconds + 1), &mut items);
-    items.drain(..).for_each(|item| judge.item(Some(OPENED), item, &mut events));
+    items.iter().for_each(|item| judge.item(Some(OPENED), item, &mut events));
     judge.finish(Some(at(seconds + 1)), at(seconds + 1), &mut events);
     events
 }

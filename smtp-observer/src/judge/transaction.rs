@@ -10,7 +10,7 @@ use crate::smtp::{Exchange, Message, Verb};
 /// the client leaves it, and so does one whose recipients or DATA were refused. Its duration ends at the last refusal.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    open: Option<Open>,
+    open: Option<Box<Open>>,
 }
 
 #[derive(Debug)]
@@ -121,8 +121,8 @@ impl Transactions {
 }
 
 impl Open {
-    fn new(sender: Option<String>, started: Time) -> Self {
-        Self {
+    fn new(sender: Option<String>, started: Time) -> Box<Self> {
+        Box::new(Self {
             sender,
             started,
             accepted: 0,
@@ -131,7 +131,7 @@ impl Open {
             data_refused: false,
             last_refusal: started,
             uncertain: false,
-        }
+        })
     }
 
     fn recipient(&mut self, accepted: bool, refused: bool, time: Time) {

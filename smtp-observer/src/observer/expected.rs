@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Conversation, Observer, endpoint, timestamp};
+use super::{Conversation, Observer, accepted};
 use crate::event::{Positions, Socket, StateEvent};
-use crate::interception::Accepted;
 use crate::observation::Role;
 use crate::smtp::Session;
 
@@ -29,8 +28,7 @@ impl Observer {
         if known.len() >= MOST {
             known.pop_front();
         }
-        let (local, time) = (endpoint(event.socket.local), timestamp(&self.host, event.time));
-        self.interceptions.meet(client, Accepted { cookie, local, time }, event.transparent, &self.host.addresses);
+        self.interceptions.expect(client, accepted(&self.host, &event));
         known.push_back(event);
     }
 

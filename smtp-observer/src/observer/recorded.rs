@@ -5,7 +5,7 @@ use crate::event::{Time, TransferEvent};
 use crate::judge::{Addresses, Key};
 use crate::observation::Observation;
 use crate::recorder::{Entry, Recorder, Reel};
-use crate::smtp::Session;
+use crate::smtp::{Items, Session};
 
 impl Observer {
     /// An observer whose recorder takes down what it is told.
@@ -32,11 +32,12 @@ impl Observer {
     /// Gives the recorder the transfers of open connections that it still waits for, as if these ended. No more is to be
     /// told to this observer.
     pub fn finish_recording(&mut self) {
-        let (mut items, mut events) = (Vec::new(), Vec::new());
+        let (mut items, mut events) = (Items::default(), Vec::new());
         for conversation in self.conversations.values_mut() {
             let time = conversation.connection.last_seen;
             conversation.session.finish(time, &mut items);
-            items.drain(..).for_each(|item| conversation.judge.item(None, item, &mut events));
+            items.iter().for_each(|item| conversation.judge.item(None, item, &mut events));
+            items.clear();
             events.clear();
             conversation.take_down(self.recorder.as_mut(), Reel::finish);
         }

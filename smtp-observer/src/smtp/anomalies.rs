@@ -1,6 +1,7 @@
 //! Departures from the protocol, reported a bounded number of times.
 
 use super::item::{Anomaly, Item};
+use super::items::Items;
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
@@ -11,19 +12,14 @@ pub const MOST_OF_A_KIND: u8 = 16;
 /// Counts what a session has reported.
 #[derive(Debug, Default)]
 pub(super) struct Anomalies {
-    reported: [u8; AnomalyKind::ALL.len()],
+    /// Of each kind; most sessions have none.
+    reported: Option<Box<[u8; AnomalyKind::ALL.len()]>>,
 }
 
 impl Anomalies {
     /// Reports an anomaly, unless its kind was reported often enough. The detail is only made where it is shown.
-    pub(super) fn report(
-        &mut self,
-        time: Time,
-        kind: AnomalyKind,
-        items: &mut Vec<Item>,
-        detail: impl FnOnce() -> String,
-    ) {
-        let reported = &mut self.reported[kind as usize];
+    pub(super) fn report(&mut self, time: Time, kind: AnomalyKind, items: &mut Items, detail: impl FnOnce() -> String) {
+        let reported = &mut self.reported.get_or_insert_default()[kind as usize];
         if *reported < MOST_OF_A_KIND {
             *reported += 1;
             items.push(Item::Anomaly(Anomaly { time, kind, detail: detail() }));
@@ -38,7 +34,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_bound() {
         let mut anomalies = Anomalies::default();
-        let mut items = Vec::new();
+        let mut items = Items::default();
         for _ in 0..1000 {
             anomalies.report(Time(1), AnomalyKind::NulByte, &mut items, String::new);
         }

@@ -1,6 +1,6 @@
 //! The content of a message behind DATA, up to its end.
 
-use memchr::memchr;
+use super::dots;
 
 /// Finds the end of data: CR LF `.` CR LF and nothing else (RFC 5321, 4.1.1.4), in any split. Every form that some
 /// server takes for it has a dot behind CR, LF or NUL: only dots are looked for.
@@ -113,8 +113,8 @@ impl Body {
         let mut at = 0;
         loop {
             let Some(dot) = self.dot else {
-                let Some(step) = memchr(b'.', &bytes[at..]) else { break };
-                at += step;
+                let Some(next) = dots::next(bytes, at) else { break };
+                at = next;
                 let place = self.length.saturating_add(at as u64);
                 self.dot = self.before_dot(bytes, at).map(|before| Dot { place, before, returns: 0 });
                 at += 1;

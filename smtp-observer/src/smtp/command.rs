@@ -15,7 +15,15 @@ macro_rules! verbs {
         }
 
         impl Verb {
+            #[cfg(test)]
             const KNOWN: &[(Self, &[u8])] = &[$((Self::$variant, $text.as_bytes()),)*];
+
+            /// The only verb that may begin like that.
+            #[expect(non_upper_case_globals, reason = "they are named like the variants")]
+            fn beginning(start: u32) -> Self {
+                $(const $variant: u32 = folded($text.as_bytes());)*
+                match start { $($variant => Self::$variant,)* _ => Self::Other }
+            }
 
             /// The verb in upper case; empty for [`Verb::Other`].
             pub fn as_str(self) -> &'static str {
@@ -83,9 +91,15 @@ verbs! {
 }
 
 impl Verb {
+    /// The verb of a line.
+    pub(super) fn of_line(line: &[u8]) -> Self {
+        Self::parse(&line[verb_range(line)])
+    }
+
     /// The verb that a word is.
     pub fn parse(word: &[u8]) -> Self {
-        Self::KNOWN.iter().find(|(_, text)| text.eq_ignore_ascii_case(word)).map_or(Self::Other, |&(verb, _)| verb)
+        let verb = Self::beginning(folded(word));
+        if verb.as_str().as_bytes().eq_ignore_ascii_case(word) { verb } else { Self::Other }
     }
 
     /// Names a sender: MAIL, and RFC 821's other three.
@@ -134,24 +148,40 @@ pub struct Command {
 }
 
 impl Command {
-    /// Reads a line. Credentials behind AUTH are dropped here.
-    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+    /// An empty one, with room for so many bytes of a line.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self {
+            verb: Verb::Other,
+            at: 0,
+            line: Vec::with_capacity(room),
+            first_byte: Time::default(),
+            last_byte: Time::default(),
+            pipelined: false,
+            same_write: false,
+            challenges: 0,
+        }
+    }
+
+    /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
+    pub(super) fn read(&mut self, line: &[u8], first_byte: Time, last_byte: Time) {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
             true => &line[..end_of_word(line, word.end)],
             false => line,
         };
-        Self {
-            verb,
-            at: 0,
-            line: kept.to_vec(),
-            first_byte,
-            last_byte,
-            pipelined: false,
-            same_write: false,
-            challenges: 0,
-        }
+        self.line.clear();
+        self.line.extend_from_slice(kept);
+        let line = std::mem::take(&mut self.line);
+        *self = Self { verb, line, first_byte, last_byte, ..Self::with_room(0) };
+    }
+
+    /// A line alone.
+    #[cfg(test)]
+    pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
+        let mut command = Self::with_room(0);
+        command.read(line, first_byte, last_byte);
+        command
     }
 
     /// The verb as sent; empty for an empty line.
@@ -184,6 +214,14 @@ impl Command {
     /// XEXCH50's first argument: the octets that follow a 354.
     pub(super) fn octets(&self) -> Option<u64> {
         number(self.argument().split(u8::is_ascii_whitespace).next()?)
+    }
+}
+
+/// The first four bytes, in which letters have no case; no verb is shorter, and no two of them begin alike.
+const fn folded(word: &[u8]) -> u32 {
+    match word.first_chunk() {
+        Some(start) => u32::from_be_bytes(*start) & u32::from_be_bytes(*b"\xdf\xdf\xdf\xdf"),
+        None => 0,
     }
 }
 

@@ -12,12 +12,12 @@ use crate::observation::AnomalyKind;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// The server's first reply (RFC 5321, 4.3.1): 220, or a refusal.
-    Greeting(Reply),
+    Greeting(Box<Reply>),
     /// A command with its reply, one for each command line. Where a command's answer spans rounds (AUTH), the reply is
     /// the last.
     Exchange(Exchange),
     /// A message's content was handed over.
-    Message(Message),
+    Message(Box<Message>),
     /// A reply to EHLO listed STARTTLS.
     TlsOffered(Time),
     /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte. Nothing is read from here on.
@@ -52,9 +52,9 @@ pub enum Item {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     /// What the client sent.
-    pub command: Command,
+    pub command: Box<Command>,
     /// What the server replied; absent where the session was over, or its stream was lost, before.
-    pub reply: Option<Reply>,
+    pub reply: Option<Box<Reply>>,
 }
 
 /// How a message's content travels.
@@ -94,7 +94,7 @@ pub struct Message {
     /// beginning was not seen.
     pub size: Option<u64>,
     /// The final reply. With one reply a recipient (RFC 2033, 4.2) it is the last of them.
-    pub reply: Option<Reply>,
+    pub reply: Option<Box<Reply>>,
     /// Final replies that accepted the message: 0 or 1, with one reply a recipient up to their number.
     pub accepted: u32,
 }

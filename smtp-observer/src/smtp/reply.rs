@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::items::Items;
 use crate::event::Time;
 
 /// Bytes of a reply's text that are kept; the rest is skipped.
@@ -26,6 +27,18 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// An empty one, with room for so many bytes of text.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self {
+            code: 0,
+            enhanced_code: None,
+            text: Vec::with_capacity(room),
+            span: 0..0,
+            first_byte: Time::default(),
+            last_byte: Time::default(),
+        }
+    }
+
     /// It says yes: 2yz.
     pub fn accepts(&self) -> bool {
         self.code / 100 == 2
@@ -64,27 +77,38 @@ impl EnhancedCode {
 
     /// The code that a text begins with (RFC 3463, 2: class 2, 4 or 5; the others at most three digits).
     fn parse(text: &[u8]) -> Option<Self> {
-        let word = text.split(|&byte| byte == b' ').next()?;
-        let mut parts = word.split(|&byte| byte == b'.').map(|part| match part.len() {
-            1..=3 => digits(part),
-            _ => None,
-        });
-        let code = Self(parts.next()??, parts.next()??, parts.next()??);
-        (matches!(code.0, 2 | 4 | 5) && parts.next().is_none()).then_some(code)
+        let mut before = [0; 2];
+        let (mut at, mut number, mut length) = (0, 0, 0);
+        for byte in text.iter().take_while(|byte| **byte != b' ') {
+            match byte {
+                b'0'..=b'9' if length < 3 => {
+                    number = 10 * number + u16::from(byte - b'0');
+                    length += 1;
+                }
+                b'.' if length > 0 && at < before.len() => {
+                    before[at] = number;
+                    (at, number, length) = (at + 1, 0, 0);
+                }
+                _ => return None,
+            }
+        }
+        let [class, subject] = before;
+        let is_whole = at == before.len() && length > 0;
+        (is_whole && matches!(class, 2 | 4 | 5)).then_some(Self(class, subject, number))
     }
 }
 
 /// Puts lines together to replies.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
-    partial: Option<Reply>,
+    partial: Option<Box<Reply>>,
 }
 
 /// What a line was.
 #[derive(Debug, PartialEq)]
 pub(super) struct Outcome {
     /// The reply it completes.
-    pub(super) reply: Option<Reply>,
+    pub(super) reply: Option<Box<Reply>>,
     /// It is not as RFC 5321, 4.2 has it.
     pub(super) malformed: bool,
     /// The class of its enhanced code is not the code's (RFC 2034, 4).
@@ -99,9 +123,9 @@ impl Replies {
         self.partial = None;
     }
 
-    /// More lines of a reply are to come.
-    pub(super) fn is_partial(&self) -> bool {
-        self.partial.is_some()
+    /// Where the reply begins of which more lines are to come.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.partial.as_ref().map(|partial| partial.span.start)
     }
 
     /// The line had no code, and stood in no reply.
@@ -109,9 +133,16 @@ impl Replies {
         outcome.reply.is_none() && self.partial.is_none()
     }
 
-    /// Takes a line without its end. A line without a code belongs to the reply it stands in, and is dropped where it
+    /// Takes a line, which is there with its end. A line without a code belongs to the reply it stands in, and is dropped where it
     /// stands in none.
-    pub(super) fn line(&mut self, line: &[u8], first_byte: Time, last_byte: Time) -> Outcome {
+    pub(super) fn line(
+        &mut self,
+        line: &[u8],
+        span: Range<u64>,
+        first_byte: Time,
+        last_byte: Time,
+        items: &mut Items,
+    ) -> Outcome {
         let Some((code, continues, text, mut malformed)) = parse(line) else {
             let dropped = self.partial.is_none();
             if let Some(partial) = &mut self.partial {
@@ -126,11 +157,17 @@ impl Replies {
                 partial
             }
             None => {
-                let kept = &text[..text.len().min(LONGEST_REPLY)];
-                Reply { code, enhanced_code: None, text: kept.to_vec(), span: 0..0, first_byte, last_byte }
+                let mut reply = items.reply();
+                reply.text.clear();
+                reply.text.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
+                reply.enhanced_code = None;
+                reply.span.start = span.start;
+                reply.first_byte = first_byte;
+                reply
             }
         };
         reply.code = code;
+        reply.span.end = span.end;
         let enhanced_code = EnhancedCode::parse(text);
         let contradicts =
             matches!((code / 100, enhanced_code), (class @ (2 | 4 | 5), Some(enhanced)) if enhanced.0 != class);
@@ -185,8 +222,9 @@ mod tests {
         let mut replies = Replies::default();
         let (mut complete, mut malformed) = (Vec::new(), Vec::new());
         for (at, line) in lines.iter().enumerate() {
-            let outcome = replies.line(line, Time(at as u64 * 10), Time(at as u64 * 10 + 1));
-            complete.extend(outcome.reply);
+            let outcome =
+                replies.line(line, 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
+            complete.extend(outcome.reply.map(|reply| *reply));
             if outcome.malformed {
                 malformed.push(at);
             }
@@ -230,7 +268,8 @@ mod tests {
     #[test]
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
-        let mut contradicts = |line: &[u8]| replies.line(line, Time(0), Time(0)).contradicts;
+        let mut contradicts =
+            |line: &[u8]| replies.line(line, 0..0, Time(0), Time(0), &mut Items::default()).contradicts;
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));

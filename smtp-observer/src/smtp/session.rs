@@ -20,6 +20,7 @@ use super::body::Body;
 use super::extensions::Extensions;
 use super::held::{Content, Held};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::items::Items;
 use super::line::Lines;
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
@@ -44,24 +45,24 @@ pub struct Session {
     line: LineStart,
     /// When the server's current line began.
     reply_line: Time,
-    /// Where that is, and where its current reply began.
+    /// Where that is.
     reply_line_at: u64,
-    reply_at: Option<u64>,
     /// Bytes that came of the socket that connected, and of the other, up to the end of those that are being read.
     ends: [u64; 2],
     held: Held,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
     sent_early: bool,
     /// The chunks of a message so far.
-    chunks: Option<Chunks>,
+    chunks: Option<Box<Chunks>>,
     /// What the server offers; absent while that is not known.
     extensions: Option<Extensions>,
     /// The end of a message earns one reply a recipient (RFC 2033).
     lmtp: bool,
     recipients: u32,
-    /// The number of the client's write that is being read, and of the one that held the end of its last command.
+    /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
+    /// command, or 0.
     write: u64,
-    command_write: Option<u64>,
+    command_write: u64,
     /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
@@ -99,7 +100,7 @@ enum Mode {
     /// Not yet: the reply to the last command says how.
     Held,
     /// Not yet: DATA was answered 2yz. Some clients take that for a go-ahead; their next line tells.
-    HeldForLine(GoAhead, Time),
+    HeldForLine(Box<GoAhead>, Time),
     /// As a message's content, up to its end.
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
@@ -132,7 +133,7 @@ struct LineStart {
 }
 
 /// A message that comes in chunks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Chunks {
     requested_at: Time,
     /// Octets so far; absent where the server fetched some of them itself.
@@ -149,7 +150,7 @@ impl Session {
     /// A session that is followed from the start of its connection: the server greets first.
     pub fn new() -> Self {
         let mut session = Self::with(Mode::Command);
-        session.waiting.push(Slot::Greeting);
+        session.waiting = Waiting::for_greeting_alone();
         session.preamble = Preamble::expected();
         session
     }
@@ -169,7 +170,6 @@ impl Session {
             line: LineStart::default(),
             reply_line: Time::default(),
             reply_line_at: 0,
-            reply_at: None,
             ends: [0; 2],
             held: Held::default(),
             sent_early: false,
@@ -178,7 +178,7 @@ impl Session {
             lmtp: false,
             recipients: 0,
             write: 0,
-            command_write: None,
+            command_write: 0,
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
@@ -226,7 +226,7 @@ impl Session {
     }
 
     /// Takes bytes that a peer sent, as one call moved them.
-    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
         self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
         match self.acts_as(peer) {
             Peer::Client => {
@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// Takes notice of `length` bytes of a peer that were not seen. Inside a message they are content.
-    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         if length == 0 {
             return;
         }
@@ -253,7 +253,7 @@ impl Session {
 
     /// Takes notice of `length` bytes of a peer that were left out because they are content of a message: its end is
     /// not among them.
-    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Vec<Item>) {
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         let acts_as = self.acts_as(peer);
         match (&mut self.mode, acts_as) {
             (Mode::Body(body, message), Peer::Client) => {
@@ -267,7 +267,7 @@ impl Session {
 
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
-    pub fn finish(&mut self, _time: Time, items: &mut Vec<Item>) {
+    pub fn finish(&mut self, _time: Time, items: &mut Items) {
         self.give_up_preamble(items);
         self.report_early(items);
         self.read_unfinished_reply(items);
@@ -279,12 +279,12 @@ impl Session {
         if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
             message.size = body.size();
             message.ended_at = None;
-            items.push(Item::Message(*message));
+            items.push(Item::Message(message));
         }
         self.held = Held::default();
     }
 
-    fn client_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+    fn client_gap(&mut self, time: Time, length: u64, items: &mut Items) {
         self.give_up_preamble(items);
         if self.withholds() {
             self.settle_fork(items);
@@ -319,7 +319,7 @@ impl Session {
         }
     }
 
-    fn server_gap(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+    fn server_gap(&mut self, time: Time, length: u64, items: &mut Items) {
         match self.mode {
             Mode::Opaque => {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(length);
@@ -332,13 +332,12 @@ impl Session {
         self.early = None;
         self.server = Direction::default();
         self.replies.reset();
-        self.reply_at = None;
         self.garbled = false;
         if self.withholds() {
             self.settle_fork(items);
         }
         if let Some(last_word) = self.last_word.take() {
-            self.reply_in_turn(*last_word, items);
+            self.reply_in_turn(last_word, items);
         }
         let detail = || format!("{length} bytes of the server");
         match &mut self.mode {
@@ -360,7 +359,7 @@ impl Session {
 
     /// It is not certain any more what the client's next bytes are. What waits for a reply still gets it, unless
     /// replies were lost.
-    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Vec<Item>) {
+    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
         self.mode = Mode::Lost(Lost::after_gap());
@@ -376,22 +375,22 @@ impl Session {
         self.server.opening = Opening::default();
     }
 
-    fn give_up_waiting(&mut self, items: &mut Vec<Item>) {
-        while let Some(slot) = self.waiting.pop() {
+    fn give_up_waiting(&mut self, items: &mut Items) {
+        while let Some(slot) = self.waiting.pop(items) {
             match slot {
                 Slot::Command(command, message) => {
                     self.report_hello(&command, None, items);
                     items.push(Item::Exchange(Exchange { command, reply: None }));
-                    items.extend(message.map(|message| Item::Message(*message)));
+                    items.extend(message.map(Item::Message));
                 }
-                Slot::Message(message, _) => items.push(Item::Message(*message)),
+                Slot::Message(message, _) => items.push(Item::Message(message)),
                 Slot::Greeting | Slot::Octets => {}
             }
         }
     }
 
     /// Reads what was held, in the mode that is known now.
-    fn read_held(&mut self, sent_early: bool, items: &mut Vec<Item>) {
+    fn read_held(&mut self, sent_early: bool, items: &mut Items) {
         let write = self.write;
         self.sent_early = sent_early;
         while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))

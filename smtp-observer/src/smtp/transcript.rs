@@ -4,7 +4,7 @@
 //! added. Lines of one peer in a row travel in one write, `--` alone starts another. `C gap 100` are bytes that were not
 //! seen, `C content 100` bytes that were left out because they are content. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
 
-use super::{Exchange, Item, Message, Peer, Session};
+use super::{Exchange, Item, Items, Message, Peer, Session};
 use crate::event::Time;
 
 /// What reaches a session.
@@ -72,7 +72,7 @@ fn unescape(text: &str) -> Vec<u8> {
 
 /// The items of a dialogue, each step a second after the one before, from second 1 on.
 pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
-    let mut items = Vec::new();
+    let mut items = Items::default();
     let mut seconds = 0;
     for step in steps {
         seconds += 1;
@@ -80,13 +80,13 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    items.retain(|item| !matches!(item, Item::Lost | Item::Plain { .. } | Item::Line { .. } | Item::Reversed));
-    items
+    let is_told = |item: &Item| !matches!(item, Item::Lost | Item::Plain { .. } | Item::Line { .. } | Item::Reversed);
+    items.into_iter().filter(is_told).collect()
 }
 
 /// The same without times: each piece of at most `size` bytes in a call of its own.
 pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize) -> Vec<Item> {
-    let mut items = Vec::new();
+    let mut items = Items::default();
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => {
@@ -99,7 +99,7 @@ pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize)
     without_writes(items)
 }
 
-pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut Vec<Item>) {
+pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut Items) {
     match step {
         Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
         Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
@@ -108,7 +108,8 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut V
 }
 
 /// Which commands share a write is a matter of the pieces, and in how many parts a header is told.
-pub(crate) fn without_writes(mut items: Vec<Item>) -> Vec<Item> {
+pub(crate) fn without_writes(items: Items) -> Vec<Item> {
+    let mut items: Vec<Item> = items.into_iter().collect();
     items.dedup_by(|next, item| match (next, item) {
         (Item::Plain { peer, at, bytes }, Item::Plain { peer: before, at: start, bytes: told })
             if peer == before && *at == *start + told.len() as u64 =>
@@ -140,10 +141,13 @@ pub(crate) fn line(item: &Item) -> String {
                 None => format!("{early}{} ->", text(&command.line)),
             }
         }
-        Item::Message(Message { transfer, size, reply, .. }) => match reply {
-            Some(reply) => format!("message {} {} -> {}", transfer.as_str(), shown(size), reply.code),
-            None => format!("message {} {} ->", transfer.as_str(), shown(size)),
-        },
+        Item::Message(message) => {
+            let Message { transfer, size, reply, .. } = &**message;
+            match reply {
+                Some(reply) => format!("message {} {} -> {}", transfer.as_str(), shown(size), reply.code),
+                None => format!("message {} {} ->", transfer.as_str(), shown(size)),
+            }
+        }
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
         Item::Lost => "lost".into(),

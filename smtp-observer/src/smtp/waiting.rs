@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::command::{Command, Verb};
 use super::item::Message;
+use super::items::Items;
 use crate::event::Time;
 
 /// Commands that may wait for their replies; with one more the stream counts as lost.
@@ -18,7 +19,7 @@ pub(super) enum Slot {
     /// The connection itself: its reply is the greeting.
     Greeting,
     /// A command line. The last chunk of a message brings the message along.
-    Command(Command, Option<Box<Message>>),
+    Command(Box<Command>, Option<Box<Message>>),
     /// The end of a message, with the replies that it still earns.
     Message(Box<Message>, Owed),
     /// Octets that no command line announced with a reply of its own (XEXCH50).
@@ -36,6 +37,7 @@ pub(super) enum Owed {
     EachAndAll(u32),
 }
 
+/// The queue's room is of the items, where it is empty.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     slots: VecDeque<Slot>,
@@ -43,6 +45,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) fn for_greeting_alone() -> Self {
+        Self { slots: [Slot::Greeting].into(), bytes: 0 }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -91,21 +97,34 @@ impl Waiting {
         self.slots.front_mut()
     }
 
-    pub(super) fn push(&mut self, slot: Slot) {
+    #[inline]
+    pub(super) fn push(&mut self, slot: Slot, items: &mut Items) {
+        self.make_room(items);
         self.bytes += slot.bytes();
         self.slots.push_back(slot);
     }
 
     /// Puts back what has more replies to come.
-    pub(super) fn push_front(&mut self, slot: Slot) {
+    pub(super) fn push_front(&mut self, slot: Slot, items: &mut Items) {
+        self.make_room(items);
         self.bytes += slot.bytes();
         self.slots.push_front(slot);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Slot> {
+    #[inline]
+    pub(super) fn pop(&mut self, items: &mut Items) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.bytes();
+        if self.slots.is_empty() {
+            items.take_queue(std::mem::take(&mut self.slots));
+        }
         Some(slot)
+    }
+
+    fn make_room(&mut self, items: &mut Items) {
+        if self.slots.capacity() == 0 {
+            self.slots = items.queue();
+        }
     }
 
     /// So many octets of the message that the last command ends have come.
@@ -146,33 +165,34 @@ mod tests {
     use super::*;
 
     fn command(length: usize) -> Slot {
-        Slot::Command(Command::new(&vec![b'x'; length], Time(1), Time(1)), None)
+        Slot::Command(Box::new(Command::new(&vec![b'x'; length], Time(1), Time(1))), None)
     }
 
     #[test]
     fn first_in_first_out() {
-        let mut waiting = Waiting::default();
-        waiting.push(Slot::Greeting);
-        waiting.push(command(4));
+        let mut items = Items::default();
+        let mut waiting = Waiting::for_greeting_alone();
+        waiting.push(command(4), &mut items);
         assert!(waiting.for_greeting() && !waiting.is_single());
-        assert!(matches!(waiting.pop(), Some(Slot::Greeting)));
+        assert!(matches!(waiting.pop(&mut items), Some(Slot::Greeting)));
         assert!(!waiting.for_greeting() && waiting.is_single());
-        assert!(matches!(waiting.pop(), Some(Slot::Command(..))));
-        assert!(waiting.pop().is_none() && waiting.is_empty());
+        assert!(matches!(waiting.pop(&mut items), Some(Slot::Command(..))));
+        assert!(waiting.pop(&mut items).is_none() && waiting.is_empty());
     }
 
     #[test]
     fn bounds() {
+        let mut items = Items::default();
         let mut waiting = Waiting::default();
-        (0..MOST_WAITING).for_each(|_| waiting.push(command(10)));
+        (0..MOST_WAITING).for_each(|_| waiting.push(command(10), &mut items));
         assert!(!waiting.is_full());
-        waiting.push(command(10));
+        waiting.push(command(10), &mut items);
         assert!(waiting.is_full());
 
         let mut waiting = Waiting::default();
-        (0..128).for_each(|_| waiting.push(command(2048)));
+        (0..128).for_each(|_| waiting.push(command(2048), &mut items));
         assert!(!waiting.is_full());
-        waiting.push(command(1));
+        waiting.push(command(1), &mut items);
         assert!(waiting.is_full());
     }
 }

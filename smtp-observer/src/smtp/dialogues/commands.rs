@@ -30,7 +30,7 @@ fn times() {
     let accepted = message.reply.as_ref().expect("a reply");
     assert_eq!((accepted.first_byte, accepted.last_byte), (at(8), at(8)));
     assert_eq!(
-        Message { reply: None, ..message.clone() },
+        Message { reply: None, ..(**message).clone() },
         Message {
             transfer: Transfer::Data,
             requested_at: Some(at(3)),

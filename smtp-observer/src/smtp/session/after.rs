@@ -5,15 +5,16 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
+use super::super::items::Items;
 use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
-use super::{Chunks, Direction, Mode, Session, message};
+use super::{Direction, Mode, Session, message};
 use crate::observation::AnomalyKind;
 
 impl Session {
     /// A command has its reply: what the session is from now on.
-    pub(super) fn reply_to_command(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_to_command(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
         let verb = command.verb;
         let octets = if verb == Verb::Xexch50 { command.octets() } else { None };
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
@@ -25,7 +26,7 @@ impl Session {
         self.report_hello(&command, Some(&reply), items);
         let offered = (accepted && matches!(verb, Verb::Ehlo | Verb::Lhlo)).then(|| Extensions::parse(&reply.text));
         let mask = offered.and_then(|_| keywords(&reply.text).find(|word| masked::is_keyword(word))).map(escape);
-        items.push(Item::Exchange(Exchange { command, reply: Some(reply) }));
+        items.push_with(|| Item::Exchange(Exchange { command, reply: Some(reply) }));
         if let Some(mask) = mask {
             let detail = || format!("the server offers {mask}");
             self.anomalies.report(time, AnomalyKind::MaskedCommand, items, detail);
@@ -60,7 +61,7 @@ impl Session {
                 self.read_held(true, items);
             }
             (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() => {
-                self.mode = Mode::HeldForLine(go_ahead, requested_at);
+                self.mode = Mode::HeldForLine(Box::new(go_ahead), requested_at);
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
@@ -71,7 +72,7 @@ impl Session {
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Vec<Item>) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
@@ -82,7 +83,7 @@ impl Session {
         self.client.skip = matches!(self.mode, Mode::Answer) && !self.client.lines.at_start();
         self.mode = match octets {
             Some(octets) if octets > 0 && code / 100 == 3 => {
-                self.waiting.push(Slot::Octets);
+                self.waiting.push(Slot::Octets, items);
                 Mode::Octets(octets)
             }
             _ => Mode::Command,
@@ -91,7 +92,7 @@ impl Session {
     }
 
     /// The server greets.
-    pub(super) fn greeted(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn greeted(&mut self, reply: Box<Reply>, items: &mut Items) {
         self.report_early(items);
         if masked::is_greeting(&reply.text) {
             let detail = || format!("the greeting is {}", escape(&reply.text));
@@ -101,7 +102,7 @@ impl Session {
     }
 
     /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it.
-    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Vec<Item>) {
+    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Items) {
         let verb = command.verb;
         if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() {
             return;
@@ -116,11 +117,11 @@ impl Session {
 
     /// A command that ends a message in chunks has its reply. Refused, it ends nothing.
     fn end_of_chunks(&mut self, accepted: bool) {
-        let Some(shelved) = self.shelved.take() else { return };
+        let Some(mut shelved) = self.shelved.take() else { return };
         if !accepted {
-            let newer = self.chunks.map_or(Some(0), |chunks| chunks.size);
-            let size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
-            self.chunks = Some(Chunks { size, ..*shelved });
+            let newer = self.chunks.take().map_or(Some(0), |chunks| chunks.size);
+            shelved.size = shelved.size.zip(newer).map(|(older, newer)| older.saturating_add(newer));
+            self.chunks = Some(shelved);
         }
     }
 

@@ -1,13 +1,12 @@
 //! The client's bytes.
 
-use memchr::memchr;
-
 use super::super::Peer;
 use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
+use super::super::items::Items;
 use super::super::line::{Line, Step};
 use super::super::masked;
 use super::super::preamble;
@@ -19,7 +18,7 @@ use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Items) {
         self.client_goes_on(items);
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
@@ -29,7 +28,7 @@ impl Session {
     }
 
     /// The client sends more: for a client that does not pipeline, the server has said all that was due.
-    fn client_goes_on(&mut self, items: &mut Vec<Item>) {
+    fn client_goes_on(&mut self, items: &mut Items) {
         self.client_went_on();
         if std::mem::take(&mut self.garbled)
             && self.waiting.is_single()
@@ -45,7 +44,7 @@ impl Session {
     }
 
     /// Reads up to where it is not known how to; how many bytes that are.
-    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) -> usize {
+    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) -> usize {
         let (length, reversed) = (bytes.len(), self.reversed);
         while !bytes.is_empty() {
             if self.reversed != reversed {
@@ -104,7 +103,7 @@ impl Session {
     }
 
     /// The first bytes may be a proxy's header.
-    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         let mut told = Vec::new();
         let look = self.preamble.look(time, bytes, &mut told);
         self.plain(Peer::Client, told, bytes, items);
@@ -115,7 +114,7 @@ impl Session {
     }
 
     /// The first bytes may be TLS. True when they are not, and can be read.
-    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) -> bool {
+    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) -> bool {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
@@ -147,14 +146,14 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
                 at: self.end(Peer::Client) - bytes.len() as u64,
                 pipelined: self.sent_early || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
-                same_write: self.command_write == Some(self.write),
+                same_write: self.command_write == self.write,
             };
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
@@ -163,7 +162,7 @@ impl Session {
             Step::More => return,
             Step::TooLong(kept) => {
                 // The initial response and the answers of AUTH may be longer (RFC 4954, 4).
-                if !answers && !lost && !Command::new(kept, time, time).verb.authenticates() {
+                if !answers && !lost && !Verb::of_line(kept).authenticates() {
                     let detail = || format!("a line of the client is longer than {} bytes", kept.len());
                     self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
                 }
@@ -184,10 +183,12 @@ impl Session {
             self.greeted_by_client(self.line.at, self.line.time, time, &line, items);
             return;
         }
-        let mut command = Command::new(line.bytes, self.line.time, time);
+        let mut command = items.command();
+        command.read(line.bytes, self.line.time, time);
         command.at = self.line.at;
         if let Mode::Lost(lost) = &mut self.mode {
-            lost.line(command);
+            let before = lost.line(command);
+            before.into_iter().for_each(|before| items.take_command(before));
             return;
         }
         command.pipelined = self.line.pipelined;
@@ -213,7 +214,7 @@ impl Session {
     }
 
     /// What a command line shows at once.
-    fn report_command(&mut self, command: &Command, length: u64, items: &mut Vec<Item>) {
+    fn report_command(&mut self, command: &Command, length: u64, items: &mut Items) {
         if self.line.early {
             self.spoke_early(command.last_byte, || of_client(command, length));
         }
@@ -223,17 +224,17 @@ impl Session {
         if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
-        if masked::is_verb(command.word()) {
+        if command.verb == Verb::Other && masked::is_verb(command.word()) {
             report(AnomalyKind::MaskedCommand, &|| shown_word(command));
         }
     }
 
     /// A command line is complete.
-    pub(super) fn command(&mut self, command: Command, items: &mut Vec<Item>) {
-        self.command_write = Some(self.write);
+    pub(super) fn command(&mut self, command: Box<Command>, items: &mut Items) {
+        self.command_write = self.write;
         let (verb, time) = (command.verb, command.last_byte);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
-            self.shelved = self.chunks.take().map(Box::new).or(self.shelved.take());
+            self.shelved = self.chunks.take().or(self.shelved.take());
         }
         let chunk = match verb {
             Verb::Bdat => command.chunk(),
@@ -244,7 +245,7 @@ impl Session {
             (_, Some((_, last))) => self.chunk(time, last),
             _ => None,
         };
-        self.waiting.push(Slot::Command(command, last));
+        self.waiting.push(Slot::Command(command, last), items);
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
         } else if verb.decides_what_follows() {
@@ -258,7 +259,7 @@ impl Session {
 
     /// A chunk was announced; the last one makes the message.
     fn chunk(&mut self, time: Time, last: bool) -> Option<Box<Message>> {
-        self.chunks.get_or_insert(Chunks { requested_at: time, size: Some(0) });
+        self.chunks.get_or_insert_with(|| Box::new(Chunks { requested_at: time, size: Some(0) }));
         if !last {
             return None;
         }
@@ -272,7 +273,7 @@ impl Session {
     fn burl(&mut self, command: &Command) -> Option<Box<Message>> {
         let time = command.last_byte;
         let last = command.argument().rsplit(u8::is_ascii_whitespace).next();
-        self.chunks.get_or_insert(Chunks { requested_at: time, size: None }).size = None;
+        self.chunks.get_or_insert_with(|| Box::new(Chunks { requested_at: time, size: None })).size = None;
         if !last.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST")) {
             return None;
         }
@@ -296,22 +297,22 @@ impl Session {
         }
         if ended {
             self.waiting.chunk_ended(time);
-            self.command_write = Some(self.write);
+            self.command_write = self.write;
             self.in_chunk = false;
             self.mode = Mode::Command;
         }
     }
 
     /// The end of data was seen.
-    fn body_ended(&mut self, time: Time, items: &mut Vec<Item>) {
+    fn body_ended(&mut self, time: Time, items: &mut Items) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         message.size = body.size_at_end();
-        self.command_write = Some(self.write);
+        self.command_write = self.write;
         self.had_content = true;
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
             Some(reply) if reply.refuses() => {
-                items.push(Item::Message(*message));
+                items.push(Item::Message(message));
                 self.fork = None;
                 self.lose(time, || "the end of a message that was refused before".into(), items);
                 if let Mode::Lost(lost) = &mut self.mode {
@@ -320,22 +321,22 @@ impl Session {
             }
             _ => {
                 message.reply = None;
-                self.waiting.push(Slot::Message(message, Owed::Unknown));
+                self.waiting.push(Slot::Message(message, Owed::Unknown), items);
             }
         }
     }
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
-    pub(super) fn read_held_for_line(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn read_held_for_line(&mut self, items: &mut Items) {
         if !matches!(self.mode, Mode::HeldForLine(..)) {
             return;
         }
         let Some(line) = self.held.first_line() else { return };
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let is_command = Command::new(line, Time(0), Time(0)).verb != Verb::Other;
+        let is_command = Verb::of_line(line) != Verb::Other;
         if let Mode::HeldForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
-                let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
+                let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);
             }
             self.read_held(false, items);
@@ -352,11 +353,10 @@ pub(super) struct Flaws {
 
 impl Flaws {
     pub(super) fn of(line: &Line<'_>) -> Self {
-        Self {
-            bare_lf: line.bare_lf,
-            bare_cr: memchr(b'\r', line.bytes).is_some(),
-            nul: memchr(b'\0', line.bytes).is_some(),
-        }
+        let bare_lf = line.bare_lf;
+        // Nearly no line has one: all bytes are looked at alike.
+        let has = |wanted| line.bytes.iter().fold(false, |found, byte| found | (*byte == wanted));
+        Self { bare_lf, bare_cr: has(b'\r'), nul: has(b'\0') }
     }
 
     pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {

@@ -8,6 +8,7 @@ use memchr::memchr;
 
 use super::super::command::Verb;
 use super::super::item::{Item, Message};
+use super::super::items::Items;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
 use super::server::line;
@@ -26,7 +27,8 @@ pub(super) struct Fork {
     ended_at: Time,
     commands: Commands,
     /// Replies since the end of data.
-    withheld: Vec<Reply>,
+    #[expect(clippy::vec_box, reason = "they are handed on as they are")]
+    withheld: Vec<Box<Reply>>,
     /// The client went on when it had as many replies as one message earns.
     client_went_on: bool,
 }
@@ -62,7 +64,7 @@ impl Fork {
 
     /// The first reply that is withheld.
     pub(super) fn first_withheld(&self) -> Option<&Reply> {
-        self.withheld.first()
+        self.withheld.first().map(|reply| &**reply)
     }
 
     /// Replies that the commands earn.
@@ -139,7 +141,7 @@ impl Session {
     }
 
     /// A reply behind the end of data.
-    pub(super) fn withhold(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn withhold(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Some(mut fork) = self.fork.take() else { return };
         let tells_nothing = reply.code == 421 || fork.withheld.len() >= MOST_WITHHELD;
         fork.withheld.push(reply);
@@ -157,13 +159,13 @@ impl Session {
     }
 
     /// The message was one: its replies are what they seem.
-    pub(super) fn settle_fork(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn settle_fork(&mut self, items: &mut Items) {
         if let Some(fork) = self.fork.take() {
             self.release(*fork, items);
         }
     }
 
-    fn release(&mut self, fork: Fork, items: &mut Vec<Item>) {
+    fn release(&mut self, fork: Fork, items: &mut Items) {
         for reply in fork.withheld {
             self.reply(reply, items);
         }
@@ -198,8 +200,8 @@ impl Session {
     }
 
     /// More was answered behind the end of data than was asked.
-    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Vec<Item>) {
-        let Some(Slot::Message(mut message, _)) = self.waiting.pop() else { return };
+    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Items) {
+        let Some(Slot::Message(mut message, _)) = self.waiting.pop(items) else { return };
         let due = self.due_to_message(&fork).saturating_add(usize::try_from(fork.owed()).unwrap_or(usize::MAX));
         let later = due.saturating_add(self.waiting.len()).saturating_sub(fork.withheld.len());
         let own = self.due_to_message(&fork);
@@ -214,17 +216,11 @@ impl Session {
     }
 
     /// The server has read commands where the client sent content: it has so many replies still to give.
-    pub(super) fn smuggled(
-        &mut self,
-        reply: &Reply,
-        message: Option<Box<Message>>,
-        later: usize,
-        items: &mut Vec<Item>,
-    ) {
+    pub(super) fn smuggled(&mut self, reply: &Reply, message: Option<Box<Message>>, later: usize, items: &mut Items) {
         // It is shown, though what came before may not be certain.
         items.push(Item::Line { span: reply.span.clone(), read: true });
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
-        items.extend(message.map(|message| Item::Message(*message)));
+        items.extend(message.map(Item::Message));
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
         if let Mode::Lost(lost) = &mut self.mode {

@@ -3,6 +3,7 @@
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::item::{GoAhead, Item, Transfer};
+use super::super::items::Items;
 use super::super::reply::Reply;
 use super::super::tls::Opening;
 use super::super::waiting::Slot;
@@ -27,7 +28,7 @@ pub(super) struct Lost {
     /// The client's lines since the last reply.
     lines: u32,
     /// The client's last line.
-    last: Option<Command>,
+    last: Option<Box<Command>>,
 }
 
 impl Lost {
@@ -40,11 +41,11 @@ impl Lost {
         Self { after_gap: true, missed: true, older: 0, untouched: false, lines: 0, last: None }
     }
 
-    /// A line of the client: a command, an answer to AUTH, or content.
-    pub(super) fn line(&mut self, command: Command) {
+    /// A line of the client: a command, an answer to AUTH, or content. The one before it comes back.
+    pub(super) fn line(&mut self, command: Box<Command>) -> Option<Box<Command>> {
         self.untouched = false;
         self.lines = self.lines.saturating_add(1);
-        self.last = Some(command);
+        self.last.replace(command)
     }
 
     /// Where the last line begins, while it may turn out to be a command.
@@ -80,7 +81,7 @@ impl Lost {
 }
 
 impl Session {
-    pub(super) fn reply_while_lost(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_while_lost(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Mode::Lost(lost) = &mut self.mode else { return };
         if lost.older > 0 {
             lost.older -= 1;
@@ -122,7 +123,7 @@ impl Session {
                     true => Mode::Held,
                     false => Mode::Command,
                 };
-                self.waiting.push(Slot::Command(command, None));
+                self.waiting.push(Slot::Command(command, None), items);
                 self.reply(reply, items);
             }
             // The reply to a message that was not followed.
@@ -146,7 +147,7 @@ impl Session {
 
 /// A certain point.
 enum Found {
-    Command(Command),
+    Command(Box<Command>),
     End,
     /// The server wants content; all of it is still to come, or not.
     Content {

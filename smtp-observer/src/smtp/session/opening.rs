@@ -2,6 +2,7 @@
 
 use super::super::Peer;
 use super::super::item::Item;
+use super::super::items::Items;
 use super::{Mode, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
@@ -27,7 +28,7 @@ impl Session {
     }
 
     /// The greeting is there, or none came.
-    pub(super) fn report_early(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn report_early(&mut self, items: &mut Items) {
         let Some(early) = self.early.take() else { return };
         self.anomalies.report(early.time, AnomalyKind::EarlyTalker, items, || match early.more {
             0 => early.first,
@@ -42,7 +43,7 @@ impl Session {
     }
 
     /// A peer speaks another protocol: nothing of it is read.
-    pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Vec<Item>) {
+    pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Items) {
         self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail);
         self.settle_fork(items);
         self.give_up_waiting(items);
@@ -50,7 +51,7 @@ impl Session {
     }
 
     /// The client speaks TLS.
-    pub(super) fn start_tls(&mut self, time: Time, items: &mut Vec<Item>) {
+    pub(super) fn start_tls(&mut self, time: Time, items: &mut Items) {
         self.settle_fork(items);
         self.give_up_waiting(items);
         items.push(Item::TlsStarted(time));
@@ -58,14 +59,14 @@ impl Session {
     }
 
     /// What was not seen behind STARTTLS is TLS.
-    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut Vec<Item>) {
+    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut Items) {
         self.start_tls(time, items);
         self.opaque_bytes = self.opaque_bytes.saturating_add(length);
     }
 
     /// STARTTLS was accepted, and the client's next bytes are no TLS record. True where it goes on in clear, as where
     /// something else has taken the TLS away.
-    pub(super) fn stays_plain(&mut self, time: Time, first: Option<u8>, items: &mut Vec<Item>) -> bool {
+    pub(super) fn stays_plain(&mut self, time: Time, first: Option<u8>, items: &mut Items) -> bool {
         if self.sent_early {
             let detail = || "the client sent more behind STARTTLS".into();
             self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
@@ -80,7 +81,7 @@ impl Session {
     }
 
     /// The server goes on in clear behind the 220 that starts TLS, where the client speaks first.
-    pub(super) fn inject(&mut self, time: Time, items: &mut Vec<Item>) {
+    pub(super) fn inject(&mut self, time: Time, items: &mut Items) {
         if let Mode::StartTls { injected: injected @ false } = &mut self.mode {
             *injected = true;
             let detail = || "the server sent more behind its 220".into();
@@ -89,7 +90,7 @@ impl Session {
     }
 
     /// Bytes tell how to read on; `rest` follows them.
-    pub(super) fn plain(&self, peer: Peer, bytes: Vec<u8>, rest: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn plain(&self, peer: Peer, bytes: Vec<u8>, rest: &[u8], items: &mut Items) {
         if !bytes.is_empty() {
             let at = self.end(peer).saturating_sub((bytes.len() + rest.len()) as u64);
             items.push(Item::Plain { peer, at, bytes });
@@ -97,14 +98,14 @@ impl Session {
     }
 
     /// No proxy's header comes any more: what may have begun one is the client's.
-    pub(super) fn give_up_preamble(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn give_up_preamble(&mut self, items: &mut Items) {
         if let Some((taken, since)) = self.preamble.give_up() {
             self.client_bytes(since, taken, items);
         }
     }
 
     /// The client has asked a SOCKS proxy for the connection.
-    pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         let mut told = Vec::new();
         let answered = self.preamble.answered(bytes, &mut told);
         self.plain(Peer::Server, told, bytes, items);

@@ -42,7 +42,8 @@ impl Session {
         let withheld = self.fork.as_ref().and_then(|fork| fork.first_withheld());
         let last_word = self.last_word.as_deref();
         let replies = [withheld, last_word].map(|reply| reply.map(|reply| reply.span.start));
-        replies.into_iter().chain([opening, self.reply_at]).flatten().min()
+        let line = (!self.server.lines.at_start()).then_some(self.reply_line_at);
+        replies.into_iter().chain([opening, self.replies.start(), line]).flatten().min()
     }
 
     /// The end of the bytes that are being read of the one who acts as this peer.

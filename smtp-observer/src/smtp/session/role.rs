@@ -3,6 +3,7 @@
 use super::super::Peer;
 use super::super::held::Content;
 use super::super::item::Item;
+use super::super::items::Items;
 use super::super::preamble::Preamble;
 use super::super::waiting::Slot;
 use super::{Direction, Session};
@@ -20,9 +21,9 @@ impl Session {
     }
 
     /// ATRN or TURN was accepted (RFC 2645, 5.2; RFC 821, 3.8): who asked for it greets, the other gives the commands.
-    pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut Vec<Item>) {
+    pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut Items) {
         self.reverse(time, || format!("{verb} was accepted"), items);
-        self.waiting.push(Slot::Greeting);
+        self.waiting.push(Slot::Greeting, items);
         let mut held = std::mem::take(&mut self.held);
         while let Some(part) = held.pop() {
             match part.content {
@@ -36,14 +37,7 @@ impl Session {
 
     /// The client's first line is a greeting, and the server has not greeted: that line, which begins there, with its end,
     /// and all that follows it are a server's.
-    pub(super) fn greeted_by_client(
-        &mut self,
-        at: u64,
-        first_byte: Time,
-        time: Time,
-        line: &[u8],
-        items: &mut Vec<Item>,
-    ) {
+    pub(super) fn greeted_by_client(&mut self, at: u64, first_byte: Time, time: Time, line: &[u8], items: &mut Items) {
         self.reverse(time, || "the client greets".into(), items);
         let (text, end) = line.split_at(line.len().saturating_sub(1));
         let behind = at + line.len() as u64;
@@ -52,11 +46,10 @@ impl Session {
     }
 
     /// Nothing of what was said before counts.
-    fn reverse(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Vec<Item>) {
+    fn reverse(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
         self.anomalies.report(time, AnomalyKind::RoleReversed, items, detail);
         items.push(Item::Reversed);
         self.reversed = !self.reversed;
-        self.reply_at = None;
         self.mode = super::Mode::Command;
         self.begin_anew();
         self.spoken = false;

@@ -5,6 +5,7 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::super::items::Items;
 use super::super::line::Step;
 use super::super::masked;
 use super::super::reply::Reply;
@@ -16,7 +17,7 @@ use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Vec<Item>) {
+    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) {
         self.give_up_preamble(items);
         let reversed = self.reversed;
         while !bytes.is_empty() {
@@ -56,12 +57,11 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Vec<Item>) {
+    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
         let socket = self.socket(Peer::Server);
         if self.server.lines.at_start() {
             self.reply_line = time;
             self.reply_line_at = self.ends[socket] - bytes.len() as u64;
-            self.reply_at.get_or_insert(self.reply_line_at);
         }
         let lost = matches!(self.mode, Mode::Lost(_));
         let line = match self.server.lines.step(bytes) {
@@ -75,14 +75,14 @@ impl Session {
             }
             Step::Line(line) => line,
         };
-        let end = self.ends[socket] - bytes.len() as u64;
-        let outcome = self.replies.line(line.bytes, self.reply_line, time);
+        let span = self.reply_line_at..self.ends[socket] - bytes.len() as u64;
+        let outcome = self.replies.line(line.bytes, span.clone(), self.reply_line, time, items);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
         let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
         // Who has only taken the part of a server may still send credentials.
         let read = if shows_line { !self.reversed } else { !lost };
-        items.push(Item::Line { span: self.reply_line_at..end, read });
+        items.push_with(|| Item::Line { span, read });
         if is_foreign {
             let detail = match self.reversed {
                 true => "the server's first line is no reply".into(),
@@ -106,26 +106,20 @@ impl Session {
             }
             self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
         }
-        let begun = self.reply_at.take().unwrap_or_default();
-        match outcome.reply {
-            Some(mut reply) => {
-                reply.span = begun..end;
-                self.reply(reply, items);
-            }
-            None if self.replies.is_partial() => self.reply_at = Some(begun),
-            None => {}
+        if let Some(reply) = outcome.reply {
+            self.reply(reply, items);
         }
     }
 
     /// A reply is complete.
-    pub(super) fn reply(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply(&mut self, reply: Box<Reply>, items: &mut Items) {
         self.garbled = false;
         if self.withholds() {
             self.withhold(reply, items);
             return;
         }
         if let Some(not_last) = self.last_word.take() {
-            self.reply_in_turn(*not_last, items);
+            self.reply_in_turn(not_last, items);
         }
         let is_lost = matches!(self.mode, Mode::Lost(_));
         if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {
@@ -133,7 +127,7 @@ impl Session {
         } else if self.has_crossed(&reply) {
             self.shut_down(&reply, items);
         } else if self.waiting.holds_more_than_quit() {
-            self.last_word = Some(Box::new(reply));
+            self.last_word = Some(reply);
         } else {
             self.reply_in_turn(reply, items);
         }
@@ -152,12 +146,12 @@ impl Session {
     }
 
     /// A 421 that is no reply.
-    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Vec<Item>) {
+    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Items) {
         self.anomalies.report(reply.last_byte, AnomalyKind::ServerShutdown, items, || line(reply));
     }
 
     /// A reply to what has waited longest.
-    pub(super) fn reply_in_turn(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_in_turn(&mut self, reply: Box<Reply>, items: &mut Items) {
         if let Mode::Lost(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
@@ -166,9 +160,9 @@ impl Session {
             lost.reply_to_older();
         }
         let alone = self.waiting.is_single();
-        if let Some(Slot::Command(command, _)) = self.waiting.front_mut()
-            && reply.code == 334
+        if reply.code == 334
             && alone
+            && let Some(Slot::Command(command, _)) = self.waiting.front_mut()
             && match self.mode {
                 Mode::Held => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
@@ -181,7 +175,7 @@ impl Session {
             self.read_held(true, items);
             return;
         }
-        match self.waiting.pop() {
+        match self.waiting.pop(items) {
             None if self.write == 0 && self.is_one_sided() => {
                 self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
             }
@@ -219,7 +213,7 @@ impl Session {
             && !matches!(command.verb, Verb::Data | Verb::Xexch50)
     }
 
-    fn go_ahead_to_another(&mut self, command: Command, reply: Reply, items: &mut Vec<Item>) {
+    fn go_ahead_to_another(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
         let (time, requested_at) = (reply.last_byte, command.last_byte);
         let known = command.verb != Verb::Other;
         items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
@@ -230,7 +224,7 @@ impl Session {
         }
         if !self.waiting.is_empty() {
             // What was taken for commands is content. Their verbs have led to here.
-            while let Some(slot) = self.waiting.pop() {
+            while let Some(slot) = self.waiting.pop(items) {
                 if let Slot::Command(command, _) = slot {
                     let bytes = verb(&command).to_vec();
                     items.push(Item::Plain { peer: Peer::Client, at: command.at, bytes });
@@ -252,7 +246,7 @@ impl Session {
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Box<Reply>, items: &mut Items) {
         let owed = match owed {
             Owed::Unknown if reply.code == 353 => Owed::EachAndAll(self.recipients.saturating_add(2)),
             Owed::Unknown if self.lmtp => Owed::Each(self.recipients.max(1)),
@@ -270,15 +264,15 @@ impl Session {
             Owed::EachAndAll(replies @ 2..) => Owed::EachAndAll(replies - 1),
             _ => {
                 self.recipients = 0;
-                items.push(Item::Message(*message));
+                items.push(Item::Message(message));
                 return;
             }
         };
-        self.waiting.push_front(Slot::Message(message, still));
+        self.waiting.push_front(Slot::Message(message, still), items);
     }
 
     /// A reply that nothing waits for.
-    fn reply_to_nothing(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut Items) {
         if reply.code == 421 {
             self.shut_down(&reply, items);
             return;
@@ -295,7 +289,7 @@ impl Session {
     }
 
     /// The end of data was in a hole; whether the client sent more behind it is only known if it stops there.
-    pub(super) fn reply_behind_a_hole(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut Items) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         let may_have_ended = body.may_have_ended();
@@ -314,7 +308,7 @@ impl Session {
     }
 
     /// A reply before the end of data: the server refuses the message early, or has it over.
-    fn reply_in_content(&mut self, reply: Reply, items: &mut Vec<Item>) {
+    fn reply_in_content(&mut self, reply: Box<Reply>, items: &mut Items) {
         let Mode::Body(body, message) = &mut self.mode else { return };
         let is_first = message.reply.is_none();
         // Only a refusal comes early, and only once.
@@ -343,7 +337,7 @@ impl Session {
     }
 
     /// The connection is over: its last line may be a reply though its end is missing.
-    pub(super) fn read_unfinished_reply(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn read_unfinished_reply(&mut self, items: &mut Items) {
         if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
             return;
         }
@@ -352,10 +346,9 @@ impl Session {
             return;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        if let Some(mut reply) = self.replies.line(line, self.reply_line, self.reply_line).reply {
-            let end = self.end(Peer::Server);
-            items.push(Item::Line { span: self.reply_line_at..end, read: true });
-            reply.span = self.reply_at.take().unwrap_or(self.reply_line_at)..end;
+        let span = self.reply_line_at..self.end(Peer::Server);
+        if let Some(reply) = self.replies.line(line, span.clone(), self.reply_line, self.reply_line, items).reply {
+            items.push(Item::Line { span, read: true });
             self.reply(reply, items);
         }
     }

@@ -1,0 +1,190 @@
+//! What the core takes of memory: nothing for a further command, and little for a connection that nothing is said on.
+
+use std::alloc::System;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use smtp_observer::event::{
+    Flow, Host, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+};
+use smtp_observer::judge::Addresses;
+use smtp_observer::observer::Observer;
+use smtp_observer::smtp::{Items, Peer, Session};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Commands that are counted.
+const COMMANDS: usize = 1000;
+
+/// Connections that are counted.
+const CONNECTIONS: u64 = 1000;
+
+/// Bytes that an idle connection may hold.
+const MOST_IDLE: usize = 1024;
+
+const GREETING: &str = "220 mx.example ESMTP Postfix\r\n";
+const EHLO: &str = "EHLO client.example\r\n";
+const OFFER: &str = "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-STARTTLS\r\n250 CHUNKING\r\n";
+
+/// Commands with their replies.
+const DIALOGUE: [(&str, &str); 5] = [
+    ("MAIL FROM:<alice@client.example> SIZE=4711\r\n", "250 2.1.0 Ok\r\n"),
+    ("RCPT TO:<bob@server.example>\r\n", "250 2.1.5 Ok\r\n"),
+    ("RCPT TO:<carol@server.example>\r\n", "550-5.1.1 <carol@server.example>:\r\n550 5.1.1 unknown\r\n"),
+    ("NOOP\r\n", "250 2.0.0 Ok\r\n"),
+    ("RSET\r\n", "250 2.0.0 Ok\r\n"),
+];
+
+fn main() {
+    for (connections, group) in [(8, 1), (8, 5), (1, 100)] {
+        commands(connections, group);
+    }
+    idle_connections();
+}
+
+/// Further commands on so many connections that take turns, so many commands in a write, allocate nothing.
+fn commands(connections: usize, group: usize) {
+    let mut items = Items::default();
+    let mut sessions: Vec<_> = (0..connections).map(|_| greeted(&mut items)).collect();
+    items.clear();
+    let dialogue = || DIALOGUE.into_iter().cycle().take(group);
+    let client: String = dialogue().map(|(command, _)| command).collect();
+    let server: String = dialogue().map(|(_, reply)| reply).collect();
+    let round = sessions.len() * group;
+    let mut told = 0;
+    let mut speak = |commands: usize| {
+        for _ in 0..commands.div_ceil(round) {
+            for (peer, text) in [(Peer::Client, &client), (Peer::Server, &server)] {
+                for session in &mut sessions {
+                    session.receive(peer, Time(2), text.as_bytes(), &mut items);
+                    told += items.len();
+                    items.clear();
+                }
+            }
+        }
+    };
+    speak(COMMANDS);
+    let region = Region::new(ALLOCATOR);
+    speak(COMMANDS);
+    let change = region.change();
+    assert!(told >= 2 * COMMANDS, "{told} items");
+    println!("{COMMANDS} commands in groups of {group}: {} allocations", change.allocations + change.reallocations);
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "in groups of {group}: {change:?}");
+}
+
+fn greeted(items: &mut Items) -> Session {
+    let mut session = Session::new();
+    session.receive(Peer::Server, Time(1), GREETING.as_bytes(), items);
+    session.receive(Peer::Client, Time(1), EHLO.as_bytes(), items);
+    session.receive(Peer::Server, Time(1), OFFER.as_bytes(), items);
+    session
+}
+
+/// A connection that has been greeted and has sent EHLO is small, and is so again behind a burst of commands.
+fn idle_connections() {
+    for burst in [0, 100] {
+        let mut told = 0;
+        let mut observer = Observer::new(&[25], Addresses::Domain);
+        observer.event(
+            KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }),
+            &mut |_| {},
+        );
+        let mut open = |cookies| {
+            for cookie in cookies {
+                let mut connection = Connection::open(&mut observer, cookie, &mut told);
+                if burst > 0 {
+                    connection.transfer(Flow::Sent, &"HELP\r\n".repeat(burst));
+                    connection.transfer(Flow::Received, &"214 2.0.0 No\r\n".repeat(burst));
+                }
+            }
+        };
+        // What all share is there with the first.
+        open(0..1);
+        let region = Region::new(ALLOCATOR);
+        open(1..1 + CONNECTIONS);
+        let change = region.change();
+        let held = (change.bytes_allocated - change.bytes_deallocated) / CONNECTIONS as usize;
+        // Opened, greeted, EHLO, and TLS was offered.
+        assert!(told >= (4 + burst) * CONNECTIONS as usize, "{told} observations");
+        println!("a connection that is idle behind {} commands: {held} bytes", 1 + burst);
+        assert!(held < MOST_IDLE, "{held} bytes a connection that is idle behind {} commands", 1 + burst);
+    }
+}
+
+/// A client's socket, as the kernel tells of it.
+struct Connection<'a> {
+    observer: &'a mut Observer,
+    told: &'a mut usize,
+    cookie: u64,
+    positions: Positions,
+}
+
+impl<'a> Connection<'a> {
+    fn open(observer: &'a mut Observer, cookie: u64, told: &'a mut usize) -> Self {
+        let mut connection = Self { observer, told, cookie, positions: Positions { written: 1, read: 1 } };
+        connection.state(TcpState::Close, TcpState::SynSent);
+        connection.state(TcpState::SynSent, TcpState::Established);
+        connection.transfer(Flow::Received, GREETING);
+        connection.transfer(Flow::Sent, EHLO);
+        connection.transfer(Flow::Received, OFFER);
+        connection
+    }
+
+    fn state(&mut self, old: TcpState, new: TcpState) {
+        let task = (new == TcpState::SynSent).then(task);
+        let (socket, positions) = (self.socket(old), self.positions);
+        self.event(KernelEvent::State(StateEvent {
+            time: Time(1),
+            task,
+            socket,
+            positions,
+            new,
+            requested: None,
+            peer: None,
+            transparent: false,
+        }));
+    }
+
+    fn transfer(&mut self, flow: Flow, text: &str) {
+        let length = text.len() as u32;
+        match flow {
+            Flow::Sent => self.positions.written += length,
+            Flow::Received => self.positions.read += length,
+        }
+        self.event(KernelEvent::Transfer(TransferEvent {
+            time: Time(2),
+            task: task(),
+            socket: self.socket(TcpState::Established),
+            positions: self.positions,
+            flow,
+            length,
+            skipped: 0,
+            disputed: None,
+            head: Bytes::copy_from_slice(text.as_bytes()),
+            tail: Bytes::new(),
+            unseen: Unseen::None,
+        }));
+    }
+
+    fn event(&mut self, event: KernelEvent) {
+        self.observer.event(event, &mut |_| *self.told += 1);
+    }
+
+    fn socket(&self, state: TcpState) -> Socket {
+        Socket {
+            cookie: self.cookie,
+            netns: 1,
+            local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40_000)),
+            remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
+            state,
+            apart: false,
+        }
+    }
+}
+
+fn task() -> Task {
+    let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
+    Task { process, tid: 10, uid: 0, comm: "smtp".into() }
+}
