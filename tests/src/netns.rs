@@ -4,7 +4,7 @@
 //! hosts, with their devices, addresses and nftables rules, when the test and the programs it started are gone.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
@@ -101,6 +101,21 @@ impl Host {
         Ok(())
     }
 
+    /// Waits until somebody listens at a port of this host who does not say when. Nobody is called: a proxy would go and
+    /// call its server at once.
+    pub fn wait_bound(&self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let is_bound = || -> io::Result<bool> {
+            let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(fs::read_to_string);
+            Ok(tables.into_iter().collect::<io::Result<Vec<_>>>()?.iter().any(|table| has_listener(table, port)))
+        };
+        while !self.enter(is_bound)? {
+            ensure!(Instant::now() < deadline, "nobody listens at port {port}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// Loads nftables rules.
     pub fn nft(&self, rules: &str) -> Result<()> {
         let mut nft = self.command(machine::installed("nft")?).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
@@ -119,6 +134,16 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Whether somebody listens at a port, in the kernel's table of sockets: addresses and ports are hexadecimal there, and the
+/// state of a listener is 0A.
+fn has_listener(table: &str, port: u16) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (local, _, state) = (fields.next(), fields.next(), fields.next());
+        state == Some("0A") && local.is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
+    })
 }
 
 /// The connection that a program makes, awaited as long as a test waits for anything.
