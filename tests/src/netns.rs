@@ -45,15 +45,27 @@ impl Host {
     /// Two hosts with a cable between them, at 10.77.0.1 and fd77::1, and at 10.77.0.2 and fd77::2.
     pub fn pair() -> Result<(Self, Self)> {
         let (first, second) = (Self::new()?, Self::new()?);
-        // iproute2 takes a path where it takes the name of a namespace.
-        let peer = format!("/proc/{}/fd/{}", std::process::id(), second.namespace.as_raw_fd());
-        first.ip(&format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
-        for (host, number) in [(&first, 1), (&second, 2)] {
-            host.ip(&format!("address add 10.77.0.{number}/24 dev eth0"))?;
-            host.ip(&format!("address add fd77::{number}/64 dev eth0 nodad"))?;
-            host.ip("link set eth0 up")?;
-        }
+        first.cable(&second, 77)?;
         Ok((first, second))
+    }
+
+    /// Lays a cable to another host, with the addresses 10.N.0.1 and fdN::1 here, and 10.N.0.2 and fdN::2 there.
+    pub fn cable(&self, other: &Self, network: u8) -> Result<()> {
+        let device = format!("eth{network}");
+        // iproute2 takes a path where it takes the name of a namespace.
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), other.namespace.as_raw_fd());
+        self.ip(&format!("link add {device} type veth peer name {device} netns {peer}"))?;
+        for (host, number) in [(self, 1), (other, 2)] {
+            host.ip(&format!("address add 10.{network}.0.{number}/24 dev {device}"))?;
+            host.ip(&format!("address add fd{network}::{number}/64 dev {device} nodad"))?;
+            host.ip(&format!("link set {device} up"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes it a router for IPv4.
+    pub fn forward(&self) -> Result<()> {
+        self.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1")).context("making a host a router")
     }
 
     /// The namespace's inode, by which the agent tells it from others.
@@ -127,7 +139,8 @@ impl Host {
         Ok(())
     }
 
-    fn ip(&self, arguments: &str) -> Result<()> {
+    /// Runs iproute2's `ip`.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
         let status = self.command(machine::installed("ip")?).args(arguments.split(' ')).status()?;
         if !status.success() {
             bail!("`ip {arguments}` ended with {status}");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use smtp_observer_tests::seen::{Observed, Seen};
 use smtp_observer_tests::unpacked::Root;
 
-use crate::between::{Between, Mail, typist};
+use crate::between::{Between, Mail, PROXY_PORT, SERVER, typist};
 use crate::verdict::{Expected, evidence};
 
 /// Keeps the server waiting with a NOOP each second at most.
@@ -21,20 +21,19 @@ fn proxsmtp(filter: &str) -> Result<Mail> {
     let between = Between::redirected()?;
     let root = Root::new("proxsmtp", &[])?;
     root.write("etc/proxsmtpd.conf", &format!("{PROXSMTP}FilterCommand: {filter}\n"))?;
-    let mut proxsmtp = root.command(between.host(), "/usr/sbin/proxsmtpd")?;
+    let mut proxsmtp = root.command(&between.proxy_host, "/usr/sbin/proxsmtpd")?;
     // With its messages on standard error it stays in the foreground.
     proxsmtp.args(["-f", "/etc/proxsmtpd.conf", "-d", "3"]);
-    let proxy = between.proxy(proxsmtp)?;
-    let client = typist(between.host())?;
+    let proxy = between.proxy(proxsmtp, PROXY_PORT)?;
+    let client = typist(&between.client_host, SERVER)?;
     let mail = between.send(client, proxy)?;
     // It answers DATA itself, in other words than the server does.
-    let client = mail.legs.client.command("DATA")?;
+    let client = mail.client()?.command("DATA")?;
     assert_eq!(client.text("/reply"), Some("Start mail input; end with <CRLF>.<CRLF>"), "{client}");
     Ok(mail)
 }
 
-const EXPOSED: Expected =
-    Expected { verdict: "transparent_interceptor", method: "redirect", executable: "/proxsmtpd" };
+const EXPOSED: Expected = Expected { verdict: "transparent_interceptor", method: "redirect", executable: "/proxsmtpd" };
 
 /// Why each of its NOOPs or RSETs was sent; there is one at least.
 fn reasons(leg: &Seen, event: &str) -> Vec<String> {
@@ -50,22 +49,23 @@ fn held(verdict: &Observed) -> f64 {
 #[test]
 fn proxsmtp_that_passes_a_mail() -> Result<()> {
     let mail = proxsmtp("/bin/cat")?;
-    assert!(mail.sent, "the client's mail was not taken");
-    let legs = &mail.legs;
-    assert_eq!(legs.client.count("smtp.noop"), 0, "the client never said NOOP");
-    for leg in [&legs.upstream, &legs.server] {
+    mail.check_delivered()?;
+    assert_eq!(mail.client()?.count("smtp.noop"), 0, "the client never said NOOP");
+    for leg in [&mail.upstream, &mail.server] {
         let data = leg.one("smtp.data")?;
         assert_eq!(data.text("/go_ahead"), Some("End data with <CR><LF>.<CR><LF>"), "{data}");
         assert!(leg.count("smtp.noop") > 0, "it sent no NOOP while the client was typing:\n{leg}");
     }
 
     let verdict = mail.check(EXPOSED)?;
-    for kind in ["local_peer", "envelope_mirrored", "reply_text_differs", "go_ahead_not_from_upstream", "data_held_back"] {
+    for kind in
+        ["local_peer", "envelope_mirrored", "reply_text_differs", "go_ahead_not_from_upstream", "data_held_back"]
+    {
         assert!(evidence(&verdict).contains(&kind), "there is no {kind}: {verdict}");
     }
     // The client types for a second and a half, and the server hears of DATA only then.
     assert!(held(&verdict) > 1.0, "{verdict}");
-    for leg in [&legs.upstream, &legs.server] {
+    for leg in [&mail.upstream, &mail.server] {
         assert!(reasons(leg, "smtp.noop").iter().all(|reason| reason == "interceptor_keepalive"), "{leg}");
     }
     Ok(())
@@ -75,16 +75,15 @@ fn proxsmtp_that_passes_a_mail() -> Result<()> {
 fn proxsmtp_that_rejects_a_mail() -> Result<()> {
     let mail = proxsmtp("/bin/false")?;
     assert!(!mail.sent, "the client's mail was taken");
-    let legs = &mail.legs;
-    assert_eq!(legs.client.one("smtp.data")?.count("/code"), Some(550));
-    for leg in [&legs.upstream, &legs.server] {
+    assert_eq!(mail.client()?.one("smtp.data")?.count("/code"), Some(550));
+    for leg in [&mail.upstream, &mail.server] {
         assert_eq!(leg.count("smtp.data"), 0, "the server never heard of DATA:\n{leg}");
         assert_eq!(leg.count("smtp.rset"), 1, "{leg}");
     }
 
     let verdict = mail.check(EXPOSED)?;
     assert!(evidence(&verdict).contains(&"command_injected"), "{verdict}");
-    for leg in [&legs.upstream, &legs.server] {
+    for leg in [&mail.upstream, &mail.server] {
         assert_eq!(reasons(leg, "smtp.rset"), ["interceptor_discard"], "{leg}");
     }
     Ok(())

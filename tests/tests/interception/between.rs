@@ -1,9 +1,9 @@
-//! A client, a proxy that it knows nothing of, and the server that it asked for.
+//! A client, a proxy, and the server that the client asked for.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use nix::unistd::{Gid, setgid};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
@@ -11,17 +11,18 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::Running;
 use smtp_observer_tests::scene::server::Serving;
 use smtp_observer_tests::seen::{Observed, Seen};
-use smtp_observer_tests::watch::{Watch, check_closed};
+use smtp_observer_tests::watch::check_closed;
 
-use crate::verdict::{self, Expected};
+use crate::verdict::{self, Expected, is_over, seen_to_the_end};
 
-/// Where the client believes its server is, and where the server is.
+/// Where the server is, over IPv4 and over IPv6.
 pub const SERVER: &str = "10.77.0.2";
+pub const SERVER_6: &str = "fd77::2";
 
-/// Where a proxy listens.
+/// Where most proxies listen.
 pub const PROXY_PORT: u16 = 10025;
 
-/// The group of those whose connections are redirected: what a proxy connects itself is not.
+/// The group of those whose connections are led to the proxy: what a proxy connects itself is not.
 const CLIENTS: u32 = 901;
 
 /// Leads the clients of a host to the proxy's port, over IPv4 and IPv6.
@@ -34,51 +35,95 @@ table inet scene {
 }
 ";
 
-/// Two hosts under one agent's eyes; the clients of one are redirected, and on the other there is a server.
+/// Hosts under one agent's eyes, with a server on the last of them.
 pub struct Between {
-    pub watch: Watch,
-    _server: Serving,
+    /// Where the client is.
+    pub client_host: Host,
+    /// Where the proxy is.
+    pub proxy_host: Host,
+    server_host: Host,
+    agent: Agent,
+    _server: [Serving; 2],
 }
 
 impl Between {
-    /// Redirects the clients.
+    /// Client and proxy on one host, and nothing that leads from one to the other.
+    pub fn one_host() -> Result<Self> {
+        let (client_host, server_host) = Host::pair()?;
+        Self::on(client_host.clone(), client_host, server_host)
+    }
+
+    /// Client and proxy on one host, with the clients redirected.
     pub fn redirected() -> Result<Self> {
-        let watch = Watch::start(&["--addresses", "full"])?;
-        let server = Serving::start(watch.server_host.listen(&format!("{SERVER}:25"))?, "")?;
-        watch.client_host.nft(REDIRECT)?;
-        Ok(Self { watch, _server: server })
+        let between = Self::one_host()?;
+        between.client_host.nft(REDIRECT)?;
+        Ok(between)
     }
 
-    /// Where the client and the proxy are.
-    pub fn host(&self) -> &Host {
-        &self.watch.client_host
+    /// Client and proxy on hosts that are not the same.
+    pub fn on(client_host: Host, proxy_host: Host, server_host: Host) -> Result<Self> {
+        let serve = |address: String| Ok::<_, anyhow::Error>(Serving::start(server_host.listen(&address)?, "")?);
+        let server = [serve(format!("{SERVER}:25"))?, serve(format!("[{SERVER_6}]:25"))?];
+        let agent = Agent::start(&["--addresses", "full"])?;
+        Ok(Self { client_host, proxy_host, server_host, agent, _server: server })
     }
 
-    /// Starts a proxy and waits until it listens.
-    pub fn proxy(&self, command: Command) -> Result<Running> {
+    /// Starts a proxy and waits until it listens at this port.
+    pub fn proxy(&self, command: Command, port: u16) -> Result<Running> {
         let proxy = Running::start(command)?;
-        self.host().wait_bound(PROXY_PORT).with_context(|| proxy.log.so_far().join("\n"))?;
+        self.proxy_host.wait_bound(port).with_context(|| proxy.log.so_far().join("\n"))?;
         Ok(proxy)
     }
 
-    /// Sends a mail, or tries to, and ends the proxy; then everything that was seen on both hosts.
+    /// Sends a mail, or tries to, and ends the proxy when the server's session is over.
     pub fn send(self, client: Command, proxy: Running) -> Result<Mail> {
         let client = Running::start(as_client(client))?;
-        let client_pid = client.pid();
-        let sent = client.finish()?.status.success();
-        let proxy_pid = proxy.pid();
-        // What it still has to say to the server comes before its end.
-        let hosts = [&self.watch.client_host, &self.watch.server_host];
-        self.watch.agent.wait_for("the end of the server's session", &hosts, |seen| {
+        let pids = [client.pid(), proxy.pid()];
+        let client = client.finish()?;
+        println!("{}\n{}", client.output.join("\n"), client.log.join("\n"));
+        self.agent.wait_for("the end of the server's session", &[&self.server_host], |seen| {
             let sessions = seen.sides("server");
             sessions.iter().any(|session| is_over(session) && session.count("smtp.greeting") > 0)
         })?;
         let ended = proxy.stop()?;
         println!("{}\n{}", ended.output.join("\n"), ended.log.join("\n"));
-        let seen = seen_to_the_end(self.watch.agent, &hosts)?;
-        let legs = Legs::find(&seen, client_pid, proxy_pid)?;
-        Ok(Mail { sent, seen, legs, proxy: proxy_pid })
+        let mut hosts = vec![&self.client_host, &self.server_host];
+        // The same host twice would be waited for twice.
+        if self.proxy_host.inode()? != self.client_host.inode()? {
+            hosts.push(&self.proxy_host);
+        }
+        let seen = seen_to_the_end(self.agent, &hosts)?;
+        let upstream = upstream(&seen.on(&[&self.proxy_host])?, pids[1])?;
+        let server = seen.on(&[&self.server_host])?.side("server")?;
+        for side in [&upstream, &server] {
+            check_closed(side)?;
+        }
+        let [proxys, servers] = [&upstream, &server].map(|side| side.command("MAIL"));
+        assert_eq!(proxys?.text("/argument"), servers?.text("/argument"), "the proxy is not the server's client");
+        Ok(Mail { sent: client.status.success(), seen, upstream, server, pids })
     }
+}
+
+/// The proxy's connection to the server; a child of the proxy may have made it.
+fn upstream(seen: &Seen, proxy: u32) -> Result<Seen> {
+    let servers = [format!("{SERVER}:25"), format!("[{SERVER_6}]:25")];
+    let mut sides = seen.sides("client");
+    sides.retain(|side| {
+        spoke(side, &["/process/pid", "/process/parent/pid"], proxy)
+            && side.0.iter().all(|observed| observed.end("remote").is_some_and(|remote| servers.contains(&remote)))
+    });
+    only(sides).with_context(|| format!("the proxy's connections to the server, in:\n{seen}"))
+}
+
+fn spoke(side: &Seen, pointers: &[&str], pid: u32) -> bool {
+    let is_it = |observed: &Observed| pointers.iter().any(|pointer| observed.count(pointer) == Some(pid.into()));
+    side.0.iter().any(is_it)
+}
+
+fn only(sides: Vec<Seen>) -> Result<Seen> {
+    <[Seen; 1]>::try_from(sides)
+        .map(|[side]| side)
+        .map_err(|sides| anyhow!("there are {} connections where there should be one", sides.len()))
 }
 
 /// A mail that was sent through a proxy.
@@ -87,91 +132,61 @@ pub struct Mail {
     pub sent: bool,
     /// All that was seen.
     pub seen: Seen,
-    /// The sockets with port 25 at one of their ends.
-    pub legs: Legs,
-    /// The proxy's pid.
-    pub proxy: u32,
+    /// The proxy's connection to the server.
+    pub upstream: Seen,
+    /// The server's end of it.
+    pub server: Seen,
+    /// Of the client and the proxy.
+    pids: [u32; 2],
 }
 
 impl Mail {
+    /// The client's connection.
+    pub fn client(&self) -> Result<Seen> {
+        let mut sides = self.seen.sides("client");
+        sides.retain(|side| spoke(side, &["/process/pid"], self.pids[0]));
+        let client = only(sides).with_context(|| format!("the client's connections, in:\n{}", self.seen))?;
+        check_closed(&client)?;
+        Ok(client)
+    }
+
+    /// The mail has arrived.
+    pub fn check_delivered(&self) -> Result<()> {
+        assert!(self.sent, "the client's mail was not taken");
+        for side in [&self.upstream, &self.server] {
+            let transaction = side.one("smtp.transaction")?;
+            assert_eq!(transaction.text("/outcome"), Some("delivered"), "{transaction}");
+        }
+        Ok(())
+    }
+
     /// The last verdict, which must be this one.
     pub fn check(&self, expected: Expected) -> Result<Observed> {
-        verdict::check(&self.seen, &self.legs.client, expected, self.proxy)
+        let verdict = verdict::check(&self.seen, &self.client()?, expected, self.pids[1])?;
+        let upstream = self.upstream.0.first().map(Observed::connection);
+        assert_eq!(verdict.text("/upstream/connection_id"), upstream, "{verdict}");
+        Ok(verdict)
     }
 }
 
-/// The sockets that a mail has passed.
-pub struct Legs {
-    /// The client's.
-    pub client: Seen,
-    /// That by which the proxy spoke to the server.
-    pub upstream: Seen,
-    /// The server's.
-    pub server: Seen,
-}
-
-impl Legs {
-    /// Finds them by the pids of client and proxy; a child of the proxy may have done its work.
-    fn find(seen: &Seen, client: u32, proxy: u32) -> Result<Self> {
-        let servers = format!("{SERVER}:25");
-        let spoke = |side: &Seen, pointer: &str, pid: u32| {
-            side.0.iter().any(|observed| observed.count(pointer) == Some(pid.into()))
-        };
-        let mut clients = seen.sides("client");
-        clients.retain(|side| side.0.iter().all(|observed| observed.end("remote").as_deref() == Some(&servers)));
-        let only = |whose: &str, is_it: &dyn Fn(&Seen) -> bool| {
-            let mut sides = clients.clone();
-            sides.retain(is_it);
-            <[Seen; 1]>::try_from(sides).map(|[side]| side).map_err(|sides| {
-                anyhow::anyhow!("the {whose} has {} sockets to {servers}, there should be one, in:\n{seen}", sides.len())
-            })
-        };
-        let client = only("client", &|side| spoke(side, "/process/pid", client))?;
-        let upstream = only("proxy", &|side| {
-            ["/process/pid", "/process/parent/pid"].iter().any(|pointer| spoke(side, pointer, proxy))
-        })?;
-        let legs = Self { client, upstream, server: seen.side("server")? };
-        let place = |side: &Seen, which: &str| side.0.first().and_then(|observed| observed.end(which));
-        ensure!(place(&legs.server, "remote") == place(&legs.upstream, "local"), "the proxy is not the server's client");
-        for side in [&legs.client, &legs.upstream, &legs.server] {
-            check_closed(side)?;
-        }
-        Ok(legs)
-    }
-}
-
-/// A client whose connections are redirected.
+/// A client whose connections are led elsewhere.
 fn as_client(mut command: Command) -> Command {
     // SAFETY: setgid is a bare system call here, in a child with one thread: fit for a forked child.
     unsafe { command.pre_exec(|| Ok(setgid(Gid::from_raw(CLIENTS))?)) };
     command
 }
 
-/// A client that says what it is told to say.
-pub fn swaks(host: &Host, server: &str, sender: &str, recipient: &str) -> Result<Command> {
+/// A client that sends a mail.
+pub fn swaks(host: &Host) -> Result<Command> {
     let mut swaks = host.command(machine::installed("swaks")?);
-    swaks.args(["--server", server, "--helo", "client.example", "--from", sender, "--to", recipient]);
+    swaks.args(["--server", SERVER, "--helo", "client.example"]);
+    swaks.args(["--from", "alice@client.example", "--to", "bob@test.example"]);
     Ok(swaks)
 }
 
 /// A client whose user types the mail.
-pub fn typist(host: &Host) -> Result<Command> {
+pub fn typist(host: &Host, server: &str) -> Result<Command> {
     let mut client = host.command(machine::sibling("mail-client")?);
-    client.arg(format!("{SERVER}:25"));
+    client.arg(format!("{server}:25"));
     Ok(client)
-}
-
-/// Waits until every socket on these hosts is closed, and ends the agent.
-pub fn seen_to_the_end(agent: Agent, hosts: &[&Host]) -> Result<Seen> {
-    let all = |seen: &Seen| ["client", "server"].iter().flat_map(|role| seen.sides(role)).collect::<Vec<_>>();
-    agent.wait_for("the end of every connection", hosts, |seen| all(seen).iter().all(is_over))?;
-    let stopped = agent.stop()?;
-    ensure!(stopped.status.success(), "the agent ended with {}:\n{}", stopped.status, stopped.log.join("\n"));
-    let seen = stopped.seen.on(hosts)?;
-    println!("{seen}");
-    Ok(seen)
-}
-
-fn is_over(side: &Seen) -> bool {
-    side.count("connection.closed") > 0
 }

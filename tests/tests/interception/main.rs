@@ -5,5 +5,7 @@
 
 mod antivirus;
 mod between;
+mod methods;
 mod pipes;
+mod rewrite;
 mod verdict;

@@ -1,9 +1,11 @@
-//! What the agent says of a conversation: by whom, and by which means, it was intercepted.
+//! What the agent says of a conversation: who stood in between, and by which means.
 
 use anyhow::{Context, Result, ensure};
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::{Observed, Seen};
 
-/// The verdicts that accuse a program of standing where nobody knows of it.
+/// The verdicts that accuse a program of standing where the client does not know of it.
 const ACCUSATIONS: [&str; 2] = ["transparent_interceptor", "likely_interceptor"];
 
 /// The means that a client knows of, or that nobody can tell.
@@ -20,16 +22,12 @@ pub struct Expected<'a> {
     pub executable: &'a str,
 }
 
-/// The last verdict on a connection: stronger ones come later, and so does a withdrawal.
-pub fn last(seen: &Seen, connection: &str) -> Result<Observed> {
-    let verdicts = seen.of("interception").only(|observed| observed.connection() == connection);
-    verdicts.0.last().cloned().with_context(|| format!("nothing was said of an interception of {connection}, in:\n{seen}"))
-}
-
-/// The last verdict on a client's connection is this one, and it names the program with this pid, or a child of it.
+/// The last verdict on this client's connection, which must be the expected one and name the program with this pid, or a
+/// child of it. Stronger verdicts come later, and so does a withdrawal.
 pub fn check(seen: &Seen, client: &Seen, expected: Expected, proxy: u32) -> Result<Observed> {
     let connection = client.0.first().context("nothing was seen of the client")?.connection();
-    let last = last(seen, connection)?;
+    let verdicts = seen.of("interception").only(|observed| observed.connection() == connection);
+    let last = verdicts.0.last().with_context(|| format!("no verdict on {connection}, in:\n{seen}"))?;
     assert_eq!(last.text("/verdict"), Some(expected.verdict), "{last}");
     assert_eq!(last.text("/method"), Some(expected.method), "{last}");
     let executable = last.text("/interceptor/executable").with_context(|| last.to_string())?;
@@ -40,8 +38,8 @@ pub fn check(seen: &Seen, client: &Seen, expected: Expected, proxy: u32) -> Resu
     assert_eq!(last.count("/client/process/pid"), client.0.iter().find_map(Observed::pid), "{last}");
     let confidence = last.number("/confidence").with_context(|| last.to_string())?;
     ensure!(confidence > 0.0 && confidence <= 1.0, "{last}");
-    ensure!(!evidence(&last).is_empty(), "there is no evidence: {last}");
-    Ok(last)
+    ensure!(!evidence(last).is_empty(), "there is no evidence: {last}");
+    Ok(last.clone())
 }
 
 /// The kinds of evidence that a verdict rests on.
@@ -50,7 +48,7 @@ pub fn evidence(verdict: &Observed) -> Vec<&str> {
     pieces.into_iter().flatten().filter_map(|piece| piece.get("kind")?.as_str()).collect()
 }
 
-/// Nobody is said to have stood in between where a client could not know, not even for a while.
+/// Nobody is said to have stood where a client could not know of it, not even for a while.
 pub fn check_innocent(seen: &Seen) -> Result<()> {
     let accuses = |observed: &Observed| {
         let [verdict, method] = ["/verdict", "/method"].map(|pointer| observed.text(pointer).unwrap_or_default());
@@ -59,4 +57,20 @@ pub fn check_innocent(seen: &Seen) -> Result<()> {
     let accusations = seen.of("interception").only(accuses);
     ensure!(accusations.0.is_empty(), "somebody is accused who did nothing:\n{accusations}\nof:\n{seen}");
     Ok(())
+}
+
+/// Waits until every connection on these hosts is over, and ends the agent.
+pub fn seen_to_the_end(agent: Agent, hosts: &[&Host]) -> Result<Seen> {
+    let sides = |seen: &Seen| ["client", "server"].iter().flat_map(|role| seen.sides(role)).collect::<Vec<_>>();
+    agent.wait_for("the end of every connection", hosts, |seen| sides(seen).iter().all(is_over))?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "the agent ended with {}:\n{}", stopped.status, stopped.log.join("\n"));
+    let seen = stopped.seen.on(hosts)?;
+    println!("{seen}");
+    Ok(seen)
+}
+
+/// Whether a connection is closed.
+pub fn is_over(side: &Seen) -> bool {
+    side.count("connection.closed") > 0
 }
