@@ -176,10 +176,15 @@ fn as_client(mut command: Command) -> Command {
     command
 }
 
-/// A client that sends a mail.
+/// A client that sends a mail to the server.
 pub fn swaks(host: &Host) -> Result<Command> {
+    swaks_to(host, SERVER)
+}
+
+/// A client that sends a mail to this address.
+pub fn swaks_to(host: &Host, server: &str) -> Result<Command> {
     let mut swaks = host.command(machine::installed("swaks")?);
-    swaks.args(["--server", SERVER, "--helo", "client.example"]);
+    swaks.args(["--server", server, "--helo", "client.example"]);
     swaks.args(["--from", "alice@client.example", "--to", "bob@test.example"]);
     Ok(swaks)
 }

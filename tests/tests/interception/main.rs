@@ -5,6 +5,7 @@
 
 mod antivirus;
 mod between;
+mod chosen;
 mod methods;
 mod pipes;
 mod rewrite;
