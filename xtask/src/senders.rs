@@ -15,7 +15,7 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 10] = [
+const SENDERS: [(&str, &[&str]); 11] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
@@ -27,6 +27,7 @@ const SENDERS: [(&str, &[&str]); 10] = [
     ("socat", &["socat"]),
     ("stunnel", &["stunnel4"]),
     ("nginx", &["nginx", "libnginx-mod-mail"]),
+    ("opendkim", &["opendkim"]),
 ];
 
 /// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.

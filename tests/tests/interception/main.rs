@@ -6,6 +6,8 @@
 mod antivirus;
 mod between;
 mod chosen;
+mod innocents;
+mod load;
 mod methods;
 mod pipes;
 mod rewrite;

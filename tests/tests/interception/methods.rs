@@ -43,14 +43,20 @@ fn destination_translated_to_another_host() -> Result<()> {
     check_piped(&mail, "dnat", "/haproxy")
 }
 
-/// On a router that lies between, the proxy takes what is addressed to the server.
-#[test]
-fn taken_by_a_router() -> Result<()> {
+/// A client at 10.88.0.2, a router, and a server that knows no way to the client.
+pub fn behind_a_router() -> Result<(Host, Host, Host)> {
     let (router, server_host) = Host::pair()?;
     let client_host = Host::new()?;
     router.cable(&client_host, 88)?;
     client_host.ip("route add default via 10.88.0.1")?;
     router.forward()?;
+    Ok((client_host, router, server_host))
+}
+
+/// On a router that lies between, the proxy takes what is addressed to the server.
+#[test]
+fn taken_by_a_router() -> Result<()> {
+    let (client_host, router, server_host) = behind_a_router()?;
     router.ip("rule add fwmark 1 lookup 100")?;
     router.ip("route add local default dev lo table 100")?;
     router.nft(
