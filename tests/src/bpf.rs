@@ -92,6 +92,8 @@ struct Load {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    debug_info: [u32; 9],
+    attach_btf_id: u32,
 }
 
 /// The part that attaching it takes.
@@ -103,8 +105,9 @@ struct Attach {
     flags: u32,
 }
 
-/// Loads a program of this type, to be attached in this way.
-pub fn load(program: u32, attach: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
+/// Loads a program of this type, to be attached in this way, where it takes that to what has this number in the kernel's
+/// BTF.
+pub fn load(program: u32, attach: u32, btf_id: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     obtain(
         BPF_PROG_LOAD,
         &Load {
@@ -113,6 +116,7 @@ pub fn load(program: u32, attach: u32, instructions: &[u64]) -> io::Result<Owned
             insns: instructions.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
             expected_attach_type: attach,
+            attach_btf_id: btf_id,
             ..Load::default()
         },
     )
@@ -124,8 +128,8 @@ pub fn attach(program: &impl AsFd, to: &impl AsFd, attach: u32) -> io::Result<Ow
     obtain(BPF_LINK_CREATE, &Attach { prog_fd, target_fd, attach_type: attach, flags: 0 })
 }
 
-/// One of those commands of bpf(2) that hand out a descriptor.
-fn obtain<T>(command: i32, attribute: &T) -> io::Result<OwnedFd> {
+/// One of those commands of bpf(2) that hand out a descriptor. The attribute is the part of `union bpf_attr` that it takes.
+pub fn obtain<T>(command: i32, attribute: &T) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads no more than the attribute's size, and what it points to outlives the call.
     let descriptor = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attribute, size_of::<T>()) };
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;

@@ -1,12 +1,14 @@
 //! Virus scanners for mail, as they come: what a client is told is not what the server says.
 
 use anyhow::{Context, Result};
+use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::process::Running;
+use smtp_observer_tests::scene::Scene;
 use smtp_observer_tests::seen::{Observed, Seen};
 use smtp_observer_tests::unpacked::Root;
 
 use crate::between::{Between, Mail, PROXY_PORT, SERVER, typist};
-use crate::verdict::{Expected, evidence};
+use crate::verdict::{self, Expected, evidence, seen_to_the_end};
 
 /// What both scanners are told: they keep the server waiting with a NOOP each second at most.
 const SETTINGS: &str = "\
@@ -109,6 +111,31 @@ fn check(mail: &Mail, scanner: &str) -> Result<Observed> {
         assert!(noops.iter().all(|reason| reason == "interceptor_keepalive"), "{noops:?} in:\n{leg}");
     }
     Ok(verdict)
+}
+
+/// The story's program, which answers everything that has to do with the message itself, and hands the mail on when the
+/// client has gone.
+#[test]
+fn the_one_of_the_story() -> Result<()> {
+    let scene = Scene::new()?;
+    let (client_host, server_host) = (scene.client_host.clone(), scene.server_host.clone());
+    let agent = Agent::start(&["--addresses", "full"])?;
+    let pids = scene.play()?.pids;
+    let seen = seen_to_the_end(agent, &[&client_host, &server_host])?;
+    let mut clients = seen.on(&[&client_host])?.sides("client");
+    clients.retain(|side| side.0.iter().any(|observed| observed.pid() == Some(pids.client.into())));
+    let client = clients.first().context("nothing was seen of the client")?;
+    let server = seen.on(&[&server_host])?.side("server")?;
+    assert_eq!([client, &server].map(|end| end.count("smtp.noop")), [0, 5], "{seen}");
+
+    let expected = Expected { verdict: "transparent_interceptor", method: "redirect", executable: "/antivirus-proxy" };
+    let verdict = verdict::check(&seen, client, expected, pids.interceptor)?;
+    for kind in ["success_before_upstream", "data_held_back", "go_ahead_not_from_upstream", "command_injected"] {
+        assert!(evidence(&verdict).contains(&kind), "there is no {kind}: {verdict}");
+    }
+    assert_eq!(reasons(&server, "smtp.rset"), ["interceptor_replay"], "{server}");
+    assert_eq!(reasons(&server, "smtp.noop"), ["interceptor_keepalive"; 5], "{server}");
+    Ok(())
 }
 
 /// Why each NOOP or RSET was sent.

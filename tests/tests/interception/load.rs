@@ -61,14 +61,21 @@ fn all_innocents_at_once() -> Result<()> {
     }
     println!("{accepted} messages were accepted, {} verdicts were told", verdicts.0.len());
     ensure!(idle.is_empty(), "no mail arrived at {idle:?}");
-    check_innocent(&verdicts)
+    // Other tests run beside this one, and not all are innocent.
+    let hosts: Vec<_> = names.into_keys().collect();
+    check_innocent(&verdicts.only(|observed| observed.is_on(&hosts)))
 }
+
+/// How long each innocent takes at least to send mail once: so that none of them has the machine to itself.
+const PACE: Duration = Duration::from_millis(250);
 
 /// Each sends mail again and again, all at the same time.
 fn send_until(end: Instant, innocents: &[Innocent]) -> Result<()> {
     let again = |innocent: &Innocent| -> Result<()> {
         while Instant::now() < end {
+            let next = Instant::now() + PACE;
             innocent.send()?;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         Ok(())
     };

@@ -34,7 +34,7 @@ impl Rewrite {
             instruction(0xb7, 0, 0, 0, 1),    // r0 = 1: it may connect
             instruction(0x95, 0, 0, 0, 0),
         ];
-        let program = bpf::load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, &program)
+        let program = bpf::load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, 0, &program)
             .context("the kernel refuses the program that rewrites")?;
         let link = bpf::attach(&program, &File::open(cgroup.path())?, BPF_CGROUP_INET4_CONNECT)
             .context("the program that rewrites cannot be attached")?;
