@@ -41,6 +41,8 @@ offsets! {
     sock_local_v6,
     /// `sock.__sk_common.skc_net.net`
     sock_net,
+    /// `sock.__sk_common.skc_cookie`
+    sock_cookie,
     /// `sock.sk_protocol`
     sock_protocol,
     /// `socket.sk`
@@ -57,6 +59,10 @@ offsets! {
     tcp_received_next,
     /// `tcp_sock.inet_conn.icsk_ulp_ops`: what sits between the stream and its user (kTLS, MPTCP)
     tcp_upper_layer,
+    /// The byte of `tcp_sock.inet_conn.icsk_inet` with the bit [`Self::transparent_bit`]
+    tcp_transparent,
+    /// The bit of that byte which says `IP_TRANSPARENT`: `inet_flags` (`INET_FLAGS_TRANSPARENT`), before 6.8 `transparent`
+    transparent_bit,
     /// `msghdr.msg_flags`
     message_flags,
     /// `msghdr.msg_iter.iter_type`
@@ -103,6 +109,10 @@ offsets! {
     mm_arg_start,
     /// `mm_struct.arg_end`
     mm_arg_end,
+    /// `mm_struct.env_start`
+    mm_env_start,
+    /// `mm_struct.env_end`
+    mm_env_end,
     /// `mm_struct.exe_file`
     mm_exe_file,
     /// `file.f_path.dentry`

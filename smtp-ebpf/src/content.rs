@@ -12,7 +12,8 @@ use aya_ebpf::macros::btf_map;
 use smtp_ebpf::event::{DISPUTED_LENGTH, HEAD_LENGTH, TAIL_LENGTH, Transfer, Unseen};
 
 use crate::buffer::{self, Copied, Room, at_most};
-use crate::kernel::{Sock, is_watched};
+use crate::kernel::Sock;
+use crate::leg;
 use crate::scan::{self, State};
 
 /// Bytes of a reply that are searched for the start of its last line: more than any server's 354 is long.
@@ -83,7 +84,11 @@ pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *mut Transfer, send
             return captured.write_volatile(Captured { skipped: 0, head: 0, tail: 0, unseen: Unseen::Path });
         };
         // Who accepted the connection speaks for the server.
-        let accepted = is_watched((&raw const (*transfer).socket.local_port).read_volatile());
+        let socket = &raw const (*transfer).socket;
+        let accepted = leg::is_accepted(
+            (&raw const (*socket).local_port).read_volatile(),
+            (&raw const (*socket).remote_port).read_volatile(),
+        );
         let server_speaks = accepted == sends;
         let positions = &raw const (*transfer).positions;
         let client = if accepted { &raw const (*positions).read } else { &raw const (*positions).written };

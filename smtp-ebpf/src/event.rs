@@ -18,6 +18,9 @@ pub const EXECUTABLE_LENGTH: usize = 512;
 /// Most processes that the programs remember to have described.
 pub const DESCRIBED_PROCESSES: u32 = 8192;
 
+/// Most connections between two processes of this host that are remembered.
+pub const CONNECTIONS_ON_THIS_HOST: u32 = 16_384;
+
 /// Bytes of a disputed end of content: the byte before it, and the longest.
 pub const DISPUTED_LENGTH: usize = 8;
 
@@ -26,6 +29,9 @@ pub const ARGUMENTS_LENGTH: usize = 512;
 
 /// Most bytes of a cgroup's path: path components, leaf first, each ended by a NUL.
 pub const CGROUP_LENGTH: usize = 512;
+
+/// Most bytes of the value of `LD_PRELOAD`.
+pub const PRELOAD_LENGTH: usize = 128;
 
 /// What a record tells.
 #[repr(u32)]
@@ -159,7 +165,7 @@ pub struct Socket {
 /// Stream positions of a socket when the record was made; they wrap. A FIN, which takes a sequence number too, is not
 /// counted.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Positions {
     /// `tcp_sock.write_seq`: the sequence number after the last byte the process has handed over.
     pub written: u32,
@@ -179,7 +185,8 @@ pub struct State {
     pub socket: Socket,
     /// Its positions.
     pub positions: Positions,
-    /// The state it leaves (`include/net/tcp_states.h`).
+    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes: the socket turned out to
+    /// be the accepted one of a proxy, and nothing was said on it yet.
     pub old: u32,
     /// The state it enters.
     pub new: u32,
@@ -189,8 +196,11 @@ pub struct State {
     pub requested_port: u16,
     /// `AF_INET`, `AF_INET6`, or zero: not known.
     pub requested_family: u16,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: it may have an address that is not this host's (`IP_TRANSPARENT`, `inet_sock.transparent`).
+    pub transparent: u32,
+    /// The cookie of the socket at the other end of the connection, where this one was accepted from a watched client
+    /// on this host; else zero.
+    pub peer: u64,
 }
 
 /// Bytes moved between a process and a socket. The captured bytes follow: [`Self::head`], then [`Self::tail`].
@@ -229,7 +239,7 @@ pub struct Transfer {
     pub disputed: [u8; DISPUTED_LENGTH],
 }
 
-/// A process, described. Its executable, arguments and cgroup follow, in this order.
+/// A process, described. Its executable, arguments, cgroup and the value of `LD_PRELOAD` follow, in this order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Process {
@@ -245,6 +255,10 @@ pub struct Process {
     pub arguments: u32,
     /// Bytes of the cgroup's path that follow those.
     pub cgroup: u32,
+    /// Bytes of `LD_PRELOAD` that follow those: libraries that are loaded before the program's own (ld.so(8)).
+    pub preload: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }

@@ -19,7 +19,7 @@ mod task;
 pub use file::{Ascend, CgroupNode, File, Path, Sequence};
 pub use message::{Iterator, Message};
 pub use registers::{Call, Registers};
-pub use sock::{Sock, Socket, TcpSock};
+pub use sock::{HeldSock, Sock, Socket, TcpSock};
 pub use task::Task;
 
 /// Where the running kernel keeps its fields; injected at load, frozen, so constants to the verifier.

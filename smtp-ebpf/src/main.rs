@@ -5,7 +5,9 @@
 mod buffer;
 mod capture;
 mod content;
+mod environment;
 mod kernel;
+mod leg;
 mod open;
 mod owner;
 mod place;

@@ -7,11 +7,11 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
-use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind};
+use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind, PRELOAD_LENGTH};
 
-use crate::capture;
 use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
 use crate::program::Program;
+use crate::{capture, environment};
 
 /// Most components of a path that are walked.
 const MAX_COMPONENTS: u32 = 64;
@@ -38,7 +38,7 @@ pub const CGROUP_ROOM: usize = CGROUP_LENGTH + COMPONENT_LENGTH;
 #[repr(C)]
 struct Description {
     record: event::Process,
-    bytes: [u8; PATH_ROOM + ARGUMENTS_LENGTH + CGROUP_ROOM],
+    bytes: [u8; PATH_ROOM + ARGUMENTS_LENGTH + CGROUP_ROOM + PRELOAD_LENGTH],
 }
 
 #[map]
@@ -102,7 +102,11 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
         ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, task.cgroup());
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
 
-        let size = size_of::<event::Process>() + executable + arguments + cgroup;
+        (*record).padding = 0;
+        (*record).preload = environment::preload(bytes.add(executable + arguments + cgroup), program, task);
+        let preload = length(&raw const (*record).preload, PRELOAD_LENGTH);
+
+        let size = size_of::<event::Process>() + executable + arguments + cgroup + preload;
         capture::output(context, program, Kind::Process, description.cast(), size, size_of::<Description>())
     }
 }

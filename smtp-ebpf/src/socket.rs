@@ -3,6 +3,7 @@
 use smtp_ebpf::event::{Positions, Socket};
 
 use crate::kernel::{Sock, TcpSock, is_watched};
+use crate::leg;
 
 /// `AF_INET` (`include/linux/socket.h`)
 pub const AF_INET: u16 = 2;
@@ -13,9 +14,14 @@ pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// The cost that every other program on the host pays: two ports, and back.
+/// The cost that every other program on the host pays: two ports, a look for legs, and back.
 #[inline(always)]
-pub fn has_watched_port(sock: Sock) -> bool {
+pub fn is_ours(sock: Sock) -> bool {
+    has_watched_port(sock) || leg::is_one(sock)
+}
+
+#[inline(always)]
+fn has_watched_port(sock: Sock) -> bool {
     sock.has_watched_remote_port()
         || match sock.local_port() {
             // A reset came in the middle of the call, and took it away.
@@ -66,6 +72,25 @@ impl Stream {
             }
     }
 
+    /// It may have an address that is not this host's.
+    #[inline(always)]
+    pub fn is_transparent(self) -> bool {
+        self.tcp.is_some_and(TcpSock::is_transparent)
+    }
+
+    /// Both its ends have one address, or loopback's: its other end is on this host.
+    #[inline(always)]
+    pub fn stays_here(self) -> bool {
+        const LOOPBACK: u8 = 127;
+        const LOOPBACK_V6: [u64; 2] = [0, 1_u64.to_be()];
+        if self.sock.family() == AF_INET6 {
+            let remote = self.sock.remote_v6();
+            return remote == LOOPBACK_V6 || remote == self.sock.local_v6() || is_mapped_loopback(remote);
+        }
+        let remote = self.sock.remote_v4();
+        remote[0] == LOOPBACK || remote == self.sock.local_v4()
+    }
+
     /// kTLS works on it, or it is one path of MPTCP.
     #[inline(always)]
     pub fn has_upper_layer(self) -> bool {
@@ -110,6 +135,12 @@ impl Stream {
 pub fn mapped(address: [u8; 4]) -> [u8; 16] {
     let low = (u64::from(u32::from_ne_bytes(address)) << 32 | 0xffff_0000).to_le();
     bytes([0, low])
+}
+
+/// `::ffff:127.0.0.0/104`
+#[inline(always)]
+fn is_mapped_loopback(address: [u64; 2]) -> bool {
+    address[0] == 0 && u64::from_be(address[1]) >> 24 == 0xffff_7f
 }
 
 #[inline(always)]

@@ -5,15 +5,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{Kind, State};
 
-use crate::kernel::{Call, Sock, Task, probe_user};
+use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
+use crate::leg::Accepted;
 use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, owner};
+use crate::{capture, leg, owner};
 
 // include/net/tcp_states.h
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
+const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
 pub const TCP_LISTEN: u32 = 10;
 
@@ -61,7 +63,33 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     let Some(stream) = Stream::of(sock) else { return };
     // `skc_num` may already be given back.
-    if !stream.has_watched_port() {
+    let mut ours = stream.has_watched_port() || leg::is_one(sock);
+    let mut requested = Requested::NONE;
+    let mut peer = 0;
+    if new == TCP_SYN_SENT {
+        requested = Requested::of_caller(sock);
+        if !ours && requested.is_watched() {
+            // Whoever sent the caller elsewhere is of interest.
+            leg::watch(sock.cookie(), sock.remote_port());
+            ours = true;
+        }
+    } else if new == TCP_ESTABLISHED && old == TCP_SYN_SENT {
+        if ours || stream.stays_here() {
+            leg::begins(stream.positions(), sock.cookie(), ours);
+        }
+    } else if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
+        let beginning = leg::beginning(stream.positions());
+        peer = beginning.client;
+        if !ours && beginning.ours != 0 {
+            leg::watch(sock.cookie(), sock.local_port());
+            ours = true;
+        } else if !ours && peer != 0 {
+            let mut socket = stream.describe();
+            socket.state = TCP_ESTABLISHED as u16;
+            leg::accepts(socket.cookie, &Accepted { client: peer, socket, positions: stream.positions() });
+        }
+    }
+    if !ours {
         return;
     }
     if new != TCP_CLOSE && stream.has_upper_layer() {
@@ -70,11 +98,13 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     let time = capture::now();
     let mut task = owner::NOBODY;
-    let mut requested = Requested::NONE;
     if new == TCP_SYN_SENT {
         task = owner::current();
         owner::describe_once(context, program, &task, time);
-        requested = Requested::of_caller(sock);
+        leg::expect(program, |accepted| {
+            // SAFETY: the caller's promise.
+            unsafe { tell_of_accepted(context, program, state, accepted, time) };
+        });
     }
     // SAFETY: the caller's promise.
     unsafe {
@@ -88,7 +118,39 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested: requested.address,
             requested_port: requested.port,
             requested_family: requested.family,
-            padding: 0,
+            transparent: u32::from(stream.is_transparent()),
+            peer,
+        };
+        capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
+    }
+}
+
+/// An accepted socket may be that of a proxy: told before the connection that makes it one.
+///
+/// # Safety
+/// As of [`tell`].
+#[inline(always)]
+unsafe fn tell_of_accepted<C: EbpfContext>(
+    context: &C,
+    program: Program,
+    state: *mut State,
+    accepted: &Accepted,
+    time: u64,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        *state = State {
+            header: capture::header(Kind::State, time),
+            task: owner::NOBODY,
+            socket: accepted.socket,
+            positions: accepted.positions,
+            old: TCP_ESTABLISHED,
+            new: TCP_ESTABLISHED,
+            requested: [0; 16],
+            requested_port: 0,
+            requested_family: 0,
+            transparent: 0,
+            peer: accepted.client,
         };
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
@@ -122,6 +184,11 @@ struct SockAddrIn6 {
 
 impl Requested {
     const NONE: Self = Self { address: [0; 16], port: 0, family: 0 };
+
+    #[inline(always)]
+    fn is_watched(&self) -> bool {
+        self.family != 0 && is_watched(self.port)
+    }
 
     /// What the current system call asks for, if it is one on this socket: `connect`, or a send that connects
     /// (`MSG_FASTOPEN`).

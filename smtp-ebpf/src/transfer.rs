@@ -12,7 +12,7 @@ use crate::kernel::{Message, Sock, Socket};
 use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, owner};
+use crate::{capture, leg, owner};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
@@ -36,7 +36,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::CO
 pub fn enters(socket: Socket, message: Message) {
     let Some(sock) = socket.sock() else { return };
     // A send that connects has no port yet (RFC 7413).
-    if socket::has_watched_port(sock) || message.flags() & MSG_FASTOPEN != 0 {
+    if socket::is_ours(sock) || message.flags() & MSG_FASTOPEN != 0 {
         place::enter(message);
     }
 }
@@ -45,7 +45,7 @@ pub fn enters(socket: Socket, message: Message) {
 #[inline(always)]
 pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, flags: u32, returned: i32) {
     let Some(sock) = socket.sock() else { return };
-    let watched = socket::has_watched_port(sock);
+    let watched = socket::is_ours(sock);
     if watched && moves_stream(flags, returned) {
         record(context, program, sock, flags, returned as u32, Locate::Entered);
     }
@@ -58,7 +58,7 @@ pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, fla
 #[inline(always)]
 pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: Unseen, returned: i64) {
     let Some(sock) = socket.sock() else { return };
-    if returned > 0 && socket::has_watched_port(sock) {
+    if returned > 0 && socket::is_ours(sock) {
         record(context, program, sock, 0, returned as u32, Locate::Unseen(cause));
     }
 }
@@ -66,7 +66,7 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
 /// A system call's message was moved, or an error came of it.
 #[inline(always)]
 pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
-    if !socket::has_watched_port(sock) {
+    if !socket::is_ours(sock) {
         return;
     }
     if returned <= 0 {
@@ -127,6 +127,14 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         }
 
         let Captured { skipped, head, tail, unseen } = captured.read_volatile();
+        let first = Room::bytes(room).cast::<[u8; 3]>().read_volatile();
+        if !stream.has_watched_port() {
+            let serves = leg::is_accepted(sock.local_port(), sock.remote_port()) == sends;
+            let first = if skipped == 0 && head >= 3 { first } else { [0; 3] };
+            if !leg::is_confirmed((*transfer).socket.cookie, serves, first) {
+                return;
+            }
+        }
         (*transfer).skipped = skipped;
         (*transfer).head = head;
         (*transfer).tail = tail;

@@ -282,7 +282,8 @@ mod tests {
     fn established(written: u32, read: u32) -> Connection {
         let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
         let (local, remote) = (end(40000), end(25));
-        let identity = observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1 };
+        let identity =
+            observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
         let mut connection = Connection::new(identity, Time(0));
         connection.establish(&StateEvent {
             time: Time(1),
@@ -291,6 +292,8 @@ mod tests {
             positions: Positions { written, read },
             new: TcpState::Established,
             requested: None,
+            peer: None,
+            transparent: false,
         });
         connection
     }
@@ -357,7 +360,8 @@ mod tests {
     fn a_stream_whose_start_is_not_known_has_no_hole() {
         let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
         let (local, remote) = (end(40000), end(25));
-        let identity = observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1 };
+        let identity =
+            observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
         let mut connection = Connection::new(identity, Time(0));
         assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 900, read: 900 }), 0);
         assert_eq!(connection.bytes_sent(), 0);

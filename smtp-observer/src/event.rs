@@ -51,6 +51,9 @@ pub struct Host {
     pub unix_offset: i64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Arc<str>,
+    /// The addresses of the agent's network namespace: who asks for one of them asks for this host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Names a process for as long as the host runs: pids are used again, a start time with its pid is not.
@@ -95,6 +98,9 @@ pub struct ProcessEvent {
     /// The path of its cgroup in the unified hierarchy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,
+    /// Libraries that are loaded before its own (`LD_PRELOAD`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preload: Option<Arc<str>>,
     /// Its parent's pid.
     pub parent_pid: u32,
     /// Its parent's `comm`.
@@ -189,6 +195,12 @@ pub struct StateEvent {
     /// What the caller asked `connect` for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<SocketAddr>,
+    /// The cookie of the socket at the other end, where this one was accepted from a watched client on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u64>,
+    /// The socket may have an address that is not this host's (`IP_TRANSPARENT`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transparent: bool,
 }
 
 /// The sockets that processes hold.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod connection;
 pub mod event;
 pub mod face;
+pub mod interception;
 pub mod judge;
 pub mod kernel;
 pub mod loss;

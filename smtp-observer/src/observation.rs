@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 mod names;
 
-pub use names::{AnomalyKind, NoopReason, Outcome, RsetReason, TlsPhase};
+pub use names::{AnomalyKind, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
 /// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +94,9 @@ pub struct Connection {
     pub remote: Endpoint,
     /// Inode of the network namespace.
     pub netns: u32,
+    /// The socket's cookie, which [`Self::id`] is made of.
+    #[serde(skip)]
+    pub cookie: u64,
 }
 
 /// A process's parent.
@@ -126,6 +129,9 @@ pub struct Process {
     /// Its parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Libraries that are loaded before its own (`LD_PRELOAD`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preload: Option<Arc<str>>,
     /// Its cgroup in the unified hierarchy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<str>>,
@@ -224,6 +230,9 @@ pub enum Event {
     /// A peer broke the protocol, or the stream could not be followed.
     #[serde(rename = "smtp.anomaly")]
     Anomaly(Anomaly),
+    /// Something is in the middle; the connection is the client's.
+    #[serde(rename = "interception")]
+    Interception(Box<Interception>),
 }
 
 /// The server's first reply (RFC 5321, 4.3.1).
@@ -263,6 +272,9 @@ pub struct Command {
     pub latency: Option<Duration>,
     /// It was sent before the reply to the command before it (RFC 2920).
     pub pipelined: bool,
+    /// A fingerprint of the mailbox that MAIL or RCPT names, by which two connections are compared.
+    #[serde(skip)]
+    pub mailbox: Option<u64>,
 }
 
 /// A command that needs explaining, with the explanation.
@@ -343,6 +355,75 @@ pub struct Anomaly {
     /// What it is.
     pub kind: AnomalyKind,
     /// The evidence, bytes escaped, bounded.
+    pub detail: String,
+}
+
+/// What is in the middle of a client's conversation, and how that is known.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interception {
+    /// What it is.
+    pub verdict: Verdict,
+    /// How the client's connection came to it.
+    pub method: Method,
+    /// The process in the middle; absent where it is on another host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interceptor: Option<Caller>,
+    /// A product that is known to speak as the program in the middle does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product: Option<&'static str>,
+    /// The client.
+    pub client: InterceptedClient,
+    /// The connection that it goes on with; absent where that was not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
+    /// How sure the verdict is, from 0 to 1.
+    pub confidence: f64,
+    /// What leads to it.
+    pub evidence: Vec<Evidence>,
+    /// From the client's DATA to the DATA that the server got.
+    #[serde(rename = "hold_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Duration>,
+    /// What was not told before of this conversation.
+    #[serde(skip)]
+    pub news: News,
+}
+
+/// What an [`Interception`] tells for the first time of its conversation, so that it is counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// That the client does not know of what is in the middle.
+    pub hidden: bool,
+    /// How long DATA was held back.
+    pub hold: bool,
+}
+
+/// The client of an intercepted conversation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterceptedClient {
+    /// Its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Caller>,
+    /// Its connection.
+    pub connection_id: Arc<str>,
+    /// The server that it asked for.
+    pub requested: Endpoint,
+}
+
+/// The other connection of a process in the middle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Upstream {
+    /// Its identifier.
+    pub connection_id: Arc<str>,
+    /// Where it leads.
+    pub remote: Endpoint,
+}
+
+/// A piece of evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// What it is.
+    pub kind: EvidenceKind,
+    /// What was seen.
     pub detail: String,
 }
 

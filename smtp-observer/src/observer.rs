@@ -1,20 +1,24 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod expected;
 mod recorded;
 mod settling;
 mod snapshot;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use self::expected::Expected;
 pub use self::settling::SETTLING;
 use self::settling::settled_by;
 use crate::connection::{Connection, Piece};
 use crate::event::{
     Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
+use crate::interception::{Accepted, Interceptions};
 use crate::judge::{Addresses, Judge};
 use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
@@ -40,9 +44,12 @@ pub struct Observer {
     doubts: bool,
     /// Takes down what this observer is told.
     recorder: Option<Recorder>,
+    interceptions: Interceptions,
+    expected: Expected,
     // Kept from event to event for their room.
     items: Vec<Item>,
     events: Vec<(Time, Event)>,
+    told: Vec<Observation>,
 }
 
 /// A connection and what is said on it.
@@ -64,7 +71,7 @@ impl Observer {
         Self {
             ports: ports.to_vec(),
             addresses,
-            host: Host { unix_offset: 0, boot_id: "".into() },
+            host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
             processes: Processes::default(),
             conversations: HashMap::default(),
             settling: VecDeque::new(),
@@ -72,8 +79,11 @@ impl Observer {
             holes: 0,
             doubts: false,
             recorder: None,
+            interceptions: Interceptions::default(),
+            expected: Expected::default(),
             items: Vec::new(),
             events: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -85,6 +95,23 @@ impl Observer {
         {
             recorder.keep(Entry::Event(event.clone()));
         }
+        if let KernelEvent::State(StateEvent { time, .. }) | KernelEvent::Transfer(TransferEvent { time, .. }) = event
+            && self.interceptions.is_waiting()
+        {
+            self.interceptions.settle(timestamp(&self.host, time), sink);
+        }
+        self.relate(|observer, sink| observer.take(event, sink), sink);
+    }
+
+    /// What is told of single connections is seen together.
+    fn relate(&mut self, tell: impl FnOnce(&mut Self, &mut dyn FnMut(Observation)), sink: &mut dyn FnMut(Observation)) {
+        let mut told = mem::take(&mut self.told);
+        tell(self, &mut |observation| told.push(observation));
+        told.drain(..).for_each(|observation| self.interceptions.observe(observation, sink));
+        self.told = told;
+    }
+
+    fn take(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
@@ -122,6 +149,7 @@ impl Observer {
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
+            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event),
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(event, sink),
             _ => {}
@@ -138,6 +166,15 @@ impl Observer {
             conversation.connection.establish(event);
             conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
+            if let Some(client) = event.peer {
+                let (local, time) = (endpoint(event.socket.local), timestamp(&self.host, event.time));
+                self.interceptions.meet(
+                    client,
+                    Accepted { cookie, local, time },
+                    event.transparent,
+                    &self.host.addresses,
+                );
+            }
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             conversation.connection.establish(event);
             if conversation.connection.role() == Role::Client {
@@ -207,6 +244,7 @@ impl Observer {
         let mut conversation = match self.conversations.remove(&cookie) {
             Some(conversation) => conversation,
             // TCP Fast Open (RFC 7413): the client's first bytes came before its connection was established.
+            None if let Some(conversation) = self.expected(&event.socket) => conversation,
             None if event.socket.state == TcpState::SynReceived => {
                 self.begin(&event.socket, Role::Server, event.time, Session::new())
             }
@@ -410,6 +448,7 @@ fn identity(host: &Host, socket: &Socket, role: Role) -> observation::Connection
         local: endpoint(socket.local),
         remote: endpoint(socket.remote),
         netns: socket.netns,
+        cookie: socket.cookie,
     }
 }
 

@@ -32,6 +32,7 @@ impl Processes {
             command_line: (!event.arguments.is_empty()).then(|| event.arguments.join(" ").into()),
             uid: event.task.uid,
             user: event.user,
+            preload: event.preload,
             parent: Some(Parent { pid: event.parent_pid, name: event.parent_comm }),
             container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
             systemd_unit: cgroup.as_deref().and_then(cgroup::systemd_unit).map(Into::into),
@@ -71,6 +72,7 @@ fn undescribed(task: &Task) -> Process {
         user: None,
         parent: None,
         cgroup: None,
+        preload: None,
         container_id: None,
         systemd_unit: None,
     }
@@ -94,6 +96,7 @@ mod tests {
             executable: Some("/usr/lib/postfix/sbin/smtpd".into()),
             arguments: vec!["smtpd".into(), "-n".into()],
             cgroup: Some("/system.slice/postfix.service".into()),
+            preload: None,
             parent_pid: 1,
             parent_comm: "master".into(),
         }

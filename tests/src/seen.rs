@@ -81,8 +81,13 @@ impl Observed {
 
     /// One end of the connection, `local` or `remote`, as address and port.
     pub fn end(&self, which: &str) -> Option<String> {
-        let address = self.text(&format!("/connection/{which}/address"))?;
-        let port = self.count(&format!("/connection/{which}/port"))?;
+        self.endpoint(&format!("/connection/{which}"))
+    }
+
+    /// The address and port at a JSON pointer.
+    pub fn endpoint(&self, pointer: &str) -> Option<String> {
+        let address = self.text(&format!("{pointer}/address"))?;
+        let port = self.count(&format!("{pointer}/port"))?;
         Some(if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
     }
 

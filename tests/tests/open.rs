@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{KernelEvent, ProcessKey, TransferEvent};
@@ -21,6 +22,13 @@ const GREETED: &str = "
     S: 220 server.example ESMTP
     C: EHLO client.example
     S: 250 server.example";
+
+/// One test at a time: a child that another one starts holds copies of this program's sockets until it runs its own, and
+/// of the holders of a socket a snapshot names the youngest.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Both ends are this process's.
 fn is_this_process(opened: &Observed) -> Result<()> {
@@ -43,6 +51,7 @@ fn ends(seen: &Seen) -> Result<[Seen; 2]> {
 
 #[test]
 fn a_session_is_followed_from_its_middle() -> Result<()> {
+    let _alone = alone();
     let (client, server) = Host::pair()?;
     let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
     dialogue.play(GREETED)?;
@@ -81,6 +90,7 @@ fn a_session_is_followed_from_its_middle() -> Result<()> {
 
 #[test]
 fn an_idle_connection_is_opened_and_closed() -> Result<()> {
+    let _alone = alone();
     let (client, server) = Host::pair()?;
     let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
     dialogue.play(GREETED)?;
@@ -100,6 +110,7 @@ fn an_idle_connection_is_opened_and_closed() -> Result<()> {
 
 #[test]
 fn nothing_in_the_middle_of_a_message_is_taken_for_a_command() -> Result<()> {
+    let _alone = alone();
     let (client, server) = Host::pair()?;
     let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
     dialogue.play(GREETED)?;
@@ -125,6 +136,7 @@ fn nothing_in_the_middle_of_a_message_is_taken_for_a_command() -> Result<()> {
 
 #[test]
 fn the_connection_of_another_process_is_named() -> Result<()> {
+    let _alone = alone();
     let (client, server) = Host::pair()?;
     let listener = server.listen(SERVER)?;
     // Nothing on the way to this client's end: bash speaks TCP itself.
@@ -169,6 +181,7 @@ fn the_connection_of_another_process_is_named() -> Result<()> {
 /// The snapshot and the hooks name a process alike, so that one is not taken for two.
 #[test]
 fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
+    let _alone = alone();
     machine::require_root()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use smtp_ebpf::event::Positions;
 
-use super::{OFFSETS, is_watched_network, load, offset};
+use super::{OFFSETS, injected, is_watched_network, load, offset, probe_kernel};
 
 /// A `struct socket`, what a descriptor stands for.
 #[derive(Clone, Copy)]
@@ -132,6 +132,40 @@ impl Sock {
     }
 }
 
+/// What may be a `struct sock`: what a descriptor leads to is not known until it is looked at.
+#[derive(Clone, Copy)]
+pub struct HeldSock(u64);
+
+impl HeldSock {
+    /// What a descriptor of a table of open files leads to, if that is a socket.
+    #[inline(always)]
+    pub fn at(table: u64, descriptor: u64) -> Option<Self> {
+        let file: u64 = probe_kernel(table + descriptor * size_of::<u64>() as u64)?;
+        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
+        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64).map(Self)
+    }
+
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0
+    }
+
+    /// The cookie that it has been given.
+    #[inline(always)]
+    pub fn cookie(self) -> Option<u64> {
+        probe_kernel(self.0 + offset(&OFFSETS.sock_cookie) as u64)
+    }
+
+    /// Its stream positions, if it is one of TCP that is established.
+    #[inline(always)]
+    pub fn positions(self) -> Option<Positions> {
+        Some(Positions {
+            written: probe_kernel(self.0 + offset(&OFFSETS.tcp_write_seq) as u64)?,
+            read: probe_kernel(self.0 + offset(&OFFSETS.tcp_copied_seq) as u64)?,
+        })
+    }
+}
+
 /// A `struct tcp_sock`. `None` is a null pointer: a value that there is, in the verifier's eyes.
 #[derive(Clone, Copy)]
 pub struct TcpSock(NonNull<u8>);
@@ -159,6 +193,14 @@ impl TcpSock {
     pub fn has_upper_layer(self) -> bool {
         // SAFETY: icsk_ulp_ops is a pointer of the struct inet_connection_sock that a tcp_sock begins with.
         unsafe { load::<u64>(self.0.as_ptr(), offset(&OFFSETS.tcp_upper_layer)) != 0 }
+    }
+
+    /// `IP_TRANSPARENT` is set on it, or was on the socket that accepted it.
+    #[inline(always)]
+    pub fn is_transparent(self) -> bool {
+        // SAFETY: the flags are of the struct inet_sock that a tcp_sock begins with.
+        let flags: u8 = unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_transparent)) };
+        flags >> (injected(&OFFSETS.transparent_bit) & 7) & 1 != 0
     }
 
     /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use smtp_ebpf::event::COMM_LENGTH;
 
-use super::{CgroupNode, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
+use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -77,6 +77,14 @@ impl Task {
         unsafe { Some((load(mm, offset(&OFFSETS.mm_arg_start)), load(mm, offset(&OFFSETS.mm_arg_end)))) }
     }
 
+    /// Where its environment starts and ends in its memory.
+    #[inline(always)]
+    pub fn environment(self) -> Option<(u64, u64)> {
+        let mm = self.mm()?;
+        // SAFETY: env_start and env_end are unsigned long of struct mm_struct.
+        unsafe { Some((load(mm, offset(&OFFSETS.mm_env_start)), load(mm, offset(&OFFSETS.mm_env_end)))) }
+    }
+
     /// The executable's place in the file system.
     #[inline(always)]
     pub fn executable(self) -> Option<Path> {
@@ -131,19 +139,22 @@ impl Task {
     /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.
     #[inline(always)]
     fn held(self, descriptor: u64) -> Option<u64> {
+        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
+        HeldSock::at(self.descriptors()?, descriptor & 0xffff_ffff).map(HeldSock::address)
+    }
+
+    /// The address of its table of open files.
+    #[inline(always)]
+    pub fn descriptors(self) -> Option<u64> {
         // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file **.
-        let files: u64 = unsafe {
+        unsafe {
             let files: *const u8 = load(self.0, offset(&OFFSETS.task_files));
             if files.is_null() {
                 return None;
             }
             let table: *const u8 = load(files, offset(&OFFSETS.files_table));
-            load(table, offset(&OFFSETS.table_files))
-        };
-        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
-        let file: u64 = probe_kernel(files + (descriptor & 0xffff_ffff) * size_of::<u64>() as u64)?;
-        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
-        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64)
+            Some(load(table, offset(&OFFSETS.table_files)))
+        }
     }
 
     /// The registers with which it entered the kernel.

@@ -4,6 +4,7 @@
 //! [`MAX_PROGRAMS`], verbs are those of the RFCs, and every metric has at most its stated number of series; what comes
 //! after counts under `other`. A scrape of a hostile load stays under a megabyte.
 
+mod interceptions;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use prometheus::{
     TEXT_FORMAT, TextEncoder,
 };
 
+use self::interceptions::Interceptions;
 use self::series::{Family, Programs, Subject, code_class, known_verb};
 use crate::observation::{Event, Observation, Outcome, Reasoned, TlsPhase};
 
@@ -59,6 +61,7 @@ pub struct Metrics {
     transactions: Family<IntCounterVec, IntCounter, 1>,
     anomalies: Family<IntCounterVec, IntCounter, 1>,
     tls_sessions: Family<IntCounterVec, IntCounter, 1>,
+    interceptions: Interceptions,
 
     kernel_events: IntCounterVec,
     kernel_events_lost: IntCounterVec,
@@ -214,6 +217,26 @@ impl Metrics {
                 MAX_SERIES,
             ),
 
+            interceptions: Interceptions::new(
+                counter(
+                    "smtp_intercepted_connections_total",
+                    "SMTP connections of clients that end in a program they know nothing of.",
+                    &["interceptor", "client", "method"],
+                )?,
+                histogram(
+                    "smtp_interception_hold_seconds",
+                    "Seconds from a client's DATA to the DATA that the server got from the program in the middle.",
+                    &["interceptor"],
+                )?,
+                register(
+                    &registry,
+                    IntGaugeVec::new(
+                        Opts::new("smtp_interceptor_info", "Programs in the middle of SMTP connections; always 1."),
+                        &["interceptor", "pid", "executable", "uid", "method"],
+                    )?,
+                )?,
+            ),
+
             kernel_events: counter(
                 "smtp_observer_kernel_events_total",
                 "Records that the hooks delivered, by kind.",
@@ -314,6 +337,10 @@ impl Metrics {
                 }
             }
             Event::Anomaly(anomaly) => self.anomalies.at(&subject, [anomaly.kind.as_str()]).inc(),
+            Event::Interception(interception) => {
+                self.interceptions.observe(interception, &mut self.programs);
+                return;
+            }
         }
         if observation.process.is_some() {
             self.named(observation, &subject);

@@ -27,6 +27,7 @@ impl Sample {
             local: endpoint("192.0.2.25", 25),
             remote: endpoint("2001:db8::7", 40007),
             netns: 4_026_531_840,
+            cookie: 0x1f3,
         };
         Self { connection: Arc::new(connection), process: None }.with_program(825, "/usr/lib/postfix/sbin/smtpd")
     }
@@ -39,6 +40,7 @@ impl Sample {
             local: endpoint("198.51.100.4", 40004),
             remote: endpoint("192.0.2.25", 25),
             netns: 4_026_531_840,
+            cookie: 0x1f3,
         };
         Self { connection: Arc::new(connection), process: None }.with_program(4711, "/usr/bin/perl")
     }
@@ -54,6 +56,7 @@ impl Sample {
             user: Some("postfix".into()),
             parent: Some(Parent { pid: 700, name: "master".into() }),
             cgroup: Some("/system.slice/system-postfix.slice/postfix@-.service".into()),
+            preload: None,
             container_id: None,
             systemd_unit: Some("postfix@-.service".into()),
         };
@@ -108,6 +111,7 @@ pub(crate) fn command(verb: &str, code: u16) -> Event {
         reply: Some("mail.example\nPIPELINING\nSIZE 10240000".into()),
         latency: Some(Duration::from_millis(2)),
         pipelined: false,
+        mailbox: None,
     })
 }
 
@@ -120,6 +124,7 @@ pub(crate) fn unanswered(verb: &str) -> Event {
         reply: None,
         latency: None,
         pipelined: true,
+        mailbox: None,
     })
 }
 

@@ -13,7 +13,8 @@ use jiff::tz::TimeZone;
 
 use crate::face::escape::cut;
 use crate::observation::{
-    Caller, Command, Data, Event, Greeting, Observation, Outcome, Reasoned, Role, Timestamp, TlsPhase, Transaction,
+    Caller, Command, Data, Event, Evidence, Greeting, Interception, Observation, Outcome, Reasoned, Role, Timestamp,
+    TlsPhase, Transaction, Verdict,
 };
 
 const PROGRAM_WIDTH: usize = 20;
@@ -109,6 +110,7 @@ impl Format {
                 let detail = cut(&anomaly.detail, NOTE_WIDTH);
                 self.paint(RED.bold(), format!("! {}: {detail}", anomaly.kind.as_str()))
             }
+            Event::Interception(interception) => self.interception(interception),
         })
     }
 
@@ -179,6 +181,36 @@ impl Format {
         text
     }
 
+    /// The verdict, and a line for each piece of evidence.
+    fn interception(&self, interception: &Interception) -> String {
+        let Interception { verdict, method, confidence, evidence, hold, .. } = interception;
+        let style = match verdict {
+            Verdict::TransparentInterceptor | Verdict::LikelyInterceptor => RED.bold(),
+            Verdict::TransparentL4 | Verdict::SuspectedMiddlebox => YELLOW,
+            Verdict::InlineProxy | Verdict::Relay | Verdict::Direct => CYAN,
+        };
+        let mut text = self.paint(
+            style,
+            format!(
+                "* {} ({:.0} % sure), by {}: {}",
+                verdict.as_str(),
+                confidence * 100.0,
+                method.as_str(),
+                chain(interception)
+            ),
+        );
+        if let Some(product) = interception.product {
+            put(&mut text, format_args!(", it speaks like {product}"));
+        }
+        if let Some(hold) = hold {
+            put(&mut text, format_args!(", DATA held for {}", Span(*hold)));
+        }
+        for Evidence { kind, detail } in evidence {
+            put(&mut text, format_args!("\n    {}: {}", kind.as_str(), cut(detail, NOTE_WIDTH)));
+        }
+        text
+    }
+
     fn transaction(&self, transaction: &Transaction) -> String {
         let style = match transaction.outcome {
             Outcome::Delivered => GREEN,
@@ -197,6 +229,14 @@ impl Format {
         put(&mut text, format_args!(", {}", Span(transaction.duration)));
         self.paint(style, text)
     }
+}
+
+/// A client, what is in the middle, and the server, as one would draw them.
+fn chain(interception: &Interception) -> String {
+    let client = interception.client.process.as_ref().map_or("?".into(), program);
+    let middle = interception.interceptor.as_ref().map_or("?".into(), program);
+    let server = interception.upstream.as_ref().map_or(interception.client.requested, |upstream| upstream.remote);
+    format!("{client} → {middle} → {server}")
 }
 
 fn program(caller: &Caller) -> String {

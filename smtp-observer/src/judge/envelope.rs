@@ -56,7 +56,7 @@ fn sends_nothing(sender: Option<&[u8]>) -> bool {
 }
 
 /// The same in every run, so that a recording is judged as the connection was.
-fn hash(mailbox: Option<&[u8]>) -> u64 {
+pub(super) fn hash(mailbox: Option<&[u8]>) -> u64 {
     let mut hasher = DefaultHasher::new();
     mailbox.hash(&mut hasher);
     hasher.finish()

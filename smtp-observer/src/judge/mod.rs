@@ -145,6 +145,10 @@ impl Judge {
                 reply: shown.reply,
                 latency,
                 pipelined: command.pipelined,
+                mailbox: match command.verb {
+                    Verb::Mail | Verb::Rcpt => Some(envelope::hash(redaction::mailbox(command.argument()))),
+                    _ => None,
+                },
             }),
         ));
         let before = self.phase.before(command);

@@ -183,6 +183,7 @@ fn describe(process: &ProcProcess) -> ProcResult<(u64, Process)> {
         command_line: Some(command_line).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,
         user: user_name(status.euid),
+        preload: None,
         parent,
         container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
         systemd_unit: cgroup.as_deref().and_then(cgroup::systemd_unit).map(Into::into),

@@ -51,6 +51,7 @@ impl Layout {
     pub fn offsets(&self) -> Result<Offsets, Error> {
         let registers = registers()?;
         let at = |name, field| self.offset(name, field);
+        let transparent = self.transparent()?;
         Ok(Offsets {
             sock_remote_port: at("sock", "__sk_common.skc_dport")?,
             sock_local_port: at("sock", "__sk_common.skc_num")?,
@@ -61,6 +62,7 @@ impl Layout {
             sock_remote_v6: at("sock", "__sk_common.skc_v6_daddr")?,
             sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
             sock_net: at("sock", "__sk_common.skc_net.net")?,
+            sock_cookie: at("sock", "__sk_common.skc_cookie")?,
             sock_protocol: at("sock", "sk_protocol")?,
             socket_sock: at("socket", "sk")?,
             net_inode: at("net", "ns.inum")?,
@@ -69,6 +71,8 @@ impl Layout {
             tcp_copied_seq: at("tcp_sock", "copied_seq")?,
             tcp_received_next: at("tcp_sock", "rcv_nxt")?,
             tcp_upper_layer: at("tcp_sock", "inet_conn.icsk_ulp_ops")?,
+            tcp_transparent: transparent / 8,
+            transparent_bit: transparent % 8,
             message_flags: at("msghdr", "msg_flags")?,
             message_iterator: at("msghdr", "msg_iter.iter_type")?,
             message_offset: at("msghdr", "msg_iter.iov_offset")?,
@@ -92,6 +96,8 @@ impl Layout {
             task_cgroups: at("task_struct", "cgroups")?,
             mm_arg_start: at("mm_struct", "arg_start")?,
             mm_arg_end: at("mm_struct", "arg_end")?,
+            mm_env_start: at("mm_struct", "env_start")?,
+            mm_env_end: at("mm_struct", "env_end")?,
             mm_exe_file: at("mm_struct", "exe_file")?,
             file_dentry: at("file", "f_path.dentry")?,
             file_mount: at("file", "f_path.mnt")?,
@@ -115,6 +121,18 @@ impl Layout {
         })
     }
 
+    /// Where the flag of `IP_TRANSPARENT` is, in bits from the start of a `tcp_sock`.
+    fn transparent(&self) -> Result<u32, Error> {
+        const FLAGS: &str = "inet_conn.icsk_inet.inet_flags";
+        match self.bit_offset("tcp_sock", FLAGS) {
+            Ok(flags) => {
+                let number = self.enumerator("", "INET_FLAGS_TRANSPARENT")?;
+                Ok(flags + number.ok_or(Error::NoField("inet_sock", "inet_flags' INET_FLAGS_TRANSPARENT"))?)
+            }
+            Err(_) => self.bit_offset("tcp_sock", "inet_conn.icsk_inet.transparent"),
+        }
+    }
+
     /// The numbers of the kinds of `iov_iter`.
     pub fn iterators(&self) -> Result<Iterators, Error> {
         let number = |name| Ok::<_, Error>(self.enumerator("iter_type", name)?.unwrap_or(u32::MAX));
@@ -136,7 +154,7 @@ impl Layout {
         self.btf.resolve_types_by_name(name).is_ok_and(|types| types.iter().any(is_such))
     }
 
-    /// The number of an enumerator, if the enumeration has it.
+    /// The number of an enumerator, if the enumeration has it; of enumerations without a name any may.
     fn enumerator(&self, enumeration: &str, name: &str) -> Result<Option<u32>, Error> {
         for found in self.btf.resolve_types_by_name(enumeration)? {
             let Type::Enum(enumeration) = found else { continue };
@@ -156,6 +174,10 @@ impl Layout {
 
     /// The byte offset of `field`, a path of member names joined by dots, in the structure `name`.
     fn offset(&self, name: &'static str, field: &'static str) -> Result<u32, Error> {
+        Ok(self.bit_offset(name, field)? / 8)
+    }
+
+    fn bit_offset(&self, name: &'static str, field: &'static str) -> Result<u32, Error> {
         let mut cache = self.structures.borrow_mut();
         let structures = match cache.entry(name) {
             Entry::Occupied(known) => known.into_mut(),
@@ -172,7 +194,7 @@ impl Layout {
                 (None, _) => {}
             }
         }
-        found.map(|bits| bits / 8).ok_or(Error::NoField(name, field))
+        found.ok_or(Error::NoField(name, field))
     }
 
     fn structures(&self, name: &str) -> Result<Vec<Struct>, Error> {
@@ -295,6 +317,15 @@ mod tests {
         let iterators = layout.iterators().expect("readable");
         assert_ne!(iterators.vector, u32::MAX);
         assert_ne!(iterators.kernel_vector, iterators.vector);
+    }
+
+    #[test]
+    fn the_transparent_flag_is_found_in_the_running_kernel() {
+        let layout = Layout::of_kernel().expect("this kernel has BTF");
+        let flag = layout.transparent().expect("inet_sock has the flag");
+        let flags = layout.bit_offset("tcp_sock", "inet_conn.icsk_inet").expect("an inet_sock is inside");
+        let behind = layout.bit_offset("tcp_sock", "inet_conn.icsk_accept_queue").expect("it follows the inet_sock");
+        assert!((flags..behind).contains(&flag), "{flag} is not in {flags}..{behind}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`host`] reads the host's own files.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use nix::time::{ClockId, clock_gettime};
 use procfs::KernelVersion;
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
@@ -444,7 +447,20 @@ fn this_host() -> io::Result<Host> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let unix = clock_gettime(ClockId::CLOCK_REALTIME)?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(Host { unix_offset: nanoseconds(unix) - nanoseconds(boot), boot_id: Arc::from(boot_id.trim()) })
+    Ok(Host {
+        unix_offset: nanoseconds(unix) - nanoseconds(boot),
+        boot_id: Arc::from(boot_id.trim()),
+        addresses: addresses()?,
+    })
+}
+
+/// The addresses of this network namespace's interfaces.
+fn addresses() -> io::Result<Vec<IpAddr>> {
+    let address = |storage: SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    Ok(getifaddrs()?.filter_map(|interface| interface.address.and_then(address)).collect())
 }
 
 fn nanoseconds(time: nix::sys::time::TimeSpec) -> i64 {

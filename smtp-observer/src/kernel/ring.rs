@@ -38,14 +38,18 @@ impl Reader {
 
     fn process(&mut self, bytes: &[u8]) -> Result<ProcessEvent, MalformedRecord> {
         let record: record::Process = prefix(bytes)?;
-        let [executable, arguments, cgroup] =
-            parts(bytes, size_of::<record::Process>(), [record.executable, record.arguments, record.cgroup])?;
+        let [executable, arguments, cgroup, preload] = parts(
+            bytes,
+            size_of::<record::Process>(),
+            [record.executable, record.arguments, record.cgroup, record.preload],
+        )?;
         Ok(ProcessEvent {
             time: Time(record.header.time),
             user: user_name(record.task.uid),
             executable: (!executable.is_empty()).then(|| path(executable)),
             arguments: self::arguments(arguments),
             cgroup: Some(path(cgroup)),
+            preload: (!preload.is_empty()).then(|| String::from_utf8_lossy(preload).into()),
             parent_pid: record.parent_pid,
             parent_comm: self.name(record.parent_comm),
             task: self.task(&record.task),
@@ -61,6 +65,8 @@ impl Reader {
             positions: positions(record.positions),
             new: TcpState::from_number(record.new),
             requested: (record.requested_family != 0).then(|| socket_address(record.requested, record.requested_port)),
+            peer: (record.peer != 0).then_some(record.peer),
+            transparent: record.transparent != 0,
         })
     }
 
@@ -96,6 +102,7 @@ impl Reader {
             executable: (!executable.is_empty()).then(|| path(executable)),
             arguments: Vec::new(),
             cgroup: Some(path(cgroup)),
+            preload: None,
             parent_pid: record.parent_pid,
             parent_comm: self.name(record.parent_comm),
         };

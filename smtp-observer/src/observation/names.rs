@@ -97,6 +97,106 @@ names! {
 }
 
 names! {
+    /// What is between a client and the server that it asked for.
+    Verdict {
+        /// A program that the client knows nothing of, and that does not pass everything as it came.
+        TransparentInterceptor => "transparent_interceptor",
+        /// The same, with less to prove it.
+        LikelyInterceptor => "likely_interceptor",
+        /// A program that the client knows nothing of; every byte passes unchanged.
+        TransparentL4 => "transparent_l4",
+        /// A proxy that the client chose.
+        InlineProxy => "inline_proxy",
+        /// A server that takes messages, and sends them on when it has them.
+        Relay => "relay",
+        /// What is said looks like a program in the middle; nothing but the texts says so.
+        SuspectedMiddlebox => "suspected_middlebox",
+        /// Nobody is: an earlier verdict was wrong.
+        Direct => "direct",
+    }
+}
+
+impl Verdict {
+    /// The client does not know of what is in the middle, and it is on this host.
+    pub fn is_hidden(self) -> bool {
+        matches!(self, Self::TransparentInterceptor | Self::LikelyInterceptor | Self::TransparentL4)
+    }
+}
+
+names! {
+    /// How a client's connection came to the program in the middle.
+    Method {
+        /// Its packets were redirected to another port of the address, or to this host (`REDIRECT`).
+        Redirect => "redirect",
+        /// Their destination was translated to another address (`DNAT`).
+        Dnat => "dnat",
+        /// They were taken with the address they had (`TPROXY`).
+        Tproxy => "tproxy",
+        /// Its `connect` was given another address by a program in the kernel (cgroup/connect4 and connect6).
+        ConnectRewrite => "connect_rewrite",
+        /// A library that was loaded before its own asked for another address (`LD_PRELOAD`).
+        Preload => "preload",
+        /// It asked for it.
+        LocalProxy => "local_proxy",
+        /// It is on another host.
+        Remote => "remote",
+        /// Not known.
+        Unknown => "unknown",
+    }
+}
+
+impl Method {
+    /// The client got another peer than it asked for.
+    pub fn is_hidden(self) -> bool {
+        matches!(self, Self::Redirect | Self::Dnat | Self::Tproxy | Self::ConnectRewrite)
+    }
+}
+
+names! {
+    /// What leads to a verdict.
+    EvidenceKind {
+        /// The client's connection ends in a process on this host, which is not what it asked for.
+        LocalPeer => "local_peer",
+        /// Its `connect` was given another address.
+        ConnectRewritten => "connect_rewritten",
+        /// The process asked where the client wanted to go (`SO_ORIGINAL_DST`).
+        OriginalDestinationAsked => "original_destination_asked",
+        /// The process connected to the server that the client had asked for.
+        SameDestinationConnected => "same_destination_connected",
+        /// It named the same sender and recipient there as the client had.
+        EnvelopeMirrored => "envelope_mirrored",
+        /// The client got another reply than the server gave.
+        ReplyTextDiffers => "reply_text_differs",
+        /// The client was told to send its message though the server had not been asked.
+        GoAheadNotFromUpstream => "go_ahead_not_from_upstream",
+        /// The server was asked to take the message when the client had sent it.
+        DataHeldBack => "data_held_back",
+        /// The client was told that its message is taken before the server had taken it.
+        SuccessBeforeUpstream => "success_before_upstream",
+        /// The server got a command that the client had not sent.
+        CommandInjected => "command_injected",
+        /// A command of the client did not reach the server.
+        CommandSwallowed => "command_swallowed",
+        /// An extension that the server offers was not offered to the client.
+        CapabilityRemoved => "capability_removed",
+        /// An extension was offered to the client that the server does not offer.
+        CapabilityAdded => "capability_added",
+        /// That extension is STARTTLS.
+        StarttlsStripped => "starttls_stripped",
+        /// A command of an extension that was offered is not understood.
+        OfferedExtensionRefused => "offered_extension_refused",
+        /// The greeting is one server's, the go-ahead another's.
+        WordingMismatch => "wording_mismatch",
+        /// The client's name in HELO or EHLO was changed.
+        HeloChanged => "helo_changed",
+        /// The message has another size.
+        BodyChanged => "body_changed",
+        /// Both connections ended together.
+        CoupledClose => "coupled_close",
+    }
+}
+
+names! {
     /// How a mail transaction ended.
     Outcome {
         /// The server took the message.

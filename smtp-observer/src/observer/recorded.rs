@@ -1,6 +1,6 @@
 //! An observer that has taken down what it is told.
 
-use super::{Conversation, Observer};
+use super::{Conversation, Observer, timestamp};
 use crate::event::{Time, TransferEvent};
 use crate::judge::{Addresses, Key};
 use crate::observation::Observation;
@@ -25,7 +25,8 @@ impl Observer {
         {
             recorder.keep(Entry::Settled(now));
         }
-        self.settle_until(now, sink);
+        self.relate(|observer, sink| observer.settle_until(now, sink), sink);
+        self.interceptions.settle(timestamp(&self.host, now), sink);
     }
 
     /// Gives the recorder the transfers of open connections that it still waits for, as if these ended. No more is to be

@@ -17,7 +17,7 @@ pub const SETTLING: Duration = Duration::from_secs(1);
 impl Observer {
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
     pub fn is_settling(&self) -> bool {
-        !self.settling.is_empty()
+        !self.settling.is_empty() || self.interceptions.is_waiting()
     }
 
     /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen. And tells the

@@ -20,7 +20,7 @@ pub(super) struct Story {
 impl Story {
     pub(super) fn new() -> Self {
         let mut observer = Observer::new(&[25], Addresses::Full);
-        let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into() };
+        let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
         observer.event(KernelEvent::Host(host), &mut |_| {});
         Self { observer, time: 0, written: 1000, read: 5000, told: Vec::new() }
     }
@@ -33,7 +33,17 @@ impl Story {
         self.time += 1000;
         let task = (new == TcpState::SynSent).then(|| task(CLIENT));
         let positions = Positions { written: self.written, read: self.read };
-        let event = StateEvent { time: Time(self.time), task, socket: socket(old), positions, new, requested };
+        let socket = socket(old);
+        let event = StateEvent {
+            time: Time(self.time),
+            task,
+            socket,
+            positions,
+            new,
+            requested,
+            peer: None,
+            transparent: false,
+        };
         self.event(KernelEvent::State(event));
     }
 
@@ -234,6 +244,8 @@ fn a_client_sends_before_fast_open_is_through() {
         positions: Positions { written: 0, read: 0 },
         new: TcpState::SynSent,
         requested: None,
+        peer: None,
+        transparent: false,
     }));
     story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
     assert_eq!(story.told[0].connection.local.port, 40000);
@@ -328,6 +340,8 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
             positions: Positions { written: 0, read: 0 },
             new: TcpState::SynSent,
             requested: None,
+            peer: None,
+            transparent: false,
         };
         story.event(KernelEvent::State(event.clone()));
         story.event(KernelEvent::State(StateEvent { new: TcpState::Established, ..event }));

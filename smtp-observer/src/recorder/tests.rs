@@ -165,7 +165,7 @@ fn story(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Story> {
 impl Story {
     fn entries(&self) -> Vec<Entry> {
         let mut teller = Teller { role: self.role, time: 1000, written: 0, read: 0, told: Vec::new() };
-        teller.tell(KernelEvent::Host(Host { unix_offset: 7, boot_id: "0123456789".into() }));
+        teller.tell(KernelEvent::Host(Host { unix_offset: 7, boot_id: "0123456789".into(), addresses: Vec::new() }));
         match (self.midstream, self.role) {
             (true, _) => {}
             (false, Role::Client) => {
@@ -232,8 +232,16 @@ impl Teller {
     fn state(&mut self, old: TcpState, new: TcpState) {
         self.time += 1000;
         let (time, socket, positions) = (Time(self.time), self.socket(old), self.positions());
-        let event =
-            StateEvent { time, task: (new == TcpState::SynSent).then(task), socket, positions, new, requested: None };
+        let event = StateEvent {
+            time,
+            task: (new == TcpState::SynSent).then(task),
+            socket,
+            positions,
+            new,
+            requested: None,
+            peer: None,
+            transparent: false,
+        };
         self.tell(KernelEvent::State(event));
     }
 

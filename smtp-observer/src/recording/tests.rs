@@ -28,6 +28,7 @@ fn entries() -> Vec<Entry> {
         executable: Some("/usr/bin/\u{1b}[31m".into()),
         arguments: vec!["a \"b\"".into(), "\n".into()],
         cgroup: Some("/".into()),
+        preload: Some("/opt/hook.so".into()),
         parent_pid: 1,
         parent_comm: "".into(),
     };
@@ -39,6 +40,8 @@ fn entries() -> Vec<Entry> {
         positions,
         new: TcpState::SynSent,
         requested: Some(address),
+        peer: Some(7),
+        transparent: true,
     };
     let transfer = TransferEvent {
         time: Time(6),
@@ -62,7 +65,11 @@ fn entries() -> Vec<Entry> {
         ..transfer.clone()
     };
     vec![
-        Entry::Event(KernelEvent::Host(Host { unix_offset: i64::MIN, boot_id: "0123".into() })),
+        Entry::Event(KernelEvent::Host(Host {
+            unix_offset: i64::MIN,
+            boot_id: "0123".into(),
+            addresses: vec![address.ip()],
+        })),
         Entry::Event(KernelEvent::Process(process.clone())),
         Entry::Event(KernelEvent::Snapshot(Snapshot { time: Time(4), processes: vec![process], sockets: vec![open] })),
         Entry::Event(KernelEvent::State(state.clone())),

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::scene::{Pids, SERVER, Scene};
 use smtp_observer_tests::seen::{Observed, Seen};
@@ -44,7 +45,7 @@ fn demonstrate() -> Result<String> {
     ensure!(stopped.status.success(), "the agent ended with {}:\n{}", stopped.status, stopped.log.join("\n"));
     let sockets = Sockets::find(&stopped.seen.on(&hosts)?)?;
     sockets.check(&played.pids)?;
-    Ok(sockets.show(Paint { on: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }))
+    sockets.show(Paint { on: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() })
 }
 
 /// The three sockets with port 25 at one of their ends.
@@ -108,6 +109,14 @@ impl Sockets {
             let rset = side.one("smtp.rset")?;
             ensure!(rset.text("/reason") == Some("interceptor_replay"), "the RSET was not seen through: {rset}");
         }
+        for noop in self.upstream.of("smtp.noop").0 {
+            ensure!(noop.text("/reason") == Some("interceptor_keepalive"), "the NOOP was not seen through: {noop}");
+        }
+        let verdict = self.verdict()?;
+        ensure!(verdict.text("/verdict") == Some("transparent_interceptor"), "another verdict: {verdict}");
+        ensure!(verdict.text("/method") == Some("redirect"), "another method: {verdict}");
+        let interceptor = verdict.count("/interceptor/pid");
+        ensure!(interceptor == Some(pids.interceptor.into()), "another interceptor: {verdict}");
         let told = self.client.one("smtp.data")?;
         ensure!(told.text("/reply") == Some(QUEUED), "the client was not told that its mail is queued: {told}");
         for words in [GO_AHEAD, QUEUED] {
@@ -120,7 +129,12 @@ impl Sockets {
         Ok(())
     }
 
-    fn show(&self, paint: Paint) -> String {
+    /// The last one is the best founded.
+    fn verdict(&self) -> Result<Observed> {
+        self.client.of("interception").0.pop().context("there is no verdict")
+    }
+
+    fn show(&self, paint: Paint) -> Result<String> {
         let mut text =
             paint.bold(&format!("A mail client sends a mail to {SERVER}. What smtp-observer saw on this host:\n"));
         for (side, what) in [
@@ -131,21 +145,35 @@ impl Sockets {
             text.push('\n');
             show_side(&mut text, side, what, paint);
         }
-        let noops = commands(&self.upstream, "NOOP");
-        let _ = write!(
-            text,
-            "\n{} the client believes that it spoke to {SERVER}, but \"{GO_AHEAD}\" and\n\
-             \"{QUEUED}\" are not the server's words. The server heard {noops} NOOPs and an RSET\n\
-             that the client never sent: they are antivirus-proxy's, which handed the mail on only when the\n\
-             client had been told that all was well.\n",
-            paint.bold("Notice:")
-        );
-        text
+        show_verdict(&mut text, &self.verdict()?, paint);
+        Ok(text)
     }
 }
 
 fn commands(side: &Seen, verb: &str) -> usize {
     side.of("smtp.command").only(|command| command.text("/verb") == Some(verb)).0.len()
+}
+
+/// What is in the middle, and how that is known.
+fn show_verdict(text: &mut String, verdict: &Observed, paint: Paint) {
+    let text_of = |pointer: &str| verdict.text(pointer).unwrap_or("?");
+    let sure = verdict.number("/confidence").unwrap_or_default() * 100.0;
+    let _ = writeln!(
+        text,
+        "\n{} {}, {sure:.0} % sure\n  {} → {} (by {}) → {}",
+        paint.bold("Verdict:"),
+        paint.notable(text_of("/verdict")),
+        text_of("/client/process/name"),
+        paint.name(text_of("/interceptor/name")),
+        text_of("/method"),
+        verdict.endpoint("/upstream/remote").unwrap_or_default(),
+    );
+    for evidence in verdict.value().pointer("/evidence").and_then(Value::as_array).into_iter().flatten() {
+        let of = |name: &str| evidence.get(name).and_then(|value| value.as_str()).unwrap_or("?");
+        let _ = writeln!(text, "  {:<28} {}", of("kind"), of("detail"));
+    }
+    let _ = writeln!(text, "The NOOPs and the RSET are {}'s:", text_of("/interceptor/name"));
+    let _ = writeln!(text, "  NOOP interceptor_keepalive, RSET interceptor_replay");
 }
 
 /// The owner of a socket, then its transcript.

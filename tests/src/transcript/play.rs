@@ -77,7 +77,7 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
         client: 10,
         observed: Vec::new(),
     };
-    player.event(KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into() }));
+    player.event(KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }));
     if !transcript.midstream {
         match role {
             Role::Client => {
@@ -182,7 +182,16 @@ impl Player {
     fn state(&mut self, old: TcpState, new: TcpState) {
         let task = (new == TcpState::SynSent).then(|| task(self.client));
         let (time, socket, positions) = (Time(self.time), self.socket(old), self.positions());
-        self.event(KernelEvent::State(StateEvent { time, task, socket, positions, new, requested: None }));
+        self.event(KernelEvent::State(StateEvent {
+            time,
+            task,
+            socket,
+            positions,
+            new,
+            requested: None,
+            peer: None,
+            transparent: false,
+        }));
     }
 
     fn event(&mut self, event: KernelEvent) {

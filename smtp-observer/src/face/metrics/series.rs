@@ -92,6 +92,30 @@ where
     }
 }
 
+/// Sets of labels, each of a bounded number of values: the first that come. What is past the bound is `other` in all.
+#[derive(Debug)]
+pub(super) struct Labels<K> {
+    known: HashSet<K>,
+    most: usize,
+}
+
+impl<const N: usize> Labels<[String; N]> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { known: HashSet::default(), most }
+    }
+
+    pub(super) fn admit(&mut self, labels: [String; N]) -> [String; N] {
+        if self.known.contains(&labels) {
+            return labels;
+        }
+        if self.known.len() >= self.most {
+            return [const { OTHER }; N].map(str::to_owned);
+        }
+        self.known.insert(labels.clone());
+        labels
+    }
+}
+
 /// The programs that have a label of their own: the first that come.
 #[derive(Debug, Default)]
 pub(super) struct Programs(HashSet<Arc<str>>);

@@ -1,0 +1,354 @@
+//! A client, the process on this host that its connection ends in, and the connections that it goes on with.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Suspicion;
+use super::comparison::{Differences, Part, compare, seconds};
+use super::dialogue::Dialogue;
+use super::kin::{Kin, kin, program};
+use crate::observation::{
+    self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
+    Verdict,
+};
+use std::sync::Arc;
+
+/// Most upstream connections of one conversation.
+const MOST_LINKS: usize = 8;
+
+/// Ends this close together are one end.
+const COUPLED: Duration = Duration::from_millis(100);
+
+/// A client's conversation with a process on this host.
+#[derive(Debug)]
+pub struct Case {
+    /// The cookie of the client's socket.
+    pub client: u64,
+    /// The accepted socket.
+    pub accepted: Accepted,
+    /// The process that uses it, when it has used it.
+    pub middle: Option<Caller>,
+    /// The client was given another peer than it asked for, or may have been, and how.
+    pub method: Method,
+    /// The client asked for an address of this host.
+    pub asked_this_host: bool,
+    /// The connections that the process goes on with, the last one last.
+    pub links: VecDeque<Link>,
+    /// A time is set for what it waits for.
+    pub awaited: bool,
+    /// What was told last.
+    told: Option<Told>,
+    /// What was ever told.
+    counted: News,
+}
+
+/// A socket that a process here accepted from a client here.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its own end.
+    pub local: Endpoint,
+    /// When the connection was there.
+    pub time: Timestamp,
+}
+
+/// A connection that carries a conversation on, or a part of it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The cookie of its socket.
+    pub cookie: u64,
+    /// From when on the conversation.
+    pub from: Timestamp,
+    /// Which part of it.
+    pub part: Part,
+    /// Why it is taken for this.
+    pub sign: Sign,
+}
+
+/// What an upstream connection is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It leads where the client wanted to go, or it greets as the process does.
+    Alike,
+    /// So it does, and no other connection could be meant.
+    AlikeAlone,
+    /// The same envelope.
+    Envelope,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    verdict: Verdict,
+    evidence: usize,
+    hold: bool,
+}
+
+/// A leg as a case sees it.
+pub struct Side<'a> {
+    /// Its connection.
+    pub connection: &'a Arc<observation::Connection>,
+    /// Its process.
+    pub process: Option<&'a Caller>,
+    /// What the process asked for.
+    pub asked: Endpoint,
+    /// What is said on it.
+    pub dialogue: &'a Dialogue,
+    /// What its texts alone say.
+    pub suspicion: Option<&'a Suspicion>,
+}
+
+/// What a case comes to.
+pub struct Finding {
+    /// To be told, if it is news.
+    pub interception: Option<Interception>,
+    /// Something waits for the other side.
+    pub open: bool,
+}
+
+impl Case {
+    /// A connection from a client on this host was accepted.
+    pub fn new(client: u64, accepted: Accepted, method: Method, asked_this_host: bool) -> Self {
+        let (links, awaited) = (VecDeque::new(), false);
+        Self {
+            client,
+            accepted,
+            middle: None,
+            method,
+            asked_this_host,
+            links,
+            awaited,
+            told: None,
+            counted: News::default(),
+        }
+    }
+
+    /// The client does not know of the process.
+    pub fn is_hidden(&self) -> bool {
+        self.method.is_hidden() && !self.asked_this_host
+    }
+
+    /// From now on this connection carries it on.
+    pub fn link(&mut self, link: Link) {
+        self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());
+        if self.links.len() >= MOST_LINKS {
+            self.links.pop_front();
+        }
+        self.links.push_back(link);
+    }
+
+    /// Judges what is known by now. `upstream` is the other end of the last link.
+    pub fn judge(
+        &mut self,
+        client: &Side<'_>,
+        upstream: Option<&Side<'_>>,
+        overdue: Timestamp,
+        milestone: bool,
+    ) -> Finding {
+        let mut evidence = self.structure(client);
+        let mut differences = Differences::default();
+        let mut relays = false;
+        let mut mirrored = false;
+        if let (Some(link), Some(upstream)) = (self.links.back(), upstream) {
+            let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
+            if asked_for {
+                let detail = format!("{} connected to {}, too", self.middle(), upstream.connection.remote);
+                evidence.push(Evidence { kind: EvidenceKind::SameDestinationConnected, detail });
+            }
+            mirrored = link.sign == Sign::Envelope;
+            if mirrored {
+                let detail = "the server was told the same sender and recipient".to_owned();
+                evidence.push(Evidence { kind: EvidenceKind::EnvelopeMirrored, detail });
+            }
+            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
+            // What a relay says is its own; that it has what the client said is all that is common to them.
+            if link.sign != Sign::Alike && !relays {
+                differences = compare(client.dialogue, upstream.dialogue, link.from, &link.part, overdue);
+                evidence.append(&mut differences.evidence);
+                evidence.extend(coupled(client.dialogue, upstream.dialogue));
+                if self.is_hidden() {
+                    let signs = client.suspicion.map(|suspicion| &suspicion.evidence);
+                    evidence.extend(signs.into_iter().flatten().cloned());
+                }
+            }
+        }
+        let passes = differences.same || (mirrored && !is_changed(&evidence));
+        let verdict = self.verdict(&evidence, upstream.is_some(), relays, passes);
+        let told = verdict.map(|verdict| Told { verdict, evidence: evidence.len(), hold: differences.hold.is_some() });
+        let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
+        let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
+        if !news {
+            return Finding { interception: None, open: differences.open };
+        }
+        self.told = told;
+        let verdict = verdict.unwrap_or(Verdict::Direct);
+        let now = News { hidden: verdict.is_hidden(), hold: verdict.is_hidden() && differences.hold.is_some() };
+        let news = News { hidden: now.hidden && !self.counted.hidden, hold: now.hold && !self.counted.hold };
+        self.counted = News { hidden: self.counted.hidden | now.hidden, hold: self.counted.hold | now.hold };
+        let interception = Interception {
+            verdict,
+            method: self.method(client),
+            interceptor: self.middle.clone(),
+            product: client.suspicion.filter(|_| self.is_hidden()).and_then(|suspicion| suspicion.product),
+            client: client.intercepted(),
+            upstream: upstream.map(|upstream| Upstream {
+                connection_id: Arc::clone(&upstream.connection.id),
+                remote: upstream.connection.remote,
+            }),
+            confidence: confidence(verdict, score(&evidence)),
+            evidence,
+            hold: differences.hold,
+            news,
+        };
+        Finding { interception: Some(interception), open: differences.open }
+    }
+
+    fn middle(&self) -> String {
+        self.middle.as_ref().map_or_else(|| "the process".to_owned(), program)
+    }
+
+    /// How the client came to the process. Whoever wrote the library that is loaded before its own may have chosen for it.
+    fn method(&self, client: &Side<'_>) -> Method {
+        let preloads = client.process.is_some_and(|caller| caller.process.preload.is_some());
+        if self.method == Method::LocalProxy && preloads { Method::Preload } else { self.method }
+    }
+
+    /// The connection is another process's of the same mail server: it has the message from its queue.
+    fn is_siblings(&self, upstream: &Side<'_>) -> bool {
+        let processes = self.middle.as_ref().zip(upstream.process);
+        processes.is_some_and(|(middle, owner)| kin(&middle.process, &owner.process) == Some(Kin::Sibling))
+    }
+
+    /// What the addresses alone show.
+    fn structure(&self, client: &Side<'_>) -> Vec<Evidence> {
+        let mut evidence = Vec::new();
+        if self.method == Method::ConnectRewrite {
+            let detail =
+                format!("the client asked for {}, and was connected to {}", client.asked, client.connection.remote);
+            evidence.push(Evidence { kind: EvidenceKind::ConnectRewritten, detail });
+        }
+        if self.is_hidden() {
+            let detail = format!(
+                "the connection to {} ends on this host at {}, in {}",
+                client.asked,
+                self.accepted.local,
+                self.middle()
+            );
+            evidence.push(Evidence { kind: EvidenceKind::LocalPeer, detail });
+        }
+        evidence
+    }
+
+    fn verdict(&self, evidence: &[Evidence], has_upstream: bool, relays: bool, passes: bool) -> Option<Verdict> {
+        if !has_upstream || self.middle.is_none() {
+            return None;
+        }
+        match () {
+            () if relays => Some(Verdict::Relay),
+            () if !self.is_hidden() => Some(Verdict::InlineProxy),
+            () if is_changed(evidence) && score(evidence) >= CERTAIN => Some(Verdict::TransparentInterceptor),
+            () if passes && !is_changed(evidence) => Some(Verdict::TransparentL4),
+            () => Some(Verdict::LikelyInterceptor),
+        }
+    }
+}
+
+impl Side<'_> {
+    fn intercepted(&self) -> InterceptedClient {
+        InterceptedClient {
+            process: self.process.cloned(),
+            connection_id: Arc::clone(&self.connection.id),
+            requested: self.asked,
+        }
+    }
+}
+
+/// What the texts of a connection come to, if nothing else is known of it.
+pub fn suspected(client: &Side<'_>) -> Option<Interception> {
+    let Suspicion { evidence, product } = client.suspicion?;
+    Some(Interception {
+        verdict: Verdict::SuspectedMiddlebox,
+        method: Method::Remote,
+        interceptor: None,
+        product: *product,
+        client: client.intercepted(),
+        upstream: None,
+        confidence: confidence(Verdict::SuspectedMiddlebox, score(evidence)),
+        evidence: evidence.clone(),
+        hold: None,
+        news: News::default(),
+    })
+}
+
+/// The client's message was taken before this.
+pub fn taken_before(dialogue: &Dialogue, time: Timestamp) -> bool {
+    let contents = dialogue.steps.iter().filter_map(|step| step.content.as_ref());
+    contents.filter_map(super::dialogue::Content::accepted).any(|accepted| accepted <= time)
+}
+
+fn coupled(inner: &Dialogue, outer: &Dialogue) -> Option<Evidence> {
+    let (one, other) = (inner.closed?, outer.closed?);
+    let apart = Duration::from_nanos(one.0.abs_diff(other.0));
+    (apart <= COUPLED).then(|| Evidence {
+        kind: EvidenceKind::CoupledClose,
+        detail: format!("both connections ended within {}", seconds(apart)),
+    })
+}
+
+/// The score from which an interceptor is certain.
+const CERTAIN: u32 = 8;
+
+/// How much a piece of evidence says, in halves of an order of magnitude or so: docs/interception.md has the software
+/// that these were tried on.
+fn weight(kind: EvidenceKind) -> u32 {
+    match kind {
+        EvidenceKind::LocalPeer => 5,
+        EvidenceKind::ConnectRewritten | EvidenceKind::GoAheadNotFromUpstream => 4,
+        EvidenceKind::OriginalDestinationAsked
+        | EvidenceKind::EnvelopeMirrored
+        | EvidenceKind::DataHeldBack
+        | EvidenceKind::SuccessBeforeUpstream
+        | EvidenceKind::StarttlsStripped => 3,
+        EvidenceKind::SameDestinationConnected
+        | EvidenceKind::ReplyTextDiffers
+        | EvidenceKind::CommandInjected
+        | EvidenceKind::CommandSwallowed
+        | EvidenceKind::CapabilityRemoved
+        | EvidenceKind::CapabilityAdded
+        | EvidenceKind::OfferedExtensionRefused
+        | EvidenceKind::WordingMismatch => 2,
+        EvidenceKind::HeloChanged | EvidenceKind::BodyChanged | EvidenceKind::CoupledClose => 1,
+    }
+}
+
+fn score(evidence: &[Evidence]) -> u32 {
+    evidence.iter().map(|evidence| weight(evidence.kind)).sum()
+}
+
+/// Something did not pass as it came.
+fn is_changed(evidence: &[Evidence]) -> bool {
+    evidence.iter().any(|evidence| {
+        !matches!(
+            evidence.kind,
+            EvidenceKind::LocalPeer
+                | EvidenceKind::ConnectRewritten
+                | EvidenceKind::OriginalDestinationAsked
+                | EvidenceKind::SameDestinationConnected
+                | EvidenceKind::EnvelopeMirrored
+                | EvidenceKind::CoupledClose
+        )
+    })
+}
+
+/// The weights as odds: at a score of 4 a verdict is as likely as not. Of what was withdrawn nothing is left to doubt.
+fn confidence(verdict: Verdict, score: u32) -> f64 {
+    let score = match verdict {
+        Verdict::Direct => return 1.0,
+        // Proxies and relays need no proof that something is hidden: the client asked for them.
+        Verdict::InlineProxy | Verdict::Relay => score + 5,
+        _ => score,
+    };
+    let odds = (f64::from(score) - 4.0) / 1.5;
+    // Nothing that is told by signs is beyond doubt.
+    ((1000.0 / (1.0 + (-odds).exp())).round() / 1000.0).min(0.99)
+}

@@ -1,0 +1,172 @@
+//! What was said on one connection, kept to be compared with what was said on another.
+
+use std::collections::VecDeque;
+
+use crate::observation::{self, Event, Observation, Timestamp};
+
+/// Most steps kept of a connection; beyond it the first ones are forgotten.
+const MOST_STEPS: usize = 64;
+
+/// Characters kept of a text.
+const LONGEST_TEXT: usize = 512;
+
+/// The greeting, and the commands with what was replied.
+#[derive(Debug, Default)]
+pub struct Dialogue {
+    /// The server's first reply.
+    pub greeting: Option<Said>,
+    /// Commands in their order.
+    pub steps: VecDeque<Step>,
+    /// The connection is over.
+    pub closed: Option<Timestamp>,
+    /// TLS has started: what follows is not seen.
+    pub encrypted: bool,
+    /// The client sends a message's content: until its end no command can come.
+    transferring: bool,
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// When its last byte was there.
+    pub time: Timestamp,
+    /// Its code.
+    pub code: u16,
+    /// Its text, as far as it is kept.
+    pub text: Box<str>,
+}
+
+/// A command with its reply.
+#[derive(Debug)]
+pub struct Step {
+    /// Its verb.
+    pub verb: Box<str>,
+    /// What EHLO and HELO name.
+    pub name: Option<Box<str>>,
+    /// A fingerprint of the mailbox that MAIL and RCPT name.
+    pub mailbox: Option<u64>,
+    /// When its last byte was sent.
+    pub sent: Timestamp,
+    /// The reply; absent where there was none.
+    pub reply: Option<Said>,
+    /// Of DATA, and of the last BDAT: the content that followed.
+    pub content: Option<Content>,
+}
+
+/// A message's content.
+#[derive(Debug)]
+pub struct Content {
+    /// When its end was sent.
+    pub ended: Option<Timestamp>,
+    /// Its bytes as transmitted.
+    pub size: Option<u64>,
+    /// The final reply.
+    pub reply: Option<Said>,
+}
+
+impl Dialogue {
+    /// Takes what was observed of the connection; whether that was something said, or the end.
+    pub fn take(&mut self, observation: &Observation) -> bool {
+        let time = observation.time;
+        match &observation.event {
+            Event::Greeting(greeting) => self.greeting = Some(said(time, greeting.code, &greeting.text)),
+            Event::Command(command) => self.command(time, command),
+            Event::Data(data) => self.data(time, data),
+            Event::Tls(tls) if tls.phase == observation::TlsPhase::Started => self.encrypted = true,
+            Event::ConnectionClosed { .. } => self.closed = Some(time),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether all that the client sent until this moment is here. What was sent is known when it is answered, so
+    /// something later must have been; `now` is the latest moment that a reply may have taken.
+    pub fn knows(&self, time: Timestamp, overdue: Timestamp) -> bool {
+        let later = self.steps.back().is_some_and(|last| last.sent > time);
+        later || self.closed.is_some() || self.transferring || time <= overdue
+    }
+
+    fn command(&mut self, time: Timestamp, command: &observation::Command) {
+        let reply = command.code.map(|code| said(time, code, command.reply.as_deref().unwrap_or_default()));
+        let latency = command.latency.unwrap_or_default();
+        let names = matches!(&*command.verb, "EHLO" | "HELO" | "LHLO");
+        if self.steps.len() >= MOST_STEPS {
+            self.steps.pop_front();
+        }
+        self.transferring = command.verb == "DATA" && command.code == Some(354);
+        self.steps.push_back(Step {
+            verb: command.verb.as_str().into(),
+            name: command.argument.as_deref().filter(|_| names).map(kept),
+            mailbox: command.mailbox,
+            sent: Timestamp(time.0.saturating_sub(latency.as_nanos() as i64)),
+            reply,
+            content: None,
+        });
+    }
+
+    fn data(&mut self, time: Timestamp, data: &observation::Data) {
+        self.transferring = false;
+        let Some(step) = self.steps.iter_mut().rfind(|step| &*step.verb == data.verb && step.content.is_none()) else {
+            return;
+        };
+        step.content = Some(Content {
+            ended: data.accept.map(|accept| Timestamp(time.0.saturating_sub(accept.as_nanos() as i64))),
+            size: data.size_bytes,
+            reply: data.code.map(|code| said(time, code, data.reply.as_deref().unwrap_or_default())),
+        });
+    }
+}
+
+impl Said {
+    /// It has the same code and text.
+    pub fn says_what(&self, other: &Self) -> bool {
+        (self.code, &self.text) == (other.code, &other.text)
+    }
+}
+
+impl Step {
+    /// It says the same: the verb, and for MAIL and RCPT the mailbox.
+    pub fn says_what(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.mailbox == other.mailbox
+    }
+
+    /// The verb; the ways to say hello are one.
+    fn kind(&self) -> &str {
+        match &*self.verb {
+            "HELO" | "LHLO" => "EHLO",
+            verb => verb,
+        }
+    }
+
+    /// It was accepted: by 2yz or 3yz.
+    pub fn is_accepted(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| matches!(reply.code, 200..=399))
+    }
+
+    /// The extensions that EHLO was answered with, each keyword in upper case.
+    pub fn extensions(&self) -> Option<Vec<String>> {
+        let reply = self.reply.as_ref().filter(|reply| reply.code == 250 && &*self.verb != "HELO")?;
+        let keyword = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_ascii_uppercase();
+        (self.kind() == "EHLO")
+            .then(|| reply.text.lines().skip(1).map(keyword).filter(|word| !word.is_empty()).collect())
+    }
+}
+
+impl Content {
+    /// When the server took the message.
+    pub fn accepted(&self) -> Option<Timestamp> {
+        let reply = self.reply.as_ref()?;
+        matches!(reply.code, 200..=299).then_some(reply.time)
+    }
+}
+
+fn said(time: Timestamp, code: u16, text: &str) -> Said {
+    Said { time, code, text: kept(text) }
+}
+
+fn kept(text: &str) -> Box<str> {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => text[..end].into(),
+        None => text.into(),
+    }
+}

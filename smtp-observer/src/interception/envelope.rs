@@ -1,0 +1,83 @@
+//! Transactions by what they name, to find one again on another connection.
+
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
+
+use super::dialogue::Dialogue;
+use crate::observation::Timestamp;
+
+/// Most envelopes remembered, and most transactions with the same one.
+const MOST: usize = 8192;
+const MOST_ALIKE: usize = 16;
+
+/// A transaction's sender and first recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    mailboxes: (u64, u64),
+    /// When MAIL was sent.
+    pub sent: Timestamp,
+}
+
+/// The transactions of clients whose connection ends on this host (inner), and of all clients (outer).
+#[derive(Default)]
+pub struct Envelopes {
+    known: HashMap<(u64, u64), Alike>,
+    order: VecDeque<(u64, u64)>,
+}
+
+/// Transactions with one envelope: cookie, and when MAIL was sent.
+#[derive(Default)]
+struct Alike {
+    inner: VecDeque<(u64, Timestamp)>,
+    outer: VecDeque<(u64, Timestamp)>,
+}
+
+impl Envelopes {
+    /// The envelope of a dialogue whose last step is the first RCPT of its transaction.
+    pub fn envelope(dialogue: &Dialogue) -> Option<Envelope> {
+        let mut steps = dialogue.steps.iter().rev();
+        let rcpt = steps.next().filter(|step| &*step.verb == "RCPT")?;
+        let mail = steps.next().filter(|step| &*step.verb == "MAIL")?;
+        Some(Envelope { mailboxes: (mail.mailbox?, rcpt.mailbox?), sent: mail.sent })
+    }
+
+    /// Clients that named the same, the first one first.
+    pub fn inner(&self, envelope: &Envelope) -> impl Iterator<Item = (u64, Timestamp)> {
+        self.known.get(&envelope.mailboxes).into_iter().flat_map(|alike| alike.inner.iter().copied())
+    }
+
+    /// Connections on which the same was named, the first one first.
+    pub fn outer(&self, envelope: &Envelope) -> impl Iterator<Item = (u64, Timestamp)> {
+        self.known.get(&envelope.mailboxes).into_iter().flat_map(|alike| alike.outer.iter().copied())
+    }
+
+    /// A client named it.
+    pub fn add_inner(&mut self, envelope: &Envelope, cookie: u64) {
+        push(&mut self.entry(envelope).inner, (cookie, envelope.sent));
+    }
+
+    /// It was named on this connection.
+    pub fn add_outer(&mut self, envelope: &Envelope, cookie: u64) {
+        push(&mut self.entry(envelope).outer, (cookie, envelope.sent));
+    }
+
+    fn entry(&mut self, envelope: &Envelope) -> &mut Alike {
+        if !self.known.contains_key(&envelope.mailboxes) {
+            if self.order.len() >= MOST
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+            self.order.push_back(envelope.mailboxes);
+        }
+        self.known.entry(envelope.mailboxes).or_default()
+    }
+}
+
+fn push(queue: &mut VecDeque<(u64, Timestamp)>, transaction: (u64, Timestamp)) {
+    if queue.len() >= MOST_ALIKE {
+        queue.pop_front();
+    }
+    queue.push_back(transaction);
+}

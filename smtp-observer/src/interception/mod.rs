@@ -1,0 +1,471 @@
+//! Who is in the middle: connections of clients that end in a process on this host, and the connections that this process
+//! goes on with.
+//!
+//! [`Interceptions`] takes all observations in their order and passes them on, with its own among them. It knows nothing
+//! of the kernel but which two sockets are the ends of one connection ([`Interceptions::meet`]).
+
+mod case;
+mod comparison;
+mod dialogue;
+mod envelope;
+mod kin;
+mod middle;
+mod reasons;
+#[cfg(test)]
+mod tests;
+mod wording;
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+
+pub use self::case::Accepted;
+use self::case::{Case, Link, Side, Sign};
+use self::dialogue::Dialogue;
+use self::envelope::Envelopes;
+use self::kin::{Kin, kin};
+use self::middle::Middles;
+use self::wording::Wording;
+use crate::observation::{self, Caller, Endpoint, Event, Evidence, Interception, Method, Observation, Role, Timestamp};
+
+/// What was sent is known when its reply is there: after so long it counts as not sent.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a connection that is over may still be the beginning of something.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Most connections that are over and remembered.
+const MOST_REMEMBERED: usize = 4096;
+
+/// Most accepted sockets whose clients are not known yet.
+const MOST_EXPECTED: usize = 256;
+
+/// Most RSETs and NOOPs that wait for the other side.
+const MOST_HELD: usize = 1024;
+
+/// Finds programs in the middle.
+#[derive(Default)]
+pub struct Interceptions {
+    /// The clients' connections, by cookie.
+    legs: HashMap<u64, Leg>,
+    /// Those of them that end on this host.
+    cases: HashMap<u64, Case>,
+    /// The client's cookie, by that of the accepted socket.
+    accepted: HashMap<u64, u64>,
+    /// Accepted sockets whose clients' connections are not known yet.
+    expected: VecDeque<(u64, Accepted)>,
+    middles: Middles,
+    envelopes: Envelopes,
+    /// Connections that are over, until when they are remembered, in this order.
+    over: VecDeque<(Timestamp, u64)>,
+    /// Cases that wait for the other side, and until when, in about this order.
+    due: VecDeque<(Timestamp, u64)>,
+    /// RSETs and NOOPs that do.
+    held: VecDeque<Observation>,
+}
+
+/// A client's connection.
+struct Leg {
+    connection: Arc<observation::Connection>,
+    process: Option<Caller>,
+    asked: Endpoint,
+    opened: Timestamp,
+    dialogue: Dialogue,
+    /// The cookie of the client that it carries on.
+    serves: Option<u64>,
+    wording: Wording,
+    /// What the texts alone say.
+    suspicion: Option<Box<Suspicion>>,
+}
+
+/// Signs of a program in the middle in the texts of one connection.
+#[derive(Debug, Default)]
+pub struct Suspicion {
+    evidence: Vec<Evidence>,
+    product: Option<&'static str>,
+}
+
+impl Leg {
+    fn tells(&self, time: Timestamp, interception: Interception) -> Observation {
+        Observation {
+            time,
+            event: Event::Interception(Box::new(interception)),
+            connection: Arc::clone(&self.connection),
+            process: self.process.clone(),
+        }
+    }
+
+    fn side(&self) -> Side<'_> {
+        Side {
+            connection: &self.connection,
+            process: self.process.as_ref(),
+            asked: self.asked,
+            dialogue: &self.dialogue,
+            suspicion: self.suspicion.as_deref(),
+        }
+    }
+}
+
+impl Interceptions {
+    /// A connection from a client on this host was accepted on this host. `own` are the host's addresses; `transparent`:
+    /// the accepted socket may have another's.
+    pub fn meet(&mut self, client: u64, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
+        let Some(leg) = self.legs.get(&client) else {
+            // The client of a proxy on a port that is not watched is heard of when it has heard the greeting.
+            if self.expected.len() >= MOST_EXPECTED {
+                self.expected.pop_front();
+            }
+            self.expected.push_back((client, accepted));
+            return;
+        };
+        let method = method(leg, accepted.local, transparent);
+        let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
+        self.accepted.insert(accepted.cookie, client);
+        self.cases.insert(client, Case::new(client, accepted, method, asked_this_host));
+    }
+
+    /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
+    pub fn is_waiting(&self) -> bool {
+        !self.due.is_empty() || !self.held.is_empty()
+    }
+
+    /// Time has passed.
+    pub fn settle(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        self.forget(now);
+        while let Some((_, client)) = self.due.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(case) = self.cases.get_mut(&client) {
+                case.awaited = false;
+            }
+            self.judge(client, now, true, sink);
+        }
+        self.release(now, sink);
+    }
+
+    /// Takes an observation, and passes it on.
+    pub fn observe(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
+        let now = observation.time;
+        let cookie = observation.connection.cookie;
+        let suspicious = observation.connection.role == Role::Client && self.read(&observation);
+        let concerned = match observation.connection.role {
+            Role::Client => self.client(&observation),
+            Role::Server => self.server(&observation),
+        };
+        let milestone = matches!(
+            observation.event,
+            Event::Data(_) | Event::Transaction(_) | Event::ConnectionClosed { .. } | Event::Greeting(_)
+        );
+        if self.is_doubtful(&observation) {
+            self.held.push_back(observation);
+        } else {
+            if matches!(observation.event, Event::ConnectionClosed { .. }) {
+                self.release_of(cookie, now, sink);
+            }
+            sink(observation);
+        }
+        if let Some(client) = concerned {
+            self.judge(client, now, milestone, sink);
+        } else if suspicious {
+            self.suspect(cookie, now, sink);
+        }
+        self.release(now, sink);
+    }
+
+    /// Reads the texts of a client's connection; whether there is a new sign in them.
+    fn read(&mut self, observation: &Observation) -> bool {
+        let Some(leg) = self.legs.get_mut(&observation.connection.cookie) else { return false };
+        let Some(sign) = leg.wording.read(&observation.event) else { return false };
+        let suspicion = leg.suspicion.get_or_insert_default();
+        if suspicion.evidence.iter().any(|evidence| evidence.kind == sign.evidence.kind) {
+            return false;
+        }
+        suspicion.evidence.push(sign.evidence);
+        suspicion.product = suspicion.product.or(sign.product);
+        true
+    }
+
+    /// Tells what the texts alone say, of a connection that leaves this host.
+    fn suspect(&mut self, cookie: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        let Some(leg) = self.legs.get(&cookie) else { return };
+        let Some(interception) = case::suspected(&leg.side()) else { return };
+        sink(leg.tells(now, interception));
+    }
+
+    /// What a client's connection shows; the case that it concerns.
+    fn client(&mut self, observation: &Observation) -> Option<u64> {
+        let (time, cookie) = (observation.time, observation.connection.cookie);
+        if let Event::ConnectionOpened { requested } = observation.event {
+            return self.opens(observation, requested);
+        }
+        let recording = !self.cases.is_empty();
+        let leg = self.legs.get_mut(&cookie)?;
+        if let Some(process) = &observation.process {
+            leg.process = Some(process.clone());
+        }
+        if !recording && !matches!(observation.event, Event::ConnectionClosed { .. }) {
+            return None;
+        }
+        let says = leg.dialogue.take(observation);
+        let serves = leg.serves;
+        match &observation.event {
+            Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
+            Event::Greeting(_) => self.greets(cookie),
+            Event::ConnectionClosed { .. } => {
+                self.over.push_back((after(time, REMEMBERED), cookie));
+                self.forget(time);
+            }
+            _ => {}
+        }
+        let serves = self.legs.get(&cookie).map_or(serves, |leg| leg.serves);
+        let concerned = serves.or_else(|| self.cases.contains_key(&cookie).then_some(cookie));
+        concerned.filter(|_| says)
+    }
+
+    /// A client has connected.
+    fn opens(&mut self, observation: &Observation, requested: Option<Endpoint>) -> Option<u64> {
+        let connection = &observation.connection;
+        let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
+        let leg = Leg {
+            connection: Arc::clone(connection),
+            process: observation.process.clone(),
+            asked,
+            opened: observation.time,
+            dialogue: Dialogue::default(),
+            serves: None,
+            wording: Wording::default(),
+            suspicion: None,
+        };
+        self.legs.insert(connection.cookie, leg);
+        if let Some(place) = self.expected.iter().position(|(client, _)| *client == connection.cookie)
+            && let Some((client, accepted)) = self.expected.remove(place)
+        {
+            // What a client asked for by another port than a watched one is what it got.
+            self.meet(client, accepted, false, &[]);
+        }
+        let pid = observation.process.as_ref()?.process.pid;
+        let middle = self.middles.opens(pid, connection.cookie);
+        // A process in the middle may be known by where it goes on to.
+        let waiting: Vec<u64> = middle.waiting().collect();
+        let fits = |client: &&u64| {
+            self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= observation.time)
+                && self.legs.get(client).is_some_and(|leg| leg.asked == connection.remote)
+        };
+        let mut fitting = waiting.iter().filter(fits).copied();
+        let client = fitting.next()?;
+        let sign = if fitting.next().is_none() { Sign::AlikeAlone } else { Sign::Alike };
+        self.link(client, connection.cookie, sign);
+        Some(client)
+    }
+
+    /// What an accepted socket shows: who is in the middle.
+    fn server(&mut self, observation: &Observation) -> Option<u64> {
+        let client = *self.accepted.get(&observation.connection.cookie)?;
+        let middle = observation.process.as_ref()?;
+        let case = self.cases.get_mut(&client)?;
+        let pid = middle.process.pid;
+        let before = case.middle.replace(middle.clone()).map(|before| before.process.pid);
+        if before == Some(pid) {
+            return None;
+        }
+        // Who talks to itself is in nobody's middle.
+        if self.legs.get(&client)?.process.as_ref().is_some_and(|caller| caller.process.pid == pid) {
+            self.accepted.remove(&observation.connection.cookie);
+            self.cases.remove(&client);
+            return None;
+        }
+        if case.links.is_empty() {
+            self.middles.waits(pid, client);
+            self.seek(client, |case, asked, leg| case.is_hidden() && leg.connection.remote == asked);
+        }
+        Some(client)
+    }
+
+    /// A server has greeted: a process in the middle that greets alike may have its greeting from there.
+    fn greets(&mut self, client: u64) {
+        let Some(greeting) = self.legs.get(&client).and_then(|leg| leg.dialogue.greeting.clone()) else { return };
+        if self.cases.get(&client).is_some_and(|case| case.links.is_empty()) {
+            self.seek(client, |_, _, leg| {
+                leg.dialogue.greeting.as_ref().is_some_and(|other| other.says_what(&greeting))
+            });
+        }
+    }
+
+    /// Seeks a connection of the process in the middle, made since the client's, that looks like the one it goes on with.
+    fn seek(&mut self, client: u64, is_alike: impl Fn(&Case, Endpoint, &Leg) -> bool) {
+        let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
+        let Some(middle) = case.middle.as_ref().and_then(|caller| self.middles.get(caller.process.pid)) else { return };
+        let since =
+            middle.free_since(|cookie| self.legs.get(&cookie).is_some_and(|other| other.opened >= case.accepted.time));
+        let alike = |cookie: &u64| {
+            *cookie != client
+                && self.legs.get(cookie).is_some_and(|other| other.serves.is_none() && is_alike(case, leg.asked, other))
+        };
+        let alike: Vec<u64> = since.filter(alike).take(2).collect();
+        let Some(upstream) = alike.first().copied() else { return };
+        let alone = alike.len() == 1 && middle.waiting().nth(1).is_none();
+        self.link(client, upstream, if alone { Sign::AlikeAlone } else { Sign::Alike });
+    }
+
+    /// A transaction names its first recipient: by sender and recipient it is found again at the other side.
+    fn named(&mut self, cookie: u64) {
+        let Some(envelope) = self.legs.get(&cookie).and_then(|leg| Envelopes::envelope(&leg.dialogue)) else { return };
+        if self.cases.contains_key(&cookie) {
+            let upstream = self
+                .envelopes
+                .outer(&envelope)
+                .find(|(upstream, sent)| *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent));
+            self.envelopes.add_inner(&envelope, cookie);
+            if let Some((upstream, sent)) = upstream {
+                self.carry(cookie, envelope.sent, upstream, sent);
+            }
+        }
+        let client = self
+            .envelopes
+            .inner(&envelope)
+            .find(|(client, sent)| *sent <= envelope.sent && self.may_carry(*client, cookie, envelope.sent));
+        self.envelopes.add_outer(&envelope, cookie);
+        if let Some((client, sent)) = client {
+            self.carry(client, sent, cookie, envelope.sent);
+        }
+    }
+
+    /// The connection may carry the client's conversation on, from this moment: its process is the one in the middle, or
+    /// belongs to it.
+    fn may_carry(&self, client: u64, upstream: u64, from: Timestamp) -> bool {
+        let (Some(case), Some(inner), Some(outer)) =
+            (self.cases.get(&client), self.legs.get(&client), self.legs.get(&upstream))
+        else {
+            return false;
+        };
+        let (Some(middle), Some(owner)) = (&case.middle, &outer.process) else { return false };
+        let is_linked =
+            |link: &Link| link.cookie == upstream && link.sign == Sign::Envelope && link.part.contains(&from);
+        client != upstream
+            && match kin(&middle.process, &owner.process) {
+                Some(Kin::Near) => true,
+                // What one process of a mail server took, another sends on: when it is taken.
+                Some(Kin::Sibling) => case::taken_before(&inner.dialogue, from),
+                None => false,
+            }
+            && !case.links.iter().any(is_linked)
+    }
+
+    /// From this transaction on the connection carries the client's conversation.
+    fn carry(&mut self, client: u64, inner: Timestamp, upstream: u64, outer: Timestamp) {
+        let Some(leg) = self.legs.get(&upstream) else { return };
+        let before = leg.serves;
+        if before == Some(client) {
+            let case = self.cases.get_mut(&client);
+            if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
+                link.sign = Sign::Envelope;
+            }
+            return;
+        }
+        let mut first = leg.opened;
+        if let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) {
+            // It was taken for another's, or was: until now.
+            let was = other.links.iter_mut().rfind(|link| link.cookie == upstream);
+            match was {
+                Some(link) if link.sign == Sign::Envelope => {
+                    link.part = *link.part.start()..=Timestamp(outer.0 - 1);
+                    first = outer;
+                }
+                _ => {
+                    other.links.retain(|link| link.cookie != upstream);
+                    if other.links.is_empty()
+                        && let Some(middle) = &other.middle
+                    {
+                        self.middles.waits(middle.process.pid, other.client);
+                    }
+                }
+            }
+        }
+        let Some(case) = self.cases.get_mut(&client) else { return };
+        let from = if case.links.iter().any(|link| link.sign == Sign::Envelope) { inner } else { Timestamp(i64::MIN) };
+        case.links.retain(|link| link.sign == Sign::Envelope);
+        case.link(Link { cookie: upstream, from, part: first..=Timestamp(i64::MAX), sign: Sign::Envelope });
+        self.settle_link(client, upstream);
+    }
+
+    /// This connection is taken for the one that carries the client's conversation on.
+    fn link(&mut self, client: u64, upstream: u64, sign: Sign) {
+        let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
+        let (from, part) = (Timestamp(i64::MIN), leg.opened..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, from, part, sign });
+        if case.middle.is_none() {
+            case.middle = leg.process.clone();
+        }
+        self.settle_link(client, upstream);
+    }
+
+    fn settle_link(&mut self, client: u64, upstream: u64) {
+        if let Some(leg) = self.legs.get_mut(&upstream) {
+            leg.serves = Some(client);
+            if let Some(caller) = &leg.process {
+                self.middles.linked(caller.process.pid, client, upstream);
+            }
+        }
+        if let Some(middle) = self.cases.get(&client).and_then(|case| case.middle.as_ref()) {
+            self.middles.linked(middle.process.pid, client, upstream);
+        }
+    }
+
+    /// Judges a case. What only grows is told at a milestone.
+    fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(Observation)) {
+        let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
+        let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
+        let finding = case.judge(&leg.side(), upstream.as_ref(), before(now, PATIENCE), milestone);
+        if finding.open && !mem::replace(&mut case.awaited, true) {
+            self.due.push_back((after(now, PATIENCE), client));
+        }
+        if let Some(interception) = finding.interception {
+            sink(leg.tells(now, interception));
+        }
+    }
+
+    /// Forgets what is over for long.
+    fn forget(&mut self, now: Timestamp) {
+        while let Some((_, cookie)) = self
+            .over
+            .pop_front_if(|(until, _)| *until <= now)
+            .or_else(|| (self.over.len() > MOST_REMEMBERED).then(|| self.over.pop_front()).flatten())
+        {
+            if let Some(leg) = self.legs.remove(&cookie)
+                && let Some(caller) = &leg.process
+            {
+                self.middles.forget(caller.process.pid, |cookie| self.legs.contains_key(&cookie));
+            }
+            if let Some(case) = self.cases.remove(&cookie) {
+                self.accepted.remove(&case.accepted.cookie);
+                if let Some(middle) = &case.middle {
+                    self.middles.forget(middle.process.pid, |cookie| self.legs.contains_key(&cookie));
+                }
+            }
+        }
+    }
+}
+
+/// How the client's connection came to the socket that accepted it.
+fn method(leg: &Leg, accepted: Endpoint, transparent: bool) -> Method {
+    let remote = leg.connection.remote;
+    if leg.asked != remote {
+        Method::ConnectRewrite
+    } else if accepted == remote {
+        if transparent { Method::Tproxy } else { Method::LocalProxy }
+    } else if accepted.address.is_loopback() || accepted.address == remote.address {
+        Method::Redirect
+    } else {
+        Method::Dnat
+    }
+}
+
+fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_add(duration.as_nanos() as i64))
+}
+
+fn before(time: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_sub(duration.as_nanos() as i64))
+}

@@ -1,0 +1,151 @@
+//! RSETs and NOOPs on a connection that carries another on: whether the client sent them, too.
+
+use super::case::{Case, Sign};
+use super::comparison::{Alignment, seconds};
+use super::dialogue::{Dialogue, Step};
+use super::{Interceptions, MOST_HELD, PATIENCE, before};
+use crate::observation::{Event, NoopReason, Observation, Reasoned, RsetReason, Timestamp};
+use std::time::Duration;
+
+impl Interceptions {
+    /// An RSET or a NOOP on a connection that carries another on.
+    pub(super) fn is_doubtful(&self, observation: &Observation) -> bool {
+        matches!(observation.event, Event::Rset(_) | Event::Noop(_))
+            && self.held.len() < MOST_HELD
+            && self.legs.get(&observation.connection.cookie).is_some_and(|leg| leg.serves.is_some())
+    }
+
+    /// Passes on what is not in doubt any more.
+    pub(super) fn release(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        let mut place = 0;
+        while let Some(held) = self.held.get(place) {
+            match self.resolve(held, before(now, PATIENCE)) {
+                Some(resolved) => {
+                    self.held.remove(place);
+                    sink(resolved);
+                }
+                None => place += 1,
+            }
+        }
+    }
+
+    /// Passes on what is held of this connection, as it is known.
+    pub(super) fn release_of(&mut self, cookie: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+        let mut place = 0;
+        while let Some(held) = self.held.get(place) {
+            if held.connection.cookie == cookie
+                && let Some(resolved) = self.resolve(held, now)
+            {
+                self.held.remove(place);
+                sink(resolved);
+            } else {
+                place += 1;
+            }
+        }
+    }
+
+    /// The observation with its reason, if the client's side is known.
+    fn resolve(&self, held: &Observation, overdue: Timestamp) -> Option<Observation> {
+        let unchanged = || Some(held.clone());
+        let verb = if matches!(held.event, Event::Rset(_)) { "RSET" } else { "NOOP" };
+        let Some(outer) = self.legs.get(&held.connection.cookie) else { return unchanged() };
+        let is_it =
+            |step: &Step| &*step.verb == verb && step.reply.as_ref().is_some_and(|reply| reply.time == held.time);
+        let Some(place) = outer.dialogue.steps.iter().position(is_it) else { return unchanged() };
+        let sent = outer.dialogue.steps[place].sent;
+        let Some((case, inner)) = self.carried(outer.serves, held.connection.cookie, sent) else { return unchanged() };
+        // Whether an RSET begins the same again, what follows it tells.
+        let last = verb == "RSET" && place + 1 == outer.dialogue.steps.len();
+        if !inner.knows(sent, overdue) || last && !outer.dialogue.knows(sent, overdue) {
+            return None;
+        }
+        let Some(link) = case.links.iter().find(|link| link.cookie == held.connection.cookie) else {
+            return unchanged();
+        };
+        let alignment = Alignment::of(inner, &outer.dialogue, link.from, &link.part);
+        let mut resolved = held.clone();
+        match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
+            Some(origin) => relayed(&mut resolved.event, verb, span(origin.sent, sent)),
+            None => invented(&mut resolved.event, &Moment { inner, outer: &outer.dialogue, place, sent }),
+        }
+        Some(resolved)
+    }
+
+    /// The case that a connection served at this moment.
+    fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&Case, &Dialogue)> {
+        let case = self.cases.get(&serves?)?;
+        let serves = |link: &&super::case::Link| {
+            link.cookie == upstream && link.part.contains(&sent) && link.sign != Sign::Alike
+        };
+        case.links.iter().find(serves)?;
+        Some((case, &self.legs.get(&case.client)?.dialogue))
+    }
+}
+
+/// When a command was sent that no client sent.
+struct Moment<'a> {
+    inner: &'a Dialogue,
+    outer: &'a Dialogue,
+    place: usize,
+    sent: Timestamp,
+}
+
+impl Moment<'_> {
+    /// The client's DATA that was not sent on by then, and how long before.
+    fn held_data(&self) -> Option<Duration> {
+        let is_data = |step: &&Step| matches!(&*step.verb, "DATA" | "BDAT");
+        let asked = self.inner.steps.iter().filter(is_data).rfind(|step| step.sent <= self.sent)?;
+        let passed = self.outer.steps.iter().take(self.place).filter(is_data).any(|step| step.sent >= asked.sent);
+        (!passed).then(|| span(asked.sent, self.sent))
+    }
+
+    /// The transaction that was open is begun again.
+    fn is_repeated(&self) -> bool {
+        let is_mail = |step: &&Step| &*step.verb == "MAIL";
+        let before = self.outer.steps.iter().take(self.place).rfind(is_mail);
+        let behind = self.outer.steps.iter().skip(self.place).find(is_mail);
+        before.zip(behind).is_some_and(|(before, behind)| before.mailbox == behind.mailbox)
+    }
+}
+
+fn relayed(event: &mut Event, verb: &str, earlier: Duration) {
+    let evidence = format!("the client had sent {verb} {} before", seconds(earlier));
+    match event {
+        Event::Rset(rset) => explain(rset, RsetReason::Relayed, vec![evidence]),
+        Event::Noop(noop) => explain(noop, NoopReason::Relayed, vec![evidence]),
+        _ => {}
+    }
+}
+
+fn invented(event: &mut Event, moment: &Moment<'_>) {
+    // Between messages a process in the middle has its own reasons, which are a client's.
+    let Some(earlier) = moment.held_data() else { return };
+    let evidence = |verb| {
+        vec![
+            format!("the client had not sent {verb}"),
+            format!("the client had sent DATA {} before, the server had not got it", seconds(earlier)),
+        ]
+    };
+    match event {
+        Event::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence("NOOP")),
+        Event::Rset(rset) => {
+            let mut evidence = evidence("RSET");
+            let repeated = moment.is_repeated();
+            if repeated {
+                evidence.push("the same transaction was begun again behind it".to_owned());
+            }
+            let reason = if repeated { RsetReason::InterceptorReplay } else { RsetReason::InterceptorDiscard };
+            explain(rset, reason, evidence);
+        }
+        _ => {}
+    }
+}
+
+fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: Vec<String>) {
+    reasoned.reason = reason;
+    reasoned.evidence = evidence;
+}
+
+fn span(earlier: Timestamp, later: Timestamp) -> Duration {
+    Duration::from_nanos(later.0.saturating_sub(earlier.0).max(0) as u64)
+}

@@ -1,0 +1,531 @@
+//! Stories of clients, programs in the middle and servers, told as the observations that single connections give.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::observation::{
+    Command, Connection, Data, EvidenceKind, Greeting, Interception, NoopReason, Parent, Process, Reasoned, RsetReason,
+    Verdict,
+};
+
+const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
+const PROXY: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10025 };
+const OWN: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 25 };
+
+const CLIENT: (u32, u32) = (100, 1);
+const MIDDLE: (u32, u32) = (200, 1);
+
+const MILLISECOND: i64 = 1_000_000;
+
+/// Where a story is told; each thing that happens is a millisecond after the one before.
+#[derive(Default)]
+struct Stage {
+    interceptions: Interceptions,
+    time: i64,
+    told: Vec<Observation>,
+    ends: HashMap<u64, (Arc<Connection>, Option<Caller>)>,
+}
+
+pub(super) fn process((pid, parent): (u32, u32)) -> Caller {
+    let process = Process {
+        pid,
+        name: format!("program-{pid}").into(),
+        executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
+        command_line: None,
+        uid: 0,
+        user: None,
+        preload: None,
+        parent: Some(Parent { pid: parent, name: "parent".into() }),
+        cgroup: None,
+        container_id: None,
+        systemd_unit: None,
+    };
+    Caller { process: Arc::new(process), tid: pid }
+}
+
+impl Stage {
+    fn happens(&mut self, cookie: u64, event: Event) {
+        self.time += MILLISECOND;
+        let (connection, process) = self.ends[&cookie].clone();
+        let observation = Observation { time: Timestamp(self.time), event, connection, process };
+        self.interceptions.observe(observation, &mut |told| self.told.push(told));
+    }
+
+    fn end(&mut self, cookie: u64, role: Role, local: Endpoint, remote: Endpoint, who: (u32, u32)) {
+        let id = format!("{cookie:x}").into();
+        let connection = Connection { id, role, local, remote, netns: 1, cookie };
+        self.ends.insert(cookie, (Arc::new(connection), Some(process(who))));
+    }
+
+    fn connect(&mut self, cookie: u64, who: (u32, u32), remote: Endpoint) {
+        self.connect_asking(cookie, who, remote, None);
+    }
+
+    fn connect_asking(&mut self, cookie: u64, who: (u32, u32), remote: Endpoint, requested: Option<Endpoint>) {
+        let local = Endpoint { address: remote.address, port: 40000 + (cookie % 10_000) as u16 };
+        self.end(cookie, Role::Client, local, remote, who);
+        self.happens(cookie, Event::ConnectionOpened { requested });
+    }
+
+    /// The client's connection is there: it was accepted at this address.
+    fn reach(&mut self, client: u64, cookie: u64, at: Endpoint, transparent: bool) {
+        self.time += MILLISECOND;
+        let accepted = Accepted { cookie, local: at, time: Timestamp(self.time) };
+        self.interceptions.meet(client, accepted, transparent, &[]);
+    }
+
+    /// The accepted socket is used for the first time.
+    fn serve(&mut self, cookie: u64, who: (u32, u32), at: Endpoint) {
+        self.end(cookie, Role::Server, at, SERVER, who);
+        self.happens(cookie, Event::ConnectionOpened { requested: None });
+    }
+
+    fn greet(&mut self, cookie: u64, text: &str) {
+        self.happens(cookie, Event::Greeting(Greeting { code: 220, text: text.into(), software: None, latency: None }));
+    }
+
+    /// A command that was sent half a millisecond before, and its reply.
+    fn say(&mut self, cookie: u64, command: &str, code: u16, reply: &str) {
+        self.say_after(cookie, command, code, reply, Duration::from_micros(500));
+    }
+
+    fn say_after(&mut self, cookie: u64, command: &str, code: u16, reply: &str, latency: Duration) {
+        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
+        let mailbox = matches!(verb, "MAIL" | "RCPT").then(|| argument.bytes().map(u64::from).sum());
+        let command = Command {
+            verb: verb.into(),
+            argument: (!argument.is_empty()).then(|| argument.into()),
+            code: Some(code),
+            enhanced_code: None,
+            reply: Some(reply.into()),
+            latency: Some(latency),
+            pipelined: false,
+            mailbox,
+        };
+        self.happens(cookie, Event::Command(command));
+    }
+
+    /// A message of this size, whose end was sent half a millisecond before its reply.
+    fn message(&mut self, cookie: u64, size: u64, code: u16, reply: &str) {
+        let data = Data {
+            verb: "DATA",
+            go_ahead: None,
+            go_ahead_text: None,
+            transfer: None,
+            accept: Some(Duration::from_micros(500)),
+            size_bytes: Some(size),
+            code: Some(code),
+            reply: Some(reply.into()),
+        };
+        self.happens(cookie, Event::Data(data));
+    }
+
+    fn rset(&mut self, cookie: u64) {
+        self.say(cookie, "RSET", 250, "Ok");
+        self.time -= MILLISECOND;
+        let reason = RsetReason::Ambiguous;
+        self.happens(cookie, Event::Rset(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
+    }
+
+    fn noop(&mut self, cookie: u64) {
+        self.say(cookie, "NOOP", 250, "Ok");
+        self.time -= MILLISECOND;
+        let reason = NoopReason::Ambiguous;
+        self.happens(cookie, Event::Noop(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
+    }
+
+    fn close(&mut self, cookie: u64) {
+        let duration = Duration::ZERO;
+        self.happens(
+            cookie,
+            Event::ConnectionClosed { bytes_sent: 0, bytes_received: 0, duration, lost_bytes: Some(0) },
+        );
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.time += seconds * 1000 * MILLISECOND;
+        self.interceptions.settle(Timestamp(self.time), &mut |told| self.told.push(told));
+    }
+
+    fn verdicts_of(&self, client: u64) -> Vec<&Interception> {
+        let of = self.told.iter().filter(|told| told.connection.cookie == client);
+        let of = of.filter_map(|told| match &told.event {
+            Event::Interception(interception) => Some(&**interception),
+            _ => None,
+        });
+        of.collect()
+    }
+
+    #[track_caller]
+    fn verdict(&self, client: u64) -> &Interception {
+        self.verdicts_of(client).pop().expect("there is a verdict")
+    }
+
+    fn rsets(&self) -> Vec<RsetReason> {
+        let rset = |told: &Observation| match &told.event {
+            Event::Rset(rset) => Some(rset.reason),
+            _ => None,
+        };
+        self.told.iter().filter_map(rset).collect()
+    }
+
+    fn noops(&self) -> Vec<NoopReason> {
+        let noop = |told: &Observation| match &told.event {
+            Event::Noop(noop) => Some(noop.reason),
+            _ => None,
+        };
+        self.told.iter().filter_map(noop).collect()
+    }
+
+    /// A client whose connection ends in a proxy, and the proxy's own to the server.
+    fn redirected(client: u64, accepted: u64, upstream: u64) -> Self {
+        let mut stage = Self::default();
+        stage.redirect(client, accepted, upstream, SERVER);
+        stage
+    }
+
+    fn redirect(&mut self, client: u64, accepted: u64, upstream: u64, server: Endpoint) {
+        self.connect(client, CLIENT, SERVER);
+        self.reach(client, accepted, PROXY, false);
+        self.connect(upstream, MIDDLE, server);
+        self.greet(upstream, "mx ESMTP");
+        self.serve(accepted, MIDDLE, PROXY);
+        self.greet(client, "mx ESMTP");
+    }
+
+    /// Said by the client, passed on, and answered: the answer comes to the client last.
+    fn pass_on(&mut self, client: u64, upstream: u64, command: &str, code: u16, reply: &str) {
+        self.say(upstream, command, code, reply);
+        self.say_after(client, command, code, reply, Duration::from_millis(2));
+    }
+}
+
+fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
+    interception.evidence.iter().map(|evidence| evidence.kind).collect()
+}
+
+#[test]
+fn the_story_of_the_antivirus() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "EHLO c", 250, "mx\nPIPELINING");
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.say(1, "DATA", 354, "Please start mail input.");
+    stage.noop(3);
+    assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive], "at once: a client sends nothing beside a message");
+    stage.noop(3);
+    stage.message(1, 100, 250, "Mail queued for delivery.");
+    stage.say(1, "QUIT", 221, "Good bye.");
+    stage.close(1);
+    stage.rset(3);
+    stage.say(3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.say(3, "DATA", 354, "End data");
+    stage.message(3, 100, 250, "Queued");
+    stage.say(3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.pass(2);
+    let verdict = stage.verdict(1);
+    assert_eq!((verdict.verdict, verdict.method), (Verdict::TransparentInterceptor, Method::Redirect));
+    assert_eq!(verdict.interceptor.as_ref().map(|caller| caller.process.pid), Some(MIDDLE.0));
+    assert_eq!(verdict.client.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
+    assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some("3"));
+    use EvidenceKind::*;
+    for kind in [
+        LocalPeer,
+        SameDestinationConnected,
+        EnvelopeMirrored,
+        ReplyTextDiffers,
+        GoAheadNotFromUpstream,
+        DataHeldBack,
+        SuccessBeforeUpstream,
+        CommandInjected,
+        CoupledClose,
+    ] {
+        assert!(kinds(verdict).contains(&kind), "{kind:?} in {:?}", verdict.evidence);
+    }
+    assert_eq!(stage.rsets(), [RsetReason::InterceptorReplay]);
+    assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive; 2]);
+    // DATA was sent at 15.5 ms, and upstream of it eight things later.
+    assert!(verdict.hold.is_some_and(|hold| hold > Duration::from_millis(5)), "{:?}", verdict.hold);
+    let hidden = stage.verdicts_of(1).iter().filter(|verdict| verdict.news.hidden).count();
+    assert_eq!(hidden, 1, "it is counted once");
+}
+
+#[test]
+fn the_first_verdict_rests_on_the_addresses_alone() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    assert!(stage.verdicts_of(1).is_empty(), "who only answers may be the server, behind translated addresses");
+    stage.connect(3, MIDDLE, SERVER);
+    assert!(stage.verdicts_of(1).is_empty(), "whoever else asks for that server may be another client");
+    stage.serve(2, MIDDLE, PROXY);
+    let verdict = stage.verdict(1);
+    assert_eq!(verdict.verdict, Verdict::LikelyInterceptor);
+    assert_eq!(kinds(verdict), [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+}
+
+#[test]
+fn who_passes_everything_on_is_no_interceptor() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "EHLO c", 250, "mx\nPIPELINING\nSTARTTLS");
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    stage.message(3, 100, 250, "Queued as 1");
+    stage.message(1, 100, 250, "Queued as 1");
+    stage.rset(3);
+    stage.say_after(1, "RSET", 250, "Ok", Duration::from_millis(2));
+    stage.noop(3);
+    stage.say_after(1, "NOOP", 250, "Ok", Duration::from_millis(2));
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.close(1);
+    stage.pass(3);
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4, "{:?}", stage.verdict(1).evidence);
+    assert_eq!(stage.rsets(), [RsetReason::Relayed]);
+    assert_eq!(stage.noops(), [NoopReason::Relayed]);
+}
+
+#[test]
+fn what_is_taken_away_from_ehlo_is_told() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.say(3, "EHLO proxy", 250, "mx\nPIPELINING\nSTARTTLS\nSIZE 9");
+    stage.say_after(1, "EHLO c", 250, "mx\nSIZE 9\nXFILTERED", Duration::from_millis(2));
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass(3);
+    stage.close(1);
+    let evidence = kinds(stage.verdict(1));
+    use EvidenceKind::*;
+    for kind in [StarttlsStripped, CapabilityRemoved, CapabilityAdded, HeloChanged] {
+        assert!(evidence.contains(&kind), "{kind:?} in {evidence:?}");
+    }
+}
+
+#[test]
+fn a_message_that_is_thrown_away() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.say(1, "DATA", 354, "Start");
+    stage.message(1, 100, 550, "Content rejected");
+    stage.rset(3);
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    assert_eq!(stage.rsets(), [RsetReason::InterceptorDiscard]);
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentInterceptor);
+}
+
+#[test]
+fn a_proxy_that_the_client_asked_for() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, MIDDLE, OWN);
+    stage.greet(1, "proxy ESMTP");
+    stage.connect(3, MIDDLE, SERVER);
+    stage.greet(3, "mx ESMTP");
+    assert!(stage.verdicts_of(1).is_empty(), "nothing is common to them yet");
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    assert_eq!(stage.verdict(1).verdict, Verdict::InlineProxy);
+    assert_eq!(stage.verdict(1).method, Method::LocalProxy);
+}
+
+/// A mail server: one process takes the mail, another sends it on; both are children of one.
+#[test]
+fn a_relay() {
+    let (smtpd, smtp) = ((200, 50), (201, 50));
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, smtpd, OWN);
+    stage.greet(1, "own ESMTP");
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+    // Another mail with the same envelope, before this one is taken: it cannot be this one.
+    stage.connect(9, smtp, SERVER);
+    stage.say(9, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(9, "RCPT TO:<b@s>", 250, "Ok");
+    stage.say(1, "DATA", 354, "Go on");
+    stage.message(1, 100, 250, "Queued");
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.connect(3, smtp, SERVER);
+    stage.greet(3, "mx ESMTP");
+    stage.say(3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(3, "RCPT TO:<b@s>", 250, "Ok");
+    assert_eq!(stage.verdict(1).verdict, Verdict::Relay);
+    stage.say(3, "DATA", 354, "Go on");
+    stage.message(3, 400, 250, "Queued");
+    stage.close(3);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::Relay);
+    assert!(!stage.verdicts_of(1).iter().any(|verdict| verdict.verdict.is_hidden()));
+}
+
+#[test]
+fn strangers_with_the_same_envelope() {
+    let stranger = (300, 1);
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, MIDDLE, OWN);
+    stage.connect(3, stranger, SERVER);
+    for command in ["MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+        stage.say(1, command, 250, "Ok");
+        stage.say(3, command, 250, "Ok");
+    }
+    assert!(stage.verdicts_of(1).is_empty());
+}
+
+#[test]
+fn who_talks_to_itself_is_in_nobodys_middle() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.serve(2, CLIENT, PROXY);
+    stage.connect(3, CLIENT, SERVER);
+    assert!(stage.verdicts_of(1).is_empty());
+}
+
+/// A proxy in front of which a server stands in a network of its own: whoever asks this host asks for it.
+#[test]
+fn a_published_port() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.time += MILLISECOND;
+    let accepted = Accepted { cookie: 2, local: PROXY, time: Timestamp(stage.time) };
+    stage.interceptions.meet(1, accepted, false, &[SERVER.address]);
+    let backend = Endpoint { port: 25, ..PROXY };
+    stage.connect(3, MIDDLE, backend);
+    stage.greet(3, "mx ESMTP");
+    stage.serve(2, MIDDLE, PROXY);
+    stage.greet(1, "mx ESMTP");
+    assert_eq!(stage.verdict(1).verdict, Verdict::InlineProxy);
+}
+
+#[test]
+fn methods_are_told_apart() {
+    let method = |asked: Option<Endpoint>, remote: Endpoint, at: Endpoint, transparent: bool| {
+        let mut stage = Stage::default();
+        stage.connect_asking(1, CLIENT, remote, asked);
+        stage.reach(1, 2, at, transparent);
+        stage.interceptions.cases[&1].method
+    };
+    let elsewhere = Endpoint { address: Ipv4Addr::new(198, 51, 100, 7).into(), port: 2525 };
+    assert_eq!(method(None, SERVER, PROXY, false), Method::Redirect);
+    assert_eq!(method(None, SERVER, Endpoint { port: 2525, ..SERVER }, false), Method::Redirect);
+    assert_eq!(method(None, SERVER, elsewhere, false), Method::Dnat);
+    assert_eq!(method(None, SERVER, SERVER, true), Method::Tproxy);
+    assert_eq!(method(Some(SERVER), PROXY, PROXY, false), Method::ConnectRewrite);
+    assert_eq!(method(None, SERVER, SERVER, false), Method::LocalProxy);
+    let any = Endpoint { address: Ipv4Addr::UNSPECIFIED.into(), port: 25 };
+    assert_eq!(method(Some(any), OWN, OWN, false), Method::LocalProxy, "what asks for any address gets its own");
+}
+
+/// Two clients at once: the proxy's connections were made in the other order than the clients'.
+#[test]
+fn a_pair_that_was_wrong_is_put_right() {
+    let mut stage = Stage::default();
+    for (client, accepted) in [(1, 11), (2, 12)] {
+        stage.connect(client, CLIENT, SERVER);
+        stage.reach(client, accepted, PROXY, false);
+    }
+    // 4 is for the second client, and made first.
+    for upstream in [4, 3] {
+        stage.connect(upstream, MIDDLE, SERVER);
+        stage.greet(upstream, "mx ESMTP");
+    }
+    for (client, accepted) in [(1, 11), (2, 12)] {
+        stage.serve(accepted, MIDDLE, PROXY);
+        stage.greet(client, "mx ESMTP");
+    }
+    for (client, upstream, sender) in [(1, 3, "MAIL FROM:<one@c>"), (2, 4, "MAIL FROM:<another@c>")] {
+        stage.pass_on(client, upstream, sender, 250, "Ok");
+        stage.pass_on(client, upstream, "RCPT TO:<b@s>", 250, "Ok");
+        stage.pass_on(client, upstream, "QUIT", 221, "Bye");
+    }
+    for cookie in [3, 4, 1, 2] {
+        stage.close(cookie);
+    }
+    stage.pass(5);
+    for (client, upstream) in [(1, "3"), (2, "4")] {
+        let verdict = stage.verdict(client);
+        assert_eq!(verdict.verdict, Verdict::TransparentL4, "{:?}", verdict.evidence);
+        assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some(upstream));
+        let accused = |verdict: &&&Interception| verdict.verdict == Verdict::TransparentInterceptor;
+        assert_eq!(stage.verdicts_of(client).iter().filter(accused).count(), 0);
+    }
+}
+
+/// One connection to the server serves one client after the other.
+#[test]
+fn many_to_one() {
+    let mut stage = Stage::default();
+    for (client, accepted, sender) in [(1, 11, "MAIL FROM:<one@c>"), (2, 12, "MAIL FROM:<another@c>")] {
+        stage.connect(client, CLIENT, OWN);
+        stage.reach(client, accepted, OWN, false);
+        if client == 1 {
+            stage.connect(3, MIDDLE, SERVER);
+            stage.greet(3, "mx ESMTP");
+        }
+        stage.serve(accepted, MIDDLE, OWN);
+        stage.greet(client, "proxy ESMTP");
+        stage.pass_on(client, 3, sender, 250, "Ok");
+        stage.pass_on(client, 3, "RCPT TO:<b@s>", 250, "Ok");
+        stage.pass_on(client, 3, "DATA", 354, "Go on");
+        stage.message(3, 100, 250, "Queued");
+        stage.message(client, 100, 250, "Queued");
+        stage.say(client, "QUIT", 221, "Bye");
+        stage.close(client);
+    }
+    stage.pass(5);
+    for client in [1, 2] {
+        let verdict = stage.verdict(client);
+        assert_eq!(verdict.verdict, Verdict::InlineProxy);
+        assert!(!kinds(verdict).contains(&EvidenceKind::CommandInjected), "{:?}", verdict.evidence);
+        assert!(!kinds(verdict).contains(&EvidenceKind::CommandSwallowed), "{:?}", verdict.evidence);
+    }
+}
+
+/// One client's transactions go by different connections.
+#[test]
+fn one_to_many() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, MIDDLE, OWN);
+    for (upstream, recipient) in [(3, "RCPT TO:<b@s>"), (4, "RCPT TO:<other@s>")] {
+        stage.connect(upstream, MIDDLE, SERVER);
+        stage.pass_on(1, upstream, "MAIL FROM:<a@c>", 250, "Ok");
+        stage.pass_on(1, upstream, recipient, 250, "Ok");
+        stage.pass_on(1, upstream, "DATA", 354, "Go on");
+        stage.message(upstream, 100, 250, "Queued");
+        stage.message(1, 100, 250, "Queued");
+        stage.close(upstream);
+    }
+    stage.close(1);
+    stage.pass(5);
+    let verdict = stage.verdict(1);
+    assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some("4"));
+    assert!(!kinds(verdict).contains(&EvidenceKind::CommandSwallowed), "{:?}", verdict.evidence);
+}
+
+#[test]
+fn what_is_over_is_forgotten() {
+    let mut stage = Stage::default();
+    for client in (0..30_000).step_by(3) {
+        stage.redirect(client, client + 1, client + 2, SERVER);
+        stage.close(client + 2);
+        stage.close(client);
+    }
+    let Interceptions { legs, cases, accepted, .. } = &stage.interceptions;
+    assert!(legs.len() <= MOST_REMEMBERED + 2 && cases.len() <= MOST_REMEMBERED && accepted.len() <= MOST_REMEMBERED);
+    stage.pass(60);
+    let Interceptions { legs, cases, accepted, middles, due, held, over, .. } = &stage.interceptions;
+    assert_eq!((legs.len(), cases.len(), accepted.len(), over.len()), (0, 0, 0, 0));
+    assert_eq!((due.len(), held.len()), (0, 0));
+    assert!(middles.get(MIDDLE.0).is_none() && middles.get(CLIENT.0).is_none());
+}

@@ -1,0 +1,181 @@
+//! What the texts of one connection say by themselves: of a program in the middle that may be anywhere on the way.
+
+use crate::observation::{Event, Evidence, EvidenceKind};
+
+/// What has been read of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wording {
+    /// The software that the greeting names.
+    greets: Option<&'static str>,
+    /// EHLO was answered with this.
+    offers_tls: bool,
+    offers_chunks: bool,
+}
+
+/// Texts that do not fit together, and the product that is known to speak like that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// What does not fit.
+    pub evidence: Evidence,
+    /// A program in the middle with these words.
+    pub product: Option<&'static str>,
+}
+
+/// Who answers DATA like this: texts, with or without an enhanced status code before them, and all servers that use
+/// them; those in the second list are no servers.
+const GO_AHEADS: &[(&str, &[&str], &[&str])] = &[
+    ("End data with <CR><LF>.<CR><LF>", &["Postfix", "aiosmtpd"], &[]),
+    ("Enter message, ending with \".\" on a line by itself", &["Exim"], &[]),
+    ("Enter mail, end with \".\" on a line by itself", &["Sendmail", "OpenSMTPD"], &[]),
+    ("go ahead, make my day", &["Haraka"], &[]),
+    ("You suddenly realize it is unnaturally quiet", &["chasquid"], &[]),
+    ("Start mail input; end with <CRLF>.<CRLF>", &["Microsoft Exchange", "Stalwart"], &["proxsmtp or clamsmtp"]),
+    ("start mail input -- end with <CRLF>.<CRLF>", &["E-MailRelay"], &[]),
+    ("Please start mail input.", &[], &["Norton AntiVirus"]),
+];
+
+/// Servers whose every go-ahead is in the list above; of others a text that is not there says nothing.
+const KNOWN: &[&str] = &["Postfix", "Exim", "Sendmail", "OpenSMTPD", "Haraka", "chasquid", "Stalwart", "E-MailRelay"];
+
+/// What greets like this is no server.
+const PRODUCTS: &[&str] = &["avast", "AVG", "F-Secure", "BitDefender", "G DATA", "proxsmtp", "Cisco ASA"];
+
+impl Wording {
+    /// Reads what was said; a sign, if that is one.
+    pub fn read(&mut self, event: &Event) -> Option<Sign> {
+        match event {
+            Event::Greeting(greeting) => {
+                self.greets = greeting.software;
+                let product = PRODUCTS.iter().copied().find(|product| self.greets == Some(product))?;
+                let detail = format!("the greeting is {product}'s: {}", first_line(&greeting.text));
+                Some(sign(EvidenceKind::WordingMismatch, detail, Some(product)))
+            }
+            Event::Command(command) => {
+                let code = command.code?;
+                let reply = command.reply.as_deref().unwrap_or_default();
+                match (&*command.verb, code) {
+                    ("EHLO" | "LHLO", 250) => self.offers(reply),
+                    ("DATA", 354) => self.go_ahead(reply),
+                    ("STARTTLS", 500..=502) if self.offers_tls => Some(refused("STARTTLS", "STARTTLS", code, reply)),
+                    ("BDAT", 500..=502) if self.offers_chunks => Some(refused("BDAT", "CHUNKING", code, reply)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn offers(&mut self, reply: &str) -> Option<Sign> {
+        let words = || reply.lines().skip(1).filter_map(|line| line.split([' ', '=']).next());
+        let offers = |keyword: &str| words().any(|word| word.eq_ignore_ascii_case(keyword));
+        (self.offers_tls, self.offers_chunks) = (offers("STARTTLS"), offers("CHUNKING"));
+        // A Cisco ASA writes its X over what it does not know, one to a letter, and A at the end.
+        let masked =
+            words().find(|word| word.len() >= 4 && word.trim_end_matches('A').bytes().all(|byte| byte == b'X'));
+        masked.map(|word| {
+            sign(EvidenceKind::WordingMismatch, format!("an extension is masked: {word}"), Some("Cisco ASA"))
+        })
+    }
+
+    fn go_ahead(&self, reply: &str) -> Option<Sign> {
+        let text = first_line(reply);
+        let (_, servers, products) =
+            GO_AHEADS.iter().find(|(known, ..)| text.ends_with(known) && text.len() <= known.len() + LONGEST_CODE)?;
+        let product = products.first().copied();
+        let detail = match (servers.is_empty(), self.greets) {
+            (true, _) => format!("no server is known to answer DATA with \"{text}\""),
+            (false, Some(greets)) if KNOWN.contains(&greets) && !servers.contains(&greets) => {
+                format!("the greeting is {greets}'s, but \"{text}\" is not")
+            }
+            _ => return None,
+        };
+        Some(sign(EvidenceKind::WordingMismatch, detail, product))
+    }
+}
+
+/// An enhanced status code and a blank (RFC 3463).
+const LONGEST_CODE: usize = "2.255.255 ".len();
+
+fn refused(verb: &str, extension: &str, code: u16, reply: &str) -> Sign {
+    let detail = format!("{extension} was offered, {verb} was answered \"{code} {}\"", first_line(reply));
+    sign(EvidenceKind::OfferedExtensionRefused, detail, None)
+}
+
+fn sign(kind: EvidenceKind, detail: String, product: Option<&'static str>) -> Sign {
+    Sign { evidence: Evidence { kind, detail }, product }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::{Command, Greeting};
+
+    fn greets(software: Option<&'static str>) -> Event {
+        Event::Greeting(Greeting { code: 220, text: "mx ESMTP".into(), software, latency: None })
+    }
+
+    fn command(verb: &str, code: u16, reply: &str) -> Event {
+        Event::Command(Command {
+            verb: verb.into(),
+            argument: None,
+            code: Some(code),
+            enhanced_code: None,
+            reply: Some(reply.into()),
+            latency: None,
+            pipelined: false,
+            mailbox: None,
+        })
+    }
+
+    /// The signs of a conversation.
+    fn signs(events: &[Event]) -> Vec<(EvidenceKind, Option<&'static str>)> {
+        let mut wording = Wording::default();
+        let signs = events.iter().filter_map(|event| wording.read(event));
+        signs.map(|sign| (sign.evidence.kind, sign.product)).collect()
+    }
+
+    const POSTFIX: &str = "End data with <CR><LF>.<CR><LF>";
+    const PROXSMTP: &str = "Start mail input; end with <CRLF>.<CRLF>";
+
+    #[test]
+    fn a_server_that_keeps_its_words_is_none() {
+        for (software, text) in [
+            (Some("Postfix"), POSTFIX),
+            (Some("Sendmail"), "2.0.0 Enter mail, end with \".\" on a line by itself"),
+            (Some("Microsoft Exchange"), PROXSMTP),
+            (Some("Stalwart"), PROXSMTP),
+            (Some("Gmail"), " Go ahead 1-2.3 - gsmtp"),
+            (Some("Postfix"), "Go for it"),
+            (Some("Dovecot"), POSTFIX),
+            (None, POSTFIX),
+            (None, PROXSMTP),
+        ] {
+            assert_eq!(signs(&[greets(software), command("DATA", 354, text)]), [], "{software:?} {text}");
+        }
+        let refused = [command("EHLO", 250, "mx\nPIPELINING"), command("STARTTLS", 502, "no")];
+        assert_eq!(signs(&refused), [], "it was not offered");
+    }
+
+    #[test]
+    fn words_of_another() {
+        use EvidenceKind::{OfferedExtensionRefused, WordingMismatch};
+        let norton = [greets(Some("Postfix")), command("DATA", 354, "Please start mail input.")];
+        assert_eq!(signs(&norton), [(WordingMismatch, Some("Norton AntiVirus"))]);
+        let norton = [greets(None), command("DATA", 354, "Please start mail input.")];
+        assert_eq!(signs(&norton), [(WordingMismatch, Some("Norton AntiVirus"))]);
+        let proxsmtp = [greets(Some("Postfix")), command("DATA", 354, PROXSMTP)];
+        assert_eq!(signs(&proxsmtp), [(WordingMismatch, Some("proxsmtp or clamsmtp"))]);
+        let other = [greets(Some("Exim")), command("DATA", 354, POSTFIX)];
+        assert_eq!(signs(&other), [(WordingMismatch, None)]);
+        assert_eq!(signs(&[greets(Some("avast"))]), [(WordingMismatch, Some("avast"))]);
+        let cisco = [command("EHLO", 250, "mx\nSIZE 9\nXXXXXXXA")];
+        assert_eq!(signs(&cisco), [(WordingMismatch, Some("Cisco ASA"))]);
+        let stripped =
+            [command("EHLO", 250, "mx\nSTARTTLS\nCHUNKING"), command("STARTTLS", 500, "Unsupported command.")];
+        assert_eq!(signs(&stripped), [(OfferedExtensionRefused, None)]);
+    }
+}
