@@ -1,7 +1,8 @@
-//! What of eBPF lives in the kernel now.
+//! What of eBPF lives in the kernel now, and programs of a test's own.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -9,6 +10,8 @@ use anyhow::{Result, bail};
 use crate::feed::PATIENCE;
 
 // include/uapi/linux/bpf.h
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_LINK_CREATE: i32 = 28;
 const BPF_PROG_GET_NEXT_ID: i32 = 11;
 const BPF_MAP_GET_NEXT_ID: i32 = 12;
 const BPF_LINK_GET_NEXT_ID: i32 = 31;
@@ -73,4 +76,66 @@ fn next(command: i32, last: u32) -> io::Result<Option<u32>> {
             error => Err(error),
         },
     }
+}
+
+/// The part of `union bpf_attr` that loading a program takes.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u32; 4],
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    debug_info: [u32; 9],
+    attach_btf_id: u32,
+}
+
+/// The part that attaching it takes.
+#[repr(C)]
+struct Attach {
+    prog_fd: i32,
+    target_fd: i32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Loads a program of this type, to be attached in this way, where it takes that to what has this number in the kernel's
+/// BTF.
+pub fn load(program: u32, attach: u32, btf_id: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
+    obtain(
+        BPF_PROG_LOAD,
+        &Load {
+            prog_type: program,
+            insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+            insns: instructions.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            expected_attach_type: attach,
+            attach_btf_id: btf_id,
+            ..Load::default()
+        },
+    )
+}
+
+/// Attaches a program until what is returned is closed.
+pub fn attach(program: &impl AsFd, to: &impl AsFd, attach: u32) -> io::Result<OwnedFd> {
+    let [prog_fd, target_fd] = [program.as_fd(), to.as_fd()].map(|descriptor| descriptor.as_raw_fd());
+    obtain(BPF_LINK_CREATE, &Attach { prog_fd, target_fd, attach_type: attach, flags: 0 })
+}
+
+/// One of those commands of bpf(2) that hand out a descriptor. The attribute is the part of `union bpf_attr` that it takes.
+pub fn obtain<T>(command: i32, attribute: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads no more than the attribute's size, and what it points to outlives the call.
+    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attribute, size_of::<T>()) };
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -4,7 +4,7 @@
 //! hosts, with their devices, addresses and nftables rules, when the test and the programs it started are gone.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
@@ -45,15 +45,27 @@ impl Host {
     /// Two hosts with a cable between them, at 10.77.0.1 and fd77::1, and at 10.77.0.2 and fd77::2.
     pub fn pair() -> Result<(Self, Self)> {
         let (first, second) = (Self::new()?, Self::new()?);
-        // iproute2 takes a path where it takes the name of a namespace.
-        let peer = format!("/proc/{}/fd/{}", std::process::id(), second.namespace.as_raw_fd());
-        first.ip(&format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
-        for (host, number) in [(&first, 1), (&second, 2)] {
-            host.ip(&format!("address add 10.77.0.{number}/24 dev eth0"))?;
-            host.ip(&format!("address add fd77::{number}/64 dev eth0 nodad"))?;
-            host.ip("link set eth0 up")?;
-        }
+        first.cable(&second, 77)?;
         Ok((first, second))
+    }
+
+    /// Lays a cable to another host, with the addresses 10.N.0.1 and fdN::1 here, and 10.N.0.2 and fdN::2 there.
+    pub fn cable(&self, other: &Self, network: u8) -> Result<()> {
+        let device = format!("eth{network}");
+        // iproute2 takes a path where it takes the name of a namespace.
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), other.namespace.as_raw_fd());
+        self.ip(&format!("link add {device} type veth peer name {device} netns {peer}"))?;
+        for (host, number) in [(self, 1), (other, 2)] {
+            host.ip(&format!("address add 10.{network}.0.{number}/24 dev {device}"))?;
+            host.ip(&format!("address add fd{network}::{number}/64 dev {device} nodad"))?;
+            host.ip(&format!("link set {device} up"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes it a router for IPv4.
+    pub fn forward(&self) -> Result<()> {
+        self.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1")).context("making a host a router")
     }
 
     /// The namespace's inode, by which the agent tells it from others.
@@ -101,6 +113,21 @@ impl Host {
         Ok(())
     }
 
+    /// Waits until somebody listens at a port of this host who does not say when. Nobody is called: a proxy would go and
+    /// call its server at once.
+    pub fn wait_bound(&self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let is_bound = || -> io::Result<bool> {
+            let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(fs::read_to_string);
+            Ok(tables.into_iter().collect::<io::Result<Vec<_>>>()?.iter().any(|table| has_listener(table, port)))
+        };
+        while !self.enter(is_bound)? {
+            ensure!(Instant::now() < deadline, "nobody listens at port {port}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// Loads nftables rules.
     pub fn nft(&self, rules: &str) -> Result<()> {
         let mut nft = self.command(machine::installed("nft")?).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
@@ -112,13 +139,24 @@ impl Host {
         Ok(())
     }
 
-    fn ip(&self, arguments: &str) -> Result<()> {
+    /// Runs iproute2's `ip`.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
         let status = self.command(machine::installed("ip")?).args(arguments.split(' ')).status()?;
         if !status.success() {
             bail!("`ip {arguments}` ended with {status}");
         }
         Ok(())
     }
+}
+
+/// Whether somebody listens at a port, in the kernel's table of sockets: addresses and ports are hexadecimal there, and the
+/// state of a listener is 0A.
+fn has_listener(table: &str, port: u16) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (local, _, state) = (fields.next(), fields.next(), fields.next());
+        state == Some("0A") && local.is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
+    })
 }
 
 /// The connection that a program makes, awaited as long as a test waits for anything.

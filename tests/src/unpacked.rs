@@ -1,7 +1,7 @@
 //! Senders that lie unpacked in `.tools/senders`, each run in a root of its own.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,6 +64,12 @@ impl Root {
     /// Makes a directory that belongs to the first user.
     pub fn directory_of_first_user(&self, path: &str) -> Result<()> {
         Ok(chown(&self.directory(path)?, Some(Uid::from_raw(FIRST_USER)), None)?)
+    }
+
+    /// Whose a program of this sender is, and so whom it becomes if it asks for that.
+    pub fn owner(&self, program: &str) -> Result<Uid> {
+        let program = self.programs.join(program);
+        Ok(Uid::from_raw(fs::metadata(&program).with_context(|| program.display().to_string())?.uid()))
     }
 
     /// Writes a file; `input` is the standard input of what is run.

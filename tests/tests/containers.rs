@@ -2,55 +2,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::cgroup::Cgroup;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::{Host, accept};
 use smtp_observer_tests::seen::Observed;
-
-/// A cgroup of the unified hierarchy, removed when it is dropped.
-struct Cgroup {
-    /// Those that were made, the outermost first.
-    made: Vec<PathBuf>,
-    path: PathBuf,
-}
-
-impl Cgroup {
-    fn new(path: &str) -> Result<Self> {
-        machine::require_root()?;
-        let mounts = fs::read_to_string("/proc/mounts")?;
-        let mount = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ').skip(1);
-            let place = words.next()?;
-            (words.next()? == "cgroup2").then_some(place)
-        });
-        let mount = Path::new(mount.context("cgroup2 is not mounted")?);
-        let mut cgroup = Self { made: Vec::new(), path: mount.join(path) };
-        let mut ancestors: Vec<_> = Path::new(path).ancestors().filter(|path| *path != Path::new("")).collect();
-        ancestors.reverse();
-        for part in ancestors {
-            let directory = mount.join(part);
-            if !directory.exists() {
-                fs::create_dir(&directory)?;
-                cgroup.made.push(directory);
-            }
-        }
-        Ok(cgroup)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        for directory in self.made.iter().rev() {
-            if let Err(error) = fs::remove_dir(directory) {
-                eprintln!("{} is left behind: {error}", directory.display());
-            }
-        }
-    }
-}
 
 /// What is seen of a client that joins a cgroup and a pid namespace of its own and then connects: its opening, and its
 /// lines of `/proc/PID/status` and `/proc/PID/cgroup`, while it lives.
@@ -61,7 +20,7 @@ fn seen_in(cgroup: &Cgroup) -> Result<(Observed, String, String)> {
     let script = format!(
         "echo 0 > {}/cgroup.procs || exit 1; exec unshare --pid --fork bash -c \
          'exec 3<>/dev/tcp/10.77.0.2/25; while read -r line <&3; do :; done; true'",
-        cgroup.path.display()
+        cgroup.path().display()
     );
     let mut child = client.command(machine::installed("bash")?).args(["-c", &script]).stdin(Stdio::null()).spawn()?;
     let look = || -> Result<(Observed, String, String)> {

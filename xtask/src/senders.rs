@@ -1,5 +1,5 @@
-//! Mail software that sends, unpacked and never installed: as packages, these and Postfix shut each other out, or are not
-//! of this machine's suite.
+//! Mail software that sends or stands in between, unpacked and never installed: as packages, some of these and Postfix shut
+//! each other out, some would start a daemon at once, and some are not of this machine's suite.
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +15,20 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 3] =
-    [("exim", &["exim4-daemon-light"]), ("opensmtpd", &["opensmtpd"]), ("nodemailer", &["node-nodemailer", "nodejs"])];
+const SENDERS: [(&str, &[&str]); 11] = [
+    ("exim", &["exim4-daemon-light"]),
+    ("opensmtpd", &["opensmtpd"]),
+    ("nodemailer", &["node-nodemailer", "nodejs"]),
+    ("nullmailer", &["nullmailer"]),
+    // It starts its filter with a shell.
+    ("proxsmtp", &["proxsmtp", "dash", "coreutils"]),
+    ("clamsmtp", &["clamsmtp", "clamav-daemon"]),
+    ("haproxy", &["haproxy"]),
+    ("socat", &["socat"]),
+    ("stunnel", &["stunnel4"]),
+    ("nginx", &["nginx", "libnginx-mod-mail"]),
+    ("opendkim", &["opendkim"]),
+];
 
 /// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.
 const NODEMAILER: &str = "nodemailer@10.6.1";
@@ -34,7 +46,7 @@ pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
         let apt = Apt::new(&directory.join("apt"), SUITE).context("there are no senders to unpack")?;
         for (place, packages) in missing {
             let packages_said = packages.join(", ");
-            say(&format!("downloading {packages_said}, to be unpacked and not installed: a sender for the tests"));
+            say(&format!("downloading {packages_said}, to be unpacked and not installed: for the tests"));
             apt.unpack_whole(packages, &place)?;
         }
     }

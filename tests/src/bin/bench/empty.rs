@@ -1,13 +1,13 @@
 //! eBPF programs that do nothing, where the agent has those that are run for every call.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use btf_rs::Btf;
+use smtp_observer_tests::bpf;
 
 // include/uapi/linux/bpf.h
-const BPF_PROG_LOAD: i32 = 5;
 const BPF_RAW_TRACEPOINT_OPEN: i32 = 17;
 const BPF_PROG_TYPE_TRACING: u32 = 26;
 
@@ -55,25 +55,7 @@ impl Empty {
     }
 }
 
-/// The part of `union bpf_attr` that loading such a program takes.
-#[repr(C)]
-#[derive(Default)]
-struct Load {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log: [u32; 4],
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-    debug_info: [u32; 9],
-    attach_btf_id: u32,
-}
-
-/// The part of `union bpf_attr` that attaching it takes.
+/// The part of `union bpf_attr` that attaching such a program takes.
 #[repr(C)]
 struct Open {
     name: u64,
@@ -83,29 +65,8 @@ struct Open {
 
 /// The program and its link.
 fn attach(btf_id: u32, to: Attach) -> io::Result<[OwnedFd; 2]> {
-    let load = Load {
-        prog_type: BPF_PROG_TYPE_TRACING,
-        insn_cnt: RETURN_ZERO.len() as u32,
-        insns: RETURN_ZERO.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        expected_attach_type: to as u32,
-        attach_btf_id: btf_id,
-        ..Load::default()
-    };
-    let program = bpf(BPF_PROG_LOAD, &load)?;
+    let program = bpf::load(BPF_PROG_TYPE_TRACING, to as u32, btf_id, &RETURN_ZERO)?;
     let prog_fd = program.as_raw_fd().cast_unsigned();
-    let link = bpf(BPF_RAW_TRACEPOINT_OPEN, &Open { name: 0, prog_fd, padding: 0 })?;
+    let link = bpf::obtain(BPF_RAW_TRACEPOINT_OPEN, &Open { name: 0, prog_fd, padding: 0 })?;
     Ok([program, link])
-}
-
-/// One of those commands of bpf(2) that hand out a descriptor.
-fn bpf<T>(command: i32, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads no more than the attributes' size, and what they point to outlives the call.
-    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
