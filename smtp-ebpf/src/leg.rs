@@ -10,6 +10,8 @@ use smtp_ebpf::event::{CONNECTIONS_ON_THIS_HOST, Positions, Socket};
 
 use crate::kernel::{HeldSock, Sock, Task, is_watched};
 use crate::program::Program;
+use crate::socket::Stream;
+use crate::state::TCP_ESTABLISHED;
 
 /// Where the streams of a connection began that a client here has made. The initial sequence numbers of both directions
 /// name a connection: no translation of addresses changes them.
@@ -73,8 +75,18 @@ pub fn beginning(positions: Positions) -> Beginning {
 
 /// A connection was accepted that is not ours, from a client on this host.
 #[inline(always)]
-pub fn accepts(cookie: u64, accepted: &Accepted) {
-    let _ = ACCEPTED.insert(&cookie, accepted, 0);
+pub fn accepts(program: Program, client: u64, stream: Stream) {
+    let Some(search) = SEARCH.get_ptr_mut(program as u32) else { return };
+    // SAFETY: the pointer is to this CPU's map value: the stack has no room for what is inserted.
+    unsafe {
+        let accepted = &raw mut (*search).accepted;
+        (&raw mut (*accepted).client).write_volatile(client);
+        (&raw mut (*accepted).socket).write_volatile(stream.describe());
+        (&raw mut (*accepted).socket.state).write_volatile(TCP_ESTABLISHED as u16);
+        (&raw mut (*accepted).positions).write_volatile(stream.positions());
+        let cookie = (&raw const (*accepted).socket.cookie).read_volatile();
+        let _ = ACCEPTED.insert(&cookie, &*accepted, 0);
+    }
 }
 
 /// From now on this socket is ours, whose server's end has this port.
@@ -144,11 +156,12 @@ const MOST_DESCRIPTORS: u32 = 1024;
 /// Most sockets found in one look.
 pub const MOST_FOUND: usize = 4;
 
-/// Accepted sockets that a process holds, on which nothing was said yet.
+/// Accepted sockets that a process holds, on which nothing was said yet; and room for one.
 #[repr(C)]
 pub struct Search {
     found: [u64; MOST_FOUND],
     count: u64,
+    accepted: Accepted,
 }
 
 #[map]

@@ -13,7 +13,7 @@ use crate::socket::{self, Stream};
 use crate::{capture, leg, owner};
 
 // include/net/tcp_states.h
-const TCP_ESTABLISHED: u32 = 1;
+pub const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
 const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
@@ -84,9 +84,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             leg::watch(sock.cookie(), sock.local_port());
             ours = true;
         } else if !ours && peer != 0 {
-            let mut socket = stream.describe();
-            socket.state = TCP_ESTABLISHED as u16;
-            leg::accepts(socket.cookie, &Accepted { client: peer, socket, positions: stream.positions() });
+            leg::accepts(program, peer, stream);
         }
     }
     if !ours {

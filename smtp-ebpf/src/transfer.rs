@@ -98,21 +98,15 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         let transfer = &raw mut (*scratch).transfer;
         let room = &raw mut (*scratch).room;
         let captured = &raw mut (*scratch).captured;
-        transfer.write_volatile(Transfer {
-            header: capture::header(kind, time),
-            task,
-            socket: stream.describe(),
-            positions: stream.positions(),
-            length,
-            flags,
-            skipped: 0,
-            head: 0,
-            tail: 0,
-            unseen: 0,
-            syscall: 0,
-            disputed_at: 0,
-            disputed: [0; DISPUTED_LENGTH],
-        });
+        // Part by part: the stack has no room for the whole.
+        (&raw mut (*transfer).header).write_volatile(capture::header(kind, time));
+        (&raw mut (*transfer).task).write_volatile(task);
+        (&raw mut (*transfer).socket).write_volatile(stream.describe());
+        (&raw mut (*transfer).positions).write_volatile(stream.positions());
+        (&raw mut (*transfer).length).write_volatile(length);
+        (&raw mut (*transfer).flags).write_volatile(flags);
+        (&raw mut (*transfer).disputed_at).write_volatile(0);
+        (&raw mut (*transfer).disputed).write_volatile([0; DISPUTED_LENGTH]);
         buffer::locate(room, sock, locate, length);
         if !sends && flags & MSG_TRUNC != 0 {
             buffer::withhold(room, Unseen::Discarded);
