@@ -102,11 +102,11 @@ fn follow(cookie: u64, port: u16, standing: u32) {
     mark(ANY);
 }
 
-/// Whether a socket without a watched port is ours. While there are no such sockets, that is one look.
+/// Whether a socket with this local port, which is not watched, is ours. While there are no such sockets, that is one look.
 #[inline(always)]
-pub fn is_one(sock: Sock) -> bool {
+pub fn is_one(sock: Sock, local_port: u16) -> bool {
     is_marked(ANY)
-        && (is_marked(u32::from(sock.local_port())) || is_marked(u32::from(sock.remote_port())))
+        && (is_marked(u32::from(local_port)) || is_marked(u32::from(sock.remote_port())))
         && standing(sock.cookie()) != 0
 }
 

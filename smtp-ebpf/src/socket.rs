@@ -17,7 +17,7 @@ const IPPROTO_MPTCP: u16 = 262;
 /// The cost that every other program on the host pays: two ports, a look for legs, and back.
 #[inline(always)]
 pub fn is_ours(sock: Sock) -> bool {
-    has_watched_port(sock) || leg::is_one(sock)
+    has_watched_port(sock) || leg::is_one(sock, sock.local_port())
 }
 
 #[inline(always)]

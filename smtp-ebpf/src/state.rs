@@ -63,7 +63,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     let Some(stream) = Stream::of(sock) else { return };
     // `skc_num` may already be given back.
-    let mut ours = stream.has_watched_port() || leg::is_one(sock);
+    let mut ours = stream.has_watched_port() || leg::is_one(sock, stream.local_port());
     let mut requested = Requested::NONE;
     let mut peer = 0;
     if new == TCP_SYN_SENT {
