@@ -2,7 +2,8 @@
 //!
 //! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
 //! `waiting` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
-//! message and `held` keeps what cannot be read before the server has said how. `preamble` and `tls` tell what is no SMTP.
+//! message among its `dots`, and `held` keeps what cannot be read before the server has said how. `preamble` and `tls`
+//! tell what is no SMTP. `items` has the room for all that.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
 //! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts.
