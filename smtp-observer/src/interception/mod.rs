@@ -5,8 +5,8 @@
 //! of the kernel but which two sockets are the ends of one connection ([`Interceptions::meet`]).
 
 mod case;
-mod comparison;
-mod dialogue;
+pub(crate) mod comparison;
+pub(crate) mod dialogue;
 mod envelope;
 mod kin;
 mod middle;
@@ -196,7 +196,7 @@ impl Interceptions {
         if !recording && !matches!(observation.event, Event::ConnectionClosed { .. }) {
             return None;
         }
-        let says = leg.dialogue.take(observation);
+        let says = leg.dialogue.take(time, &observation.event);
         let serves = leg.serves;
         match &observation.event {
             Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
@@ -369,15 +369,16 @@ impl Interceptions {
         let Some(case) = self.cases.get_mut(&client) else { return };
         let from = if case.links.iter().any(|link| link.sign == Sign::Envelope) { inner } else { Timestamp(i64::MIN) };
         case.links.retain(|link| link.sign == Sign::Envelope);
-        case.link(Link { cookie: upstream, from, part: first..=Timestamp(i64::MAX), sign: Sign::Envelope });
+        let (of, part) = (from..=Timestamp(i64::MAX), first..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign: Sign::Envelope });
         self.settle_link(client, upstream);
     }
 
     /// This connection is taken for the one that carries the client's conversation on.
     fn link(&mut self, client: u64, upstream: u64, sign: Sign) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
-        let (from, part) = (Timestamp(i64::MIN), leg.opened..=Timestamp(i64::MAX));
-        case.link(Link { cookie: upstream, from, part, sign });
+        let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign });
         if case.middle.is_none() {
             case.middle = leg.process.clone();
         }
