@@ -97,8 +97,8 @@ impl End {
     }
 
     /// Takes a line of the events. What is wrong with it is said in a few words.
-    pub fn take(&mut self, line: &str) -> Result<(), String> {
-        let Line { time, connection, process, event } = serde_json::from_str(line).map_err(|error| wrong(&error))?;
+    pub fn take(&mut self, line: &[u8]) -> Result<(), String> {
+        let Line { time, connection, process, event } = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
         if connection.role != self.role {
             self.others |= matches!(event, Told::Greeting { .. } | Told::Command { .. });
             return Ok(());

@@ -6,6 +6,8 @@ mod end;
 mod pairs;
 mod rows;
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

@@ -1,154 +1,12 @@
-//! Conversations as two agents tell of them, by two clocks.
+//! Stories of conversations that two agents saw.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::samples::{
+    CLIENT, DATA, EHLO, ELSEWHERE, Line, MAIL, NOOP, PROXY, Path, QUEUED, QUIT, RCPT, RSET, Socket, WAY, client, server,
+};
 use super::*;
 use crate::observation::Role;
-
-const SERVER: (&str, u16) = ("192.0.2.25", 25);
-const CLIENT: (&str, u16) = ("198.51.100.4", 40001);
-const PROXY: (&str, u16) = ("198.51.100.4", 40002);
-const ELSEWHERE: (&str, u16) = ("203.0.113.77", 50000);
-
-/// How long a packet is on its way, in milliseconds.
-const WAY: i64 = 4;
-
-/// Both ends, and how many milliseconds the server's clock is ahead.
-struct Path {
-    client: End,
-    server: End,
-    ahead: f64,
-}
-
-/// A socket at one end.
-#[derive(Clone, Copy)]
-struct Socket {
-    id: &'static str,
-    role: Role,
-    local: (&'static str, u16),
-    remote: (&'static str, u16),
-}
-
-const fn client(id: &'static str, local: (&'static str, u16)) -> Socket {
-    Socket { id, role: Role::Client, local, remote: SERVER }
-}
-
-const fn server(id: &'static str, remote: (&'static str, u16)) -> Socket {
-    Socket { id, role: Role::Server, local: SERVER, remote }
-}
-
-/// A command with its reply.
-#[derive(Clone, Copy)]
-struct Line(&'static str, u16, &'static str);
-
-const EHLO: Line = Line("EHLO c.example", 250, "mx.example\nPIPELINING\nSTARTTLS");
-const MAIL: Line = Line("MAIL FROM:<*@c.example>", 250, "2.1.0 Ok");
-const RCPT: Line = Line("RCPT TO:<*@s.example>", 250, "2.1.5 Ok");
-const DATA: Line = Line("DATA", 354, "Go ahead");
-const NOOP: Line = Line("NOOP", 250, "Ok");
-const RSET: Line = Line("RSET", 250, "Flushed");
-const QUIT: Line = Line("QUIT", 221, "Bye");
-const QUEUED: &str = "2.0.0 Ok: queued as 4F1C0A77";
-
-impl Path {
-    fn ahead(milliseconds: i64) -> Self {
-        Self { client: End::new(Role::Client), server: End::new(Role::Server), ahead: milliseconds as f64 }
-    }
-
-    /// Something happens at a socket, so many milliseconds after the beginning.
-    fn tell(&mut self, at: i64, socket: Socket, event: Value) {
-        let ahead = if socket.role == Role::Server { self.ahead } else { 0.0 };
-        let end = |(address, port): (&str, u16)| json!({"address": address, "port": port});
-        let mut line = json!({
-            "time": Timestamp(1_795_453_445_000_000_000 + ((at as f64 + ahead) * 1e6) as i64),
-            "connection": {"id": socket.id, "role": socket.role, "local": end(socket.local), "remote": end(socket.remote),
-                           "netns": 1},
-            "process": {"pid": 7, "tid": 7, "name": socket.id, "uid": 0},
-        });
-        let fields = event.as_object().cloned().unwrap_or_default();
-        line.as_object_mut().expect("an object").extend(fields);
-        let end = if socket.role == Role::Server { &mut self.server } else { &mut self.client };
-        end.take(&line.to_string()).expect("an event");
-    }
-
-    fn greet(&mut self, at: i64, socket: Socket) {
-        self.tell(at - 3 * WAY, socket, json!({"event": "connection.opened"}));
-        self.tell(at, socket, json!({"event": "smtp.greeting", "code": 220, "text": "mx.example ESMTP"}));
-    }
-
-    /// A command that was sent, or arrived, at this time, and its reply so many milliseconds later.
-    fn say(&mut self, at: i64, socket: Socket, Line(command, code, reply): Line, latency: i64) {
-        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
-        let mut event = json!({"event": "smtp.command", "verb": verb, "code": code, "reply": reply,
-                               "latency_seconds": latency as f64 / 1e3, "pipelined": false});
-        if !argument.is_empty() {
-            event["argument"] = argument.into();
-        }
-        self.tell(at + latency, socket, event);
-    }
-
-    /// The end of a message, and its reply.
-    fn message(&mut self, at: i64, socket: Socket, size: u64, reply: &str, latency: i64) {
-        let event = json!({"event": "smtp.data", "verb": "DATA", "accept_seconds": latency as f64 / 1e3,
-                           "size_bytes": size, "code": 250, "reply": reply});
-        self.tell(at + latency, socket, event);
-    }
-
-    fn close(&mut self, at: i64, socket: Socket) {
-        self.tell(
-            at,
-            socket,
-            json!({"event": "connection.closed", "bytes_sent": 1, "bytes_received": 1,
-                                     "duration_seconds": 1.0, "lost_bytes": 0}),
-        );
-    }
-
-    /// Said by the one, and passed on to the other.
-    fn pass(&mut self, at: i64, from: Socket, to: Socket, line: Line) {
-        self.say(at, from, line, 2 * WAY + 1);
-        self.say(at + WAY, to, line, 1);
-    }
-
-    /// A mail on a connection of its own, without anything in between; it takes a second.
-    fn mail(&mut self, at: i64, from: Socket, to: Socket) {
-        self.greet(at, to);
-        self.greet(at + WAY, from);
-        for (step, line) in [EHLO, MAIL, RCPT, DATA].into_iter().enumerate() {
-            self.pass(at + 100 * (step as i64 + 1), from, to, line);
-        }
-        self.message(at + 500, from, 131, QUEUED, 2 * WAY + 20);
-        self.message(at + 500 + WAY, to, 131, QUEUED, 20);
-        self.pass(at + 600, from, to, QUIT);
-        self.close(at + 700, from);
-        self.close(at + 700, to);
-    }
-
-    /// The antivirus: takes the message itself, and sends it on, from an address of its own, when it has it.
-    fn antivirus(&mut self, from: Socket, to: Socket) {
-        self.greet(0, to);
-        self.greet(WAY, from);
-        for (step, line) in [EHLO, MAIL, RCPT].into_iter().enumerate() {
-            self.pass(100 * (step as i64 + 1), from, to, line);
-        }
-        self.say(400, from, Line("DATA", 354, "Please start mail input."), 1);
-        for time in [800, 1200] {
-            self.say(time, to, NOOP, 1);
-        }
-        self.message(2000, from, 131, "Mail queued for delivery.", 1);
-        self.say(2010, from, Line("QUIT", 221, "Closing connection."), 1);
-        self.close(2012, from);
-        for (step, line) in [RSET, MAIL, RCPT, DATA].into_iter().enumerate() {
-            self.say(2020 + 10 * step as i64, to, line, 1);
-        }
-        self.message(2070, to, 131, QUEUED, 1);
-        self.say(2080, to, QUIT, 1);
-        self.close(2090, to);
-    }
-
-    fn report(&self) -> Report<'_> {
-        compare(&self.client, &self.server)
-    }
-}
 
 fn kinds(compared: &Compared<'_>) -> Vec<EvidenceKind> {
     let mut kinds: Vec<_> = compared.evidence.iter().map(|evidence| evidence.kind).collect();
@@ -480,9 +338,9 @@ fn nothing_in_common() {
             "role":"client","local":{{"address":"::1","port":1}},"remote":{{"address":"::1","port":25}},"netns":1}}}}"#
         )
     };
-    swapped.take(&line("connection.opened")).expect("an event");
+    swapped.take(line("connection.opened").as_bytes()).expect("an event");
     assert!(!swapped.is_the_other(), "nothing was said");
-    swapped.take(&line("smtp.greeting")).expect("an event");
+    swapped.take(line("smtp.greeting").as_bytes()).expect("an event");
     assert!(swapped.is_the_other());
 }
 
@@ -491,8 +349,9 @@ fn lines_that_are_no_events() {
     let mut end = End::new(Role::Client);
     let connection = r#""connection":{"id":"1","role":"client","local":{"address":"::1","port":1},
         "remote":{"address":"::1","port":25},"netns":1}"#;
-    let take =
-        |end: &mut End, event: &str| end.take(&format!(r#"{{"time":"2026-11-23T17:04:05Z",{event},{connection}}}"#));
+    let take = |end: &mut End, event: &str| {
+        end.take(format!(r#"{{"time":"2026-11-23T17:04:05Z",{event},{connection}}}"#).as_bytes())
+    };
     assert_eq!(take(&mut end, r#""event":"smtp.weather","sky":"blue""#), Ok(()), "an event that is not known yet");
     for (line, words) in [
         ("", "EOF"),
@@ -501,7 +360,7 @@ fn lines_that_are_no_events() {
         (r#"{"time":"noon"}"#, "`noon` is not a time"),
         (r#"{"time":"2026-11-23T17:04:05Z","event":"smtp.data"}"#, "`connection`"),
     ] {
-        let wrong = end.take(line).expect_err("no event");
+        let wrong = end.take(line.as_bytes()).expect_err("no event");
         assert!(wrong.contains(words) && !wrong.contains(" line "), "{line}: {wrong}");
     }
     let wrong =
