@@ -82,7 +82,7 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Print what differs between the two ends of the same conversations, by the events of two hosts, without root.
     Compare(CompareArgs),
-    /// Print who owns each SMTP connection now, then exit.
+    /// Print who owns each SMTP connection now, and what is in the middle of it, then exit.
     Connections(ConnectionsArgs),
     /// Say what this host allows, and which hooks `run` would use.
     Check(CheckArgs),
