@@ -221,6 +221,11 @@ impl Conversation {
         shown
     }
 
+    /// From when until when something was heard of it.
+    pub fn time(&self) -> (Timestamp, Timestamp) {
+        (self.opened, self.dialogue.last().unwrap_or(self.opened))
+    }
+
     /// Something was said.
     fn speaks(&self) -> bool {
         self.dialogue.greeting.is_some() || !self.dialogue.steps.is_empty()

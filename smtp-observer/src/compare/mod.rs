@@ -21,6 +21,7 @@ use self::pairs::{ALWAYS, Pair};
 pub use self::rows::{Mark, Row, Turn};
 use crate::interception::comparison::{self, Part, Sides};
 use crate::interception::dialogue::Dialogue;
+use crate::judge::Addresses;
 use crate::observation::{Endpoint, Evidence, EvidenceKind, Timestamp};
 
 /// What is found out about two ends.
@@ -78,6 +79,8 @@ pub enum Note {
     EncryptedAtClient,
     /// The server's end alone went on under TLS: it begins on the way.
     EncryptedAtServer,
+    /// They were found by an envelope that does not show whole mailboxes: it may be another mail's.
+    DomainsAlone,
 }
 
 /// Compares what two agents saw: one where the clients are, one where the servers are.
@@ -86,8 +89,12 @@ pub fn compare<'a>(client: &'a End, server: &'a End) -> Report<'a> {
     let servers: Vec<&Conversation> = server.conversations().collect();
     let (pairs, clocks) = pairs::find(&clients, &servers);
     let span = span(&clients).max(span(&servers));
-    let compared =
-        pairs.iter().map(|pair| Compared::new(clients[pair.client], servers[pair.server], pair, clocks, span));
+    let has_mailboxes = client.addresses() == Some(Addresses::Full);
+    let compared = pairs.iter().map(|pair| {
+        let mut compared = Compared::new(clients[pair.client], servers[pair.server], pair, clocks, span);
+        compared.notes.extend((pair.by == By::Envelope && !has_mailboxes).then_some(Note::DomainsAlone));
+        compared
+    });
     let (seen_clients, seen_servers): (HashSet<usize>, HashSet<usize>) =
         pairs.iter().map(|pair| (pair.client, pair.server)).unzip();
     let alone = |conversations: &[&'a Conversation], seen: &HashSet<usize>| -> Vec<&'a Conversation> {
@@ -107,8 +114,8 @@ pub fn compare<'a>(client: &'a End, server: &'a End) -> Report<'a> {
 
 /// The time that conversations tell of.
 fn span(conversations: &[&Conversation]) -> Duration {
-    let opened = conversations.iter().map(|it| it.opened).min();
-    let last = conversations.iter().map(|it| it.dialogue.last().unwrap_or(it.opened)).max();
+    let opened = conversations.iter().map(|it| it.time().0).min();
+    let last = conversations.iter().map(|it| it.time().1).max();
     opened.zip(last).map_or(Duration::ZERO, |(first, last)| elapsed(first, last))
 }
 
@@ -128,7 +135,7 @@ impl<'a> Compared<'a> {
         let ahead = clocks.map_or(0, |clocks| clocks.during(&bounds, span));
         let by_client = |time: &Timestamp| Timestamp(time.0.saturating_sub(ahead));
         let outer = server.dialogue.by_clock(ahead.saturating_neg());
-        let length = client.dialogue.last().map_or(Duration::ZERO, |last| elapsed(client.opened, last));
+        let (opened, last) = client.time();
         let mut compared = Self {
             client,
             server,
@@ -139,7 +146,7 @@ impl<'a> Compared<'a> {
                 true => ALWAYS,
                 false => by_client(pair.part.start())..=by_client(pair.part.end()),
             },
-            slack: clock::slack(length),
+            slack: clock::slack(elapsed(opened, last)),
             evidence: Vec::new(),
             hold: None,
             notes: Vec::new(),

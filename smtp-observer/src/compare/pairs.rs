@@ -15,7 +15,7 @@ use crate::observation::{Endpoint, Timestamp};
 pub const ALWAYS: Part = Timestamp(i64::MIN)..=Timestamp(i64::MAX);
 
 /// How long after the client has gone its message may still be handed on.
-const HANDED_ON: Duration = Duration::from_secs(300);
+const HANDED_ON: Duration = Duration::from_secs(60);
 
 /// How much a clock that is not known may be wrong.
 const UNKNOWN: Duration = Duration::from_secs(3600);
@@ -53,11 +53,12 @@ pub struct Pair {
 
 /// The pairs, in the order of the client's conversations, and how the two clocks stand, where that is known.
 pub fn find(clients: &[&Conversation], servers: &[&Conversation]) -> (Vec<Pair>, Option<Clocks>) {
-    let mut pairs = by_addresses(clients, servers);
-    let mut clocks = agree(clients, servers, &pairs);
+    let alike = same_addresses(clients, servers);
+    let mut clocks = agree(clients, servers, &all(&alike, MOST_TRIED));
     if clocks.is_none() {
         clocks = agree(clients, servers, &same_envelopes(clients, servers, MOST_TRIED, Some));
     }
+    let mut pairs = by_addresses(clients, servers, alike, clocks);
     let more = by_envelope(clients, servers, clocks, &pairs);
     pairs.extend(more);
     pairs.sort_by_key(|pair| (pair.client, *pair.of.start(), pair.server));
@@ -73,28 +74,67 @@ fn whole(client: usize, server: usize, by: By) -> Pair {
     Pair { client, of: ALWAYS, server, part: ALWAYS, by }
 }
 
-/// Each at the other's address. Where a port was used again there are several: in the order of time, the last ones belong
-/// together, since a file may begin later than the other.
-fn by_addresses(clients: &[&Conversation], servers: &[&Conversation]) -> Vec<Pair> {
-    let mut by_tuple: HashMap<(Endpoint, Endpoint), [Vec<usize>; 2]> = HashMap::default();
+/// Conversations whose ends are at each other's addresses, in the order of time; where a port was used again there are several.
+type Alike = [Vec<usize>; 2];
+
+/// All of these, those with the fewest that may be meant first.
+fn same_addresses(clients: &[&Conversation], servers: &[&Conversation]) -> Vec<Alike> {
+    let mut by_ends: HashMap<(Endpoint, Endpoint), Alike> = HashMap::default();
     for (place, client) in clients.iter().enumerate() {
-        by_tuple.entry((client.connection.local, client.connection.remote)).or_default()[0].push(place);
+        by_ends.entry((client.connection.local, client.connection.remote)).or_default()[0].push(place);
     }
     for (place, server) in servers.iter().enumerate() {
-        if let Some([_, known]) = by_tuple.get_mut(&(server.connection.remote, server.connection.local)) {
+        if let Some([_, known]) = by_ends.get_mut(&(server.connection.remote, server.connection.local)) {
             known.push(place);
         }
     }
-    let mut pairs = Vec::new();
-    for [mut of_clients, mut of_servers] in by_tuple.into_values() {
+    let mut alike: Vec<Alike> = by_ends.into_values().filter(|[_, servers]| !servers.is_empty()).collect();
+    for [of_clients, of_servers] in &mut alike {
         of_clients.sort_by_key(|place| clients[*place].opened);
         of_servers.sort_by_key(|place| servers[*place].opened);
-        let latest = of_clients.into_iter().rev().zip(of_servers.into_iter().rev());
-        pairs.extend(latest.map(|(client, server)| whole(client, server, By::Addresses)));
     }
     // A map has no order.
-    pairs.sort_by_key(|pair| pair.client);
-    pairs
+    alike.sort_by_key(|[of_clients, of_servers]| (of_clients.len() * of_servers.len(), of_clients.first().copied()));
+    alike
+}
+
+/// Whatever may belong together.
+fn all(alike: &[Alike], most: usize) -> Vec<Pair> {
+    let pairs = alike.iter().flat_map(|[clients, servers]| {
+        clients.iter().flat_map(|client| servers.iter().map(|server| whole(*client, *server, By::Addresses)))
+    });
+    pairs.take(most).collect()
+}
+
+/// What was open at the same time belongs together; where the clocks are not known the last ones do, since a file may begin
+/// later than the other.
+fn by_addresses(
+    clients: &[&Conversation],
+    servers: &[&Conversation],
+    alike: Vec<Alike>,
+    clocks: Option<Clocks>,
+) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for [of_clients, of_servers] in alike {
+        let Some(clocks) = clocks else {
+            pairs.extend(of_clients.into_iter().rev().zip(of_servers.into_iter().rev()));
+            continue;
+        };
+        let mut rest = of_servers.into_iter().peekable();
+        for client in of_clients {
+            let (opened, closed) = clients[client].time();
+            // What was over before is no later client's either.
+            while rest.next_if(|server| by_client(clocks, servers[*server].time().1) < opened).is_some() {}
+            let server = rest.next_if(|server| by_client(clocks, servers[*server].time().0) <= closed);
+            pairs.extend(server.map(|server| (client, server)));
+        }
+    }
+    pairs.into_iter().map(|(client, server)| whole(client, server, By::Addresses)).collect()
+}
+
+/// A moment of the server's clock.
+fn by_client(clocks: Clocks, time: Timestamp) -> Timestamp {
+    Timestamp(time.0.saturating_sub(clocks.ahead))
 }
 
 /// A client's connection ends on its own host, in a program that goes on with a connection which has its other end here: by

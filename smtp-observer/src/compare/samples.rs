@@ -111,16 +111,21 @@ impl Path {
 
     /// A mail on a connection of its own, without anything in between; it takes a second.
     pub(crate) fn mail(&mut self, at: i64, from: Socket, to: Socket) {
-        self.greet(at, to);
-        self.greet(at + WAY, from);
+        self.mail_at(at, from);
+        self.mail_at(at, to);
+    }
+
+    /// One end of it.
+    pub(crate) fn mail_at(&mut self, at: i64, end: Socket) {
+        // A command is sent when the client says so, and arrives later; the server answers within milliseconds.
+        let (later, more) = if end.role == Role::Client { (0, 2 * WAY) } else { (WAY, 0) };
+        self.greet(at + WAY - later, end);
         for (step, line) in [EHLO, MAIL, RCPT, DATA].into_iter().enumerate() {
-            self.pass(at + 100 * (step as i64 + 1), from, to, line);
+            self.say(at + 100 * (step as i64 + 1) + later, end, line, more + 1);
         }
-        self.message(at + 500, from, 131, QUEUED, 2 * WAY + 20);
-        self.message(at + 500 + WAY, to, 131, QUEUED, 20);
-        self.pass(at + 600, from, to, QUIT);
-        self.close(at + 700, from);
-        self.close(at + 700, to);
+        self.message(at + 500 + later, end, 131, QUEUED, more + 20);
+        self.say(at + 600 + later, end, QUIT, more + 1);
+        self.close(at + 700, end);
     }
 
     /// The antivirus: takes the message itself, and sends it on, from an address of its own, when it has it.

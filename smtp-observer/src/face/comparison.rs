@@ -198,6 +198,9 @@ fn note_text(note: Note) -> &'static str {
         Note::ServerFromMiddle => "the server's end was seen from its middle",
         Note::Encrypted => "what follows is under TLS",
         Note::EncryptedAtClient => "the client speaks TLS, and the server does not hear any: it ends on the way",
+        Note::DomainsAlone => {
+            "mailboxes are not shown whole: another mail between the same domains may have been taken for it"
+        }
         Note::EncryptedAtServer => "the server speaks TLS, and the client did not begin any: it begins on the way",
     }
 }

@@ -44,6 +44,7 @@ fn two_columns() {
 198.51.100.4:40001 → 192.0.2.25:25, mail-client (pid 7)
 192.0.2.25:25 ← 198.51.100.4:40002, mail-server (pid 7)
   the addresses are not each other's: found by sender, recipient and time
+  mailboxes are not shown whole: another mail between the same domains may have been taken for it
 
   the client's end                   the server's end
   220 mx.example ESMTP               220 mx.example ESMTP
