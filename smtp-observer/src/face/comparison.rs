@@ -22,7 +22,7 @@ const WIDTH: usize = 56;
 /// Most characters of a line of free text.
 const NOTE_WIDTH: usize = 400;
 
-/// Most conversations that were seen at one end alone and are named.
+/// Most conversations that are named of those that do not differ, and of those that one end alone saw.
 const MOST_NAMED: usize = 20;
 
 const PLAIN: Style = Style::new();
@@ -54,9 +54,12 @@ impl Format {
             }
             writeln!(out)?;
         }
-        for compared in &same {
+        for compared in same.iter().take(MOST_NAMED) {
             self.heading(compared, &mut out)?;
             writeln!(out, "  the same was said at both ends\n")?;
+        }
+        if let Some(more @ 1..) = same.len().checked_sub(MOST_NAMED) {
+            writeln!(out, "and {more} more of which the same was said at both ends\n")?;
         }
         for (role, alone) in [(Role::Client, &report.client_only), (Role::Server, &report.server_only)] {
             self.alone(role, alone, &mut out)?;

@@ -105,6 +105,24 @@ fn nothing_differs() {
 }
 
 #[test]
+fn of_many_some_are_named() {
+    let mut path = Path::ahead(0);
+    let ids = "a b c d e f g h i j k l m n o p q r s t u v w".split(' ');
+    let others = "A B C D E F G H I J K L M N O P Q R S T U V W".split(' ');
+    for (number, (id, unseen)) in (0..).zip(ids.zip(others)) {
+        let port = (CLIENT.0, 41_000 + number);
+        path.mail(i64::from(number) * 1000, client(id, port), server(id, port));
+        path.greet(i64::from(number) * 1000, client(unseen, (CLIENT.0, 42_000 + number)));
+    }
+    let text = text(&path);
+    let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((count("  the same was said at both ends"), count("  seen at the client's end alone")), (20, 20));
+    for line in ["and 3 more of which the same was said at both ends", "and 3 more at the client's end alone"] {
+        assert_eq!(count(line), 1, "{line} is not in {text}");
+    }
+}
+
+#[test]
 fn nothing_at_all() {
     assert_eq!(text(&Path::ahead(0)), "0 conversations were seen at both ends\n");
     assert!(objects(&Path::ahead(0)).is_empty());
