@@ -1,5 +1,6 @@
 //! Wires the kernel side, the observer and the faces; starts and stops them.
 
+mod compare;
 mod record;
 mod replay;
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
+pub use self::compare::CompareError;
 use self::record::{New, Record};
 pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
@@ -89,6 +91,9 @@ pub enum Error {
     /// A recording cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Two hosts' events cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// Privileges that are no longer needed could not be given up.
     #[error(transparent)]
     Relinquish(#[from] privilege::DropError),
@@ -110,10 +115,12 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Replay(error) if error.is_usage() => ExitCode::from(2),
+            Self::Compare(error) if error.is_usage() => ExitCode::from(2),
             Self::Listen { .. }
             | Self::Events { .. }
             | Self::Record { .. }
             | Self::Replay(_)
+            | Self::Compare(_)
             | Self::Relinquish(_)
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
@@ -134,6 +141,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
         Command::Run(args) => run(args.resolve()?, diagnostics),
         Command::Trace(args) => trace(args.resolve()?, diagnostics),
         Command::Replay(args) => replay::replay(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
         Command::Check(args) => check(args.json),
     }

@@ -80,7 +80,9 @@ pub enum Command {
     Trace(TraceArgs),
     /// Print what was observed when a recording was made, without root.
     Replay(ReplayArgs),
-    /// Print who owns each SMTP connection now, then exit.
+    /// Print what differs between the two ends of the same conversations, by the events of two hosts, without root.
+    Compare(CompareArgs),
+    /// Print who owns each SMTP connection now, and what is in the middle of it, then exit.
     Connections(ConnectionsArgs),
     /// Say what this host allows, and which hooks `run` would use.
     Check(CheckArgs),
@@ -163,6 +165,25 @@ pub struct ReplayArgs {
     /// Only connections with one of these ports at either end [default: all].
     #[arg(long, value_name = "N[,N…]")]
     pub port: Option<Ports>,
+}
+
+/// `compare`'s options.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A difference is no failure, and the exit status is 0: scripts read `differs` in what --json prints."
+)]
+pub struct CompareArgs {
+    /// What `run --events FILE` wrote on the clients' host.
+    #[arg(value_name = "CLIENT")]
+    pub client: PathBuf,
+
+    /// What it wrote on the servers' host.
+    #[arg(value_name = "SERVER")]
+    pub server: PathBuf,
+
+    /// One JSON object for each conversation, for scripts.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `connections`' options.
@@ -556,6 +577,8 @@ mod tests {
             "connections --record file",
             "replay",
             "replay file --events -",
+            "compare client.jsonl",
+            "compare client.jsonl server.jsonl other.jsonl",
             "top",
         ] {
             assert!(parse(arguments).is_err(), "{arguments}");

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod cli;
+pub mod compare;
 pub mod connection;
 pub mod event;
 pub mod face;

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod names;
 
 pub use names::{AnomalyKind, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
 /// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
 impl fmt::Display for Timestamp {
@@ -28,6 +28,14 @@ impl fmt::Display for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(|_| de::Error::custom(format!("`{text}` is not a time")))?;
+        i64::try_from(time.as_nanosecond()).map(Self).map_err(de::Error::custom)
     }
 }
 
@@ -47,7 +55,7 @@ pub struct Observation {
 }
 
 /// What the socket did to get its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// It connected.
@@ -67,7 +75,7 @@ impl Role {
 }
 
 /// One end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Endpoint {
     /// IPv4 or IPv6 address.
     pub address: IpAddr,
@@ -82,7 +90,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// A TCP connection, as one of its sockets sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Connection {
     /// Stable, and unique per connection on this host.
     pub id: Arc<str>,
@@ -100,7 +108,7 @@ pub struct Connection {
 }
 
 /// A process's parent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Parent {
     /// Its pid.
     pub pid: u32,
@@ -109,7 +117,7 @@ pub struct Parent {
 }
 
 /// A process, with what could be learned of it; what is not known is absent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Process {
     /// The thread group's id in the host's pid namespace.
     pub pid: u32,

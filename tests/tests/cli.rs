@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use smtp_observer_tests::agent::{Agent, http_address};
 use smtp_observer_tests::dialogue::Dialogue;
@@ -16,6 +16,8 @@ use smtp_observer_tests::http;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{Ended, Running};
+use smtp_observer_tests::scene::lines::Lines;
+use smtp_observer_tests::scene::{SERVER, Scene};
 
 /// Runs the agent with these arguments to its end.
 fn agent(arguments: &[&str]) -> Result<Ended> {
@@ -141,6 +143,43 @@ fn connections_lists_those_that_were_there_before() -> Result<()> {
     }
     dialogue.play("C: QUIT\nS: 221 Bye")?;
     dialogue.close()
+}
+
+/// The scene, held open: the client has its greeting, so all its connections are there.
+#[test]
+fn connections_draws_the_chain() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut client = Lines::new(scene.client_host.connect(SERVER)?)?;
+    let local = client.local_address()?.to_string();
+    assert!(client.read_reply()?.starts_with("220 "));
+
+    let json = agent(&["connections", "--json"])?;
+    assert_eq!(json.status.code(), Some(0), "{}", json.log.join("\n"));
+    let connections: Vec<Value> = serde_json::from_str(&json.output.join("\n"))?;
+    let end = |value: &Value| format!("{}:{}", value["address"].as_str().unwrap_or("?"), value["port"]);
+    let inodes = [scene.client_host.inode()?, scene.server_host.inode()?];
+    let ours =
+        connections.iter().filter(|open| open["connection"]["netns"].as_u64().is_some_and(|it| inodes.contains(&it)));
+    let (through, direct): (Vec<&Value>, Vec<&Value>) = ours.partition(|open| open.get("via").is_some());
+    let [through] = &through[..] else { bail!("{} chains in {connections:#?}", through.len()) };
+    assert_eq!(end(&through["connection"]["local"]), local);
+    let via = &through["via"];
+    assert_eq!((&via["method"], via["accepted"]["port"].as_u64()), (&"redirect".into(), Some(10025)), "{via}");
+    assert_eq!(via["process"]["pid"], scene.interceptor.pid(), "{via}");
+    assert_eq!(end(&via["upstream"]["remote"]), SERVER, "{via}");
+    assert_eq!(via["upstream"]["process"]["pid"], scene.server.pid(), "{via}");
+    // The interceptor's own connection, and its other end.
+    assert_eq!(direct.len(), 2, "{direct:#?}");
+
+    let text = agent(&["connections"])?.output.join("\n");
+    let chain = format!(
+        " → antivirus-proxy (pid {}), by redirect to {} → mail-server (pid {}) at {SERVER}",
+        scene.interceptor.pid(),
+        end(&via["accepted"]),
+        scene.server.pid()
+    );
+    assert!(text.lines().any(|line| line.ends_with(&chain)), "`{chain}` is not in:\n{text}");
+    Ok(())
 }
 
 #[test]

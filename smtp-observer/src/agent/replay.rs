@@ -146,7 +146,7 @@ impl<W: Write> Out<'_, W> {
 }
 
 impl Addresses {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Domain => "domain",

@@ -3,14 +3,16 @@
 use std::io::{self, Write};
 
 use crate::face::escape::cut;
+use crate::kernel::chain::{Upstream, Via};
 use crate::kernel::host::OpenConnection;
+use crate::observation::Process;
 
 const HEADINGS: [&str; 7] = ["ROLE", "LOCAL", "REMOTE", "PROGRAM", "PID", "USER", "COMMAND"];
 
 /// Most characters of a command line in the table; all of it is in the JSON.
 const COMMAND_WIDTH: usize = 120;
 
-/// Writes one row a connection and process.
+/// Writes one row a connection and process, then what is in the middle of them.
 pub fn table(connections: &[OpenConnection], mut out: impl Write) -> io::Result<()> {
     let mut rows = vec![HEADINGS.map(String::from)];
     for open in connections {
@@ -48,7 +50,33 @@ pub fn table(connections: &[OpenConnection], mut out: impl Write) -> io::Result<
         let line: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
         writeln!(out, "{}", line.trim_end())?;
     }
-    Ok(())
+    let mut chains = connections.iter().filter_map(chain).peekable();
+    if chains.peek().is_some() {
+        writeln!(out)?;
+    }
+    chains.try_for_each(|chain| writeln!(out, "{chain}"))
+}
+
+/// `mail-client (pid 5) → antivirus-proxy (pid 6), by redirect to 127.0.0.1:10025 → 10.77.0.2:25`.
+fn chain(open: &OpenConnection) -> Option<String> {
+    let Via { method, accepted, process, upstream } = open.via.as_ref()?;
+    let (client, middle) = (named(open.process.as_deref()), named(process.as_deref()));
+    let mut text = format!("{client} → {middle}, by {} to {accepted}", method.as_str());
+    match upstream {
+        Some(Upstream { remote, process: Some(server), .. }) => {
+            text.push_str(&format!(" → {} at {remote}", named(Some(server))));
+        }
+        Some(Upstream { remote, process: None, .. }) => text.push_str(&format!(" → {remote}")),
+        None => text.push_str(&format!("; asked for {}", open.connection.remote)),
+    }
+    Some(text)
+}
+
+fn named(process: Option<&Process>) -> String {
+    match process {
+        Some(process) => format!("{} (pid {})", cut(process.program(), 32), process.pid),
+        None => "(not accepted yet)".to_owned(),
+    }
 }
 
 /// Writes one array.
@@ -64,7 +92,7 @@ mod tests {
     use super::*;
     use crate::face::samples::{Sample, endpoint};
     use crate::kernel::host::Socket;
-    use crate::observation::{Process, Role};
+    use crate::observation::{Method, Role};
 
     fn open(process: Option<Arc<Process>>) -> OpenConnection {
         let connection = Socket {
@@ -73,7 +101,33 @@ mod tests {
             remote: endpoint("198.51.100.4", 40004),
             netns: 1,
         };
-        OpenConnection { connection, process, shared_with: Vec::new() }
+        OpenConnection { connection, process, shared_with: Vec::new(), via: None }
+    }
+
+    #[test]
+    fn a_chain() {
+        let process = |sample: Sample| Some(sample.caller().process);
+        let [client, proxy, server] =
+            [Sample::client(), Sample::server().with_program(6, "/opt/proxy"), Sample::server()];
+        let mut first = open(process(client));
+        let (local, remote) = (endpoint("198.51.100.4", 40005), endpoint("192.0.2.25", 25));
+        first.connection = Socket { role: Role::Client, local: endpoint("198.51.100.4", 40004), remote, netns: 1 };
+        let mut lines = Vec::new();
+        for upstream in [
+            Some(Upstream { local, remote, process: process(server) }),
+            Some(Upstream { local, remote, process: None }),
+            None,
+        ] {
+            let (method, accepted, process) = (Method::Redirect, endpoint("127.0.0.1", 10025), process(proxy.clone()));
+            first.via = Some(Via { method, accepted, process, upstream });
+            let mut out = Vec::new();
+            table(std::slice::from_ref(&first), &mut out).expect("writable");
+            let text = String::from_utf8(out).expect("UTF-8");
+            lines.extend(text.split_once("\n\n").expect("a chain behind the table").1.lines().map(str::to_owned));
+        }
+        let begin = "perl (pid 4711) → proxy (pid 6), by redirect to 127.0.0.1:10025";
+        let ends = [" → smtpd (pid 825) at 192.0.2.25:25", " → 192.0.2.25:25", "; asked for 192.0.2.25:25"];
+        assert_eq!(lines, ends.map(|end| format!("{begin}{end}")));
     }
 
     #[test]

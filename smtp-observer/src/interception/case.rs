@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::comparison::{Differences, Part, compare, seconds};
+use super::comparison::{Differences, Part, Sides, compare, seconds};
 use super::dialogue::Dialogue;
 use super::kin::{Kin, kin, program};
 use super::wording::Sign;
@@ -60,12 +60,19 @@ pub struct Accepted {
 pub struct Link {
     /// The cookie of its socket.
     pub cookie: u64,
-    /// From when on the conversation.
-    pub from: Timestamp,
-    /// Which part of it.
+    /// Which part of the conversation.
+    pub of: Part,
+    /// Which part of the connection.
     pub part: Part,
     /// Why it is taken for this.
     pub sign: Recognised,
+}
+
+impl Link {
+    /// The client's dialogue beside the one that carries it on.
+    pub fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
+        Sides { inner, of: &self.of, outer, part: &self.part, slack: Duration::ZERO }
+    }
 }
 
 /// What an upstream connection is recognised by.
@@ -164,7 +171,7 @@ impl Case {
             relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
             if link.sign != Recognised::Alike && !relays {
-                differences = compare(client.dialogue, upstream.dialogue, link.from, &link.part, overdue);
+                differences = compare(&link.sides(client.dialogue, upstream.dialogue), overdue);
                 evidence.append(&mut differences.evidence);
                 evidence.extend(coupled(client.dialogue, upstream.dialogue));
                 if self.is_hidden() {

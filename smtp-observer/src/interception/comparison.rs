@@ -6,6 +6,24 @@ use std::time::Duration;
 use super::dialogue::{Dialogue, Said, Step};
 use crate::observation::{Evidence, EvidenceKind, Timestamp};
 
+/// An inner dialogue and the outer one that carries it on, of each a part.
+#[derive(Clone, Copy, Debug)]
+pub struct Sides<'a> {
+    /// What the client said and heard.
+    pub inner: &'a Dialogue,
+    /// The part of it that is carried on there.
+    pub of: &'a Part,
+    /// What was said and heard upstream of it.
+    pub outer: &'a Dialogue,
+    /// The part of that which serves it.
+    pub part: &'a Part,
+    /// How much earlier than its cause an effect may seem to be: nothing by one clock, a little by those of two hosts.
+    pub slack: Duration,
+}
+
+/// A part of a dialogue: what was sent from one moment to another.
+pub type Part = RangeInclusive<Timestamp>;
+
 /// The steps of two dialogues that belong together.
 #[derive(Debug, Default)]
 pub struct Alignment {
@@ -15,20 +33,19 @@ pub struct Alignment {
     pub origin: Vec<Option<usize>>,
 }
 
-/// The part of an outer dialogue that serves an inner one.
-pub type Part = RangeInclusive<Timestamp>;
-
 impl Alignment {
     /// Each outer step carries on the first inner step that says the same, was sent before it, and is not behind one that
     /// is carried on already.
-    pub fn of(inner: &Dialogue, outer: &Dialogue, from: Timestamp, part: &Part) -> Self {
+    pub fn of(sides: &Sides<'_>) -> Self {
+        let Sides { inner, of, outer, part, .. } = sides;
         let mut carried = vec![None; inner.steps.len()];
-        let mut next = inner.steps.partition_point(|step| step.sent < from);
+        let mut next = inner.steps.partition_point(|step| step.sent < *of.start());
         let origin = outer.steps.iter().enumerate().map(|(place, step)| {
             if !part.contains(&step.sent) {
                 return None;
             }
-            let before = inner.steps.iter().enumerate().skip(next).take_while(|(_, cause)| cause.sent <= step.sent);
+            let until = sides.latest(step.sent).min(*of.end());
+            let before = inner.steps.iter().enumerate().skip(next).take_while(|(_, cause)| cause.sent <= until);
             let (cause, _) = before.into_iter().find(|(_, cause)| step.says_what(cause))?;
             carried[cause] = Some(place);
             next = cause + 1;
@@ -36,6 +53,13 @@ impl Alignment {
         });
         let origin = origin.collect();
         Self { carried, origin }
+    }
+}
+
+impl Sides<'_> {
+    /// The latest moment that may be before this one.
+    fn latest(&self, time: Timestamp) -> Timestamp {
+        Timestamp(time.0.saturating_add(i64::try_from(self.slack.as_nanos()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -60,9 +84,9 @@ impl Differences {
     }
 }
 
-/// Compares an inner dialogue, from a moment on, with a part of an outer one. What was sent until `overdue` and is not
-/// known by now was not sent.
-pub fn compare(inner: &Dialogue, outer: &Dialogue, from: Timestamp, part: &Part, overdue: Timestamp) -> Differences {
+/// Compares the two sides. What was sent until `overdue` and is not known by now was not sent.
+pub fn compare(sides: &Sides<'_>, overdue: Timestamp) -> Differences {
+    let Sides { inner, of, outer, part, .. } = sides;
     let mut found = Differences::default();
     if let (Some(heard), Some(said)) = (&inner.greeting, &outer.greeting)
         && part.contains(&said.time)
@@ -70,13 +94,13 @@ pub fn compare(inner: &Dialogue, outer: &Dialogue, from: Timestamp, part: &Part,
         found.same |= heard.says_what(said);
         differ(&mut found, "connecting", heard, said);
     }
-    let alignment = Alignment::of(inner, outer, from, part);
-    for (step, carried) in inner.steps.iter().zip(&alignment.carried).filter(|(step, _)| step.sent >= from) {
-        match carried.and_then(|place| outer.steps.get(place)) {
+    let alignment = Alignment::of(sides);
+    for (place, step) in inner.steps.iter().enumerate().filter(|(_, step)| of.contains(&step.sent)) {
+        match alignment.carried[place].and_then(|place| outer.steps.get(place)) {
             Some(carrier) => pair(&mut found, step, carrier),
-            None => swallowed(&mut found, step, &alignment, inner, outer, overdue),
+            None => swallowed(&mut found, step, &alignment.carried[place..], sides),
         }
-        content(&mut found, step, outer, part, overdue);
+        content(&mut found, step, sides, overdue);
     }
     for (step, origin) in outer.steps.iter().zip(&alignment.origin) {
         if origin.is_none() && part.contains(&step.sent) && is_telling(&step.verb) {
@@ -94,6 +118,13 @@ pub fn compare(inner: &Dialogue, outer: &Dialogue, from: Timestamp, part: &Part,
 /// Commands whose presence at one side alone says something: a proxy may well say hello, or leave, in its own name.
 fn is_telling(verb: &str) -> bool {
     !matches!(verb, "EHLO" | "HELO" | "LHLO" | "QUIT" | "AUTH" | "STARTTLS")
+}
+
+/// What differs between a step and the one that carries it on.
+pub fn between(step: &Step, carrier: &Step) -> Vec<Evidence> {
+    let mut found = Differences::default();
+    pair(&mut found, step, carrier);
+    found.evidence
 }
 
 /// A step and the one that carries it on.
@@ -157,38 +188,29 @@ fn differ(found: &mut Differences, what: &str, heard: &Said, said: &Said) {
     }
 }
 
-/// A step that nothing carries on.
-fn swallowed(
-    found: &mut Differences,
-    step: &Step,
-    alignment: &Alignment,
-    inner: &Dialogue,
-    outer: &Dialogue,
-    overdue: Timestamp,
-) {
+/// A step that nothing carries on; `carried` is of it and those behind it.
+fn swallowed(found: &mut Differences, step: &Step, carried: &[Option<usize>], Sides { inner, outer, .. }: &Sides<'_>) {
     // A proxy that refuses something itself asks nobody; what came before its connection was there is not for it.
     if !is_telling(&step.verb) || !step.is_accepted() {
         return;
     }
-    let place = inner.steps.iter().position(|other| std::ptr::eq(other, step));
-    let later = place.is_some_and(|place| alignment.carried[place..].iter().any(Option::is_some));
-    let ended = inner.closed.is_some() && outer.closed.is_some_and(|closed| outer.knows(closed, overdue));
+    let later = carried.iter().any(Option::is_some);
+    let ended = inner.closed.is_some() && outer.closed.is_some();
     if later || ended {
         found.add(EvidenceKind::CommandSwallowed, || format!("the client's {} did not reach the server", step.verb));
-    } else {
-        found.open = true;
     }
 }
 
 /// A message of the client, and when the server was asked for it.
-fn content(found: &mut Differences, step: &Step, outer: &Dialogue, part: &Part, overdue: Timestamp) {
+fn content(found: &mut Differences, step: &Step, sides: &Sides<'_>, overdue: Timestamp) {
     if &*step.verb != "DATA" {
         return;
     }
+    let Sides { outer, part, .. } = sides;
     let Some(go_ahead) = step.reply.as_ref().filter(|reply| reply.code == 354) else { return };
     let served = |other: &&Step| matches!(&*other.verb, "DATA" | "BDAT") && part.contains(&other.sent);
-    let asked = outer.steps.iter().filter(served).find(|other| other.sent >= step.sent);
-    if asked.is_none_or(|asked| asked.sent > go_ahead.time) {
+    let asked = outer.steps.iter().filter(served).find(|other| sides.latest(other.sent) >= step.sent);
+    if asked.is_none_or(|asked| asked.sent > sides.latest(go_ahead.time)) {
         match asked.is_some() || outer.knows(go_ahead.time, overdue) {
             true => found.add(EvidenceKind::GoAheadNotFromUpstream, || {
                 format!("the client was told \"354 {}\" before the server was asked", go_ahead.text)
@@ -200,7 +222,7 @@ fn content(found: &mut Differences, step: &Step, outer: &Dialogue, part: &Part, 
         let since = |time: Timestamp| Duration::from_nanos(asked.sent.0.saturating_sub(time.0).max(0) as u64);
         found.hold = Some(since(step.sent));
         if let Some(ended) = step.content.as_ref().and_then(|content| content.ended)
-            && asked.sent >= ended
+            && asked.sent >= sides.latest(ended)
         {
             found.add(EvidenceKind::DataHeldBack, || {
                 format!(
@@ -213,7 +235,7 @@ fn content(found: &mut Differences, step: &Step, outer: &Dialogue, part: &Part, 
     }
     if let Some(success) = step.content.as_ref().and_then(super::dialogue::Content::accepted) {
         let took = |other: &Step| other.content.as_ref().and_then(super::dialogue::Content::accepted);
-        let taken = outer.steps.iter().filter(served).filter_map(took).any(|time| time <= success);
+        let taken = outer.steps.iter().filter(served).filter_map(took).any(|time| time <= sides.latest(success));
         if !taken {
             found.add(EvidenceKind::SuccessBeforeUpstream, || {
                 "the client was told that its message is taken before the server had taken it".to_owned()

@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 
-use crate::observation::{self, Event, Observation, Timestamp};
+use crate::observation::{self, Event, Timestamp};
 
-/// Most steps kept of a connection; beyond it the first ones are forgotten.
+/// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
 const MOST_STEPS: usize = 64;
 
 /// Characters kept of a text.
 const LONGEST_TEXT: usize = 512;
 
 /// The greeting, and the commands with what was replied.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Dialogue {
     /// The server's first reply.
     pub greeting: Option<Said>,
@@ -20,9 +20,17 @@ pub struct Dialogue {
     /// The connection is over.
     pub closed: Option<Timestamp>,
     /// TLS has started: what follows is not seen.
-    pub encrypted: bool,
+    pub encrypted: Option<Timestamp>,
     /// The client sends a message's content: until its end no command can come.
     transferring: bool,
+    /// Most steps that are kept.
+    most: usize,
+}
+
+impl Default for Dialogue {
+    fn default() -> Self {
+        Self::keeping(MOST_STEPS)
+    }
 }
 
 /// A reply.
@@ -37,7 +45,7 @@ pub struct Said {
 }
 
 /// A command with its reply.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// Its verb.
     pub verb: Box<str>,
@@ -54,7 +62,7 @@ pub struct Step {
 }
 
 /// A message's content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Content {
     /// When its end was sent.
     pub ended: Option<Timestamp>,
@@ -65,14 +73,22 @@ pub struct Content {
 }
 
 impl Dialogue {
+    /// One that keeps all that is said.
+    pub fn whole() -> Self {
+        Self::keeping(usize::MAX)
+    }
+
+    fn keeping(most: usize) -> Self {
+        Self { greeting: None, steps: VecDeque::new(), closed: None, encrypted: None, transferring: false, most }
+    }
+
     /// Takes what was observed of the connection; whether that was something said, or the end.
-    pub fn take(&mut self, observation: &Observation) -> bool {
-        let time = observation.time;
-        match &observation.event {
+    pub fn take(&mut self, time: Timestamp, event: &Event) -> bool {
+        match event {
             Event::Greeting(greeting) => self.greeting = Some(said(time, greeting.code, &greeting.text)),
             Event::Command(command) => self.command(time, command),
             Event::Data(data) => self.data(time, data),
-            Event::Tls(tls) if tls.phase == observation::TlsPhase::Started => self.encrypted = true,
+            Event::Tls(tls) if tls.phase == observation::TlsPhase::Started => self.encrypted = Some(time),
             Event::ConnectionClosed { .. } => self.closed = Some(time),
             _ => return false,
         }
@@ -86,11 +102,35 @@ impl Dialogue {
         later || self.closed.is_some() || self.transferring || time <= overdue
     }
 
+    /// The same by another clock, which is this many nanoseconds ahead.
+    pub fn by_clock(&self, ahead: i64) -> Self {
+        let at = |time: Timestamp| Timestamp(time.0.saturating_add(ahead));
+        let said = |said: &Said| Said { time: at(said.time), ..said.clone() };
+        let content = |content: &Content| Content {
+            ended: content.ended.map(at),
+            reply: content.reply.as_ref().map(said),
+            ..content.clone()
+        };
+        let step = |step: &Step| Step {
+            sent: at(step.sent),
+            reply: step.reply.as_ref().map(said),
+            content: step.content.as_ref().map(content),
+            ..step.clone()
+        };
+        Self {
+            greeting: self.greeting.as_ref().map(said),
+            steps: self.steps.iter().map(step).collect(),
+            closed: self.closed.map(at),
+            encrypted: self.encrypted.map(at),
+            ..*self
+        }
+    }
+
     fn command(&mut self, time: Timestamp, command: &observation::Command) {
         let reply = command.code.map(|code| said(time, code, command.reply.as_deref().unwrap_or_default()));
         let latency = command.latency.unwrap_or_default();
         let names = matches!(&*command.verb, "EHLO" | "HELO" | "LHLO");
-        if self.steps.len() >= MOST_STEPS {
+        if self.steps.len() >= self.most {
             self.steps.pop_front();
         }
         self.transferring = command.verb == "DATA" && command.code == Some(354);

@@ -5,8 +5,8 @@
 //! of the kernel but which two sockets are the ends of one connection ([`Interceptions::meet`]).
 
 mod case;
-mod comparison;
-mod dialogue;
+pub(crate) mod comparison;
+pub(crate) mod dialogue;
 mod envelope;
 mod kin;
 mod middle;
@@ -160,7 +160,9 @@ impl Interceptions {
     /// Time has passed.
     pub fn settle(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
         self.forget(now);
-        while let Some((_, client)) = self.due.pop_front_if(|(due, _)| *due <= now) {
+        // Each once: what still waits then is due later.
+        for _ in 0..self.due.len() {
+            let Some((_, client)) = self.due.pop_front_if(|(due, _)| *due <= now) else { break };
             if let Some(case) = self.cases.get_mut(&client) {
                 case.awaited = false;
             }
@@ -212,7 +214,7 @@ impl Interceptions {
         if let Some(process) = &observation.process {
             leg.process = Some(process.clone());
         }
-        let says = leg.dialogue.take(observation);
+        let says = leg.dialogue.take(observation.time, &observation.event);
         match &observation.event {
             Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
             Event::Greeting(_) => self.greets(cookie),
@@ -377,15 +379,16 @@ impl Interceptions {
         let from =
             if case.links.iter().any(|link| link.sign == Recognised::Envelope) { inner } else { Timestamp(i64::MIN) };
         case.links.retain(|link| link.sign == Recognised::Envelope);
-        case.link(Link { cookie: upstream, from, part: first..=Timestamp(i64::MAX), sign: Recognised::Envelope });
+        let (of, part) = (from..=Timestamp(i64::MAX), first..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign: Recognised::Envelope });
         self.settle_link(client, upstream);
     }
 
     /// This connection is taken for the one that carries the client's conversation on.
     fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
-        let (from, part) = (Timestamp(i64::MIN), leg.opened..=Timestamp(i64::MAX));
-        case.link(Link { cookie: upstream, from, part, sign });
+        let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign });
         if case.middle.is_none() {
             case.middle = leg.process.clone();
         }

@@ -97,7 +97,7 @@ impl Interceptions {
         let Some(link) = case.links.iter().find(|link| link.cookie == held.connection.cookie) else {
             return unchanged();
         };
-        let alignment = Alignment::of(inner, &outer.dialogue, link.from, &link.part);
+        let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
             Some(origin) => relayed(&mut resolved.event, verb, span(origin.sent, sent)),

@@ -33,6 +33,21 @@ use crate::event::Time;
 use crate::observation::{self, Event, Role};
 use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
 
+/// The fingerprint of the mailbox in the argument of MAIL or RCPT, as [`observation::Command::mailbox`] has it.
+pub(crate) fn fingerprint(argument: &[u8]) -> u64 {
+    envelope::hash(redaction::mailbox(argument))
+}
+
+/// How much is shown of the mailbox in the argument of MAIL or RCPT that was redacted: none in the null path.
+pub(crate) fn shown(argument: &[u8]) -> Option<Addresses> {
+    match redaction::mailbox(argument)? {
+        b"" => None,
+        b"*" => Some(Addresses::None),
+        [b'*', b'@', ..] => Some(Addresses::Domain),
+        _ => Some(Addresses::Full),
+    }
+}
+
 /// Turns one session's items into events.
 #[derive(Debug)]
 pub struct Judge {
@@ -148,7 +163,7 @@ impl Judge {
                 latency,
                 pipelined: command.pipelined,
                 mailbox: match command.verb {
-                    Verb::Mail | Verb::Rcpt => Some(envelope::hash(redaction::mailbox(command.argument()))),
+                    Verb::Mail | Verb::Rcpt => Some(fingerprint(command.argument())),
                     _ => None,
                 },
             }),

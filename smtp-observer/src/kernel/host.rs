@@ -12,6 +12,7 @@ use procfs::process::{FDTarget, Process as ProcProcess};
 use procfs::{ProcError, ProcResult};
 use serde::Serialize;
 
+use super::chain::{self, Ends, Redirected, Via};
 use crate::cgroup;
 use crate::observation::{Endpoint, Parent, Process, Role};
 
@@ -27,6 +28,9 @@ pub struct OpenConnection {
     /// The others that hold it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_with: Vec<Arc<Process>>,
+    /// The process on this host that a client's connection was redirected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
 }
 
 /// One socket of a connection, as `/proc/net/tcp` knows it: the shape of an observation's `connection` without the
@@ -53,7 +57,7 @@ pub struct ScanError(#[from] ProcError);
 /// Processes that end while they are read are left out, as are sockets that the kernel alone is still closing.
 pub fn open_connections(ports: &[u16]) -> Result<Vec<OpenConnection>, ScanError> {
     let mut namespaces = HashSet::new();
-    let mut sockets = Vec::new();
+    let (mut sockets, mut all) = (Vec::new(), Vec::new());
     for process in procfs::process::all_processes()?.flatten() {
         let Some(netns) = network_namespace(&process) else { continue };
         if namespaces.contains(&netns) {
@@ -63,20 +67,28 @@ pub fn open_connections(ports: &[u16]) -> Result<Vec<OpenConnection>, ScanError>
         let Ok(entries) = entries(&process) else { continue };
         namespaces.insert(netns);
         sockets.extend(watched(&entries, ports).map(|(inode, socket)| (inode, Socket { netns, ..socket })));
+        all.extend(open(&entries, netns));
     }
-    // The owners after the sockets: a socket's process was there before it.
-    let mut owners = owners(&sockets.iter().map(|(inode, _)| *inode).filter(|inode| *inode != 0).collect())?;
-    let mut connections: Vec<_> = sockets
-        .into_iter()
-        .map(|(inode, connection)| {
-            let mut holders = owners.remove(&inode).unwrap_or_default().into_iter();
-            OpenConnection { connection, process: holders.next(), shared_with: holders.collect() }
-        })
-        .collect();
-    connections.sort_by_key(|open| {
-        let Socket { role, local, remote, netns } = open.connection;
-        (netns, role, local.address, local.port, remote.address, remote.port)
+    sockets.sort_by_key(|(_, Socket { role, local, remote, netns })| {
+        (*netns, *role, local.address, local.port, remote.address, remote.port)
     });
+    let ends = Ends::new(all.into_iter());
+    let redirected: Vec<_> = sockets.iter().map(|(_, socket)| ends.redirected(socket)).collect();
+    // The owners after the sockets: a socket's process was there before it.
+    let accepted = redirected.iter().flatten().map(|((inode, _), _)| *inode);
+    let inodes = sockets.iter().map(|(inode, _)| *inode).chain(accepted);
+    let owners = owners(&inodes.filter(|inode| *inode != 0).collect())?;
+    let holders = |inode: u64| owners.get(&inode).cloned().unwrap_or_default();
+    let connection = |(inode, connection)| {
+        let mut holders = holders(inode).into_iter();
+        OpenConnection { connection, process: holders.next(), shared_with: holders.collect(), via: None }
+    };
+    let mut connections: Vec<_> = sockets.into_iter().map(connection).collect();
+    let redirected = redirected.into_iter().map(|redirected| {
+        let ((inode, socket), method) = redirected?;
+        Some(Redirected { accepted: socket.local, method, holders: holders(inode) })
+    });
+    chain::complete(&mut connections, redirected.collect());
     Ok(connections)
 }
 
@@ -115,6 +127,15 @@ fn watched(entries: &[TcpNetEntry], ports: &[u16]) -> impl Iterator<Item = (u64,
             (true, true) => Role::Client,
         };
         Some((entry.inode, Socket { role, local, remote, netns: 0 }))
+    })
+}
+
+/// All sockets that are connected, whatever their ports.
+fn open(entries: &[TcpNetEntry], netns: u32) -> impl Iterator<Item = (u64, Socket)> {
+    entries.iter().filter(|entry| is_open(entry)).map(move |entry| {
+        let (local, remote) = (endpoint(entry.local_address), endpoint(entry.remote_address));
+        // Which of the two it is does not matter to those who look for the other end of a client's.
+        (entry.inode, Socket { role: Role::Server, local, remote, netns })
     })
 }
 

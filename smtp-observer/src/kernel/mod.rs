@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use crate::event::{Host, KernelEvent, Snapshot, Time};
 use layout::Layout;
 
+pub mod chain;
 mod hooks;
 pub mod host;
 pub mod layout;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::lines::Lines;
 
 /// How long a line of the body takes to be typed.
-const TYPING: Duration = Duration::from_millis(300);
+const TYPING: Duration = Duration::from_millis(500);
 
 const HEADER: &str = "From: <alice@client.example>\r\nTo: <bob@server.example>\r\nSubject: Lunch\r\n\r\n";
 const BODY: [&str; 4] = ["Hello Bob,\r\n", "shall we meet at noon?\r\n", "I am paying.\r\n", "Alice\r\n"];

@@ -1,7 +1,7 @@
 //! One end of an SMTP connection, read and written line by line, each line printed as it passes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The longest that an actor waits for the other side.
@@ -30,6 +30,11 @@ impl Lines {
     pub fn printed(mut self, read: &'static str, written: &'static str) -> Self {
         self.marks = Some([read, written]);
         self
+    }
+
+    /// This end's address.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
     }
 
     /// The next line with its end; none where the other side has closed.

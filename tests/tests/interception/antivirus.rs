@@ -77,7 +77,7 @@ fn check_passed(mail: &Mail, scanner: &str) -> Result<()> {
     for kind in ["envelope_mirrored", "go_ahead_not_from_upstream", "data_held_back", "command_injected"] {
         assert!(evidence(&verdict).contains(&kind), "there is no {kind}: {verdict}");
     }
-    // The client types for a second and a half, and only then does the server hear of DATA.
+    // The client types for two seconds and a half, and only then does the server hear of DATA.
     let held = verdict.number("/hold_seconds").with_context(|| verdict.to_string())?;
     assert!(held > 1.0, "{verdict}");
     Ok(())

@@ -1,0 +1,248 @@
+//! The conversations that one host's events tell of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use serde::Deserialize;
+
+use crate::interception::dialogue::Dialogue;
+use crate::judge::{self, Addresses};
+use crate::observation::{self, Connection, Event, Process, Role, Timestamp, TlsPhase};
+
+/// One host's events, as far as they are about the connections of one role.
+#[derive(Debug)]
+pub struct End {
+    role: Role,
+    conversations: Vec<Conversation>,
+    by_id: HashMap<Arc<str>, usize>,
+    others: bool,
+    addresses: Option<Addresses>,
+}
+
+/// What was seen of one connection.
+#[derive(Debug)]
+pub struct Conversation {
+    /// The connection.
+    pub connection: Connection,
+    /// The process that used it first.
+    pub process: Option<Process>,
+    /// What was said.
+    pub dialogue: Dialogue,
+    /// The argument of each of its commands, as far as it was shown.
+    pub arguments: Vec<Option<Box<str>>>,
+    /// The time of the first event.
+    pub opened: Timestamp,
+    /// Bytes of it were not seen.
+    pub has_gaps: bool,
+    /// The id of the connection that carries it on, where this host's agent has found one.
+    pub upstream: Option<Arc<str>>,
+}
+
+/// A line of events, as far as it is of use here.
+#[derive(Deserialize)]
+#[serde(expecting = "an event")]
+struct Line {
+    time: Timestamp,
+    connection: Connection,
+    process: Option<Process>,
+    #[serde(flatten)]
+    event: Told,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event")]
+enum Told {
+    #[serde(rename = "connection.closed")]
+    Closed,
+    #[serde(rename = "smtp.greeting")]
+    Greeting { code: u16, text: String },
+    #[serde(rename = "smtp.command")]
+    Command {
+        verb: String,
+        argument: Option<String>,
+        code: Option<u16>,
+        reply: Option<String>,
+        latency_seconds: Option<f64>,
+        #[serde(default)]
+        pipelined: bool,
+    },
+    #[serde(rename = "smtp.data")]
+    Data {
+        verb: String,
+        accept_seconds: Option<f64>,
+        size_bytes: Option<u64>,
+        code: Option<u16>,
+        reply: Option<String>,
+    },
+    #[serde(rename = "smtp.tls")]
+    Tls { phase: String },
+    #[serde(rename = "smtp.anomaly")]
+    Anomaly { kind: String },
+    #[serde(rename = "interception")]
+    Interception { verdict: String, upstream: Option<Upstream> },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Upstream {
+    connection_id: Arc<str>,
+}
+
+impl End {
+    /// The end at which sockets have this role; of it nothing is known yet.
+    pub fn new(role: Role) -> Self {
+        Self { role, conversations: Vec::new(), by_id: HashMap::default(), others: false, addresses: None }
+    }
+
+    /// Takes a line of the events. What is wrong with it is said in a few words.
+    pub fn take(&mut self, line: &[u8]) -> Result<(), String> {
+        let Line { time, connection, process, event } = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
+        if connection.role != self.role {
+            self.others |= matches!(event, Told::Greeting { .. } | Told::Command { .. });
+            return Ok(());
+        }
+        let place = *self.by_id.entry(Arc::clone(&connection.id)).or_insert_with(|| {
+            self.conversations.push(Conversation::new(connection, time));
+            self.conversations.len() - 1
+        });
+        let Some(conversation) = self.conversations.get_mut(place) else { return Ok(()) };
+        if conversation.process.is_none() {
+            conversation.process = process;
+        }
+        match event {
+            Told::Anomaly { kind } => conversation.has_gaps |= kind == observation::AnomalyKind::Gap.as_str(),
+            Told::Interception { verdict, upstream } => {
+                let direct = verdict == observation::Verdict::Direct.as_str();
+                conversation.upstream = upstream.filter(|_| !direct).map(|upstream| upstream.connection_id);
+            }
+            event => {
+                let Some(event) = event.said()? else { return Ok(()) };
+                self.addresses = more(self.addresses, conversation.say(time, event));
+            }
+        }
+        Ok(())
+    }
+
+    /// The conversations in which SMTP was spoken, the first one first.
+    pub fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+        self.conversations.iter().filter(|conversation| conversation.speaks())
+    }
+
+    /// There are conversations, and all have the other role: it may be the other end.
+    pub fn is_the_other(&self) -> bool {
+        self.others && self.conversations().next().is_none()
+    }
+
+    /// How much of mailboxes is shown, where there are any.
+    pub fn addresses(&self) -> Option<Addresses> {
+        self.addresses
+    }
+}
+
+/// That which shows more.
+fn more(one: Option<Addresses>, other: Option<Addresses>) -> Option<Addresses> {
+    let shown = |addresses: &Option<Addresses>| match addresses {
+        None => 0,
+        Some(Addresses::None) => 1,
+        Some(Addresses::Domain) => 2,
+        Some(Addresses::Full) => 3,
+    };
+    [one, other].into_iter().max_by_key(shown).flatten()
+}
+
+impl Told {
+    /// The event as the dialogue takes it.
+    fn said(self) -> Result<Option<Event>, String> {
+        Ok(Some(match self {
+            Self::Closed => {
+                Event::ConnectionClosed { bytes_sent: 0, bytes_received: 0, duration: Duration::ZERO, lost_bytes: None }
+            }
+            Self::Greeting { code, text } => {
+                Event::Greeting(observation::Greeting { code, text, software: None, latency: None })
+            }
+            Self::Command { verb, argument, code, reply, latency_seconds, pipelined } => {
+                let names = matches!(&*verb, "MAIL" | "RCPT");
+                let mailbox = names.then(|| judge::fingerprint(argument.as_deref().unwrap_or_default().as_bytes()));
+                let latency = duration("latency_seconds", latency_seconds)?;
+                let enhanced_code = None;
+                Event::Command(observation::Command {
+                    verb,
+                    argument,
+                    code,
+                    enhanced_code,
+                    reply,
+                    latency,
+                    pipelined,
+                    mailbox,
+                })
+            }
+            Self::Data { verb, accept_seconds, size_bytes, code, reply } => Event::Data(observation::Data {
+                verb: if verb == "BDAT" { "BDAT" } else { "DATA" },
+                go_ahead: None,
+                go_ahead_text: None,
+                transfer: None,
+                accept: duration("accept_seconds", accept_seconds)?,
+                size_bytes,
+                code,
+                reply,
+            }),
+            Self::Tls { phase } if phase == TlsPhase::Started.as_str() => {
+                Event::Tls(observation::Tls { phase: TlsPhase::Started, library: None, visible: false })
+            }
+            Self::Tls { .. } | Self::Anomaly { .. } | Self::Interception { .. } | Self::Other => return Ok(None),
+        }))
+    }
+}
+
+impl Conversation {
+    fn new(connection: Connection, opened: Timestamp) -> Self {
+        Self {
+            connection,
+            process: None,
+            dialogue: Dialogue::whole(),
+            arguments: Vec::new(),
+            opened,
+            has_gaps: false,
+            upstream: None,
+        }
+    }
+
+    /// Takes what was said; how much of a mailbox is shown in it.
+    fn say(&mut self, time: Timestamp, event: Event) -> Option<Addresses> {
+        self.dialogue.take(time, &event);
+        let Event::Command(command) = event else { return None };
+        let shown = match (&*command.verb, &command.argument) {
+            ("MAIL" | "RCPT", Some(argument)) => judge::shown(argument.as_bytes()),
+            _ => None,
+        };
+        self.arguments.push(command.argument.map(Into::into));
+        shown
+    }
+
+    /// From when until when something was heard of it.
+    pub fn time(&self) -> (Timestamp, Timestamp) {
+        (self.opened, self.dialogue.last().unwrap_or(self.opened))
+    }
+
+    /// Something was said.
+    fn speaks(&self) -> bool {
+        self.dialogue.greeting.is_some() || !self.dialogue.steps.is_empty()
+    }
+}
+
+fn duration(name: &str, seconds: Option<f64>) -> Result<Option<Duration>, String> {
+    let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+    duration.map_err(|_| format!("`{name}` is no duration"))
+}
+
+/// Where in the line, without the number that serde_json gives the line itself.
+fn wrong(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((what, _)) if error.column() > 0 => format!("{what}, at column {}", error.column()),
+        Some((what, _)) => what.to_owned(),
+        None => text,
+    }
+}
