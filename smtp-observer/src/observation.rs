@@ -52,6 +52,13 @@ pub struct Observation {
     /// The process that used the connection, where one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Caller>,
+    /// The conversation goes through a program that its client knows nothing of, as far as is known by then.
+    #[serde(skip_serializing_if = "is_false")]
+    pub intercepted: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What the socket did to get its connection.

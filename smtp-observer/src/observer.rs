@@ -444,6 +444,7 @@ impl Conversation {
             event,
             connection: Arc::clone(&self.connection.identity),
             process: self.connection.owner.clone(),
+            intercepted: false,
         }
     }
 }

@@ -72,7 +72,13 @@ impl Sample {
     }
 
     pub(crate) fn at(&self, event: Event) -> Observation {
-        Observation { time: TIME, event, connection: Arc::clone(&self.connection), process: self.process.clone() }
+        Observation {
+            time: TIME,
+            event,
+            connection: Arc::clone(&self.connection),
+            process: self.process.clone(),
+            intercepted: false,
+        }
     }
 
     pub(crate) fn opened(&self) -> Observation {

@@ -1,7 +1,8 @@
 //! Observations for a reader: one aligned line each.
 //!
 //! `time  program[pid]  → peer  VERB argument  code text  latency`; the arrow points away from a client and towards a
-//! server. What is not a command with its reply is set in by two blanks. Why an RSET or a NOOP was sent may be told when
+//! server. What is not a command with its reply is set in by two blanks. A `*` before the program marks a conversation
+//! that goes through a program which its client knows nothing of. Why an RSET or a NOOP was sent may be told when
 //! later lines are out: such a line has the time of its command's reply, and is about the last one above it.
 
 use std::fmt::{self, Write as _};
@@ -55,7 +56,8 @@ impl Format {
         };
         let peer = pad(&observation.connection.remote.to_string(), PEER_WIDTH);
         // A vector takes everything.
-        let _ = writeln!(out, "{time}  {program} {arrow} {peer}  {}", text.trim_end());
+        let mark = if observation.intercepted { self.paint(RED.bold(), "*".into()) } else { " ".into() };
+        let _ = writeln!(out, "{time} {mark}{program} {arrow} {peer}  {}", text.trim_end());
     }
 
     fn time(&self, time: Timestamp) -> String {

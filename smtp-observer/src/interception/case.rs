@@ -135,6 +135,11 @@ impl Case {
         self.method.is_hidden() && !self.asked_this_host
     }
 
+    /// It was told that the client does not know who is in the middle.
+    pub fn is_exposed(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.verdict.is_hidden())
+    }
+
     /// From now on this connection carries it on.
     pub fn link(&mut self, link: Link) {
         self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());

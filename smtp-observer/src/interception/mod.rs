@@ -117,6 +117,7 @@ impl Leg {
             event: Event::Interception(Box::new(interception)),
             connection: Arc::clone(&self.connection),
             process: self.process.clone(),
+            intercepted: false,
         }
     }
 
@@ -172,7 +173,7 @@ impl Interceptions {
     }
 
     /// Takes an observation, and passes it on.
-    pub fn observe(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
+    pub fn observe(&mut self, mut observation: Observation, sink: &mut dyn FnMut(Observation)) {
         let now = observation.time;
         let suspicion = self.texts.read(&observation);
         let concerned = match observation.connection.role {
@@ -191,6 +192,7 @@ impl Interceptions {
                 if matches!(observation.event, Event::ConnectionClosed { .. }) {
                     self.release_of(observation.connection.cookie, sink);
                 }
+                observation.intercepted = self.is_intercepted(observation.connection.cookie);
                 sink(observation);
             }
         }
@@ -201,6 +203,13 @@ impl Interceptions {
             let leg = Leg::new(opened);
             sink(leg.tells(now, case::suspected(&leg.side(), sign)));
         }
+    }
+
+    /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
+    fn is_intercepted(&self, cookie: u64) -> bool {
+        let serves = || self.legs.get(&cookie).and_then(|leg| leg.serves);
+        let client = self.accepted.get(&cookie).copied().or_else(serves).unwrap_or(cookie);
+        self.cases.get(&client).is_some_and(Case::is_exposed)
     }
 
     /// What a client's connection shows; the case that it concerns.

@@ -17,7 +17,8 @@ impl Interceptions {
 
     /// Keeps it back, unless the client's side is known.
     pub(super) fn hold(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
-        if let Some(resolved) = self.resolve(&observation, before(observation.time, PATIENCE)) {
+        if let Some(mut resolved) = self.resolve(&observation, before(observation.time, PATIENCE)) {
+            resolved.intercepted = self.is_intercepted(resolved.connection.cookie);
             return sink(resolved);
         }
         let serves = self.legs.get(&observation.connection.cookie).and_then(|leg| leg.serves);
@@ -71,11 +72,12 @@ impl Interceptions {
         }
     }
 
-    fn let_go(&mut self, resolved: Observation, sink: &mut dyn FnMut(Observation)) {
+    fn let_go(&mut self, mut resolved: Observation, sink: &mut dyn FnMut(Observation)) {
         let serves = self.legs.get(&resolved.connection.cookie).and_then(|leg| leg.serves);
         if let Some(case) = serves.and_then(|client| self.cases.get_mut(&client)) {
             case.held = case.held.saturating_sub(1);
         }
+        resolved.intercepted = self.is_intercepted(resolved.connection.cookie);
         sink(resolved);
     }
 

@@ -50,7 +50,7 @@ impl Stage {
     fn happens(&mut self, cookie: u64, event: Event) {
         self.time += MILLISECOND;
         let (connection, process) = self.ends[&cookie].clone();
-        let observation = Observation { time: Timestamp(self.time), event, connection, process };
+        let observation = Observation { time: Timestamp(self.time), event, connection, process, intercepted: false };
         self.interceptions.observe(observation, &mut |told| self.told.push(told));
     }
 
@@ -253,6 +253,9 @@ fn the_story_of_the_antivirus() {
     assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive; 2]);
     // DATA was sent at 15.5 ms, and upstream of it eight things later.
     assert!(verdict.hold.is_some_and(|hold| hold > Duration::from_millis(5)), "{:?}", verdict.hold);
+    let marked =
+        |cookie: u64| stage.told.iter().filter(move |told| told.connection.cookie == cookie && told.intercepted);
+    assert!([1, 3].into_iter().all(|cookie| marked(cookie).count() > 3), "its lines are marked");
     let hidden = stage.verdicts_of(1).iter().filter(|verdict| verdict.news.hidden).count();
     assert_eq!(hidden, 1, "it is counted once");
 }
@@ -514,6 +517,20 @@ fn one_to_many() {
     let verdict = stage.verdict(1);
     assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some("4"));
     assert!(!kinds(verdict).contains(&EvidenceKind::CommandSwallowed), "{:?}", verdict.evidence);
+}
+
+#[test]
+fn what_waits_at_the_end_is_judged_once() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.noop(3);
+    stage.say(1, "DATA", 354, "Start");
+    assert!(stage.interceptions.is_waiting());
+    stage.interceptions.settle(Timestamp(i64::MAX), &mut |told| stage.told.push(told));
+    assert_eq!(stage.noops().len(), 1);
+    let evidence = kinds(stage.verdict(1));
+    assert!(evidence.contains(&EvidenceKind::GoAheadNotFromUpstream), "{evidence:?}");
 }
 
 #[test]
