@@ -67,6 +67,8 @@ pub struct Interceptions {
     due: VecDeque<(Timestamp, u64)>,
     /// RSETs and NOOPs that do.
     held: VecDeque<Observation>,
+    /// The time of the latest thing that was observed; what is told of a connection may be from before.
+    heard: Timestamp,
 }
 
 /// A client's connection that has been opened.
@@ -174,7 +176,8 @@ impl Interceptions {
 
     /// Takes an observation, and passes it on.
     pub fn observe(&mut self, mut observation: Observation, sink: &mut dyn FnMut(Observation)) {
-        let now = observation.time;
+        self.heard = self.heard.max(observation.time);
+        let now = self.heard;
         let suspicion = self.texts.read(&observation);
         let concerned = match observation.connection.role {
             _ if self.cases.is_empty() && self.expected.is_empty() => None,
@@ -426,7 +429,7 @@ impl Interceptions {
             self.due.push_back((after(now, PATIENCE), client));
         }
         if let Some(interception) = finding.interception {
-            sink(leg.tells(now, interception));
+            sink(leg.tells(self.heard, interception));
         }
     }
 

@@ -113,6 +113,7 @@ fn check(mail: &Mail, scanner: &str) -> Result<Observed> {
 /// client has gone.
 #[test]
 fn the_one_of_the_story() -> Result<()> {
+    let _turn = crate::beside_others();
     let scene = Scene::new()?;
     let (client_host, server_host) = (scene.client_host.clone(), scene.server_host.clone());
     let agent = Agent::start(&["--addresses", "full"])?;
@@ -143,27 +144,32 @@ fn reasons(leg: &Seen, event: &str) -> Vec<String> {
 
 #[test]
 fn proxsmtp_that_passes_a_mail() -> Result<()> {
+    let _turn = crate::beside_others();
     check_passed(&proxsmtp("/bin/cat")?, "proxsmtpd")
 }
 
 #[test]
 fn proxsmtp_that_rejects_a_mail() -> Result<()> {
+    let _turn = crate::beside_others();
     check_kept(&proxsmtp("/bin/false")?, "proxsmtpd", 550)
 }
 
 #[test]
 fn clamsmtp_that_passes_a_mail() -> Result<()> {
+    let _turn = crate::beside_others();
     check_passed(&clamsmtp("another line", "bounce")?, "clamsmtpd")
 }
 
 #[test]
 fn clamsmtp_that_rejects_a_mail() -> Result<()> {
+    let _turn = crate::beside_others();
     check_kept(&clamsmtp(LINE, "bounce")?, "clamsmtpd", 550)
 }
 
 /// The client is told that all is well.
 #[test]
 fn clamsmtp_that_drops_a_mail() -> Result<()> {
+    let _turn = crate::beside_others();
     let mail = clamsmtp(LINE, "drop")?;
     assert!(mail.sent, "the client was told of it");
     check_kept(&mail, "clamsmtpd", 250)

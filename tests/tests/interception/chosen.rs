@@ -41,6 +41,7 @@ mail {
 
 #[test]
 fn nginx() -> Result<()> {
+    let _turn = crate::beside_others();
     let between = Between::one_host()?;
     let root = Root::new("nginx", &[])?;
     for directory in ["etc/nginx", "var/lib/nginx", "var/log/nginx"] {

@@ -25,6 +25,7 @@ fn duration() -> Result<Duration> {
 /// Nobody is accused, whatever goes on beside.
 #[test]
 fn all_innocents_at_once() -> Result<()> {
+    let _turn = crate::alone();
     let innocents = innocents::all()?;
     let folder = tempfile::Builder::new().prefix("smtp-observer-load-").tempdir()?;
     let events = folder.path().join("events");

@@ -16,6 +16,7 @@ use crate::verdict::Expected;
 /// To a host of its own, from which everything goes back by way of the client's, with the client's address.
 #[test]
 fn destination_translated_to_another_host() -> Result<()> {
+    let _turn = crate::beside_others();
     let (client_host, server_host) = Host::pair()?;
     let proxy_host = Host::new()?;
     client_host.cable(&proxy_host, 88)?;
@@ -56,6 +57,7 @@ pub fn behind_a_router() -> Result<(Host, Host, Host)> {
 /// On a router that lies between, the proxy takes what is addressed to the server.
 #[test]
 fn taken_by_a_router() -> Result<()> {
+    let _turn = crate::beside_others();
     let (client_host, router, server_host) = behind_a_router()?;
     router.ip("rule add fwmark 1 lookup 100")?;
     router.ip("route add local default dev lo table 100")?;
@@ -101,11 +103,13 @@ fn rewritten_by_the_kernel(port: u16) -> Result<()> {
 
 #[test]
 fn address_rewritten_by_the_kernel() -> Result<()> {
+    let _turn = crate::beside_others();
     rewritten_by_the_kernel(25)
 }
 
 #[test]
 fn address_and_port_rewritten_by_the_kernel() -> Result<()> {
+    let _turn = crate::beside_others();
     rewritten_by_the_kernel(PROXY_PORT)
 }
 
@@ -127,10 +131,12 @@ fn rewritten_by_a_library(port: u16) -> Result<()> {
 
 #[test]
 fn address_rewritten_by_a_library() -> Result<()> {
+    let _turn = crate::beside_others();
     rewritten_by_a_library(25)
 }
 
 #[test]
 fn address_and_port_rewritten_by_a_library() -> Result<()> {
+    let _turn = crate::beside_others();
     rewritten_by_a_library(PROXY_PORT)
 }

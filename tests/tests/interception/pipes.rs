@@ -47,11 +47,13 @@ fn redirected(executable: &str, pipe: impl FnOnce(&Host) -> Result<(Root, Comman
 
 #[test]
 fn haproxy() -> Result<()> {
+    let _turn = crate::beside_others();
     redirected("/haproxy", |host| haproxy_between(host, ":10025", &format!("{SERVER}:25")))
 }
 
 #[test]
 fn haproxy_over_ipv6() -> Result<()> {
+    let _turn = crate::beside_others();
     let between = Between::redirected()?;
     let (_root, haproxy) = haproxy_between(&between.proxy_host, ":::10025", &format!("[{SERVER_6}]:25"))?;
     let proxy = between.proxy(haproxy, PROXY_PORT)?;
@@ -62,6 +64,7 @@ fn haproxy_over_ipv6() -> Result<()> {
 /// A child of its own for each connection.
 #[test]
 fn socat() -> Result<()> {
+    let _turn = crate::beside_others();
     redirected("/socat1", |host| {
         let root = Root::new("socat", &[])?;
         let mut socat = root.command(host, "/usr/bin/socat1")?;
@@ -74,6 +77,7 @@ fn socat() -> Result<()> {
 /// encrypted in between.
 #[test]
 fn stunnel() -> Result<()> {
+    let _turn = crate::beside_others();
     redirected("/stunnel4", |host| {
         let root = Root::new("stunnel", &[])?;
         root.write("etc/psk", "pair:0123456789abcdef0123456789abcdef\n")?;

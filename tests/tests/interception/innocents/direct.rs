@@ -107,25 +107,30 @@ pub fn twins() -> Result<Innocent> {
 
 #[test]
 fn msmtp_as_sendmail() -> Result<()> {
+    let _turn = crate::beside_others();
     msmtp()?.check().map(drop)
 }
 
 #[test]
 fn smtp_source_against_smtp_sink() -> Result<()> {
+    let _turn = crate::beside_others();
     source()?.check().map(drop)
 }
 
 #[test]
 fn many_clients_behind_one_address() -> Result<()> {
+    let _turn = crate::beside_others();
     masqueraded()?.check().map(drop)
 }
 
 #[test]
 fn a_port_forwarded_to_a_container() -> Result<()> {
+    let _turn = crate::beside_others();
     forwarded()?.check().map(drop)
 }
 
 #[test]
 fn two_mails_with_the_same_envelope_at_the_same_time() -> Result<()> {
+    let _turn = crate::beside_others();
     twins()?.check().map(drop)
 }

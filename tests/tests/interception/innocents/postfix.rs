@@ -119,26 +119,31 @@ pub fn screened() -> Result<Innocent> {
 
 #[test]
 fn a_relay() -> Result<()> {
+    let _turn = crate::beside_others();
     check(relay()?)
 }
 
 #[test]
 fn a_gateway() -> Result<()> {
+    let _turn = crate::beside_others();
     check(gateway()?)
 }
 
 #[test]
 fn an_after_queue_content_filter() -> Result<()> {
+    let _turn = crate::beside_others();
     check(content_filter()?)
 }
 
 #[test]
 fn a_milter() -> Result<()> {
+    let _turn = crate::beside_others();
     check(milter()?)
 }
 
 #[test]
 fn postscreen_before_smtpd() -> Result<()> {
+    let _turn = crate::beside_others();
     check(screened()?)
 }
 

@@ -109,10 +109,12 @@ pub fn nullmailer() -> Result<Innocent> {
 
 #[test]
 fn exim_that_delivers_by_lmtp() -> Result<()> {
+    let _turn = crate::beside_others();
     exim_to_lmtp()?.check().map(drop)
 }
 
 #[test]
 fn a_null_client() -> Result<()> {
+    let _turn = crate::beside_others();
     nullmailer()?.check().map(drop)
 }
