@@ -179,12 +179,17 @@ struct Walk {
 #[inline(always)]
 pub fn expect(program: Program, found: impl Fn(&Accepted)) {
     let Some(search) = SEARCH.get_ptr_mut(program as u32) else { return };
-    let Some(table) = Task::current().descriptors() else { return };
+    let Some((table, size)) = Task::current().descriptors() else { return };
     let mut walk = Walk { table, search };
     // SAFETY: the pointer is to this CPU's map value; the helper passes the index and the pointer to the function.
     unsafe {
         (&raw mut (*search).count).write_volatile(0);
-        bpf_loop(MOST_DESCRIPTORS, look as *mut c_void, (&raw mut walk).cast(), 0);
+        bpf_loop(
+            if size < MOST_DESCRIPTORS { size } else { MOST_DESCRIPTORS },
+            look as *mut c_void,
+            (&raw mut walk).cast(),
+            0,
+        );
         let count = (&raw const (*search).count).read_volatile();
         for place in 0..MOST_FOUND {
             if place as u64 >= count {

@@ -1,6 +1,6 @@
 //! A running agent, and what it says it sees.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -75,17 +75,26 @@ impl Agent {
 
     /// Waits until what it saw on these hosts is enough.
     pub fn wait_for(&self, what: &str, hosts: &[&Host], enough: impl Fn(&Seen) -> bool) -> Result<Seen> {
+        let inodes = hosts.iter().map(|host| host.inode()).collect::<Result<Vec<_>>>()?;
+        // Each observation of the whole host is looked at once, however often more come: else its lines come faster than
+        // they are read, and some are lost.
+        let known = RefCell::new((0, Seen::default(), None));
         let look = |all: &[Observed]| {
-            let seen = Seen(all.to_vec()).on(hosts).ok()?;
-            enough(&seen).then_some(seen)
+            let (from, seen, judged) = &mut *known.borrow_mut();
+            seen.0.extend(all[*from..].iter().filter(|observed| observed.is_on(&inodes)).cloned());
+            *from = all.len();
+            let is_news = judged.replace(seen.0.len()) != Some(seen.0.len());
+            (is_news && enough(seen)).then(|| seen.clone())
         };
         self.running.output.wait_for(what, look).with_context(|| self.told(hosts))
     }
 
     /// For the message of a test that failed.
     fn told(&self, hosts: &[&Host]) -> String {
+        let lost = |metric: &str| self.metrics().ok().and_then(|metrics| metrics.sum(metric, &[]));
+        let [events, lines] = ["smtp_observer_kernel_events_lost_total", "smtp_observer_face_dropped_total"].map(lost);
         match self.so_far().on(hosts) {
-            Ok(seen) => format!("all that was seen there:\n{seen}"),
+            Ok(seen) => format!("lost: {events:?} kernel events, {lines:?} lines; all that was seen there:\n{seen}"),
             Err(error) => error.to_string(),
         }
     }

@@ -140,9 +140,10 @@ impl HeldSock {
     /// What a descriptor of a table of open files leads to, if that is a socket.
     #[inline(always)]
     pub fn at(table: u64, descriptor: u64) -> Option<Self> {
-        let file: u64 = probe_kernel(table + descriptor * size_of::<u64>() as u64)?;
-        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64)?;
-        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64).map(Self)
+        // Where nothing is, nothing is read: a fault costs more than a look.
+        let file: u64 = probe_kernel(table + descriptor * size_of::<u64>() as u64).filter(|file| *file != 0)?;
+        let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64).filter(|socket| *socket != 0)?;
+        probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64).filter(|sock| *sock != 0).map(Self)
     }
 
     #[inline(always)]

@@ -140,20 +140,21 @@ impl Task {
     #[inline(always)]
     fn held(self, descriptor: u64) -> Option<u64> {
         // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
-        HeldSock::at(self.descriptors()?, descriptor & 0xffff_ffff).map(HeldSock::address)
+        HeldSock::at(self.descriptors()?.0, descriptor & 0xffff_ffff).map(HeldSock::address)
     }
 
-    /// The address of its table of open files.
+    /// The address of its table of open files, and how many have room in it.
     #[inline(always)]
-    pub fn descriptors(self) -> Option<u64> {
-        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file **.
+    pub fn descriptors(self) -> Option<(u64, u32)> {
+        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file ** and max_fds an
+        // unsigned int.
         unsafe {
             let files: *const u8 = load(self.0, offset(&OFFSETS.task_files));
             if files.is_null() {
                 return None;
             }
             let table: *const u8 = load(files, offset(&OFFSETS.files_table));
-            Some(load(table, offset(&OFFSETS.table_files)))
+            Some((load(table, offset(&OFFSETS.table_files)), load(table, offset(&OFFSETS.table_size))))
         }
     }
 

@@ -14,6 +14,9 @@ use crate::observation::Timestamp;
 /// The times of events have this much in common with those of the packets.
 const GRAIN: i64 = 1_000_000;
 
+/// A hook notes the time that much later, at the worst, when the processor has other work to do.
+const LATE: i64 = 50_000_000;
+
 /// How much two clocks drift apart: 100 parts in a million, more than a quartz does.
 const DRIFT: i64 = 10_000;
 
@@ -126,7 +129,7 @@ impl Clocks {
 
 /// How much earlier than its cause an effect may seem to be, in a conversation of this length.
 pub fn slack(length: Duration) -> Duration {
-    Duration::from_nanos((2 * GRAIN + nanoseconds(length) / DRIFT).unsigned_abs())
+    Duration::from_nanos((LATE + nanoseconds(length) / DRIFT).unsigned_abs())
 }
 
 fn nanoseconds(duration: Duration) -> i64 {

@@ -160,6 +160,27 @@ fn texts_that_were_rewritten() {
     assert_eq!(brief(only(&report)), ["= greeting", "| EHLO", "= MAIL", "= RCPT", "| DATA"]);
 }
 
+/// A send that is noted only when the processor has done other work looks as if it came behind what it caused.
+#[test]
+fn a_time_that_was_noted_late() {
+    let mut path = Path::ahead(-9_000);
+    let (from, to) = (client("c", CLIENT), server("s", CLIENT));
+    path.greet(0, to);
+    path.greet(WAY, from);
+    path.pass(100, from, to, EHLO);
+    path.pass(200, from, to, MAIL);
+    path.pass(300, from, to, RCPT);
+    // DATA was sent at 400.
+    path.say(430, from, DATA, 0);
+    path.say(404, to, DATA, 1);
+    path.message(435, from, 131, QUEUED, 9);
+    path.message(439, to, 131, QUEUED, 1);
+    path.close(500, from);
+    path.close(500, to);
+    let report = path.report();
+    assert!(!only(&report).differs(), "{:?} {:?}", only(&report).evidence, brief(only(&report)));
+}
+
 /// A parameter of MAIL is no evidence of anything, and still a difference.
 #[test]
 fn an_argument_that_was_rewritten() {

@@ -210,7 +210,8 @@ fn content(found: &mut Differences, step: &Step, sides: &Sides<'_>, overdue: Tim
     let Some(go_ahead) = step.reply.as_ref().filter(|reply| reply.code == 354) else { return };
     let served = |other: &&Step| matches!(&*other.verb, "DATA" | "BDAT") && part.contains(&other.sent);
     let asked = outer.steps.iter().filter(served).find(|other| sides.latest(other.sent) >= step.sent);
-    if asked.is_none_or(|asked| asked.sent > sides.latest(go_ahead.time)) {
+    let is_late = asked.is_none_or(|asked| asked.sent > sides.latest(go_ahead.time));
+    if is_late {
         match asked.is_some() || outer.knows(go_ahead.time, overdue) {
             true => found.add(EvidenceKind::GoAheadNotFromUpstream, || {
                 format!("the client was told \"354 {}\" before the server was asked", go_ahead.text)
@@ -222,7 +223,8 @@ fn content(found: &mut Differences, step: &Step, sides: &Sides<'_>, overdue: Tim
         let since = |time: Timestamp| Duration::from_nanos(asked.sent.0.saturating_sub(time.0).max(0) as u64);
         found.hold = Some(since(step.sent));
         if let Some(ended) = step.content.as_ref().and_then(|content| content.ended)
-            && asked.sent >= sides.latest(ended)
+            && is_late
+            && sides.latest(asked.sent) >= ended
         {
             found.add(EvidenceKind::DataHeldBack, || {
                 format!(
