@@ -431,6 +431,8 @@ pub struct Upstream {
     pub connection_id: Arc<str>,
     /// Where it leads.
     pub remote: Endpoint,
+    /// The server sees the client's own address.
+    pub source_preserved: bool,
 }
 
 /// A piece of evidence.

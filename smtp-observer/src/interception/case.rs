@@ -206,6 +206,7 @@ impl Case {
             upstream: upstream.map(|upstream| Upstream {
                 connection_id: Arc::clone(&upstream.connection.id),
                 remote: upstream.connection.remote,
+                source_preserved: upstream.connection.local.address == client.connection.local.address,
             }),
             confidence: confidence(verdict, score(&evidence)),
             evidence,

@@ -5,7 +5,7 @@ use crate::observation::{Caller, Process};
 /// How near two processes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kin {
-    /// One is the other, its child, or its parent by `fork`.
+    /// One is the other, or one is forked from the other.
     Near,
     /// Both are of one program, and have one parent.
     Sibling,
@@ -15,7 +15,8 @@ pub enum Kin {
 pub fn kin(one: &Process, other: &Process) -> Option<Kin> {
     let parent = |process: &Process| process.parent.as_ref().map(|parent| parent.pid);
     let is_fork = || one.executable.is_some() && one.executable == other.executable;
-    if one.pid == other.pid || parent(other) == Some(one.pid) || parent(one) == Some(other.pid) && is_fork() {
+    let are_near = || parent(other) == Some(one.pid) || parent(one) == Some(other.pid);
+    if one.pid == other.pid || are_near() && is_fork() {
         Some(Kin::Near)
     } else if parent(one).is_some_and(|pid| pid > 1) && parent(one) == parent(other) && are_of_one_program(one, other) {
         Some(Kin::Sibling)
@@ -54,7 +55,8 @@ mod tests {
         let (sink, source) = ("/usr/sbin/smtp-sink", "/usr/sbin/smtp-source");
         let proxy = of(200, 50, "/opt/proxy/proxy");
         assert_eq!(kin(&proxy, &proxy), Some(Kin::Near));
-        assert_eq!(kin(&proxy, &of(201, 200, "/opt/proxy/worker")), Some(Kin::Near));
+        assert_eq!(kin(&proxy, &of(201, 200, "/opt/proxy/proxy")), Some(Kin::Near));
+        assert_eq!(kin(&proxy, &of(201, 200, "/usr/bin/mail")), None, "a program that it has started");
         assert_eq!(kin(&of(201, 200, "/opt/proxy/proxy"), &proxy), Some(Kin::Near));
         assert_eq!(kin(&of(201, 200, sink), &of(200, 50, "/usr/bin/bash")), None, "a shell and what it has started");
         let (smtpd, smtp) = (of(201, 50, "/usr/lib/postfix/sbin/smtpd"), of(202, 50, "/usr/lib/postfix/sbin/smtp"));

@@ -194,6 +194,9 @@ impl Interceptions {
             false => {
                 if matches!(observation.event, Event::ConnectionClosed { .. }) {
                     self.release_of(observation.connection.cookie, sink);
+                    if !self.legs.contains_key(&observation.connection.cookie) {
+                        self.texts.forget(observation.connection.cookie);
+                    }
                 }
                 observation.intercepted = self.is_intercepted(observation.connection.cookie);
                 sink(observation);
@@ -317,19 +320,22 @@ impl Interceptions {
     fn named(&mut self, cookie: u64) {
         let Some(envelope) = self.legs.get(&cookie).and_then(|leg| Envelopes::envelope(&leg.dialogue)) else { return };
         if self.cases.contains_key(&cookie) {
-            let upstream = self
-                .envelopes
-                .outer(&envelope)
-                .find(|(upstream, sent)| *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent));
+            let may = |(upstream, sent): &(u64, Timestamp)| {
+                *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent)
+            };
+            // What was taken for its way on before any other that names the same.
+            let known = |upstream: u64| self.legs.get(&upstream).is_some_and(|leg| leg.serves == Some(cookie));
+            let upstream = prefer(self.envelopes.outer(&envelope).filter(may), known);
             self.envelopes.add_inner(&envelope, cookie);
             if let Some((upstream, sent)) = upstream {
                 self.carry(cookie, envelope.sent, upstream, sent);
             }
         }
-        let client = self
-            .envelopes
-            .inner(&envelope)
-            .find(|(client, sent)| *sent <= envelope.sent && self.may_carry(*client, cookie, envelope.sent));
+        let may = |(client, sent): &(u64, Timestamp)| {
+            *sent <= envelope.sent && self.may_carry(*client, cookie, envelope.sent)
+        };
+        let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
+        let client = prefer(self.envelopes.inner(&envelope).filter(may), |client| serves == Some(client));
         self.envelopes.add_outer(&envelope, cookie);
         if let Some((client, sent)) = client {
             self.carry(client, sent, cookie, envelope.sent);
@@ -345,8 +351,15 @@ impl Interceptions {
             return false;
         };
         let (Some(middle), Some(owner)) = (&case.middle, &outer.process) else { return false };
-        let is_linked =
-            |link: &Link| link.cookie == upstream && link.sign == Recognised::Envelope && link.part.contains(&from);
+        // Another connection has it, which is still there.
+        let has = |link: &Link| {
+            link.cookie != upstream
+                && link.sign == Recognised::Envelope
+                && self
+                    .legs
+                    .get(&link.cookie)
+                    .is_some_and(|leg| leg.serves == Some(client) && leg.dialogue.closed.is_none())
+        };
         client != upstream
             && match kin(&middle.process, &owner.process) {
                 Some(Kin::Near) => true,
@@ -354,7 +367,7 @@ impl Interceptions {
                 Some(Kin::Sibling) => case::taken_before(&inner.dialogue, from),
                 None => false,
             }
-            && !case.links.iter().any(is_linked)
+            && !case.links.iter().any(has)
     }
 
     /// From this transaction on the connection carries the client's conversation.
@@ -445,6 +458,7 @@ impl Interceptions {
             {
                 self.middles.forget(caller.process.pid, |cookie| self.legs.contains_key(&cookie));
             }
+            self.texts.forget(cookie);
             if let Some(case) = self.cases.remove(&cookie) {
                 self.accepted.remove(&case.accepted.cookie);
                 if let Some(middle) = &case.middle {
@@ -453,6 +467,21 @@ impl Interceptions {
             }
         }
     }
+}
+
+/// The first transaction of a connection that is preferred, else the first.
+fn prefer(
+    transactions: impl Iterator<Item = (u64, Timestamp)>,
+    is_preferred: impl Fn(u64) -> bool,
+) -> Option<(u64, Timestamp)> {
+    let mut first = None;
+    for transaction in transactions {
+        if is_preferred(transaction.0) {
+            return Some(transaction);
+        }
+        first = first.or(Some(transaction));
+    }
+    first
 }
 
 /// How the client's connection came to the socket that accepted it.

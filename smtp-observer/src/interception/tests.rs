@@ -235,6 +235,7 @@ fn the_story_of_the_antivirus() {
     assert_eq!(verdict.interceptor.as_ref().map(|caller| caller.process.pid), Some(MIDDLE.0));
     assert_eq!(verdict.client.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
     assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some("3"));
+    assert_eq!(verdict.upstream.as_ref().map(|upstream| upstream.source_preserved), Some(true));
     use EvidenceKind::*;
     for kind in [
         LocalPeer,
@@ -466,6 +467,36 @@ fn a_pair_that_was_wrong_is_put_right() {
     }
 }
 
+/// Two clients of one proxy send the same mail twice, at the same time.
+#[test]
+fn the_same_envelope_through_one_proxy() {
+    let mut stage = Stage::default();
+    stage.redirect(1, 11, 3, SERVER);
+    stage.redirect(2, 12, 4, SERVER);
+    for _ in 0..2 {
+        for command in ["MAIL FROM:<a@c>", "RCPT TO:<b@s>", "DATA"] {
+            for (client, upstream) in [(1, 3), (2, 4)] {
+                let code = if command == "DATA" { 354 } else { 250 };
+                stage.pass_on(client, upstream, command, code, "Ok");
+            }
+        }
+        for (client, upstream) in [(1, 3), (2, 4)] {
+            stage.message(upstream, 100, 250, "Queued");
+            stage.message(client, 100, 250, "Queued");
+        }
+    }
+    for cookie in [3, 4, 1, 2] {
+        stage.close(cookie);
+    }
+    stage.pass(5);
+    for (client, upstream) in [(1, "3"), (2, "4")] {
+        let verdict = stage.verdict(client);
+        assert_eq!(verdict.verdict, Verdict::TransparentL4, "{:?}", verdict.evidence);
+        assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some(upstream));
+        assert!(stage.verdicts_of(client).iter().all(|verdict| verdict.verdict != Verdict::TransparentInterceptor));
+    }
+}
+
 /// One connection to the server serves one client after the other.
 #[test]
 fn many_to_one() {
@@ -491,6 +522,7 @@ fn many_to_one() {
     for client in [1, 2] {
         let verdict = stage.verdict(client);
         assert_eq!(verdict.verdict, Verdict::InlineProxy);
+        assert_eq!(verdict.upstream.as_ref().map(|upstream| upstream.source_preserved), Some(false));
         assert!(!kinds(verdict).contains(&EvidenceKind::CommandInjected), "{:?}", verdict.evidence);
         assert!(!kinds(verdict).contains(&EvidenceKind::CommandSwallowed), "{:?}", verdict.evidence);
     }

@@ -19,7 +19,6 @@ impl Texts {
             _ if observation.connection.role == Role::Server => return None,
             Event::ConnectionClosed { .. } => {
                 self.read.remove(&cookie);
-                self.signs.remove(&cookie);
                 return None;
             }
             Event::Greeting(_) | Event::Command(_) => {}
@@ -38,6 +37,12 @@ impl Texts {
         }
         known.push(sign.clone());
         Some(sign)
+    }
+
+    /// Nothing is to be told of the connection any more.
+    pub fn forget(&mut self, cookie: u64) {
+        self.read.remove(&cookie);
+        self.signs.remove(&cookie);
     }
 
     /// The signs that were found on a connection.
