@@ -85,6 +85,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
             false => Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() }),
         },
         ports: args.port.as_ref(),
+        watched: &header.ports,
         line: Vec::new(),
         result: Ok(()),
     };
@@ -122,16 +123,22 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
 struct Out<'a, W: Write> {
     out: W,
     format: Format,
+    /// Those that are wanted, if not all are.
     ports: Option<&'a Ports>,
+    /// Those that were watched.
+    watched: &'a [u16],
     line: Vec<u8>,
     result: io::Result<()>,
 }
 
 impl<W: Write> Out<'_, W> {
     fn write(&mut self, observation: &Observation) {
-        let connection = &observation.connection;
+        let ends = [observation.connection.local.port, observation.connection.remote.port];
         let is_wanted = self.ports.is_none_or(|ports| {
-            [&connection.local, &connection.remote].iter().any(|end| ports.as_slice().contains(&end.port))
+            let is_wanted = |port: &u16| ports.as_slice().contains(port);
+            // The other end of a connection that goes through a proxy may have any port.
+            let is_leg = !ends.iter().any(|port| self.watched.contains(port));
+            ends.iter().any(is_wanted) || is_leg && self.watched.iter().any(is_wanted)
         });
         if is_wanted && self.result.is_ok() {
             self.line.clear();

@@ -1,0 +1,166 @@
+//! Which connection carries a client's conversation on.
+
+use super::case::{self, Case, Link, Recognised};
+use super::envelope::Envelopes;
+use super::kin::{Kin, kin};
+use super::{Interceptions, Leg};
+use crate::observation::{Endpoint, Timestamp};
+
+impl Interceptions {
+    /// A server has greeted: a process in the middle that greets alike may have its greeting from there.
+    pub(super) fn greets(&mut self, client: u64) {
+        let Some(greeting) = self.legs.get(&client).and_then(|leg| leg.dialogue.greeting.clone()) else { return };
+        if self.cases.get(&client).is_some_and(|case| case.links.is_empty()) {
+            self.seek(client, |_, _, leg| {
+                leg.dialogue.greeting.as_ref().is_some_and(|other| other.says_what(&greeting))
+            });
+        }
+    }
+
+    /// Seeks a connection of the process in the middle, made since the client's, that looks like the one it goes on with.
+    pub(super) fn seek(&mut self, client: u64, is_alike: impl Fn(&Case, Endpoint, &Leg) -> bool) {
+        let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
+        let Some(middle) = case.middle.as_ref().and_then(|caller| self.middles.get(caller.process.pid)) else { return };
+        let since =
+            middle.free_since(|cookie| self.legs.get(&cookie).is_some_and(|other| other.opened >= case.accepted.time));
+        let alike = |cookie: &u64| {
+            *cookie != client
+                && self.legs.get(cookie).is_some_and(|other| other.serves.is_none() && is_alike(case, leg.asked, other))
+        };
+        let alike: Vec<u64> = since.filter(alike).take(2).collect();
+        let Some(upstream) = alike.first().copied() else { return };
+        let alone = alike.len() == 1 && middle.waiting().nth(1).is_none();
+        self.link(client, upstream, if alone { Recognised::AlikeAlone } else { Recognised::Alike });
+    }
+
+    /// A transaction names its first recipient: by sender and recipient it is found again at the other side.
+    pub(super) fn named(&mut self, cookie: u64) {
+        let Some(envelope) = self.legs.get(&cookie).and_then(|leg| Envelopes::envelope(&leg.dialogue)) else { return };
+        if self.cases.contains_key(&cookie) {
+            let may = |(upstream, sent): &(u64, Timestamp)| {
+                *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent)
+            };
+            // What was taken for its way on before any other that names the same.
+            let known = |upstream: u64| self.legs.get(&upstream).is_some_and(|leg| leg.serves == Some(cookie));
+            let upstream = prefer(self.envelopes.outer(&envelope).filter(may), known);
+            self.envelopes.add_inner(&envelope, cookie);
+            if let Some((upstream, sent)) = upstream {
+                self.carry(cookie, envelope.sent, upstream, sent);
+            }
+        }
+        let may = |(client, sent): &(u64, Timestamp)| {
+            *sent <= envelope.sent && self.may_carry(*client, cookie, envelope.sent)
+        };
+        let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
+        let client = prefer(self.envelopes.inner(&envelope).filter(may), |client| serves == Some(client));
+        self.envelopes.add_outer(&envelope, cookie);
+        if let Some((client, sent)) = client {
+            self.carry(client, sent, cookie, envelope.sent);
+        }
+    }
+
+    /// The connection may carry the client's conversation on, from this moment: its process is the one in the middle, or
+    /// belongs to it.
+    fn may_carry(&self, client: u64, upstream: u64, from: Timestamp) -> bool {
+        let (Some(case), Some(inner), Some(outer)) =
+            (self.cases.get(&client), self.legs.get(&client), self.legs.get(&upstream))
+        else {
+            return false;
+        };
+        let (Some(middle), Some(owner)) = (&case.middle, &outer.process) else { return false };
+        // Another connection has it, which is still there.
+        let has = |link: &Link| {
+            link.cookie != upstream
+                && link.sign == Recognised::Envelope
+                && self
+                    .legs
+                    .get(&link.cookie)
+                    .is_some_and(|leg| leg.serves == Some(client) && leg.dialogue.closed.is_none())
+        };
+        client != upstream
+            && match kin(&middle.process, &owner.process) {
+                Some(Kin::Near) => true,
+                // What one process of a mail server took, another sends on: when it is taken.
+                Some(Kin::Sibling) => case::taken_before(&inner.dialogue, from),
+                None => false,
+            }
+            && !case.links.iter().any(has)
+    }
+
+    /// From this transaction on the connection carries the client's conversation.
+    fn carry(&mut self, client: u64, inner: Timestamp, upstream: u64, outer: Timestamp) {
+        let Some(leg) = self.legs.get(&upstream) else { return };
+        let before = leg.serves;
+        if before == Some(client) {
+            let case = self.cases.get_mut(&client);
+            if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
+                link.sign = Recognised::Envelope;
+            }
+            return;
+        }
+        let mut first = leg.opened;
+        if let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) {
+            // It was taken for another's, or was: until now.
+            let was = other.links.iter_mut().rfind(|link| link.cookie == upstream);
+            match was {
+                Some(link) if link.sign == Recognised::Envelope => {
+                    link.part = *link.part.start()..=Timestamp(outer.0 - 1);
+                    first = outer;
+                }
+                _ => {
+                    other.links.retain(|link| link.cookie != upstream);
+                    if other.links.is_empty()
+                        && let Some(middle) = &other.middle
+                    {
+                        self.middles.waits(middle.process.pid, other.client);
+                    }
+                }
+            }
+        }
+        let Some(case) = self.cases.get_mut(&client) else { return };
+        let from =
+            if case.links.iter().any(|link| link.sign == Recognised::Envelope) { inner } else { Timestamp(i64::MIN) };
+        case.links.retain(|link| link.sign == Recognised::Envelope);
+        let (of, part) = (from..=Timestamp(i64::MAX), first..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign: Recognised::Envelope });
+        self.settle_link(client, upstream);
+    }
+
+    /// This connection is taken for the one that carries the client's conversation on.
+    pub(super) fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
+        let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
+        let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
+        case.link(Link { cookie: upstream, of, part, sign });
+        if case.middle.is_none() {
+            case.middle = leg.process.clone();
+        }
+        self.settle_link(client, upstream);
+    }
+
+    fn settle_link(&mut self, client: u64, upstream: u64) {
+        if let Some(leg) = self.legs.get_mut(&upstream) {
+            leg.serves = Some(client);
+            if let Some(caller) = &leg.process {
+                self.middles.linked(caller.process.pid, client, upstream);
+            }
+        }
+        if let Some(middle) = self.cases.get(&client).and_then(|case| case.middle.as_ref()) {
+            self.middles.linked(middle.process.pid, client, upstream);
+        }
+    }
+}
+
+/// The first transaction of a connection that is preferred, else the first.
+fn prefer(
+    transactions: impl Iterator<Item = (u64, Timestamp)>,
+    is_preferred: impl Fn(u64) -> bool,
+) -> Option<(u64, Timestamp)> {
+    let mut first = None;
+    for transaction in transactions {
+        if is_preferred(transaction.0) {
+            return Some(transaction);
+        }
+        first = first.or(Some(transaction));
+    }
+    first
+}
