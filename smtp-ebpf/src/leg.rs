@@ -61,7 +61,7 @@ const ANY: u32 = 1 << 16;
 /// A client's connection is there, which has these positions.
 #[inline(always)]
 pub fn begins(positions: Positions, cookie: u64, ours: bool) {
-    let _ = BEGINNINGS.insert(&positions, &Beginning { client: cookie, ours: u64::from(ours) }, 0);
+    let _ = BEGINNINGS.insert(positions, Beginning { client: cookie, ours: u64::from(ours) }, 0);
 }
 
 /// The client whose connection was accepted with these positions.
@@ -69,7 +69,7 @@ pub fn begins(positions: Positions, cookie: u64, ours: bool) {
 pub fn beginning(positions: Positions) -> Beginning {
     let Positions { written, read } = positions;
     // SAFETY: the value is copied at once; an entry is not written twice.
-    let beginning = unsafe { BEGINNINGS.get(&Positions { written: read, read: written }) };
+    let beginning = unsafe { BEGINNINGS.get(Positions { written: read, read: written }) };
     beginning.copied().unwrap_or(Beginning { client: 0, ours: 0 })
 }
 
@@ -85,7 +85,8 @@ pub fn accepts(program: Program, client: u64, stream: Stream) {
         (&raw mut (*accepted).socket.state).write_volatile(TCP_ESTABLISHED as u16);
         (&raw mut (*accepted).positions).write_volatile(stream.positions());
         let cookie = (&raw const (*accepted).socket.cookie).read_volatile();
-        let _ = ACCEPTED.insert(&cookie, &*accepted, 0);
+        let accepted = &*accepted;
+        let _ = ACCEPTED.insert(cookie, accepted, 0);
     }
 }
 
@@ -97,7 +98,7 @@ pub fn watch(cookie: u64, port: u16) {
 
 #[inline(always)]
 fn follow(cookie: u64, port: u16, standing: u32) {
-    let _ = LEGS.insert(&cookie, &standing, 0);
+    let _ = LEGS.insert(cookie, standing, 0);
     mark(u32::from(port));
     mark(ANY);
 }
@@ -123,17 +124,17 @@ pub fn is_confirmed(cookie: u64, serves: bool, first: [u8; 3]) -> bool {
         return true;
     }
     if serves && matches!(&first, b"220" | b"421" | b"554") {
-        let _ = LEGS.insert(&cookie, &CERTAIN, 0);
+        let _ = LEGS.insert(cookie, CERTAIN, 0);
         return true;
     }
-    let _ = LEGS.remove(&cookie);
+    let _ = LEGS.remove(cookie);
     false
 }
 
 #[inline(always)]
 fn standing(cookie: u64) -> u32 {
     // SAFETY: the value is copied at once.
-    unsafe { LEGS.get(&cookie) }.copied().unwrap_or(0)
+    unsafe { LEGS.get(cookie) }.copied().unwrap_or(0)
 }
 
 #[inline(always)]
@@ -196,7 +197,7 @@ pub fn expect(program: Program, found: impl Fn(&Accepted)) {
                 break;
             }
             let cookie = (&raw const (*search).found[place]).read_volatile();
-            let Some(accepted) = ACCEPTED.get(&cookie) else { continue };
+            let Some(accepted) = ACCEPTED.get(cookie) else { continue };
             follow(cookie, accepted.socket.local_port, EXPECTED);
             follow(accepted.client, accepted.socket.local_port, EXPECTED);
             found(accepted);
@@ -211,7 +212,7 @@ unsafe extern "C" fn look(descriptor: u64, walk: *mut Walk) -> i64 {
     let Some(sock) = HeldSock::at(*table, descriptor) else { return 0 };
     let Some(cookie) = sock.cookie() else { return 0 };
     // SAFETY: the value is read at once.
-    let Some(accepted) = (unsafe { ACCEPTED.get(&cookie) }) else { return 0 };
+    let Some(accepted) = (unsafe { ACCEPTED.get(cookie) }) else { return 0 };
     if sock.positions() != Some(accepted.positions) {
         return 0;
     }

@@ -140,7 +140,7 @@ pub fn mapped(address: [u8; 4]) -> [u8; 16] {
 /// `::ffff:127.0.0.0/104`
 #[inline(always)]
 fn is_mapped_loopback(address: [u64; 2]) -> bool {
-    address[0] == 0 && u64::from_be(address[1]) >> 24 == 0xffff_7f
+    address[0] == 0 && u64::from_be(address[1]) >> 24 == 0x00ff_ff7f
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use smtp_ebpf::event::COMM_LENGTH;
 
-use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
+use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset};
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
