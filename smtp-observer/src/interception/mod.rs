@@ -193,12 +193,12 @@ impl Interceptions {
             true => self.hold(observation, sink),
             false => {
                 if matches!(observation.event, Event::ConnectionClosed { .. }) {
-                    self.release_of(observation.connection.cookie, sink);
+                    self.release_of(&observation, sink);
                     if !self.legs.contains_key(&observation.connection.cookie) {
                         self.texts.forget(observation.connection.cookie);
                     }
                 }
-                observation.intercepted = self.is_intercepted(observation.connection.cookie);
+                observation.intercepted = self.is_intercepted(&observation);
                 sink(observation);
             }
         }
@@ -212,10 +212,10 @@ impl Interceptions {
     }
 
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
-    fn is_intercepted(&self, cookie: u64) -> bool {
-        let serves = || self.legs.get(&cookie).and_then(|leg| leg.serves);
-        let client = self.accepted.get(&cookie).copied().or_else(serves).unwrap_or(cookie);
-        self.cases.get(&client).is_some_and(Case::is_exposed)
+    fn is_intercepted(&self, observation: &Observation) -> bool {
+        let near = self.near_end(observation);
+        let serves = self.legs.get(&near).and_then(|leg| leg.serves);
+        [Some(near), serves].into_iter().flatten().any(|client| self.cases.get(&client).is_some_and(Case::is_exposed))
     }
 
     /// What a client's connection shows; the case that it concerns.

@@ -1,10 +1,10 @@
-//! RSETs and NOOPs on a connection that carries another on: whether the client sent them, too.
+//! RSETs and NOOPs on a connection that carries another on, at either end: whether the client sent them, too.
 
 use super::case::{Case, Recognised};
 use super::comparison::{Alignment, seconds};
 use super::dialogue::{Dialogue, Step};
-use super::{Interceptions, Leg, MOST_HELD, PATIENCE, before};
-use crate::observation::{Event, NoopReason, Observation, Reasoned, RsetReason, Timestamp};
+use super::{Interceptions, MOST_HELD, PATIENCE, before};
+use crate::observation::{Event, NoopReason, Observation, Reasoned, Role, RsetReason, Timestamp};
 use std::time::Duration;
 
 impl Interceptions {
@@ -12,17 +12,30 @@ impl Interceptions {
     pub(super) fn is_doubtful(&self, observation: &Observation) -> bool {
         matches!(observation.event, Event::Rset(_) | Event::Noop(_))
             && self.held.len() < MOST_HELD
-            && self.legs.get(&observation.connection.cookie).is_some_and(|leg| leg.serves.is_some())
+            && self.served(observation).is_some()
+    }
+
+    /// The client whose conversation is carried on by the connection that this was observed of.
+    fn served(&self, observation: &Observation) -> Option<u64> {
+        self.legs.get(&self.near_end(observation))?.serves
+    }
+
+    /// The cookie of the end that connected: the server's end of a connection on this host has the same dialogue.
+    pub(super) fn near_end(&self, observation: &Observation) -> u64 {
+        let cookie = observation.connection.cookie;
+        match observation.connection.role {
+            Role::Client => cookie,
+            Role::Server => self.accepted.get(&cookie).copied().unwrap_or(cookie),
+        }
     }
 
     /// Keeps it back, unless the client's side is known.
     pub(super) fn hold(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
         if let Some(mut resolved) = self.resolve(&observation, before(observation.time, PATIENCE)) {
-            resolved.intercepted = self.is_intercepted(resolved.connection.cookie);
+            resolved.intercepted = self.is_intercepted(&resolved);
             return sink(resolved);
         }
-        let serves = self.legs.get(&observation.connection.cookie).and_then(|leg| leg.serves);
-        if let Some(case) = serves.and_then(|client| self.cases.get_mut(&client)) {
+        if let Some(case) = self.served(&observation).and_then(|client| self.cases.get_mut(&client)) {
             case.held += 1;
         }
         self.held.push_back(observation);
@@ -31,15 +44,14 @@ impl Interceptions {
     /// Passes on what the client's side has made clear.
     pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
         if self.cases.get(&client).is_some_and(|case| case.held > 0) {
-            let serves = |leg: &Leg| leg.serves == Some(client);
-            self.release_those(|this, held| this.legs.get(&held.connection.cookie).is_some_and(serves), now, sink);
+            self.release_those(|this, held| this.served(held) == Some(client), now, sink);
         }
     }
 
     /// Passes on what is held of this connection, which is over.
-    pub(super) fn release_of(&mut self, cookie: u64, sink: &mut dyn FnMut(Observation)) {
-        let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
-        if serves.and_then(|client| self.cases.get(&client)).is_some_and(|case| case.held > 0) {
+    pub(super) fn release_of(&mut self, over: &Observation, sink: &mut dyn FnMut(Observation)) {
+        if self.served(over).and_then(|client| self.cases.get(&client)).is_some_and(|case| case.held > 0) {
+            let cookie = over.connection.cookie;
             self.release_those(|_, held| held.connection.cookie == cookie, Timestamp(i64::MAX), sink);
         }
     }
@@ -73,11 +85,10 @@ impl Interceptions {
     }
 
     fn let_go(&mut self, mut resolved: Observation, sink: &mut dyn FnMut(Observation)) {
-        let serves = self.legs.get(&resolved.connection.cookie).and_then(|leg| leg.serves);
-        if let Some(case) = serves.and_then(|client| self.cases.get_mut(&client)) {
+        if let Some(case) = self.served(&resolved).and_then(|client| self.cases.get_mut(&client)) {
             case.held = case.held.saturating_sub(1);
         }
-        resolved.intercepted = self.is_intercepted(resolved.connection.cookie);
+        resolved.intercepted = self.is_intercepted(&resolved);
         sink(resolved);
     }
 
@@ -85,20 +96,29 @@ impl Interceptions {
     fn resolve(&self, held: &Observation, overdue: Timestamp) -> Option<Observation> {
         let unchanged = || Some(held.clone());
         let verb = if matches!(held.event, Event::Rset(_)) { "RSET" } else { "NOOP" };
-        let Some(outer) = self.legs.get(&held.connection.cookie) else { return unchanged() };
-        let is_it =
-            |step: &Step| &*step.verb == verb && step.reply.as_ref().is_some_and(|reply| reply.time == held.time);
-        let Some(place) = outer.dialogue.steps.iter().position(is_it) else { return unchanged() };
+        let upstream = self.near_end(held);
+        let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
+        // The reply that the server has sent is at the other end later.
+        let is_it = |step: &Step| {
+            &*step.verb == verb
+                && step.sent <= held.time
+                && step.reply.as_ref().is_some_and(|reply| match held.connection.role {
+                    Role::Client => reply.time == held.time,
+                    Role::Server => reply.time >= held.time,
+                })
+        };
+        let Some(place) = outer.dialogue.steps.iter().position(is_it) else {
+            let comes = upstream != held.connection.cookie && held.time > overdue;
+            return if comes { None } else { unchanged() };
+        };
         let sent = outer.dialogue.steps[place].sent;
-        let Some((case, inner)) = self.carried(outer.serves, held.connection.cookie, sent) else { return unchanged() };
+        let Some((case, inner)) = self.carried(outer.serves, upstream, sent) else { return unchanged() };
         // Whether an RSET begins the same again, what follows it tells.
         let last = verb == "RSET" && place + 1 == outer.dialogue.steps.len();
         if !inner.knows(sent, overdue) || last && !outer.dialogue.knows(sent, overdue) {
             return None;
         }
-        let Some(link) = case.links.iter().find(|link| link.cookie == held.connection.cookie) else {
-            return unchanged();
-        };
+        let Some(link) = case.links.iter().find(|link| link.cookie == upstream) else { return unchanged() };
         let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {

@@ -133,7 +133,11 @@ impl Stage {
     }
 
     fn noop(&mut self, cookie: u64) {
-        self.say(cookie, "NOOP", 250, "Ok");
+        self.noop_after(cookie, Duration::from_micros(500));
+    }
+
+    fn noop_after(&mut self, cookie: u64, latency: Duration) {
+        self.say_after(cookie, "NOOP", 250, "Ok", latency);
         self.time -= MILLISECOND;
         let reason = NoopReason::Ambiguous;
         self.happens(cookie, Event::Noop(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
@@ -259,6 +263,33 @@ fn the_story_of_the_antivirus() {
     assert!([1, 3].into_iter().all(|cookie| marked(cookie).count() > 3), "its lines are marked");
     let hidden = stage.verdicts_of(1).iter().filter(|verdict| verdict.news.hidden).count();
     assert_eq!(hidden, 1, "it is counted once");
+}
+
+#[test]
+fn the_servers_own_end_tells_the_same_reasons() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.reach(3, 4, SERVER, false);
+    stage.end(4, Role::Server, SERVER, SERVER, (300, 1));
+    stage.happens(4, Event::ConnectionOpened { requested: None });
+    for command in ["EHLO c", "NOOP", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+        stage.pass_on(1, 3, command, 250, "Ok");
+    }
+    stage.noop(4);
+    stage.noop_after(3, Duration::from_millis(2));
+    assert_eq!(stage.noops(), [], "whether the client sends one, too, is not known yet");
+    stage.noop_after(1, Duration::from_millis(5));
+    assert_eq!(stage.noops(), [NoopReason::Ambiguous], "the client's own says nothing of the middle");
+    stage.say(1, "DATA", 354, "Please start mail input.");
+    assert_eq!(stage.noops()[1..], [NoopReason::Relayed; 2], "both ends of one connection");
+    stage.noop(4);
+    assert_eq!(stage.noops().len(), 3, "the reply is on its way");
+    stage.noop_after(3, Duration::from_millis(2));
+    assert_eq!(stage.noops()[3..], [NoopReason::InterceptorKeepalive; 2]);
+    stage.noop(4);
+    stage.close(4);
+    assert_eq!(stage.noops()[5..], [NoopReason::Ambiguous], "nobody heard the reply");
+    let marked = stage.told.iter().any(|told| told.connection.cookie == 4 && told.intercepted);
+    assert!(marked, "the server's lines are marked, too");
 }
 
 #[test]
