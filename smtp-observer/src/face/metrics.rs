@@ -32,7 +32,7 @@ use crate::observation::{Event, Observation, Reasoned, Timestamp, TlsPhase};
 const MAX_SERIES: usize = 300;
 
 /// Most histograms by verb, beside those of `other`: each is as many lines as there are buckets, and more.
-const MAX_VERB_HISTOGRAMS: usize = 100;
+const MAX_VERB_HISTOGRAMS: usize = 64;
 
 /// Most histograms of other kinds, each.
 const MAX_HISTOGRAMS: usize = 24;

@@ -4,6 +4,8 @@
 //! units and a type for `…_info`, in how a bucket's bound is written, and in its last line, by which a reader knows that
 //! nothing is missing.
 
+use std::borrow::Cow;
+
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 /// Units that metrics here are in: the last word of the family's name.
@@ -57,19 +59,23 @@ struct Samples<'a> {
 impl Samples<'_> {
     fn push(&mut self, suffix: &str, bound: Option<&str>, value: f64) {
         let labels = self.metric.get_label().iter().map(|label| (label.name(), label.value()));
-        let labels = labels.chain(bound.map(|bound| ("le", bound)));
-        let labels: Vec<_> = labels.map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        self.out.push_str(self.family);
-        self.out.push_str(suffix);
-        if !labels.is_empty() {
-            self.out.push_str(&format!("{{{}}}", labels.join(",")));
+        self.out.extend([self.family, suffix]);
+        let mut before = "{";
+        for (name, value) in labels.chain(bound.map(|bound| ("le", bound))) {
+            self.out.extend([before, name, "=\"", &escaped(value), "\""]);
+            before = ",";
         }
-        self.out.push_str(&format!(" {value}\n"));
+        let end = if before == "," { "} " } else { " " };
+        self.out.extend([end, &value.to_string(), "\n"]);
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', r"\\").replace('\n', r"\n").replace('"', r#"\""#)
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.contains(['\\', '\n', '"']) {
+        text.replace('\\', r"\\").replace('\n', r"\n").replace('"', r#"\""#).into()
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]

@@ -163,11 +163,22 @@ fn a_hostile_load_does_not_grow_the_scrape() {
             let (phase, visible) = (TlsPhase::Started, number % 2 == 0);
             metrics.observe(&sample.at(Event::Tls(Tls { phase, library: None, visible })));
             metrics.observe(&sample.at(samples::delivered()));
+            // Each program is in the middle of each other's connections, in every way.
+            let Event::Interception(verdict) = interception(&sample, &sample).event else { panic!("a verdict") };
+            let method = Method::ALL[pick % Method::ALL.len()];
+            let verdict = Interception { interceptor: Some(sample.caller()), method, ..*verdict };
+            metrics.observe(&Sample::client().with_program(1, "/tmp/a").at(Event::Interception(Box::new(verdict))));
             metrics.observe(&sample.closed());
         }
     }
+    // A megabyte is the aim; the counts of a long life have some ten digits more.
+    let open_metrics = metrics.text(Format::OpenMetrics, samples::TIME).expect("encodes");
     let text = text(&mut metrics);
-    assert!(text.len() < 1_000_000, "{} bytes", text.len());
+    for text in [&open_metrics, &text] {
+        assert!(text.len() + 10 * text.lines().count() < 1_000_000, "{} bytes", text.len());
+    }
+    // What is of each program is there: the bounds are what keeps it so small.
+    assert!(text.len() > 500_000, "{} bytes", text.len());
     assert_eq!(metrics.programs.len(), MAX_PROGRAMS);
     let total: u64 = text
         .lines()
