@@ -138,6 +138,12 @@ impl Observer {
         causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
     }
 
+    /// Bytes sent and received so far on a connection that is not over.
+    pub fn bytes(&self, connection: &observation::Connection) -> Option<(u64, u64)> {
+        let connection = &self.conversations.get(&connection.cookie)?.connection;
+        Some((connection.bytes_sent(), connection.bytes_received()))
+    }
+
     /// Whether a second snapshot is wanted, to tell whether connections are closed.
     pub fn doubts(&self) -> bool {
         self.doubts
