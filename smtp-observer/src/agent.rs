@@ -528,8 +528,8 @@ impl Session {
             Ask::Ready(reply) => {
                 let _ = reply.send(());
             }
-            Ask::Metrics(reply) => {
-                let Some(metrics) = &self.faces.metrics else { return };
+            Ask::Metrics(format, reply) => {
+                let Some(metrics) = &mut self.faces.metrics else { return };
                 let (kernel, observer) = (&self.kernel, &self.observer);
                 metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
                 if let Some(lines) = &self.faces.lines {
@@ -538,7 +538,8 @@ impl Session {
                 if let Some(record) = &self.record {
                     metrics.set_dropped(record::FACE, record.output.dropped());
                 }
-                match metrics.text() {
+                let now = kernel::now().map_err(anyhow::Error::from);
+                match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
                     Ok(text) => {
                         let _ = reply.send(text);
                     }
