@@ -16,6 +16,7 @@ pub mod paths;
 pub mod postfix;
 pub mod process;
 pub mod scene;
+pub mod schema;
 pub mod seen;
 pub mod syscalls;
 pub mod transcript;
