@@ -24,6 +24,7 @@ use self::record::{New, Record};
 pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
+use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
@@ -176,7 +177,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
-        let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
+        let output =
+            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
         let mut session = Session::new(kernel, &config.observe, Some(metrics), output, record);
@@ -199,7 +201,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         } else {
             Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
         };
-        let output = Lines { output, format, face: "trace" };
+        let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
         let mut session = Session::new(kernel, &config.observe, None, Some(output), record);
@@ -368,9 +370,12 @@ impl Format {
     }
 }
 
+    filter: Filter,
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
-        self.output.line(|out| self.format.write(observation, out));
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
     }
 }
 
@@ -418,6 +423,14 @@ impl Session {
     ) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let observer = match record {
+
+    /// Has the events' file opened again; of a daemon's faces alone, which are those with metrics.
+    fn reopen(&mut self) -> bool {
+        if let Some(lines) = self.lines.as_mut().filter(|_| self.metrics.is_some()) {
+            lines.output.reopen();
+        }
+        self.metrics.is_some()
+    }
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, addresses),
         };
