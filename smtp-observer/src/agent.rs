@@ -329,21 +329,33 @@ fn named(ports: &Ports) -> String {
     format!("port{} {ports}", if ports.as_slice().len() == 1 { "" } else { "s" })
 }
 
-/// The signals that end the agent.
+/// The signals that somebody may send to the agent.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    /// The end.
+    End,
+    /// Files opened again (SIGHUP), as a daemon takes it; for others it is the end of their terminal.
+    HangUp,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::HangUp,
         }
     }
 }
@@ -358,6 +370,7 @@ enum Format {
 struct Lines {
     output: Output,
     format: Format,
+    filter: Filter,
     face: &'static str,
 }
 
@@ -370,7 +383,6 @@ impl Format {
     }
 }
 
-    filter: Filter,
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
         if self.filter.passes(observation) {
@@ -411,6 +423,14 @@ impl Faces {
             lines.output.flush();
         }
     }
+
+    /// Has the events' file opened again; of a daemon's faces alone, which are those with metrics.
+    fn reopen(&mut self) -> bool {
+        if let Some(lines) = self.lines.as_mut().filter(|_| self.metrics.is_some()) {
+            lines.output.reopen();
+        }
+        self.metrics.is_some()
+    }
 }
 
 impl Session {
@@ -423,14 +443,6 @@ impl Session {
     ) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let observer = match record {
-
-    /// Has the events' file opened again; of a daemon's faces alone, which are those with metrics.
-    fn reopen(&mut self) -> bool {
-        if let Some(lines) = self.lines.as_mut().filter(|_| self.metrics.is_some()) {
-            lines.output.reopen();
-        }
-        self.metrics.is_some()
-    }
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, addresses),
         };
@@ -468,7 +480,10 @@ impl Session {
                     Err(error) => break Err(system("read the clock")(error)),
                 },
                 () = closed(self.faces.lines.as_ref()) => break Ok(()),
-                () = signals.wait() => break Ok(()),
+                asked = signals.wait() => match asked {
+                    Asked::HangUp if self.faces.reopen() => {}
+                    Asked::HangUp | Asked::End => break Ok(()),
+                },
                 () = &mut end => break Ok(()),
             }
         };
