@@ -467,6 +467,7 @@ impl Session {
             }
         };
         tokio::pin!(end);
+        let mut unread = false;
         let outcome = loop {
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
@@ -479,7 +480,10 @@ impl Session {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.faces.lines.as_ref()) => break Ok(()),
+                () = closed(self.faces.lines.as_ref()) => {
+                    unread = true;
+                    break Ok(());
+                }
                 asked = signals.wait() => match asked {
                     Asked::HangUp if self.faces.reopen() => {}
                     Asked::HangUp | Asked::End => break Ok(()),
@@ -488,7 +492,7 @@ impl Session {
             }
         };
         tell_service_manager(NotifyState::Stopping);
-        self.finish().await;
+        self.finish(unread).await;
         outcome
     }
 
@@ -575,8 +579,9 @@ impl Session {
         }
     }
 
-    /// Takes in and writes out the rest, and says what was lost: loss is never silent.
-    async fn finish(mut self) {
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
+    /// looked on does not want any more.
+    async fn finish(mut self, unread: bool) {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
         self.flush();
@@ -585,7 +590,8 @@ impl Session {
         }
         if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
-            if dropped > 0 {
+            let unwanted = unread && self.faces.metrics.is_none();
+            if dropped > 0 && !unwanted {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }

@@ -43,6 +43,9 @@ fn an_unknown_option_is_wrong_usage() -> Result<()> {
     check_refusal(&agent(&["run", "--no-such-option"])?, 2, &["--no-such-option"]);
     check_refusal(&agent(&["no-such-command"])?, 2, &["no-such-command"]);
     check_refusal(&agent(&["run", "--port", "mail"])?, 2, &["mail"]);
+    check_refusal(&agent(&["trace", "--process", "/usr/sbin/smtpd"])?, 2, &["base name", "`smtpd`"]);
+    check_refusal(&agent(&["trace", "--pid", "0"])?, 2, &["`0` is not the number of a process"]);
+    check_refusal(&agent(&["replay", "-", "--verb", "RCPT TO"])?, 2, &["`RCPT TO` is not a verb"]);
     Ok(())
 }
 
