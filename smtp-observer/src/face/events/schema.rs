@@ -13,6 +13,7 @@ use crate::observation::{
     Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase, Transaction,
     Upstream, Verdict,
 };
+use crate::smtp::Transfer;
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("JSON")
@@ -248,6 +249,7 @@ fn the_names_are_those_of_the_code() {
     same!("outcome", Outcome);
     same!("tls_phase", TlsPhase);
     same!("anomaly_kind", AnomalyKind);
+    assert_eq!(named("data_verb"), [Transfer::Data, Transfer::Bdat, Transfer::Burl].map(Transfer::as_str));
     assert_eq!(named("role"), [Role::Client, Role::Server].map(Role::as_str));
 }
 
