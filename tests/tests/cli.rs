@@ -94,21 +94,6 @@ fn a_kernel_that_hides_its_types_is_named() -> Result<()> {
 }
 
 #[test]
-fn check_says_what_this_host_allows() -> Result<()> {
-    let plain = agent(&["check"])?;
-    assert_eq!(plain.status.code(), Some(0), "{}", plain.log.join("\n"));
-    let text = plain.output.join("\n");
-    for word in ["BTF", "fentry", "tracepoint"] {
-        assert!(text.contains(word), "`{word}` is not in: {text}");
-    }
-    let json = agent(&["check", "--json"])?;
-    assert_eq!(json.status.code(), Some(0), "{}", json.log.join("\n"));
-    let report: Value = serde_json::from_str(&json.output.join("\n"))?;
-    assert!(report.is_object(), "{report}");
-    Ok(())
-}
-
-#[test]
 fn connections_lists_those_that_were_there_before() -> Result<()> {
     let (client_host, server_host) = Host::pair()?;
     // A host is found by the processes that live on it; those of the dialogue live elsewhere.
