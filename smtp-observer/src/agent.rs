@@ -25,6 +25,7 @@ pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
 use crate::face::board::Board;
+use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
@@ -177,7 +178,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
-        let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
+        let output =
+            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
         let faces = Faces { metrics: Some(metrics), lines: output, board: Some(Board::default()) };
@@ -201,7 +203,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         } else {
             Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
         };
-        let output = Lines { output, format, face: "trace" };
+        let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
         let faces = Faces { lines: Some(output), ..Faces::default() };
@@ -330,21 +332,33 @@ fn named(ports: &Ports) -> String {
     format!("port{} {ports}", if ports.as_slice().len() == 1 { "" } else { "s" })
 }
 
-/// The signals that end the agent.
+/// The signals that somebody may send to the agent.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    /// The end.
+    End,
+    /// Files opened again (SIGHUP), as a daemon takes it; for others it is the end of their terminal.
+    HangUp,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::HangUp,
         }
     }
 }
@@ -359,6 +373,7 @@ enum Format {
 struct Lines {
     output: Output,
     format: Format,
+    filter: Filter,
     face: &'static str,
 }
 
@@ -373,7 +388,9 @@ impl Format {
 
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
-        self.output.line(|out| self.format.write(observation, out));
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
     }
 }
 
@@ -414,6 +431,14 @@ impl Faces {
             lines.output.flush();
         }
     }
+
+    /// Has the events' file opened again; of a daemon's faces alone, which are those with metrics.
+    fn reopen(&mut self) -> bool {
+        if let Some(lines) = self.lines.as_mut().filter(|_| self.metrics.is_some()) {
+            lines.output.reopen();
+        }
+        self.metrics.is_some()
+    }
 }
 
 impl Session {
@@ -443,6 +468,7 @@ impl Session {
             }
         };
         tokio::pin!(end);
+        let mut unread = false;
         let outcome = loop {
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
@@ -455,13 +481,19 @@ impl Session {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.faces.lines.as_ref()) => break Ok(()),
-                () = signals.wait() => break Ok(()),
+                () = closed(self.faces.lines.as_ref()) => {
+                    unread = true;
+                    break Ok(());
+                }
+                asked = signals.wait() => match asked {
+                    Asked::HangUp if self.faces.reopen() => {}
+                    Asked::HangUp | Asked::End => break Ok(()),
+                },
                 () = &mut end => break Ok(()),
             }
         };
         tell_service_manager(NotifyState::Stopping);
-        self.finish().await;
+        self.finish(unread).await;
         outcome
     }
 
@@ -549,8 +581,9 @@ impl Session {
         }
     }
 
-    /// Takes in and writes out the rest, and says what was lost: loss is never silent.
-    async fn finish(mut self) {
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
+    /// looked on does not want any more.
+    async fn finish(mut self, unread: bool) {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
         self.flush();
@@ -559,7 +592,8 @@ impl Session {
         }
         if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
-            if dropped > 0 {
+            let unwanted = unread && self.faces.metrics.is_none();
+            if dropped > 0 && !unwanted {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }

@@ -17,6 +17,7 @@ pub mod postfix;
 pub mod process;
 pub mod prometheus;
 pub mod scene;
+pub mod schema;
 pub mod seen;
 pub mod syscalls;
 pub mod transcript;
