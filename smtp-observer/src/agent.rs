@@ -24,6 +24,7 @@ use self::record::{New, Record};
 pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
+use crate::face::board::Board;
 use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
@@ -181,7 +182,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
             output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
-        let mut session = Session::new(kernel, &config.observe, Some(metrics), output, record);
+        let faces = Faces { metrics: Some(metrics), lines: output, board: Some(Board::default()) };
+        let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
         session.serve(questions, &mut signals, config.observe.duration).await
@@ -204,7 +206,8 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
-        let mut session = Session::new(kernel, &config.observe, None, Some(output), record);
+        let faces = Faces { lines: Some(output), ..Faces::default() };
+        let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
@@ -403,18 +406,23 @@ struct Session {
 }
 
 /// Those to whom everything is told.
+#[derive(Default)]
 struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
+    board: Option<Board>,
 }
 
 impl Faces {
-    fn observe(&mut self, observation: &Observation) {
+    fn observe(&mut self, observation: Observation) {
         if let Some(metrics) = &mut self.metrics {
-            metrics.observe(observation);
+            metrics.observe(&observation);
         }
         if let Some(lines) = &mut self.lines {
-            lines.observe(observation);
+            lines.observe(&observation);
+        }
+        if let Some(board) = &mut self.board {
+            board.take(observation);
         }
     }
 
@@ -434,20 +442,13 @@ impl Faces {
 }
 
 impl Session {
-    fn new(
-        kernel: Kernel,
-        observe: &Observe,
-        metrics: Option<Metrics>,
-        lines: Option<Lines>,
-        record: Option<Record>,
-    ) -> Self {
+    fn new(kernel: Kernel, observe: &Observe, faces: Faces, record: Option<Record>) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let observer = match record {
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, addresses),
         };
-        let mut session =
-            Self { kernel, observer, faces: Faces { metrics, lines }, record, losses: Losses::default(), look: None };
+        let mut session = Self { kernel, observer, faces, record, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -500,7 +501,7 @@ impl Session {
     fn take_in(&mut self) {
         let Self { kernel, observer, faces, record, .. } = self;
         kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| faces.observe(&observation));
+            observer.event(event, &mut |observation| faces.observe(observation));
             if let Some(record) = record {
                 record.take(observer);
             }
@@ -516,7 +517,7 @@ impl Session {
     fn settle(&mut self, now: Time) {
         self.take_in();
         let Self { observer, faces, .. } = self;
-        observer.settle(now, &mut |observation| faces.observe(&observation));
+        observer.settle(now, &mut |observation| faces.observe(observation));
         self.flush();
     }
 
@@ -541,7 +542,7 @@ impl Session {
         match self.kernel.snapshot() {
             Ok(snapshot) => {
                 let event = KernelEvent::Snapshot(snapshot);
-                self.observer.event(event, &mut |observation| self.faces.observe(&observation));
+                self.observer.event(event, &mut |observation| self.faces.observe(observation));
                 self.flush();
                 if self.observer.doubts() {
                     self.look = Some(Instant::now() + SECOND_LOOK);
@@ -559,8 +560,8 @@ impl Session {
             Ask::Ready(reply) => {
                 let _ = reply.send(());
             }
-            Ask::Metrics(reply) => {
-                let Some(metrics) = &self.faces.metrics else { return };
+            Ask::Metrics(format, reply) => {
+                let Some(metrics) = &mut self.faces.metrics else { return };
                 let (kernel, observer) = (&self.kernel, &self.observer);
                 metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
                 if let Some(lines) = &self.faces.lines {
@@ -569,7 +570,8 @@ impl Session {
                 if let Some(record) = &self.record {
                     metrics.set_dropped(record::FACE, record.output.dropped());
                 }
-                match metrics.text() {
+                let now = kernel::now().map_err(anyhow::Error::from);
+                match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
                     Ok(text) => {
                         let _ = reply.send(text);
                     }

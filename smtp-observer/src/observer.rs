@@ -87,6 +87,11 @@ impl Observer {
         }
     }
 
+    /// What the host's clock shows at this time of the events.
+    pub fn timestamp(&self, time: Time) -> Timestamp {
+        timestamp(&self.host, time)
+    }
+
     /// Takes one event; what follows from it goes to `sink`.
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
         if let Some(recorder) = &mut self.recorder
@@ -131,6 +136,12 @@ impl Observer {
     pub fn unseen(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let causes = Unseen::ALL.into_iter().zip(self.unseen).skip(1);
         causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
+    }
+
+    /// Bytes sent and received so far on a connection that is not over.
+    pub fn bytes(&self, connection: &observation::Connection) -> Option<(u64, u64)> {
+        let connection = &self.conversations.get(&connection.cookie)?.connection;
+        Some((connection.bytes_sent(), connection.bytes_received()))
     }
 
     /// Whether a second snapshot is wanted, to tell whether connections are closed.

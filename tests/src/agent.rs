@@ -128,7 +128,12 @@ impl Agent {
 
     /// Its metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        match http::get(self.http, "/metrics")? {
+        self.metrics_as("*/*")
+    }
+
+    /// Its metrics, in the format of this media type.
+    pub fn metrics_as(&self, accept: &str) -> Result<Metrics> {
+        match http::get_as(self.http, "/metrics", accept)? {
             (200, body) => Ok(Metrics(body)),
             (status, body) => bail!("/metrics answers {status}: {body}"),
         }

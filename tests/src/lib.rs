@@ -15,6 +15,7 @@ pub mod netns;
 pub mod paths;
 pub mod postfix;
 pub mod process;
+pub mod prometheus;
 pub mod scene;
 pub mod schema;
 pub mod seen;

@@ -150,7 +150,7 @@ fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
     assert_eq!((lines(&old)?, lines(&inner.join("events.jsonl.2"))?, lines(&file)?), (LINES, 2 * LINES, 0));
     let complaint = stopped.log.iter().find(|line| line.contains("cannot be opened again")).context("no complaint")?;
     for words in [&file.display().to_string(), "Permission denied", "the old file", "SIGHUP"] {
-        ensure!(complaint.contains(words.as_ref() as &str), "`{words}` is not in: {complaint}");
+        ensure!(complaint.contains(words), "`{words}` is not in: {complaint}");
     }
     Ok(())
 }

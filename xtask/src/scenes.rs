@@ -18,7 +18,7 @@ pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
     play(root, "release", "bench", args)?;
     let mut decoder = cargo(root);
-    decoder.args(["bench", "--package=smtp-observer", "--bench=decoder"]);
+    decoder.args(["bench", "--package=smtp-observer", "--bench=decoder", "--bench=metrics"]);
     check(&mut decoder, "the decoder's benchmarks failed: see above")
 }
 

@@ -1,5 +1,5 @@
-//! Mail software that sends or stands in between, unpacked and never installed: as packages, some of these and Postfix shut
-//! each other out, some would start a daemon at once, and some are not of this machine's suite.
+//! Mail software that sends or stands in between, and Prometheus, unpacked and never installed: as packages, some of these and
+//! Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 11] = [
+const SENDERS: [(&str, &[&str]); 12] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
@@ -28,6 +28,8 @@ const SENDERS: [(&str, &[&str]); 11] = [
     ("stunnel", &["stunnel4"]),
     ("nginx", &["nginx", "libnginx-mod-mail"]),
     ("opendkim", &["opendkim"]),
+    // What scrapes the agent, with promtool; the library for Python has a strict reader of OpenMetrics.
+    ("prometheus", &["prometheus", "python3-prometheus-client"]),
 ];
 
 /// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.

@@ -1,5 +1,6 @@
 //! The faces: each a fold over observations, bounded, its drops counted.
 
+pub mod board;
 pub mod comparison;
 pub mod connections;
 pub mod escape;

@@ -63,6 +63,12 @@ impl Sample {
         Self { process: Some(Caller { process: Arc::new(process), tid: pid }), ..self }
     }
 
+    /// Another connection of the same kind.
+    pub(crate) fn with_id(self, id: &str) -> Self {
+        let connection = Connection { id: id.into(), ..Connection::clone(&self.connection) };
+        Self { connection: Arc::new(connection), ..self }
+    }
+
     pub(crate) fn without_process(self) -> Self {
         Self { process: None, ..self }
     }

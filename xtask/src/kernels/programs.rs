@@ -20,6 +20,7 @@ const LEFT_OUT: [(&str, &str); 12] = [
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
     ("pipelines", "what is in the repository, whatever the kernel"),
     ("postfix_owners", "needs a whole Postfix"),
+    ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),

@@ -1,0 +1,452 @@
+//! What a person wants to see of now: the connections, who uses them, what was said last and why, and what is in their
+//! middle. The live table and the status page show it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+
+use crate::observation::{
+    AnomalyKind, Caller, Connection, Event, Interception, NoopReason, Observation, Outcome, RsetReason, Timestamp,
+    TlsPhase, Verdict,
+};
+
+/// Most connections that are shown; those that come when there are so many are counted.
+pub const MOST_ROWS: usize = 10_000;
+
+/// How long a connection that is over stays.
+pub const KEPT: Duration = Duration::from_secs(30);
+
+/// Most connections that are over and stay.
+const MOST_OVER: usize = 1000;
+
+/// Most conversations of which it is kept what is in their middle.
+const MOST_INTERCEPTIONS: usize = 256;
+
+/// Most observations kept of all connections together.
+const MOST_LATEST: usize = 512;
+
+/// Characters kept of a reply.
+const LONGEST_TEXT: usize = 160;
+
+/// The connections of now, and what is in the middle of them.
+#[derive(Debug, Default)]
+pub struct Board {
+    rows: HashMap<Arc<str>, Row>,
+    /// Rows of connections that are over, the first first.
+    over: VecDeque<(Timestamp, Arc<str>)>,
+    /// One a client's connection, the latest one last.
+    interceptions: VecDeque<Arc<Observation>>,
+    latest: VecDeque<Arc<Observation>>,
+    /// Observations kept of each connection.
+    transcript: usize,
+    unlisted: u64,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which.
+    pub connection: Arc<Connection>,
+    /// The process that used it last.
+    pub owner: Option<Caller>,
+    /// When it was opened, or seen first.
+    pub opened: Timestamp,
+    /// When something was observed of it last.
+    pub heard: Timestamp,
+    /// When it was over.
+    pub closed: Option<Timestamp>,
+    /// How far the session is.
+    pub state: State,
+    /// The last reply, and to what.
+    pub last: Option<Exchange>,
+    /// The last thing that asks for an explanation, or gives one.
+    pub note: Option<Note>,
+    /// Bytes sent and received, when it is over; until then the observer knows.
+    pub bytes: Option<(u64, u64)>,
+    /// What is in its middle, where it is the client's.
+    pub interception: Option<Arc<Observation>>,
+    /// The conversation goes through a program that its client knows nothing of.
+    pub intercepted: bool,
+    /// The last things observed of it, the latest one last; empty unless the board keeps them.
+    pub transcript: VecDeque<Arc<Observation>>,
+}
+
+/// How far a session is, as its replies tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// No greeting yet.
+    Connected,
+    /// Between transactions.
+    Ready,
+    /// In a transaction: sender and recipients.
+    Envelope,
+    /// A message's content goes over, or waits for its answer.
+    Content,
+    /// TLS hides what is said.
+    Encrypted,
+    /// After QUIT.
+    Quitting,
+    /// Over.
+    Closed,
+}
+
+impl State {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Ready => "ready",
+            Self::Envelope => "envelope",
+            Self::Content => "content",
+            Self::Encrypted => "encrypted",
+            Self::Quitting => "quitting",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A reply, and what it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The command's verb; absent for the greeting.
+    pub verb: Option<Arc<str>>,
+    /// The reply's code; absent where there was none.
+    pub code: Option<u16>,
+    /// The first line of its text.
+    pub text: Box<str>,
+    /// From the command to the reply.
+    pub latency: Option<Duration>,
+}
+
+/// Something to be noted of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Why it saw an RSET.
+    Rset(RsetReason),
+    /// Why it saw a NOOP.
+    Noop(NoopReason),
+    /// A departure from the protocol.
+    Anomaly(AnomalyKind),
+    /// How its last transaction ended.
+    Transaction(Outcome),
+}
+
+impl Note {
+    /// Its name, as events have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rset(reason) => reason.as_str(),
+            Self::Noop(reason) => reason.as_str(),
+            Self::Anomaly(kind) => kind.as_str(),
+            Self::Transaction(outcome) => outcome.as_str(),
+        }
+    }
+}
+
+impl Row {
+    fn new(observation: &Observation) -> Self {
+        Self {
+            connection: Arc::clone(&observation.connection),
+            owner: observation.process.clone(),
+            opened: observation.time,
+            heard: observation.time,
+            closed: None,
+            state: State::Connected,
+            last: None,
+            note: None,
+            bytes: None,
+            interception: None,
+            intercepted: false,
+            transcript: VecDeque::new(),
+        }
+    }
+
+    /// What is in its middle.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.interception.as_deref().and_then(interception).map(|interception| interception.verdict)
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        self.heard = self.heard.max(observation.time);
+        self.intercepted |= observation.intercepted;
+        if let Some(process) = &observation.process {
+            self.owner = Some(process.clone());
+        }
+        match &observation.event {
+            Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
+            Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
+                self.closed = Some(observation.time);
+                self.state = State::Closed;
+                self.bytes = Some((*bytes_sent, *bytes_received));
+            }
+            Event::Greeting(greeting) => {
+                self.state = State::Ready;
+                self.replied(None, Some(greeting.code), &greeting.text, greeting.latency);
+            }
+            Event::Command(command) => {
+                let accepted = command.code.is_some_and(|code| code < 400);
+                self.state = match &*command.verb {
+                    "MAIL" if accepted => State::Envelope,
+                    "DATA" if command.code == Some(354) => State::Content,
+                    "RSET" | "EHLO" | "HELO" | "LHLO" if accepted => State::Ready,
+                    "QUIT" => State::Quitting,
+                    _ if self.state == State::Connected => State::Ready,
+                    _ => self.state,
+                };
+                let text = command.reply.as_deref().unwrap_or_default();
+                self.replied(Some(command.verb.as_str().into()), command.code, text, command.latency);
+            }
+            Event::Data(data) => {
+                self.state = State::Ready;
+                // The end of data is answered like a command.
+                self.replied(Some(data.verb.into()), data.code, data.reply.as_deref().unwrap_or_default(), data.accept);
+            }
+            Event::Rset(rset) => self.note = Some(Note::Rset(rset.reason)),
+            Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
+            Event::Transaction(transaction) => self.note = Some(Note::Transaction(transaction.outcome)),
+            Event::Anomaly(anomaly) => self.note = Some(Note::Anomaly(anomaly.kind)),
+            Event::Tls(tls) => {
+                if tls.phase == TlsPhase::Started && !tls.visible {
+                    self.state = State::Encrypted;
+                }
+            }
+        }
+    }
+
+    fn replied(&mut self, verb: Option<Arc<str>>, code: Option<u16>, text: &str, latency: Option<Duration>) {
+        let first = text.lines().next().unwrap_or_default();
+        let end = first.char_indices().nth(LONGEST_TEXT).map_or(first.len(), |(end, _)| end);
+        self.last = Some(Exchange { verb, code, text: first[..end].into(), latency });
+    }
+}
+
+impl Board {
+    /// One that keeps this many observations of each connection.
+    pub fn with_transcripts(lines: usize) -> Self {
+        Self { transcript: lines, ..Self::default() }
+    }
+
+    /// Takes an observation; the same is what others may show at once.
+    pub fn take(&mut self, observation: Observation) -> Arc<Observation> {
+        let observation = Arc::new(observation);
+        if let Some(interception) = interception(&observation) {
+            self.intercept(interception, &observation);
+        }
+        self.update(&observation);
+        push(&mut self.latest, MOST_LATEST, Arc::clone(&observation));
+        self.forget(observation.time);
+        observation
+    }
+
+    /// Lets go of what is over for long by this time.
+    pub fn forget(&mut self, now: Timestamp) {
+        let long_ago = now.0.saturating_sub(KEPT.as_nanos() as i64);
+        while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| closed.0 < long_ago) {
+            if let Some((_, id)) = self.over.pop_front() {
+                self.rows.remove(&id);
+            }
+        }
+    }
+
+    /// The connections, in no order.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// A connection.
+    pub fn row(&self, id: &str) -> Option<&Row> {
+        self.rows.get(id)
+    }
+
+    /// What is, or was, in the middle of clients' connections: one each, the latest one last. Each is an
+    /// [`Event::Interception`].
+    pub fn interceptions(&self) -> impl DoubleEndedIterator<Item = &Arc<Observation>> {
+        self.interceptions.iter()
+    }
+
+    /// What was observed last, the latest one last.
+    pub fn latest(&self) -> impl DoubleEndedIterator<Item = &Arc<Observation>> {
+        self.latest.iter()
+    }
+
+    /// Connections that are not shown, since there were [`MOST_ROWS`] when they were opened.
+    pub fn unlisted(&self) -> u64 {
+        self.unlisted
+    }
+
+    fn update(&mut self, observation: &Arc<Observation>) {
+        let id = &observation.connection.id;
+        let closes = matches!(observation.event, Event::ConnectionClosed { .. });
+        if !self.rows.contains_key(id) {
+            let opens = matches!(observation.event, Event::ConnectionOpened { .. });
+            // What is told of a connection that is forgotten does not bring it back.
+            if closes || !opens {
+                return;
+            }
+            if self.rows.len() >= MOST_ROWS {
+                self.unlisted += 1;
+                return;
+            }
+            self.rows.insert(Arc::clone(id), Row::new(observation));
+        }
+        let Some(row) = self.rows.get_mut(id) else { return };
+        row.observe(observation);
+        if self.transcript > 0 {
+            push(&mut row.transcript, self.transcript, Arc::clone(observation));
+        }
+        if closes {
+            self.over.push_back((observation.time, Arc::clone(id)));
+        }
+    }
+
+    fn intercept(&mut self, interception: &Interception, observation: &Arc<Observation>) {
+        let client = &observation.connection.id;
+        self.interceptions.retain(|known| known.connection.id != *client);
+        // A verdict that is withdrawn leaves nothing.
+        let stands = interception.verdict != Verdict::Direct;
+        if stands {
+            push(&mut self.interceptions, MOST_INTERCEPTIONS, Arc::clone(observation));
+        }
+        if let Some(row) = self.rows.get_mut(client) {
+            row.intercepted = interception.verdict.is_hidden();
+            row.interception = stands.then(|| Arc::clone(observation));
+        }
+    }
+}
+
+/// What an observation says to be in the middle.
+pub fn interception(observation: &Observation) -> Option<&Interception> {
+    match &observation.event {
+        Event::Interception(interception) => Some(interception),
+        _ => None,
+    }
+}
+
+fn push<T>(queue: &mut VecDeque<T>, most: usize, item: T) {
+    if queue.len() >= most {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::samples::{self, Sample};
+    use crate::observation::{InterceptedClient, Method, News, Tls};
+
+    fn session(sample: &Sample, events: Vec<Event>) -> Board {
+        let mut board = Board::with_transcripts(3);
+        board.take(sample.opened());
+        for event in events {
+            board.take(sample.at(event));
+        }
+        board
+    }
+
+    fn only(board: &Board) -> &Row {
+        assert_eq!(board.rows().len(), 1);
+        board.rows().next().expect("a row")
+    }
+
+    fn found(sample: &Sample, verdict: Verdict) -> Observation {
+        let remote = samples::endpoint("192.0.2.25", 25);
+        sample.at(Event::Interception(Box::new(Interception {
+            verdict,
+            method: Method::Redirect,
+            interceptor: Some(Sample::server().with_program(6, "/opt/proxy").caller()),
+            product: None,
+            client: InterceptedClient {
+                process: Some(sample.caller()),
+                connection_id: "b-1".into(),
+                requested: remote,
+            },
+            upstream: None,
+            confidence: 0.9,
+            evidence: Vec::new(),
+            hold: None,
+            news: News::default(),
+        })))
+    }
+
+    #[test]
+    fn a_session_goes_through_its_states() {
+        let sample = Sample::client();
+        for (events, state, last) in [
+            (vec![], State::Connected, None),
+            (vec![samples::greeting()], State::Ready, Some((None, Some(220)))),
+            (vec![samples::command("MAIL", 250)], State::Envelope, Some((Some("MAIL"), Some(250)))),
+            (vec![samples::command("MAIL", 550)], State::Ready, Some((Some("MAIL"), Some(550)))),
+            (vec![samples::command("DATA", 354)], State::Content, Some((Some("DATA"), Some(354)))),
+            (vec![samples::command("DATA", 354), samples::data()], State::Ready, Some((Some("DATA"), Some(250)))),
+            (
+                vec![samples::command("MAIL", 250), samples::command("RSET", 250)],
+                State::Ready,
+                Some((Some("RSET"), Some(250))),
+            ),
+            (vec![samples::unanswered("QUIT")], State::Quitting, Some((Some("QUIT"), None))),
+        ] {
+            let board = session(&sample, events);
+            let row = only(&board);
+            assert_eq!(row.state, state);
+            assert_eq!(row.last.as_ref().map(|last| (last.verb.as_deref(), last.code)), last);
+        }
+        let started = |visible| Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible });
+        assert_eq!(only(&session(&sample, vec![started(false)])).state, State::Encrypted);
+        assert_eq!(only(&session(&sample, vec![samples::greeting(), started(true)])).state, State::Ready);
+    }
+
+    #[test]
+    fn what_is_over_stays_for_a_while() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![samples::rset()]);
+        board.take(sample.closed());
+        let row = only(&board);
+        assert_eq!((row.state, row.bytes), (State::Closed, Some((311, 2290))));
+        assert_eq!(row.note.map(Note::as_str), Some("recipients_rejected"));
+        board.forget(Timestamp(samples::TIME.0 + KEPT.as_nanos() as i64));
+        assert_eq!(board.rows().len(), 1);
+        board.forget(Timestamp(samples::TIME.0 + KEPT.as_nanos() as i64 + 1));
+        assert_eq!(board.rows().len(), 0);
+        board.take(sample.at(samples::noop()));
+        assert_eq!(board.rows().len(), 0, "an explanation that comes late brings nothing back");
+    }
+
+    #[test]
+    fn the_last_verdict_counts_and_a_withdrawn_one_leaves_nothing() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![]);
+        board.take(found(&sample, Verdict::LikelyInterceptor));
+        board.take(found(&sample, Verdict::TransparentInterceptor));
+        assert_eq!(board.interceptions().count(), 1);
+        assert_eq!(only(&board).verdict(), Some(Verdict::TransparentInterceptor));
+        assert!(only(&board).intercepted);
+        board.take(found(&sample, Verdict::Direct));
+        assert_eq!(board.interceptions().count(), 0);
+        assert_eq!(only(&board).verdict(), None);
+        assert!(!only(&board).intercepted);
+    }
+
+    #[test]
+    fn all_that_is_kept_has_a_bound() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![]);
+        for _ in 0..2 * MOST_LATEST {
+            board.take(sample.at(samples::noop()));
+        }
+        assert_eq!(board.latest().count(), MOST_LATEST);
+        assert_eq!(only(&board).transcript.len(), 3);
+        for number in 0..MOST_ROWS + 5 {
+            board.take(sample.clone().with_id(&format!("b-{}", number + 10)).opened());
+        }
+        assert_eq!((board.rows().len(), board.unlisted()), (MOST_ROWS, 6));
+        for number in 0..MOST_ROWS {
+            board.take(sample.clone().with_id(&format!("b-{}", number + 10)).closed());
+            board.take(found(&sample.clone().with_id(&format!("b-{}", number + 10)), Verdict::Relay));
+        }
+        assert_eq!(board.rows().len(), MOST_OVER + 1);
+        assert_eq!(board.interceptions().count(), MOST_INTERCEPTIONS);
+    }
+}
