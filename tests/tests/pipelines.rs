@@ -13,7 +13,7 @@ use smtp_observer::face::events::SCHEMA;
 const FILE: &str = "/var/log/smtp-observer/events.jsonl";
 
 /// Fields that the examples make themselves, or that the shipper has.
-const OWN: [&str; 3] = ["timestamp", "message", "@timestamp"];
+const OWN: [&str; 4] = ["timestamp", "message", "@timestamp", "host"];
 
 fn root() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package lies in no workspace")
