@@ -186,7 +186,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
-        session.serve(questions, &mut signals, config.observe.duration).await
+        let hangup = signals.hangup.take();
+        session.serve(questions, &mut signals, hangup, config.observe.duration).await
     })
 }
 
@@ -212,7 +213,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
-        session.serve(questions, &mut signals, config.observe.duration).await
+        session.serve(questions, &mut signals, None, config.observe.duration).await
     })
 }
 
@@ -332,34 +333,35 @@ fn named(ports: &Ports) -> String {
     format!("port{} {ports}", if ports.as_slice().len() == 1 { "" } else { "s" })
 }
 
-/// The signals that somebody may send to the agent.
+/// The signals that end the agent.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
-}
-
-/// What a signal asks for.
-enum Asked {
-    /// The end.
-    End,
-    /// Files opened again (SIGHUP), as a daemon takes it; for others it is the end of their terminal.
-    HangUp,
+    /// The terminal is gone. Whoever takes this out is a daemon, and may be sent it for another reason.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let [terminate, interrupt, hangup] =
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: Some(hangup?) })
     }
 
-    async fn wait(&mut self) -> Asked {
+    async fn wait(&mut self) {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::HangUp,
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+            () = hung_up(self.hangup.as_mut()) => (),
         }
+    }
+}
+
+/// Completes with the next SIGHUP.
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -432,12 +434,11 @@ impl Faces {
         }
     }
 
-    /// Has the events' file opened again; of a daemon's faces alone, which are those with metrics.
-    fn reopen(&mut self) -> bool {
-        if let Some(lines) = self.lines.as_mut().filter(|_| self.metrics.is_some()) {
+    /// Has files opened again by their names.
+    fn reopen(&mut self) {
+        if let Some(lines) = &mut self.lines {
             lines.output.reopen();
         }
-        self.metrics.is_some()
     }
 }
 
@@ -454,11 +455,13 @@ impl Session {
         session
     }
 
-    /// Observes until a signal comes, the time is over or nobody reads the lines any more.
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
+    /// again.
     async fn serve(
         mut self,
         mut questions: mpsc::Receiver<Ask>,
         signals: &mut Signals,
+        mut hangup: Option<Signal>,
         duration: Option<Duration>,
     ) -> Result<(), Error> {
         let end = async {
@@ -485,10 +488,8 @@ impl Session {
                     unread = true;
                     break Ok(());
                 }
-                asked = signals.wait() => match asked {
-                    Asked::HangUp if self.faces.reopen() => {}
-                    Asked::HangUp | Asked::End => break Ok(()),
-                },
+                () = signals.wait() => break Ok(()),
+                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
                 () = &mut end => break Ok(()),
             }
         };

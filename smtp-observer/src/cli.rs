@@ -130,7 +130,7 @@ pub struct RunArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
-    /// Append observations to this file, one JSON object a line; `-` is standard output.
+    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output.
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 

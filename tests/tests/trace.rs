@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
@@ -131,7 +130,7 @@ fn a_trace_shows_what_is_asked_for() -> Result<()> {
     let mut events = Vec::new();
     for line in succeeded("trace --json", stop(json)?)?.output {
         let observed = Observed::parse(&line)?;
-        ensure!(observed.value()["process"]["pid"] == Value::from(std::process::id()), "{line}");
+        ensure!(observed.pid() == Some(std::process::id().into()), "{line}");
         events.push(observed.event().to_owned());
     }
     events.sort();

@@ -44,6 +44,12 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// What reads the man pages, for the tests alone.
+pub(crate) const MANUAL: [Package; 2] = [
+    Package { name: "groff-base", program: "groff", reason: "formats man pages" },
+    Package { name: "man-db", program: "man", reason: "shows man pages, and says what is wrong with them" },
+];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

@@ -253,6 +253,29 @@ fn the_names_are_those_of_the_code() {
     assert_eq!(named("role"), [Role::Client, Role::Server].map(Role::as_str));
 }
 
+/// The table for readers has every event and every field.
+#[test]
+fn the_document_names_all_of_it() {
+    let (schema, document) = (schema(), include_str!("../../../../docs/events.md"));
+    let mut all = names(&schema["properties"]["event"]["enum"]);
+    find_properties(&schema, &mut all);
+    for name in all {
+        assert!(document.contains(&format!("`{name}`")), "docs/events.md does not name `{name}`");
+    }
+}
+
+/// The names of all fields that a schema describes, at whatever depth.
+fn find_properties(schema: &Value, found: &mut Vec<String>) {
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        found.extend(properties.keys().cloned());
+    }
+    match schema {
+        Value::Object(parts) => parts.values().for_each(|part| find_properties(part, found)),
+        Value::Array(parts) => parts.iter().for_each(|part| find_properties(part, found)),
+        _ => {}
+    }
+}
+
 fn names(list: &Value) -> Vec<String> {
     let name = |value: &Value| value.as_str().expect("a name").to_owned();
     list.as_array().expect("a list").iter().map(name).collect()
