@@ -41,7 +41,7 @@ struct Cli {
     #[arg(default_value = "docs/images")]
     directory: PathBuf,
     /// How long mail is sent, in seconds; the antivirus comes after a third of it
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 120)]
     seconds: u64,
 }
 
