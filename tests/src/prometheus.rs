@@ -120,6 +120,13 @@ impl Prometheus {
         values.iter().map(|value| Ok(value.as_str().context("a value is no text")?.to_owned())).collect()
     }
 
+    /// What type the scrapes say a family of metrics is.
+    pub fn kind(&self, family: &str) -> Result<String> {
+        let data = self.data(&format!("/api/v1/metadata?metric={family}"))?;
+        let kind = data[family][0]["type"].as_str().with_context(|| format!("no type of {family} in {data}"))?;
+        Ok(kind.to_owned())
+    }
+
     /// Its rules, each with its health, and an alert with its state.
     pub fn rules(&self) -> Result<Vec<Value>> {
         let data = self.data("/api/v1/rules")?;

@@ -96,6 +96,8 @@ fn every_query_shows_what_happened() -> Result<()> {
     }
     check_story(&shown, &interceptors)?;
     rules::check_evaluated(&prometheus)?;
+    // Prometheus asks for OpenMetrics, which alone has this type.
+    assert_eq!(prometheus.kind("smtp_interceptor")?, "info");
     let scraped = agent.metrics()?;
     scrape::check_documented(&scraped);
     scrape::check_text(&scraped)?;

@@ -55,7 +55,7 @@ pub fn check_evaluated(prometheus: &Prometheus) -> Result<()> {
         assert_eq!(state(alert)?, "firing", "{alert}");
     }
     for alert in ["SmtpObserverDown", "SmtpDataGoAheadHeld", "SmtpDataAcceptSlow"] {
-        assert_eq!(state(alert)?, "inactive", "{alert}");
+        assert_ne!(state(alert)?, "firing", "{alert}");
     }
     let interceptor = prometheus.query("ALERTS{alertname=\"SmtpInterceptorAppeared\",alertstate=\"firing\"}")?;
     assert!(interceptor.iter().any(|series| series.label("interceptor") == "antivirus-proxy"), "{interceptor:?}");
