@@ -108,9 +108,9 @@ impl Prometheus {
         self.series(&format!("/api/v1/query?query={}", encoded(query)))
     }
 
-    /// What it was from one time to another, every second.
-    pub fn query_range(&self, query: &str, from: f64, to: f64) -> Result<Vec<Series>> {
-        self.series(&format!("/api/v1/query_range?query={}&start={from}&end={to}&step=1", encoded(query)))
+    /// What it was from one time to another, once in so many seconds.
+    pub fn query_range(&self, query: &str, from: f64, to: f64, step: u32) -> Result<Vec<Series>> {
+        self.series(&format!("/api/v1/query_range?query={}&start={from}&end={to}&step={step}", encoded(query)))
     }
 
     /// The values of a label among the series that a selector picks.

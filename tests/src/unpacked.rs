@@ -78,6 +78,12 @@ impl Root {
         fs::write(&path, text).with_context(|| path.display().to_string())
     }
 
+    /// Reads a file that was written there.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let path = self.folder.path().join(path);
+        fs::read(&path).with_context(|| path.display().to_string())
+    }
+
     /// A program of this sender that will run in this root, on a host.
     pub fn command(&self, host: &Host, program: &str) -> Result<Command> {
         Ok(self.entered(host.command(machine::installed("unshare")?), program))

@@ -86,6 +86,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Draw panels of the dashboard from a real run, into docs/images
+    Plots {
+        /// The plots' own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Fuzz the core, from the transcripts on
     Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
@@ -114,6 +120,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Kernels(options) => return kernels::run(root, &options),
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
+        Command::Plots { args } => scenes::plots(root, &args)?,
         Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }

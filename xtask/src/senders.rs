@@ -32,6 +32,9 @@ const SENDERS: [(&str, &[&str]); 12] = [
     ("prometheus", &["prometheus", "python3-prometheus-client"]),
 ];
 
+/// What draws plots; it is unpacked where they are wanted, not for the tests.
+const PLOTTER: (&str, &[&str]) = ("matplotlib", &["python3-matplotlib"]);
+
 /// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.
 const NODEMAILER: &str = "nodemailer@10.6.1";
 
@@ -40,24 +43,34 @@ const MODULES: &str = "nodemailer/usr/local/lib";
 
 /// Unpacks those that are missing in `.tools/senders`.
 pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
+    unpack(root, &SENDERS)?;
+    let modules = root.join(".tools/senders").join(MODULES);
+    if !modules.join("node_modules/nodemailer").exists() {
+        packages::ensure_installed(&[&packages::NPM])?;
+        say(&format!("fetching {NODEMAILER} with npm: a sender for the tests"));
+        let options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
+        run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
+    }
+    Ok(())
+}
+
+/// Unpacks what draws plots.
+pub(crate) fn ensure_plotter(root: &Path) -> Result<()> {
+    unpack(root, &[PLOTTER])
+}
+
+fn unpack(root: &Path, senders: &[(&str, &[&str])]) -> Result<()> {
     let directory = root.join(".tools/senders");
-    let missing = SENDERS.iter().map(|(name, packages)| (directory.join(name), packages));
+    let missing = senders.iter().map(|(name, packages)| (directory.join(name), packages));
     let missing: Vec<_> = missing.filter(|(place, _)| !place.exists()).collect();
     if !missing.is_empty() {
         fs::create_dir_all(&directory)?;
         let apt = Apt::new(&directory.join("apt"), SUITE).context("there are no senders to unpack")?;
         for (place, packages) in missing {
             let packages_said = packages.join(", ");
-            say(&format!("downloading {packages_said}, to be unpacked and not installed: for the tests"));
+            say(&format!("downloading {packages_said}, to be unpacked and not installed"));
             apt.unpack_whole(packages, &place)?;
         }
-    }
-    let modules = directory.join(MODULES);
-    if !modules.join("node_modules/nodemailer").exists() {
-        packages::ensure_installed(&[&packages::NPM])?;
-        say(&format!("fetching {NODEMAILER} with npm: a sender for the tests"));
-        let options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
-        run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
     }
     Ok(())
 }

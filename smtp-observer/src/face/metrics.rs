@@ -9,6 +9,7 @@ mod format;
 mod interceptions;
 mod life;
 mod openmetrics;
+mod processor;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -401,7 +402,8 @@ impl Metrics {
     /// The metrics as they are now, in one of their formats.
     pub fn text(&mut self, format: Format, now: Timestamp) -> Result<String, prometheus::Error> {
         self.pass(now);
-        let families = self.registry.gather();
+        let mut families = self.registry.gather();
+        processor::refine(&mut families);
         match format {
             Format::Text => TextEncoder::new().encode_to_string(&families),
             Format::OpenMetrics => Ok(openmetrics::encode(&families)),

@@ -5,90 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::grafana::{Target, built_in, dashboard, panels, substituted, targets, text};
 use smtp_observer_tests::prometheus::{INTERVAL, Prometheus, Series, now};
+use smtp_observer_tests::traffic::Traffic;
 
 use crate::rules::{self, RULES};
 use crate::scrape;
-use crate::traffic::Traffic;
 
-const DASHBOARD: &str = include_str!("../../../deploy/grafana/smtp-observer.json");
-
-/// What is zero when all is well, or has not come to a whole second: panels of these may show zeroes.
-const MAY_BE_ZERO: [&str; 5] = [
+/// What is zero when all is well: panels of these may show zeroes.
+const MAY_BE_ZERO: [&str; 4] = [
     "smtp_observer_kernel_events_lost_total",
     "smtp_observer_bytes_unseen_total",
     "smtp_observer_recursion_misses_total",
     "smtp_observer_face_dropped_total",
-    "process_cpu_seconds_total",
 ];
-
-/// A query of a panel.
-struct Target {
-    panel: String,
-    expression: String,
-    legend: String,
-    instant: bool,
-}
-
-fn dashboard() -> Result<Value> {
-    Ok(serde_json::from_str(DASHBOARD)?)
-}
-
-/// All panels but rows, which only part the others.
-fn panels(dashboard: &Value) -> Result<Vec<Value>> {
-    let mut panels = Vec::new();
-    for panel in dashboard["panels"].as_array().context("there are no panels")? {
-        match panel["type"].as_str() {
-            Some("row") => panels.extend(panel["panels"].as_array().context("a row has no list")?.iter().cloned()),
-            _ => panels.push(panel.clone()),
-        }
-    }
-    Ok(panels)
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
-    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer} in {value}"))
-}
-
-fn targets(dashboard: &Value) -> Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for panel in panels(dashboard)? {
-        for target in panel["targets"].as_array().context("a panel has no targets")? {
-            targets.push(Target {
-                panel: text(&panel, "/title")?.to_owned(),
-                expression: text(target, "/expr")?.to_owned(),
-                legend: text(target, "/legendFormat")?.to_owned(),
-                instant: target["instant"] == true,
-            });
-        }
-    }
-    Ok(targets)
-}
-
-/// Puts values in the place of variables, as Grafana does.
-fn substituted(expression: &str, variables: &BTreeMap<String, String>) -> Result<String> {
-    let mut query = expression.to_owned();
-    // The longest first: one name may begin with another.
-    let mut names: Vec<_> = variables.keys().collect();
-    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-    for name in names {
-        query = query.replace(&format!("${{{name}}}"), &variables[name]).replace(&format!("${name}"), &variables[name]);
-    }
-    ensure!(!query.contains('$'), "a variable is not known: {query}");
-    Ok(query)
-}
-
-/// Grafana's own variables for a panel that is as wide as there are steps.
-fn built_in() -> BTreeMap<String, String> {
-    let rate_interval = (4 * INTERVAL).max(2 * INTERVAL);
-    [("__rate_interval", format!("{rate_interval}s")), ("__interval", format!("{INTERVAL}s"))]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
-}
 
 /// The dashboard's variables where all is picked, and where each value is picked by itself.
 fn variables(dashboard: &Value, prometheus: &Prometheus) -> Result<[BTreeMap<String, String>; 2]> {
-    let (mut all, mut each) = (built_in(), built_in());
+    let (mut all, mut each) = (built_in(INTERVAL, INTERVAL), built_in(INTERVAL, INTERVAL));
     for variable in dashboard["templating"]["list"].as_array().context("there are no variables")? {
         let name = text(variable, "/name")?;
         if variable["type"] == "datasource" {
@@ -154,7 +88,7 @@ fn every_query_shows_what_happened() -> Result<()> {
             let query = substituted(&target.expression, &variables)?;
             let answer = match target.instant {
                 true => prometheus.query(&query)?,
-                false => prometheus.query_range(&query, begin, end)?,
+                false => prometheus.query_range(&query, begin, end, INTERVAL)?,
             };
             check_shown(&target, &query, &answer);
             shown.entry(target.panel).or_insert_with(Vec::new).push(answer);
@@ -162,7 +96,9 @@ fn every_query_shows_what_happened() -> Result<()> {
     }
     check_story(&shown, &interceptors)?;
     rules::check_evaluated(&prometheus)?;
-    scrape::check_text(&agent.metrics()?)?;
+    let scraped = agent.metrics()?;
+    scrape::check_documented(&scraped);
+    scrape::check_text(&scraped)?;
     scrape::check_open_metrics(&agent.metrics_as("application/openmetrics-text; version=1.0.0")?)?;
     let stopped = agent.stop()?;
     ensure!(stopped.status.success(), "{}", stopped.log.join("\n"));

@@ -3,4 +3,3 @@
 mod dashboard;
 mod rules;
 mod scrape;
-mod traffic;

@@ -5,6 +5,7 @@ use smtp_observer_tests::prometheus::{Prometheus, Series, tool};
 
 pub const RULES: &str = include_str!("../../../deploy/prometheus/smtp-observer.rules.yml");
 const TESTS: &str = include_str!("../../../deploy/prometheus/smtp-observer.rules.test.yml");
+const DOCUMENTATION: &str = include_str!("../../../docs/prometheus.md");
 
 fn promtool(arguments: &[&str]) -> Result<String> {
     let files = [("tmp/smtp-observer.rules.yml", RULES), ("tmp/smtp-observer.rules.test.yml", TESTS)];
@@ -27,6 +28,7 @@ fn the_rules_hold_their_tests() -> Result<()> {
     for line in RULES.lines() {
         if let Some(alert) = line.trim().strip_prefix("- alert: ") {
             assert!(TESTS.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
+            assert!(DOCUMENTATION.contains(&format!("\n| `{alert}` | ")), "{alert} is not documented");
         }
     }
     Ok(())

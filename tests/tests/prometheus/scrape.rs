@@ -12,6 +12,18 @@ for family in text_string_to_metric_families(sys.stdin.read()):
     print(family.type, family.name, family.unit)
 ";
 
+const DOCUMENTATION: &str = include_str!("../../../docs/prometheus.md");
+
+/// Every metric is documented.
+pub fn check_documented(metrics: &Metrics) {
+    let names: Vec<_> =
+        metrics.0.lines().filter_map(|line| line.strip_prefix("# TYPE smtp_")?.split(' ').next()).collect();
+    assert_eq!(names.len(), 25, "{names:#?}");
+    for name in names {
+        assert!(DOCUMENTATION.contains(&format!("\n| `smtp_{name}` | ")), "smtp_{name} is not documented");
+    }
+}
+
 /// Prometheus' own linter has nothing to say of the text format.
 pub fn check_text(metrics: &Metrics) -> Result<()> {
     let linted = tool("/usr/bin/promtool", &["check", "metrics"], &[("input", &metrics.0)])?;

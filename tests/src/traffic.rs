@@ -1,15 +1,16 @@
-//! Traffic of which each panel of the dashboard has something to show.
+//! Mail traffic of every sort that the metrics tell apart.
 
 use std::thread;
 
-use anyhow::{Context, Result};
-use smtp_observer_tests::dialogue::Dialogue;
-use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::postfix::Postfix;
-use smtp_observer_tests::process;
-use smtp_observer_tests::scene::Scene;
-use smtp_observer_tests::scene::server::Serving;
+use anyhow::{Context, Result, anyhow};
+
+use crate::dialogue::Dialogue;
+use crate::machine;
+use crate::netns::Host;
+use crate::postfix::Postfix;
+use crate::process;
+use crate::scene::Scene;
+use crate::scene::server::Serving;
 
 const SERVER: &str = "10.77.0.2";
 
@@ -17,6 +18,7 @@ const SERVER: &str = "10.77.0.2";
 const HELLO: &[u8] = b"\x16\x03\x01\x00\x0c\x01\x00\x00\x08abcdefgh";
 
 /// Servers that are there for several rounds.
+#[derive(Debug)]
 pub struct Traffic {
     refusing: [Host; 2],
     _server: Serving,
@@ -34,15 +36,14 @@ impl Traffic {
         Ok(Self { refusing: [refused, refusing], _server: server, postfix, mail: [sender, receiver] })
     }
 
-    /// Mail through an antivirus, mail to Postfix, mail that is refused and reset, departures from the protocol, and TLS.
-    /// The antivirus's pid.
+    /// All of it once. The antivirus's pid.
     pub fn round(&self) -> Result<u32> {
         thread::scope(|scope| {
-            let antivirus = scope.spawn(|| Ok::<_, anyhow::Error>(Scene::new()?.play()?.pids.interceptor));
-            self.mail()?;
+            let antivirus = scope.spawn(antivirus);
+            self.mail(10)?;
             self.refused()?;
             self.strange()?;
-            antivirus.join().map_err(|_| anyhow::anyhow!("the scene panicked"))?.context("the antivirus's scene")
+            antivirus.join().map_err(|_| anyhow!("the scene panicked"))?
         })
     }
 
@@ -51,9 +52,21 @@ impl Traffic {
         self.postfix.stop().map(drop)
     }
 
-    fn mail(&self) -> Result<()> {
+    /// So many mails and one more to Postfix.
+    pub fn mail(&self, count: u32) -> Result<()> {
         let mut source = self.mail[0].command(machine::installed("smtp-source")?);
-        source.args(["-s", "2", "-m", "10", "-l", "2000", "-f", "alice@client.example", "-t", "ok@test.example"]);
+        source.args([
+            "-s",
+            "2",
+            "-m",
+            &count.to_string(),
+            "-l",
+            "2000",
+            "-f",
+            "alice@client.example",
+            "-t",
+            "ok@test.example",
+        ]);
         source.arg(format!("inet:{SERVER}:25"));
         process::run(source)?;
         let mut swaks = self.mail[0].command(machine::installed("swaks")?);
@@ -61,13 +74,15 @@ impl Traffic {
         process::run(swaks).map(drop)
     }
 
-    fn refused(&self) -> Result<()> {
+    /// Mail that is refused at each step, and reset.
+    pub fn refused(&self) -> Result<()> {
         let mut python = self.refusing[0].command(machine::installed("python3")?);
-        python.args(["-c", include_str!("../senders/smtplib.py"), SERVER]);
+        python.args(["-c", include_str!("../tests/senders/smtplib.py"), SERVER]);
         process::run(python).map(drop)
     }
 
-    fn strange(&self) -> Result<()> {
+    /// A departure from the protocol, and TLS.
+    pub fn strange(&self) -> Result<()> {
         let [client, server] = &self.refusing;
         let mut dialogue = Dialogue::open(client, server, "[fd77::2]:25")?;
         dialogue.play(
@@ -85,4 +100,9 @@ impl Traffic {
         dialogue.server_says(HELLO)?;
         dialogue.close()
     }
+}
+
+/// A mail that goes through an antivirus, whose pid this is.
+pub fn antivirus() -> Result<u32> {
+    Ok(Scene::new()?.play().context("the antivirus's scene")?.pids.interceptor)
 }
