@@ -356,6 +356,18 @@ mod tests {
         assert!(new.ends_with("1999\n"), "{new}");
     }
 
+    /// As logrotate's `copytruncate` does it, without a word.
+    #[tokio::test]
+    async fn a_file_that_was_cut_is_written_from_its_beginning() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), "before\n").expect("writable");
+        let mut output = Output::start(Target::append(file.path()).expect("writable")).expect("a thread");
+        file.as_file().set_len(0).expect("cut");
+        say(&mut output, "behind");
+        assert_eq!(output.finish(PATIENCE).await, 0);
+        assert_eq!(std::fs::read_to_string(file.path()).expect("readable"), "behind\n");
+    }
+
     #[tokio::test]
     async fn one_that_cannot_be_opened_again_is_written_on() {
         let folder = tempfile::tempdir().expect("a temporary directory");
