@@ -8,6 +8,7 @@ pub mod events;
 pub mod http;
 pub mod metrics;
 pub mod output;
+pub mod top;
 pub mod trace;
 
 #[cfg(test)]
