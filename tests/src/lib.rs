@@ -18,6 +18,7 @@ pub mod process;
 pub mod scene;
 pub mod seen;
 pub mod syscalls;
+pub mod terminal;
 pub mod transcript;
 pub mod unpacked;
 pub mod uring;

@@ -44,6 +44,10 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// A terminal for the tests, without a screen.
+pub(crate) const TERMINAL: [Package; 1] =
+    [Package { name: "tmux", program: "tmux", reason: "a terminal to draw the live table on" }];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

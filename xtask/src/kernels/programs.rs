@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{cargo, which};
 
 /// The test programs that are not run in guests, each with the reason. All others of the package `tests` are.
-const LEFT_OUT: [(&str, &str); 8] = [
+const LEFT_OUT: [(&str, &str); 9] = [
     ("cli", "what the agent answers, whatever the kernel"),
     ("compare", "what is made of two files of events, whatever the kernel"),
     ("interception", "needs proxies and whole mail servers"),
@@ -19,6 +19,7 @@ const LEFT_OUT: [(&str, &str); 8] = [
     ("postfix_owners", "needs a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
 ];
 

@@ -180,7 +180,7 @@ impl Column {
             Self::Sent => plain(bytes(row, moment).map_or(String::new(), |(sent, _)| size(sent))),
             Self::Received => plain(bytes(row, moment).map_or(String::new(), |(_, received)| size(received))),
             Self::Age => plain(age(lasted(row, moment.time))),
-            Self::Why => middles.why(row, theme),
+            Self::Why => middles.why(row, theme, width),
         };
         (cut(&text, width), style)
     }

@@ -46,14 +46,14 @@ impl View {
         }
         match self.paused.take() {
             Some(still) => {
-                self.show(&still.moment(), frame);
+                self.show(&still.moment(), true, frame);
                 self.paused = Some(still);
             }
-            None => self.show(moment, frame),
+            None => self.show(moment, false, frame),
         }
     }
 
-    fn show(&mut self, moment: &Moment<'_>, frame: &mut Frame<'_>) {
+    fn show(&mut self, moment: &Moment<'_>, paused: bool, frame: &mut Frame<'_>) {
         let area = frame.area();
         let middles = Middles::of(moment.board);
         self.arrange(moment, &middles);
@@ -62,7 +62,7 @@ impl View {
             Rect { y: area.y + HEADER, height: area.height - HEADER - 1, ..area },
             Rect { y: area.bottom() - 1, height: 1, ..area },
         ];
-        self.header(moment, &middles, header, frame.buffer_mut());
+        self.header(moment, &middles, paused, header, frame.buffer_mut());
         match &self.mode {
             Mode::Table | Mode::Filter => self.table(moment, &middles, body, frame.buffer_mut()),
             Mode::Detail(_) => self.detail(moment, body, frame.buffer_mut()),
@@ -76,7 +76,7 @@ impl View {
         self.footer(footer, frame);
     }
 
-    fn header(&self, moment: &Moment<'_>, middles: &Middles<'_>, area: Rect, buffer: &mut Buffer) {
+    fn header(&self, moment: &Moment<'_>, middles: &Middles<'_>, paused: bool, area: Rect, buffer: &mut Buffer) {
         let board = moment.board;
         let open = board.rows().filter(|row| row.closed.is_none()).count();
         let mut first = format!("smtp-observer top, {}: {open} open", self.title);
@@ -84,10 +84,10 @@ impl View {
             put(&mut first, format_args!(", {} not listed", board.unlisted()));
         }
         if !self.filter.is_empty() {
-            put(&mut first, format_args!(", {} match", self.order.len()));
+            put(&mut first, format_args!(", {} match {}", self.order.len(), self.filter.text()));
         }
         let mut first = vec![Span::styled(first, self.theme.bold())];
-        if self.is_paused() {
+        if paused {
             first.push(Span::raw(" "));
             first.push(Span::styled(" PAUSED ", self.theme.reversed()));
         }
@@ -178,8 +178,7 @@ impl View {
         if self.mode == Mode::Filter {
             let text = format!("Filter: {}", self.filter.text());
             // The end is where one writes.
-            let (text, _) = tail(&text, usize::from(area.width) - 1);
-            let line = Line::raw(text);
+            let line = Line::raw(tail(&text, usize::from(area.width) - 1));
             let cursor = area.x + line.width() as u16;
             put_line(&line, area, frame.buffer_mut());
             frame.set_cursor_position(Position::new(cursor.min(area.right() - 1), area.y));
@@ -201,9 +200,6 @@ impl View {
             spans.push(Span::styled(format!(" {key} "), self.theme.reversed()));
             spans.push(Span::raw(format!("{text} ")));
         }
-        if !self.filter.is_empty() && self.mode == Mode::Table {
-            spans.push(Span::styled(format!(" filter: {}", self.filter.text()), self.theme.bold()));
-        }
         put_line(&Line::from(spans), area, frame.buffer_mut());
     }
 }
@@ -214,13 +210,10 @@ fn aligned(column: Column, text: &str, width: u16) -> String {
     if column.is_number() { format!("{text:>width$}") } else { text.to_owned() }
 }
 
-/// The last characters of a text, and whether some are left out.
-fn tail(text: &str, width: usize) -> (String, bool) {
-    let count = text.chars().count();
-    if count <= width {
-        return (text.to_owned(), false);
-    }
-    (text.chars().skip(count - width).collect(), true)
+/// The last characters of a text.
+fn tail(text: &str, width: usize) -> &str {
+    let from = text.chars().count().saturating_sub(width);
+    text.char_indices().nth(from).map_or("", |(from, _)| &text[from..])
 }
 
 fn put_line(line: &Line<'_>, area: Rect, buffer: &mut Buffer) {

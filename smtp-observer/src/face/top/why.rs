@@ -79,8 +79,8 @@ impl<'a> Middles<'a> {
         verdict.max(row.note.map_or(Level::Silent, note_level))
     }
 
-    /// What its line says last, and how it looks.
-    pub(super) fn why(&self, row: &Row, theme: Theme) -> (String, Style) {
+    /// What its line says last where there is room for so much, and how it looks.
+    pub(super) fn why(&self, row: &Row, theme: Theme, width: usize) -> (String, Style) {
         let style = match (self.level(row), row.note) {
             (Level::Intercepted, _) => theme.interceptor(),
             (Level::Suspicious, Some(Note::Anomaly(_))) => theme.bad(),
@@ -90,17 +90,15 @@ impl<'a> Middles<'a> {
             (Level::Usual, Some(Note::Transaction(Outcome::Rejected))) => theme.bad(),
             (Level::Usual | Level::Silent, _) => Style::new(),
         };
-        (self.text(row), style)
+        (self.text(row, width), style)
     }
 
-    fn text(&self, row: &Row) -> String {
+    fn text(&self, row: &Row, width: usize) -> String {
         let note = row.note.map(Note::as_str);
         if let Some(found) = row.interception.as_deref().and_then(interception) {
             let verdict = found.verdict.as_str();
-            return match &found.interceptor {
-                Some(interceptor) => format!("{verdict} {}", trace::program(interceptor)),
-                None => verdict.to_owned(),
-            };
+            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", trace::program(program)));
+            return whole.filter(|whole| whole.chars().count() <= width).unwrap_or_else(|| verdict.to_owned());
         }
         let mark = match (self.owns(row), row.intercepted) {
             (true, _) => "interceptor",
