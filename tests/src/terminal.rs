@@ -31,12 +31,12 @@ impl Terminal {
         let folder = tempfile::tempdir()?;
         let mut server = tmux(&folder)?;
         // In the foreground, so that it ends with the test.
-        server.arg("-D").env("LC_ALL", "C.UTF-8").env("PS1", format!("{PROMPT} "));
+        server.arg("-D").env("LC_ALL", "C.UTF-8");
         let terminal = Self { _server: Running::start(server)?, folder };
         let size = [width, height].map(|number| number.to_string());
-        let shell = "exec bash --noprofile --norc -i";
+        let shell = format!("exec env PS1='{PROMPT} ' bash --noprofile --norc -i");
         let deadline = Instant::now() + PATIENCE;
-        let session = ["new-session", "-d", "-x", &size[0], "-y", &size[1], shell];
+        let session = ["new-session", "-d", "-x", &size[0], "-y", &size[1], &shell];
         // It does not say when it can be called.
         while let Err(error) = terminal.tmux(&session) {
             ensure!(Instant::now() < deadline, "{error:#}");

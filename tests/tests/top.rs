@@ -70,7 +70,8 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
     let named = format!("antivirus-proxy[{}]", who.interceptor);
     ensure!(screen.lines().nth(1).is_some_and(|line| line.contains(&named)), "{named} is not named:\n{screen}");
     let coloured = terminal.coloured_screen()?;
-    let red = coloured.lines().nth(1).is_some_and(|line| line.contains("\u{1b}[1m\u{1b}[31m") || line.contains("31m"));
+    let line = coloured.lines().nth(1).context("no second line")?;
+    let red = line.find("\u{1b}[38;5;1m").is_some_and(|red| line.find(&named).is_some_and(|name| red < name));
     ensure!(red, "it is not red: {coloured:?}");
 
     // A filter, as it is typed.

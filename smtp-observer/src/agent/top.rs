@@ -95,10 +95,7 @@ impl Top {
         self.pace.want(Cause::Key, Instant::now());
         loop {
             tokio::select! {
-                ready = self.session.kernel.ready() => {
-                    ready.map_err(system("read what the hooks deliver"))?;
-                    self.session.take_in();
-                }
+                ready = self.session.kernel.ready() => ready.map_err(system("read what the hooks deliver"))?,
                 () = at(self.session.look) => self.session.look_round(),
                 Some(event) = input.recv() => {
                     if self.input(event?)? {
@@ -112,6 +109,8 @@ impl Top {
                 written = self.screen.written() => written?,
                 () = at(self.pace.due().map(Into::into)), if !self.screen.is_busy() => self.draw()?,
             }
+            // Whatever it was: it may have come between the kernel's waking and the taking.
+            self.session.take_in();
             self.plan();
         }
     }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::panic;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use crossterm::cursor::{Hide, Show};
 use crossterm::event::{self, Event};
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{execute, queue};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
@@ -64,7 +65,7 @@ pub fn usable() -> Result<(), Unusable> {
 
 /// Whether the terminal is gone, and nobody is there to be told anything.
 pub fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(libc::EIO)
+    error.kind() == ErrorKind::BrokenPipe || error.raw_os_error() == Some(libc::EIO)
 }
 
 /// The terminal while it is ours.
@@ -123,7 +124,7 @@ impl Screen {
         }
         let result = self.written.recv().await;
         self.busy = false;
-        result.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
+        result.unwrap_or_else(|| Err(ErrorKind::BrokenPipe.into()))
     }
 
     /// Draws what has changed since the last frame. Not to be called while it is busy.
@@ -232,8 +233,16 @@ pub fn input() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     // Who reads a terminal's keys is not told that it hung up.
     thread::Builder::new().name("hangup".into()).spawn(move || {
         let stdin = io::stdin();
-        let result = poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::empty())], PollTimeout::NONE);
-        let error = result.map_or_else(io::Error::from, |_| io::ErrorKind::BrokenPipe.into());
+        let hangup = || poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::empty())], PollTimeout::NONE);
+        let error = loop {
+            match hangup() {
+                // It was stopped, and goes on.
+                Err(Errno::EINTR) => (),
+                Err(error) => break error.into(),
+                Ok(_) => break ErrorKind::BrokenPipe.into(),
+            }
+        };
+        // Whoever would be told may have ended.
         let _ = gone.blocking_send(Err(error));
     })?;
     Ok(events)
