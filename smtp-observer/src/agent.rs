@@ -26,6 +26,7 @@ pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
 use crate::face::board::Board;
+use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
@@ -183,14 +184,16 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
-        let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
+        let output =
+            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
         let faces = Faces { metrics: Some(metrics), lines: output, board: Some(Board::default()) };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
-        session.serve(questions, &mut signals, config.observe.duration).await
+        let hangup = signals.hangup.take();
+        session.serve(questions, &mut signals, hangup, config.observe.duration).await
     })
 }
 
@@ -207,7 +210,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         } else {
             Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
         };
-        let output = Lines { output, format, face: "trace" };
+        let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
         let faces = Faces { lines: Some(output), ..Faces::default() };
@@ -216,7 +219,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
-        session.serve(questions, &mut signals, config.observe.duration).await
+        session.serve(questions, &mut signals, None, config.observe.duration).await
     })
 }
 
@@ -340,18 +343,31 @@ fn named(ports: &Ports) -> String {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal is gone. Whoever takes this out is a daemon, and may be sent it for another reason.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: Some(hangup?) })
     }
 
     async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),
+            () = hung_up(self.hangup.as_mut()) => (),
         }
+    }
+}
+
+/// Completes with the next SIGHUP.
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -365,6 +381,7 @@ enum Format {
 struct Lines {
     output: Output,
     format: Format,
+    filter: Filter,
     face: &'static str,
 }
 
@@ -379,7 +396,9 @@ impl Format {
 
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
-        self.output.line(|out| self.format.write(observation, out));
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
     }
 }
 
@@ -420,6 +439,13 @@ impl Faces {
             lines.output.flush();
         }
     }
+
+    /// Has files opened again by their names.
+    fn reopen(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.reopen();
+        }
+    }
 }
 
 impl Session {
@@ -435,11 +461,13 @@ impl Session {
         session
     }
 
-    /// Observes until a signal comes, the time is over or nobody reads the lines any more.
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
+    /// again.
     async fn serve(
         mut self,
         mut questions: mpsc::Receiver<Ask>,
         signals: &mut Signals,
+        mut hangup: Option<Signal>,
         duration: Option<Duration>,
     ) -> Result<(), Error> {
         let end = async {
@@ -449,6 +477,7 @@ impl Session {
             }
         };
         tokio::pin!(end);
+        let mut unread = false;
         let outcome = loop {
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
@@ -461,13 +490,17 @@ impl Session {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.faces.lines.as_ref()) => break Ok(()),
+                () = closed(self.faces.lines.as_ref()) => {
+                    unread = true;
+                    break Ok(());
+                }
                 () = signals.wait() => break Ok(()),
+                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
                 () = &mut end => break Ok(()),
             }
         };
         tell_service_manager(NotifyState::Stopping);
-        self.finish().await;
+        self.finish(unread).await;
         outcome
     }
 
@@ -534,8 +567,8 @@ impl Session {
             Ask::Ready(reply) => {
                 let _ = reply.send(());
             }
-            Ask::Metrics(reply) => {
-                let Some(metrics) = &self.faces.metrics else { return };
+            Ask::Metrics(format, reply) => {
+                let Some(metrics) = &mut self.faces.metrics else { return };
                 let (kernel, observer) = (&self.kernel, &self.observer);
                 metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
                 if let Some(lines) = &self.faces.lines {
@@ -544,7 +577,8 @@ impl Session {
                 if let Some(record) = &self.record {
                     metrics.set_dropped(record::FACE, record.output.dropped());
                 }
-                match metrics.text() {
+                let now = kernel::now().map_err(anyhow::Error::from);
+                match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
                     Ok(text) => {
                         let _ = reply.send(text);
                     }
@@ -554,8 +588,9 @@ impl Session {
         }
     }
 
-    /// Takes in and writes out the rest, and says what was lost: loss is never silent.
-    async fn finish(mut self) {
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
+    /// looked on does not want any more.
+    async fn finish(mut self, unread: bool) {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
         self.flush();
@@ -564,7 +599,8 @@ impl Session {
         }
         if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
-            if dropped > 0 {
+            let unwanted = unread && self.faces.metrics.is_none();
+            if dropped > 0 && !unwanted {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }

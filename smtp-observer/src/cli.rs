@@ -3,6 +3,7 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod filter;
 mod ports;
 mod ring_size;
 
@@ -18,9 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
+use crate::face::filter::Filter;
 use crate::judge::Addresses;
 use crate::kernel::Hooks;
 
+pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
 
@@ -129,7 +132,7 @@ pub struct RunArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
-    /// Append observations to this file, one JSON object a line; `-` is standard output.
+    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output.
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 
@@ -143,6 +146,9 @@ pub struct RunArgs {
 pub struct TraceArgs {
     #[command(flatten)]
     observe: ObserveArgs,
+
+    #[command(flatten)]
+    filter: FilterArgs,
 
     /// One JSON object each.
     #[arg(long)]
@@ -174,6 +180,10 @@ pub struct ReplayArgs {
     /// Only connections with one of these ports at either end [default: all].
     #[arg(long, value_name = "N[,N…]")]
     pub port: Option<Ports>,
+
+    /// What is shown of the rest.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// `compare`'s options.
@@ -248,6 +258,8 @@ pub struct Run {
 pub struct Trace {
     /// What to observe, and how.
     pub observe: Observe,
+    /// What is shown.
+    pub filter: Filter,
     /// JSON lines in place of text.
     pub json: bool,
 }
@@ -270,7 +282,7 @@ impl TraceArgs {
     pub fn resolve(self) -> Result<Trace, ConfigError> {
         // One recording a file: that which `run` makes.
         let file = File { record: None, ..File::of(&self.observe)? };
-        Ok(Trace { observe: self.observe.with(file), json: self.json })
+        Ok(Trace { observe: self.observe.with(file), filter: self.filter.into(), json: self.json })
     }
 }
 
@@ -608,6 +620,10 @@ mod tests {
             "connections --record file",
             "replay",
             "replay file --events -",
+            "replay file --pid 0",
+            "trace --process /usr/bin/perl",
+            "trace --verb RCPT:",
+            "run --verb RCPT",
             "compare client.jsonl",
             "compare client.jsonl server.jsonl other.jsonl",
             "top --json",

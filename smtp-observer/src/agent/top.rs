@@ -25,10 +25,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
     let recording = observe.record.as_deref().map(create).transpose()?;
     runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording)?;
-        let wait = system("wait for signals");
-        let (mut hangup, continued) = signal(SignalKind::hangup())
-            .and_then(|hangup| Ok((hangup, signal(SignalKind::from_raw(libc::SIGCONT))?)))
-            .map_err(wait)?;
+        let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
 
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {} hooks", named(&observe.ports), kernel.family().as_str());
@@ -43,13 +40,12 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let outcome = tokio::select! {
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
-            _ = hangup.recv() => Ok(()),
             () = passed(observe.duration) => Ok(()),
         };
         let Top { session, screen, .. } = top;
         // First, so that what is said of losses can be read.
         screen.leave().await;
-        session.finish().await;
+        session.finish(false).await;
         outcome
     })
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -22,14 +22,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::debug;
 
-use crate::face::metrics;
+use crate::face::metrics::Format;
 
 /// What a request needs of the agent. It answers between two batches of observations, so an answer is also proof that
 /// observations are taken in.
 #[derive(Debug)]
 pub enum Ask {
-    /// The metrics' text.
-    Metrics(oneshot::Sender<String>),
+    /// The metrics' text, in this format.
+    Metrics(Format, oneshot::Sender<String>),
     /// A sign of life.
     Ready(oneshot::Sender<()>),
 }
@@ -119,9 +119,13 @@ fn router(agent: Agent) -> Router {
         .with_state(agent)
 }
 
-async fn metrics(State(agent): State<Agent>) -> Response {
-    match agent.ask(Ask::Metrics).await {
-        Some(text) => ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response(),
+async fn metrics(State(agent): State<Agent>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
+    match agent.ask(|reply| Ask::Metrics(format, reply)).await {
+        Some(text) => {
+            let kind = HeaderValue::from_static(format.content_type());
+            ([(CONTENT_TYPE, kind), (VARY, ACCEPT.into())], text).into_response()
+        }
         None => plain(StatusCode::SERVICE_UNAVAILABLE, "the agent does not answer\n"),
     }
 }
@@ -171,7 +175,10 @@ mod tests {
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 match question {
-                    Ask::Metrics(reply) => reply.send("smtp_connections_open 1\n".into()).expect("waited for"),
+                    Ask::Metrics(Format::Text, reply) => {
+                        reply.send("smtp_connections_open 1\n".into()).expect("waited for");
+                    }
+                    Ask::Metrics(Format::OpenMetrics, reply) => reply.send("# EOF\n".into()).expect("waited for"),
                     Ask::Ready(reply) => reply.send(()).expect("waited for"),
                 }
             }
@@ -211,6 +218,10 @@ mod tests {
         assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
         assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
         assert!(metrics.ends_with("\r\n\r\nsmtp_connections_open 1\n"), "{metrics}");
+        let head = "Accept: application/openmetrics-text; version=1.0.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let metrics = request(address, &format!("GET /metrics HTTP/1.1\r\n{head}")).await;
+        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"), "{metrics}");
+        assert!(metrics.ends_with("\r\n\r\n# EOF\n"), "{metrics}");
         assert!(fetch(address, "/healthz").await.ends_with("\r\n\r\nalive\n"));
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200 OK\r\n"));
         for path in ["/", "/metrics/", "/../etc/passwd", "/metrics%00"] {

@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod connections;
 pub mod escape;
 pub mod events;
+pub mod filter;
 pub mod http;
 pub mod metrics;
 pub mod output;
