@@ -317,11 +317,11 @@ fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     match seconds {
-        ..60 => format!("{seconds}s"),
-        ..600 => format!("{minutes}m{:02}s", seconds % 60),
-        ..3600 => format!("{minutes}m"),
-        ..36_000 => format!("{hours}h{:02}m", minutes % 60),
-        ..86_400 => format!("{hours}h"),
+        0..60 => format!("{seconds}s"),
+        60..600 => format!("{minutes}m{:02}s", seconds % 60),
+        600..3600 => format!("{minutes}m"),
+        3600..36_000 => format!("{hours}h{:02}m", minutes % 60),
+        36_000..86_400 => format!("{hours}h"),
         _ => format!("{}d", hours / 24),
     }
 }
