@@ -3,6 +3,7 @@
 mod compare;
 mod record;
 mod replay;
+mod top;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +30,7 @@ use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
+use crate::face::top::screen::Unusable;
 use crate::face::{connections, events, trace};
 use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
@@ -96,6 +98,9 @@ pub enum Error {
     /// Two hosts' events cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// There is no terminal to draw on.
+    #[error(transparent)]
+    Terminal(#[from] Unusable),
     /// Privileges that are no longer needed could not be given up.
     #[error(transparent)]
     Relinquish(#[from] privilege::DropError),
@@ -126,7 +131,7 @@ impl Error {
             | Self::Relinquish(_)
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
-            Self::Config(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Terminal(_) => ExitCode::from(2),
             Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
         }
     }
@@ -142,6 +147,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Run(args) => run(args.resolve()?, diagnostics),
         Command::Trace(args) => trace(args.resolve()?, diagnostics),
+        Command::Top(args) => top::top(args.resolve()?, diagnostics),
         Command::Replay(args) => replay::replay(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
@@ -155,7 +161,7 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-// The order in which an observing command starts, in `run` and `trace` alike:
+// The order in which an observing command starts, in `run`, `trace` and `top` alike:
 //
 // 1. ask whether this user may observe, so that nothing fails obscurely for want of it;
 // 2. open what needs a name or a right: the HTTP address, the events' file, the recording;
@@ -654,6 +660,7 @@ mod tests {
     fn exit_statuses() {
         assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
         assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
+        assert_eq!(Error::from(Unusable::Output).exit_code(), ExitCode::from(2));
         let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };
         assert_eq!(Error::from(unreadable).exit_code(), ExitCode::from(2));
     }

@@ -81,6 +81,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print every SMTP exchange as it happens, one line each.
     Trace(TraceArgs),
+    /// Show the connections of now, who uses them and who is in their middle: a table that fills the terminal.
+    Top(TopArgs),
     /// Print what was observed when a recording was made, without root.
     Replay(ReplayArgs),
     /// Print what differs between the two ends of the same conversations, by the events of two hosts, without root.
@@ -151,6 +153,13 @@ pub struct TraceArgs {
     /// One JSON object each.
     #[arg(long)]
     json: bool,
+}
+
+/// `top`'s options.
+#[derive(Debug, Default, Args)]
+pub struct TopArgs {
+    #[command(flatten)]
+    observe: ObserveArgs,
 }
 
 /// `replay`'s options.
@@ -274,6 +283,14 @@ impl TraceArgs {
         // One recording a file: that which `run` makes.
         let file = File { record: None, ..File::of(&self.observe)? };
         Ok(Trace { observe: self.observe.with(file), filter: self.filter.into(), json: self.json })
+    }
+}
+
+impl TopArgs {
+    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
+    pub fn resolve(self) -> Result<Observe, ConfigError> {
+        let file = File { record: None, ..File::of(&self.observe)? };
+        Ok(self.observe.with(file))
     }
 }
 
@@ -509,6 +526,20 @@ mod tests {
     }
 
     #[test]
+    fn top_observes_as_the_others_do() {
+        let file = config("port = 2525\nrecord = \"/var/tmp/from-file\"\n");
+        let arguments = format!("top --hooks tracepoint --duration 5s --config {}", file.path().display());
+        match parse(&arguments).expect("valid").command {
+            Command::Top(args) => {
+                let observe = args.resolve().expect("valid");
+                assert_eq!((observe.ports.as_slice(), observe.hooks), (&[2525][..], Hooks::Tracepoint));
+                assert_eq!((observe.record, observe.duration), (None, Some(Duration::from_secs(5))));
+            }
+            other => panic!("not top: {other:?}"),
+        }
+    }
+
+    #[test]
     fn the_recording_of_a_file_is_that_of_run() {
         let file = config("record = \"/var/tmp/from-file\"\n");
         let file = file.path().display();
@@ -595,7 +626,8 @@ mod tests {
             "run --verb RCPT",
             "compare client.jsonl",
             "compare client.jsonl server.jsonl other.jsonl",
-            "top",
+            "top --json",
+            "top --listen 127.0.0.1:1",
         ] {
             assert!(parse(arguments).is_err(), "{arguments}");
         }

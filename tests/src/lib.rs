@@ -21,6 +21,7 @@ pub mod scene;
 pub mod schema;
 pub mod seen;
 pub mod syscalls;
+pub mod terminal;
 pub mod traffic;
 pub mod transcript;
 pub mod unpacked;

@@ -44,6 +44,10 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// A terminal for the tests, without a screen.
+pub(crate) const TERMINAL: [Package; 1] =
+    [Package { name: "tmux", program: "tmux", reason: "a terminal to draw the live table on" }];
+
 /// What reads the man pages, for the tests alone.
 pub(crate) const MANUAL: [Package; 2] = [
     Package { name: "groff-base", program: "groff", reason: "formats man pages" },

@@ -27,11 +27,17 @@ const MOST_INTERCEPTIONS: usize = 256;
 /// Most observations kept of all connections together.
 const MOST_LATEST: usize = 512;
 
+/// Observations kept in all transcripts together, about: the more connections, the fewer of each.
+const MOST_KEPT: usize = 50_000;
+
+/// Observations kept of each connection, however many there are.
+const LEAST_KEPT: usize = 4;
+
 /// Characters kept of a reply.
 const LONGEST_TEXT: usize = 160;
 
 /// The connections of now, and what is in the middle of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Board {
     rows: HashMap<Arc<str>, Row>,
     /// Rows of connections that are over, the first first.
@@ -42,6 +48,9 @@ pub struct Board {
     /// Observations kept of each connection.
     transcript: usize,
     unlisted: u64,
+    /// RSETs by reason, in the order of [`RsetReason::ALL`].
+    rsets: [u64; RsetReason::ALL.len()],
+    changes: u64,
 }
 
 /// A connection.
@@ -234,6 +243,10 @@ impl Board {
         if let Some(interception) = interception(&observation) {
             self.intercept(interception, &observation);
         }
+        if let Event::Rset(rset) = &observation.event {
+            self.rsets[rset.reason as usize] += 1;
+        }
+        self.changes += 1;
         self.update(&observation);
         push(&mut self.latest, MOST_LATEST, Arc::clone(&observation));
         self.forget(observation.time);
@@ -246,6 +259,7 @@ impl Board {
         while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| closed.0 < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
                 self.rows.remove(&id);
+                self.changes += 1;
             }
         }
     }
@@ -276,6 +290,25 @@ impl Board {
         self.unlisted
     }
 
+    /// RSETs seen so far, by reason; one that both ends of a connection on this host tell of counts twice.
+    pub fn rsets(&self) -> impl Iterator<Item = (RsetReason, u64)> {
+        RsetReason::ALL.iter().copied().zip(self.rsets)
+    }
+
+    /// A number that is another one when there is something else to show.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The board as it is now, with the bytes of connections that are open.
+    pub fn still(&self, bytes: &dyn Fn(&Connection) -> Option<(u64, u64)>) -> Self {
+        let mut still = self.clone();
+        for row in still.rows.values_mut() {
+            row.bytes = row.bytes.or_else(|| bytes(&row.connection));
+        }
+        still
+    }
+
     fn update(&mut self, observation: &Arc<Observation>) {
         let id = &observation.connection.id;
         let closes = matches!(observation.event, Event::ConnectionClosed { .. });
@@ -291,10 +324,11 @@ impl Board {
             }
             self.rows.insert(Arc::clone(id), Row::new(observation));
         }
+        let most = self.transcript.min((MOST_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
         let Some(row) = self.rows.get_mut(id) else { return };
         row.observe(observation);
-        if self.transcript > 0 {
-            push(&mut row.transcript, self.transcript, Arc::clone(observation));
+        if most > 0 {
+            push(&mut row.transcript, most, Arc::clone(observation));
         }
         if closes {
             self.over.push_back((observation.time, Arc::clone(id)));
@@ -325,7 +359,7 @@ pub fn interception(observation: &Observation) -> Option<&Interception> {
 }
 
 fn push<T>(queue: &mut VecDeque<T>, most: usize, item: T) {
-    if queue.len() >= most {
+    while queue.len() >= most {
         queue.pop_front();
     }
     queue.push_back(item);
@@ -427,6 +461,43 @@ mod tests {
         assert_eq!(board.interceptions().count(), 0);
         assert_eq!(only(&board).verdict(), None);
         assert!(!only(&board).intercepted);
+    }
+
+    #[test]
+    fn rsets_are_counted_and_every_change_shows() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![samples::rset(), samples::rset(), samples::ambiguous()]);
+        let seen: Vec<_> = board.rsets().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(seen, [(RsetReason::RecipientsRejected, 2), (RsetReason::Ambiguous, 1)]);
+        let before = board.changes();
+        board.take(sample.closed());
+        let closed = board.changes();
+        board.forget(Timestamp(i64::MAX));
+        assert!(before < closed && closed < board.changes());
+    }
+
+    #[test]
+    fn a_still_board_has_the_bytes_of_then() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![]);
+        let still = board.still(&|_| Some((1, 2)));
+        board.take(sample.closed());
+        assert_eq!((only(&still).bytes, only(&still).state), (Some((1, 2)), State::Connected));
+        assert_eq!(only(&board.still(&|_| None)).bytes, Some((311, 2290)));
+    }
+
+    #[test]
+    fn many_connections_have_short_transcripts() {
+        let sample = Sample::client();
+        let mut board = Board::with_transcripts(100);
+        let connections = 2000;
+        let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
+        samples.iter().for_each(|sample| drop(board.take(sample.opened())));
+        for _ in 0..100 {
+            samples.iter().for_each(|sample| drop(board.take(sample.at(samples::noop()))));
+        }
+        let kept: usize = board.rows().map(|row| row.transcript.len()).sum();
+        assert_eq!(kept, MOST_KEPT);
     }
 
     #[test]

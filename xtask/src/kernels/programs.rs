@@ -23,12 +23,13 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
     ("trace", "what is shown of observations, whatever the kernel"),
 ];
 
 /// Programs of that package that no test starts.
-const NOT_STARTED: [&str; 3] = ["bench", "demo", "plots"];
+const NOT_STARTED: [&str; 4] = ["bench", "demo", "picture", "plots"];
 
 /// Programs of this machine that tests start.
 const INSTALLED: [&str; 9] = ["bash", "cp", "ip", "nft", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];
