@@ -61,8 +61,10 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
     let played = thread::spawn(move || scene.play());
 
     // Stopped while it can be seen, it stays as it is.
-    let screen = terminal.wait_for("the client's connection with its verdict", |screen| {
-        rows(screen).iter().any(|row| row.contains("mail-client") && row.contains("transparent_interceptor"))
+    let screen = terminal.wait_for("the client's last word, and the verdict", |screen| {
+        rows(screen)
+            .iter()
+            .any(|row| ["mail-client", "QUIT 221", "transparent_interceptor"].iter().all(|word| row.contains(word)))
     })?;
     terminal.press("Space")?;
     terminal.wait_text("PAUSED")?;
@@ -205,8 +207,8 @@ fn a_banner_does_not_steer_the_terminal() -> Result<()> {
     terminal.wait_for("the connection", |screen| rows(screen).len() == 1 && screen.contains("NOOP 250"))?;
     terminal.press("Enter")?;
     terminal.press("Enter")?;
-    let screen = terminal.wait_for("the dialogue", |screen| screen.contains("\\x1bc ok"))?;
-    ensure!(screen.starts_with(TITLE) && screen.contains("220 \\x1b[2J"), "{screen}");
+    let screen = terminal.wait_for("the dialogue", |screen| screen.contains("\\u{1b}c ok"))?;
+    ensure!(screen.starts_with(TITLE) && screen.contains("220 \\u{1b}[2J"), "{screen}");
     assert_eq!(terminal.property("#{alternate_on} #{pane_title}")?, format!("1 {name}"));
     dialogue.close()?;
     terminal.wait_text("closed after")?;
