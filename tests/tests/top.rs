@@ -78,10 +78,11 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
 
     // A filter, as it is typed.
     terminal.press("/")?;
-    terminal.type_text("interceptor")?;
+    let filter = "antivirus-proxy";
+    terminal.type_text(filter)?;
     let shown = |pids_shown: &[u32]| [who.client, who.interceptor].iter().all(|pid| pids_shown.contains(pid));
     terminal.wait_for("client and interceptor", |screen| {
-        screen.contains("Filter: interceptor") && shown(&pids(screen)) && !screen.contains("mail-server ")
+        screen.contains(&format!("Filter: {filter}")) && shown(&pids(screen)) && !screen.contains("mail-server ")
     })?;
     terminal.press("Enter")?;
 
@@ -95,7 +96,7 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
 
     // What is known of the client's connection.
     terminal.press("/")?;
-    for _ in "interceptor".chars() {
+    for _ in filter.chars() {
         terminal.press("BSpace")?;
     }
     terminal.type_text(&who.client.to_string())?;
