@@ -1,5 +1,6 @@
 //! Wires the kernel side, the observer and the faces; starts and stops them.
 
+mod answer;
 mod compare;
 mod record;
 mod replay;
@@ -25,7 +26,7 @@ pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
 use crate::face::board::Board;
-use crate::face::http::{self, Ask, Limits};
+use crate::face::http::{self, Ask, Limits, Viewers};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
 use crate::face::{connections, events, trace};
@@ -45,6 +46,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
+
+/// Observations that the status page shows of each connection.
+const TRANSCRIPT: usize = 32;
 
 /// Why a command failed. Each is one or two plain sentences: the cause and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -172,18 +176,20 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(system("wait for HTTP clients"))?;
-        let (asks, questions) = mpsc::channel(ASKS);
-        tokio::spawn(http::serve(listener, asks, Limits::default()));
+        let (agent, questions, viewers) = http::channel(ASKS);
+        tokio::spawn(http::serve(listener, agent, Limits::default()));
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
 
         let record = start_record(recording, &config.observe)?;
-        let faces = Faces { metrics: Some(metrics), lines: output, board: Some(Board::default()) };
+        let page = Page { board: Board::with_transcripts(TRANSCRIPT), viewers };
+        let faces = Faces { metrics: Some(metrics), lines: output, page: Some(page) };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
-        announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
+        let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
+        announce(&config.observe.ports, &session.kernel, &more);
         session.serve(questions, &mut signals, config.observe.duration).await
     })
 }
@@ -393,7 +399,13 @@ struct Session {
 struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
-    board: Option<Board>,
+    page: Option<Page>,
+}
+
+/// What the status page shows, and those who look at it.
+struct Page {
+    board: Board,
+    viewers: Viewers,
 }
 
 impl Faces {
@@ -404,14 +416,17 @@ impl Faces {
         if let Some(lines) = &mut self.lines {
             lines.observe(&observation);
         }
-        if let Some(board) = &mut self.board {
-            board.take(observation);
+        if let Some(page) = &mut self.page {
+            page.board.take(observation);
         }
     }
 
     fn flush(&mut self) {
         if let Some(lines) = &mut self.lines {
             lines.output.flush();
+        }
+        if let Some(page) = &self.page {
+            page.viewers.tell(page.board.taken());
         }
     }
 }
@@ -517,34 +532,6 @@ impl Session {
                 }
             }
             Err(error) => warn!("what is open now cannot be listed: {error}"),
-        }
-    }
-
-    /// Answers an HTTP client, with all that has happened until now.
-    fn answer(&mut self, question: Ask) {
-        self.take_in();
-        // Whoever asked may be gone by now.
-        match question {
-            Ask::Ready(reply) => {
-                let _ = reply.send(());
-            }
-            Ask::Metrics(reply) => {
-                let Some(metrics) = &self.faces.metrics else { return };
-                let (kernel, observer) = (&self.kernel, &self.observer);
-                metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
-                if let Some(lines) = &self.faces.lines {
-                    metrics.set_dropped(lines.face, lines.output.dropped());
-                }
-                if let Some(record) = &self.record {
-                    metrics.set_dropped(record::FACE, record.output.dropped());
-                }
-                match metrics.text() {
-                    Ok(text) => {
-                        let _ = reply.send(text);
-                    }
-                    Err(error) => warn!("cannot write the metrics: {error}"),
-                }
-            }
         }
     }
 
