@@ -50,9 +50,17 @@ impl Agent {
         Self::start_with(&[], options)
     }
 
+    /// Starts a silent one that serves HTTP where another did.
+    pub fn start_at(http: SocketAddr, options: &[&str]) -> Result<Self> {
+        Self::launch(http, &[], options)
+    }
+
     fn start_with(events: &[&str], options: &[&str]) -> Result<Self> {
+        Self::launch(http_address(), events, options)
+    }
+
+    fn launch(http: SocketAddr, events: &[&str], options: &[&str]) -> Result<Self> {
         machine::require_root()?;
-        let http = http_address();
         let mut command = Command::new(machine::agent()?);
         command.arg("run").args(events).arg("--listen").arg(http.to_string());
         if let Some(hooks) = machine::hooks()?.to_possible_value() {

@@ -6,9 +6,12 @@ import { counted, endpoint, program, user, weight } from "./words.js";
 /** Most boxes in a column. */
 const MOST = 10;
 
-const HEIGHT = 58;
-const GAP = 18;
-const TOP = 34;
+const HEIGHT = 74;
+const GAP = 20;
+const TOP = 36;
+
+/** What a line takes that goes around the middle, with its words. */
+const DETOUR = 34;
 
 /** The picture's content: boxes by column, and lines between them. */
 export function relations(connections, interceptions) {
@@ -78,7 +81,7 @@ export function relations(connections, interceptions) {
     if (via.weight !== "chosen") {
       const asked = server(found.client.requested);
       asked.first = true;
-      line(from, asked, "asked", over, id);
+      line(from, asked, "asked", over, id, `what ${from.title} asked for`);
     }
   }
   for (const row of connections) {
@@ -160,7 +163,8 @@ function picture(width, boxes, lines, pick) {
   const step = (width - boxWidth) / (columns - 1);
   const x = hasMiddle ? [0, step, 2 * step] : [0, 0, step];
   const rows = Math.max(...boxes.map(({ shown, more }) => shown.length + (more > 0 ? 0.6 : 0)));
-  const height = TOP + rows * (HEIGHT + GAP) + (hasMiddle ? 16 : 0);
+  const asked = lines.filter((line) => line.kind === "asked");
+  const height = TOP + rows * (HEIGHT + GAP) + (asked.length > 0 ? DETOUR : 0);
   const places = new Map();
   for (const [column, { shown }] of boxes.entries()) {
     // The first rows stand beside what is in the middle, all columns centred on them alike where they are alike.
@@ -170,7 +174,7 @@ function picture(width, boxes, lines, pick) {
   }
   const svg = drawn(
     "svg",
-    { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Who talks to whom: ${lines.map(sentence).slice(0, 6).join("; ")}` },
+    { class: width < 560 ? "narrow" : null, width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Who talks to whom: ${lines.map(sentence).slice(0, 6).join("; ")}` },
     drawn("defs", {}, ["plain", "hidden", "suspected", "chosen", "asked"].map(arrow)),
   );
   const headings = width < 560 ? ["Clients", "Between", "Servers"] : ["Clients", "In the middle", "Servers"];
@@ -208,10 +212,10 @@ function connect(line, from, to, boxWidth, height) {
   let label = [(x1 + x2) / 2, (y1 + y2) / 2 - 8];
   if (line.kind === "asked") {
     // Around what is in the middle, as the client has it.
-    const low = Math.min(height - 6, Math.max(y1, y2) + HEIGHT / 2 + 26);
+    const low = Math.min(height - 8, Math.max(y1, y2) + HEIGHT / 2 + DETOUR);
     const [a, b] = [from.x + boxWidth / 2, to.x + boxWidth / 2];
-    d = `M${a} ${from.y + HEIGHT}C${a} ${low} ${a} ${low} ${a + 40} ${low}L${b - 40} ${low}C${b} ${low} ${b} ${low} ${b} ${to.y + HEIGHT + 3}`;
-    label = undefined;
+    d = `M${a} ${from.y + HEIGHT + 3}C${a} ${low} ${a} ${low} ${a + 40} ${low}L${b - 40} ${low}C${b} ${low} ${b} ${low} ${b} ${to.y + HEIGHT + 3}`;
+    label = [(a + b) / 2, low - 8];
   }
   const path = drawn("path", {
     class: `line line-${line.kind}${line.over ? " over" : ""}`,
@@ -221,16 +225,17 @@ function connect(line, from, to, boxWidth, height) {
   paths.set(line.key, path);
   const count = line.ids.size > 1 ? `×${line.ids.size}` : "";
   const text = [line.label, count].filter(Boolean).join(" ");
-  const fits = label && text.length * 6.4 < x2 - x1;
+  const fits = text.length * 7 < x2 - x1 - 8;
   return [path, ...(fits ? [drawn("text", { class: `label label-${line.kind}`, x: label[0], y: label[1] }, text)] : [])];
 }
 
 function boxed(box, { x, y }, width, pick) {
-  const characters = Math.floor((width - 20) / 7.3);
-  const small = Math.floor((width - 20) / 6.1);
+  const narrow = width < 160;
+  const characters = Math.floor((width - 22) / (narrow ? 7 : 8.6));
+  const small = Math.floor((width - 22) / (narrow ? 5.8 : 6.6));
   const note = noteOf(box);
   const choose = () => pick(box.title);
-  const text = (name, dy, content, most) => content && drawn("text", { class: name, x: x + 12, y: y + dy }, cut(content, most));
+  const text = (name, dy, content, most) => content && drawn("text", { class: name, x: x + (narrow ? 9 : 16), y: y + dy }, cut(content, most));
   const three = Boolean(box.extra);
   return drawn(
     "g",
@@ -248,8 +253,8 @@ function boxed(box, { x, y }, width, pick) {
     },
     drawn("title", {}, [box.title, note, box.extra].filter(Boolean).join("\n")),
     drawn("rect", { x, y, width, height: HEIGHT, rx: 10 }),
-    text("box-title", three ? 20 : note ? 25 : 34, box.title, characters),
-    text("box-note", three ? 36 : 43, note, small),
-    three && text("box-extra", 50, box.extra, small),
+    text("box-title", three ? 26 : note ? 33 : 42, box.title, characters),
+    text("box-note", three ? 45 : 54, note, small),
+    three && text("box-extra", 62, box.extra, small),
   );
 }

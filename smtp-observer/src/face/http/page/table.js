@@ -20,14 +20,14 @@ const moved = (row) => (row.bytes_sent === undefined ? "" : `${bytes(row.bytes_s
 
 const COLUMNS = [
   { name: "Client", text: (row) => endpoint(clientEnd(row)) },
-  { name: "Owner", text: owner },
+  { name: "Owner", text: owner, long: true },
   { name: "Role", text: (row) => row.connection.role },
   { name: "Peer", text: (row) => endpoint(peer(row)) },
   { name: "State", text: (row) => row.state },
-  { name: "Last reply", text: last },
+  { name: "Last reply", text: last, long: true },
   { name: "Age", text: (row) => age(row.age_seconds), order: (row) => row.age_seconds, number: true },
   { name: "Sent / received", text: moved, order: total, number: true },
-  { name: "Reason or verdict", text: reason },
+  { name: "Reason or verdict", text: reason, long: true },
 ];
 
 const compare = new Intl.Collator("en", { numeric: true }).compare;
@@ -127,8 +127,8 @@ function words(count) {
 function make(row) {
   const { id } = row.connection;
   const button = element("button", { type: "button", class: "open", "aria-expanded": "false" });
-  const cells = COLUMNS.map(({ name, number }, index) =>
-    element("td", { "data-name": name, class: number && "number" }, index === 0 ? button : undefined),
+  const cells = COLUMNS.map(({ name, number, long }, index) =>
+    element("td", { "data-name": name, class: number ? "number" : long && "long" }, index === 0 ? button : undefined),
   );
   const line = element("tr", { "data-id": id, onclick: () => toggle(id) }, cells);
   const known = { line, cells, button };
