@@ -44,6 +44,13 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// What looks at the status page.
+pub(crate) const BROWSER: [Package; 1] = [Package {
+    name: "chromium-headless-shell",
+    program: "chromium-headless-shell",
+    reason: "a browser without a window, for the status page",
+}];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

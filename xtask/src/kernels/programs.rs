@@ -10,12 +10,13 @@ use serde_json::Value;
 use crate::process::{cargo, which};
 
 /// The test programs that are not run in guests, each with the reason. All others of the package `tests` are.
-const LEFT_OUT: [(&str, &str); 8] = [
+const LEFT_OUT: [(&str, &str); 9] = [
     ("cli", "what the agent answers, whatever the kernel"),
     ("compare", "what is made of two files of events, whatever the kernel"),
     ("interception", "needs proxies and whole mail servers"),
     // Seen on 7.2: one QUIT of two hundred went by as a gap.
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
+    ("page", "needs a browser, whatever the kernel"),
     ("postfix_owners", "needs a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),

@@ -58,7 +58,7 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
 
 async fn interceptions(State(context): State<Context>) -> Response {
     match context.ask(Ask::Interceptions).await {
-        Some(interceptions) => array(interceptions, |observation, out| write(observation, out)),
+        Some(interceptions) => array(interceptions, write),
         None => unavailable(),
     }
 }
@@ -77,7 +77,7 @@ async fn observations(
         return context.follow(seat, &headers);
     }
     match context.ask(|reply| Ask::Observations(None, reply)).await {
-        Some(since) => array(since.observations, |observation, out| write(observation, out)),
+        Some(since) => array(since.observations, write),
         None => unavailable(),
     }
 }
