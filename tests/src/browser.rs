@@ -8,16 +8,18 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::feed::PATIENCE;
 use crate::machine;
 use crate::process::Running;
+
+/// How long a page may take to come to what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const PROGRAM: &str = "chromium-headless-shell";
 
@@ -98,7 +100,7 @@ impl Browser {
         let attached =
             browser.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}))?;
         browser.session = attached["sessionId"].as_str().context("no session")?.to_owned();
-        for domain in ["Page", "Runtime", "Log", "Network"] {
+        for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}))?;
         }
         browser.resize(width, 900)?;
@@ -124,8 +126,9 @@ impl Browser {
     pub fn open(&mut self, address: &str) -> Result<()> {
         let went = self.call("Page.navigate", json!({"url": address}))?;
         ensure!(went.get("errorText").is_none(), "{address} cannot be opened: {}", went["errorText"]);
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let message = self.receive()?;
+            let message = self.receive(deadline)?;
             if message["method"] == "Page.loadEventFired" {
                 return Ok(());
             }
@@ -158,7 +161,7 @@ impl Browser {
             }})"
         );
         self.evaluate(&waiting).with_context(|| {
-            let page = self.text("document.body.innerText").unwrap_or_default();
+            let page = self.text("document.body.textContent").unwrap_or_default();
             format!("waiting for `{expression}` on the page:\n{page}\n{}", self.complaints.join("\n"))
         })
     }
@@ -230,8 +233,9 @@ impl Browser {
             message["sessionId"] = json!(self.session);
         }
         self.to.write_all(format!("{message}\0").as_bytes())?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut message = self.receive().with_context(|| method.to_owned())?;
+            let mut message = self.receive(deadline).with_context(|| method.to_owned())?;
             if message["id"] != id {
                 self.note(&message);
                 continue;
@@ -243,11 +247,10 @@ impl Browser {
         }
     }
 
-    fn receive(&self) -> Result<Value> {
-        let asked = Instant::now();
-        self.from.recv_timeout(PATIENCE).with_context(|| {
+    fn receive(&self, deadline: Instant) -> Result<Value> {
+        self.from.recv_timeout(deadline.saturating_duration_since(Instant::now())).with_context(|| {
             let log = self.running.log.so_far();
-            format!("the browser has said nothing for {:?}; its last words: {:?}", asked.elapsed(), log.last())
+            format!("the browser has not answered within {PATIENCE:?}; its last words: {:?}", log.last())
         })
     }
 

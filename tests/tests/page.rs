@@ -216,7 +216,7 @@ fn listed(browser: &mut Browser) -> Result<Vec<u16>> {
 fn hostile_text_is_text_and_the_policy_bites() -> Result<()> {
     const PORT: u16 = 2632;
     let (client, server) = Host::pair()?;
-    let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
+    let agent = Agent::start_silent(&["--addresses", "full", "--port", &PORT.to_string()])?;
     let mut browser = page(&agent, 1280)?;
     let mut dialogue = Dialogue::open(&client, &server, &format!("10.77.0.2:{PORT}"))?;
     dialogue.play(&format!("S: 220 {}", HOSTILE[0]))?;
@@ -245,10 +245,15 @@ fn hostile_text_is_text_and_the_policy_bites() -> Result<()> {
                 script.append('window.harmed = 1'); document.body.append(script); })()",
             "TrustedScript",
         ),
-        ("document.body.setAttribute('onclick', 'window.harmed = 1')", "script-src"),
+        ("document.body.setAttribute('onclick', 'window.harmed = 1')", "TrustedScript"),
         ("document.body.setAttribute('style', 'display: none')", "style-src"),
-        ("void fetch('http://127.0.0.1:9/').catch(() => undefined)", "connect-src"),
-        ("document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/x.png' }))", "img-src"),
+        ("import('http://127.0.0.1:9/x.js').catch(() => 0)", "script-src"),
+        ("fetch('http://127.0.0.1:9/').catch(() => 0)", "connect-src"),
+        (
+            "new Promise((done) => {
+                const image = new Image(); image.onerror = () => done(0); image.src = 'http://127.0.0.1:9/x.png'; })",
+            "img-src",
+        ),
     ] {
         // What is thrown is a refusal, too.
         let refused = browser.evaluate(attempt).err().map(|error| error.to_string()).unwrap_or_default();
