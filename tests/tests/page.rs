@@ -104,7 +104,7 @@ fn who_is_in_the_middle() -> Result<()> {
     browser.resize(390, 844)?;
     browser.wait_for("document.querySelector('#drawing svg').clientWidth < 390")?;
     assert_eq!(browser.evaluate("document.documentElement.scrollWidth")?, 390, "it does not fit on a phone");
-    browser.screenshot(4000, &folder.path().join("phone.png"))?;
+    browser.screenshot(4000, &pictures(folder.path()).join("page-phone.png"))?;
     assert_eq!(browser.evaluate("window.stays")?, true);
     assert_eq!(browser.complaints()?, [""; 0]);
     browser.close()
