@@ -68,7 +68,7 @@ fn who_is_in_the_middle() -> Result<()> {
         browser.prefer(scheme)?;
         check_contrast(&mut browser).with_context(|| scheme.to_owned())?;
         let file = pictures(folder.path()).join(format!("page-{scheme}.png"));
-        browser.screenshot(860, &file)?;
+        browser.screenshot(640, &file)?;
         let size = std::fs::metadata(&file)?.len();
         ensure!((10_000..200_000).contains(&size), "{} has {size} bytes", file.display());
     }

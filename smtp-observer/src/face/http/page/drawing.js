@@ -158,19 +158,20 @@ const empty = () => element("p", { class: "empty" }, "No SMTP connection now.");
 function picture(width, boxes, lines, pick) {
   const hasMiddle = boxes[1].shown.length > 0;
   const columns = hasMiddle ? 3 : 2;
-  const gap = Math.max(26, Math.min(150, width * 0.11));
+  const gap = Math.max(18, Math.min(150, width * 0.11 - 24));
   const boxWidth = Math.min(270, (width - gap * (columns - 1)) / columns);
   const step = (width - boxWidth) / (columns - 1);
   const x = hasMiddle ? [0, step, 2 * step] : [0, 0, step];
   const rows = Math.max(...boxes.map(({ shown, more }) => shown.length + (more > 0 ? 0.6 : 0)));
-  const asked = lines.filter((line) => line.kind === "asked");
-  const height = TOP + rows * (HEIGHT + GAP) + (asked.length > 0 ? DETOUR : 0);
+  // What is in the middle has the first rows, and room below them for the lines that go around it.
+  const first = Math.max(...boxes.map(({ shown }) => shown.filter((box) => box.first).length));
+  const detour = lines.some((line) => line.kind === "asked") ? DETOUR : 0;
+  const top = (row) => TOP + row * (HEIGHT + GAP) + (row >= first ? detour : 0);
+  const low = top(first) - GAP - 4;
+  const height = Math.max(top(rows), low + GAP);
   const places = new Map();
   for (const [column, { shown }] of boxes.entries()) {
-    // The first rows stand beside what is in the middle, all columns centred on them alike where they are alike.
-    const slack = (rows - shown.length) * (HEIGHT + GAP);
-    const lift = slack > 0 && boxes.every((other) => other.shown.length <= 3) ? slack / 2 : 0;
-    shown.forEach((box, row) => places.set(box.key, { x: x[column], y: TOP + lift + row * (HEIGHT + GAP) }));
+    shown.forEach((box, row) => places.set(box.key, { x: x[column], y: top(row) }));
   }
   const svg = drawn(
     "svg",
@@ -182,7 +183,7 @@ function picture(width, boxes, lines, pick) {
     svg.append(drawn("text", { class: "column", x: x[column] + boxWidth / 2, y: 14 }, headings[column]));
     const { shown, more } = boxes[column];
     if (more > 0) {
-      const y = TOP + shown.length * (HEIGHT + GAP) + 14;
+      const y = top(shown.length) + 14;
       svg.append(drawn("text", { class: "column", x: x[column] + boxWidth / 2, y }, `and ${more} more`));
     }
   }
@@ -191,7 +192,7 @@ function picture(width, boxes, lines, pick) {
   const order = ["asked", "plain", "chosen", "suspected", "hidden"];
   for (const line of [...lines].sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))) {
     const [from, to] = [places.get(line.from.key), places.get(line.to.key)];
-    if (from && to) svg.append(...connect(line, from, to, boxWidth, height));
+    if (from && to) svg.append(...connect(line, from, to, boxWidth, low));
   }
   for (const { shown } of boxes) for (const box of shown) svg.append(boxed(box, places.get(box.key), boxWidth, pick));
   return svg;
@@ -205,14 +206,13 @@ function arrow(kind) {
   );
 }
 
-function connect(line, from, to, boxWidth, height) {
+function connect(line, from, to, boxWidth, low) {
   const [x1, y1, x2, y2] = [from.x + boxWidth, from.y + HEIGHT / 2, to.x - 2, to.y + HEIGHT / 2];
   const bend = (x2 - x1) / 2;
   let d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
   let label = [(x1 + x2) / 2, (y1 + y2) / 2 - 8];
   if (line.kind === "asked") {
     // Around what is in the middle, as the client has it.
-    const low = Math.min(height - 8, Math.max(y1, y2) + HEIGHT / 2 + DETOUR);
     const [a, b] = [from.x + boxWidth / 2, to.x + boxWidth / 2];
     d = `M${a} ${from.y + HEIGHT + 3}C${a} ${low} ${a} ${low} ${a + 40} ${low}L${b - 40} ${low}C${b} ${low} ${b} ${low} ${b} ${to.y + HEIGHT + 3}`;
     label = [(a + b) / 2, low - 8];
@@ -231,11 +231,11 @@ function connect(line, from, to, boxWidth, height) {
 
 function boxed(box, { x, y }, width, pick) {
   const narrow = width < 160;
-  const characters = Math.floor((width - 22) / (narrow ? 7 : 8.6));
+  const characters = Math.floor((width - (narrow ? 14 : 22)) / (narrow ? 6.7 : 8.6));
   const small = Math.floor((width - 22) / (narrow ? 5.8 : 6.6));
   const note = noteOf(box);
   const choose = () => pick(box.title);
-  const text = (name, dy, content, most) => content && drawn("text", { class: name, x: x + (narrow ? 9 : 16), y: y + dy }, cut(content, most));
+  const text = (name, dy, content, most) => content && drawn("text", { class: name, x: x + (narrow ? 8 : 16), y: y + dy }, cut(content, most));
   const three = Boolean(box.extra);
   return drawn(
     "g",
