@@ -1,5 +1,6 @@
 //! Wires the kernel side, the observer and the faces; starts and stops them.
 
+mod answer;
 mod compare;
 mod record;
 mod replay;
@@ -27,7 +28,7 @@ use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observ
 use crate::event::{KernelEvent, Time};
 use crate::face::board::Board;
 use crate::face::filter::Filter;
-use crate::face::http::{self, Ask, Limits};
+use crate::face::http::{self, Ask, Limits, Viewers};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
 use crate::face::top::screen::Unusable;
@@ -48,6 +49,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
+
+/// Observations that the status page shows of each connection.
+const TRANSCRIPT: usize = 32;
 
 /// Why a command failed. Each is one or two plain sentences: the cause and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -179,8 +183,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(system("wait for HTTP clients"))?;
-        let (asks, questions) = mpsc::channel(ASKS);
-        tokio::spawn(http::serve(listener, asks, Limits::default()));
+        let (agent, questions, viewers) = http::channel(ASKS);
+        tokio::spawn(http::serve(listener, agent, Limits::default()));
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
@@ -188,10 +192,12 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
             output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
-        let faces = Faces { metrics: Some(metrics), lines: output, board: Some(Board::default()) };
+        let board = Some(Board::with_transcripts(TRANSCRIPT));
+        let faces = Faces { metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
-        announce(&config.observe.ports, &session.kernel, &format!("metrics at http://{address}/metrics"));
+        let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
+        announce(&config.observe.ports, &session.kernel, &more);
         let hangup = signals.hangup.take();
         session.serve(questions, &mut signals, hangup, config.observe.duration).await
     })
@@ -419,6 +425,8 @@ struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
     board: Option<Board>,
+    /// Those who look at the status page.
+    viewers: Option<Viewers>,
 }
 
 impl Faces {
@@ -437,6 +445,9 @@ impl Faces {
     fn flush(&mut self) {
         if let Some(lines) = &mut self.lines {
             lines.output.flush();
+        }
+        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
+            viewers.tell(board.taken());
         }
     }
 
@@ -556,35 +567,6 @@ impl Session {
                 }
             }
             Err(error) => warn!("what is open now cannot be listed: {error}"),
-        }
-    }
-
-    /// Answers an HTTP client, with all that has happened until now.
-    fn answer(&mut self, question: Ask) {
-        self.take_in();
-        // Whoever asked may be gone by now.
-        match question {
-            Ask::Ready(reply) => {
-                let _ = reply.send(());
-            }
-            Ask::Metrics(format, reply) => {
-                let Some(metrics) = &mut self.faces.metrics else { return };
-                let (kernel, observer) = (&self.kernel, &self.observer);
-                metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
-                if let Some(lines) = &self.faces.lines {
-                    metrics.set_dropped(lines.face, lines.output.dropped());
-                }
-                if let Some(record) = &self.record {
-                    metrics.set_dropped(record::FACE, record.output.dropped());
-                }
-                let now = kernel::now().map_err(anyhow::Error::from);
-                match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
-                    Ok(text) => {
-                        let _ = reply.send(text);
-                    }
-                    Err(error) => warn!("cannot write the metrics: {error}"),
-                }
-            }
         }
     }
 

@@ -50,6 +50,13 @@ impl Agent {
         Self::start_with(&[], options)
     }
 
+    /// Starts a silent one that serves HTTP where another did.
+    pub fn start_at(http: SocketAddr, options: &[&str]) -> Result<Self> {
+        let mut command = Command::new(machine::agent()?);
+        command.arg("run");
+        Self::launch(http, command, options)
+    }
+
     fn start_with(events: &[&str], options: &[&str]) -> Result<Self> {
         let mut command = Command::new(machine::agent()?);
         command.arg("run").args(events);
@@ -57,9 +64,12 @@ impl Agent {
     }
 
     /// Starts an agent by a command that becomes `smtp-observer run`, and takes further options.
-    pub fn start_command(mut command: Command, options: &[&str]) -> Result<Self> {
+    pub fn start_command(command: Command, options: &[&str]) -> Result<Self> {
+        Self::launch(http_address(), command, options)
+    }
+
+    fn launch(http: SocketAddr, mut command: Command, options: &[&str]) -> Result<Self> {
         machine::require_root()?;
-        let http = http_address();
         command.arg("--listen").arg(http.to_string());
         if let Some(hooks) = machine::hooks()?.to_possible_value() {
             command.arg("--hooks").arg(hooks.get_name());

@@ -54,6 +54,13 @@ pub(crate) const MANUAL: [Package; 2] = [
     Package { name: "man-db", program: "man", reason: "shows man pages, and says what is wrong with them" },
 ];
 
+/// What looks at the status page.
+pub(crate) const BROWSER: [Package; 1] = [Package {
+    name: "chromium-headless-shell",
+    program: "chromium-headless-shell",
+    reason: "a browser without a window, for the status page",
+}];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

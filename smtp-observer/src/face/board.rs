@@ -25,13 +25,13 @@ const MOST_OVER: usize = 1000;
 const MOST_INTERCEPTIONS: usize = 256;
 
 /// Most observations kept of all connections together.
-const MOST_LATEST: usize = 512;
+pub const MOST_LATEST: usize = 512;
 
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
-const MOST_KEPT: usize = 50_000;
+const MOST_KEPT: usize = 32 * 1024;
 
 /// Observations kept of each connection, however many there are.
-const LEAST_KEPT: usize = 4;
+const LEAST_KEPT: usize = 1;
 
 /// Characters kept of a reply.
 const LONGEST_TEXT: usize = 160;
@@ -45,6 +45,8 @@ pub struct Board {
     /// One a client's connection, the latest one last.
     interceptions: VecDeque<Arc<Observation>>,
     latest: VecDeque<Arc<Observation>>,
+    /// Observations taken since the beginning: the number of the latest one, the first one's being 1.
+    taken: u64,
     /// Observations kept of each connection.
     transcript: usize,
     unlisted: u64,
@@ -80,6 +82,17 @@ pub struct Row {
     pub intercepted: bool,
     /// The last things observed of it, the latest one last; empty unless the board keeps them.
     pub transcript: VecDeque<Arc<Observation>>,
+}
+
+/// What was observed since somebody looked last.
+#[derive(Clone, Debug, Default)]
+pub struct Since {
+    /// What is still there of it, the latest one last.
+    pub observations: Vec<Arc<Observation>>,
+    /// The number of the latest one, by which to ask again.
+    pub taken: u64,
+    /// How many are no longer there.
+    pub lost: u64,
 }
 
 /// How far a session is, as its replies tell.
@@ -172,6 +185,18 @@ impl Row {
         }
     }
 
+    /// All but its transcript, for a list of many.
+    pub fn without_transcript(&self) -> Self {
+        Self {
+            connection: Arc::clone(&self.connection),
+            owner: self.owner.clone(),
+            last: self.last.clone(),
+            interception: self.interception.clone(),
+            transcript: VecDeque::new(),
+            ..*self
+        }
+    }
+
     /// What is in its middle.
     pub fn verdict(&self) -> Option<Verdict> {
         self.interception.as_deref().and_then(interception).map(|interception| interception.verdict)
@@ -249,6 +274,7 @@ impl Board {
         self.changes += 1;
         self.update(&observation);
         push(&mut self.latest, MOST_LATEST, Arc::clone(&observation));
+        self.taken += 1;
         self.forget(observation.time);
         observation
     }
@@ -283,6 +309,34 @@ impl Board {
     /// What was observed last, the latest one last.
     pub fn latest(&self) -> impl DoubleEndedIterator<Item = &Arc<Observation>> {
         self.latest.iter()
+    }
+
+    /// How many were observed since the beginning.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// What was observed after the one of this number; without a number, all that is kept.
+    pub fn since(&self, seen: Option<u64>) -> Since {
+        let gone = self.taken - self.latest.len() as u64;
+        // Nobody can have seen what is still to come.
+        let seen = seen.unwrap_or(gone).min(self.taken);
+        let known = usize::try_from(seen.saturating_sub(gone)).unwrap_or(usize::MAX);
+        Since {
+            observations: self.latest.iter().skip(known).cloned().collect(),
+            taken: self.taken,
+            lost: gone.saturating_sub(seen),
+        }
+    }
+
+    /// The connections of which something was observed last, at most so many.
+    pub fn heard_last(&self, most: usize) -> Vec<&Row> {
+        let mut rows: Vec<_> = self.rows.values().collect();
+        if rows.len() > most {
+            rows.select_nth_unstable_by(most, |a, b| b.heard.cmp(&a.heard));
+            rows.truncate(most);
+        }
+        rows
     }
 
     /// Connections that are not shown, since there were [`MOST_ROWS`] when they were opened.
@@ -490,7 +544,7 @@ mod tests {
     fn many_connections_have_short_transcripts() {
         let sample = Sample::client();
         let mut board = Board::with_transcripts(100);
-        let connections = 2000;
+        let connections = 2048;
         let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
         samples.iter().for_each(|sample| drop(board.take(sample.opened())));
         for _ in 0..100 {
@@ -519,5 +573,40 @@ mod tests {
         }
         assert_eq!(board.rows().len(), MOST_OVER + 1);
         assert_eq!(board.interceptions().count(), MOST_INTERCEPTIONS);
+    }
+
+    #[test]
+    fn one_who_looks_again_sees_what_is_new_and_what_is_lost() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![samples::greeting(), samples::noop()]);
+        let since = |board: &Board, seen| {
+            let Since { observations, taken, lost } = board.since(seen);
+            (observations.len(), taken, lost)
+        };
+        assert_eq!(since(&board, None), (3, 3, 0));
+        assert_eq!(since(&board, Some(2)), (1, 3, 0));
+        assert_eq!(since(&board, Some(3)), (0, 3, 0));
+        assert_eq!(since(&board, Some(9)), (0, 3, 0), "a number of another agent");
+        let most = MOST_LATEST as u64;
+        for _ in 0..most {
+            board.take(sample.at(samples::noop()));
+        }
+        assert_eq!(since(&board, Some(3)), (MOST_LATEST, most + 3, 0));
+        assert_eq!(since(&board, Some(1)), (MOST_LATEST, most + 3, 2));
+        assert_eq!(since(&board, None), (MOST_LATEST, most + 3, 0));
+    }
+
+    #[test]
+    fn a_list_that_is_cut_has_those_heard_last() {
+        let mut board = Board::default();
+        for number in 0..5 {
+            let mut opened = Sample::client().with_id(&format!("b-{number}")).opened();
+            opened.time = Timestamp(samples::TIME.0 + (number * 7) % 5);
+            board.take(opened);
+        }
+        let mut heard: Vec<_> = board.heard_last(2).into_iter().map(|row| row.heard.0 - samples::TIME.0).collect();
+        heard.sort_unstable();
+        assert_eq!(heard, [3, 4]);
+        assert_eq!(board.heard_last(9).len(), 5);
     }
 }

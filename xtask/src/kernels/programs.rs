@@ -18,6 +18,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("output", "what becomes of lines, whatever the kernel"),
     // Seen on 7.2: one QUIT of two hundred went by as a gap.
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
+    ("page", "needs a browser, whatever the kernel"),
     ("pipelines", "what is in the repository, whatever the kernel"),
     ("postfix_owners", "needs a whole Postfix"),
     ("prometheus", "needs Prometheus and a whole Postfix"),

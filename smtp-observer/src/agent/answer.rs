@@ -1,0 +1,72 @@
+//! Answers to HTTP clients.
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{Session, record};
+use crate::face::board::{Board, Row};
+use crate::face::http::{Ask, Listing, MOST_LISTED};
+use crate::face::metrics::Format;
+use crate::kernel;
+use crate::observer::Observer;
+
+impl Session {
+    /// Answers an HTTP client, with all that has happened until now.
+    pub(super) fn answer(&mut self, question: Ask) {
+        self.take_in();
+        if let Ask::Metrics(format, to) = question {
+            return self.metrics(format, to);
+        }
+        let observer = &self.observer;
+        match (question, &self.faces.board) {
+            (Ask::Ready(to), _) => reply(to, ()),
+            (Ask::Connections(to), Some(board)) => reply(to, connections(board, observer)),
+            (Ask::Connection(id, to), Some(board)) => reply(to, connection(board, observer, &id)),
+            (Ask::Interceptions(to), Some(board)) => reply(to, board.interceptions().cloned().collect()),
+            (Ask::Observations(seen, to), Some(board)) => reply(to, board.since(seen)),
+            // Nobody is told anything, and so is told that there is no answer.
+            (Ask::Metrics(..), _) | (_, None) => (),
+        }
+    }
+
+    fn metrics(&mut self, format: Format, to: oneshot::Sender<String>) {
+        let Some(metrics) = &mut self.faces.metrics else { return };
+        let (kernel, observer) = (&self.kernel, &self.observer);
+        metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
+        if let Some(lines) = &self.faces.lines {
+            metrics.set_dropped(lines.face, lines.output.dropped());
+        }
+        if let Some(record) = &self.record {
+            metrics.set_dropped(record::FACE, record.output.dropped());
+        }
+        if let Some(viewers) = &self.faces.viewers {
+            metrics.set_dropped("page", viewers.dropped());
+        }
+        let now = kernel::now().map_err(anyhow::Error::from);
+        match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
+            Ok(text) => reply(to, text),
+            Err(error) => warn!("cannot write the metrics: {error}"),
+        }
+    }
+}
+
+fn connections(board: &Board, observer: &Observer) -> Listing {
+    let rows = board.heard_last(MOST_LISTED).into_iter();
+    Listing {
+        rows: rows.map(|row| Row { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
+        total: board.rows().len() as u64,
+    }
+}
+
+fn connection(board: &Board, observer: &Observer, id: &str) -> Option<Row> {
+    board.row(id).map(|row| Row { bytes: bytes(row, observer), ..row.clone() })
+}
+
+fn bytes(row: &Row, observer: &Observer) -> Option<(u64, u64)> {
+    row.bytes.or_else(|| observer.bytes(&row.connection))
+}
+
+/// Whoever asked may be gone by now.
+fn reply<T>(to: oneshot::Sender<T>, answer: T) {
+    let _ = to.send(answer);
+}
