@@ -4,6 +4,7 @@ mod answer;
 mod compare;
 mod record;
 mod replay;
+mod top;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -26,9 +27,11 @@ pub use self::replay::ReplayError;
 use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
 use crate::event::{KernelEvent, Time};
 use crate::face::board::Board;
+use crate::face::filter::Filter;
 use crate::face::http::{self, Ask, Limits, Viewers};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
+use crate::face::top::screen::Unusable;
 use crate::face::{connections, events, trace};
 use crate::kernel::host::{self, ScanError};
 use crate::kernel::{self, Kernel};
@@ -99,6 +102,9 @@ pub enum Error {
     /// Two hosts' events cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// There is no terminal to draw on.
+    #[error(transparent)]
+    Terminal(#[from] Unusable),
     /// Privileges that are no longer needed could not be given up.
     #[error(transparent)]
     Relinquish(#[from] privilege::DropError),
@@ -129,7 +135,7 @@ impl Error {
             | Self::Relinquish(_)
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
-            Self::Config(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Terminal(_) => ExitCode::from(2),
             Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
         }
     }
@@ -145,6 +151,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Run(args) => run(args.resolve()?, diagnostics),
         Command::Trace(args) => trace(args.resolve()?, diagnostics),
+        Command::Top(args) => top::top(args.resolve()?, diagnostics),
         Command::Replay(args) => replay::replay(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
@@ -158,7 +165,7 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-// The order in which an observing command starts, in `run` and `trace` alike:
+// The order in which an observing command starts, in `run`, `trace` and `top` alike:
 //
 // 1. ask whether this user may observe, so that nothing fails obscurely for want of it;
 // 2. open what needs a name or a right: the HTTP address, the events' file, the recording;
@@ -181,16 +188,18 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
-        let output = output.map(|output| Lines { output, format: Format::Json, face: "events" });
+        let output =
+            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
 
         let record = start_record(recording, &config.observe)?;
-        let page = Page { board: Board::with_transcripts(TRANSCRIPT), viewers };
-        let faces = Faces { metrics: Some(metrics), lines: output, page: Some(page) };
+        let board = Some(Board::with_transcripts(TRANSCRIPT));
+        let faces = Faces { metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
         announce(&config.observe.ports, &session.kernel, &more);
-        session.serve(questions, &mut signals, config.observe.duration).await
+        let hangup = signals.hangup.take();
+        session.serve(questions, &mut signals, hangup, config.observe.duration).await
     })
 }
 
@@ -207,7 +216,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         } else {
             Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
         };
-        let output = Lines { output, format, face: "trace" };
+        let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
         let faces = Faces { lines: Some(output), ..Faces::default() };
@@ -216,7 +225,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
-        session.serve(questions, &mut signals, config.observe.duration).await
+        session.serve(questions, &mut signals, None, config.observe.duration).await
     })
 }
 
@@ -340,18 +349,31 @@ fn named(ports: &Ports) -> String {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal is gone. Whoever takes this out is a daemon, and may be sent it for another reason.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: Some(hangup?) })
     }
 
     async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),
+            () = hung_up(self.hangup.as_mut()) => (),
         }
+    }
+}
+
+/// Completes with the next SIGHUP.
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -365,6 +387,7 @@ enum Format {
 struct Lines {
     output: Output,
     format: Format,
+    filter: Filter,
     face: &'static str,
 }
 
@@ -379,7 +402,9 @@ impl Format {
 
 impl Lines {
     fn observe(&mut self, observation: &Observation) {
-        self.output.line(|out| self.format.write(observation, out));
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
     }
 }
 
@@ -399,13 +424,9 @@ struct Session {
 struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
-    page: Option<Page>,
-}
-
-/// What the status page shows, and those who look at it.
-struct Page {
-    board: Board,
-    viewers: Viewers,
+    board: Option<Board>,
+    /// Those who follow the board by the status page.
+    viewers: Option<Viewers>,
 }
 
 impl Faces {
@@ -416,8 +437,8 @@ impl Faces {
         if let Some(lines) = &mut self.lines {
             lines.observe(&observation);
         }
-        if let Some(page) = &mut self.page {
-            page.board.take(observation);
+        if let Some(board) = &mut self.board {
+            board.take(observation);
         }
     }
 
@@ -425,8 +446,15 @@ impl Faces {
         if let Some(lines) = &mut self.lines {
             lines.output.flush();
         }
-        if let Some(page) = &self.page {
-            page.viewers.tell(page.board.taken());
+        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
+            viewers.tell(board.taken());
+        }
+    }
+
+    /// Has files opened again by their names.
+    fn reopen(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.reopen();
         }
     }
 }
@@ -444,11 +472,13 @@ impl Session {
         session
     }
 
-    /// Observes until a signal comes, the time is over or nobody reads the lines any more.
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
+    /// again.
     async fn serve(
         mut self,
         mut questions: mpsc::Receiver<Ask>,
         signals: &mut Signals,
+        mut hangup: Option<Signal>,
         duration: Option<Duration>,
     ) -> Result<(), Error> {
         let end = async {
@@ -458,6 +488,7 @@ impl Session {
             }
         };
         tokio::pin!(end);
+        let mut unread = false;
         let outcome = loop {
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
@@ -470,13 +501,17 @@ impl Session {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.faces.lines.as_ref()) => break Ok(()),
+                () = closed(self.faces.lines.as_ref()) => {
+                    unread = true;
+                    break Ok(());
+                }
                 () = signals.wait() => break Ok(()),
+                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
                 () = &mut end => break Ok(()),
             }
         };
         tell_service_manager(NotifyState::Stopping);
-        self.finish().await;
+        self.finish(unread).await;
         outcome
     }
 
@@ -535,8 +570,9 @@ impl Session {
         }
     }
 
-    /// Takes in and writes out the rest, and says what was lost: loss is never silent.
-    async fn finish(mut self) {
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
+    /// looked on does not want any more.
+    async fn finish(mut self, unread: bool) {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
         self.flush();
@@ -545,7 +581,8 @@ impl Session {
         }
         if let Some(lines) = self.faces.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
-            if dropped > 0 {
+            let unwanted = unread && self.faces.metrics.is_none();
+            if dropped > 0 && !unwanted {
                 info!("{dropped} observations were not written: {}", lines.face);
             }
         }
@@ -605,6 +642,7 @@ mod tests {
     fn exit_statuses() {
         assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
         assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
+        assert_eq!(Error::from(Unusable::Output).exit_code(), ExitCode::from(2));
         let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };
         assert_eq!(Error::from(unreadable).exit_code(), ExitCode::from(2));
     }

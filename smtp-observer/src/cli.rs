@@ -3,6 +3,7 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod filter;
 mod ports;
 mod ring_size;
 
@@ -18,9 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
+use crate::face::filter::Filter;
 use crate::judge::Addresses;
 use crate::kernel::Hooks;
 
+pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
 
@@ -78,6 +81,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print every SMTP exchange as it happens, one line each.
     Trace(TraceArgs),
+    /// Show the connections of now, who uses them and who is in their middle: a table that fills the terminal.
+    Top(TopArgs),
     /// Print what was observed when a recording was made, without root.
     Replay(ReplayArgs),
     /// Print what differs between the two ends of the same conversations, by the events of two hosts, without root.
@@ -127,7 +132,7 @@ pub struct RunArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
-    /// Append observations to this file, one JSON object a line; `-` is standard output.
+    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output.
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 
@@ -142,9 +147,19 @@ pub struct TraceArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
+    #[command(flatten)]
+    filter: FilterArgs,
+
     /// One JSON object each.
     #[arg(long)]
     json: bool,
+}
+
+/// `top`'s options.
+#[derive(Debug, Default, Args)]
+pub struct TopArgs {
+    #[command(flatten)]
+    observe: ObserveArgs,
 }
 
 /// `replay`'s options.
@@ -165,6 +180,10 @@ pub struct ReplayArgs {
     /// Only connections with one of these ports at either end [default: all].
     #[arg(long, value_name = "N[,N…]")]
     pub port: Option<Ports>,
+
+    /// What is shown of the rest.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// `compare`'s options.
@@ -239,6 +258,8 @@ pub struct Run {
 pub struct Trace {
     /// What to observe, and how.
     pub observe: Observe,
+    /// What is shown.
+    pub filter: Filter,
     /// JSON lines in place of text.
     pub json: bool,
 }
@@ -261,7 +282,15 @@ impl TraceArgs {
     pub fn resolve(self) -> Result<Trace, ConfigError> {
         // One recording a file: that which `run` makes.
         let file = File { record: None, ..File::of(&self.observe)? };
-        Ok(Trace { observe: self.observe.with(file), json: self.json })
+        Ok(Trace { observe: self.observe.with(file), filter: self.filter.into(), json: self.json })
+    }
+}
+
+impl TopArgs {
+    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
+    pub fn resolve(self) -> Result<Observe, ConfigError> {
+        let file = File { record: None, ..File::of(&self.observe)? };
+        Ok(self.observe.with(file))
     }
 }
 
@@ -497,6 +526,20 @@ mod tests {
     }
 
     #[test]
+    fn top_observes_as_the_others_do() {
+        let file = config("port = 2525\nrecord = \"/var/tmp/from-file\"\n");
+        let arguments = format!("top --hooks tracepoint --duration 5s --config {}", file.path().display());
+        match parse(&arguments).expect("valid").command {
+            Command::Top(args) => {
+                let observe = args.resolve().expect("valid");
+                assert_eq!((observe.ports.as_slice(), observe.hooks), (&[2525][..], Hooks::Tracepoint));
+                assert_eq!((observe.record, observe.duration), (None, Some(Duration::from_secs(5))));
+            }
+            other => panic!("not top: {other:?}"),
+        }
+    }
+
+    #[test]
     fn the_recording_of_a_file_is_that_of_run() {
         let file = config("record = \"/var/tmp/from-file\"\n");
         let file = file.path().display();
@@ -577,9 +620,14 @@ mod tests {
             "connections --record file",
             "replay",
             "replay file --events -",
+            "replay file --pid 0",
+            "trace --process /usr/bin/perl",
+            "trace --verb RCPT:",
+            "run --verb RCPT",
             "compare client.jsonl",
             "compare client.jsonl server.jsonl other.jsonl",
-            "top",
+            "top --json",
+            "top --listen 127.0.0.1:1",
         ] {
             assert!(parse(arguments).is_err(), "{arguments}");
         }

@@ -13,6 +13,7 @@ pub mod face;
 pub mod interception;
 pub mod judge;
 pub mod kernel;
+pub mod log;
 pub mod loss;
 pub mod observation;
 pub mod observer;

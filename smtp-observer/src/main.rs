@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use smtp_observer::agent;
 use smtp_observer::cli::Cli;
+use smtp_observer::log::Log;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         .with_target(false)
         // Standard error may be closed; that is no reason to end.
         .log_internal_errors(false)
-        .with_writer(io::stderr);
+        .with_writer(|| Log);
     tracing_subscriber::registry().with(lines).with(levels).init();
     match agent::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -310,7 +310,7 @@ pub struct Reasoned<R> {
 /// How a message's content travelled (RFC 5321, 4.1.1.4; RFC 3030).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Data {
-    /// `DATA` or `BDAT`.
+    /// `DATA`, `BDAT` or `BURL`.
     pub verb: &'static str,
     /// From DATA to the 354; absent for BDAT, which waits for none.
     #[serde(rename = "go_ahead_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]

@@ -87,6 +87,11 @@ impl Observer {
         }
     }
 
+    /// What the host's clock shows at this time of the events.
+    pub fn timestamp(&self, time: Time) -> Timestamp {
+        timestamp(&self.host, time)
+    }
+
     /// Takes one event; what follows from it goes to `sink`.
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(Observation)) {
         if let Some(recorder) = &mut self.recorder

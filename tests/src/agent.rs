@@ -60,9 +60,19 @@ impl Agent {
     }
 
     fn launch(http: SocketAddr, events: &[&str], options: &[&str]) -> Result<Self> {
-        machine::require_root()?;
         let mut command = Command::new(machine::agent()?);
-        command.arg("run").args(events).arg("--listen").arg(http.to_string());
+        command.arg("run").args(events);
+        Self::start_command_at(http, command, options)
+    }
+
+    /// Starts an agent by a command that becomes `smtp-observer run`, and takes further options.
+    pub fn start_command(command: Command, options: &[&str]) -> Result<Self> {
+        Self::start_command_at(http_address(), command, options)
+    }
+
+    fn start_command_at(http: SocketAddr, mut command: Command, options: &[&str]) -> Result<Self> {
+        machine::require_root()?;
+        command.arg("--listen").arg(http.to_string());
         if let Some(hooks) = machine::hooks()?.to_possible_value() {
             command.arg("--hooks").arg(hooks.get_name());
         }
@@ -130,7 +140,12 @@ impl Agent {
 
     /// Its metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        match http::get(self.http, "/metrics")? {
+        self.metrics_as("*/*")
+    }
+
+    /// Its metrics, in the format of this media type.
+    pub fn metrics_as(&self, accept: &str) -> Result<Metrics> {
+        match http::get_as(self.http, "/metrics", accept)? {
             (200, body) => Ok(Metrics(body)),
             (status, body) => bail!("/metrics answers {status}: {body}"),
         }
@@ -182,6 +197,17 @@ impl Agent {
         self.running.signal(Signal::SIGCONT)?;
         // It answers when it has.
         self.metrics().map(drop)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.running.signal(signal)
+    }
+
+    /// Waits until so many lines of its log have these words.
+    pub fn wait_logged(&self, words: &str, lines: usize) -> Result<()> {
+        let logged = |log: &[String]| (log.iter().filter(|line| line.contains(words)).count() >= lines).then_some(());
+        self.running.log.wait_for(&format!("{lines} times `{words}` in the log"), logged)
     }
 
     /// Ends it with this signal, whatever it makes of it.

@@ -8,15 +8,16 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::netns::Host;
+use crate::schema;
 
 /// One observation: a line of the agent's `--events`.
 #[derive(Debug, Clone)]
 pub struct Observed(Arc<Value>);
 
 impl Observed {
-    /// Reads one line.
+    /// Reads one line, which has to be as the published schema says.
     pub fn parse(line: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(line)?;
+        let value = schema::parse(line)?;
         let observed = Self(Arc::new(value));
         for needed in ["/time", "/event", "/connection/id", "/connection/role"] {
             observed.text(needed).with_context(|| format!("`{needed}` is missing"))?;

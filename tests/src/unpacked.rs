@@ -78,11 +78,25 @@ impl Root {
         fs::write(&path, text).with_context(|| path.display().to_string())
     }
 
+    /// Reads a file that was written there.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let path = self.folder.path().join(path);
+        fs::read(&path).with_context(|| path.display().to_string())
+    }
+
     /// A program of this sender that will run in this root, on a host.
     pub fn command(&self, host: &Host, program: &str) -> Result<Command> {
-        let mut command = host.command(machine::installed("unshare")?);
+        Ok(self.entered(host.command(machine::installed("unshare")?), program))
+    }
+
+    /// A program that will run in this root, and otherwise where this process runs.
+    pub fn command_here(&self, program: &str) -> Result<Command> {
+        Ok(self.entered(Command::new(machine::installed("unshare")?), program))
+    }
+
+    fn entered(&self, mut command: Command, program: &str) -> Command {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.args(["--mount", "sh", "-c", ENTER]).arg(self.folder.path()).arg(&self.programs).arg(program);
-        Ok(command)
+        command
     }
 }

@@ -19,6 +19,7 @@ use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{Ended, Running};
 use smtp_observer_tests::scene::Scene;
+use smtp_observer_tests::schema;
 
 /// What must not be in any recording: a password in each form of AUTH, and content.
 const SECRETS: [&str; 5] = ["c2VjcmV0LW9uZQ", "c2VjcmV0LXR3", "bydGhyZWU", "Dear Bob", "Yours, Ann"];
@@ -145,7 +146,11 @@ fn replay(recording: &Path, options: &[&str]) -> Result<Ended> {
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o644))?;
     let mut command = Command::new(agent);
     command.arg("replay").arg(copy).args(options).uid(65534).gid(65534).current_dir("/");
-    Running::start(command)?.finish()
+    let ended = Running::start(command)?.finish()?;
+    if options.contains(&"--json") {
+        ended.output.iter().try_for_each(|line| schema::parse(line).map(drop))?;
+    }
+    Ok(ended)
 }
 
 fn replayed(recording: &Path, options: &[&str]) -> Result<Vec<String>> {
@@ -170,6 +175,7 @@ fn place() -> Result<(tempfile::TempDir, PathBuf, String)> {
 fn check_same(observed: &[String], replayed: &[String]) -> Result<()> {
     for (number, (observed, replayed)) in observed.iter().zip(replayed).enumerate() {
         ensure!(observed == replayed, "line {number}:\n{observed}\n{replayed}");
+        schema::parse(observed).with_context(|| observed.clone())?;
     }
     ensure!(observed.len() == replayed.len(), "{} lines, replayed {}", observed.len(), replayed.len());
     Ok(())

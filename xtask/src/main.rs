@@ -6,6 +6,7 @@
 //! - [`apt`]: Debian's packages, without installing any
 //! - [`senders`]: mail software that cannot be installed beside Postfix, for the tests
 //! - [`agent`]: builds and runs the agent
+//! - [`manual`]: man pages and shell completions
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
@@ -18,6 +19,7 @@ mod apt;
 mod fuzz;
 mod kernels;
 mod lint;
+mod manual;
 mod packages;
 mod process;
 mod scenes;
@@ -53,6 +55,8 @@ enum Command {
         #[arg(long)]
         debug: bool,
     },
+    /// Write man pages and shell completions, for packages: target/man, target/completions
+    Man,
     /// Build the agent and run it, through sudo where it needs root
     Run {
         /// The agent's own arguments
@@ -82,6 +86,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Draw panels of the dashboard from a real run, into docs/images
+    Plots {
+        /// The plots' own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Draw the live table of a real run, into `docs/images`, and print its text
+    Picture,
     /// Fuzz the core, from the transcripts on
     Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
@@ -100,12 +112,18 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => setup::ensure(root)?,
         Command::Build { debug } => println!("{}", agent::build(root, !debug)?.display()),
+        Command::Man => {
+            let target = manual::write(root)?;
+            println!("{}\n{}", target.join("man").display(), target.join("completions").display());
+        }
         Command::Run { args } => agent::run(root, &args)?,
         Command::Demo { args } => scenes::demo(root, &args)?,
         Command::Test { args } => return test::run(root, &args),
         Command::Kernels(options) => return kernels::run(root, &options),
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
+        Command::Plots { args } => scenes::plots(root, &args)?,
+        Command::Picture => scenes::picture(root)?,
         Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }

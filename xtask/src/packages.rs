@@ -51,6 +51,16 @@ pub(crate) const BROWSER: [Package; 1] = [Package {
     reason: "a browser without a window, for the status page",
 }];
 
+/// A terminal for the tests, without a screen.
+pub(crate) const TERMINAL: [Package; 1] =
+    [Package { name: "tmux", program: "tmux", reason: "a terminal to draw the live table on" }];
+
+/// What reads the man pages, for the tests alone.
+pub(crate) const MANUAL: [Package; 2] = [
+    Package { name: "groff-base", program: "groff", reason: "formats man pages" },
+    Package { name: "man-db", program: "man", reason: "shows man pages, and says what is wrong with them" },
+];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

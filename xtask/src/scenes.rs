@@ -1,11 +1,11 @@
-//! Demo and benchmarks: programs of the `tests` package that play scenes in network namespaces, agent beside them.
+//! Demo, benchmarks, plots and picture: programs of the `tests` package that play scenes in network namespaces, agent beside them.
 
 use std::path::Path;
 
 use anyhow::Result;
 
 use crate::process::{cargo, cargo_as_root, check};
-use crate::{agent, packages};
+use crate::{agent, packages, senders};
 
 /// Plays the demo.
 pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
@@ -18,8 +18,22 @@ pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
     play(root, "release", "bench", args)?;
     let mut decoder = cargo(root);
-    decoder.args(["bench", "--package=smtp-observer", "--bench=decoder"]);
+    decoder.args(["bench", "--package=smtp-observer", "--bench=decoder", "--bench=metrics"]);
     check(&mut decoder, "the decoder's benchmarks failed: see above")
+}
+
+/// Draws the plots.
+pub(crate) fn plots(root: &Path, args: &[String]) -> Result<()> {
+    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::SENDERS])?;
+    senders::ensure_unpacked(root)?;
+    senders::ensure_plotter(root)?;
+    play(root, "dev", "plots", args)
+}
+
+/// Draws the picture of the live table.
+pub(crate) fn picture(root: &Path) -> Result<()> {
+    packages::ensure_installed(&[&packages::SCENES, &packages::TERMINAL])?;
+    play(root, "dev", "picture", &["docs/images/top.svg".to_owned()])
 }
 
 fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {

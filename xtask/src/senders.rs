@@ -1,5 +1,5 @@
-//! Mail software that sends or stands in between, unpacked and never installed: as packages, some of these and Postfix shut
-//! each other out, some would start a daemon at once, and some are not of this machine's suite.
+//! Mail software that sends or stands in between, and Prometheus, unpacked and never installed: as packages, some of these and
+//! Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 11] = [
+const SENDERS: [(&str, &[&str]); 12] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
@@ -28,7 +28,12 @@ const SENDERS: [(&str, &[&str]); 11] = [
     ("stunnel", &["stunnel4"]),
     ("nginx", &["nginx", "libnginx-mod-mail"]),
     ("opendkim", &["opendkim"]),
+    // What scrapes the agent, with promtool; the library for Python has a strict reader of OpenMetrics.
+    ("prometheus", &["prometheus", "python3-prometheus-client"]),
 ];
+
+/// What draws plots; it is unpacked where they are wanted, not for the tests.
+const PLOTTER: (&str, &[&str]) = ("matplotlib", &["python3-matplotlib"]);
 
 /// nodemailer as it is today: its pool resets after failures, while Debian's older one closes.
 const NODEMAILER: &str = "nodemailer@10.6.1";
@@ -38,24 +43,34 @@ const MODULES: &str = "nodemailer/usr/local/lib";
 
 /// Unpacks those that are missing in `.tools/senders`.
 pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
+    unpack(root, &SENDERS)?;
+    let modules = root.join(".tools/senders").join(MODULES);
+    if !modules.join("node_modules/nodemailer").exists() {
+        packages::ensure_installed(&[&packages::NPM])?;
+        say(&format!("fetching {NODEMAILER} with npm: a sender for the tests"));
+        let options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
+        run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
+    }
+    Ok(())
+}
+
+/// Unpacks what draws plots.
+pub(crate) fn ensure_plotter(root: &Path) -> Result<()> {
+    unpack(root, &[PLOTTER])
+}
+
+fn unpack(root: &Path, senders: &[(&str, &[&str])]) -> Result<()> {
     let directory = root.join(".tools/senders");
-    let missing = SENDERS.iter().map(|(name, packages)| (directory.join(name), packages));
+    let missing = senders.iter().map(|(name, packages)| (directory.join(name), packages));
     let missing: Vec<_> = missing.filter(|(place, _)| !place.exists()).collect();
     if !missing.is_empty() {
         fs::create_dir_all(&directory)?;
         let apt = Apt::new(&directory.join("apt"), SUITE).context("there are no senders to unpack")?;
         for (place, packages) in missing {
             let packages_said = packages.join(", ");
-            say(&format!("downloading {packages_said}, to be unpacked and not installed: for the tests"));
+            say(&format!("downloading {packages_said}, to be unpacked and not installed"));
             apt.unpack_whole(packages, &place)?;
         }
-    }
-    let modules = directory.join(MODULES);
-    if !modules.join("node_modules/nodemailer").exists() {
-        packages::ensure_installed(&[&packages::NPM])?;
-        say(&format!("fetching {NODEMAILER} with npm: a sender for the tests"));
-        let options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
-        run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
     }
     Ok(())
 }

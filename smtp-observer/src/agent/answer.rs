@@ -3,9 +3,11 @@
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Page, Session, record};
-use crate::face::board::Row;
+use super::{Session, record};
+use crate::face::board::{Board, Row};
 use crate::face::http::{Ask, Listing, MOST_LISTED};
+use crate::face::metrics::Format;
+use crate::kernel;
 use crate::observer::Observer;
 
 impl Session {
@@ -13,20 +15,20 @@ impl Session {
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();
         let observer = &self.observer;
-        match (question, &self.faces.page) {
+        match (question, &self.faces.board) {
             (Ask::Ready(to), _) => reply(to, ()),
-            (Ask::Metrics(to), _) => self.metrics(to),
-            (Ask::Connections(to), Some(page)) => reply(to, page.connections(observer)),
-            (Ask::Connection(id, to), Some(page)) => reply(to, page.connection(observer, &id)),
-            (Ask::Interceptions(to), Some(page)) => reply(to, page.board.interceptions().cloned().collect()),
-            (Ask::Observations(seen, to), Some(page)) => reply(to, page.board.since(seen)),
+            (Ask::Metrics(format, to), _) => self.metrics(format, to),
+            (Ask::Connections(to), Some(board)) => reply(to, connections(board, observer)),
+            (Ask::Connection(id, to), Some(board)) => reply(to, connection(board, observer, &id)),
+            (Ask::Interceptions(to), Some(board)) => reply(to, board.interceptions().cloned().collect()),
+            (Ask::Observations(seen, to), Some(board)) => reply(to, board.since(seen)),
             // Nobody is told anything, and so is told that there is no answer.
             (_, None) => (),
         }
     }
 
-    fn metrics(&self, to: oneshot::Sender<String>) {
-        let Some(metrics) = &self.faces.metrics else { return };
+    fn metrics(&mut self, format: Format, to: oneshot::Sender<String>) {
+        let Some(metrics) = &mut self.faces.metrics else { return };
         let (kernel, observer) = (&self.kernel, &self.observer);
         metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
         if let Some(lines) = &self.faces.lines {
@@ -35,28 +37,27 @@ impl Session {
         if let Some(record) = &self.record {
             metrics.set_dropped(record::FACE, record.output.dropped());
         }
-        if let Some(page) = &self.faces.page {
-            metrics.set_dropped("page", page.viewers.dropped());
+        if let Some(viewers) = &self.faces.viewers {
+            metrics.set_dropped("page", viewers.dropped());
         }
-        match metrics.text() {
+        let now = kernel::now().map_err(anyhow::Error::from);
+        match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
             Ok(text) => reply(to, text),
             Err(error) => warn!("cannot write the metrics: {error}"),
         }
     }
 }
 
-impl Page {
-    fn connections(&self, observer: &Observer) -> Listing {
-        let rows = self.board.heard_last(MOST_LISTED).into_iter();
-        Listing {
-            rows: rows.map(|row| Row { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
-            total: self.board.rows().len() as u64,
-        }
+fn connections(board: &Board, observer: &Observer) -> Listing {
+    let rows = board.heard_last(MOST_LISTED).into_iter();
+    Listing {
+        rows: rows.map(|row| Row { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
+        total: board.rows().len() as u64,
     }
+}
 
-    fn connection(&self, observer: &Observer, id: &str) -> Option<Row> {
-        self.board.row(id).map(|row| Row { bytes: bytes(row, observer), ..row.clone() })
-    }
+fn connection(board: &Board, observer: &Observer, id: &str) -> Option<Row> {
+    board.row(id).map(|row| Row { bytes: bytes(row, observer), ..row.clone() })
 }
 
 fn bytes(row: &Row, observer: &Observer) -> Option<(u64, u64)> {

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{Error, Format, colour, system};
 use crate::cli::{Ports, ReplayArgs, Source, reason};
 use crate::event::Time;
+use crate::face::filter::Filter;
 use crate::face::trace;
 use crate::judge::Addresses;
 use crate::observation::Observation;
@@ -86,6 +87,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         },
         ports: args.port.as_ref(),
         watched: &header.ports,
+        filter: args.filter.clone().into(),
         line: Vec::new(),
         result: Ok(()),
     };
@@ -127,6 +129,7 @@ struct Out<'a, W: Write> {
     ports: Option<&'a Ports>,
     /// Those that were watched.
     watched: &'a [u16],
+    filter: Filter,
     line: Vec<u8>,
     result: io::Result<()>,
 }
@@ -140,7 +143,7 @@ impl<W: Write> Out<'_, W> {
             let is_leg = !ends.iter().any(|port| self.watched.contains(port));
             ends.iter().any(is_wanted) || is_leg && self.watched.iter().any(is_wanted)
         });
-        if is_wanted && self.result.is_ok() {
+        if is_wanted && self.filter.passes(observation) && self.result.is_ok() {
             self.line.clear();
             self.format.write(observation, &mut self.line);
             self.result = self.out.write_all(&self.line);

@@ -27,14 +27,17 @@ const MOST_INTERCEPTIONS: usize = 256;
 /// Most observations kept of all connections together.
 pub const MOST_LATEST: usize = 512;
 
-/// Most observations kept by their connections altogether, but for one each.
-const MOST_LINES: usize = 32 * 1024;
+/// Observations kept in all transcripts together, about: the more connections, the fewer of each.
+const MOST_KEPT: usize = 50_000;
+
+/// Observations kept of each connection, however many there are.
+const LEAST_KEPT: usize = 4;
 
 /// Characters kept of a reply.
 const LONGEST_TEXT: usize = 160;
 
 /// The connections of now, and what is in the middle of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Board {
     rows: HashMap<Arc<str>, Row>,
     /// Rows of connections that are over, the first first.
@@ -47,6 +50,9 @@ pub struct Board {
     /// Observations kept of each connection.
     transcript: usize,
     unlisted: u64,
+    /// RSETs by reason, in the order of [`RsetReason::ALL`].
+    rsets: [u64; RsetReason::ALL.len()],
+    changes: u64,
 }
 
 /// A connection.
@@ -262,6 +268,10 @@ impl Board {
         if let Some(interception) = interception(&observation) {
             self.intercept(interception, &observation);
         }
+        if let Event::Rset(rset) = &observation.event {
+            self.rsets[rset.reason as usize] += 1;
+        }
+        self.changes += 1;
         self.update(&observation);
         push(&mut self.latest, MOST_LATEST, Arc::clone(&observation));
         self.taken += 1;
@@ -275,6 +285,7 @@ impl Board {
         while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| closed.0 < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
                 self.rows.remove(&id);
+                self.changes += 1;
             }
         }
     }
@@ -333,6 +344,25 @@ impl Board {
         self.unlisted
     }
 
+    /// RSETs seen so far, by reason; one that both ends of a connection on this host tell of counts twice.
+    pub fn rsets(&self) -> impl Iterator<Item = (RsetReason, u64)> {
+        RsetReason::ALL.iter().copied().zip(self.rsets)
+    }
+
+    /// A number that is another one when there is something else to show.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The board as it is now, with the bytes of connections that are open.
+    pub fn still(&self, bytes: &dyn Fn(&Connection) -> Option<(u64, u64)>) -> Self {
+        let mut still = self.clone();
+        for row in still.rows.values_mut() {
+            row.bytes = row.bytes.or_else(|| bytes(&row.connection));
+        }
+        still
+    }
+
     fn update(&mut self, observation: &Arc<Observation>) {
         let id = &observation.connection.id;
         let closes = matches!(observation.event, Event::ConnectionClosed { .. });
@@ -348,12 +378,11 @@ impl Board {
             }
             self.rows.insert(Arc::clone(id), Row::new(observation));
         }
-        // Many connections keep less each.
-        let lines = self.transcript.min((MOST_LINES / self.rows.len()).max(1));
+        let most = self.transcript.min((MOST_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
         let Some(row) = self.rows.get_mut(id) else { return };
         row.observe(observation);
-        if self.transcript > 0 {
-            push(&mut row.transcript, lines, Arc::clone(observation));
+        if most > 0 {
+            push(&mut row.transcript, most, Arc::clone(observation));
         }
         if closes {
             self.over.push_back((observation.time, Arc::clone(id)));
@@ -489,6 +518,43 @@ mod tests {
     }
 
     #[test]
+    fn rsets_are_counted_and_every_change_shows() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![samples::rset(), samples::rset(), samples::ambiguous()]);
+        let seen: Vec<_> = board.rsets().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(seen, [(RsetReason::RecipientsRejected, 2), (RsetReason::Ambiguous, 1)]);
+        let before = board.changes();
+        board.take(sample.closed());
+        let closed = board.changes();
+        board.forget(Timestamp(i64::MAX));
+        assert!(before < closed && closed < board.changes());
+    }
+
+    #[test]
+    fn a_still_board_has_the_bytes_of_then() {
+        let sample = Sample::client();
+        let mut board = session(&sample, vec![]);
+        let still = board.still(&|_| Some((1, 2)));
+        board.take(sample.closed());
+        assert_eq!((only(&still).bytes, only(&still).state), (Some((1, 2)), State::Connected));
+        assert_eq!(only(&board.still(&|_| None)).bytes, Some((311, 2290)));
+    }
+
+    #[test]
+    fn many_connections_have_short_transcripts() {
+        let sample = Sample::client();
+        let mut board = Board::with_transcripts(100);
+        let connections = 2000;
+        let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
+        samples.iter().for_each(|sample| drop(board.take(sample.opened())));
+        for _ in 0..100 {
+            samples.iter().for_each(|sample| drop(board.take(sample.at(samples::noop()))));
+        }
+        let kept: usize = board.rows().map(|row| row.transcript.len()).sum();
+        assert_eq!(kept, MOST_KEPT);
+    }
+
+    #[test]
     fn all_that_is_kept_has_a_bound() {
         let sample = Sample::client();
         let mut board = session(&sample, vec![]);
@@ -507,26 +573,6 @@ mod tests {
         }
         assert_eq!(board.rows().len(), MOST_OVER + 1);
         assert_eq!(board.interceptions().count(), MOST_INTERCEPTIONS);
-    }
-
-    #[test]
-    fn many_connections_keep_less_each() {
-        let mut board = Board::with_transcripts(50);
-        let samples: Vec<_> = (0..1000).map(|number| Sample::client().with_id(&format!("b-{number}"))).collect();
-        for sample in &samples {
-            board.take(sample.opened());
-        }
-        for sample in &samples {
-            for _ in 0..60 {
-                board.take(sample.at(samples::noop()));
-            }
-        }
-        assert_eq!(board.rows().map(|row| row.transcript.len()).sum::<usize>(), 32 * 1000);
-        for number in 1000..MOST_ROWS {
-            board.take(Sample::client().with_id(&format!("b-{number}")).opened());
-        }
-        board.take(samples[0].at(samples::noop()));
-        assert_eq!(board.row("b-0").map(|row| row.transcript.len()), Some(3));
     }
 
     #[test]

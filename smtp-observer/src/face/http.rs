@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Request, StatusCode};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -36,15 +36,15 @@ use tracing::debug;
 
 use self::stream::{Seat, Streams};
 use crate::face::board::{Row, Since};
-use crate::face::metrics;
+use crate::face::metrics::Format;
 use crate::observation::Observation;
 
 /// What a request needs of the agent. It answers between two batches of observations, so an answer is also proof that
 /// observations are taken in.
 #[derive(Debug)]
 pub enum Ask {
-    /// The metrics' text.
-    Metrics(oneshot::Sender<String>),
+    /// The metrics' text, in this format.
+    Metrics(Format, oneshot::Sender<String>),
     /// A sign of life.
     Ready(oneshot::Sender<()>),
     /// The connections of now.
@@ -220,9 +220,13 @@ fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
-    match context.ask(Ask::Metrics).await {
-        Some(text) => ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response(),
+async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
+    match context.ask(|reply| Ask::Metrics(format, reply)).await {
+        Some(text) => {
+            let kind = HeaderValue::from_static(format.content_type());
+            ([(CONTENT_TYPE, kind), (VARY, ACCEPT.into())], text).into_response()
+        }
         None => unavailable(),
     }
 }

@@ -1,10 +1,15 @@
 //! Observations as Prometheus metrics.
 //!
 //! No label takes its values from the wire or from a user without a bound: programs are told apart up to
-//! [`MAX_PROGRAMS`], verbs are those of the RFCs, and every metric has at most its stated number of series; what comes
-//! after counts under `other`. A scrape of a hostile load stays under a megabyte.
+//! [`MAX_PROGRAMS`](series::MAX_PROGRAMS), verbs are those of the RFCs, and every metric has at most its stated number of
+//! series; what comes after counts under `other`. A scrape of a hostile load stays under a megabyte. A program that was not
+//! seen for [`GONE`](life::GONE) and has no connection open makes room: its series end, and begin at zero if it comes back.
 
+mod format;
 mod interceptions;
+mod life;
+mod openmetrics;
+mod processor;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -16,21 +21,19 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TEXT_FORMAT, TextEncoder,
+    TextEncoder,
 };
 
+pub use self::format::Format;
 use self::interceptions::Interceptions;
 use self::series::{Family, Programs, Subject, code_class, known_verb};
-use crate::observation::{Event, Observation, Outcome, Reasoned, TlsPhase};
-
-/// What [`Metrics::text`] is, for `Content-Type`.
-pub const CONTENT_TYPE: &str = TEXT_FORMAT;
+use crate::observation::{Event, Observation, Reasoned, Timestamp, TlsPhase};
 
 /// Most series of a counter or gauge, beside those of `other`.
 const MAX_SERIES: usize = 300;
 
 /// Most histograms by verb, beside those of `other`: each is as many lines as there are buckets, and more.
-const MAX_VERB_HISTOGRAMS: usize = 100;
+const MAX_VERB_HISTOGRAMS: usize = 64;
 
 /// Most histograms of other kinds, each.
 const MAX_HISTOGRAMS: usize = 24;
@@ -45,6 +48,10 @@ pub struct Metrics {
     registry: Registry,
     programs: Programs,
     open: HashMap<Arc<str>, Open>,
+    /// The latest time that is known.
+    now: Timestamp,
+    /// When programs that are gone were looked for.
+    looked: Timestamp,
 
     connections: Family<IntCounterVec, IntCounter, 0>,
     connections_open: Family<IntGaugeVec, IntGauge, 0>,
@@ -266,12 +273,18 @@ impl Metrics {
             registry,
             programs: Programs::default(),
             open: HashMap::default(),
+            now: Timestamp(0),
+            looked: Timestamp(0),
         })
     }
 
     /// Counts one observation.
     pub fn observe(&mut self, observation: &Observation) {
-        let program = self.programs.label(observation.process.as_ref());
+        self.pass(observation.time);
+        let program = self.programs.label(observation.process.as_ref(), self.now);
+        if let Some(caller) = &observation.process {
+            self.interceptions.saw(caller, self.now);
+        }
         let subject = Subject { program, role: observation.connection.role };
         match &observation.event {
             Event::ConnectionOpened { .. } => {
@@ -324,13 +337,7 @@ impl Metrics {
                 }
                 self.data_bytes.at(&subject, []).inc_by(data.size_bytes.unwrap_or_default());
             }
-            Event::Transaction(transaction) => {
-                // All outcomes from the first on: a rate needs a zero to start from.
-                for outcome in Outcome::ALL {
-                    self.transactions.at(&subject, [outcome.as_str()]);
-                }
-                self.transactions.at(&subject, [transaction.outcome.as_str()]).inc();
-            }
+            Event::Transaction(transaction) => self.transactions.at(&subject, [transaction.outcome.as_str()]).inc(),
             Event::Tls(tls) => {
                 if tls.phase == TlsPhase::Started {
                     self.tls_sessions.at(&subject, [if tls.visible { "true" } else { "false" }]).inc();
@@ -338,7 +345,7 @@ impl Metrics {
             }
             Event::Anomaly(anomaly) => self.anomalies.at(&subject, [anomaly.kind.as_str()]).inc(),
             Event::Interception(interception) => {
-                self.interceptions.observe(interception, &mut self.programs);
+                self.interceptions.observe(interception, &mut self.programs, self.now);
                 return;
             }
         }
@@ -354,7 +361,11 @@ impl Metrics {
             return;
         }
         open.counted = true;
-        self.connections.at(subject, []).inc();
+        let connections = self.connections.at(subject, []);
+        if connections.get() == 0 {
+            self.begin(subject);
+        }
+        connections.inc();
         self.moved(observation, subject);
     }
 
@@ -388,9 +399,15 @@ impl Metrics {
         set_totals(&self.face_dropped, [(face, dropped)]);
     }
 
-    /// The metrics in Prometheus' text format.
-    pub fn text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+    /// The metrics as they are now, in one of their formats.
+    pub fn text(&mut self, format: Format, now: Timestamp) -> Result<String, prometheus::Error> {
+        self.pass(now);
+        let mut families = self.registry.gather();
+        processor::refine(&mut families);
+        match format {
+            Format::Text => TextEncoder::new().encode_to_string(&families),
+            Format::OpenMetrics => Ok(openmetrics::encode(&families)),
+        }
     }
 }
 

@@ -5,9 +5,11 @@ pub mod comparison;
 pub mod connections;
 pub mod escape;
 pub mod events;
+pub mod filter;
 pub mod http;
 pub mod metrics;
 pub mod output;
+pub mod top;
 pub mod trace;
 
 #[cfg(test)]

@@ -69,6 +69,18 @@ impl Sample {
         Self { connection: Arc::new(connection), ..self }
     }
 
+    /// The same between other ends.
+    pub(crate) fn between(self, local: Endpoint, remote: Endpoint) -> Self {
+        let connection = Connection { local, remote, ..Connection::clone(&self.connection) };
+        Self { connection: Arc::new(connection), ..self }
+    }
+
+    /// The same, so much later.
+    pub(crate) fn later(&self, event: Event, later: Duration) -> Observation {
+        let observation = self.at(event);
+        Observation { time: Timestamp(TIME.0 + later.as_nanos() as i64), ..observation }
+    }
+
     pub(crate) fn without_process(self) -> Self {
         Self { process: None, ..self }
     }

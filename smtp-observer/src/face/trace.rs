@@ -71,7 +71,8 @@ impl Format {
         if self.colour && style != PLAIN { format!("{style}{text}{style:#}") } else { text }
     }
 
-    fn event(&self, event: &Event, role: Role) -> Option<String> {
+    /// What a line says behind its columns; that of a verdict has a line for each piece of evidence.
+    pub(crate) fn event(&self, event: &Event, role: Role) -> Option<String> {
         Some(match event {
             Event::ConnectionOpened { requested } => {
                 let mut text = String::from(match role {
@@ -234,14 +235,15 @@ impl Format {
 }
 
 /// A client, what is in the middle, and the server, as one would draw them.
-fn chain(interception: &Interception) -> String {
+pub(crate) fn chain(interception: &Interception) -> String {
     let client = interception.client.process.as_ref().map_or("?".into(), program);
     let middle = interception.interceptor.as_ref().map_or("?".into(), program);
     let server = interception.upstream.as_ref().map_or(interception.client.requested, |upstream| upstream.remote);
     format!("{client} → {middle} → {server}")
 }
 
-fn program(caller: &Caller) -> String {
+/// A process: its program and pid.
+pub(crate) fn program(caller: &Caller) -> String {
     format!("{}[{}]", cut(caller.process.program(), 15), caller.process.pid)
 }
 
@@ -277,7 +279,7 @@ fn put(text: &mut String, more: fmt::Arguments<'_>) {
 }
 
 /// A duration with three significant digits and the unit that fits.
-struct Span(Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

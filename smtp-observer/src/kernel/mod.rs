@@ -34,10 +34,12 @@ pub mod layout;
 mod open;
 pub mod probe;
 pub mod ring;
+mod surroundings;
 
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};
-pub use probe::{Check, check};
+pub use probe::{Check, FamilyCheck, check};
+pub use surroundings::{Finding, State};
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);

@@ -1,10 +1,12 @@
 //! What this host allows, and which hook family that leaves.
 
+use std::env::consts::ARCH;
 use std::fmt;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
 use nix::sys::utsname::uname;
+use procfs::KernelVersion;
 use serde::Serialize;
 
 use aya::Btf;
@@ -12,7 +14,15 @@ use tracing::level_filters::LevelFilter;
 
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::{Error, Family, Hooks, NoLayout, Settings, chain, load};
+use super::surroundings::{Finding, State};
+use super::{Error, Family, Hooks, NoLayout, Settings, chain, load, surroundings};
+
+/// The oldest kernel that has what the programs need.
+const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
+
+const NO_PRIVILEGES: &str = "Run it as root, or with CAP_BPF and CAP_PERFMON.";
+const NO_TYPES: &str = "Use a kernel that is built with CONFIG_DEBUG_INFO_BTF, as distributions' are; in a container, mount \
+                        the host's /sys/kernel/btf.";
 
 /// What this host allows.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +35,8 @@ pub struct Check {
     pub btf: bool,
     /// This user may load eBPF programs.
     pub capabilities: bool,
+    /// What was looked at, with what to do where it is not as it should be.
+    pub findings: Vec<Finding>,
     /// The hook families.
     pub families: Vec<FamilyCheck>,
     /// The family that `run` would use.
@@ -39,9 +51,12 @@ pub struct FamilyCheck {
     pub family: Family,
     /// It works.
     pub available: bool,
-    /// Why not, and what to do.
+    /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<&'static str>,
 }
 
 impl Check {
@@ -53,23 +68,21 @@ impl Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let yes = |good| if good { "yes" } else { "no" };
-        writeln!(f, "kernel          {} ({})", self.kernel, self.architecture)?;
-        writeln!(f, "BTF             {} ({VMLINUX})", yes(self.btf))?;
-        writeln!(f, "may load eBPF   {}", yes(self.capabilities))?;
-        for FamilyCheck { family, available, reason } in &self.families {
-            write!(f, "{:<15} {}", family.as_str(), yes(*available))?;
-            match reason {
-                Some(reason) => writeln!(f, ": {reason}")?,
-                None => writeln!(f)?,
-            }
+        let mut line = |name: &str, state: &str, detail: &str, mend: Option<&str>| {
+            writeln!(f, "{}", format!("{name:<16} {state:<7} {detail}").trim_end())?;
+            mend.map_or(Ok(()), |mend| writeln!(f, "{:24} {mend}", ""))
+        };
+        for Finding { name, state, detail, mend } in &self.findings {
+            line(name, state.as_str(), detail, *mend)?;
+        }
+        for FamilyCheck { family, available, reason, mend } in &self.families {
+            let state = if *available { State::Yes } else { State::No };
+            line(family.as_str(), state.as_str(), reason.as_deref().unwrap_or_default(), *mend)?;
         }
         match (self.capabilities, self.chosen) {
             (true, Some(family)) => writeln!(f, "`smtp-observer run` would use the {} hooks.", family.as_str()),
-            (false, Some(family)) => {
-                writeln!(f, "`smtp-observer run` could use the {} hooks, but {}", family.as_str(), Error::Privileges)
-            }
-            (_, None) => writeln!(f, "`smtp-observer run` cannot observe on this host."),
+            (false, _) => writeln!(f, "`smtp-observer run` cannot observe for this user."),
+            (true, None) => writeln!(f, "`smtp-observer run` cannot observe on this host."),
         }
     }
 }
@@ -77,21 +90,96 @@ impl fmt::Display for Check {
 /// Says what this host allows, as far as this user may try it.
 pub fn check() -> Check {
     let verdicts = try_out();
+    let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let (btf, capabilities) = (Path::new(VMLINUX).exists(), require_privileges().is_ok());
+    let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
+    findings.extend(surroundings::look());
     Check {
-        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
-        architecture: std::env::consts::ARCH,
-        btf: Path::new(VMLINUX).exists(),
-        capabilities: require_privileges().is_ok(),
+        kernel: release,
+        architecture: ARCH,
+        btf,
+        capabilities,
+        findings,
         chosen: verdicts.iter().find(|(_, verdict)| verdict.is_ok()).map(|(family, _)| *family),
-        families: verdicts
-            .into_iter()
-            .map(|(family, verdict)| FamilyCheck { family, available: verdict.is_ok(), reason: verdict.err() })
-            .collect(),
+        families: verdicts.into_iter().map(|(family, verdict)| family_check(family, verdict)).collect(),
+    }
+}
+
+fn kernel(release: &str, version: Option<KernelVersion>) -> Finding {
+    let detail = format!("{release} ({ARCH})");
+    match version {
+        Some(version) if version < OLDEST => Finding::wrong(
+            "kernel",
+            State::Partly,
+            format!("{detail}: older than 5.17, unless its vendor has brought it up"),
+            "Install Linux 5.17 or newer: what is said of the hooks below decides.",
+        ),
+        _ => Finding::fine("kernel", detail),
+    }
+}
+
+fn types(btf: bool) -> Finding {
+    if btf {
+        return Finding::fine("BTF", VMLINUX);
+    }
+    Finding::wrong("BTF", State::No, format!("the kernel does not show its types in {VMLINUX}"), NO_TYPES)
+}
+
+fn may_load(may: bool) -> Finding {
+    let name = "may load eBPF";
+    if may {
+        return Finding::fine(name, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN");
+    }
+    Finding::wrong(name, State::No, "neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN", NO_PRIVILEGES)
+}
+
+fn family_check(family: Family, verdict: Result<(), Refusal>) -> FamilyCheck {
+    match verdict {
+        Ok(()) => FamilyCheck { family, available: true, reason: None, mend: None },
+        Err(Refusal { reason, mend }) => {
+            FamilyCheck { family, available: false, reason: Some(reason), mend: Some(mend) }
+        }
+    }
+}
+
+/// Why a family does not work, and what to do.
+#[derive(Clone)]
+struct Refusal {
+    reason: String,
+    mend: &'static str,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Privileges => Self { reason: "not tried without the right to load it".into(), mend: NO_PRIVILEGES },
+            // Without the advice to look here.
+            Error::Refused(ref why) => {
+                Self { reason: format!("the kernel refuses the eBPF programs: {why}."), mend: mend(&error) }
+            }
+            error => Self { reason: error.to_string(), mend: mend(&error) },
+        }
+    }
+}
+
+fn mend(error: &Error) -> &'static str {
+    match error {
+        Error::Privileges => NO_PRIVILEGES,
+        Error::Layout(_) => NO_TYPES,
+        Error::TooOld(_) => "Install Linux 5.17 or newer.",
+        Error::NoTracepoint(_) => "Install Linux 6.3 or newer, or use the fentry hooks where they work.",
+        Error::NoFunction(_) | Error::Ipv6IsModule | Error::NoTrampolines => {
+            "Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does."
+        }
+        Error::Asked(error) => mend(error),
+        Error::Refused(_) | Error::Poll(_) | Error::Clock(_) => {
+            "Look at what is not `yes` above; `smtp-observer check -v` shows all that the kernel says."
+        }
     }
 }
 
 /// Has the kernel check each family's programs, which are not attached; why not, where it refuses.
-fn try_out() -> Vec<(Family, Result<(), String>)> {
+fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
     let prepare = || {
         require_privileges()?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
@@ -102,10 +190,10 @@ fn try_out() -> Vec<(Family, Result<(), String>)> {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         Ok((object, layout, btf))
     };
-    let mut prepared = prepare().map_err(|error: Error| error.to_string());
+    let mut prepared = prepare().map_err(|error: Error| Refusal::from(error));
     let mut verdict = |family| {
-        let (object, layout, btf) = prepared.as_mut().map_err(|error| error.clone())?;
-        Loaded::load(family, object, layout, btf).map(|_| ()).map_err(|error| error.to_string())
+        let (object, layout, btf) = prepared.as_mut().map_err(|refusal| refusal.clone())?;
+        Loaded::load(family, object, layout, btf).map(|_| ()).map_err(Refusal::from)
     };
     Family::ALL.into_iter().map(|family| (family, verdict(family))).collect()
 }
@@ -115,4 +203,66 @@ pub(super) fn require_privileges() -> Result<(), Error> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let admin = has(Capability::CAP_SYS_ADMIN);
     if admin || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON) { Ok(()) } else { Err(Error::Privileges) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_no_has_a_mend() {
+        let errors = [
+            Error::Privileges,
+            Error::TooOld("5.10".into()),
+            Error::NoTracepoint("sock_send_length"),
+            Error::NoFunction("inet_sendmsg"),
+            Error::Ipv6IsModule,
+            Error::NoTrampolines,
+            Error::Asked(Box::new(Error::NoTrampolines)),
+            Error::Refused("Operation not permitted".into()),
+        ];
+        for error in errors {
+            let check = family_check(Family::Fentry, Err(error.into()));
+            assert!(!check.available && check.reason.is_some(), "{check:?}");
+            assert!(check.mend.is_some_and(|mend| mend.ends_with('.')), "{check:?}");
+        }
+        let old = kernel("5.10.0-30-amd64", Some(KernelVersion::new(5, 10, 209)));
+        for finding in [old, types(false), may_load(false)] {
+            assert!(finding.state != State::Yes && finding.mend.is_some(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_well_asks_for_nothing() {
+        let new = kernel("6.1.0-18-amd64", Some(KernelVersion::new(6, 1, 76)));
+        for finding in [new, types(true), may_load(true)] {
+            assert!(finding.state == State::Yes && finding.mend.is_none(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_a_table_with_the_mend_below_what_it_mends() {
+        let check = Check {
+            kernel: "6.1".into(),
+            architecture: "x86_64",
+            btf: true,
+            capabilities: true,
+            findings: vec![types(true), may_load(false)],
+            families: vec![
+                family_check(Family::Fentry, Err(Error::NoTrampolines.into())),
+                family_check(Family::Tracepoint, Ok(())),
+            ],
+            chosen: Some(Family::Tracepoint),
+        };
+        assert_eq!(
+            check.to_string(),
+            "BTF              yes     /sys/kernel/btf/vmlinux\n\
+             may load eBPF    no      neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN\n\
+             \x20                        Run it as root, or with CAP_BPF and CAP_PERFMON.\n\
+             fentry           no      this kernel forbids programs on its functions (fentry), as in lockdown.\n\
+             \x20                        Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does.\n\
+             tracepoint       yes\n\
+             `smtp-observer run` would use the tracepoint hooks.\n"
+        );
+    }
 }

@@ -72,6 +72,35 @@ names! {
     }
 }
 
+impl RsetReason {
+    /// What a sender does while all goes well.
+    pub fn is_usual(self) -> bool {
+        match self {
+            Self::PipelinedBetweenMessages
+            | Self::BetweenMessages
+            | Self::ReuseProbe
+            | Self::SameMessageSplit
+            | Self::SessionStart
+            | Self::BeforeQuit
+            // It is told why where the client sent it.
+            | Self::Relayed
+            | Self::Encrypted => true,
+            Self::SenderRejected
+            | Self::RecipientsRejected
+            | Self::RecipientRejected
+            | Self::DataRejected
+            | Self::MessageRejected
+            | Self::AuthRetry
+            | Self::ChunkAbort
+            | Self::AddressProbe
+            | Self::ClientAbort
+            | Self::InterceptorDiscard
+            | Self::InterceptorReplay
+            | Self::Ambiguous => false,
+        }
+    }
+}
+
 names! {
     /// Why a NOOP was sent.
     NoopReason {
@@ -93,6 +122,21 @@ names! {
         Excessive => "excessive",
         /// The wire cannot tell.
         Ambiguous => "ambiguous",
+    }
+}
+
+impl NoopReason {
+    /// What a sender does while all goes well.
+    pub fn is_usual(self) -> bool {
+        match self {
+            Self::IdleKeepalive
+            | Self::LeaseCheck
+            | Self::PipelineSync
+            | Self::ReachabilityTest
+            // It is told why where the client sent it.
+            | Self::Relayed => true,
+            Self::InterceptorKeepalive | Self::Verification | Self::Excessive | Self::Ambiguous => false,
+        }
     }
 }
 

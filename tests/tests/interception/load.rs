@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::seen::{Observed, Seen};
 
@@ -45,19 +44,19 @@ fn all_innocents_at_once() -> Result<()> {
 
     let (mut accepted, mut verdicts) = (0, Seen::default());
     for line in BufReader::new(File::open(&events)?).lines() {
-        let line = line?;
-        if line.contains(r#""interception""#) {
-            verdicts.0.push(Observed::parse(&line)?);
-        } else if line.contains(r#""smtp.transaction""#) {
-            let told: Value = serde_json::from_str(&line)?;
-            let host = told.pointer("/connection/netns").and_then(Value::as_u64);
-            let name = host.and_then(|host| names.get(&host));
-            if let Some(name) = name
-                && innocents::is_accepted(&told)
-            {
-                accepted += 1;
-                idle.retain(|other| other != name);
+        let observed = Observed::parse(&line?)?;
+        match observed.event() {
+            "interception" => verdicts.0.push(observed),
+            "smtp.transaction" => {
+                let name = observed.count("/connection/netns").and_then(|host| names.get(&host));
+                if let Some(name) = name
+                    && innocents::is_accepted(observed.value())
+                {
+                    accepted += 1;
+                    idle.retain(|other| other != name);
+                }
             }
+            _ => {}
         }
     }
     println!("{accepted} messages were accepted, {} verdicts were told", verdicts.0.len());

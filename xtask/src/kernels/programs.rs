@@ -10,21 +10,27 @@ use serde_json::Value;
 use crate::process::{cargo, which};
 
 /// The test programs that are not run in guests, each with the reason. All others of the package `tests` are.
-const LEFT_OUT: [(&str, &str); 9] = [
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("check", "what the agent says of namespaces and rights, whatever the kernel"),
     ("cli", "what the agent answers, whatever the kernel"),
     ("compare", "what is made of two files of events, whatever the kernel"),
     ("interception", "needs proxies and whole mail servers"),
+    ("output", "what becomes of lines, whatever the kernel"),
     // Seen on 7.2: one QUIT of two hundred went by as a gap.
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
     ("page", "needs a browser, whatever the kernel"),
+    ("pipelines", "what is in the repository, whatever the kernel"),
     ("postfix_owners", "needs a whole Postfix"),
+    ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
+    ("trace", "what is shown of observations, whatever the kernel"),
 ];
 
 /// Programs of that package that no test starts.
-const NOT_STARTED: [&str; 2] = ["bench", "demo"];
+const NOT_STARTED: [&str; 4] = ["bench", "demo", "picture", "plots"];
 
 /// Programs of this machine that tests start.
 const INSTALLED: [&str; 9] = ["bash", "cp", "ip", "nft", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];

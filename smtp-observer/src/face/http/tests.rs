@@ -52,7 +52,8 @@ async fn start_with_board(limits: Limits) -> (SocketAddr, Told) {
             let board = board.lock().expect("no test panics in it");
             // Who does not wait any more is gone for good reason: a stream of a test that is over.
             match question {
-                Ask::Metrics(reply) => reply.send("smtp_connections_open 1\n".into()).ok(),
+                Ask::Metrics(Format::Text, reply) => reply.send("smtp_connections_open 1\n".into()).ok(),
+                Ask::Metrics(Format::OpenMetrics, reply) => reply.send("# EOF\n".into()).ok(),
                 Ask::Ready(reply) => reply.send(()).ok(),
                 Ask::Connections(reply) => {
                     let rows = board.heard_last(2).into_iter().map(Row::without_transcript).collect();
@@ -149,6 +150,10 @@ async fn paths() {
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
     assert!(metrics.ends_with("\r\n\r\nsmtp_connections_open 1\n"), "{metrics}");
+    let head = "Accept: application/openmetrics-text; version=1.0.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let metrics = request(address, &format!("GET /metrics HTTP/1.1\r\n{head}")).await;
+    assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"), "{metrics}");
+    assert!(metrics.ends_with("\r\n\r\n# EOF\n"), "{metrics}");
     assert!(fetch(address, "/healthz").await.ends_with("\r\n\r\nalive\n"));
     assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200 OK\r\n"));
     for path in ["/metrics/", "/page/", "/api/v1", "/page/../metrics", "/../etc/passwd", "/metrics%00"] {

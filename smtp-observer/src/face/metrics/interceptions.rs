@@ -1,13 +1,14 @@
 //! Programs in the middle.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
+use foldhash::HashSet;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::series::{Labels, Programs};
-use crate::observation::Interception;
+use crate::observation::{Caller, Interception, Timestamp};
 
-/// Most interceptors that are described at once; the one that was found first makes way.
+/// Most interceptors that are described at once; the one that was not seen for the longest time makes way.
 const MOST_DESCRIBED: usize = 64;
 
 /// Bytes of an executable's path in a label.
@@ -21,7 +22,15 @@ pub(super) struct Interceptions {
     info: IntGaugeVec,
     pairs: Labels<[String; 3]>,
     holders: Labels<[String; 1]>,
-    described: VecDeque<[String; 5]>,
+    described: Vec<Described>,
+}
+
+/// A process in the middle, as it is in `smtp_interceptor_info`.
+#[derive(Debug)]
+struct Described {
+    labels: [String; 5],
+    pid: u32,
+    seen: Timestamp,
 }
 
 impl Interceptions {
@@ -32,18 +41,18 @@ impl Interceptions {
             info,
             pairs: Labels::new(super::MAX_SERIES),
             holders: Labels::new(super::MAX_HISTOGRAMS),
-            described: VecDeque::new(),
+            described: Vec::new(),
         }
     }
 
-    pub(super) fn observe(&mut self, interception: &Interception, programs: &mut Programs) {
-        let interceptor = programs.label(interception.interceptor.as_ref()).to_string();
+    pub(super) fn observe(&mut self, interception: &Interception, programs: &mut Programs, now: Timestamp) {
+        let interceptor = programs.label(interception.interceptor.as_ref(), now).to_string();
         let method = interception.method.as_str().to_owned();
         if interception.news.hidden {
-            let client = programs.label(interception.client.process.as_ref()).to_string();
+            let client = programs.label(interception.client.process.as_ref(), now).to_string();
             let labels = self.pairs.admit([interceptor.clone(), client, method.clone()]);
             self.connections.with_label_values(&labels).inc();
-            self.describe(interception, &interceptor, method);
+            self.describe(interception, &interceptor, method, now);
         }
         if let Some(hold) = interception.hold.filter(|_| interception.news.hold) {
             let labels = self.holders.admit([interceptor]);
@@ -51,21 +60,46 @@ impl Interceptions {
         }
     }
 
-    fn describe(&mut self, interception: &Interception, interceptor: &str, method: String) {
+    fn describe(&mut self, interception: &Interception, interceptor: &str, method: String, now: Timestamp) {
         let Some(process) = interception.interceptor.as_ref().map(|caller| &caller.process) else { return };
         let path = process.executable.as_deref().unwrap_or_default();
         let path = path[..path.floor_char_boundary(LONGEST_PATH)].to_owned();
         let labels = [interceptor.to_owned(), process.pid.to_string(), path, process.uid.to_string(), method];
-        if self.described.contains(&labels) {
+        if let Some(described) = self.described.iter_mut().find(|described| described.labels == labels) {
+            described.seen = now;
             return;
         }
-        self.info.with_label_values(&labels).set(1);
-        self.described.push_back(labels);
-        if self.described.len() > MOST_DESCRIBED
-            && let Some(first) = self.described.pop_front()
+        if self.described.len() >= MOST_DESCRIBED
+            && let Some(oldest) = self.described.iter().map(|described| described.seen).min()
         {
-            // It is there: it was set.
-            let _ = self.info.remove_label_values(&first);
+            self.keep(|described| described.seen > oldest);
+        }
+        self.info.with_label_values(&labels).set(1);
+        self.described.push(Described { labels, pid: process.pid, seen: now });
+    }
+
+    /// A process did something: it is there.
+    pub(super) fn saw(&mut self, caller: &Caller, now: Timestamp) {
+        for described in self.described.iter_mut().filter(|described| described.pid == caller.process.pid) {
+            described.seen = now;
+        }
+    }
+
+    /// Ends the series of these programs, and the descriptions of processes that were not seen since then.
+    pub(super) fn forget(&mut self, since: Timestamp, gone: &HashSet<Arc<str>>) {
+        // What is let go of is there: it was set.
+        for labels in self.pairs.forget(gone, 2) {
+            let _ = self.connections.remove_label_values(&labels);
+        }
+        for labels in self.holders.forget(gone, 1) {
+            let _ = self.hold.remove_label_values(&labels);
+        }
+        self.keep(|described| described.seen >= since);
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Described) -> bool) {
+        for described in self.described.extract_if(.., |described| !is_kept(described)) {
+            let _ = self.info.remove_label_values(&described.labels);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Labels and series, each of a bounded number: what comes after counts under `other`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use prometheus::core::{MetricVec, MetricVecBuilder};
 
-use crate::observation::{Caller, Role};
+use crate::observation::{Caller, Role, Timestamp};
 
 /// Programs that have a label of their own.
 pub const MAX_PROGRAMS: usize = 200;
@@ -90,35 +91,65 @@ where
         }
         series
     }
+
+    /// Begins series at zero, so that a rate has something to start from, as far as more than half of the room is left.
+    pub(super) fn begin(&mut self, subject: &Subject, more: impl ExactSizeIterator<Item = [&'static str; N]>) {
+        if self.series.len() + more.len() <= self.most / 2 {
+            more.for_each(|more| drop(self.at(subject, more)));
+        }
+    }
+
+    /// Ends the series of these programs.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>) {
+        let vec = &self.vec;
+        self.series.retain(|(program, role, more), _| {
+            let stays = !gone.contains(program);
+            if !stays {
+                let mut labels = vec![&**program, role.as_str()];
+                labels.extend(more);
+                // It is there: it was made.
+                let _ = vec.remove_label_values(&labels);
+            }
+            stays
+        });
+    }
 }
 
 /// Sets of labels, each of a bounded number of values: the first that come. What is past the bound is `other` in all.
 #[derive(Debug)]
 pub(super) struct Labels<K> {
-    known: HashSet<K>,
+    /// By their text in a row: the library takes sets for the same that do not differ in it.
+    known: HashMap<String, K>,
     most: usize,
 }
 
 impl<const N: usize> Labels<[String; N]> {
     pub(super) fn new(most: usize) -> Self {
-        Self { known: HashSet::default(), most }
+        Self { known: HashMap::default(), most }
     }
 
     pub(super) fn admit(&mut self, labels: [String; N]) -> [String; N] {
-        if self.known.contains(&labels) {
-            return labels;
+        let text = labels.concat();
+        match self.known.get(&text) {
+            Some(known) if *known == labels => labels,
+            None if self.known.len() < self.most => {
+                self.known.insert(text, labels.clone());
+                labels
+            }
+            _ => [const { OTHER }; N].map(str::to_owned),
         }
-        if self.known.len() >= self.most {
-            return [const { OTHER }; N].map(str::to_owned);
-        }
-        self.known.insert(labels.clone());
-        labels
+    }
+
+    /// Lets go of those whose first labels, so many, name a program that is gone, and tells which these are.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>, programs: usize) -> Vec<[String; N]> {
+        let names_gone = |labels: &[String; N]| labels[..programs].iter().any(|label| gone.contains(&**label));
+        self.known.extract_if(|_, labels| names_gone(labels)).map(|(_, labels)| labels).collect()
     }
 }
 
-/// The programs that have a label of their own: the first that come.
+/// The programs that have a label of their own, the first that come, each with when it was last seen.
 #[derive(Debug, Default)]
-pub(super) struct Programs(HashSet<Arc<str>>);
+pub(super) struct Programs(HashMap<Arc<str>, Cell<Timestamp>>);
 
 impl Programs {
     #[cfg(test)]
@@ -126,25 +157,37 @@ impl Programs {
         self.0.len()
     }
 
-    pub(super) fn label(&mut self, caller: Option<&Caller>) -> Arc<str> {
+    /// The label of a program that is seen now.
+    pub(super) fn label(&mut self, caller: Option<&Caller>, now: Timestamp) -> Arc<str> {
         let Some(caller) = caller else { return UNKNOWN.into() };
         let program = caller.process.program();
         let program = &program[..program.floor_char_boundary(PROGRAM_LENGTH)];
         let awkward = |character: char| character.is_control() || matches!(character, '"' | '\\');
         let program =
             &*if program.contains(awkward) { program.replace(awkward, "_").into() } else { Cow::from(program) };
-        if let Some(known) = self.0.get(program) {
+        if let Some((known, seen)) = self.0.get_key_value(program) {
+            seen.set(now);
             return Arc::clone(known);
         }
-        if program.is_empty() {
+        // The series of these two never end, whatever a program calls itself.
+        if program.is_empty() || program == UNKNOWN {
             return UNKNOWN.into();
+        }
+        if program == OTHER {
+            return OTHER.into();
         }
         if self.0.len() >= MAX_PROGRAMS {
             return OTHER.into();
         }
         let program = Arc::from(program);
-        self.0.insert(Arc::clone(&program));
+        self.0.insert(Arc::clone(&program), Cell::new(now));
         program
+    }
+
+    /// Lets go of those that were not seen since then and are not in use, and tells which these are.
+    pub(super) fn forget(&mut self, since: Timestamp, in_use: &HashSet<Arc<str>>) -> HashSet<Arc<str>> {
+        let is_gone = |program: &Arc<str>, seen: &mut Cell<Timestamp>| seen.get() < since && !in_use.contains(program);
+        self.0.extract_if(is_gone).map(|(program, _)| program).collect()
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use super::life::{GONE, LOOK, later};
 use super::series::{MAX_PROGRAMS, VERBS};
 use super::*;
 use crate::face::samples::{self, Sample};
-use crate::observation::{Anomaly, AnomalyKind, NoopReason, RsetReason, Tls};
+use crate::observation::{
+    Anomaly, AnomalyKind, InterceptedClient, Interception, Method, News, NoopReason, RsetReason, Tls, Verdict,
+};
 
 fn metrics(observations: impl IntoIterator<Item = Observation>) -> Metrics {
     let mut metrics = Metrics::new("tracepoint").expect("valid definitions");
@@ -15,9 +18,14 @@ fn metrics(observations: impl IntoIterator<Item = Observation>) -> Metrics {
     metrics
 }
 
+/// What a scrape has now.
+fn text(metrics: &mut Metrics) -> String {
+    metrics.text(Format::Text, samples::TIME).expect("encodes")
+}
+
 #[track_caller]
-fn assert_lines(metrics: &Metrics, expected: &[&str]) {
-    let text = metrics.text().expect("encodes");
+fn assert_lines(metrics: &mut Metrics, expected: &[&str]) {
+    let text = text(metrics);
     for line in expected {
         assert!(text.lines().any(|have| have == *line), "{line} is not in\n{text}");
     }
@@ -26,7 +34,7 @@ fn assert_lines(metrics: &Metrics, expected: &[&str]) {
 #[test]
 fn everything_of_one_conversation() {
     let sample = Sample::server();
-    let metrics = metrics([
+    let mut metrics = metrics([
         sample.opened(),
         sample.at(samples::greeting()),
         sample.at(samples::command("EHLO", 250)),
@@ -44,7 +52,7 @@ fn everything_of_one_conversation() {
         sample.at(Event::Anomaly(Anomaly { kind: AnomalyKind::BareLf, detail: "\\n".into() })),
     ]);
     assert_lines(
-        &metrics,
+        &mut metrics,
         &[
             r#"smtp_connections_total{process="smtpd",role="server"} 1"#,
             r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
@@ -71,7 +79,7 @@ fn everything_of_one_conversation() {
             r#"smtp_observer_hooks_info{family="tracepoint"} 1"#,
         ],
     );
-    let text = metrics.text().expect("encodes");
+    let text = text(&mut metrics);
     assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
     assert!(text.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
 }
@@ -81,11 +89,11 @@ fn open_connections_follow_their_owner_and_go_down_at_the_end() {
     let screen = Sample::server().with_program(7, "/usr/lib/postfix/sbin/postscreen");
     let daemon = Sample::server();
     let mut metrics = metrics([screen.opened(), screen.at(samples::greeting())]);
-    assert_lines(&metrics, &[r#"smtp_connections_open{process="postscreen",role="server"} 1"#]);
+    assert_lines(&mut metrics, &[r#"smtp_connections_open{process="postscreen",role="server"} 1"#]);
 
     metrics.observe(&daemon.at(Event::ConnectionOwnerChanged { previous_process: screen.caller() }));
     assert_lines(
-        &metrics,
+        &mut metrics,
         &[
             r#"smtp_connections_open{process="postscreen",role="server"} 0"#,
             r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
@@ -95,7 +103,7 @@ fn open_connections_follow_their_owner_and_go_down_at_the_end() {
 
     metrics.observe(&daemon.closed());
     metrics.observe(&daemon.closed());
-    assert_lines(&metrics, &[r#"smtp_connections_open{process="smtpd",role="server"} 0"#]);
+    assert_lines(&mut metrics, &[r#"smtp_connections_open{process="smtpd",role="server"} 0"#]);
     assert!(metrics.open.is_empty());
 }
 
@@ -103,10 +111,10 @@ fn open_connections_follow_their_owner_and_go_down_at_the_end() {
 fn a_connection_is_its_first_known_users() {
     let sample = Sample::server();
     let mut metrics = metrics([sample.clone().without_process().opened()]);
-    assert_lines(&metrics, &[r#"smtp_connections_open{process="unknown",role="server"} 1"#]);
+    assert_lines(&mut metrics, &[r#"smtp_connections_open{process="unknown",role="server"} 1"#]);
     metrics.observe(&sample.at(samples::greeting()));
     assert_lines(
-        &metrics,
+        &mut metrics,
         &[
             r#"smtp_connections_open{process="unknown",role="server"} 0"#,
             r#"smtp_connections_open{process="smtpd",role="server"} 1"#,
@@ -114,14 +122,14 @@ fn a_connection_is_its_first_known_users() {
         ],
     );
     metrics.observe(&sample.closed());
-    assert!(!metrics.text().expect("encodes").contains(r#"smtp_connections_total{process="unknown""#));
+    assert!(!text(&mut metrics).contains(r#"smtp_connections_total{process="unknown""#));
 
     // One that nobody ever used still counts.
     let nobody = Sample::server().without_process();
     metrics.observe(&nobody.opened());
     metrics.observe(&nobody.closed());
     assert_lines(
-        &metrics,
+        &mut metrics,
         &[
             r#"smtp_connections_open{process="unknown",role="server"} 0"#,
             r#"smtp_connections_total{process="unknown",role="server"} 1"#,
@@ -155,11 +163,22 @@ fn a_hostile_load_does_not_grow_the_scrape() {
             let (phase, visible) = (TlsPhase::Started, number % 2 == 0);
             metrics.observe(&sample.at(Event::Tls(Tls { phase, library: None, visible })));
             metrics.observe(&sample.at(samples::delivered()));
+            // Each program is in the middle of each other's connections, in every way.
+            let Event::Interception(verdict) = interception(&sample, &sample).event else { panic!("a verdict") };
+            let method = Method::ALL[pick % Method::ALL.len()];
+            let verdict = Interception { interceptor: Some(sample.caller()), method, ..*verdict };
+            metrics.observe(&Sample::client().with_program(1, "/tmp/a").at(Event::Interception(Box::new(verdict))));
             metrics.observe(&sample.closed());
         }
     }
-    let text = metrics.text().expect("encodes");
-    assert!(text.len() < 1_000_000, "{} bytes", text.len());
+    // A megabyte is the aim; the counts of a long life have some ten digits more.
+    let open_metrics = metrics.text(Format::OpenMetrics, samples::TIME).expect("encodes");
+    let text = text(&mut metrics);
+    for text in [&open_metrics, &text] {
+        assert!(text.len() + 10 * text.lines().count() < 1_000_000, "{} bytes", text.len());
+    }
+    // What is of each program is there: the bounds are what keeps it so small.
+    assert!(text.len() > 500_000, "{} bytes", text.len());
     assert_eq!(metrics.programs.len(), MAX_PROGRAMS);
     let total: u64 = text
         .lines()
@@ -171,12 +190,12 @@ fn a_hostile_load_does_not_grow_the_scrape() {
 
 #[test]
 fn the_kernels_counts_are_cumulative() {
-    let metrics = metrics([]);
+    let mut metrics = metrics([]);
     metrics.set_kernel([("state", 5)], [("ring_full", 0)], [("sock_send_length", 0)], [("long", 7)]);
     metrics.set_kernel([("state", 8)], [("ring_full", 2)], [("sock_send_length", 4)], [("long", 7)]);
     metrics.set_dropped("events", 3);
     assert_lines(
-        &metrics,
+        &mut metrics,
         &[
             r#"smtp_observer_kernel_events_total{kind="state"} 8"#,
             r#"smtp_observer_kernel_events_lost_total{kind="ring_full"} 2"#,
@@ -192,4 +211,175 @@ fn classes_of_codes() {
     let classes = [Some(220), Some(354), Some(421), Some(550), Some(150), Some(999), None].map(code_class);
     assert_eq!(classes, ["2xx", "3xx", "4xx", "5xx", "other", "other", "none"]);
     assert_eq!(Duration::from_secs_f64(BUCKETS[0]), Duration::from_micros(100));
+}
+
+/// What is seen so long after the first.
+fn after(wait: Duration, observation: Observation) -> Observation {
+    Observation { time: later(observation.time, wait), ..observation }
+}
+
+/// The verdict that `program` is in the middle of `client`'s connection.
+fn interception(client: &Sample, program: &Sample) -> Observation {
+    client.at(Event::Interception(Box::new(Interception {
+        verdict: Verdict::TransparentInterceptor,
+        method: Method::Redirect,
+        interceptor: Some(program.caller()),
+        product: None,
+        client: InterceptedClient {
+            process: Some(client.caller()),
+            connection_id: "b-1".into(),
+            requested: samples::endpoint("192.0.2.25", 25),
+        },
+        upstream: None,
+        confidence: 0.99,
+        evidence: Vec::new(),
+        hold: Some(Duration::from_secs(2)),
+        news: News { hidden: true, hold: true },
+    })))
+}
+
+fn lines_about(metrics: &mut Metrics, wait: Duration, what: &str) -> Vec<String> {
+    let text = metrics.text(Format::Text, later(samples::TIME, wait)).expect("encodes");
+    text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+}
+
+/// Each kind of series, histograms among them.
+#[test]
+fn a_program_that_is_gone_takes_its_series_along() {
+    let sample = Sample::server();
+    let everything = || {
+        [
+            sample.opened(),
+            sample.at(samples::greeting()),
+            sample.at(samples::command("EHLO", 250)),
+            sample.at(samples::data()),
+            sample.at(samples::delivered()),
+            sample.at(samples::rset()),
+            sample.at(samples::noop()),
+            sample.at(Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false })),
+            sample.at(Event::Anomaly(Anomaly { kind: AnomalyKind::BareLf, detail: "\\n".into() })),
+        ]
+    };
+    let mut metrics = metrics(everything());
+    assert!(lines_about(&mut metrics, 3 * GONE, "smtpd").len() > 100, "its connection is open");
+
+    let over = 3 * GONE;
+    metrics.observe(&after(over, sample.closed()));
+    let left = over + GONE;
+    assert!(lines_about(&mut metrics, left, "smtpd").len() > 100, "it was seen an hour ago, and not longer");
+    assert_eq!(lines_about(&mut metrics, left + 2 * LOOK, "smtpd"), [""; 0]);
+    assert_eq!(metrics.programs.len(), 0);
+
+    // It comes back, and counts from zero on.
+    for observation in everything() {
+        metrics.observe(&after(5 * GONE, observation));
+    }
+    let counted = r#"smtp_commands_total{code_class="2xx",process="smtpd",role="server",verb="EHLO"} 1"#;
+    assert_eq!(lines_about(&mut metrics, 5 * GONE, r#"2xx",process="smtpd",role="server",verb="EHLO"}"#), [counted]);
+    let timed = r#"smtp_data_accept_seconds_count{process="smtpd",role="server"} 1"#;
+    assert_eq!(lines_about(&mut metrics, 5 * GONE, "accept_seconds_count"), [timed]);
+}
+
+#[test]
+fn programs_that_are_gone_make_room() {
+    let program = |number: usize| Sample::server().with_program(7, &format!("/tmp/{number}"));
+    let mut metrics =
+        metrics((0..=MAX_PROGRAMS).flat_map(|number| [program(number).opened(), program(number).closed()]));
+    assert_lines(&mut metrics, &[r#"smtp_connections_total{process="other",role="server"} 1"#]);
+    let late = program(MAX_PROGRAMS + 1);
+    metrics.observe(&after(GONE + 2 * LOOK, late.opened()));
+    assert_eq!(metrics.programs.len(), 1);
+    assert_eq!(
+        lines_about(&mut metrics, Duration::ZERO, "smtp_connections_total{"),
+        [
+            format!(r#"smtp_connections_total{{process="{}",role="server"}} 1"#, MAX_PROGRAMS + 1),
+            r#"smtp_connections_total{process="other",role="server"} 1"#.to_owned(),
+        ],
+        "what was counted as other stays"
+    );
+}
+
+/// No program can have the series of those that are not told apart end.
+#[test]
+fn a_program_may_call_itself_other() {
+    let others = ["/tmp/other", "/tmp/unknown"].map(|path| Sample::server().with_program(7, path));
+    let mut metrics = metrics(others.iter().flat_map(|sample| [sample.opened(), sample.closed()]));
+    assert_eq!(metrics.programs.len(), 0);
+    assert_eq!(lines_about(&mut metrics, 2 * GONE, "smtp_connections_total{").len(), 2);
+}
+
+#[test]
+fn an_interceptor_is_described_until_it_is_gone() {
+    let (client, program) = (Sample::client(), Sample::server().with_program(99, "/opt/antivirus/proxy"));
+    let mut metrics = metrics([interception(&client, &program)]);
+    assert_lines(
+        &mut metrics,
+        &[
+            concat!(
+                r#"smtp_interceptor_info{executable="/opt/antivirus/proxy",interceptor="proxy",method="redirect","#,
+                r#"pid="99",uid="101"} 1"#
+            ),
+            r#"smtp_intercepted_connections_total{client="perl",interceptor="proxy",method="redirect"} 1"#,
+            r#"smtp_interception_hold_seconds_count{interceptor="proxy"} 1"#,
+        ],
+    );
+    // Whatever it does, it is there.
+    metrics.observe(&after(GONE, program.at(samples::noop())));
+    metrics.observe(&after(GONE, client.at(samples::noop())));
+    let described = |metrics: &mut Metrics, wait| lines_about(metrics, wait, "smtp_interceptor_info{").len();
+    assert_eq!(described(&mut metrics, 2 * GONE), 1);
+    // The same program as another process.
+    metrics
+        .observe(&after(2 * GONE, interception(&client, &program.clone().with_program(100, "/opt/antivirus/proxy"))));
+    assert_eq!(described(&mut metrics, 2 * GONE + 2 * LOOK), 1, "that process is gone");
+    assert_eq!(
+        lines_about(&mut metrics, 2 * GONE + 2 * LOOK, "proxy\",method=\"redirect\"} 2").len(),
+        1,
+        "not the program"
+    );
+    assert_eq!(lines_about(&mut metrics, 3 * GONE + 3 * LOOK, "proxy"), [""; 0]);
+}
+
+#[test]
+fn interceptors_are_described_in_a_bounded_number() {
+    let client = Sample::client();
+    let mut metrics =
+        metrics((0..100).map(|pid| interception(&client, &Sample::server().with_program(pid, "/bin/proxy"))));
+    let described = lines_about(&mut metrics, Duration::ZERO, "smtp_interceptor_info{");
+    assert!(described.len() <= 64 && described.iter().any(|line| line.contains(r#"pid="99""#)), "{described:#?}");
+}
+
+/// The library takes label values for the same that do not differ when they are written in a row.
+#[test]
+fn pairs_of_programs_are_told_apart() {
+    let pair = |client: &str, program: &str| {
+        interception(&Sample::client().with_program(1, client), &Sample::server().with_program(2, program))
+    };
+    let mut metrics = metrics([pair("/bin/c", "/bin/ab"), pair("/bin/bc", "/bin/a")]);
+    assert_lines(
+        &mut metrics,
+        &[
+            r#"smtp_intercepted_connections_total{client="c",interceptor="ab",method="redirect"} 1"#,
+            r#"smtp_intercepted_connections_total{client="other",interceptor="other",method="other"} 1"#,
+        ],
+    );
+}
+
+#[test]
+fn what_may_be_counted_begins_at_zero() {
+    let mut metrics = metrics([Sample::client().opened()]);
+    assert_lines(
+        &mut metrics,
+        &[
+            r#"smtp_commands_total{code_class="5xx",process="perl",role="client",verb="RCPT"} 0"#,
+            r#"smtp_rset_total{process="perl",reason="interceptor_replay",role="client"} 0"#,
+            r#"smtp_noop_total{process="perl",reason="interceptor_keepalive",role="client"} 0"#,
+            r#"smtp_transactions_total{outcome="rejected",process="perl",role="client"} 0"#,
+            r#"smtp_anomalies_total{kind="gap",process="perl",role="client"} 0"#,
+            r#"smtp_tls_sessions_total{process="perl",role="client",visible="false"} 0"#,
+            r#"smtp_data_bytes_total{process="perl",role="client"} 0"#,
+            r#"smtp_data_accept_seconds_count{process="perl",role="client"} 0"#,
+            r#"smtp_rset_duration_seconds_count{process="perl",role="client"} 0"#,
+        ],
+    );
 }

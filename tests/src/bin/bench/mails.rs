@@ -26,6 +26,11 @@ impl Sink {
         Ok(Self { host, _sink: sink })
     }
 
+    /// Where it is.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Mails a second over ten sessions at once, on kept connections or each on its own.
     pub fn throughput(&self, mails: usize, keep: bool) -> Result<f64> {
         let mut source = self.host.command(machine::installed("smtp-source")?);

@@ -3,11 +3,13 @@
 //! - [`compared`]: the same with the agent, with empty programs in its place, and without
 //! - [`empty`]: these empty programs
 //! - [`calls`], [`mails`]: what is measured
+//! - [`crowd`]: connections that are open beside it
 //! - [`agent`]: what the agent takes meanwhile
 
 mod agent;
 mod calls;
 mod compared;
+mod crowd;
 mod empty;
 mod mails;
 
@@ -16,6 +18,7 @@ use clap::Parser;
 
 use crate::agent::Load;
 use crate::compared::{Hooks, Rounds, Spread};
+use crate::crowd::Crowd;
 use crate::mails::Sink;
 
 /// What the agent costs others, and what it takes for itself.
@@ -30,10 +33,19 @@ struct Arguments {
     /// Mails in a measurement of throughput; three times as many where connections are kept.
     #[arg(long, default_value_t = 20_000)]
     mails: usize,
+    /// Connections that are open beside a measurement of throughput; each has both its ends on this host.
+    #[arg(long, default_value_t = 25_000)]
+    open: usize,
+    /// Holds these connections to this address open, as a part of such a measurement.
+    #[arg(long, hide = true)]
+    hold: Option<String>,
 }
 
 fn main() -> Result<()> {
-    let Arguments { rounds, calls, mails } = Arguments::parse();
+    let Arguments { rounds, calls, mails, open, hold } = Arguments::parse();
+    if let Some(address) = hold {
+        crowd::hold(&address, open)?;
+    }
     ensure!(rounds > 0 && calls > 0 && mails > 0, "nothing to measure");
     let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
     println!("Hooks: {}.\n", rounds.family);
@@ -41,6 +53,7 @@ fn main() -> Result<()> {
     let mut loads = Vec::new();
     print_calls(&mut rounds, calls, &mut loads)?;
     print_mails(&mut rounds, mails, &mut loads)?;
+    print_crowd(&mut rounds, mails, open)?;
     print_agent(&rounds, &loads)
 }
 
@@ -86,6 +99,30 @@ fn print_mails(rounds: &mut Rounds, mails: usize, loads: &mut Vec<Load>) -> Resu
             Spread::between(&without, &with, |without, with| with / without).show(3),
         );
     }
+    Ok(())
+}
+
+/// How much slower connections come and go while many others are open, with the agent and without.
+fn print_crowd(rounds: &mut Rounds, mails: usize, open: usize) -> Result<()> {
+    let sink = Sink::start()?;
+    let crowd = Crowd::new(sink.host(), open)?;
+    let slowed = |_: Option<&_>| -> Result<f64> {
+        let alone = sink.throughput(mails, false)?;
+        let _clients = crowd.gather()?;
+        Ok(sink.throughput(mails, false)? / alone)
+    };
+    let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], slowed)?;
+    println!(
+        "\n| beside {} open sockets, mails a second, each on its own connection | to those beside none | aim |",
+        2 * open
+    );
+    println!("| --- | --- | --- |");
+    println!("| without the agent | {} | |", Spread::of(without.iter().copied()).show(3));
+    println!("| with it | {} | |", Spread::of(with.iter().copied()).show(3));
+    println!(
+        "| with it to without | {} | ≥ 0.9 |",
+        Spread::between(&without, &with, |without, with| with / without).show(3)
+    );
     Ok(())
 }
 

@@ -1,0 +1,175 @@
+//! `top`: the agent with a screen in place of lines.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crossterm::event::Event;
+use jiff::tz::TimeZone;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+
+use super::{Error, Faces, Session, at, attach, colour, create, named, runtime, start_record, system};
+use crate::cli::Observe;
+use crate::face::board::Board;
+use crate::face::top::pace::{Cause, Pace};
+use crate::face::top::screen::{self, Screen};
+use crate::face::top::{Moment, TRANSCRIPT, Theme, View, Wish};
+use crate::kernel;
+use crate::observation::Timestamp;
+use crate::privilege;
+
+pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Error> {
+    screen::usable()?;
+    privilege::may_observe()?;
+    let recording = observe.record.as_deref().map(create).transpose()?;
+    runtime()?.block_on(async {
+        let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording)?;
+        let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
+
+        let record = start_record(recording, &observe)?;
+        let title = format!("{}, {} hooks", named(&observe.ports), kernel.family().as_str());
+        let unix_offset = kernel.host().unix_offset;
+        let faces = Faces { board: Some(Board::with_transcripts(TRANSCRIPT)), ..Faces::default() };
+        let mut session = Session::new(kernel, &observe, faces, record);
+        session.look_round();
+
+        let view = View::new(title, Theme { colour: colour(&io::stdout()) }, TimeZone::system());
+        let screen = Screen::take().map_err(system("draw on the terminal"))?;
+        let mut top = Top { session, screen, view, pace: Pace::default(), changes: 0, unix_offset };
+        let outcome = tokio::select! {
+            over = top.show(continued) => over.0,
+            () = signals.wait() => Ok(()),
+            () = passed(observe.duration) => Ok(()),
+        };
+        let Top { session, screen, .. } = top;
+        // First, so that what is said of losses can be read.
+        screen.leave().await;
+        session.finish(false).await;
+        outcome
+    })
+}
+
+/// A session and its screen.
+struct Top {
+    session: Session,
+    screen: Screen,
+    view: View,
+    pace: Pace,
+    /// Of the board, when it was drawn last.
+    changes: u64,
+    unix_offset: i64,
+}
+
+/// Why nothing more is shown.
+struct Over(Result<(), Error>);
+
+impl From<Error> for Over {
+    fn from(error: Error) -> Self {
+        Self(Err(error))
+    }
+}
+
+impl From<io::Error> for Over {
+    /// That the terminal has gone is an end like any other.
+    fn from(error: io::Error) -> Self {
+        Self(if screen::is_gone(&error) { Ok(()) } else { Err(system("use the terminal")(error)) })
+    }
+}
+
+impl Top {
+    /// Observes and shows until a key ends it.
+    async fn show(&mut self, continued: Signal) -> Over {
+        match self.run(continued).await {
+            Ok(()) => Over(Ok(())),
+            Err(over) => over,
+        }
+    }
+
+    async fn run(&mut self, mut continued: Signal) -> Result<(), Over> {
+        let mut input: mpsc::Receiver<_> = screen::input()?;
+        self.pace.want(Cause::Key, Instant::now());
+        loop {
+            tokio::select! {
+                ready = self.session.kernel.ready() => ready.map_err(system("read what the hooks deliver"))?,
+                () = at(self.session.look) => self.session.look_round(),
+                Some(event) = input.recv() => {
+                    if self.input(event?)? {
+                        return Ok(());
+                    }
+                }
+                _ = continued.recv() => {
+                    self.screen.resume()?;
+                    self.pace.want(Cause::Key, Instant::now());
+                }
+                written = self.screen.written() => written?,
+                () = at(self.pace.due().map(Into::into)), if !self.screen.is_busy() => self.draw()?,
+            }
+            // Whatever it was: it may have come between the kernel's waking and the taking.
+            self.session.take_in();
+            self.plan();
+        }
+    }
+
+    /// Does what a key says. Whether it is the end.
+    fn input(&mut self, event: Event) -> Result<bool, Over> {
+        self.pace.want(Cause::Key, Instant::now());
+        let Event::Key(key) = event else { return Ok(false) };
+        match self.look(|view, _, moment| view.key(key, moment))? {
+            None => (),
+            Some(Wish::Quit) => return Ok(true),
+            Some(Wish::Redraw) => self.screen.forget()?,
+            // The signal that lets it go on has the screen drawn.
+            Some(Wish::Suspend) => self.screen.suspend()?,
+        }
+        Ok(false)
+    }
+
+    /// Says when to draw next.
+    fn plan(&mut self) {
+        let now = Instant::now();
+        let Some(board) = &self.session.faces.board else { return };
+        if !self.view.is_paused() {
+            if board.changes() != self.changes {
+                self.pace.want(Cause::Observed, now);
+            }
+            if board.rows().len() > 0 {
+                self.pace.want(Cause::Time, now);
+            }
+        }
+        // What only time settles is settled before it is drawn.
+        if self.session.observer.is_settling() {
+            self.pace.want(Cause::Time, now);
+        }
+    }
+
+    fn draw(&mut self) -> Result<(), Over> {
+        if self.session.observer.is_settling() {
+            self.session.settle(kernel::now().map_err(system("read the clock"))?);
+        }
+        self.look(|view, screen, moment| screen.draw(|frame| view.draw(moment, frame)))??;
+        self.changes = self.session.faces.board.as_ref().map_or(0, Board::changes);
+        self.pace.drawn(Instant::now());
+        Ok(())
+    }
+
+    /// Looks at what there is now.
+    fn look<T>(&mut self, look: impl FnOnce(&mut View, &mut Screen, &Moment<'_>) -> T) -> Result<T, Error> {
+        let now = kernel::now().map_err(system("read the clock"))?;
+        let time = Timestamp((now.0 as i64).saturating_add(self.unix_offset));
+        let Session { kernel, observer, faces, .. } = &mut self.session;
+        let board = faces.board.get_or_insert_default();
+        board.forget(time);
+        let bytes = |connection: &_| observer.bytes(connection);
+        let moment = Moment { time, board, bytes: &bytes, lost: kernel.losses().total() };
+        Ok(look(&mut self.view, &mut self.screen, &moment))
+    }
+}
+
+/// Completes when the time is over; never, without one.
+async fn passed(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

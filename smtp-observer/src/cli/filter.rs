@@ -1,0 +1,108 @@
+//! Options that pick what is shown.
+
+use clap::Args;
+
+use crate::face::filter::Filter;
+
+/// What `trace` and `replay` show, of all that is observed. Conditions of several options all have to hold.
+#[derive(Clone, Debug, Default, Args)]
+pub struct FilterArgs {
+    /// Only what concerns these programs: the base names of their executables, such as `smtpd`.
+    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',', value_parser = parse_process)]
+    process: Vec<String>,
+
+    /// Only what concerns these processes.
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = parse_pid)]
+    pid: Vec<u32>,
+
+    /// Only exchanges with these verbs, and what is told of them.
+    #[arg(long, value_name = "VERB[,VERB…]", value_delimiter = ',', value_parser = parse_verb)]
+    verb: Vec<String>,
+
+    /// Only what is out of the ordinary: anomalies, refused commands, RSET and NOOP that need an explanation, mail that
+    /// was not delivered, and programs in the middle.
+    #[arg(long)]
+    only_anomalies: bool,
+}
+
+impl From<FilterArgs> for Filter {
+    fn from(args: FilterArgs) -> Self {
+        let FilterArgs { process: processes, pid: pids, verb: verbs, only_anomalies } = args;
+        Self { processes, pids, verbs, only_anomalies }
+    }
+}
+
+fn parse_process(text: &str) -> Result<String, String> {
+    match text.rsplit_once('/') {
+        Some((_, "")) => Err("a folder is no program: give the base name of an executable".into()),
+        Some((_, name)) => Err(format!("programs are named by their executable's base name: write `{name}`")),
+        None if text.is_empty() => Err("a name is missing: give the base name of an executable".into()),
+        None => Ok(text.to_owned()),
+    }
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(pid @ 1..) => Ok(pid),
+        _ => Err(format!("`{text}` is not the number of a process: it is 1 or more, as `ps` shows it")),
+    }
+}
+
+fn parse_verb(text: &str) -> Result<String, String> {
+    let is_verb = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_verb {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(format!("`{text}` is not a verb: write it like `RCPT`, without its argument"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Options {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Filter, String> {
+        let parsed = Options::try_parse_from(["trace"].iter().chain(arguments));
+        parsed.map(|options| options.filter.into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_are_repeated_or_listed() {
+        let filter =
+            parse(&["--process", "smtpd,perl", "--process", "my program", "--pid=1,4711", "--verb", "rset,Noop"]);
+        let expected = Filter {
+            processes: vec!["smtpd".into(), "perl".into(), "my program".into()],
+            pids: vec![1, 4711],
+            verbs: vec!["RSET".into(), "NOOP".into()],
+            only_anomalies: false,
+        };
+        assert_eq!(filter, Ok(expected));
+        assert_eq!(parse(&[]), Ok(Filter::default()));
+        assert_eq!(parse(&["--only-anomalies"]), Ok(Filter { only_anomalies: true, ..Filter::default() }));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_in_a_sentence() {
+        for (arguments, words) in [
+            (["--process", "/usr/sbin/smtpd"], "write `smtpd`"),
+            (["--process", "/usr/sbin/"], "a folder is no program"),
+            (["--process", "smtpd,"], "a name is missing"),
+            (["--pid", "0"], "`0` is not the number of a process"),
+            (["--pid", "smtpd"], "`smtpd` is not the number of a process"),
+            (["--pid", "99999999999"], "is not the number of a process"),
+            (["--verb", "RCPT TO"], "`RCPT TO` is not a verb"),
+            (["--verb", ""], "`` is not a verb"),
+        ] {
+            let error = parse(&arguments).expect_err("wrong");
+            assert!(error.contains(words), "{arguments:?}: {error}");
+        }
+    }
+}

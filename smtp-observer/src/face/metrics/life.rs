@@ -1,0 +1,88 @@
+//! When series begin, and when they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Metrics;
+use super::series::Subject;
+use crate::observation::{AnomalyKind, NoopReason, Outcome, RsetReason, Timestamp};
+
+/// How long nothing is seen of a program before its series end, if it has no connection open.
+pub(super) const GONE: Duration = Duration::from_secs(60 * 60);
+
+/// How often programs that are gone are looked for.
+pub(super) const LOOK: Duration = Duration::from_secs(60);
+
+/// Commands and their replies that every session has, or is to be asked about: their series begin at zero.
+const COMMON: [(&str, [&str; 3]); 7] = [
+    ("EHLO", ["2xx", "4xx", "5xx"]),
+    ("MAIL", ["2xx", "4xx", "5xx"]),
+    ("RCPT", ["2xx", "4xx", "5xx"]),
+    ("DATA", ["3xx", "4xx", "5xx"]),
+    ("RSET", ["2xx", "4xx", "5xx"]),
+    ("NOOP", ["2xx", "4xx", "5xx"]),
+    ("QUIT", ["2xx", "4xx", "5xx"]),
+];
+
+impl Metrics {
+    /// Begins what may be counted of a program at zero: a rate needs something to start from.
+    pub(super) fn begin(&mut self, subject: &Subject) {
+        let commands = COMMON.iter().flat_map(|(verb, classes)| classes.map(|class| [*verb, class]));
+        self.commands.begin(subject, commands.collect::<Vec<_>>().into_iter());
+        self.rset.begin(subject, RsetReason::ALL.iter().map(|reason| [reason.as_str()]));
+        self.noop.begin(subject, NoopReason::ALL.iter().map(|reason| [reason.as_str()]));
+        self.transactions.begin(subject, Outcome::ALL.iter().map(|outcome| [outcome.as_str()]));
+        self.anomalies.begin(subject, AnomalyKind::ALL.iter().map(|kind| [kind.as_str()]));
+        self.tls_sessions.begin(subject, ["true", "false"].into_iter().map(|visible| [visible]));
+        self.data_bytes.begin(subject, [[]].into_iter());
+        for family in [
+            &mut self.rset_duration,
+            &mut self.noop_duration,
+            &mut self.data_go_ahead,
+            &mut self.data_transfer,
+            &mut self.data_accept,
+        ] {
+            family.begin(subject, [[]].into_iter());
+        }
+    }
+
+    /// It is now at least so late: lets go of programs that are gone.
+    pub(super) fn pass(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        if self.now < later(self.looked, LOOK) {
+            return;
+        }
+        self.looked = self.now;
+        let since = Timestamp(self.now.0.saturating_sub_unsigned(GONE.as_nanos() as u64));
+        let in_use = self.open.values().map(|open| Arc::clone(&open.program)).collect();
+        let gone = self.programs.forget(since, &in_use);
+        self.interceptions.forget(since, &gone);
+        if gone.is_empty() {
+            return;
+        }
+        self.connections.forget(&gone);
+        self.connections_open.forget(&gone);
+        self.commands.forget(&gone);
+        self.command_duration.forget(&gone);
+        self.data_bytes.forget(&gone);
+        for family in [
+            &mut self.rset_duration,
+            &mut self.noop_duration,
+            &mut self.data_go_ahead,
+            &mut self.data_transfer,
+            &mut self.data_accept,
+        ] {
+            family.forget(&gone);
+        }
+        for family in
+            [&mut self.rset, &mut self.noop, &mut self.transactions, &mut self.anomalies, &mut self.tls_sessions]
+        {
+            family.forget(&gone);
+        }
+    }
+}
+
+/// The time that follows another so long after.
+pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_add_unsigned(by.as_nanos() as u64))
+}

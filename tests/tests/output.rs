@@ -1,0 +1,229 @@
+//! The events' file: renamed under the agent, on a full disk, and out of reach. Each line is written or counted, and whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::dialogue::Dialogue;
+use smtp_observer_tests::feed::PATIENCE;
+use smtp_observer_tests::machine;
+use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::schema;
+use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
+
+/// Lines that one short session makes, at both ends.
+const LINES: usize = 2 * SHORT_EVENTS.len();
+
+/// A user to whom things are given that root without capabilities may then not touch.
+const NOBODY: u32 = 65534;
+
+/// Two hosts whose sessions are on a port of their own: the agent sees no others.
+struct Talkers {
+    client: Host,
+    server: Host,
+    port: u16,
+}
+
+impl Talkers {
+    fn new(port: u16) -> Result<Self> {
+        let (client, server) = Host::pair()?;
+        Ok(Self { client, server, port })
+    }
+
+    fn talk(&self, sessions: usize) -> Result<()> {
+        for _ in 0..sessions {
+            let mut dialogue = Dialogue::open(&self.client, &self.server, &format!("10.77.0.2:{}", self.port))?;
+            dialogue.play(SHORT)?;
+            dialogue.close()?;
+        }
+        Ok(())
+    }
+
+    fn agent(&self, events: &Path) -> Result<Agent> {
+        let events = events.to_str().context("the path is no text")?;
+        Agent::start_silent(&["--port", &self.port.to_string(), "--events", events])
+    }
+}
+
+/// The lines of a file, each as the schema says.
+fn lines(path: &Path) -> Result<usize> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    text.lines().try_for_each(|line| schema::parse(line).map(drop)).with_context(|| path.display().to_string())?;
+    ensure!(text.is_empty() || text.ends_with('\n'), "{} ends in the middle of a line", path.display());
+    Ok(text.lines().count())
+}
+
+fn dropped(agent: &Agent) -> Result<usize> {
+    let dropped = agent.metrics()?.sum("smtp_observer_face_dropped_total", &["face=\"events\""]);
+    Ok(dropped.context("no metric of what is dropped")? as usize)
+}
+
+/// Waits until so many lines have been written to a file or were dropped; how many were.
+fn wait_settled(agent: &Agent, path: &Path, expected: usize) -> Result<usize> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // What is being written may end anywhere.
+        let written = fs::read(path)?.iter().filter(|byte| **byte == b'\n').count();
+        let dropped = dropped(agent)?;
+        if written + dropped >= expected {
+            assert_eq!(written + dropped, expected, "{written} lines are in the file, {dropped} were dropped");
+            lines(path)?;
+            return Ok(dropped);
+        }
+        ensure!(Instant::now() < deadline, "{written} lines in the file, {dropped} dropped, {expected} expected");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// As logrotate does it: the file is renamed, the agent told, and mail goes on all the while.
+#[test]
+fn a_renamed_file_is_made_anew_and_no_line_is_lost() -> Result<()> {
+    const SESSIONS: usize = 5;
+    let talkers = Talkers::new(2701)?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    let (file, old) = (path("events.jsonl"), path("events.jsonl.1"));
+    let agent = talkers.agent(&file)?;
+    talkers.talk(SESSIONS)?;
+    wait_settled(&agent, &file, SESSIONS * LINES)?;
+
+    std::thread::scope(|scope| -> Result<()> {
+        let talk = scope.spawn(|| talkers.talk(SESSIONS));
+        fs::rename(&file, &old)?;
+        agent.signal(Signal::SIGHUP)?;
+        agent.wait_logged("was opened again", 1)?;
+        talk.join().expect("no panic")
+    })?;
+    talkers.talk(SESSIONS)?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "{:?}", stopped.log);
+    let (before, after) = (lines(&old)?, lines(&file)?);
+    assert_eq!(before + after, 3 * SESSIONS * LINES, "{before} lines before the rotation, {after} behind it");
+    ensure!(before >= SESSIONS * LINES && after >= SESSIONS * LINES, "{before} and {after} lines");
+    assert_eq!(file.metadata()?.permissions().mode() & 0o777, 0o640);
+    Ok(())
+}
+
+/// By then the agent is root without capabilities: it owns what is root's, and no more.
+#[test]
+fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
+    let talkers = Talkers::new(2702)?;
+    let folder = tempfile::tempdir()?;
+    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+    fs::create_dir_all(&inner)?;
+    let (file, old) = (inner.join("events.jsonl"), inner.join("events.jsonl.1"));
+    let agent = talkers.agent(&file)?;
+
+    // The directory is another's.
+    chown(&inner, Some(NOBODY), None)?;
+    fs::rename(&file, &old)?;
+    agent.signal(Signal::SIGHUP)?;
+    agent.wait_logged("cannot be opened again", 1)?;
+    talkers.talk(1)?;
+    wait_settled(&agent, &old, LINES)?;
+    ensure!(!file.exists(), "who made {}?", file.display());
+
+    // It is root's again, and the way to it is closed: the agent holds it open.
+    chown(&inner, Some(0), None)?;
+    chown(&outer, Some(NOBODY), None)?;
+    fs::set_permissions(&outer, fs::Permissions::from_mode(0o700))?;
+    agent.signal(Signal::SIGHUP)?;
+    agent.wait_logged("was opened again", 1)?;
+    talkers.talk(1)?;
+    wait_settled(&agent, &file, LINES)?;
+
+    // The file is there, and another's, as logrotate's `create` may leave it.
+    fs::rename(&file, inner.join("events.jsonl.2"))?;
+    File::create(&file)?.set_permissions(fs::Permissions::from_mode(0o644))?;
+    chown(&file, Some(NOBODY), None)?;
+    agent.signal(Signal::SIGHUP)?;
+    agent.wait_logged("cannot be opened again", 2)?;
+    talkers.talk(1)?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "{:?}", stopped.log);
+    assert_eq!((lines(&old)?, lines(&inner.join("events.jsonl.2"))?, lines(&file)?), (LINES, 2 * LINES, 0));
+    let complaint = stopped.log.iter().find(|line| line.contains("cannot be opened again")).context("no complaint")?;
+    for words in [&file.display().to_string(), "Permission denied", "the old file", "SIGHUP"] {
+        ensure!(complaint.contains(words), "`{words}` is not in: {complaint}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hang_up_ends_no_agent() -> Result<()> {
+    let talkers = Talkers::new(2703)?;
+    let port = talkers.port.to_string();
+    let (silent, speaking) = (Agent::start_silent(&["--port", &port])?, Agent::start(&["--port", &port])?);
+    for agent in [&silent, &speaking] {
+        agent.signal(Signal::SIGHUP)?;
+        agent.metrics()?;
+    }
+    talkers.talk(1)?;
+    speaking.wait_closed(&[&talkers.client, &talkers.server], 2)?;
+    for agent in [silent, speaking] {
+        let stopped = agent.stop()?;
+        ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.log);
+    }
+    Ok(())
+}
+
+/// A small file system that is filled to its last page and emptied again.
+#[test]
+fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {
+    const SIZE: usize = 1 << 20;
+    const PAGE: u64 = 4096;
+    const SESSIONS: usize = 4;
+    let talkers = Talkers::new(2704)?;
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(machine::installed("unshare")?);
+    // In a mount namespace of its own, which goes with the agent.
+    let script = format!("mount -t tmpfs -o size={SIZE} none \"$0\" && exec \"$@\"");
+    command.args(["--mount", "sh", "-c", &script]).arg(folder.path()).arg(machine::agent()?);
+    command.arg("run").arg("--events").arg(folder.path().join("events.jsonl"));
+    let agent = Agent::start_command(command, &["--port", &talkers.port.to_string()])?;
+    let disk = PathBuf::from(format!("/proc/{}/root", agent.pid())).join(folder.path().strip_prefix("/")?);
+    ensure!(disk.metadata()?.dev() != folder.path().metadata()?.dev(), "nothing is mounted there");
+    let (file, filler) = (disk.join("events.jsonl"), disk.join("filler"));
+    talkers.talk(1)?;
+    let mut expected = LINES;
+    assert_eq!(wait_settled(&agent, &file, expected)?, 0);
+
+    // Full, but for one page, into which a part of the next lines goes.
+    let mut filling = OpenOptions::new().append(true).create(true).open(&filler)?;
+    while filling.write_all(&[0; PAGE as usize]).is_ok() {}
+    filling.set_len(filling.metadata()?.len() - PAGE)?;
+    // All lines at once.
+    agent.stall()?;
+    talkers.talk(SESSIONS)?;
+    expected += SESSIONS * LINES;
+    agent.go_on()?;
+    let lost = wait_settled(&agent, &file, expected)?;
+    ensure!(lost > 0, "all {expected} lines had room on a full disk");
+
+    // It goes on losing them, and lives.
+    talkers.talk(SESSIONS)?;
+    expected += SESSIONS * LINES;
+    let lost_more = wait_settled(&agent, &file, expected)?;
+    ensure!(lost_more > lost, "the disk is full, and {SESSIONS} sessions had room on it");
+
+    fs::remove_file(&filler)?;
+    drop(filling);
+    talkers.talk(SESSIONS)?;
+    expected += SESSIONS * LINES;
+    assert_eq!(wait_settled(&agent, &file, expected)?, lost_more, "there is room again");
+    // The file system goes with the agent.
+    let written = lines(&file)?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.log);
+    assert_eq!(written + lost_more, expected);
+    let said = |words: &str| stopped.log.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(said("cannot be written, lines are lost until it can: No space left"), 1, "{:?}", stopped.log);
+    assert_eq!(said(&format!("can be written again; {lost_more} lines were lost")), 1, "{:?}", stopped.log);
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The rules: as promtool judges them, and as Prometheus comes to them on real data.
+
+use anyhow::{Context, Result};
+use smtp_observer_tests::prometheus::{Prometheus, Series, tool};
+
+pub const RULES: &str = include_str!("../../../deploy/prometheus/smtp-observer.rules.yml");
+const TESTS: &str = include_str!("../../../deploy/prometheus/smtp-observer.rules.test.yml");
+const DOCUMENTATION: &str = include_str!("../../../docs/prometheus.md");
+
+fn promtool(arguments: &[&str]) -> Result<String> {
+    let files = [("tmp/smtp-observer.rules.yml", RULES), ("tmp/smtp-observer.rules.test.yml", TESTS)];
+    let ended = tool("/usr/bin/promtool", arguments, &files)?;
+    let said = [ended.output, ended.log].concat().join("\n");
+    assert!(ended.status.success(), "promtool {arguments:?}: {said}");
+    Ok(said)
+}
+
+#[test]
+fn promtool_takes_the_rules() -> Result<()> {
+    let said = promtool(&["check", "rules", "--lint=all", "--lint-fatal", "/tmp/smtp-observer.rules.yml"])?;
+    assert!(said.contains("SUCCESS"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_rules_hold_their_tests() -> Result<()> {
+    promtool(&["test", "rules", "/tmp/smtp-observer.rules.test.yml"])?;
+    for line in RULES.lines() {
+        if let Some(alert) = line.trim().strip_prefix("- alert: ") {
+            assert!(TESTS.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
+            assert!(DOCUMENTATION.contains(&format!("\n| `{alert}` | ")), "{alert} is not documented");
+        }
+    }
+    Ok(())
+}
+
+/// After mail through an antivirus: each rule is evaluated, each recording has data, and the right alerts fire.
+pub fn check_evaluated(prometheus: &Prometheus) -> Result<()> {
+    let rules = prometheus.rules()?;
+    assert_eq!(rules.len(), RULES.matches("- record: ").count() + RULES.matches("- alert: ").count());
+    for rule in &rules {
+        let name = rule["name"].as_str().with_context(|| rule.to_string())?;
+        assert_eq!(rule["health"], "ok", "{rule}");
+        if rule["type"] == "recording" {
+            let recorded = prometheus.query(name)?;
+            let finite = recorded.iter().filter_map(|series| series.last()).any(f64::is_finite);
+            assert!(finite, "{name} is {recorded:?}");
+        }
+    }
+    let state = |alert: &str| {
+        let rule = rules.iter().find(|rule| rule["name"] == alert);
+        rule.and_then(|rule| rule["state"].as_str()).with_context(|| format!("there is no {alert}"))
+    };
+    for alert in ["SmtpInterceptorAppeared", "SmtpUnprovokedRset"] {
+        assert_eq!(state(alert)?, "firing", "{alert}");
+    }
+    for alert in ["SmtpObserverDown", "SmtpDataGoAheadHeld", "SmtpDataAcceptSlow"] {
+        assert_ne!(state(alert)?, "firing", "{alert}");
+    }
+    let interceptor = prometheus.query("ALERTS{alertname=\"SmtpInterceptorAppeared\",alertstate=\"firing\"}")?;
+    assert!(interceptor.iter().any(|series| series.label("interceptor") == "antivirus-proxy"), "{interceptor:?}");
+    let resets = prometheus.query("ALERTS{alertname=\"SmtpUnprovokedRset\",alertstate=\"firing\"}")?;
+    let blamed = |series: &Series| ["process", "reason"].map(|name| series.label(name).to_owned());
+    assert!(resets.iter().any(|series| blamed(series) == ["antivirus-proxy", "interceptor_replay"]), "{resets:?}");
+    Ok(())
+}
+
+/// The texts of an alert are sentences.
+#[test]
+fn every_alert_says_what_it_means_and_what_to_do() {
+    for alert in RULES.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap_or_default();
+        for part in ["summary: '", "description: >-\n", "severity: "] {
+            assert!(alert.contains(part), "{name} has no {part}");
+        }
+        let (_, description) = alert.split_once("description: >-\n").unwrap_or_default();
+        let text: Vec<_> =
+            description.lines().take_while(|line| line.starts_with("            ")).map(str::trim).collect();
+        let text = text.join(" ");
+        assert!(text.ends_with('.') && text.matches(". ").count() >= 1, "{name}: {text}");
+    }
+}

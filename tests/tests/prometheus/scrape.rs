@@ -1,0 +1,51 @@
+//! What a scraper gets.
+
+use anyhow::Result;
+use smtp_observer_tests::http::Metrics;
+use smtp_observer_tests::prometheus::tool;
+
+/// Reads OpenMetrics as strictly as there is, and lists the families.
+const READER: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    print(family.type, family.name, family.unit)
+";
+
+const DOCUMENTATION: &str = include_str!("../../../docs/prometheus.md");
+
+/// Every metric is documented.
+pub fn check_documented(metrics: &Metrics) {
+    let names: Vec<_> =
+        metrics.0.lines().filter_map(|line| line.strip_prefix("# TYPE smtp_")?.split(' ').next()).collect();
+    assert_eq!(names.len(), 25, "{names:#?}");
+    for name in names {
+        assert!(DOCUMENTATION.contains(&format!("\n| `smtp_{name}` | ")), "smtp_{name} is not documented");
+    }
+}
+
+/// Prometheus' own linter has nothing to say of the text format.
+pub fn check_text(metrics: &Metrics) -> Result<()> {
+    let linted = tool("/usr/bin/promtool", &["check", "metrics"], &[("input", &metrics.0)])?;
+    assert!(linted.status.success(), "{}: {:#?}", linted.status, linted.log);
+    assert_eq!((linted.output, linted.log), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+/// The reference reader of OpenMetrics takes every family for what it is.
+pub fn check_open_metrics(metrics: &Metrics) -> Result<()> {
+    let read = tool("/usr/bin/python3", &["-c", READER], &[("input", &metrics.0)])?;
+    assert!(read.status.success(), "{}: {:#?}", read.status, read.log);
+    for family in [
+        "counter smtp_commands ",
+        "counter smtp_data_bytes bytes",
+        "gauge smtp_connections_open ",
+        "histogram smtp_data_accept_seconds seconds",
+        "info smtp_interceptor ",
+        "info smtp_observer_build ",
+        "counter process_cpu_seconds seconds",
+    ] {
+        assert!(read.output.iter().any(|line| line.trim_end() == family.trim_end()), "{family}: {:#?}", read.output);
+    }
+    Ok(())
+}
