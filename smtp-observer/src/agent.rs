@@ -425,7 +425,7 @@ struct Faces {
     metrics: Option<Metrics>,
     lines: Option<Lines>,
     board: Option<Board>,
-    /// Those who look at the status page.
+    /// Those who follow the board by the status page.
     viewers: Option<Viewers>,
 }
 

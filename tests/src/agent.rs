@@ -52,23 +52,25 @@ impl Agent {
 
     /// Starts a silent one that serves HTTP where another did.
     pub fn start_at(http: SocketAddr, options: &[&str]) -> Result<Self> {
-        let mut command = Command::new(machine::agent()?);
-        command.arg("run");
-        Self::launch(http, command, options)
+        Self::launch(http, &[], options)
     }
 
     fn start_with(events: &[&str], options: &[&str]) -> Result<Self> {
+        Self::launch(http_address(), events, options)
+    }
+
+    fn launch(http: SocketAddr, events: &[&str], options: &[&str]) -> Result<Self> {
         let mut command = Command::new(machine::agent()?);
         command.arg("run").args(events);
-        Self::start_command(command, options)
+        Self::start_command_at(http, command, options)
     }
 
     /// Starts an agent by a command that becomes `smtp-observer run`, and takes further options.
     pub fn start_command(command: Command, options: &[&str]) -> Result<Self> {
-        Self::launch(http_address(), command, options)
+        Self::start_command_at(http_address(), command, options)
     }
 
-    fn launch(http: SocketAddr, mut command: Command, options: &[&str]) -> Result<Self> {
+    fn start_command_at(http: SocketAddr, mut command: Command, options: &[&str]) -> Result<Self> {
         machine::require_root()?;
         command.arg("--listen").arg(http.to_string());
         if let Some(hooks) = machine::hooks()?.to_possible_value() {

@@ -44,6 +44,13 @@ pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 
+/// What looks at the status page.
+pub(crate) const BROWSER: [Package; 1] = [Package {
+    name: "chromium-headless-shell",
+    program: "chromium-headless-shell",
+    reason: "a browser without a window, for the status page",
+}];
+
 /// A terminal for the tests, without a screen.
 pub(crate) const TERMINAL: [Package; 1] =
     [Package { name: "tmux", program: "tmux", reason: "a terminal to draw the live table on" }];
@@ -53,13 +60,6 @@ pub(crate) const MANUAL: [Package; 2] = [
     Package { name: "groff-base", program: "groff", reason: "formats man pages" },
     Package { name: "man-db", program: "man", reason: "shows man pages, and says what is wrong with them" },
 ];
-
-/// What looks at the status page.
-pub(crate) const BROWSER: [Package; 1] = [Package {
-    name: "chromium-headless-shell",
-    program: "chromium-headless-shell",
-    reason: "a browser without a window, for the status page",
-}];
 
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];

@@ -14,18 +14,16 @@ impl Session {
     /// Answers an HTTP client, with all that has happened until now.
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();
-        if let Ask::Metrics(format, to) = question {
-            return self.metrics(format, to);
-        }
         let observer = &self.observer;
         match (question, &self.faces.board) {
             (Ask::Ready(to), _) => reply(to, ()),
+            (Ask::Metrics(format, to), _) => self.metrics(format, to),
             (Ask::Connections(to), Some(board)) => reply(to, connections(board, observer)),
             (Ask::Connection(id, to), Some(board)) => reply(to, connection(board, observer, &id)),
             (Ask::Interceptions(to), Some(board)) => reply(to, board.interceptions().cloned().collect()),
             (Ask::Observations(seen, to), Some(board)) => reply(to, board.since(seen)),
             // Nobody is told anything, and so is told that there is no answer.
-            (Ask::Metrics(..), _) | (_, None) => (),
+            (_, None) => (),
         }
     }
 
