@@ -13,11 +13,11 @@ fn main() -> Result<()> {
     let path: PathBuf = std::env::args_os().nth(1).context("which file is it to be?")?.into();
     let terminal = Terminal::open(80, 24)?;
     terminal.run(&format!("{} top", machine::agent()?.display()))?;
-    terminal.wait_text("smtp-observer top")?;
+    terminal.wait_text("smtp-observer top, port")?;
     let scene = Scene::new()?;
     let played = thread::spawn(move || scene.play());
-    // The whole story: the reset is the last that is told of it.
-    terminal.wait_text("interceptor_replay")?;
+    // The whole story: what the proxy did behind the client's back is told last.
+    terminal.wait_text("unusual: interceptor_replay")?;
     terminal.press("Space")?;
     terminal.wait_text("PAUSED")?;
     played.join().map_err(|_| anyhow!("the scene broke off"))??;
