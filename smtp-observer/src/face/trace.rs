@@ -18,7 +18,8 @@ use crate::observation::{
     TlsPhase, Transaction, Verdict,
 };
 
-const PROGRAM_WIDTH: usize = 20;
+/// A name of 15 bytes, and a pid of five digits.
+const PROGRAM_WIDTH: usize = 22;
 const PEER_WIDTH: usize = 21;
 const REQUEST_WIDTH: usize = 40;
 const REPLY_WIDTH: usize = 44;
@@ -319,29 +320,29 @@ mod tests {
     fn an_exchange_is_one_aligned_line() {
         assert_eq!(
             line(&Sample::client().at(samples::command("EHLO", 250))),
-            "17:04:05.123456  perl[4711]           → 192.0.2.25:25          EHLO client.example                      \
+            "17:04:05.123456  perl[4711]             → 192.0.2.25:25          EHLO client.example                      \
              250 mail.example (+2 lines)                    2.00 ms\n"
         );
         assert_eq!(
             line(&Sample::client().at(samples::unanswered("QUIT"))),
-            "17:04:05.123456  perl[4711]           → 192.0.2.25:25          QUIT                                     \
+            "17:04:05.123456  perl[4711]             → 192.0.2.25:25          QUIT                                     \
              (no reply)\n"
         );
         assert_eq!(
             line(&Sample::client().at(samples::greeting())),
-            "17:04:05.123456  perl[4711]           → 192.0.2.25:25          (greeting)                               \
+            "17:04:05.123456  perl[4711]             → 192.0.2.25:25          (greeting)                               \
              220 mail.example ESMTP Postfix                 20.0 ms\n"
         );
         assert_eq!(
             line(&Sample::server().without_process().opened()),
-            "17:04:05.123456  ?                    ← [2001:db8::7]:40007      accepted\n"
+            "17:04:05.123456  ?                      ← [2001:db8::7]:40007      accepted\n"
         );
     }
 
     /// What follows the columns that every line has.
     fn text(event: Event) -> String {
         let line = line(&Sample::client().at(event));
-        line.strip_prefix("17:04:05.123456  perl[4711]           → 192.0.2.25:25          ")
+        line.strip_prefix("17:04:05.123456  perl[4711]             → 192.0.2.25:25          ")
             .unwrap_or_else(|| panic!("{line}"))
             .to_owned()
     }
