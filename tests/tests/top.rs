@@ -61,8 +61,10 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
     let played = thread::spawn(move || scene.play());
 
     // Stopped while it can be seen, it stays as it is.
-    let screen = terminal.wait_for("the client's connection with its verdict", |screen| {
-        rows(screen).iter().any(|row| row.contains("mail-client") && row.contains("transparent_interceptor"))
+    let screen = terminal.wait_for("the client's last word, and the verdict", |screen| {
+        rows(screen)
+            .iter()
+            .any(|row| ["mail-client", "QUIT 221", "transparent_interceptor"].iter().all(|word| row.contains(word)))
     })?;
     terminal.press("Space")?;
     terminal.wait_text("PAUSED")?;
@@ -76,10 +78,11 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
 
     // A filter, as it is typed.
     terminal.press("/")?;
-    terminal.type_text("interceptor")?;
+    let filter = "antivirus-proxy";
+    terminal.type_text(filter)?;
     let shown = |pids_shown: &[u32]| [who.client, who.interceptor].iter().all(|pid| pids_shown.contains(pid));
     terminal.wait_for("client and interceptor", |screen| {
-        screen.contains("Filter: interceptor") && shown(&pids(screen)) && !screen.contains("mail-server ")
+        screen.contains(&format!("Filter: {filter}")) && shown(&pids(screen)) && !screen.contains("mail-server ")
     })?;
     terminal.press("Enter")?;
 
@@ -93,7 +96,7 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
 
     // What is known of the client's connection.
     terminal.press("/")?;
-    for _ in "interceptor".chars() {
+    for _ in filter.chars() {
         terminal.press("BSpace")?;
     }
     terminal.type_text(&who.client.to_string())?;
@@ -205,8 +208,8 @@ fn a_banner_does_not_steer_the_terminal() -> Result<()> {
     terminal.wait_for("the connection", |screen| rows(screen).len() == 1 && screen.contains("NOOP 250"))?;
     terminal.press("Enter")?;
     terminal.press("Enter")?;
-    let screen = terminal.wait_for("the dialogue", |screen| screen.contains("\\x1bc ok"))?;
-    ensure!(screen.starts_with(TITLE) && screen.contains("220 \\x1b[2J"), "{screen}");
+    let screen = terminal.wait_for("the dialogue", |screen| screen.contains("\\u{1b}c ok"))?;
+    ensure!(screen.starts_with(TITLE) && screen.contains("220 \\u{1b}[2J"), "{screen}");
     assert_eq!(terminal.property("#{alternate_on} #{pane_title}")?, format!("1 {name}"));
     dialogue.close()?;
     terminal.wait_text("closed after")?;

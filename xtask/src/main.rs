@@ -92,8 +92,6 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Draw the live table of a real run, into `docs/images`, and print its text
-    Picture,
     /// Fuzz the core, from the transcripts on
     Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
@@ -123,7 +121,6 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
         Command::Plots { args } => scenes::plots(root, &args)?,
-        Command::Picture => scenes::picture(root)?,
         Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }

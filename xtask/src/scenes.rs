@@ -1,4 +1,4 @@
-//! Demo, benchmarks, plots and picture: programs of the `tests` package that play scenes in network namespaces, agent beside them.
+//! Demo, benchmarks and plots: programs of the `tests` package that play scenes in network namespaces, agent beside them.
 
 use std::path::Path;
 
@@ -28,12 +28,6 @@ pub(crate) fn plots(root: &Path, args: &[String]) -> Result<()> {
     senders::ensure_unpacked(root)?;
     senders::ensure_plotter(root)?;
     play(root, "dev", "plots", args)
-}
-
-/// Draws the picture of the live table.
-pub(crate) fn picture(root: &Path) -> Result<()> {
-    packages::ensure_installed(&[&packages::SCENES, &packages::TERMINAL])?;
-    play(root, "dev", "picture", &["docs/images/top.svg".to_owned()])
 }
 
 fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {

@@ -28,7 +28,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
 
         let record = start_record(recording, &observe)?;
-        let title = format!("{}, {} hooks", named(&observe.ports), kernel.family().as_str());
+        let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
         let unix_offset = kernel.host().unix_offset;
         let faces = Faces { board: Some(Board::with_transcripts(TRANSCRIPT)), ..Faces::default() };
         let mut session = Session::new(kernel, &observe, faces, record);

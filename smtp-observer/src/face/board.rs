@@ -28,10 +28,10 @@ const MOST_INTERCEPTIONS: usize = 256;
 pub const MOST_LATEST: usize = 512;
 
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
-const MOST_KEPT: usize = 50_000;
+const MOST_KEPT: usize = 32 * 1024;
 
 /// Observations kept of each connection, however many there are.
-const LEAST_KEPT: usize = 4;
+const LEAST_KEPT: usize = 1;
 
 /// Characters kept of a reply.
 const LONGEST_TEXT: usize = 160;
@@ -544,7 +544,7 @@ mod tests {
     fn many_connections_have_short_transcripts() {
         let sample = Sample::client();
         let mut board = Board::with_transcripts(100);
-        let connections = 2000;
+        let connections = 2048;
         let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
         samples.iter().for_each(|sample| drop(board.take(sample.opened())));
         for _ in 0..100 {

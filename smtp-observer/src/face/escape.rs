@@ -19,6 +19,11 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Whether a character is not shown as itself: it would steer a terminal, break a line or change how others are shown.
+pub fn steers(character: char) -> bool {
+    character.is_control() || is_hidden(character)
+}
+
 /// Characters that change how others are shown: C1 controls, separators, and marks of direction (Unicode TR 36).
 fn is_hidden(character: char) -> bool {
     matches!(character,

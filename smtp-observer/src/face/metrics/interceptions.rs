@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::HashSet;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
-use super::series::{Labels, Programs};
+use super::series::{Labels, Programs, label};
 use crate::observation::{Caller, Interception, Timestamp};
 
 /// Most interceptors that are described at once; the one that was not seen for the longest time makes way.
@@ -62,8 +62,7 @@ impl Interceptions {
 
     fn describe(&mut self, interception: &Interception, interceptor: &str, method: String, now: Timestamp) {
         let Some(process) = interception.interceptor.as_ref().map(|caller| &caller.process) else { return };
-        let path = process.executable.as_deref().unwrap_or_default();
-        let path = path[..path.floor_char_boundary(LONGEST_PATH)].to_owned();
+        let path = label(process.executable.as_deref().unwrap_or_default(), LONGEST_PATH).into_owned();
         let labels = [interceptor.to_owned(), process.pid.to_string(), path, process.uid.to_string(), method];
         if let Some(described) = self.described.iter_mut().find(|described| described.labels == labels) {
             described.seen = now;

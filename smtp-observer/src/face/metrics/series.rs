@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use prometheus::core::{MetricVec, MetricVecBuilder};
 
+use crate::face::escape::steers;
 use crate::observation::{Caller, Role, Timestamp};
 
 /// Programs that have a label of their own.
@@ -160,11 +161,7 @@ impl Programs {
     /// The label of a program that is seen now.
     pub(super) fn label(&mut self, caller: Option<&Caller>, now: Timestamp) -> Arc<str> {
         let Some(caller) = caller else { return UNKNOWN.into() };
-        let program = caller.process.program();
-        let program = &program[..program.floor_char_boundary(PROGRAM_LENGTH)];
-        let awkward = |character: char| character.is_control() || matches!(character, '"' | '\\');
-        let program =
-            &*if program.contains(awkward) { program.replace(awkward, "_").into() } else { Cow::from(program) };
+        let program = &*label(caller.process.program(), PROGRAM_LENGTH);
         if let Some((known, seen)) = self.0.get_key_value(program) {
             seen.set(now);
             return Arc::clone(known);
@@ -189,6 +186,13 @@ impl Programs {
         let is_gone = |program: &Arc<str>, seen: &mut Cell<Timestamp>| seen.get() < since && !in_use.contains(program);
         self.0.extract_if(is_gone).map(|(program, _)| program).collect()
     }
+}
+
+/// What a user has named, as a label: cut to so many bytes, and without what has to be escaped or is not shown as itself.
+pub(super) fn label(text: &str, longest: usize) -> Cow<'_, str> {
+    let text = &text[..text.floor_char_boundary(longest)];
+    let awkward = |character: char| steers(character) || matches!(character, '"' | '\\');
+    if text.contains(awkward) { text.replace(awkward, "_").into() } else { text.into() }
 }
 
 pub(super) fn known_verb(verb: &str) -> &'static str {

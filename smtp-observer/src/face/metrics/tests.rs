@@ -340,6 +340,23 @@ fn an_interceptor_is_described_until_it_is_gone() {
     assert_eq!(lines_about(&mut metrics, 3 * GONE + 3 * LOOK, "proxy"), [""; 0]);
 }
 
+/// Who reads the metrics on a terminal reads text, whatever a program calls itself.
+#[test]
+fn names_are_shown_as_text() {
+    let program = Sample::server().with_program(7, "/tmp/\u{1b}[31m/a\"\\\u{202e}b\n");
+    let mut metrics = metrics([program.opened(), interception(&Sample::client(), &program)]);
+    assert_lines(
+        &mut metrics,
+        &[
+            r#"smtp_connections_open{process="a___b_",role="server"} 1"#,
+            concat!(
+                r#"smtp_interceptor_info{executable="/tmp/_[31m/a___b_",interceptor="a___b_",method="redirect","#,
+                r#"pid="7",uid="101"} 1"#
+            ),
+        ],
+    );
+}
+
 #[test]
 fn interceptors_are_described_in_a_bounded_number() {
     let client = Sample::client();

@@ -86,12 +86,13 @@ impl View {
         if !self.filter.is_empty() {
             put(&mut first, format_args!(", {} match {}", self.order.len(), self.filter.text()));
         }
-        let mut first = vec![Span::styled(first, self.theme.bold())];
-        if paused {
-            first.push(Span::raw(" "));
-            first.push(Span::styled(" PAUSED ", self.theme.reversed()));
-        }
         let time = clock(moment.time, &self.zone, "%H:%M:%S");
+        let mut right = vec![Span::raw(" "), Span::raw(time)];
+        if paused {
+            right.splice(0..0, [Span::raw(" "), Span::styled(" PAUSED ", self.theme.reversed())]);
+        }
+        let right = Line::from(right);
+        let right_width = right.width() as u16;
         let line = |row: u16| Rect { y: area.y + row, height: 1, ..area };
 
         let programs = middles.programs();
@@ -119,8 +120,9 @@ impl View {
             third.push(Span::styled(named.join(", "), self.theme.notable()));
         }
 
-        put_line(&Line::from(first), Rect { width: area.width - 9, ..line(0) }, buffer);
-        buffer.set_string(area.right() - 8, area.y, time, Style::new());
+        let first = Line::styled(first, self.theme.bold());
+        put_line(&first, Rect { width: area.width - right_width, ..line(0) }, buffer);
+        put_line(&right, Rect { x: area.right() - right_width, width: right_width, ..line(0) }, buffer);
         put_line(&Line::from(second), line(1), buffer);
         put_line(&Line::from(third), line(2), buffer);
     }
@@ -175,7 +177,7 @@ impl View {
     }
 
     fn footer(&self, area: Rect, frame: &mut Frame<'_>) {
-        if self.mode == Mode::Filter {
+        if matches!(self.mode, Mode::Filter) {
             let text = format!("Filter: {}", self.filter.text());
             // The end is where one writes.
             let line = Line::raw(tail(&text, usize::from(area.width) - 1));

@@ -53,13 +53,13 @@ impl View {
                 KeyCode::Char('c') => return Some(Wish::Quit),
                 KeyCode::Char('l') => return Some(Wish::Redraw),
                 KeyCode::Char('z') => return Some(Wish::Suspend),
-                KeyCode::Char('u') if self.mode == Mode::Filter => self.filter.clear(),
+                KeyCode::Char('u') if matches!(self.mode, Mode::Filter) => self.filter.clear(),
                 // Others mean nothing, and are no text either.
                 _ => (),
             }
             return None;
         }
-        if self.mode == Mode::Filter {
+        if matches!(self.mode, Mode::Filter) {
             self.filter_key(key.code);
             return None;
         }

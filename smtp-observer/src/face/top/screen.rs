@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::{Frame, Terminal};
 use tokio::sync::mpsc;
 
@@ -86,12 +86,11 @@ impl Screen {
     /// To be called when privileges are given up: it starts threads.
     pub fn take() -> io::Result<Self> {
         let frame = Frames::default();
-        let (frames, queue) = threads::channel();
+        let (frames, queue) = threads::channel::<Vec<u8>>();
         let (done, written) = mpsc::channel(1);
         let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         thread::Builder::new().name("screen".into()).spawn(move || {
             for bytes in queue {
-                let bytes: Vec<u8> = bytes;
                 let result = output.write_all(&bytes);
                 if done.blocking_send(result).is_err() {
                     break;
@@ -140,7 +139,7 @@ impl Screen {
     /// Has the next frame drawn as a whole.
     pub fn forget(&mut self) -> io::Result<()> {
         let size = self.terminal.size()?;
-        self.terminal.resize(Rect::from((ratatui::layout::Position::ORIGIN, size)))
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Stops this program, as Ctrl-Z does, and takes the terminal again when it goes on.
@@ -164,16 +163,15 @@ impl Screen {
             // One that takes nothing any more is given back as it is.
             let _ = tokio::time::timeout(LAST_FRAME, self.written()).await;
         }
-        if !self.busy {
-            give_back();
-        }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         if self.busy {
+            // Writing would wait for as long as it takes nothing.
             let _ = terminal::disable_raw_mode();
+            log::release();
         } else {
             give_back();
         }

@@ -48,12 +48,6 @@ pub(super) enum Mode {
     Help(usize),
 }
 
-impl PartialEq for Mode {
-    fn eq(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
 /// A connection that is shown by itself.
 #[derive(Debug)]
 pub(super) struct Detail {
