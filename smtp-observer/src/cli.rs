@@ -136,7 +136,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 
-    /// Where to serve /metrics, /healthz and /readyz [default: 127.0.0.1:9725].
+    /// Where to serve the status page, /metrics, /healthz and /readyz [default: 127.0.0.1:9725].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
 }

@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::browser::Browser;
 use smtp_observer_tests::dialogue::Dialogue;
+use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::http;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -68,7 +70,7 @@ fn who_is_in_the_middle() -> Result<()> {
         browser.prefer(scheme)?;
         check_contrast(&mut browser).with_context(|| scheme.to_owned())?;
         let file = pictures(folder.path()).join(format!("page-{scheme}.png"));
-        browser.screenshot(640, &file)?;
+        browser.screenshot(598, &file)?;
         let size = std::fs::metadata(&file)?.len();
         ensure!((10_000..200_000).contains(&size), "{} has {size} bytes", file.display());
     }
@@ -358,11 +360,13 @@ fn hostile_clients_neither_block_a_scrape_nor_take_memory() -> Result<()> {
 
     // What those missed who did not read is counted when they go, at the latest.
     drop((streams, unread, slow, idle));
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let dropped = agent.metrics()?.sum("smtp_observer_face_dropped_total", &["face=\"page\""]);
         if dropped.context("no such metric")? > 0.0 {
             return Ok(());
         }
+        ensure!(Instant::now() < deadline, "nothing is counted of what those missed who did not read");
         thread::yield_now();
     }
 }
