@@ -2,148 +2,49 @@
 
 mod answer;
 mod compare;
+mod error;
+mod faces;
 mod record;
 mod replay;
+mod session;
+mod signals;
 mod top;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::path::Path;
 
 use jiff::tz::TimeZone;
 use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 use tracing::level_filters::LevelFilter;
-use tracing::{debug, info, warn};
 
 pub use self::compare::CompareError;
+pub use self::error::Error;
+use self::error::system;
+use self::faces::{Faces, Format, Lines};
 use self::record::{New, Record};
 pub use self::replay::ReplayError;
-use crate::cli::{Cli, Command, ConfigError, ConnectionsArgs, Destination, Observe, Ports, Run, Trace, reason};
-use crate::event::{KernelEvent, Time};
+use self::session::{Session, at};
+use self::signals::Signals;
+use crate::cli::{Cli, Command, ConnectionsArgs, Destination, Observe, Ports, Run, Trace};
 use crate::face::board::Board;
 use crate::face::filter::Filter;
-use crate::face::http::{self, Ask, Limits, Viewers};
+use crate::face::http::{self, Limits};
 use crate::face::metrics::Metrics;
 use crate::face::output::{Output, Target};
-use crate::face::top::screen::Unusable;
-use crate::face::{connections, events, trace};
-use crate::kernel::host::{self, ScanError};
+use crate::face::{connections, trace};
+use crate::kernel::host;
 use crate::kernel::{self, Kernel};
-use crate::loss::Losses;
-use crate::observation::Observation;
-use crate::observer::{Observer, SETTLING};
 use crate::privilege;
-
-/// How long the end waits for an output that does not take its last lines.
-const LAST_LINES: Duration = Duration::from_secs(5);
-
-/// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
-/// from one process to another has arrived by then.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
 
 /// Observations that the status page shows of each connection.
 const TRANSCRIPT: usize = 32;
-
-/// Why a command failed. Each is one or two plain sentences: the cause and the mend.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration file is of no use.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// This user may not.
-    #[error(transparent)]
-    Privilege(#[from] privilege::Missing),
-    /// The hooks cannot be attached.
-    #[error(transparent)]
-    Kernel(#[from] kernel::Error),
-    /// `check` found that nothing can be observed.
-    #[error("this host or user cannot observe: the lines above say why.")]
-    Unusable,
-    /// The HTTP address cannot be had.
-    #[error("cannot listen on {address}: {}. Give another with --listen ADDR:PORT.", reason(source))]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The events' file cannot be opened.
-    #[error("cannot append events to {destination}: {}. Give another file with --events FILE.", reason(source))]
-    Events {
-        /// Which file.
-        destination: Destination,
-        /// Why.
-        source: io::Error,
-    },
-    /// The recording's file cannot be made.
-    #[error(
-        "cannot record to {}: {}. Give another file with --record FILE; one that is there is not written to.",
-        path.display(),
-        reason(source)
-    )]
-    Record {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A recording cannot be replayed.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// Two hosts' events cannot be compared.
-    #[error(transparent)]
-    Compare(#[from] CompareError),
-    /// There is no terminal to draw on.
-    #[error(transparent)]
-    Terminal(#[from] Unusable),
-    /// Privileges that are no longer needed could not be given up.
-    #[error(transparent)]
-    Relinquish(#[from] privilege::DropError),
-    /// /proc is of no use.
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-    /// The host refuses what any program may ask for.
-    #[error("cannot {what}: {}.", reason(source))]
-    System {
-        /// What was asked for.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// 1: failed while running; 2: wrong usage; 3: this host or user cannot observe.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Replay(error) if error.is_usage() => ExitCode::from(2),
-            Self::Compare(error) if error.is_usage() => ExitCode::from(2),
-            Self::Listen { .. }
-            | Self::Events { .. }
-            | Self::Record { .. }
-            | Self::Replay(_)
-            | Self::Compare(_)
-            | Self::Relinquish(_)
-            | Self::Scan(_)
-            | Self::System { .. } => ExitCode::from(1),
-            Self::Config(_) | Self::Terminal(_) => ExitCode::from(2),
-            Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
-        }
-    }
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::System { what, source }
-}
 
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> Result<(), Error> {
@@ -345,274 +246,10 @@ fn named(ports: &Ports) -> String {
     format!("port{} {ports}", if ports.as_slice().len() == 1 { "" } else { "s" })
 }
 
-/// The signals that end the agent.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// The terminal is gone. Whoever takes this out is a daemon, and may be sent it for another reason.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let [terminate, interrupt, hangup] =
-            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: Some(hangup?) })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-            () = hung_up(self.hangup.as_mut()) => (),
-        }
-    }
-}
-
-/// Completes with the next SIGHUP.
-async fn hung_up(hangup: Option<&mut Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// What a line is made of.
-enum Format {
-    Json,
-    Text(trace::Format),
-}
-
-/// A face that writes lines.
-struct Lines {
-    output: Output,
-    format: Format,
-    filter: Filter,
-    face: &'static str,
-}
-
-impl Format {
-    fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
-        match self {
-            Self::Json => events::write(observation, out),
-            Self::Text(format) => format.write(observation, out),
-        }
-    }
-}
-
-impl Lines {
-    fn observe(&mut self, observation: &Observation) {
-        if self.filter.passes(observation) {
-            self.output.line(|out| self.format.write(observation, out));
-        }
-    }
-}
-
-/// One run of the agent, from attached hooks to its end.
-struct Session {
-    kernel: Kernel,
-    observer: Observer,
-    faces: Faces,
-    record: Option<Record>,
-    losses: Losses,
-    /// When to look again which connections are open.
-    look: Option<Instant>,
-}
-
-/// Those to whom everything is told.
-#[derive(Default)]
-struct Faces {
-    metrics: Option<Metrics>,
-    lines: Option<Lines>,
-    board: Option<Board>,
-    /// Those who follow the board by the status page.
-    viewers: Option<Viewers>,
-}
-
-impl Faces {
-    fn observe(&mut self, observation: Observation) {
-        if let Some(metrics) = &mut self.metrics {
-            metrics.observe(&observation);
-        }
-        if let Some(lines) = &mut self.lines {
-            lines.observe(&observation);
-        }
-        if let Some(board) = &mut self.board {
-            board.take(observation);
-        }
-    }
-
-    fn flush(&mut self) {
-        if let Some(lines) = &mut self.lines {
-            lines.output.flush();
-        }
-        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
-            viewers.tell(board.taken());
-        }
-    }
-
-    /// Has files opened again by their names.
-    fn reopen(&mut self) {
-        if let Some(lines) = &mut self.lines {
-            lines.output.reopen();
-        }
-    }
-}
-
-impl Session {
-    fn new(kernel: Kernel, observe: &Observe, faces: Faces, record: Option<Record>) -> Self {
-        let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
-        let observer = match record {
-            Some(_) => Observer::recorded(ports, addresses, record::key()),
-            None => Observer::new(ports, addresses),
-        };
-        let mut session = Self { kernel, observer, faces, record, losses: Losses::default(), look: None };
-        let host = KernelEvent::Host(session.kernel.host());
-        session.observer.event(host, &mut |_| ());
-        session
-    }
-
-    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
-    /// again.
-    async fn serve(
-        mut self,
-        mut questions: mpsc::Receiver<Ask>,
-        signals: &mut Signals,
-        mut hangup: Option<Signal>,
-        duration: Option<Duration>,
-    ) -> Result<(), Error> {
-        let end = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(end);
-        let mut unread = false;
-        let outcome = loop {
-            tokio::select! {
-                ready = self.kernel.ready() => match ready {
-                    Ok(()) => self.take_in(),
-                    Err(error) => break Err(system("read what the hooks deliver")(error)),
-                },
-                Some(question) = questions.recv() => self.answer(question),
-                () = at(self.look) => self.look_round(),
-                () = tokio::time::sleep(SETTLING), if self.observer.is_settling() => match kernel::now() {
-                    Ok(now) => self.settle(now),
-                    Err(error) => break Err(system("read the clock")(error)),
-                },
-                () = closed(self.faces.lines.as_ref()) => {
-                    unread = true;
-                    break Ok(());
-                }
-                () = signals.wait() => break Ok(()),
-                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
-                () = &mut end => break Ok(()),
-            }
-        };
-        tell_service_manager(NotifyState::Stopping);
-        self.finish(unread).await;
-        outcome
-    }
-
-    /// Passes all that waits through the observer to the faces.
-    fn take_in(&mut self) {
-        let Self { kernel, observer, faces, record, .. } = self;
-        kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| faces.observe(observation));
-            if let Some(record) = record {
-                record.take(observer);
-            }
-        });
-        self.flush();
-        let now = Instant::now();
-        if self.losses.note(self.kernel.losses(), now.into_std()) {
-            self.look = Some(now);
-        }
-    }
-
-    /// Passes on what the observer has waited with, after all that waits in the kernel.
-    fn settle(&mut self, now: Time) {
-        self.take_in();
-        let Self { observer, faces, .. } = self;
-        observer.settle(now, &mut |observation| faces.observe(observation));
-        self.flush();
-    }
-
-    /// Hands over what the outputs have gathered.
-    fn flush(&mut self) {
-        self.faces.flush();
-        if let Some(record) = &mut self.record {
-            record.take(&mut self.observer);
-            record.output.flush();
-        }
-    }
-
-    /// Tells the observer which sockets are open now, after all that waits.
-    fn look_round(&mut self) {
-        self.take_in();
-        self.look = None;
-        if self.kernel.is_behind() {
-            // What is known is not from now.
-            self.look = Some(Instant::now());
-            return;
-        }
-        match self.kernel.snapshot() {
-            Ok(snapshot) => {
-                let event = KernelEvent::Snapshot(snapshot);
-                self.observer.event(event, &mut |observation| self.faces.observe(observation));
-                self.flush();
-                if self.observer.doubts() {
-                    self.look = Some(Instant::now() + SECOND_LOOK);
-                }
-            }
-            Err(error) => warn!("what is open now cannot be listed: {error}"),
-        }
-    }
-
-    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
-    /// looked on does not want any more.
-    async fn finish(mut self, unread: bool) {
-        self.settle(Time(u64::MAX));
-        self.observer.finish_recording();
-        self.flush();
-        for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
-            warn!("{count} records of the hooks were lost: {kind}");
-        }
-        if let Some(lines) = self.faces.lines {
-            let dropped = lines.output.finish(LAST_LINES).await;
-            let unwanted = unread && self.faces.metrics.is_none();
-            if dropped > 0 && !unwanted {
-                info!("{dropped} observations were not written: {}", lines.face);
-            }
-        }
-        if let Some(record) = self.record {
-            let dropped = record.output.finish(LAST_LINES).await;
-            if dropped > 0 {
-                info!("{dropped} events were not written: {}", record::FACE);
-            }
-        }
-    }
-}
-
-/// Completes at this time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Completes when the reader of the lines has left.
-async fn closed(lines: Option<&Lines>) {
-    match lines {
-        Some(lines) => lines.output.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::ExitCode;
+
     use super::*;
 
     #[test]
@@ -636,15 +273,6 @@ mod tests {
              FILE."
         );
         assert_eq!(error.exit_code(), ExitCode::from(1));
-    }
-
-    #[test]
-    fn exit_statuses() {
-        assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
-        assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
-        assert_eq!(Error::from(Unusable::Output).exit_code(), ExitCode::from(2));
-        let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };
-        assert_eq!(Error::from(unreadable).exit_code(), ExitCode::from(2));
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! Those to whom observations are told.
+
+use crate::face::board::Board;
+use crate::face::filter::Filter;
+use crate::face::http::Viewers;
+use crate::face::metrics::Metrics;
+use crate::face::output::Output;
+use crate::face::{events, trace};
+use crate::observation::Observation;
+
+/// What a line is made of.
+pub(super) enum Format {
+    Json,
+    Text(trace::Format),
+}
+
+/// A face that writes lines.
+pub(super) struct Lines {
+    pub(super) output: Output,
+    pub(super) format: Format,
+    pub(super) filter: Filter,
+    pub(super) face: &'static str,
+}
+
+impl Format {
+    pub(super) fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => events::write(observation, out),
+            Self::Text(format) => format.write(observation, out),
+        }
+    }
+}
+
+impl Lines {
+    fn observe(&mut self, observation: &Observation) {
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
+    }
+}
+
+/// Those to whom everything is told.
+#[derive(Default)]
+pub(super) struct Faces {
+    pub(super) metrics: Option<Metrics>,
+    pub(super) lines: Option<Lines>,
+    pub(super) board: Option<Board>,
+    /// Those who follow the board by the status page.
+    pub(super) viewers: Option<Viewers>,
+}
+
+impl Faces {
+    pub(super) fn observe(&mut self, observation: Observation) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(&observation);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.observe(&observation);
+        }
+        if let Some(board) = &mut self.board {
+            board.take(observation);
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.flush();
+        }
+        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
+            viewers.tell(board.taken());
+        }
+    }
+
+    /// Has files opened again by their names.
+    pub(super) fn reopen(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.reopen();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One run of the agent: takes events in, has them observed, and tells the faces.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::error::{Error, system};
+use super::faces::{Faces, Lines};
+use super::record::{self, Record};
+use super::signals::{Signals, hung_up};
+use super::tell_service_manager;
+use crate::cli::Observe;
+use crate::event::{KernelEvent, Time};
+use crate::face::http::Ask;
+use crate::kernel::{self, Kernel};
+use crate::loss::Losses;
+use crate::observer::{Observer, SETTLING};
+
+/// How long the end waits for an output that does not take its last lines.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
+/// from one process to another has arrived by then.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// One run of the agent, from attached hooks to its end.
+pub(super) struct Session {
+    pub(super) kernel: Kernel,
+    pub(super) observer: Observer,
+    pub(super) faces: Faces,
+    pub(super) record: Option<Record>,
+    losses: Losses,
+    /// When to look again which connections are open.
+    pub(super) look: Option<Instant>,
+}
+
+impl Session {
+    pub(super) fn new(kernel: Kernel, observe: &Observe, faces: Faces, record: Option<Record>) -> Self {
+        let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
+        let observer = match record {
+            Some(_) => Observer::recorded(ports, addresses, record::key()),
+            None => Observer::new(ports, addresses),
+        };
+        let mut session = Self { kernel, observer, faces, record, losses: Losses::default(), look: None };
+        let host = KernelEvent::Host(session.kernel.host());
+        session.observer.event(host, &mut |_| ());
+        session
+    }
+
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
+    /// again.
+    pub(super) async fn serve(
+        mut self,
+        mut questions: mpsc::Receiver<Ask>,
+        signals: &mut Signals,
+        mut hangup: Option<Signal>,
+        duration: Option<Duration>,
+    ) -> Result<(), Error> {
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        let mut unread = false;
+        let outcome = loop {
+            tokio::select! {
+                ready = self.kernel.ready() => match ready {
+                    Ok(()) => self.take_in(),
+                    Err(error) => break Err(system("read what the hooks deliver")(error)),
+                },
+                Some(question) = questions.recv() => self.answer(question),
+                () = at(self.look) => self.look_round(),
+                () = tokio::time::sleep(SETTLING), if self.observer.is_settling() => match kernel::now() {
+                    Ok(now) => self.settle(now),
+                    Err(error) => break Err(system("read the clock")(error)),
+                },
+                () = closed(self.faces.lines.as_ref()) => {
+                    unread = true;
+                    break Ok(());
+                }
+                () = signals.wait() => break Ok(()),
+                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
+                () = &mut end => break Ok(()),
+            }
+        };
+        tell_service_manager(NotifyState::Stopping);
+        self.finish(unread).await;
+        outcome
+    }
+
+    /// Passes all that waits through the observer to the faces.
+    pub(super) fn take_in(&mut self) {
+        let Self { kernel, observer, faces, record, .. } = self;
+        kernel.drain(&mut |event| {
+            observer.event(event, &mut |observation| faces.observe(observation));
+            if let Some(record) = record {
+                record.take(observer);
+            }
+        });
+        self.flush();
+        let now = Instant::now();
+        if self.losses.note(self.kernel.losses(), now.into_std()) {
+            self.look = Some(now);
+        }
+    }
+
+    /// Passes on what the observer has waited with, after all that waits in the kernel.
+    pub(super) fn settle(&mut self, now: Time) {
+        self.take_in();
+        let Self { observer, faces, .. } = self;
+        observer.settle(now, &mut |observation| faces.observe(observation));
+        self.flush();
+    }
+
+    /// Hands over what the outputs have gathered.
+    fn flush(&mut self) {
+        self.faces.flush();
+        if let Some(record) = &mut self.record {
+            record.take(&mut self.observer);
+            record.output.flush();
+        }
+    }
+
+    /// Tells the observer which sockets are open now, after all that waits.
+    pub(super) fn look_round(&mut self) {
+        self.take_in();
+        self.look = None;
+        if self.kernel.is_behind() {
+            // What is known is not from now.
+            self.look = Some(Instant::now());
+            return;
+        }
+        match self.kernel.snapshot() {
+            Ok(snapshot) => {
+                let event = KernelEvent::Snapshot(snapshot);
+                self.observer.event(event, &mut |observation| self.faces.observe(observation));
+                self.flush();
+                if self.observer.doubts() {
+                    self.look = Some(Instant::now() + SECOND_LOOK);
+                }
+            }
+            Err(error) => warn!("what is open now cannot be listed: {error}"),
+        }
+    }
+
+    /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
+    /// looked on does not want any more.
+    pub(super) async fn finish(mut self, unread: bool) {
+        self.settle(Time(u64::MAX));
+        self.observer.finish_recording();
+        self.flush();
+        for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
+            warn!("{count} records of the hooks were lost: {kind}");
+        }
+        if let Some(lines) = self.faces.lines {
+            let dropped = lines.output.finish(LAST_LINES).await;
+            let unwanted = unread && self.faces.metrics.is_none();
+            if dropped > 0 && !unwanted {
+                info!("{dropped} observations were not written: {}", lines.face);
+            }
+        }
+        if let Some(record) = self.record {
+            let dropped = record.output.finish(LAST_LINES).await;
+            if dropped > 0 {
+                info!("{dropped} events were not written: {}", record::FACE);
+            }
+        }
+    }
+}
+
+/// Completes at this time.
+pub(super) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes when the reader of the lines has left.
+async fn closed(lines: Option<&Lines>) {
+    match lines {
+        Some(lines) => lines.output.closed().await,
+        None => std::future::pending().await,
+    }
+}

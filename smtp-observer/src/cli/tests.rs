@@ -1,0 +1,204 @@
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(arguments: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(["smtp-observer"].into_iter().chain(arguments.split_whitespace()))
+}
+
+fn run(arguments: &str) -> Result<Run, ConfigError> {
+    match parse(arguments).expect("valid arguments").command {
+        Command::Run(args) => args.resolve(),
+        other => panic!("not run: {other:?}"),
+    }
+}
+
+fn config(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("writable");
+    file
+}
+
+fn config_error(text: &str) -> String {
+    let file = config(text);
+    let error = run(&format!("run --config {}", file.path().display())).expect_err("invalid");
+    let text = error.to_string();
+    assert!(text.contains(&file.path().display().to_string()), "names the file: {text}");
+    text
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn defaults() {
+    let run = run("run").expect("valid");
+    assert_eq!(run.observe.ports.as_slice(), [25]);
+    assert_eq!(run.observe.hooks, Hooks::Auto);
+    assert_eq!(run.observe.addresses, Addresses::Domain);
+    assert_eq!(run.observe.ring_size.bytes(), 4 << 20);
+    assert_eq!(run.observe.duration, None);
+    assert_eq!(run.events, None);
+    assert_eq!(run.listen.to_string(), "127.0.0.1:9725");
+}
+
+#[test]
+fn the_file_fills_what_the_command_line_leaves() {
+    let file = config(
+        "port = [25, 587]\nhooks = \"tracepoint\"\naddresses = \"none\"\nevents = \"/var/log/events\"\n\
+         listen = \"[::1]:9000\"\nduration = \"2m\"\nring-size = \"16MiB\"\n",
+    );
+    let path = file.path().display();
+    let from_file = run(&format!("run --config {path}")).expect("valid");
+    assert_eq!(from_file.observe.ports.as_slice(), [25, 587]);
+    assert_eq!(from_file.observe.hooks, Hooks::Tracepoint);
+    assert_eq!(from_file.observe.addresses, Addresses::None);
+    assert_eq!(from_file.observe.duration, Some(Duration::from_secs(120)));
+    assert_eq!(from_file.observe.ring_size.bytes(), 16 << 20);
+    assert_eq!(from_file.events, Some(Destination::File("/var/log/events".into())));
+    assert_eq!(from_file.listen.to_string(), "[::1]:9000");
+
+    let both = run(&format!(
+        "run --config {path} --port 2525 --hooks fentry --addresses full --events - --listen 127.0.0.1:1 \
+         --duration 500ms --ring-size 512KiB"
+    ))
+    .expect("valid");
+    assert_eq!(both.observe.ports.as_slice(), [2525]);
+    assert_eq!(both.observe.hooks, Hooks::Fentry);
+    assert_eq!(both.observe.addresses, Addresses::Full);
+    assert_eq!(both.observe.duration, Some(Duration::from_millis(500)));
+    assert_eq!(both.observe.ring_size.bytes(), 512 << 10);
+    assert_eq!(both.events, Some(Destination::StandardOutput));
+    assert_eq!(both.listen.to_string(), "127.0.0.1:1");
+}
+
+#[test]
+fn one_file_serves_every_command() {
+    let file = config("port = \"25,2525\"\nlisten = \"127.0.0.1:1\"\n");
+    match parse(&format!("trace --json --config {}", file.path().display())).expect("valid").command {
+        Command::Trace(args) => {
+            let trace = args.resolve().expect("valid");
+            assert_eq!(trace.observe.ports.as_slice(), [25, 2525]);
+            assert!(trace.json);
+        }
+        other => panic!("not trace: {other:?}"),
+    }
+}
+
+#[test]
+fn top_observes_as_the_others_do() {
+    let file = config("port = 2525\nrecord = \"/var/tmp/from-file\"\n");
+    let arguments = format!("top --hooks tracepoint --duration 5s --config {}", file.path().display());
+    match parse(&arguments).expect("valid").command {
+        Command::Top(args) => {
+            let observe = args.resolve().expect("valid");
+            assert_eq!((observe.ports.as_slice(), observe.hooks), (&[2525][..], Hooks::Tracepoint));
+            assert_eq!((observe.record, observe.duration), (None, Some(Duration::from_secs(5))));
+        }
+        other => panic!("not top: {other:?}"),
+    }
+}
+
+#[test]
+fn the_recording_of_a_file_is_that_of_run() {
+    let file = config("record = \"/var/tmp/from-file\"\n");
+    let file = file.path().display();
+    let record = |run: Result<Run, ConfigError>| run.expect("valid").observe.record;
+    assert_eq!(record(run(&format!("run --config {file}"))), Some("/var/tmp/from-file".into()));
+    assert_eq!(record(run(&format!("run --config {file} --record other"))), Some("other".into()));
+    let traced = |arguments: &str| match parse(arguments).expect("valid").command {
+        Command::Trace(args) => args.resolve().expect("valid").observe.record,
+        other => panic!("not trace: {other:?}"),
+    };
+    assert_eq!(traced(&format!("trace --config {file}")), None);
+    assert_eq!(traced(&format!("trace --config {file} --record other")), Some("other".into()));
+}
+
+#[test]
+fn a_replay_takes_a_file_or_standard_input() {
+    let source = |arguments: &str| match parse(arguments).expect("valid").command {
+        Command::Replay(args) => args.file,
+        other => panic!("not replay: {other:?}"),
+    };
+    assert_eq!(source("replay -"), Source::StandardInput);
+    assert_eq!(source("replay ./-"), Source::File("./-".into()));
+}
+
+#[test]
+fn a_wrong_file_is_named_with_the_line_and_the_key() {
+    let unknown = config_error("port = 25\nprot = 26\n");
+    assert!(unknown.contains("line 2") && unknown.contains("`prot`"), "{unknown}");
+    assert!(config_error("port = 0\n").contains("port 0"));
+    assert!(config_error("port = 70000\n").contains("`70000`"));
+    assert!(config_error("port = [25, 25]\n").contains("twice"));
+    assert!(config_error("port = []\n").contains("at least one"));
+    assert!(config_error("hooks = \"kprobe\"\n").contains("kprobe"));
+    assert!(config_error("duration = \"soon\"\n").contains("`soon`"));
+    assert!(config_error("ring-size = \"5MiB\"\n").contains("power of two"));
+    assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
+    assert!(config_error("port = \n").contains("line 1"));
+}
+
+#[test]
+fn an_unreadable_file_is_one_sentence_and_the_mend() {
+    let error = run("run --config /nonexistent/observer.toml").expect_err("unreadable");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the configuration /nonexistent/observer.toml: no such file or directory. \
+         Give another with --config FILE."
+    );
+}
+
+#[test]
+fn durations() {
+    assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+    assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+    assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
+    for text in ["", "10", "-10s", "0s", "ten seconds", "10 parsecs"] {
+        assert!(parse_duration(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for arguments in [
+        "",
+        "observe",
+        "run --nonsense",
+        "run --port 0",
+        "run --port 25,25",
+        "run --hooks kprobe",
+        "run --addresses some",
+        "run --listen 9725",
+        "run --duration 10",
+        "run --ring-size 4MB",
+        "run --json",
+        "trace --listen 127.0.0.1:1",
+        "run --tls off",
+        "run --record",
+        "connections --record file",
+        "replay",
+        "replay file --events -",
+        "replay file --pid 0",
+        "trace --process /usr/bin/perl",
+        "trace --verb RCPT:",
+        "run --verb RCPT",
+        "compare client.jsonl",
+        "compare client.jsonl server.jsonl other.jsonl",
+        "top --json",
+        "top --listen 127.0.0.1:1",
+    ] {
+        assert!(parse(arguments).is_err(), "{arguments}");
+    }
+}
+
+#[test]
+fn verbosity() {
+    let level = |arguments| parse(arguments).map(|cli| (cli.log_level(), cli.diagnostics())).expect("valid");
+    assert_eq!(level("run"), (LevelFilter::INFO, LevelFilter::OFF));
+    assert_eq!(level("run -v"), (LevelFilter::DEBUG, LevelFilter::DEBUG));
+    assert_eq!(level("-vv run"), (LevelFilter::TRACE, LevelFilter::TRACE));
+}
