@@ -21,6 +21,10 @@ pub struct Sides<'a> {
     pub slack: Duration,
 }
 
+/// A call is told when it returns. By so much a cause may seem to be later than its effect on the same host, where its
+/// process had lost the processor before it came back from the call.
+pub const LATE: Duration = Duration::from_millis(50);
+
 /// A part of a dialogue: what was sent from one moment to another.
 pub type Part = RangeInclusive<Timestamp>;
 
@@ -35,7 +39,7 @@ pub struct Alignment {
 
 impl Alignment {
     /// Each outer step carries on the first inner step that says the same, was sent before it, and is not behind one that
-    /// is carried on already.
+    /// is carried on already. Where there is none, one will do whose sending was told a little late.
     pub fn of(sides: &Sides<'_>) -> Self {
         let Sides { inner, of, outer, part, .. } = sides;
         let mut carried = vec![None; inner.steps.len()];
@@ -44,9 +48,13 @@ impl Alignment {
             if !part.contains(&step.sent) {
                 return None;
             }
-            let until = sides.latest(step.sent).min(*of.end());
-            let before = inner.steps.iter().enumerate().skip(next).take_while(|(_, cause)| cause.sent <= until);
-            let (cause, _) = before.into_iter().find(|(_, cause)| step.says_what(cause))?;
+            let until = |time: Timestamp| time.min(*of.end());
+            let cause = |until: Timestamp| {
+                let before = inner.steps.iter().enumerate().skip(next).take_while(|(_, cause)| cause.sent <= until);
+                before.into_iter().find(|(_, cause)| step.says_what(cause)).map(|(cause, _)| cause)
+            };
+            let latest = sides.latest(step.sent);
+            let cause = cause(until(latest)).or_else(|| cause(until(after(latest, LATE))))?;
             carried[cause] = Some(place);
             next = cause + 1;
             Some(cause)
@@ -59,8 +67,13 @@ impl Alignment {
 impl Sides<'_> {
     /// The latest moment that may be before this one.
     fn latest(&self, time: Timestamp) -> Timestamp {
-        Timestamp(time.0.saturating_add(i64::try_from(self.slack.as_nanos()).unwrap_or(i64::MAX)))
+        after(time, self.slack)
     }
+}
+
+/// So long after a moment.
+pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
 }
 
 /// What is found out by a comparison.
@@ -97,10 +110,15 @@ pub fn compare(sides: &Sides<'_>, overdue: Timestamp) -> Differences {
     let alignment = Alignment::of(sides);
     for (place, step) in inner.steps.iter().enumerate().filter(|(_, step)| of.contains(&step.sent)) {
         match alignment.carried[place].and_then(|place| outer.steps.get(place)) {
-            Some(carrier) => pair(&mut found, step, carrier),
-            None => swallowed(&mut found, step, &alignment.carried[place..], sides),
+            Some(carrier) => {
+                pair(&mut found, step, carrier);
+                content(&mut found, step, Some(carrier), sides, overdue);
+            }
+            None => {
+                swallowed(&mut found, step, &alignment.carried[place..], sides);
+                content(&mut found, step, None, sides, overdue);
+            }
         }
-        content(&mut found, step, sides, overdue);
     }
     for (step, origin) in outer.steps.iter().zip(&alignment.origin) {
         if origin.is_none() && part.contains(&step.sent) && is_telling(&step.verb) {
@@ -201,15 +219,16 @@ fn swallowed(found: &mut Differences, step: &Step, carried: &[Option<usize>], Si
     }
 }
 
-/// A message of the client, and when the server was asked for it.
-fn content(found: &mut Differences, step: &Step, sides: &Sides<'_>, overdue: Timestamp) {
+/// A message of the client, and when the server was asked for it: by what carries the client's DATA on, or by BDAT.
+fn content(found: &mut Differences, step: &Step, carrier: Option<&Step>, sides: &Sides<'_>, overdue: Timestamp) {
     if &*step.verb != "DATA" {
         return;
     }
     let Sides { outer, part, .. } = sides;
     let Some(go_ahead) = step.reply.as_ref().filter(|reply| reply.code == 354) else { return };
     let served = |other: &&Step| matches!(&*other.verb, "DATA" | "BDAT") && part.contains(&other.sent);
-    let asked = outer.steps.iter().filter(served).find(|other| sides.latest(other.sent) >= step.sent);
+    let asked =
+        carrier.or_else(|| outer.steps.iter().filter(served).find(|other| sides.latest(other.sent) >= step.sent));
     let is_late = asked.is_none_or(|asked| asked.sent > sides.latest(go_ahead.time));
     if is_late {
         match asked.is_some() || outer.knows(go_ahead.time, overdue) {

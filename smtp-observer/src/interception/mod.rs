@@ -26,6 +26,7 @@ use foldhash::HashMap;
 
 pub use self::case::Accepted;
 use self::case::{Case, Recognised, Side};
+use self::comparison::after;
 use self::dialogue::Dialogue;
 use self::envelope::Envelopes;
 use self::middle::Middles;
@@ -339,10 +340,6 @@ fn method(leg: &Leg, accepted: Endpoint, transparent: bool) -> Method {
     } else {
         Method::Dnat
     }
-}
-
-fn after(time: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_add(duration.as_nanos() as i64))
 }
 
 fn before(time: Timestamp, duration: Duration) -> Timestamp {

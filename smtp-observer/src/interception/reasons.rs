@@ -1,7 +1,7 @@
 //! RSETs and NOOPs on a connection that carries another on, at either end: whether the client sent them, too.
 
 use super::case::{Case, Recognised};
-use super::comparison::{Alignment, seconds};
+use super::comparison::{Alignment, LATE, after, seconds};
 use super::dialogue::{Dialogue, Step};
 use super::{Interceptions, MOST_HELD, PATIENCE, before};
 use crate::observation::{Event, NoopReason, Observation, Reasoned, Role, RsetReason, Timestamp};
@@ -98,16 +98,11 @@ impl Interceptions {
         let verb = if matches!(held.event, Event::Rset(_)) { "RSET" } else { "NOOP" };
         let upstream = self.near_end(held);
         let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
-        // The reply that the server has sent is at the other end later.
-        let is_it = |step: &Step| {
-            &*step.verb == verb
-                && step.sent <= held.time
-                && step.reply.as_ref().is_some_and(|reply| match held.connection.role {
-                    Role::Client => reply.time == held.time,
-                    Role::Server => reply.time >= held.time,
-                })
+        let place = match held.connection.role {
+            Role::Client => outer.dialogue.steps.iter().position(|step| answers(step, verb) == Some(held.time)),
+            Role::Server => other_end(&outer.dialogue, verb, held.time, overdue),
         };
-        let Some(place) = outer.dialogue.steps.iter().position(is_it) else {
+        let Some(place) = place else {
             let comes = upstream != held.connection.cookie && held.time > overdue;
             return if comes { None } else { unchanged() };
         };
@@ -123,7 +118,10 @@ impl Interceptions {
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
             Some(origin) => relayed(&mut resolved.event, verb, span(origin.sent, sent)),
-            None => invented(&mut resolved.event, &Moment { inner, outer: &outer.dialogue, place, sent }),
+            None => {
+                let moment = Moment { inner, outer: &outer.dialogue, carried: &alignment.carried, place, sent };
+                invented(&mut resolved.event, &moment);
+            }
         }
         Some(resolved)
     }
@@ -139,10 +137,32 @@ impl Interceptions {
     }
 }
 
+/// When a step with this verb was answered.
+fn answers(step: &Step, verb: &str) -> Option<Timestamp> {
+    step.reply.as_ref().filter(|_| &*step.verb == verb).map(|reply| reply.time)
+}
+
+/// The place of the command in the dialogue of the end that sent it, which the other end answered at this time: it was sent
+/// before, and the answer was heard later. But each call is told when it returns, which may be late: if nothing more can come,
+/// it is the nearest.
+fn other_end(dialogue: &Dialogue, verb: &str, answered: Timestamp, overdue: Timestamp) -> Option<usize> {
+    let within = |late: Duration| {
+        let steps = dialogue.steps.iter().enumerate();
+        let alike = steps.filter_map(|(place, step)| Some((place, step.sent, answers(step, verb)?)));
+        let fits = |(_, sent, heard): &(usize, Timestamp, Timestamp)| {
+            *sent <= after(answered, late) && answered <= after(*heard, late)
+        };
+        alike.filter(fits).min_by_key(|(_, _, heard)| heard.0.abs_diff(answered.0)).map(|(place, _, _)| place)
+    };
+    within(Duration::ZERO).or_else(|| within(LATE).filter(|_| dialogue.knows(answered, overdue)))
+}
+
 /// When a command was sent that no client sent.
 struct Moment<'a> {
     inner: &'a Dialogue,
     outer: &'a Dialogue,
+    /// Of each inner step, the outer one that carries it on.
+    carried: &'a [Option<usize>],
     place: usize,
     sent: Timestamp,
 }
@@ -150,9 +170,14 @@ struct Moment<'a> {
 impl Moment<'_> {
     /// The client's DATA that was not sent on by then, and how long before.
     fn held_data(&self) -> Option<Duration> {
-        let is_data = |step: &&Step| matches!(&*step.verb, "DATA" | "BDAT");
-        let asked = self.inner.steps.iter().filter(is_data).rfind(|step| step.sent <= self.sent)?;
-        let passed = self.outer.steps.iter().take(self.place).filter(is_data).any(|step| step.sent >= asked.sent);
+        let is_data = |step: &Step| matches!(&*step.verb, "DATA" | "BDAT");
+        let until = after(self.sent, LATE);
+        let (place, asked) =
+            self.inner.steps.iter().enumerate().rfind(|(_, step)| is_data(step) && step.sent <= until)?;
+        let is_carrier = |carrier: Option<usize>| carrier.is_some_and(|carrier| carrier < self.place);
+        let before = self.outer.steps.iter().take(self.place);
+        let passed = is_carrier(self.carried.get(place).copied().flatten())
+            || before.into_iter().any(|step| is_data(step) && step.sent >= asked.sent);
         (!passed).then(|| span(asked.sent, self.sent))
     }
 

@@ -285,6 +285,7 @@ fn the_servers_own_end_tells_the_same_reasons() {
     assert_eq!(stage.noops().len(), 3, "the reply is on its way");
     stage.noop_after(3, Duration::from_millis(2));
     assert_eq!(stage.noops()[3..], [NoopReason::InterceptorKeepalive; 2]);
+    stage.pass(1);
     stage.noop(4);
     stage.close(4);
     assert_eq!(stage.noops()[5..], [NoopReason::Ambiguous], "nobody heard the reply");
@@ -326,6 +327,49 @@ fn who_passes_everything_on_is_no_interceptor() {
     assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4, "{:?}", stage.verdict(1).evidence);
     assert_eq!(stage.rsets(), [RsetReason::Relayed]);
     assert_eq!(stage.noops(), [NoopReason::Relayed]);
+}
+
+#[test]
+fn a_client_whose_calls_return_late() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    // It lost the processor in each of them: when it came back, all had been answered upstream.
+    let late = |stage: &mut Stage, command: &str, code: u16, reply: &str| {
+        stage.say(3, command, code, reply);
+        stage.say_after(1, command, code, reply, Duration::from_micros(200));
+    };
+    for command in ["EHLO c", "NOOP", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+        late(&mut stage, command, 250, "Ok");
+    }
+    stage.noop_after(3, Duration::from_micros(500));
+    stage.say_after(1, "NOOP", 250, "Ok", Duration::from_micros(200));
+    late(&mut stage, "DATA", 354, "Go ahead");
+    stage.message(3, 100, 250, "Queued");
+    stage.message(1, 100, 250, "Queued");
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.close(1);
+    stage.pass(2);
+    let verdict = stage.verdict(1);
+    assert_eq!(verdict.verdict, Verdict::TransparentL4, "{:?}", verdict.evidence);
+    assert_eq!(stage.noops(), [NoopReason::Relayed]);
+}
+
+#[test]
+fn a_program_in_the_middle_that_is_faster_than_its_clients_call() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.reach(3, 4, SERVER, false);
+    stage.end(4, Role::Server, SERVER, SERVER, (300, 1));
+    stage.happens(4, Event::ConnectionOpened { requested: None });
+    for command in ["EHLO c", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+        stage.pass_on(1, 3, command, 250, "Ok");
+    }
+    // The call that sent DATA returns when the first NOOP is answered; the server's, when its answer is there.
+    stage.noop(3);
+    stage.noop(4);
+    stage.say_after(1, "DATA", 354, "Please start mail input.", Duration::from_micros(200));
+    assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive]);
+    stage.noop(3);
+    assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive; 3], "the first one at both ends, and another");
 }
 
 #[test]
