@@ -15,47 +15,34 @@ use smtp_observer_tests::process::Running;
 /// Connections of one process: fewer than it may have open files on any host.
 const OF_ONE: usize = 10_000;
 
-/// Servers whose clients say nothing.
-pub struct Crowd<'a> {
-    host: &'a Host,
-    sinks: Vec<Sink>,
+/// Clients that say nothing, and their servers.
+pub struct Crowd {
+    _clients: Vec<Running>,
+    _sinks: Vec<Running>,
 }
 
-struct Sink {
-    address: String,
-    clients: usize,
-    _running: Running,
-}
-
-impl<'a> Crowd<'a> {
-    /// Starts as many servers as so many clients need.
-    pub fn new(host: &'a Host, clients: usize) -> Result<Self> {
+impl Crowd {
+    /// Connects so many clients, to as many servers as they need. All are gone when it is dropped, and leave nothing that
+    /// waits.
+    pub fn gather(host: &Host, clients: usize) -> Result<Self> {
         // Each client has a port of its own.
         host.enter(|| fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535"))?;
-        let sizes = (0..clients).step_by(OF_ONE).map(|before| OF_ONE.min(clients - before));
-        let start = |(number, clients): (usize, usize)| -> Result<Sink> {
-            let address = format!("127.0.1.{}:25", number + 1);
+        let mut crowd = Self { _clients: Vec::new(), _sinks: Vec::new() };
+        for (number, before) in (0..clients).step_by(OF_ONE).enumerate() {
+            let (clients, address) = (OF_ONE.min(clients - before).to_string(), format!("127.0.1.{}:25", number + 1));
             let mut sink = host.command(machine::installed("smtp-sink")?);
-            // One more, who asks whether it listens.
-            sink.args(["-u", "nobody", "-m", &(clients + 1).to_string(), &address, "1024"]);
-            let running = Running::start(sink)?;
+            // Room for one more, who asks whether it listens.
+            sink.args(["-u", "nobody", "-m", &(OF_ONE + 1).to_string(), &address, "1024"]);
+            crowd._sinks.push(Running::start(sink)?);
             host.wait_listens(&address)?;
-            Ok(Sink { address, clients, _running: running })
-        };
-        Ok(Self { host, sinks: sizes.enumerate().map(start).collect::<Result<_>>()? })
-    }
-
-    /// Connects all clients. They are gone when they are dropped, and leave nothing that waits.
-    pub fn gather(&self) -> Result<Vec<Running>> {
-        let gather = |sink: &Sink| -> Result<Running> {
-            let mut holder = self.host.command(std::env::current_exe()?);
-            holder.args(["--hold", &sink.address, "--open", &sink.clients.to_string()]);
+            let mut holder = host.command(std::env::current_exe()?);
+            holder.args(["--hold", &address, "--open", &clients]);
             let holder = Running::start(holder)?;
             let holding = |lines: &[String]| lines.iter().any(|line| line == HOLDING).then_some(());
             holder.output.wait_for(HOLDING, holding)?;
-            Ok(holder)
-        };
-        self.sinks.iter().map(gather).collect()
+            crowd._clients.push(holder);
+        }
+        Ok(crowd)
     }
 }
 

@@ -105,10 +105,10 @@ fn print_mails(rounds: &mut Rounds, mails: usize, loads: &mut Vec<Load>) -> Resu
 /// How much slower connections come and go while many others are open, with the agent and without.
 fn print_crowd(rounds: &mut Rounds, mails: usize, open: usize) -> Result<()> {
     let sink = Sink::start()?;
-    let crowd = Crowd::new(sink.host(), open)?;
     let slowed = |_: Option<&_>| -> Result<f64> {
         let alone = sink.throughput(mails, false)?;
-        let _clients = crowd.gather()?;
+        // With its servers it is gone at once, and takes nothing from the next measurement.
+        let _crowd = Crowd::gather(sink.host(), open)?;
         Ok(sink.throughput(mails, false)? / alone)
     };
     let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], slowed)?;
