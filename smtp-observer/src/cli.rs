@@ -139,7 +139,7 @@ pub struct RunArgs {
     events: Option<Destination>,
 
     /// Where to serve the status page, /metrics, /healthz and /readyz [default: 127.0.0.1:9725].
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
 }
 
@@ -422,6 +422,11 @@ impl fmt::Display for Source {
             Self::File(path) => path.display().fmt(f),
         }
     }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not an address with a port: write it like `127.0.0.1:9725` or `[::1]:9725`"))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -16,6 +16,27 @@ pub use names::{AnomalyKind, EvidenceKind, Method, NoopReason, Outcome, RsetReas
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
+impl Timestamp {
+    /// The moment that is so much later; the last one there is, where that is beyond it.
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanoseconds(duration)))
+    }
+
+    /// The moment that is so much earlier; the first one there is, where that is beyond it.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanoseconds(duration)))
+    }
+
+    /// How much later it is than an earlier moment; nothing, where that is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or_default())
+    }
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {

@@ -120,7 +120,7 @@ fn span(conversations: &[&Conversation]) -> Duration {
 }
 
 fn elapsed(first: Timestamp, last: Timestamp) -> Duration {
-    Duration::from_nanos(last.0.saturating_sub(first.0).max(0).unsigned_abs())
+    last.since(first)
 }
 
 impl<'a> Compared<'a> {

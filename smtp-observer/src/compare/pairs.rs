@@ -170,7 +170,7 @@ fn by_envelope(
         };
         let got = Timestamp(pair.part.start().0.saturating_sub(ahead));
         let ended = clients[pair.client].dialogue.closed.unwrap_or(*ALWAYS.end());
-        let in_time = (before(*pair.of.start(), doubt)..=after(ended, HANDED_ON)).contains(&got);
+        let in_time = ((*pair.of.start()).before(doubt)..=ended.after(HANDED_ON)).contains(&got);
         in_time.then_some(Pair { by, ..pair })
     });
     // What is most alike is a pair, then what is nearest in time.
@@ -218,14 +218,6 @@ fn bound(runs: &mut [Pair], place: fn(&Pair) -> (usize, Timestamp), side: fn(&mu
         let from = if is_first { *ALWAYS.start() } else { begins };
         *side(run) = from..=next.map_or(*ALWAYS.end(), |next| Timestamp(next.1.0 - 1));
     }
-}
-
-fn before(time: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_sub(duration.as_nanos() as i64))
-}
-
-fn after(time: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_add(duration.as_nanos() as i64))
 }
 
 /// A transaction: its sender's and first recipient's mailboxes, and when it began.

@@ -109,9 +109,7 @@ impl<'a> Row<'a> {
             (None, Some(got)) if sides.inner.saw(got.time) => Mark::ServerOnly,
             _ => Mark::Unknown,
         };
-        let delay = client
-            .zip(server)
-            .map(|(sent, got)| Duration::from_nanos(got.time.0.saturating_sub(sent.time.0).max(0).unsigned_abs()));
+        let delay = client.zip(server).map(|(sent, got)| got.time.since(sent.time));
         Self { mark, client, server, delay }
     }
 }

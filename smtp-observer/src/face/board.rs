@@ -284,8 +284,8 @@ impl Board {
 
     /// Lets go of what is over for long by this time.
     pub fn forget(&mut self, now: Timestamp) {
-        let long_ago = now.0.saturating_sub(KEPT.as_nanos() as i64);
-        while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| closed.0 < long_ago) {
+        let long_ago = now.before(KEPT);
+        while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
                 self.rows.remove(&id);
                 self.changes += 1;

@@ -54,7 +54,7 @@ impl Alignment {
                 before.into_iter().find(|(_, cause)| step.says_what(cause)).map(|(cause, _)| cause)
             };
             let latest = sides.latest(step.sent);
-            let cause = cause(until(latest)).or_else(|| cause(until(after(latest, LATE))))?;
+            let cause = cause(until(latest)).or_else(|| cause(until(latest.after(LATE))))?;
             carried[cause] = Some(place);
             next = cause + 1;
             Some(cause)
@@ -67,13 +67,8 @@ impl Alignment {
 impl Sides<'_> {
     /// The latest moment that may be before this one.
     fn latest(&self, time: Timestamp) -> Timestamp {
-        after(time, self.slack)
+        time.after(self.slack)
     }
-}
-
-/// So long after a moment.
-pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
 }
 
 /// What is found out by a comparison.
@@ -239,7 +234,7 @@ fn content(found: &mut Differences, step: &Step, carrier: Option<&Step>, sides: 
         }
     }
     if let Some(asked) = asked {
-        let since = |time: Timestamp| Duration::from_nanos(asked.sent.0.saturating_sub(time.0).max(0) as u64);
+        let since = |time: Timestamp| asked.sent.since(time);
         found.hold = Some(since(step.sent));
         if let Some(ended) = step.content.as_ref().and_then(|content| content.ended)
             && is_late

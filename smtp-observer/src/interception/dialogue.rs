@@ -138,7 +138,7 @@ impl Dialogue {
             verb: command.verb.as_str().into(),
             name: command.argument.as_deref().filter(|_| names).map(kept),
             mailbox: command.mailbox,
-            sent: Timestamp(time.0.saturating_sub(latency.as_nanos() as i64)),
+            sent: time.before(latency),
             reply,
             content: None,
         });
@@ -150,7 +150,7 @@ impl Dialogue {
             return;
         };
         step.content = Some(Content {
-            ended: data.accept.map(|accept| Timestamp(time.0.saturating_sub(accept.as_nanos() as i64))),
+            ended: data.accept.map(|accept| time.before(accept)),
             size: data.size_bytes,
             reply: data.code.map(|code| said(time, code, data.reply.as_deref().unwrap_or_default())),
         });

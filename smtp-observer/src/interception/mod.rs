@@ -26,7 +26,6 @@ use foldhash::HashMap;
 
 pub use self::case::Accepted;
 use self::case::{Case, Recognised, Side};
-use self::comparison::after;
 use self::dialogue::Dialogue;
 use self::envelope::Envelopes;
 use self::middle::Middles;
@@ -235,7 +234,7 @@ impl Interceptions {
             Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
             Event::Greeting(_) => self.greets(cookie),
             Event::ConnectionClosed { .. } => {
-                self.over.push_back((after(observation.time, REMEMBERED), cookie));
+                self.over.push_back((observation.time.after(REMEMBERED), cookie));
                 self.forget(observation.time);
             }
             _ => {}
@@ -296,9 +295,9 @@ impl Interceptions {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
         let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
         let signs = self.texts.signs(client);
-        let finding = case.judge(&leg.side(), upstream.as_ref(), signs, before(now, PATIENCE), milestone);
+        let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
         if finding.open && !mem::replace(&mut case.awaited, true) {
-            self.due.push_back((after(now, PATIENCE), client));
+            self.due.push_back((now.after(PATIENCE), client));
         }
         if let Some(interception) = finding.interception {
             sink(leg.tells(self.heard, interception));
@@ -340,8 +339,4 @@ fn method(leg: &Leg, accepted: Endpoint, transparent: bool) -> Method {
     } else {
         Method::Dnat
     }
-}
-
-fn before(time: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_sub(duration.as_nanos() as i64))
 }

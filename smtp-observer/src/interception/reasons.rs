@@ -1,9 +1,9 @@
 //! RSETs and NOOPs on a connection that carries another on, at either end: whether the client sent them, too.
 
 use super::case::{Case, Recognised};
-use super::comparison::{Alignment, LATE, after, seconds};
+use super::comparison::{Alignment, LATE, seconds};
 use super::dialogue::{Dialogue, Step};
-use super::{Interceptions, MOST_HELD, PATIENCE, before};
+use super::{Interceptions, MOST_HELD, PATIENCE};
 use crate::observation::{Event, NoopReason, Observation, Reasoned, Role, RsetReason, Timestamp};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Interceptions {
 
     /// Keeps it back, unless the client's side is known.
     pub(super) fn hold(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
-        if let Some(mut resolved) = self.resolve(&observation, before(observation.time, PATIENCE)) {
+        if let Some(mut resolved) = self.resolve(&observation, observation.time.before(PATIENCE)) {
             resolved.intercepted = self.is_intercepted(&resolved);
             return sink(resolved);
         }
@@ -58,7 +58,7 @@ impl Interceptions {
 
     /// Passes on what has waited long enough.
     pub(super) fn release_overdue(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
-        while self.held.front().is_some_and(|held| held.time <= before(now, PATIENCE)) {
+        while self.held.front().is_some_and(|held| held.time <= now.before(PATIENCE)) {
             let Some(held) = self.held.pop_front() else { return };
             let resolved = self.resolve(&held, Timestamp(i64::MAX)).unwrap_or(held);
             self.let_go(resolved, sink);
@@ -73,7 +73,7 @@ impl Interceptions {
     ) {
         let mut place = 0;
         while let Some(held) = self.held.get(place) {
-            let resolved = if wanted(self, held) { self.resolve(held, before(now, PATIENCE)) } else { None };
+            let resolved = if wanted(self, held) { self.resolve(held, now.before(PATIENCE)) } else { None };
             match resolved {
                 Some(resolved) => {
                     self.held.remove(place);
@@ -117,7 +117,7 @@ impl Interceptions {
         let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
-            Some(origin) => relayed(&mut resolved.event, verb, span(origin.sent, sent)),
+            Some(origin) => relayed(&mut resolved.event, verb, sent.since(origin.sent)),
             None => {
                 let moment = Moment { inner, outer: &outer.dialogue, carried: &alignment.carried, place, sent };
                 invented(&mut resolved.event, &moment);
@@ -150,7 +150,7 @@ fn other_end(dialogue: &Dialogue, verb: &str, answered: Timestamp, overdue: Time
         let steps = dialogue.steps.iter().enumerate();
         let alike = steps.filter_map(|(place, step)| Some((place, step.sent, answers(step, verb)?)));
         let fits = |(_, sent, heard): &(usize, Timestamp, Timestamp)| {
-            *sent <= after(answered, late) && answered <= after(*heard, late)
+            *sent <= answered.after(late) && answered <= (*heard).after(late)
         };
         alike.filter(fits).min_by_key(|(_, _, heard)| heard.0.abs_diff(answered.0)).map(|(place, _, _)| place)
     };
@@ -171,14 +171,14 @@ impl Moment<'_> {
     /// The client's DATA that was not sent on by then, and how long before.
     fn held_data(&self) -> Option<Duration> {
         let is_data = |step: &Step| matches!(&*step.verb, "DATA" | "BDAT");
-        let until = after(self.sent, LATE);
+        let until = self.sent.after(LATE);
         let (place, asked) =
             self.inner.steps.iter().enumerate().rfind(|(_, step)| is_data(step) && step.sent <= until)?;
         let is_carrier = |carrier: Option<usize>| carrier.is_some_and(|carrier| carrier < self.place);
         let before = self.outer.steps.iter().take(self.place);
         let passed = is_carrier(self.carried.get(place).copied().flatten())
             || before.into_iter().any(|step| is_data(step) && step.sent >= asked.sent);
-        (!passed).then(|| span(asked.sent, self.sent))
+        (!passed).then(|| self.sent.since(asked.sent))
     }
 
     /// The transaction that was open is begun again.
@@ -226,8 +226,4 @@ fn invented(event: &mut Event, moment: &Moment<'_>) {
 fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: Vec<String>) {
     reasoned.reason = reason;
     reasoned.evidence = evidence;
-}
-
-fn span(earlier: Timestamp, later: Timestamp) -> Duration {
-    Duration::from_nanos(later.0.saturating_sub(earlier.0).max(0) as u64)
 }

@@ -1,213 +1,14 @@
 //! Stories of clients, programs in the middle and servers, told as the observations that single connections give.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+mod stage;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+pub(super) use self::stage::process;
+use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage};
 use super::*;
-use crate::observation::{
-    Command, Connection, Data, EvidenceKind, Greeting, Interception, NoopReason, Parent, Process, Reasoned, RsetReason,
-    Verdict,
-};
-
-const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
-const PROXY: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10025 };
-const OWN: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 25 };
-
-const CLIENT: (u32, u32) = (100, 1);
-const MIDDLE: (u32, u32) = (200, 1);
-
-const MILLISECOND: i64 = 1_000_000;
-
-/// Where a story is told; each thing that happens is a millisecond after the one before.
-#[derive(Default)]
-struct Stage {
-    interceptions: Interceptions,
-    time: i64,
-    told: Vec<Observation>,
-    ends: HashMap<u64, (Arc<Connection>, Option<Caller>)>,
-    opened: HashMap<u64, Opened>,
-}
-
-pub(super) fn process((pid, parent): (u32, u32)) -> Caller {
-    let process = Process {
-        pid,
-        name: format!("program-{pid}").into(),
-        executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
-        command_line: None,
-        uid: 0,
-        user: None,
-        preload: None,
-        parent: Some(Parent { pid: parent, name: "parent".into() }),
-        cgroup: None,
-        container_id: None,
-        systemd_unit: None,
-    };
-    Caller { process: Arc::new(process), tid: pid }
-}
-
-impl Stage {
-    fn happens(&mut self, cookie: u64, event: Event) {
-        self.time += MILLISECOND;
-        let (connection, process) = self.ends[&cookie].clone();
-        let observation = Observation { time: Timestamp(self.time), event, connection, process, intercepted: false };
-        self.interceptions.observe(observation, &mut |told| self.told.push(told));
-    }
-
-    fn end(&mut self, cookie: u64, role: Role, local: Endpoint, remote: Endpoint, who: (u32, u32)) {
-        let id = format!("{cookie:x}").into();
-        let connection = Connection { id, role, local, remote, netns: 1, cookie };
-        self.ends.insert(cookie, (Arc::new(connection), Some(process(who))));
-    }
-
-    fn connect(&mut self, cookie: u64, who: (u32, u32), remote: Endpoint) {
-        self.connect_asking(cookie, who, remote, None);
-    }
-
-    fn connect_asking(&mut self, cookie: u64, who: (u32, u32), remote: Endpoint, requested: Option<Endpoint>) {
-        let local = Endpoint { address: remote.address, port: 40000 + (cookie % 10_000) as u16 };
-        self.end(cookie, Role::Client, local, remote, who);
-        self.happens(cookie, Event::ConnectionOpened { requested });
-        let (connection, process) = self.ends[&cookie].clone();
-        self.opened.insert(cookie, Opened { connection, process, requested, time: Timestamp(self.time) });
-    }
-
-    /// The client's connection is there: it was accepted at this address.
-    fn reach(&mut self, client: u64, cookie: u64, at: Endpoint, transparent: bool) {
-        self.time += MILLISECOND;
-        let accepted = Accepted { cookie, local: at, time: Timestamp(self.time) };
-        self.interceptions.meet(self.opened[&client].clone(), accepted, transparent, &[]);
-    }
-
-    /// The accepted socket is used for the first time.
-    fn serve(&mut self, cookie: u64, who: (u32, u32), at: Endpoint) {
-        self.end(cookie, Role::Server, at, SERVER, who);
-        self.happens(cookie, Event::ConnectionOpened { requested: None });
-    }
-
-    fn greet(&mut self, cookie: u64, text: &str) {
-        self.happens(cookie, Event::Greeting(Greeting { code: 220, text: text.into(), software: None, latency: None }));
-    }
-
-    /// A command that was sent half a millisecond before, and its reply.
-    fn say(&mut self, cookie: u64, command: &str, code: u16, reply: &str) {
-        self.say_after(cookie, command, code, reply, Duration::from_micros(500));
-    }
-
-    fn say_after(&mut self, cookie: u64, command: &str, code: u16, reply: &str, latency: Duration) {
-        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
-        let mailbox = matches!(verb, "MAIL" | "RCPT").then(|| argument.bytes().map(u64::from).sum());
-        let command = Command {
-            verb: verb.into(),
-            argument: (!argument.is_empty()).then(|| argument.into()),
-            code: Some(code),
-            enhanced_code: None,
-            reply: Some(reply.into()),
-            latency: Some(latency),
-            pipelined: false,
-            mailbox,
-        };
-        self.happens(cookie, Event::Command(command));
-    }
-
-    /// A message of this size, whose end was sent half a millisecond before its reply.
-    fn message(&mut self, cookie: u64, size: u64, code: u16, reply: &str) {
-        let data = Data {
-            verb: "DATA",
-            go_ahead: None,
-            go_ahead_text: None,
-            transfer: None,
-            accept: Some(Duration::from_micros(500)),
-            size_bytes: Some(size),
-            code: Some(code),
-            reply: Some(reply.into()),
-        };
-        self.happens(cookie, Event::Data(data));
-    }
-
-    fn rset(&mut self, cookie: u64) {
-        self.say(cookie, "RSET", 250, "Ok");
-        self.time -= MILLISECOND;
-        let reason = RsetReason::Ambiguous;
-        self.happens(cookie, Event::Rset(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
-    }
-
-    fn noop(&mut self, cookie: u64) {
-        self.noop_after(cookie, Duration::from_micros(500));
-    }
-
-    fn noop_after(&mut self, cookie: u64, latency: Duration) {
-        self.say_after(cookie, "NOOP", 250, "Ok", latency);
-        self.time -= MILLISECOND;
-        let reason = NoopReason::Ambiguous;
-        self.happens(cookie, Event::Noop(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
-    }
-
-    fn close(&mut self, cookie: u64) {
-        let duration = Duration::ZERO;
-        self.happens(
-            cookie,
-            Event::ConnectionClosed { bytes_sent: 0, bytes_received: 0, duration, lost_bytes: Some(0) },
-        );
-    }
-
-    fn pass(&mut self, seconds: i64) {
-        self.time += seconds * 1000 * MILLISECOND;
-        self.interceptions.settle(Timestamp(self.time), &mut |told| self.told.push(told));
-    }
-
-    fn verdicts_of(&self, client: u64) -> Vec<&Interception> {
-        let of = self.told.iter().filter(|told| told.connection.cookie == client);
-        let of = of.filter_map(|told| match &told.event {
-            Event::Interception(interception) => Some(&**interception),
-            _ => None,
-        });
-        of.collect()
-    }
-
-    #[track_caller]
-    fn verdict(&self, client: u64) -> &Interception {
-        self.verdicts_of(client).pop().expect("there is a verdict")
-    }
-
-    fn rsets(&self) -> Vec<RsetReason> {
-        let rset = |told: &Observation| match &told.event {
-            Event::Rset(rset) => Some(rset.reason),
-            _ => None,
-        };
-        self.told.iter().filter_map(rset).collect()
-    }
-
-    fn noops(&self) -> Vec<NoopReason> {
-        let noop = |told: &Observation| match &told.event {
-            Event::Noop(noop) => Some(noop.reason),
-            _ => None,
-        };
-        self.told.iter().filter_map(noop).collect()
-    }
-
-    /// A client whose connection ends in a proxy, and the proxy's own to the server.
-    fn redirected(client: u64, accepted: u64, upstream: u64) -> Self {
-        let mut stage = Self::default();
-        stage.redirect(client, accepted, upstream, SERVER);
-        stage
-    }
-
-    fn redirect(&mut self, client: u64, accepted: u64, upstream: u64, server: Endpoint) {
-        self.connect(client, CLIENT, SERVER);
-        self.reach(client, accepted, PROXY, false);
-        self.connect(upstream, MIDDLE, server);
-        self.greet(upstream, "mx ESMTP");
-        self.serve(accepted, MIDDLE, PROXY);
-        self.greet(client, "mx ESMTP");
-    }
-
-    /// Said by the client, passed on, and answered: the answer comes to the client last.
-    fn pass_on(&mut self, client: u64, upstream: u64, command: &str, code: u16, reply: &str) {
-        self.say(upstream, command, code, reply);
-        self.say_after(client, command, code, reply, Duration::from_millis(2));
-    }
-}
+use crate::observation::{EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
 
 fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
     interception.evidence.iter().map(|evidence| evidence.kind).collect()
@@ -533,13 +334,7 @@ fn a_pair_that_was_wrong_is_put_right() {
         stage.close(cookie);
     }
     stage.pass(5);
-    for (client, upstream) in [(1, "3"), (2, "4")] {
-        let verdict = stage.verdict(client);
-        assert_eq!(verdict.verdict, Verdict::TransparentL4, "{:?}", verdict.evidence);
-        assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some(upstream));
-        let accused = |verdict: &&&Interception| verdict.verdict == Verdict::TransparentInterceptor;
-        assert_eq!(stage.verdicts_of(client).iter().filter(accused).count(), 0);
-    }
+    stage.check_passed_on(&[(1, "3"), (2, "4")]);
 }
 
 /// Two clients of one proxy send the same mail twice, at the same time.
@@ -564,12 +359,7 @@ fn the_same_envelope_through_one_proxy() {
         stage.close(cookie);
     }
     stage.pass(5);
-    for (client, upstream) in [(1, "3"), (2, "4")] {
-        let verdict = stage.verdict(client);
-        assert_eq!(verdict.verdict, Verdict::TransparentL4, "{:?}", verdict.evidence);
-        assert_eq!(verdict.upstream.as_ref().map(|upstream| &*upstream.connection_id), Some(upstream));
-        assert!(stage.verdicts_of(client).iter().all(|verdict| verdict.verdict != Verdict::TransparentInterceptor));
-    }
+    stage.check_passed_on(&[(1, "3"), (2, "4")]);
 }
 
 /// One connection to the server serves one client after the other.

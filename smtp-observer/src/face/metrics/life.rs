@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::{Histogram, HistogramVec};
+
 use super::Metrics;
-use super::series::Subject;
+use super::series::{Family, Subject};
 use crate::observation::{AnomalyKind, NoopReason, Outcome, RsetReason, Timestamp};
 
 /// How long nothing is seen of a program before its series end, if it has no connection open.
@@ -35,25 +37,30 @@ impl Metrics {
         self.anomalies.begin(subject, AnomalyKind::ALL.iter().map(|kind| [kind.as_str()]));
         self.tls_sessions.begin(subject, ["true", "false"].into_iter().map(|visible| [visible]));
         self.data_bytes.begin(subject, [[]].into_iter());
-        for family in [
+        for family in self.durations() {
+            family.begin(subject, [[]].into_iter());
+        }
+    }
+
+    /// The histograms that have no more labels than program and role.
+    fn durations(&mut self) -> [&mut Family<HistogramVec, Histogram, 0>; 5] {
+        [
             &mut self.rset_duration,
             &mut self.noop_duration,
             &mut self.data_go_ahead,
             &mut self.data_transfer,
             &mut self.data_accept,
-        ] {
-            family.begin(subject, [[]].into_iter());
-        }
+        ]
     }
 
     /// It is now at least so late: lets go of programs that are gone.
     pub(super) fn pass(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        if self.now < later(self.looked, LOOK) {
+        if self.now < self.looked.after(LOOK) {
             return;
         }
         self.looked = self.now;
-        let since = Timestamp(self.now.0.saturating_sub_unsigned(GONE.as_nanos() as u64));
+        let since = self.now.before(GONE);
         let in_use = self.open.values().map(|open| Arc::clone(&open.program)).collect();
         let gone = self.programs.forget(since, &in_use);
         self.interceptions.forget(since, &gone);
@@ -65,13 +72,7 @@ impl Metrics {
         self.commands.forget(&gone);
         self.command_duration.forget(&gone);
         self.data_bytes.forget(&gone);
-        for family in [
-            &mut self.rset_duration,
-            &mut self.noop_duration,
-            &mut self.data_go_ahead,
-            &mut self.data_transfer,
-            &mut self.data_accept,
-        ] {
+        for family in self.durations() {
             family.forget(&gone);
         }
         for family in
@@ -80,9 +81,4 @@ impl Metrics {
             family.forget(&gone);
         }
     }
-}
-
-/// The time that follows another so long after.
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_add_unsigned(by.as_nanos() as u64))
 }

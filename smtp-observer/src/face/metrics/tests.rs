@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::life::{GONE, LOOK, later};
+use super::life::{GONE, LOOK};
 use super::series::{MAX_PROGRAMS, VERBS};
 use super::*;
 use crate::face::samples::{self, Sample};
@@ -215,7 +215,7 @@ fn classes_of_codes() {
 
 /// What is seen so long after the first.
 fn after(wait: Duration, observation: Observation) -> Observation {
-    Observation { time: later(observation.time, wait), ..observation }
+    Observation { time: observation.time.after(wait), ..observation }
 }
 
 /// The verdict that `program` is in the middle of `client`'s connection.
@@ -239,7 +239,7 @@ fn interception(client: &Sample, program: &Sample) -> Observation {
 }
 
 fn lines_about(metrics: &mut Metrics, wait: Duration, what: &str) -> Vec<String> {
-    let text = metrics.text(Format::Text, later(samples::TIME, wait)).expect("encodes");
+    let text = metrics.text(Format::Text, samples::TIME.after(wait)).expect("encodes");
     text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
 }
 

@@ -309,7 +309,7 @@ pub(super) fn bytes(row: &Row, moment: &Moment<'_>) -> Option<(u64, u64)> {
 /// How long a connection is there, or was.
 pub(super) fn lasted(row: &Row, now: Timestamp) -> Duration {
     let end = row.closed.unwrap_or(now);
-    Duration::from_nanos(end.0.saturating_sub(row.opened.0).try_into().unwrap_or_default())
+    end.since(row.opened)
 }
 
 /// In five characters.
