@@ -4,13 +4,17 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::process::{cargo, cargo_as_root, check};
+use crate::process::{cargo, cargo_as_root, check, say};
 use crate::{agent, packages, senders};
 
 /// Plays the demo.
 pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES])?;
-    play(root, "dev", "demo", args)
+    play(root, "dev", "demo", args)?;
+    say(
+        "for the mail of this host: sudo target/release/smtp-observer trace, or top, or run and a browser at http://127.0.0.1:9725/",
+    );
+    Ok(())
 }
 
 /// Runs the benchmarks: the agent's, and the decoder's.
