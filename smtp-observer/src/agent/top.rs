@@ -36,7 +36,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
 
         let view = View::new(title, Theme { colour: colour(&io::stdout()) }, TimeZone::system());
         let screen = Screen::take().map_err(system("draw on the terminal"))?;
-        let mut top = Top { session, screen, view, pace: Pace::default(), changes: 0, unix_offset };
+        let mut top = Top { session, screen, view, pace: Pace::default(), stops: false, changes: 0, unix_offset };
         let outcome = tokio::select! {
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
@@ -56,6 +56,8 @@ struct Top {
     screen: Screen,
     view: View,
     pace: Pace,
+    /// It is to be stopped, when no frame is under way.
+    stops: bool,
     /// Of the board, when it was drawn last.
     changes: u64,
     unix_offset: i64,
@@ -98,12 +100,18 @@ impl Top {
                         return Ok(());
                     }
                 }
-                _ = continued.recv() => {
+                // A frame that is under way belongs to the screen of before.
+                _ = continued.recv(), if !self.screen.is_busy() => {
                     self.screen.resume()?;
                     self.pace.want(Cause::Key, Instant::now());
                 }
                 written = self.screen.written() => written?,
                 () = at(self.pace.due().map(Into::into)), if !self.screen.is_busy() => self.draw()?,
+            }
+            // The signal that lets it go on has the screen drawn.
+            if self.stops && !self.screen.is_busy() {
+                self.stops = false;
+                self.screen.suspend()?;
             }
             // Whatever it was: it may have come between the kernel's waking and the taking.
             self.session.take_in();
@@ -119,8 +127,7 @@ impl Top {
             None => (),
             Some(Wish::Quit) => return Ok(true),
             Some(Wish::Redraw) => self.screen.forget()?,
-            // The signal that lets it go on has the screen drawn.
-            Some(Wish::Suspend) => self.screen.suspend()?,
+            Some(Wish::Suspend) => self.stops = true,
         }
         Ok(false)
     }
