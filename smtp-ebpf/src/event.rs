@@ -6,11 +6,8 @@
 /// Bytes of a task's `comm`, its terminating NUL included (`TASK_COMM_LEN` in `include/linux/sched.h`).
 pub const COMM_LENGTH: usize = 16;
 
-/// Most bytes of one call that cross to user space from its start.
-pub const HEAD_LENGTH: usize = 4096;
-
-/// Most bytes of one call that cross from its end, where it was longer than [`HEAD_LENGTH`].
-pub const TAIL_LENGTH: usize = 64;
+/// Most bytes of a call that are looked at together, and told in one record.
+pub const WINDOW_LENGTH: usize = 4096;
 
 /// Most bytes of an executable's path: path components, leaf first, each ended by a NUL.
 pub const EXECUTABLE_LENGTH: usize = 512;
@@ -20,9 +17,6 @@ pub const DESCRIBED_PROCESSES: u32 = 8192;
 
 /// Most connections between two processes of this host that are remembered.
 pub const CONNECTIONS_ON_THIS_HOST: u32 = 16_384;
-
-/// Bytes of a disputed end of content: the byte before it, and the longest.
-pub const DISPUTED_LENGTH: usize = 8;
 
 /// Most bytes of the argument vector: arguments, each ended by a NUL (`mm->arg_start` to `mm->arg_end`).
 pub const ARGUMENTS_LENGTH: usize = 512;
@@ -85,11 +79,13 @@ pub enum Unseen {
     Pages = 8,
     /// The kernel itself encrypts or decrypts them (kTLS).
     Tls = 9,
+    /// It is not certain what they are, so they stay in the kernel: they may be content or a credential.
+    Uncertain = 10,
 }
 
 impl Unseen {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::None,
         Self::Long,
         Self::Fault,
@@ -100,6 +96,7 @@ impl Unseen {
         Self::Discarded,
         Self::Pages,
         Self::Tls,
+        Self::Uncertain,
     ];
 
     /// The cause with this number.
@@ -203,9 +200,10 @@ pub struct State {
     pub peer: u64,
 }
 
-/// Bytes moved between a process and a socket. The captured bytes follow: [`Self::head`], then [`Self::tail`].
+/// Bytes moved between a process and a socket. What of them crosses follows as [`Segment`]s.
 ///
-/// In the call's order: [`Self::skipped`] bytes that are not in the record, the head, bytes that are not, the tail.
+/// A call that is longer than [`WINDOW_LENGTH`] is told in several records, in their order. Each has the length and the
+/// positions of its part, as if it were a call of its own.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Transfer {
@@ -215,29 +213,80 @@ pub struct Transfer {
     pub task: Task,
     /// The socket.
     pub socket: Socket,
-    /// Its positions after the call.
+    /// Its positions after the part of the call that this record tells of.
     pub positions: Positions,
-    /// Bytes the call moved; never zero.
+    /// Bytes of that part; never zero.
     pub length: u32,
     /// The call's flags, never with `MSG_PEEK` or `MSG_ERRQUEUE`.
     pub flags: u32,
-    /// Bytes of the call's start that are content of a message, left out.
-    pub skipped: u32,
-    /// Bytes after those that follow this record.
-    pub head: u32,
-    /// Bytes of the call's end that follow those.
-    pub tail: u32,
-    /// An [`Unseen`]: why `skipped + head + tail < length`.
-    pub unseen: u32,
-    /// The system call's number, where [`Self::unseen`] is [`Unseen::Path`].
+    /// The system call's number, where a segment's cause is [`Unseen::Path`].
     pub syscall: u32,
-    /// Where in the call [`Self::disputed`] begins.
-    pub disputed_at: u32,
-    /// Bytes of the content left out that some servers take for its end: a dot with other line ends around it than CR LF
-    /// (CVE-2023-51764), the byte before, and what follows. Any byte but CR, LF, NUL and dot is replaced by `x`. Zeros
-    /// where there are none.
-    pub disputed: [u8; DISPUTED_LENGTH],
+    /// Not zero: the record before it on this socket, in this direction, tells of the same call.
+    pub continues: u32,
+    /// Bytes of segments that follow this record.
+    pub size: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
 }
+
+/// A part of one direction of a dialogue, in the order in which it was said.
+///
+/// A line that a call leaves unfinished waits in the kernel until its form is known, and so do bytes of content that may
+/// begin its end. So the lengths of a record's segments need not add up to the record's length; those of all records of a
+/// direction add up to what was said, less what waits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// A [`SegmentKind`].
+    pub kind: u8,
+    /// Of [`SegmentKind::Withheld`]: its `WITHHELD_…` bits. Of [`SegmentKind::Uncaptured`]: the [`Unseen`] that is the cause.
+    pub flags: u8,
+    /// Of [`SegmentKind::Text`] and [`SegmentKind::Begun`]: so many bytes follow. Of [`SegmentKind::Uncaptured`]: lines that
+    /// end in it, where they were counted.
+    pub count: u16,
+    /// Bytes of the dialogue that it stands for.
+    pub length: u32,
+}
+
+/// What a [`Segment`] stands for.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentKind {
+    /// Commands or replies, as they were said: the text follows. Of content: its end, or the first disputed form of one, in
+    /// which any byte but CR, LF, NUL and dot is `x`.
+    Text = 1,
+    /// A line, or a part of one, that does not cross: an unknown verb, an argument, an answer to 334, the text of a reply
+    /// that may repeat one of these.
+    Withheld = 2,
+    /// Octets of a message (RFC 5321, 4.1.1.4; RFC 3030).
+    Content = 3,
+    /// Bytes that could not be read, or of which it is not certain what they are.
+    Uncaptured = 4,
+    /// TLS behind the handshake.
+    Ciphertext = 5,
+    /// The next segment waited in the kernel: when its first byte was moved, 8 bytes of nanoseconds like [`Header::time`].
+    Begun = 6,
+}
+
+impl SegmentKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Text, Self::Withheld, Self::Content, Self::Uncaptured, Self::Ciphertext, Self::Begun];
+
+    /// The kind with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// A withheld line ends here, with LF; its length counts the line's end.
+pub const WITHHELD_LF: u8 = 1;
+/// A withheld line ends here, with CR LF; its length counts the line's end.
+pub const WITHHELD_CRLF: u8 = 2;
+/// A NUL is among what was withheld.
+pub const WITHHELD_NUL: u8 = 4;
+/// A CR is among what was withheld that is not part of the line's end.
+pub const WITHHELD_BARE_CR: u8 = 8;
 
 /// A process, described. Its executable, arguments, cgroup and the value of `LD_PRELOAD` follow, in this order.
 #[repr(C)]
