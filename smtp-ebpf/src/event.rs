@@ -336,3 +336,24 @@ pub struct Open {
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }
+
+impl Segment {
+    /// Its bytes as they stand in memory, as one number.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        u64::from_ne_bytes(self.to_bytes())
+    }
+
+    /// Its bytes as they stand in memory.
+    #[inline(always)]
+    pub const fn to_bytes(self) -> [u8; 8] {
+        let (count, length) = (self.count.to_ne_bytes(), self.length.to_ne_bytes());
+        [self.kind, self.flags, count[0], count[1], length[0], length[1], length[2], length[3]]
+    }
+
+    /// The segment with these bytes.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        let [kind, flags, a, b, c, d, e, f] = bytes;
+        Self { kind, flags, count: u16::from_ne_bytes([a, b]), length: u32::from_ne_bytes([c, d, e, f]) }
+    }
+}

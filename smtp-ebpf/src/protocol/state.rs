@@ -1,0 +1,320 @@
+//! What is known of a dialogue between two calls.
+
+use super::Call;
+use super::work::{HOLD, get, set};
+
+/// Who speaks.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Who connected; who sends commands.
+    Client = 0,
+    /// Who accepted; who replies.
+    Server = 1,
+}
+
+/// A dialogue. All zero, it is one that was under way when it was first seen.
+///
+/// Each part has one writer: calls of the client write [`Client`], calls of the server [`Server`], so that two processors
+/// may work on both. What one tells the other are counters.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Dialogue {
+    pub(super) client: Client,
+    pub(super) server: Server,
+    /// By who connected and who accepted: the sequence number behind the last byte that was taken, and whether it is known.
+    next: [u32; 2],
+    known: [u32; 2],
+    /// Not zero: who connected serves (RFC 821, TURN).
+    pub(super) reversed: u32,
+    padding: u32,
+}
+
+/// What the client's next bytes are: [`Client::mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode;
+
+impl Mode {
+    /// It is not certain.
+    pub(super) const UNCERTAIN: u32 = 0;
+    /// Command lines.
+    pub(super) const COMMANDS: u32 = 1;
+    /// Answers of an authentication.
+    pub(super) const ANSWERS: u32 = 2;
+    /// DATA was said and not answered.
+    pub(super) const ASKED: u32 = 3;
+    /// Content behind a 354.
+    pub(super) const CONTENT: u32 = 4;
+    /// Octets of a chunk.
+    pub(super) const CHUNK: u32 = 5;
+    /// Ciphertext.
+    pub(super) const CIPHERTEXT: u32 = 6;
+    /// Octets of a header before the session, which do not cross.
+    pub(super) const PREAMBLE: u32 = 7;
+}
+
+/// Where in a line a peer is: `line` of [`Client`] and [`Server`].
+pub(super) struct Line;
+
+impl Line {
+    /// At its start, or what there is of it waits.
+    pub(super) const START: u32 = 0;
+    /// Inside of one that crosses.
+    pub(super) const CROSSES: u32 = 1;
+    /// Inside of one that does not.
+    pub(super) const WITHHELD: u32 = 2;
+    /// Inside of one of which it is not known what it is.
+    pub(super) const UNKNOWN: u32 = 3;
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Client {
+    /// A [`Mode`].
+    pub(super) mode: u32,
+    /// A [`Line`].
+    pub(super) line: u32,
+    /// Bytes of the line that have crossed, where it was cut.
+    pub(super) crossed: u32,
+    /// Bytes that wait, at the end of `hold`. Of content, what may begin its end.
+    pub(super) held: u32,
+    /// When the first of these came.
+    pub(super) since: u64,
+    /// Octets of the chunk, or of the header, that are to come.
+    pub(super) remaining: u64,
+    /// Replies that the client's lines earn, the greeting included.
+    pub(super) asked: u32,
+    /// Up to this reply the text may repeat what was withheld.
+    pub(super) hide_until: u32,
+    /// Something was withheld on this connection.
+    pub(super) wary: u32,
+    /// Not zero: all that the client said was taken, or has been answered since, so replies answer what is known.
+    pub(super) sure: u32,
+    /// The reply that DATA earns.
+    pub(super) data_reply: u32,
+    /// The end of data came before the reply to DATA.
+    pub(super) data_done: u32,
+    /// The content so far ends with the end of data, or with a form that some servers take for it.
+    pub(super) ended: u32,
+    /// A disputed form of this content was told.
+    pub(super) disputed: u32,
+    /// The last thing said, where it is not certain what the client says: a reply may agree with it.
+    pub(super) candidate: u32,
+    /// What the server had answered then.
+    pub(super) answered: u32,
+    /// It is not certain only because a message has just ended: chunks may follow each other.
+    pub(super) behind_message: u32,
+    /// No line was said before.
+    pub(super) first: u32,
+    /// What of the server's counters was taken notice of.
+    pub(super) go_aheads: u32,
+    pub(super) challenges: u32,
+    pub(super) losses: u32,
+    /// The reply that TURN or ATRN earns, or zero.
+    pub(super) turn_reply: u32,
+    pub(super) hold: [u8; HOLD],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Server {
+    /// Replies that are complete.
+    pub(super) answered: u32,
+    /// The code of the last.
+    pub(super) code: u32,
+    /// Replies with 354, and which reply the last of them was.
+    pub(super) go_aheads: u32,
+    pub(super) go_ahead_reply: u32,
+    /// Replies with 334.
+    pub(super) challenges: u32,
+    /// Bytes of the server went unseen, so often.
+    pub(super) losses: u32,
+    /// A [`Line`].
+    pub(super) line: u32,
+    pub(super) crossed: u32,
+    /// The code of the line that is being read, and whether it is the reply's last.
+    pub(super) line_code: u32,
+    pub(super) line_is_last: u32,
+    pub(super) held: u32,
+    /// Not zero: the direction is ciphertext.
+    pub(super) ciphertext: u32,
+    /// A line was said.
+    pub(super) spoken: u32,
+    padding: u32,
+    pub(super) since: u64,
+    pub(super) hold: [u8; HOLD],
+}
+
+impl Dialogue {
+    /// A dialogue that was under way when it was first seen.
+    pub const UNDER_WAY: Self = Self {
+        client: Client {
+            mode: Mode::UNCERTAIN,
+            line: Line::START,
+            crossed: 0,
+            held: 0,
+            since: 0,
+            remaining: 0,
+            asked: 0,
+            hide_until: 0,
+            wary: 0,
+            sure: 0,
+            data_reply: 0,
+            data_done: 0,
+            ended: 0,
+            disputed: 0,
+            candidate: 0,
+            answered: 0,
+            behind_message: 0,
+            first: 0,
+            go_aheads: 0,
+            challenges: 0,
+            losses: 0,
+            turn_reply: 0,
+            hold: [0; HOLD],
+        },
+        server: Server {
+            answered: 0,
+            code: 0,
+            go_aheads: 0,
+            go_ahead_reply: 0,
+            challenges: 0,
+            losses: 0,
+            line: Line::START,
+            crossed: 0,
+            line_code: 0,
+            line_is_last: 0,
+            held: 0,
+            ciphertext: 0,
+            spoken: 0,
+            padding: 0,
+            since: 0,
+            hold: [0; HOLD],
+        },
+        next: [0; 2],
+        known: [0; 2],
+        reversed: 0,
+        padding: 0,
+    };
+
+    /// A dialogue that begins: the server greets.
+    pub const fn beginning() -> Self {
+        let mut dialogue = Self::UNDER_WAY;
+        dialogue.client.mode = Mode::COMMANDS;
+        dialogue.client.asked = 1;
+        dialogue.client.sure = 1;
+        dialogue.client.first = 1;
+        dialogue
+    }
+
+    /// Makes a dialogue that was just created, all zero, one that begins.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn begin(this: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            set!(this.client.mode, Mode::COMMANDS);
+            set!(this.client.asked, 1);
+            set!(this.client.sure, 1);
+            set!(this.client.first, 1);
+        }
+    }
+
+    /// The client sends nothing but ciphertext, or octets of a chunk that is longer than this: its bytes need not be copied.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn skips(this: *mut Self, speaker: Speaker, length: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Self::role(this, speaker) {
+                Speaker::Client => {
+                    let mode = get!(this.client.mode);
+                    mode == Mode::CIPHERTEXT || mode == Mode::CHUNK && get!(this.client.remaining) >= u64::from(length)
+                }
+                Speaker::Server => get!(this.server.ciphertext) != 0,
+            }
+        }
+    }
+
+    /// The role of who speaks.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub(super) unsafe fn role(this: *mut Self, speaker: Speaker) -> Speaker {
+        // SAFETY: the caller's promise.
+        match (unsafe { get!(this.reversed) } != 0, speaker) {
+            (false, Speaker::Client) | (true, Speaker::Server) => Speaker::Client,
+            _ => Speaker::Server,
+        }
+    }
+
+    /// Whether a speaker, by who connected, has sent bytes up to `position` of which the filter has not been told.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn is_behind(this: *mut Self, speaker: Speaker, position: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match speaker {
+                Speaker::Client => get!(this.known[0]) != 0 && get!(this.next[0]) != position,
+                Speaker::Server => get!(this.known[1]) != 0 && get!(this.next[1]) != position,
+            }
+        }
+    }
+
+    /// Goes on to the end of a call; how many bytes before it went unseen, if any: zero where that is not known.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub(super) unsafe fn advance(this: *mut Self, call: &Call) -> Option<u64> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (next, known) = match call.speaker {
+                Speaker::Client => (&raw mut (*this).next[0], &raw mut (*this).known[0]),
+                Speaker::Server => (&raw mut (*this).next[1], &raw mut (*this).known[1]),
+            };
+            if !call.positions {
+                known.write_volatile(0);
+                return None;
+            }
+            let was = (known.read_volatile() != 0).then(|| next.read_volatile());
+            next.write_volatile(call.start.wrapping_add(call.length));
+            known.write_volatile(1);
+            let hole = call.start.wrapping_sub(was?) as i32;
+            match hole {
+                0 => None,
+                // Bytes of two calls came in another order.
+                ..0 => Some(0),
+                _ => Some(hole as u64),
+            }
+        }
+    }
+
+    /// The positions from which on all bytes are told of.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn start_at(this: *mut Self, client: u32, server: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            set!(this.next[0], client);
+            set!(this.next[1], server);
+            set!(this.known[0], 1);
+            set!(this.known[1], 1);
+        }
+    }
+}
+
+/// Whether a counter has reached a number; both wrap.
+#[inline(always)]
+pub(super) fn reached(counter: u32, number: u32) -> bool {
+    counter.wrapping_sub(number) as i32 >= 0
+}
