@@ -1,82 +1,15 @@
-//! Copies those bytes of a call that are wanted, from where they are.
+//! Copies bytes of a call, from where they are.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
+use smtp_ebpf::event::{Unseen, WINDOW_LENGTH};
 
 use crate::kernel::{Sock, copy_kernel, copy_user, probe_kernel, probe_user};
 use crate::place::{self, Array, Locate, Place};
 
 /// Most parts of a vector (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
 const MAX_PARTS: u64 = 1024;
-
-/// Where captured bytes go, in a map value.
-#[repr(C)]
-pub struct Room {
-    /// The head with the tail behind it, and room for a part that begins at the head's last byte.
-    bytes: [u8; 2 * HEAD_LENGTH + 2 * TAIL_LENGTH],
-    /// See [`Room::clamped`].
-    cell: u64,
-    walk: Walk,
-    /// What was copied.
-    pub copied: Copied,
-    /// A scan of the bytes: where it starts and ends, what it found, how far it read what it looks for.
-    pub start: u64,
-    pub end: u64,
-    pub found: u64,
-    pub number: u64,
-    pub state: u32,
-}
-
-impl Room {
-    /// Its bytes.
-    ///
-    /// # Safety
-    /// `room` is a map value.
-    #[inline(always)]
-    pub unsafe fn bytes(room: *mut Self) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { (&raw mut (*room).bytes).cast() }
-    }
-
-    /// Moves so many of its bytes towards its start.
-    ///
-    /// # Safety
-    /// `room` is a map value.
-    #[inline(always)]
-    pub unsafe fn shift(room: *mut Self, to: u64, from: u64, length: u64) {
-        // SAFETY: the caller's promise; all is clamped to the bytes.
-        unsafe {
-            let bytes = Self::bytes(room);
-            let to = Self::clamped(room, to, HEAD_LENGTH);
-            let from = Self::clamped(room, from, HEAD_LENGTH + TAIL_LENGTH);
-            let length = Self::clamped(room, length, HEAD_LENGTH);
-            if length != 0 {
-                // It can be read, for it belongs to a map.
-                copy_kernel(bytes.add(to as usize), length as u32, bytes.add(from as usize) as u64);
-            }
-        }
-    }
-
-    /// A value cut to `limit`, in a form that the verifier sees to be cut.
-    ///
-    /// It goes through memory: else the compiler, which may know the bound already, leaves the check out or makes it
-    /// on another register than the one that is used.
-    ///
-    /// # Safety
-    /// `room` is a map value.
-    #[inline(always)]
-    pub unsafe fn clamped(room: *mut Self, value: u64, limit: usize) -> u64 {
-        // SAFETY: the caller's promise.
-        let value = unsafe {
-            let cell = &raw mut (*room).cell;
-            cell.write_volatile(value);
-            cell.read_volatile()
-        };
-        at_most(value, limit as u64)
-    }
-}
 
 /// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
 #[repr(C)]
@@ -86,44 +19,32 @@ struct Part {
     length: u64,
 }
 
-/// What is copied of a call: a window of its bytes, and of that window the head and the tail.
+/// The bytes of a call, and the window of them that is copied; in a map value.
 #[repr(C)]
-struct Walk {
+pub struct Walk {
     place: Place,
     /// Bytes that the call moved.
     length: u64,
-    /// Where the window starts, and how long its head may be.
+    /// The window: from this byte of the call on, before this one.
     from: u64,
-    most: u64,
-    /// How long its head is, where that ends, and where the tail starts.
-    head: u64,
-    head_end: u64,
-    tail_start: u64,
+    to: u64,
     /// Bytes of the vector that are done.
     done: u64,
     /// All that the vector has room for is done.
     complete: u32,
     fault: u32,
-}
-
-/// What was copied of a window: its bytes are in the room, the tail right behind the head.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Copied {
-    pub head: u32,
-    pub tail: u32,
-    pub unseen: Unseen,
+    /// See [`clamped`].
+    cell: u64,
 }
 
 /// Finds the bytes of a call that moved so many.
 ///
 /// # Safety
-/// `room` is a map value.
+/// `walk` is a map value.
 #[inline(always)]
-pub unsafe fn locate(room: *mut Room, sock: Sock, locate: Locate, length: u32) {
+pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
-        let walk = &raw mut (*room).walk;
         place::find(&raw mut (*walk).place, sock, locate);
         (&raw mut (*walk).length).write_volatile(u64::from(length));
         (&raw mut (*walk).complete).write_volatile(1);
@@ -133,110 +54,90 @@ pub unsafe fn locate(room: *mut Room, sock: Sock, locate: Locate, length: u32) {
 /// The system call's number, where its bytes could not be found.
 ///
 /// # Safety
-/// `room` is a map value.
+/// `walk` is a map value.
 #[inline(always)]
-pub unsafe fn syscall(room: *const Room) -> u32 {
+pub unsafe fn syscall(walk: *const Walk) -> u32 {
     // SAFETY: the caller's promise.
-    unsafe { (&raw const (*room).walk.place.syscall).read_volatile() }
+    unsafe { (&raw const (*walk).place.syscall).read_volatile() }
 }
 
 /// Leaves all of the call's bytes where they are, for this cause.
 ///
 /// # Safety
-/// `room` is a map value that was prepared.
+/// `walk` is a map value in which a call was located.
 #[inline(always)]
-pub unsafe fn withhold(room: *mut Room, cause: Unseen) {
+pub unsafe fn withhold(walk: *mut Walk, cause: Unseen) {
     // SAFETY: the caller's promise.
-    unsafe { (&raw mut (*room).walk.place.unseen).write_volatile(cause) };
+    unsafe { (&raw mut (*walk).place.unseen).write_volatile(cause) };
+}
+
+/// Why the call's bytes cannot be copied, unless [`Unseen::None`].
+///
+/// # Safety
+/// `walk` is a map value in which a call was located.
+#[inline(always)]
+pub unsafe fn cause(walk: *const Walk) -> Unseen {
+    // SAFETY: the caller's promise.
+    unsafe { (&raw const (*walk).place.unseen).read_volatile() }
 }
 
 /// Goes on to the next message of a `sendmmsg` or `recvmmsg`; to be called once for each call that moved something.
 ///
 /// # Safety
-/// `room` is a map value, in which the whole call was walked through.
+/// `walk` is a map value, in which the whole call was walked through.
 #[inline(always)]
-pub unsafe fn finish(room: *mut Room, sends: bool) {
+pub unsafe fn finish(walk: *mut Walk, sends: bool) {
     // SAFETY: the caller's promise.
     unsafe {
-        let walk = &raw const (*room).walk;
         // `__sys_sendmmsg` stops at the first message that it could not send whole.
         let goes_on = !sends || (&raw const (*walk).complete).read_volatile() != 0;
         place::advance(&raw const (*walk).place, goes_on);
     }
 }
 
-/// Sets the window of the call's bytes that is to be copied: from a byte on to the call's end, of that at most so many
-/// bytes, and the tail.
+/// Copies bytes of the call from one on and before another; why not, where they could not be copied.
 ///
 /// # Safety
-/// `room` is a map value, in which the bytes were located; `from` is not beyond the call's length.
+/// `walk` is a map value in which a call was located. `destination` is of a map value, too, and has room for
+/// twice [`WINDOW_LENGTH`] bytes: the verifier adds the longest part to the last place.
 #[inline(always)]
-pub unsafe fn window(room: *mut Room, from: u64, most: u64) {
+pub unsafe fn copy(walk: *mut Walk, destination: *mut u8, from: u64, to: u64) -> Unseen {
     // SAFETY: the caller's promise.
     unsafe {
-        let walk = &raw mut (*room).walk;
-        (&raw mut (*walk).from).write_volatile(from);
-        (&raw mut (*walk).most).write_volatile(most);
-    }
-}
-
-/// Where the window starts.
-///
-/// # Safety
-/// As of [`window`].
-#[inline(always)]
-pub unsafe fn start(room: *const Room) -> u64 {
-    // SAFETY: the caller's promise.
-    unsafe { (&raw const (*room).walk.from).read_volatile() }
-}
-
-/// Copies the window: its head, and its tail behind it.
-///
-/// # Safety
-/// As of [`window`], which has set it.
-#[inline(always)]
-pub unsafe fn copy(room: *mut Room) -> Copied {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let walk = &raw mut (*room).walk;
-        let unseen = (&raw const (*walk).place.unseen).read_volatile();
-        if !matches!(unseen, Unseen::None) {
-            return Copied { head: 0, tail: 0, unseen };
+        let array = (&raw const (*walk).place.array).read_volatile();
+        if let Array::None = array {
+            let address = (&raw const (*walk).place.address).read_volatile();
+            let kernels = (&raw const (*walk).place.bytes_in_kernel).read_volatile() != 0;
+            let length = clamped(walk, to - from, WINDOW_LENGTH as u64);
+            let start = address + (&raw const (*walk).place.skip).read_volatile() + from;
+            return if copy_memory(destination, length as u32, start, kernels) { Unseen::None } else { Unseen::Fault };
         }
-        let (from, to) = ((&raw const (*walk).from).read_volatile(), (&raw const (*walk).length).read_volatile());
-        let head = at_most(to - from, (&raw const (*walk).most).read_volatile());
-        let tail = at_most(to - from - head, TAIL_LENGTH as u64);
-        (*walk).head_end = from + head;
-        (*walk).tail_start = to - tail;
-        (*walk).head = head;
+        (&raw mut (*walk).from).write_volatile(from);
+        (&raw mut (*walk).to).write_volatile(to);
         (&raw mut (*walk).done).write_volatile(0);
         (&raw mut (*walk).fault).write_volatile(0);
         let parts = (&raw const (*walk).place.parts).read_volatile();
-        let mut walking = Walking { room };
+        let mut walking = Walking { walk, destination };
         bpf_loop(at_most(parts, MAX_PARTS) as u32, walk_part as *mut c_void, (&raw mut walking).cast(), 0);
         if (&raw const (*walk).done).read_volatile() < to {
-            return Copied { head: 0, tail: 0, unseen: Unseen::Vector };
+            return Unseen::Vector;
         }
-        if (&raw const (*walk).fault).read_volatile() != 0 {
-            return Copied { head: 0, tail: 0, unseen: Unseen::Fault };
-        }
-        let unseen = if head + tail < to - from { Unseen::Long } else { Unseen::None };
-        Copied { head: head as u32, tail: tail as u32, unseen }
+        if (&raw const (*walk).fault).read_volatile() != 0 { Unseen::Fault } else { Unseen::None }
     }
 }
 
 /// What a step through a vector is given.
 #[repr(C)]
 struct Walking {
-    room: *mut Room,
+    walk: *mut Walk,
+    destination: *mut u8,
 }
 
 /// Copies what a vector's part has of the window.
 unsafe extern "C" fn walk_part(index: u64, walking: *mut Walking) -> i64 {
-    // SAFETY: `copy` passes its room.
+    // SAFETY: `copy` passes its own; what is copied where is clamped to the window's room.
     unsafe {
-        let room = (*walking).room;
-        let walk = &raw mut (*room).walk;
+        let Walking { walk, destination } = *walking;
         let done = (&raw const (*walk).done).read_volatile();
         let length = (&raw const (*walk).length).read_volatile();
         if done >= length {
@@ -245,9 +146,8 @@ unsafe extern "C" fn walk_part(index: u64, walking: *mut Walking) -> i64 {
         let place = &raw const (*walk).place;
         let address = (&raw const (*place).address).read_volatile() + index * size_of::<Part>() as u64;
         let part = match (&raw const (*place).array).read_volatile() {
-            Array::None => Some(Part { base: address, length }),
-            Array::Caller => probe_user::<Part>(address),
             Array::Kernel => probe_kernel::<Part>(address),
+            _ => probe_user::<Part>(address),
         };
         let Some(part) = part else {
             (&raw mut (*walk).fault).write_volatile(1);
@@ -258,46 +158,40 @@ unsafe extern "C" fn walk_part(index: u64, walking: *mut Walking) -> i64 {
         let size = at_most(room_of_part, length - done);
         let last = index + 1 == (&raw const (*place).parts).read_volatile();
         (&raw mut (*walk).complete).write_volatile(u32::from(last && size == room_of_part));
-        copy_part(room, done, size, part.base + skip);
+
+        let kernels = (&raw const (*place).bytes_in_kernel).read_volatile() != 0;
+        let (from, to) = ((&raw const (*walk).from).read_volatile(), (&raw const (*walk).to).read_volatile());
+        let start = at_least(done, from);
+        let end = at_most(done + size, to);
+        if start < end {
+            let at = clamped(walk, start - from, WINDOW_LENGTH as u64);
+            let take = clamped(walk, end - start, WINDOW_LENGTH as u64);
+            let source = part.base + skip + (start - done);
+            if !copy_memory(destination.add(at as usize), take as u32, source, kernels) {
+                (&raw mut (*walk).fault).write_volatile(1);
+            }
+        }
         (&raw mut (*walk).done).write_volatile(done + size);
         0
     }
 }
 
-/// Copies what of `size` bytes at `address`, the call's from its byte `done` on, belongs to the window.
+/// A value cut to `limit`, in a form that the verifier sees to be cut.
+///
+/// It goes through memory: else the compiler, which may know the bound already, leaves the check out or makes it
+/// on another register than the one that is used.
 ///
 /// # Safety
-/// `room` is a map value.
+/// `walk` is a map value.
 #[inline(always)]
-unsafe fn copy_part(room: *mut Room, done: u64, size: u64, address: u64) {
-    // SAFETY: what is copied where is clamped to the room.
-    unsafe {
-        let walk = &raw mut (*room).walk;
-        let bytes = Room::bytes(room);
-        let kernels = (&raw const (*walk).place.bytes_in_kernel).read_volatile() != 0;
-        let mut fault = false;
-
-        let window = (&raw const (*walk).from).read_volatile();
-        let start = at_least(done, window);
-        let end = at_most(done + size, (&raw const (*walk).head_end).read_volatile());
-        if start < end {
-            let to = Room::clamped(room, start - window, HEAD_LENGTH);
-            let take = Room::clamped(room, end - start, HEAD_LENGTH);
-            fault |= !copy_memory(bytes.add(to as usize), take as u32, address + (start - done), kernels);
-        }
-        let window = (&raw const (*walk).tail_start).read_volatile();
-        let start = at_least(done, window);
-        let end = done + size;
-        if start < end {
-            let head = (&raw const (*walk).head).read_volatile();
-            let to = Room::clamped(room, head + (start - window), HEAD_LENGTH + TAIL_LENGTH);
-            let take = Room::clamped(room, end - start, TAIL_LENGTH);
-            fault |= !copy_memory(bytes.add(to as usize), take as u32, address + (start - done), kernels);
-        }
-        if fault {
-            (&raw mut (*walk).fault).write_volatile(1);
-        }
-    }
+unsafe fn clamped(walk: *mut Walk, value: u64, limit: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    let value = unsafe {
+        let cell = &raw mut (*walk).cell;
+        cell.write_volatile(value);
+        cell.read_volatile()
+    };
+    at_most(value, limit)
 }
 
 /// Copies memory; whether it could be read.

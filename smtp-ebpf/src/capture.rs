@@ -34,9 +34,6 @@ pub fn header(kind: Kind, time: u64) -> Header {
 
 /// Hands over a record; whether there was room.
 ///
-/// The reader is woken when it has read all there was, and once more when the ring is half full: in between it comes
-/// by itself, so that a busy host does not pay for a wake-up a record.
-///
 /// # Safety
 /// `limit` bytes at `record` belong to a map value; `length` is cut to it.
 #[inline(always)]
@@ -45,9 +42,26 @@ pub unsafe fn output<C: EbpfContext>(
     program: u32,
     kind: Kind,
     record: *mut u8,
-    mut length: usize,
+    length: usize,
     limit: usize,
 ) -> bool {
+    // SAFETY: the caller's promise.
+    let there_was_room = unsafe { hand_over(program, kind, record, length, limit) };
+    if !there_was_room {
+        debug!(context, "no room for a record of kind {} and {} bytes", kind as u32, length);
+    }
+    there_was_room
+}
+
+/// Hands over a record; whether there was room.
+///
+/// The reader is woken when it has read all there was, and once more when the ring is half full: in between it comes
+/// by itself, so that a busy host does not pay for a wake-up a record.
+///
+/// # Safety
+/// As of [`output`].
+#[inline(always)]
+pub unsafe fn hand_over(program: u32, kind: Kind, record: *mut u8, mut length: usize, limit: usize) -> bool {
     if length > limit {
         length = limit;
     }
@@ -65,6 +79,5 @@ pub unsafe fn output<C: EbpfContext>(
         // SAFETY: this CPU's counter, and this program's.
         unsafe { (*lost)[kind as usize] += 1 };
     }
-    debug!(context, "no room for a record of kind {} and {} bytes", kind as u32, length);
     false
 }

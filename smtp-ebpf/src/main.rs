@@ -4,7 +4,7 @@
 
 mod buffer;
 mod capture;
-mod content;
+mod dialogue;
 mod environment;
 mod kernel;
 mod leg;
@@ -12,7 +12,6 @@ mod open;
 mod owner;
 mod place;
 mod program;
-mod scan;
 mod socket;
 mod state;
 mod transfer;

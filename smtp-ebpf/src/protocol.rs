@@ -21,7 +21,7 @@ mod verb;
 mod work;
 
 pub use state::{Dialogue, Speaker};
-pub use work::{HOLD, Work};
+pub use work::{HOLD, OUT_LENGTH, Work};
 
 /// A call, or a part of one, whose bytes are in [`Work`].
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +88,7 @@ pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: 
         let length = u64::from(call.length);
         match speaker {
             Speaker::Client => client::miss(dialogue, work, hole, length, cause),
-            Speaker::Server => {
-                server::lose(dialogue, work);
-                told::uncaptured(work, cause, length, 0);
-            }
+            Speaker::Server => server::miss(dialogue, work, length, cause),
         }
         told::end(work)
     }

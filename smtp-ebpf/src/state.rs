@@ -10,7 +10,7 @@ use crate::leg::Accepted;
 use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, leg, owner};
+use crate::{capture, dialogue, leg, owner};
 
 // include/net/tcp_states.h
 pub const TCP_ESTABLISHED: u32 = 1;
@@ -93,6 +93,12 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     if new != TCP_CLOSE && stream.has_upper_layer() {
         // One path of an MPTCP socket, which tells of itself.
         return;
+    }
+    if new == TCP_SYN_SENT || old == TCP_SYN_RECV {
+        dialogue::begins(sock);
+    }
+    if new == TCP_ESTABLISHED && !stream.has_upper_layer() {
+        dialogue::is_established(sock, stream.positions(), old == TCP_SYN_RECV);
     }
     let time = capture::now();
     let mut task = owner::NOBODY;

@@ -1,14 +1,18 @@
 //! Bytes moved between a process and a socket.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
-use smtp_ebpf::event::{DISPUTED_LENGTH, Kind, Transfer, Unseen};
+use smtp_ebpf::event::{Kind, Segment, SegmentKind, Transfer, Unseen, WINDOW_LENGTH};
+use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Speaker, Work};
 
-use crate::buffer::{self, Room};
-use crate::content::{self, Captured};
-use crate::kernel::{Message, Sock, Socket};
+use crate::buffer::{self, Walk};
+use crate::dialogue::Followed;
+use crate::kernel::{Message, Sock, Socket, is_watched};
 use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
@@ -20,12 +24,27 @@ const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
+/// Most windows of one call that are looked at; what is behind them is a gap.
+const MAX_WINDOWS: u64 = 16;
+
 /// A record under construction.
 #[repr(C)]
 struct Scratch {
-    transfer: Transfer,
-    room: Room,
-    captured: Captured,
+    work: Work,
+    walk: Walk,
+    /// Bytes of the call, and those of them that are done.
+    length: u64,
+    done: u64,
+    time: u64,
+    program: u64,
+    /// The position behind the call's last byte.
+    end: u32,
+    speaker: u32,
+    has_positions: u32,
+    is_behind: u32,
+    /// The first thing said on the socket is to show that it is ours.
+    is_unconfirmed: u32,
+    serves: u32,
 }
 
 #[map]
@@ -88,57 +107,201 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
+    let Some(followed) = Followed::of(sock) else { return };
 
     let time = capture::now();
     let task = owner::current();
     owner::describe_once(context, program, &task, time);
-    // SAFETY: the pointer is to this CPU's map value; `output` cuts to its size. What a step finds out it leaves there,
-    // and the next reads it there: else the verifier follows each way through the one with each way through the other.
+    // SAFETY: the pointers are to this CPU's map value and to the socket's; what a step finds out it leaves there, and the
+    // next reads it there: else the verifier would explore every pair of paths.
     unsafe {
-        let transfer = &raw mut (*scratch).transfer;
-        let room = &raw mut (*scratch).room;
-        let captured = &raw mut (*scratch).captured;
+        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
+        let walk = &raw mut (*scratch).walk;
+        let positions = stream.positions();
         // Part by part: the stack has no room for the whole.
         (&raw mut (*transfer).header).write_volatile(capture::header(kind, time));
         (&raw mut (*transfer).task).write_volatile(task);
         (&raw mut (*transfer).socket).write_volatile(stream.describe());
-        (&raw mut (*transfer).positions).write_volatile(stream.positions());
-        (&raw mut (*transfer).length).write_volatile(length);
+        (&raw mut (*transfer).positions).write_volatile(positions);
         (&raw mut (*transfer).flags).write_volatile(flags);
-        (&raw mut (*transfer).disputed_at).write_volatile(0);
-        (&raw mut (*transfer).disputed).write_volatile([0; DISPUTED_LENGTH]);
-        buffer::locate(room, sock, locate, length);
+        (&raw mut (*transfer).continues).write_volatile(0);
+        (&raw mut (*transfer).padding).write_volatile(0);
+
+        buffer::locate(walk, sock, locate, length);
         if !sends && flags & MSG_TRUNC != 0 {
-            buffer::withhold(room, Unseen::Discarded);
+            buffer::withhold(walk, Unseen::Discarded);
         } else if stream.has_upper_layer() {
-            buffer::withhold(room, Unseen::Tls);
+            buffer::withhold(walk, Unseen::Tls);
         }
         if let Locate::Unseen(unseen) = locate {
-            captured.write_volatile(Captured { skipped: 0, head: 0, tail: 0, unseen });
-        } else {
-            content::capture(sock, room, transfer, sends, captured);
-            buffer::finish(room, sends);
+            buffer::withhold(walk, unseen);
         }
+        (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
 
-        let Captured { skipped, head, tail, unseen } = captured.read_volatile();
-        let first = Room::bytes(room).cast::<[u8; 3]>().read_volatile();
-        if !stream.has_watched_port() {
-            let serves = leg::is_accepted(sock.local_port(), sock.remote_port()) == sends;
-            let first = if skipped == 0 && head >= 3 { first } else { [0; 3] };
-            if !leg::is_confirmed((*transfer).socket.cookie, serves, first) {
-                return;
+        // Who accepted the connection speaks for the server.
+        let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
+        let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
+        let accepted = leg::is_accepted(local_port, remote_port);
+        let is_unconfirmed = !is_watched(local_port) && !is_watched(remote_port);
+        let serves = accepted == sends;
+        let speaker = if serves { Speaker::Server } else { Speaker::Client };
+        let (end, other) =
+            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
+        let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
+        let dialogue = &raw mut (*followed).dialogue;
+        let listener = if serves { Speaker::Client } else { Speaker::Server };
+        let is_behind = has_positions && Dialogue::is_behind(dialogue, listener, other);
+        (&raw mut (*scratch).length).write_volatile(u64::from(length));
+        (&raw mut (*scratch).done).write_volatile(0);
+        (&raw mut (*scratch).time).write_volatile(time);
+        (&raw mut (*scratch).program).write_volatile(program as u64);
+        (&raw mut (*scratch).end).write_volatile(end);
+        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
+        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
+        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
+        (&raw mut (*scratch).is_unconfirmed).write_volatile(u32::from(is_unconfirmed));
+        (&raw mut (*scratch).serves).write_volatile(u32::from(serves));
+
+        let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
+        let mut telling = Telling { scratch, followed };
+        bpf_loop(
+            buffer::at_most(windows, MAX_WINDOWS) as u32,
+            tell_window as *mut c_void,
+            (&raw mut telling).cast(),
+            0,
+        );
+        let cause = buffer::cause(walk);
+        buffer::finish(walk, sends);
+        if !matches!(cause, Unseen::None) {
+            let pid = (&raw const (*transfer).task.pid).read_volatile();
+            debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, cause as u32);
+        }
+    }
+}
+
+/// What a step through the windows of a call is given.
+#[repr(C)]
+struct Telling {
+    scratch: *mut Scratch,
+    followed: *mut Followed,
+}
+
+/// Tells of the call's next window.
+unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
+    // SAFETY: `record` passes its own.
+    unsafe {
+        let Telling { scratch, followed } = *telling;
+        let dialogue = &raw mut (*followed).dialogue;
+        let (work, walk) = (&raw mut (*scratch).work, &raw mut (*scratch).walk);
+        let done = (&raw const (*scratch).done).read_volatile();
+        let left = (&raw const (*scratch).length).read_volatile() - done;
+        if left == 0 {
+            return 1;
+        }
+        let speaker = match (&raw const (*scratch).speaker).read_volatile() {
+            0 => Speaker::Client,
+            _ => Speaker::Server,
+        };
+        let time = (&raw const (*scratch).time).read_volatile();
+        let mut call = Call {
+            speaker,
+            time,
+            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
+            length: left as u32,
+            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
+            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
+        };
+        if Dialogue::skips(dialogue, speaker, call.length) {
+            let is_told = Followed::is_told(followed, speaker, time) || !Dialogue::is_ciphertext(dialogue, speaker);
+            let crossing = protocol::miss(dialogue, work, call, Unseen::None);
+            if is_told {
+                tell(scratch, crossing, left);
+            }
+            return 1;
+        }
+        let mut window = buffer::at_most(left, WINDOW_LENGTH as u64);
+        let mut cause = buffer::cause(walk);
+        if matches!(cause, Unseen::None) {
+            if index != 0 && left > window && Dialogue::is_in_content(dialogue, speaker) {
+                // Of long content the beginning and the end are looked at.
+                window = left - window;
+                call.length = window as u32;
+                let crossing = protocol::miss(dialogue, work, call, Unseen::None);
+                tell(scratch, crossing, window);
+                return 0;
+            }
+            if index + 1 == MAX_WINDOWS && left > window {
+                cause = Unseen::Long;
+            } else {
+                let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
+                cause = buffer::copy(walk, destination, done, done + window);
             }
         }
-        (*transfer).skipped = skipped;
-        (*transfer).head = head;
-        (*transfer).tail = tail;
-        (*transfer).unseen = unseen as u32;
-        (*transfer).syscall = buffer::syscall(room);
-        if !matches!(unseen, Unseen::None | Unseen::Long | Unseen::Content) {
-            let pid = (*transfer).task.pid;
-            debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, unseen as u32);
+        if done == 0 && (&raw const (*scratch).is_unconfirmed).read_volatile() != 0 {
+            let serves = (&raw const (*scratch).serves).read_volatile() != 0;
+            let cookie = (&raw const (*work).record).cast::<Transfer>();
+            let cookie = (&raw const (*cookie).socket.cookie).read_volatile();
+            let first = (&raw const (*work).bytes).cast::<u8>().add(HOLD).cast::<[u8; 3]>().read_volatile();
+            let first = if matches!(cause, Unseen::None) && window >= 3 { first } else { [0; 3] };
+            if !leg::is_confirmed(cookie, serves, first) {
+                return 1;
+            }
         }
-        let size = size_of::<Transfer>() + head as usize + tail as usize;
-        capture::output(context, program as u32, kind, scratch.cast(), size, size_of::<Scratch>());
+        if !matches!(cause, Unseen::None) {
+            let crossing = protocol::miss(dialogue, work, call, cause);
+            tell(scratch, crossing, left);
+            return 1;
+        }
+        call.length = window as u32;
+        let crossing = protocol::step(dialogue, work, call);
+        tell(scratch, crossing, window);
+        0
+    }
+}
+
+/// Hands over a record of the call's next bytes, so many.
+///
+/// # Safety
+/// `scratch` is this CPU's map value.
+#[inline(always)]
+unsafe fn tell(scratch: *mut Scratch, crossing: Crossing, length: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let work = &raw mut (*scratch).work;
+        let transfer = (&raw mut (*work).record).cast::<Transfer>();
+        let done = (&raw const (*scratch).done).read_volatile() + length;
+        (&raw mut (*scratch).done).write_volatile(done);
+        let kind = (&raw const (*transfer).header.kind).read_volatile();
+        let end = (&raw const (*scratch).end).read_volatile();
+        let end = end.wrapping_sub(((&raw const (*scratch).length).read_volatile() - done) as u32);
+        let kind = if kind == Kind::Send as u32 {
+            (&raw mut (*transfer).positions.written).write_volatile(end);
+            Kind::Send
+        } else {
+            (&raw mut (*transfer).positions.read).write_volatile(end);
+            Kind::Receive
+        };
+        (&raw mut (*transfer).length).write_volatile(length as u32);
+        let program = (&raw const (*scratch).program).read_volatile() as u32;
+        const HEAD: usize = size_of::<Transfer>();
+        const TEXT: usize = size_of::<Segment>();
+        match crossing {
+            Crossing::Segments(size) => {
+                (&raw mut (*transfer).size).write_volatile(size);
+                capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
+            }
+            Crossing::Whole => {
+                // The record stands right before the call's bytes, where nothing waits.
+                (&raw mut (*transfer).size).write_volatile((TEXT + length as usize) as u32);
+                let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
+                before.cast::<Transfer>().write(transfer.read());
+                let segment =
+                    Segment { kind: SegmentKind::Text as u8, flags: 0, count: length as u16, length: length as u32 };
+                before.add(HEAD).cast::<u64>().write(segment.to_word());
+                let size = HEAD + TEXT + length as usize;
+                capture::hand_over(program, kind, before, size, HEAD + TEXT + WINDOW_LENGTH);
+            }
+        }
+        (&raw mut (*transfer).continues).write_volatile(1);
     }
 }

@@ -296,3 +296,17 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work) {
         set!(dialogue.server.losses, get!(dialogue.server.losses).wrapping_add(1));
     }
 }
+
+/// Bytes of a call of the server could not be read.
+#[inline(always)]
+pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, length: u64, cause: Unseen) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        lose(dialogue, work);
+        if get!(dialogue.server.ciphertext) != 0 {
+            told::ciphertext(work, length);
+        } else {
+            told::uncaptured(work, cause, length, 0);
+        }
+    }
+}

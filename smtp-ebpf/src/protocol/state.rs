@@ -240,6 +240,34 @@ impl Dialogue {
         }
     }
 
+    /// What this speaker sends is ciphertext.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn is_ciphertext(this: *mut Self, speaker: Speaker) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Self::role(this, speaker) {
+                Speaker::Client => get!(this.client.mode) == Mode::CIPHERTEXT,
+                Speaker::Server => get!(this.server.ciphertext) != 0,
+            }
+        }
+    }
+
+    /// What this speaker sends is content of DATA: the end of a long call is of interest, not its middle.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn is_in_content(this: *mut Self, speaker: Speaker) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mode = get!(this.client.mode);
+            matches!(Self::role(this, speaker), Speaker::Client) && (mode == Mode::CONTENT || mode == Mode::ASKED)
+        }
+    }
+
     /// The role of who speaks.
     ///
     /// # Safety
@@ -305,10 +333,15 @@ impl Dialogue {
     pub unsafe fn start_at(this: *mut Self, client: u32, server: u32) {
         // SAFETY: the caller's promise.
         unsafe {
-            set!(this.next[0], client);
-            set!(this.next[1], server);
-            set!(this.known[0], 1);
-            set!(this.known[1], 1);
+            // TCP Fast Open (RFC 7413) has brought bytes before.
+            if get!(this.known[0]) == 0 {
+                set!(this.next[0], client);
+                set!(this.known[0], 1);
+            }
+            if get!(this.known[1]) == 0 {
+                set!(this.next[1], server);
+                set!(this.known[1], 1);
+            }
         }
     }
 }

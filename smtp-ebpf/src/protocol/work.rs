@@ -3,17 +3,21 @@
 use core::ffi::c_void;
 
 use super::Crossing;
-use crate::event::{Segment, SegmentKind, WINDOW_LENGTH};
+use crate::event::{Segment, SegmentKind, Transfer, WINDOW_LENGTH};
 
 /// Bytes of an unfinished line that wait for the rest of it.
 pub const HOLD: usize = 256;
 
-/// Bytes behind the call's that a search may read.
-const SLACK: usize = 256;
+/// Bytes behind the call's: room for what a search reads, and for a part of a vector that begins at the last byte, as far as
+/// the verifier knows.
+const SLACK: usize = WINDOW_LENGTH + 256;
 
 /// Segments of one step take at most this; behind it there is room for one more text.
 pub const OUT_LIMIT: usize = 8192;
 const OUT_ROOM: usize = OUT_LIMIT + WINDOW_LENGTH + HOLD;
+
+/// Segments of one step are at most so many bytes.
+pub const OUT_LENGTH: usize = OUT_ROOM;
 
 /// All bytes that a step looks at.
 pub const BYTES: usize = HOLD + WINDOW_LENGTH;
@@ -40,6 +44,8 @@ pub(super) use {get, set};
 pub struct Work {
     /// What waited of the calls before ends at [`HOLD`]; there the call's own bytes begin.
     pub bytes: [u8; BYTES + SLACK],
+    /// The record that the segments follow.
+    pub record: [u64; size_of::<Transfer>() / size_of::<u64>()],
     /// Segments of what crosses, where it is not all of the call.
     pub out: [u8; OUT_ROOM],
     /// Where the next byte to be looked at is, and where they end.
@@ -90,6 +96,7 @@ impl Work {
     pub const fn new() -> Self {
         Self {
             bytes: [0; BYTES + SLACK],
+            record: [0; size_of::<Transfer>() / size_of::<u64>()],
             out: [0; OUT_ROOM],
             cursor: 0,
             end: 0,

@@ -1,0 +1,77 @@
+//! The dialogue on a socket: what is known of it between two calls, and gone with it.
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::btf_map;
+use smtp_ebpf::event::Positions;
+use smtp_ebpf::protocol::{Dialogue, Speaker};
+
+use crate::kernel::Sock;
+
+#[btf_map]
+static DIALOGUES: SkStorage<Followed> = SkStorage::new();
+
+/// A dialogue that is followed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Followed {
+    pub dialogue: Dialogue,
+    /// When the ciphertext of each direction was told of, by who connected and who accepted.
+    told: [u64; 2],
+}
+
+/// How often ciphertext is told of, in nanoseconds: positions tell of what lies between.
+const CIPHERTEXT_INTERVAL: u64 = 1_000_000_000;
+
+impl Followed {
+    /// The dialogue on a socket; one that was not followed yet is under way.
+    #[inline(always)]
+    pub fn of(sock: Sock) -> Option<*mut Self> {
+        let map = (&raw const DIALOGUES).cast_mut().cast();
+        // SAFETY: the helper takes a map, a socket that the verifier knows, and no first value: it is zeros.
+        let followed = unsafe {
+            bpf_sk_storage_get(map, sock.as_ptr(), core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+        };
+        let followed = followed.cast::<Self>();
+        (!followed.is_null()).then_some(followed)
+    }
+
+    /// Whether ciphertext of this speaker is told of now.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn is_told(this: *mut Self, speaker: Speaker, time: u64) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let told = match speaker {
+                Speaker::Client => &raw mut (*this).told[0],
+                Speaker::Server => &raw mut (*this).told[1],
+            };
+            if time - told.read_volatile() < CIPHERTEXT_INTERVAL {
+                return false;
+            }
+            told.write_volatile(time);
+            true
+        }
+    }
+}
+
+/// A dialogue begins on this socket.
+#[inline(always)]
+pub fn begins(sock: Sock) {
+    let Some(followed) = Followed::of(sock) else { return };
+    // SAFETY: it is a map value.
+    unsafe { Dialogue::begin(&raw mut (*followed).dialogue) };
+}
+
+/// The connection of this socket is there, and its streams are at these positions.
+#[inline(always)]
+pub fn is_established(sock: Sock, positions: Positions, accepted: bool) {
+    let Some(followed) = Followed::of(sock) else { return };
+    let Positions { written, read } = positions;
+    let (client, server) = if accepted { (read, written) } else { (written, read) };
+    // SAFETY: it is a map value.
+    unsafe { Dialogue::start_at(&raw mut (*followed).dialogue, client, server) };
+}
