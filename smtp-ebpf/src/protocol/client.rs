@@ -23,8 +23,12 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64) {
 }
 
 /// Takes notice of what the server has said.
-#[inline(always)]
-unsafe fn catch_up(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_catch_up"))]
+unsafe extern "C" fn catch_up(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let answered = get!(dialogue.server.answered);
@@ -74,6 +78,7 @@ unsafe fn catch_up(dialogue: *mut Dialogue, work: *mut Work) {
             }
         }
     }
+    0
 }
 
 /// A 354 was said: what the client says next is content, whoever asked for it.
@@ -232,8 +237,12 @@ pub unsafe fn handshake(work: *mut Work) {
 }
 
 /// Octets of a chunk, or of a header.
-#[inline(always)]
-unsafe fn octets(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_octets"))]
+unsafe extern "C" fn octets(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
@@ -255,6 +264,7 @@ unsafe fn octets(dialogue: *mut Dialogue, work: *mut Work) {
             }
         }
     }
+    0
 }
 
 /// A chunk is complete, if its size was right: another command, or the next chunk, follows.
@@ -273,8 +283,12 @@ const TAKEN: u64 = 1;
 const WAITS: u64 = 2;
 
 /// The headers that some proxies have before a session. Their first bytes name them; no more of them crosses.
-#[inline(always)]
-unsafe fn preamble(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_preamble"))]
+unsafe extern "C" fn preamble(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     const PROXY: u64 = u64::from_le_bytes(*b"PROXY \0\0");
     const SIGNATURE: u64 = u64::from_le_bytes(*b"\r\n\r\n\0\r\nQ");
     const SIGNATURE_END: u64 = u64::from_le_bytes(*b"UIT\n\0\0\0\0");
@@ -335,8 +349,12 @@ unsafe fn preamble(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
 }
 
 /// A line goes on that was too long to wait.
-#[inline(always)]
-unsafe fn go_on(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_go_on"))]
+unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end, lf) = (get!(work.cursor), get!(work.end), get!(work.line_end));
@@ -355,6 +373,7 @@ unsafe fn go_on(dialogue: *mut Dialogue, work: *mut Work) {
             set!(dialogue.client.line, Line::START);
         }
     }
+    0
 }
 
 /// A part of a line crosses, as far as lines do.
@@ -377,7 +396,11 @@ unsafe fn cross(dialogue: *mut Dialogue, work: *mut Work, from: u64, to: u64) {
 
 /// A line, or the rest of one, does not cross: its length does, and how it ends.
 #[inline(never)]
-pub unsafe fn withhold(work: *mut Work, from: u64, to: u64, ends: bool) -> u64 {
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_withhold"))]
+pub unsafe extern "C" fn withhold(work: *mut Work, from: u64, to: u64, ends: bool) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let mut flags = 0;
@@ -409,8 +432,12 @@ unsafe fn hide(dialogue: *mut Dialogue) {
 }
 
 /// A whole line, from the cursor to its LF.
-#[inline(always)]
-unsafe fn whole_line(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_whole_line"))]
+unsafe extern "C" fn whole_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, lf) = (get!(work.cursor), get!(work.line_end));
@@ -440,6 +467,7 @@ unsafe fn whole_line(dialogue: *mut Dialogue, work: *mut Work) {
         }
         set!(work.cursor, lf + 1);
     }
+    0
 }
 
 /// A line earns a reply.
@@ -510,8 +538,12 @@ unsafe fn follow(dialogue: *mut Dialogue, work: *mut Work) {
 }
 
 /// A line that is too long to wait, and has not ended: the form of its beginning decides.
-#[inline(always)]
-unsafe fn long_line(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_long_line"))]
+unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
@@ -524,7 +556,7 @@ unsafe fn long_line(dialogue: *mut Dialogue, work: *mut Work) {
             set!(dialogue.client.behind_message, 0);
             set!(dialogue.client.sure, 0);
             set!(work.cursor, end);
-            return;
+            return 0;
         }
         line::classify(work, cursor, end, u64::from(get!(dialogue.client.first)));
         set!(dialogue.client.first, 0);
@@ -549,11 +581,16 @@ unsafe fn long_line(dialogue: *mut Dialogue, work: *mut Work) {
         }
         set!(work.cursor, end);
     }
+    0
 }
 
 /// What is left at the end of a step waits, or is counted.
-#[inline(always)]
-unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_finish"))]
+unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let mode = get!(dialogue.client.mode);
@@ -566,10 +603,10 @@ unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
             } else {
                 content::keep(dialogue, work);
             }
-            return;
+            return 0;
         }
         if cursor >= end {
-            return;
+            return 0;
         }
         if end - cursor > HOLD as u64 || get!(dialogue.client.line) != Line::START {
             // More lines than a step looks at.
@@ -581,7 +618,7 @@ unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
             set!(dialogue.client.candidate, 0);
             set!(dialogue.client.behind_message, 0);
             hide(dialogue);
-            return;
+            return 0;
         }
         set!(dialogue.client.held, (end - cursor) as u32);
         let begun = get!(work.begun);
@@ -591,6 +628,7 @@ unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(from).cast::<u64>();
         copy_words((&raw mut (*dialogue).client.hold).cast(), bytes);
     }
+    0
 }
 
 /// Bytes of the client went unseen: so many, where that is known.

@@ -20,8 +20,12 @@ const FORM: u64 = 2;
 const UNDECIDED: u64 = 3;
 
 /// Reads content from the cursor on: up to its end, to a disputed form, or to the end of the bytes.
-#[inline(always)]
-pub unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "content_read"))]
+pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (start, end) = (get!(work.cursor), get!(work.end));
@@ -34,12 +38,12 @@ pub unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             told::content(work, end - waits - start);
             set!(work.cursor, end - waits);
             set!(work.line_end, end);
-            return;
+            return 0;
         }
         let what = decide(work, dot, end);
         if what == TEXT {
             set!(work.line_end, dot + 1);
-            return;
+            return 0;
         }
         let before = dot - before_length(work, dot);
         let before = if before > start { before } else { start };
@@ -47,7 +51,7 @@ pub unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             told::content(work, before - start);
             set!(work.cursor, before);
             set!(work.line_end, end);
-            return;
+            return 0;
         }
         let behind = get!(work.text_end);
         if what == END {
@@ -55,7 +59,7 @@ pub unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             told::text(work, before, behind);
             set!(work.cursor, behind);
             finish(dialogue);
-            return;
+            return 0;
         }
         let is_last = behind == end;
         if get!(dialogue.client.disputed) == 0 {
@@ -72,6 +76,7 @@ pub unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             set!(dialogue.client.ended, 1);
         }
     }
+    0
 }
 
 /// The end of data was said: commands may follow, and the server answers.

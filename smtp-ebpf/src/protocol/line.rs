@@ -10,7 +10,11 @@ pub const MAX_LINE: u64 = 2048;
 /// Classifies the line of text from one place on and before another. Leaves in the working memory its verb, how many of
 /// its bytes may cross, and whether it is whole and has the full form of its command.
 #[inline(never)]
-pub unsafe fn classify(work: *mut Work, from: u64, to: u64, first: u64) -> u64 {
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "line_classify"))]
+pub unsafe extern "C" fn classify(work: *mut Work, from: u64, to: u64, first: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let verb = verb::of_line(work, from, to, first != 0);

@@ -31,8 +31,12 @@ unsafe fn context(work: *mut Work) -> Context {
 }
 
 /// Where a byte stands first, from one place on and before another; the other where it does not.
-#[inline(always)]
-pub unsafe fn find(work: *mut Work, from: u64, to: u64, byte: u8) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_find"))]
+pub unsafe extern "C" fn find(work: *mut Work, from: u64, to: u64, byte: u8) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);
@@ -71,8 +75,12 @@ unsafe extern "C" fn find_step(index: u64, context: *mut Context) -> i64 {
 }
 
 /// How many lines end from one place on and before another.
-#[inline(always)]
-pub unsafe fn lines(work: *mut Work, from: u64, to: u64) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_lines"))]
+pub unsafe extern "C" fn lines(work: *mut Work, from: u64, to: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);
@@ -101,8 +109,12 @@ unsafe extern "C" fn lines_step(index: u64, context: *mut Context) -> i64 {
 }
 
 /// The first place from one on and before another whose byte is not of these classes.
-#[inline(always)]
-pub unsafe fn span(work: *mut Work, from: u64, to: u64, classes: u8) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_span"))]
+pub unsafe extern "C" fn span(work: *mut Work, from: u64, to: u64, classes: u8) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);
@@ -145,8 +157,12 @@ unsafe extern "C" fn span_step(index: u64, context: *mut Context) -> i64 {
 const MAX_DIGITS: u64 = 19;
 
 /// Reads a decimal number from one place on and before another: where it ends. The number is in `work.number`.
-#[inline(always)]
-pub unsafe fn number(work: *mut Work, from: u64, to: u64) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_number"))]
+pub unsafe extern "C" fn number(work: *mut Work, from: u64, to: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);
@@ -174,8 +190,12 @@ unsafe extern "C" fn number_step(index: u64, context: *mut Context) -> i64 {
 }
 
 /// A hash of the word from one place on and before another, in which case does not matter (FNV-1a).
-#[inline(always)]
-pub unsafe fn hash(work: *mut Work, from: u64, to: u64) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_hash"))]
+pub unsafe extern "C" fn hash(work: *mut Work, from: u64, to: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);
@@ -220,8 +240,12 @@ pub const fn hash_of(word: &[u8]) -> u64 {
 
 /// Where a dot stands first, from one place on and before another, that has control bytes on both sides: all forms of an
 /// end of data have. The other place where none does. The byte before the first place is looked at, too.
-#[inline(always)]
-pub unsafe fn find_dot(work: *mut Work, from: u64, to: u64) -> u64 {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_find_dot"))]
+pub unsafe extern "C" fn find_dot(work: *mut Work, from: u64, to: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         set!(work.from, from);

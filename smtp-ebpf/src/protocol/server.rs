@@ -72,8 +72,12 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
 }
 
 /// The beginning of a line, which decides how the line crosses.
-#[inline(always)]
-unsafe fn begin_line(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "server_begin_line"))]
+unsafe extern "C" fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, lf) = (get!(work.cursor), get!(work.line_end));
@@ -91,7 +95,7 @@ unsafe fn begin_line(dialogue: *mut Dialogue, work: *mut Work) {
             told::text(work, cursor, cursor + banner);
             set!(work.cursor, cursor + banner);
             set!(dialogue.server.line, Line::WITHHELD);
-            return;
+            return 0;
         }
         set!(dialogue.server.line_code, code);
         let is_last = separator != b'-';
@@ -102,7 +106,7 @@ unsafe fn begin_line(dialogue: *mut Dialogue, work: *mut Work) {
         }
         if !is_hidden(dialogue, work, code) {
             set!(dialogue.server.line, Line::CROSSES);
-            return;
+            return 0;
         }
         // The code, what parts it from the text, and the enhanced code.
         let text = cursor + if lf - cursor > 3 && matches!(separator, b' ' | b'-' | b'\t') { 4 } else { 3 };
@@ -111,6 +115,7 @@ unsafe fn begin_line(dialogue: *mut Dialogue, work: *mut Work) {
         set!(work.cursor, head);
         set!(dialogue.server.line, Line::WITHHELD);
     }
+    0
 }
 
 /// The number that three digits are; zero where they are none.
@@ -181,8 +186,12 @@ unsafe fn enhanced(work: *mut Work, from: u64, to: u64) -> u64 {
 }
 
 /// The rest of a line, as far as it is there.
-#[inline(always)]
-unsafe fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "server_rest_of_line"))]
+unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end, lf) = (get!(work.cursor), get!(work.end), get!(work.line_end));
@@ -213,6 +222,7 @@ unsafe fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) {
             }
         }
     }
+    0
 }
 
 /// A go-ahead was said: it answers DATA, where that was asked.
@@ -257,20 +267,24 @@ unsafe fn complete(dialogue: *mut Dialogue, work: *mut Work) {
 }
 
 /// What is left at the end of a step waits, or is counted.
-#[inline(always)]
-unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "server_finish"))]
+unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
         if cursor >= end {
-            return;
+            return 0;
         }
         if end - cursor > HOLD as u64 {
             // More lines than a step looks at.
             told::uncaptured(work, Unseen::Uncertain, end - cursor, scan::lines(work, cursor, end));
             set!(dialogue.server.losses, get!(dialogue.server.losses).wrapping_add(1));
             set!(dialogue.server.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
-            return;
+            return 0;
         }
         set!(dialogue.server.held, (end - cursor) as u32);
         let begun = get!(work.begun);
@@ -280,6 +294,7 @@ unsafe fn finish(dialogue: *mut Dialogue, work: *mut Work) {
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(from).cast::<u64>();
         client::copy_words((&raw mut (*dialogue).server.hold).cast(), bytes);
     }
+    0
 }
 
 /// Bytes of the server went unseen.

@@ -124,12 +124,16 @@ unsafe fn start(work: *mut Work, kind: SegmentKind, flags: u8) {
 
 /// Writes down what has grown.
 #[inline(never)]
-unsafe fn flush(work: *mut Work) {
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "told_flush"))]
+unsafe extern "C" fn flush(work: *mut Work) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise; what is copied where is cut to the room, which is longer by the longest text.
     unsafe {
         let kind = get!(work.run.kind);
         if kind == 0 {
-            return;
+            return 0;
         }
         let begun = get!(work.run.begun);
         if begun != 0 {
@@ -142,7 +146,7 @@ unsafe fn flush(work: *mut Work) {
         if kind != SegmentKind::Text as u64 {
             append(work, kind, get!(work.run.flags), get!(work.run.lines), length);
             set!(work.run.kind, 0);
-            return;
+            return 0;
         }
         append(work, kind, 0, length, length);
         let from = cut(work, get!(work.run.from), BYTES as u64) as usize;
@@ -161,6 +165,7 @@ unsafe fn flush(work: *mut Work) {
         set!(work.out_length, get!(work.out_length) + length);
         set!(work.run.kind, 0);
     }
+    0
 }
 
 #[inline(always)]
