@@ -45,8 +45,14 @@ struct Scratch {
     /// The first thing said on the socket is to show that it is ours.
     is_unconfirmed: u32,
     serves: u32,
-    /// What a step answers goes through memory: the verifier wants to see that it is 0 or 1.
-    is_done: u64,
+    /// What the window takes of the call, whether its bytes are read, and if not why, and whether it is told of.
+    taken: u64,
+    is_read: u32,
+    is_told: u32,
+    cause: Unseen,
+    /// What crosses: all of it as it is, or segments of this size.
+    is_whole: u32,
+    size: u32,
 }
 
 #[map]
@@ -193,24 +199,6 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
     // SAFETY: `record` passes its own.
     unsafe {
         let Telling { scratch, followed } = *telling;
-        let is_done = tell_next(scratch, followed, index);
-        (&raw mut (*scratch).is_done).write_volatile(is_done);
-        i64::from((&raw const (*scratch).is_done).read_volatile() != 0)
-    }
-}
-
-/// The same as a function that the verifier looks at by itself; 1 where the call is done.
-///
-/// # Safety
-/// Both are map values.
-#[inline(never)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn tell_next(scratch: *mut Scratch, followed: *mut Followed, index: u64) -> u64 {
-    if scratch.is_null() || followed.is_null() {
-        return 1;
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
         let dialogue = &raw mut (*followed).dialogue;
         let (work, walk) = (&raw mut (*scratch).work, &raw mut (*scratch).walk);
         let done = (&raw const (*scratch).done).read_volatile();
@@ -222,106 +210,150 @@ unsafe extern "C" fn tell_next(scratch: *mut Scratch, followed: *mut Followed, i
             0 => Speaker::Client,
             _ => Speaker::Server,
         };
-        let time = (&raw const (*scratch).time).read_volatile();
-        let mut call = Call {
-            speaker,
-            time,
-            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
-            length: left as u32,
-            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
-            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
-        };
-        if Dialogue::skips(dialogue, speaker, call.length) {
-            let is_told = Followed::is_told(followed, speaker, time) || !Dialogue::is_ciphertext(dialogue, speaker);
-            let crossing = protocol::miss(dialogue, work, call, Unseen::None);
-            if is_told {
-                tell(scratch, crossing, left);
-            }
-            return 1;
-        }
-        let mut window = buffer::at_most(left, WINDOW_LENGTH as u64);
+        // What is taken of the call, whether its bytes are looked at, and whether it is told of.
+        let mut taken = buffer::at_most(left, WINDOW_LENGTH as u64);
+        let mut is_read = false;
+        let mut is_told = true;
         let mut cause = buffer::cause(walk);
-        if matches!(cause, Unseen::None) {
-            if index != 0 && left > window && Dialogue::is_in_content(dialogue, speaker) {
-                // Of long content the beginning and the end are looked at.
-                window = left - window;
-                call.length = window as u32;
-                let crossing = protocol::miss(dialogue, work, call, Unseen::None);
-                tell(scratch, crossing, window);
-                return 0;
-            }
-            if index + 1 == MAX_WINDOWS && left > window {
-                cause = Unseen::Long;
-            } else {
-                let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
-                cause = buffer::copy(walk, destination, done, done + window);
-            }
+        if Dialogue::skips(dialogue, speaker, left as u32) {
+            (taken, cause) = (left, Unseen::None);
+            let time = (&raw const (*scratch).time).read_volatile();
+            is_told = !Dialogue::is_ciphertext(dialogue, speaker) || Followed::is_told(followed, speaker, time);
+        } else if !matches!(cause, Unseen::None) {
+            taken = left;
+        } else if index != 0 && left > taken && Dialogue::is_in_content(dialogue, speaker) {
+            // Of long content the beginning and the end are looked at.
+            taken = left - taken;
+        } else if index + 1 == MAX_WINDOWS && left > taken {
+            (taken, cause) = (left, Unseen::Long);
+        } else {
+            let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
+            cause = buffer::copy(walk, destination, done, done + taken);
+            is_read = matches!(cause, Unseen::None);
+            taken = if is_read { taken } else { left };
         }
-        if done == 0 && (&raw const (*scratch).is_unconfirmed).read_volatile() != 0 {
-            let serves = (&raw const (*scratch).serves).read_volatile() != 0;
-            let cookie = (&raw const (*work).record).cast::<Transfer>();
-            let cookie = (&raw const (*cookie).socket.cookie).read_volatile();
-            let first = (&raw const (*work).bytes).cast::<u8>().add(HOLD).cast::<[u8; 3]>().read_volatile();
-            let first = if matches!(cause, Unseen::None) && window >= 3 { first } else { [0; 3] };
-            if !leg::is_confirmed(cookie, serves, first) {
-                return 1;
-            }
-        }
-        if !matches!(cause, Unseen::None) {
-            let crossing = protocol::miss(dialogue, work, call, cause);
-            tell(scratch, crossing, left);
+        (&raw mut (*scratch).taken).write_volatile(taken);
+        (&raw mut (*scratch).is_read).write_volatile(u32::from(is_read));
+        (&raw mut (*scratch).is_told).write_volatile(u32::from(is_told));
+        (&raw mut (*scratch).cause).write_volatile(cause);
+        if (&raw const (*scratch).is_unconfirmed).read_volatile() != 0 && !is_confirmed(scratch) {
             return 1;
         }
-        call.length = window as u32;
-        let crossing = protocol::step(dialogue, work, call);
-        tell(scratch, crossing, window);
+        pass(scratch, dialogue);
+        if (&raw const (*scratch).is_told).read_volatile() != 0 {
+            tell(scratch);
+        }
+        (&raw mut (*scratch).done).write_volatile(done + (&raw const (*scratch).taken).read_volatile());
         0
     }
 }
 
-/// Hands over a record of the call's next bytes, so many.
+/// Whether the first thing said on a socket that may be ours shows that it is.
 ///
 /// # Safety
 /// `scratch` is this CPU's map value.
 #[inline(always)]
-unsafe fn tell(scratch: *mut Scratch, crossing: Crossing, length: u64) {
+unsafe fn is_confirmed(scratch: *mut Scratch) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (&raw const (*scratch).done).read_volatile() != 0 {
+            return true;
+        }
+        let work = &raw mut (*scratch).work;
+        let serves = (&raw const (*scratch).serves).read_volatile() != 0;
+        let transfer = (&raw const (*work).record).cast::<Transfer>();
+        let cookie = (&raw const (*transfer).socket.cookie).read_volatile();
+        let first = (&raw const (*work).bytes).cast::<u8>().add(HOLD).cast::<[u8; 3]>().read_volatile();
+        let is_there = (&raw const (*scratch).is_read).read_volatile() != 0;
+        let first = if is_there && (&raw const (*scratch).taken).read_volatile() >= 3 { first } else { [0; 3] };
+        leg::is_confirmed(cookie, serves, first)
+    }
+}
+
+/// Passes what is taken of the call through the filter.
+///
+/// # Safety
+/// Both are map values.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pass(scratch: *mut Scratch, dialogue: *mut Dialogue) -> u64 {
+    if scratch.is_null() || dialogue.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let work = &raw mut (*scratch).work;
+        let left = (&raw const (*scratch).length).read_volatile() - (&raw const (*scratch).done).read_volatile();
+        let call = Call {
+            speaker: match (&raw const (*scratch).speaker).read_volatile() {
+                0 => Speaker::Client,
+                _ => Speaker::Server,
+            },
+            time: (&raw const (*scratch).time).read_volatile(),
+            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
+            length: (&raw const (*scratch).taken).read_volatile() as u32,
+            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
+            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
+        };
+        let crossing = if (&raw const (*scratch).is_read).read_volatile() != 0 {
+            protocol::step(dialogue, work, call)
+        } else {
+            protocol::miss(dialogue, work, call, (&raw const (*scratch).cause).read_volatile())
+        };
+        let (is_whole, size) = match crossing {
+            Crossing::Whole => (1, 0),
+            Crossing::Segments(size) => (0, size),
+        };
+        (&raw mut (*scratch).is_whole).write_volatile(is_whole);
+        (&raw mut (*scratch).size).write_volatile(size);
+        0
+    }
+}
+
+/// Hands over a record of what was taken of the call.
+///
+/// # Safety
+/// `scratch` is this CPU's map value.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tell(scratch: *mut Scratch) -> u64 {
+    if scratch.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let work = &raw mut (*scratch).work;
         let transfer = (&raw mut (*work).record).cast::<Transfer>();
-        let done = (&raw const (*scratch).done).read_volatile() + length;
-        (&raw mut (*scratch).done).write_volatile(done);
-        let kind = (&raw const (*transfer).header.kind).read_volatile();
+        let taken = (&raw const (*scratch).taken).read_volatile();
+        let done = (&raw const (*scratch).done).read_volatile() + taken;
         let end = (&raw const (*scratch).end).read_volatile();
         let end = end.wrapping_sub(((&raw const (*scratch).length).read_volatile() - done) as u32);
-        let kind = if kind == Kind::Send as u32 {
+        let kind = if (&raw const (*transfer).header.kind).read_volatile() == Kind::Send as u32 {
             (&raw mut (*transfer).positions.written).write_volatile(end);
             Kind::Send
         } else {
             (&raw mut (*transfer).positions.read).write_volatile(end);
             Kind::Receive
         };
-        (&raw mut (*transfer).length).write_volatile(length as u32);
+        (&raw mut (*transfer).length).write_volatile(taken as u32);
         let program = (&raw const (*scratch).program).read_volatile() as u32;
         const HEAD: usize = size_of::<Transfer>();
         const TEXT: usize = size_of::<Segment>();
-        match crossing {
-            Crossing::Segments(size) => {
-                (&raw mut (*transfer).size).write_volatile(size);
-                capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
-            }
-            Crossing::Whole => {
-                // The record stands right before the call's bytes, where nothing waits.
-                (&raw mut (*transfer).size).write_volatile((TEXT + length as usize) as u32);
-                let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
-                before.cast::<Transfer>().write(transfer.read());
-                let segment =
-                    Segment { kind: SegmentKind::Text as u8, flags: 0, count: length as u16, length: length as u32 };
-                before.add(HEAD).cast::<u64>().write(segment.to_word());
-                let size = HEAD + TEXT + length as usize;
-                capture::hand_over(program, kind, before, size, HEAD + TEXT + WINDOW_LENGTH);
-            }
+        if (&raw const (*scratch).is_whole).read_volatile() == 0 {
+            let size = (&raw const (*scratch).size).read_volatile();
+            (&raw mut (*transfer).size).write_volatile(size);
+            capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
+        } else {
+            // The record stands right before the call's bytes, where nothing waits.
+            (&raw mut (*transfer).size).write_volatile(TEXT as u32 + taken as u32);
+            let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
+            before.cast::<Transfer>().write(transfer.read());
+            let segment =
+                Segment { kind: SegmentKind::Text as u8, flags: 0, count: taken as u16, length: taken as u32 };
+            before.add(HEAD).cast::<u64>().write(segment.to_word());
+            capture::hand_over(program, kind, before, HEAD + TEXT + taken as usize, HEAD + TEXT + WINDOW_LENGTH);
         }
         (&raw mut (*transfer).continues).write_volatile(1);
+        0
     }
 }
