@@ -9,8 +9,8 @@ use smtp_ebpf::event::{self as record, Kind};
 
 use super::host::user_name;
 use crate::event::{
-    Disputed, Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent,
-    Task, TcpState, Time, TransferEvent, Unseen, socket_address,
+    Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Socket, StateEvent,
+    Task, TcpState, Time, TransferEvent, socket_address,
 };
 
 /// Most command names kept to be shared between events.
@@ -72,7 +72,7 @@ impl Reader {
 
     fn transfer(&mut self, bytes: &[u8], flow: Flow) -> Result<TransferEvent, MalformedRecord> {
         let record: record::Transfer = prefix(bytes)?;
-        let [head, tail] = parts(bytes, size_of::<record::Transfer>(), [record.head, record.tail])?;
+        let [said] = parts(bytes, size_of::<record::Transfer>(), [record.size])?;
         Ok(TransferEvent {
             time: Time(record.header.time),
             task: self.task(&record.task),
@@ -80,12 +80,8 @@ impl Reader {
             positions: positions(record.positions),
             flow,
             length: record.length,
-            skipped: record.skipped,
-            disputed: (record.disputed != [0; record::DISPUTED_LENGTH])
-                .then_some(Disputed { at: record.disputed_at, bytes: record.disputed }),
-            head: Bytes::copy_from_slice(head),
-            tail: Bytes::copy_from_slice(tail),
-            unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
+            continues: record.continues != 0,
+            said: Said::read(Bytes::copy_from_slice(said))?,
         })
     }
 
@@ -234,9 +230,11 @@ mod tests {
         let mut send = vec![0; size_of::<record::Transfer>()];
         send[0] = Kind::Send as u8;
         assert!(reader.read(&send).is_ok());
-        // A head that is not there.
-        let head = std::mem::offset_of!(record::Transfer, head);
-        send[head] = 1;
+        // Segments that are not there, and one that is none.
+        let size = std::mem::offset_of!(record::Transfer, size);
+        send[size..][..4].copy_from_slice(&8_u32.to_ne_bytes());
         assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Short(send.len())));
+        send.extend([99, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Segment(99)));
     }
 }
