@@ -101,8 +101,6 @@ struct Walk {
     tail_start: u64,
     /// Bytes of the vector that are done.
     done: u64,
-    /// All that the vector has room for is done.
-    complete: u32,
     fault: u32,
 }
 
@@ -124,9 +122,8 @@ pub unsafe fn locate(room: *mut Room, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         let walk = &raw mut (*room).walk;
-        place::find(&raw mut (*walk).place, sock, locate);
+        place::find(&raw mut (*walk).place, sock, locate, length);
         (&raw mut (*walk).length).write_volatile(u64::from(length));
-        (&raw mut (*walk).complete).write_volatile(1);
     }
 }
 
@@ -148,21 +145,6 @@ pub unsafe fn syscall(room: *const Room) -> u32 {
 pub unsafe fn withhold(room: *mut Room, cause: Unseen) {
     // SAFETY: the caller's promise.
     unsafe { (&raw mut (*room).walk.place.unseen).write_volatile(cause) };
-}
-
-/// Goes on to the next message of a `sendmmsg` or `recvmmsg`; to be called once for each call that moved something.
-///
-/// # Safety
-/// `room` is a map value, in which the whole call was walked through.
-#[inline(always)]
-pub unsafe fn finish(room: *mut Room, sends: bool) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let walk = &raw const (*room).walk;
-        // `__sys_sendmmsg` stops at the first message that it could not send whole.
-        let goes_on = !sends || (&raw const (*walk).complete).read_volatile() != 0;
-        place::advance(&raw const (*walk).place, goes_on);
-    }
 }
 
 /// Sets the window of the call's bytes that is to be copied: from a byte on to the call's end, of that at most so many
@@ -254,10 +236,7 @@ unsafe extern "C" fn walk_part(index: u64, walking: *mut Walking) -> i64 {
             return 1;
         };
         let skip = if index == 0 { (&raw const (*place).skip).read_volatile() } else { 0 };
-        let room_of_part = part.length.saturating_sub(skip);
-        let size = at_most(room_of_part, length - done);
-        let last = index + 1 == (&raw const (*place).parts).read_volatile();
-        (&raw mut (*walk).complete).write_volatile(u32::from(last && size == room_of_part));
+        let size = at_most(part.length.saturating_sub(skip), length - done);
         copy_part(room, done, size, part.base + skip);
         (&raw mut (*walk).done).write_volatile(done + size);
         0

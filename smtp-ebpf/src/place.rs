@@ -28,9 +28,6 @@ pub struct Place {
     pub unseen: Unseen,
     /// The system call's number, where its registers do not say where they are.
     pub syscall: u32,
-    /// The array of `struct mmsghdr` of the system call, and its length; zero in any other call.
-    messages: u64,
-    count: u64,
 }
 
 /// Whose memory an array of `struct iovec` is in.
@@ -48,17 +45,7 @@ pub enum Array {
 impl Place {
     /// Nowhere to be found.
     const fn unknown(unseen: Unseen, syscall: u32) -> Self {
-        Self {
-            address: 0,
-            parts: 1,
-            skip: 0,
-            array: Array::None,
-            bytes_in_kernel: 0,
-            unseen,
-            syscall,
-            messages: 0,
-            count: 0,
-        }
+        Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, syscall }
     }
 
     const fn buffer(address: u64) -> Self {
@@ -69,11 +56,9 @@ impl Place {
         Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None, 0) }
     }
 
-    /// Where the current system call has its bytes, if it is one on this socket.
-    ///
-    /// A task may work on other sockets before it leaves a system call: on requests of its io_uring.
+    /// Where the current system call has its bytes, if it is certain to be the one on this socket that moved so many.
     #[inline(always)]
-    fn of_caller(sock: Sock) -> Self {
+    fn of_caller(sock: Sock, sends: bool, length: u32) -> Self {
         let task = Task::current();
         if task.is_kernels() {
             return Self::unknown(Unseen::Path, 0);
@@ -83,21 +68,23 @@ impl Place {
         }
         let registers = task.registers();
         let (address, count) = (registers.argument_2(), registers.argument_3());
-        let call = registers.call();
-        if matches!(call, Call::Connect | Call::Other) || !task.holds(registers.argument_1(), sock) {
+        let call = if sends { registers.call() } else { registers.receiving_call() };
+        let is_certain = match call {
+            Call::Buffer => u64::from(length) <= count,
+            // Which of several is the current one stands nowhere. Their number is an unsigned int.
+            Call::Messages => count as u32 == 1,
+            Call::Vector | Call::Message => true,
+            Call::Connect | Call::Other => false,
+        };
+        if !is_certain || task.has_ring() || !task.holds(registers.argument_1(), sock) {
             return Self::unknown(Unseen::Path, registers.syscall());
         }
         match call {
             Call::Buffer => Self::buffer(address),
             Call::Vector => Self::vector(address, count),
-            Call::Message => match probe_user::<UserMessage>(address) {
+            // A `struct mmsghdr` begins with its message.
+            _ => match probe_user::<UserMessage>(address) {
                 Some(message) => Self::vector(message.vector, message.parts),
-                None => Self::unknown(Unseen::Fault, 0),
-            },
-            _ => match probe_user::<NumberedMessage>(current_message(address, count)) {
-                Some(NumberedMessage { message, .. }) => {
-                    Self { messages: address, count, ..Self::vector(message.vector, message.parts) }
-                }
                 None => Self::unknown(Unseen::Fault, 0),
             },
         }
@@ -131,8 +118,8 @@ pub fn enter(message: Message) {
 pub enum Locate {
     /// Where [`enter`] has noted them, at the entry of the function that returns.
     Entered,
-    /// Where the current system call has them.
-    Caller,
+    /// Where the current system call has them, one that sends or one that receives.
+    Caller { sends: bool },
     /// Not at all, for this cause.
     Unseen(Unseen),
 }
@@ -157,76 +144,12 @@ pub struct UserMessage {
     flags: u64,
 }
 
-/// `struct mmsghdr` of a 64-bit program.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct NumberedMessage {
-    message: UserMessage,
-    length: u64,
-}
-
-/// How far a thread is in its `sendmmsg` or `recvmmsg`, which comes by here once a message.
-#[map]
-static PROGRESS: LruHashMap<u64, Progress> = LruHashMap::with_max_entries(1024, 0);
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Progress {
-    messages: u64,
-    next: u64,
-}
-
-/// A call that moved nothing. With it a `sendmmsg` or `recvmmsg` ends: the thread's next one starts anew.
-#[inline(always)]
-pub fn moved_nothing() {
-    if matches!(Task::current().registers().call(), Call::Messages) {
-        // There may be none.
-        let _ = PROGRESS.remove(bpf_get_current_pid_tgid());
-    }
-}
-
-/// The address of the message that the current `sendmmsg` or `recvmmsg` is at.
-#[inline(always)]
-fn current_message(messages: u64, count: u64) -> u64 {
-    messages + message_index(messages, count) * size_of::<NumberedMessage>() as u64
-}
-
-#[inline(always)]
-fn message_index(messages: u64, count: u64) -> u64 {
-    // SAFETY: the value is only read, by the thread that writes it.
-    match unsafe { PROGRESS.get(bpf_get_current_pid_tgid()) } {
-        Some(progress) if progress.messages == messages && progress.next < count => progress.next,
-        _ => 0,
-    }
-}
-
-/// Notes that the current message is done, where the call has several, and whether another comes.
+/// Finds where the bytes of a call are that moved so many.
 ///
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-pub unsafe fn advance(place: *const Place, goes_on: bool) {
-    // SAFETY: the caller's promise.
-    let (messages, count) = unsafe { ((*place).messages, (*place).count) };
-    if messages == 0 {
-        return;
-    }
-    let thread = bpf_get_current_pid_tgid();
-    let next = message_index(messages, count) + 1;
-    if goes_on && next < count {
-        // Without room the next message is read as the first: the map forgets only what is oldest.
-        let _ = PROGRESS.insert(thread, Progress { messages, next }, 0);
-    } else {
-        let _ = PROGRESS.remove(thread);
-    }
-}
-
-/// Finds where the bytes of a call are.
-///
-/// # Safety
-/// `place` belongs to a map value.
-#[inline(always)]
-pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate) {
+pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         match locate {
@@ -235,7 +158,7 @@ pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate) {
                 // The hook at the entry was attached when the call had begun.
                 None => place.write_volatile(Place::unknown(Unseen::Path, 0)),
             },
-            Locate::Caller => place.write_volatile(Place::of_caller(sock)),
+            Locate::Caller { sends } => place.write_volatile(Place::of_caller(sock, sends, length)),
             Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
         }
     }

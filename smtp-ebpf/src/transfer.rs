@@ -63,16 +63,12 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
     }
 }
 
-/// A system call's message was moved, or an error came of it.
+/// A message was moved, or an error came of it.
 #[inline(always)]
 pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
-    if !socket::is_ours(sock) {
-        return;
-    }
-    if returned <= 0 {
-        place::moved_nothing();
-    } else if moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Caller);
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        let sends = matches!(program.kind(), Kind::Send);
+        record(context, program, sock, flags, returned as u32, Locate::Caller { sends });
     }
 }
 
@@ -117,7 +113,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
             captured.write_volatile(Captured { skipped: 0, head: 0, tail: 0, unseen });
         } else {
             content::capture(sock, room, transfer, sends, captured);
-            buffer::finish(room, sends);
         }
 
         let Captured { skipped, head, tail, unseen } = captured.read_volatile();
