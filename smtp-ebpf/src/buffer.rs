@@ -6,10 +6,10 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use smtp_ebpf::event::{HEAD_LENGTH, TAIL_LENGTH, Unseen};
 
 use crate::kernel::{Sock, copy_kernel, copy_user, probe_kernel, probe_user};
-use crate::place::{self, Array, Locate, Place};
+use crate::place::{self, Array, Locate, Part, Place};
 
 /// Most parts of a vector (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
-const MAX_PARTS: u64 = 1024;
+pub const MAX_PARTS: u64 = 1024;
 
 /// Where captured bytes go, in a map value.
 #[repr(C)]
@@ -76,14 +76,6 @@ impl Room {
         };
         at_most(value, limit as u64)
     }
-}
-
-/// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Part {
-    base: u64,
-    length: u64,
 }
 
 /// What is copied of a call: a window of its bytes, and of that window the head and the tail.

@@ -76,8 +76,8 @@ offsets! {
     message_buffer,
     /// `msghdr.msg_iter.__iov`, `iov` before 6.4; `kvec` has the same place
     message_vector,
-    /// `msghdr.msg_iter.nr_segs`
-    message_parts,
+    /// `msghdr.msg_iter.count`
+    message_left,
     /// `task_struct.flags`
     task_flags,
     /// `task_struct.io_uring`, or [`ABSENT`]

@@ -1,15 +1,18 @@
 //! Where the bytes of a call are.
 //!
-//! The hooks on functions find them in the message's iterator, as it stood at the entry. The length tracepoints carry no
+//! The hooks on functions find them behind the message's iterator, as it stands at the end. The length tracepoints carry no
 //! buffer, but the system call's saved registers still point to the caller's: after `sock_sendmsg` and `sock_recvmsg` it
 //! holds what was moved.
+//!
+//! Nothing is noted of a call that another could find: what does not follow from the call itself is not known.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use smtp_ebpf::event::Unseen;
 
-use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_user};
+use crate::buffer::MAX_PARTS;
+use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_kernel, probe_user};
 
 /// Where the bytes of a call are.
 #[repr(C)]
@@ -28,6 +31,14 @@ pub struct Place {
     pub unseen: Unseen,
     /// The system call's number, where its registers do not say where they are.
     pub syscall: u32,
+}
+
+/// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub base: u64,
+    pub length: u64,
 }
 
 /// Whose memory an array of `struct iovec` is in.
@@ -90,45 +101,80 @@ impl Place {
         }
     }
 
+    /// Where the bytes of a message are of which so many were moved. In a vector `skip` is less than zero as long as some of
+    /// them are in parts before the first: see [`go_back`].
     #[inline(always)]
-    fn of_message(message: Message) -> Self {
+    fn of_message(message: Message, length: u32) -> Self {
+        let moved = message.has_moved(length);
+        let length = u64::from(length);
         match message.iterator() {
-            Iterator::Buffer { address } => Self::buffer(address),
-            Iterator::Vector { address, parts, skip, kernels } => {
-                Self { skip, array: Array::Kernel, bytes_in_kernel: u32::from(kernels), ..Self::vector(address, parts) }
-            }
             Iterator::Pages => Self::unknown(Unseen::Pages, 0),
+            _ if !moved => Self::unknown(Unseen::Path, 0),
+            Iterator::Buffer { address } => Self::buffer(address.wrapping_sub(length)),
+            Iterator::Vector { address, within, kernels } => Self {
+                skip: within.wrapping_sub(length),
+                array: Array::Kernel,
+                bytes_in_kernel: u32::from(kernels),
+                ..Self::vector(address, 1)
+            },
         }
     }
 }
 
-/// Where the bytes of calls are that have not returned yet, by thread.
-#[map]
-static ENTERED: LruHashMap<u64, Place> = LruHashMap::with_max_entries(16_384, 0);
-
-/// Notes at the entry of a function where the bytes of its message are: at its end the iterator is behind them.
+/// Goes from the part that an iterator stands at back to the one where the call's bytes begin.
+///
+/// # Safety
+/// `place` belongs to a map value.
 #[inline(always)]
-pub fn enter(message: Message) {
-    // Without room the bytes are not found: the map forgets only what is oldest.
-    let _ = ENTERED.insert(bpf_get_current_pid_tgid(), Place::of_message(message), 0);
+unsafe fn go_back(place: *mut Place) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let begins_before = || ((&raw const (*place).skip).read_volatile() as i64) < 0;
+        if !begins_before() {
+            return;
+        }
+        let mut going = Going { place };
+        bpf_loop(MAX_PARTS as u32, part_before as *mut c_void, (&raw mut going).cast(), 0);
+        if begins_before() {
+            (&raw mut (*place).unseen).write_volatile(Unseen::Vector);
+        }
+    }
+}
+
+/// What a step back is given.
+#[repr(C)]
+struct Going {
+    place: *mut Place,
+}
+
+/// Takes the part before, if bytes of the call are in it.
+unsafe extern "C" fn part_before(_index: u64, going: *mut Going) -> i64 {
+    // SAFETY: `go_back` passes its place.
+    unsafe {
+        let place = (*going).place;
+        let skip = (&raw const (*place).skip).read_volatile();
+        if skip as i64 >= 0 {
+            return 1;
+        }
+        let address = (&raw const (*place).address).read_volatile().wrapping_sub(size_of::<Part>() as u64);
+        let Some(part) = probe_kernel::<Part>(address) else { return 1 };
+        let parts = (&raw const (*place).parts).read_volatile();
+        (&raw mut (*place).address).write_volatile(address);
+        (&raw mut (*place).parts).write_volatile(parts + 1);
+        (&raw mut (*place).skip).write_volatile(skip.wrapping_add(part.length));
+        0
+    }
 }
 
 /// How a hook finds the bytes of a call.
 #[derive(Clone, Copy)]
 pub enum Locate {
-    /// Where [`enter`] has noted them, at the entry of the function that returns.
-    Entered,
+    /// Behind the iterator of the message with which the function that returns was called.
+    Message(Message),
     /// Where the current system call has them, one that sends or one that receives.
     Caller { sends: bool },
     /// Not at all, for this cause.
     Unseen(Unseen),
-}
-
-/// Forgets what [`enter`] has noted for the function that returns.
-#[inline(always)]
-pub fn leave() {
-    // There is none where the hook at the entry was attached when the call had begun.
-    let _ = ENTERED.remove(bpf_get_current_pid_tgid());
 }
 
 /// `struct user_msghdr` of a 64-bit program (`include/linux/socket.h`).
@@ -153,11 +199,10 @@ pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         match locate {
-            Locate::Entered => match ENTERED.get(bpf_get_current_pid_tgid()) {
-                Some(entered) => place.write_volatile(*entered),
-                // The hook at the entry was attached when the call had begun.
-                None => place.write_volatile(Place::unknown(Unseen::Path, 0)),
-            },
+            Locate::Message(message) => {
+                place.write_volatile(Place::of_message(message, length));
+                go_back(place);
+            }
             Locate::Caller { sends } => place.write_volatile(Place::of_caller(sock, sends, length)),
             Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
         }

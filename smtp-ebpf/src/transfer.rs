@@ -9,7 +9,7 @@ use smtp_ebpf::event::{DISPUTED_LENGTH, Kind, Transfer, Unseen};
 use crate::buffer::{self, Room};
 use crate::content::{self, Captured};
 use crate::kernel::{Message, Sock, Socket};
-use crate::place::{self, Locate};
+use crate::place::Locate;
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, leg, owner};
@@ -18,7 +18,6 @@ use crate::{capture, leg, owner};
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
-const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 /// A record under construction.
 #[repr(C)]
@@ -31,26 +30,19 @@ struct Scratch {
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
-/// A function begins that moves a message.
-#[inline(always)]
-pub fn enters(socket: Socket, message: Message) {
-    let Some(sock) = socket.sock() else { return };
-    // A send that connects has no port yet (RFC 7413).
-    if socket::is_ours(sock) || message.flags() & MSG_FASTOPEN != 0 {
-        place::enter(message);
-    }
-}
-
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, flags: u32, returned: i32) {
+pub fn leaves<C: EbpfContext>(
+    context: &C,
+    program: Program,
+    socket: Socket,
+    message: Message,
+    flags: u32,
+    returned: i32,
+) {
     let Some(sock) = socket.sock() else { return };
-    let watched = socket::is_ours(sock);
-    if watched && moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Entered);
-    }
-    if watched || flags & MSG_FASTOPEN != 0 {
-        place::leave();
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        record(context, program, sock, flags, returned as u32, Locate::Message(message));
     }
 }
 

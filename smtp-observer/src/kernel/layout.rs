@@ -78,7 +78,7 @@ impl Layout {
             message_offset: at("msghdr", "msg_iter.iov_offset")?,
             message_buffer: at("msghdr", "msg_iter.ubuf").or_else(|_| at("msghdr", "msg_iter.kvec"))?,
             message_vector: at("msghdr", "msg_iter.kvec")?,
-            message_parts: at("msghdr", "msg_iter.nr_segs")?,
+            message_left: at("msghdr", "msg_iter.count")?,
             task_flags: at("task_struct", "flags")?,
             task_ring: self.ring()?,
             task_files: at("task_struct", "files")?,
