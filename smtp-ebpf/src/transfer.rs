@@ -13,7 +13,7 @@ use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Spea
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
 use crate::kernel::{Message, Sock, Socket, is_watched};
-use crate::place::{self, Locate};
+use crate::place::Locate;
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, leg, owner};
@@ -22,7 +22,6 @@ use crate::{capture, leg, owner};
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
-const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 /// Most windows of one call that are looked at; what is behind them is a gap.
 const MAX_WINDOWS: u64 = 16;
@@ -58,26 +57,19 @@ struct Scratch {
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
-/// A function begins that moves a message.
-#[inline(always)]
-pub fn enters(socket: Socket, message: Message) {
-    let Some(sock) = socket.sock() else { return };
-    // A send that connects has no port yet (RFC 7413).
-    if socket::is_ours(sock) || message.flags() & MSG_FASTOPEN != 0 {
-        place::enter(message);
-    }
-}
-
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, flags: u32, returned: i32) {
+pub fn leaves<C: EbpfContext>(
+    context: &C,
+    program: Program,
+    socket: Socket,
+    message: Message,
+    flags: u32,
+    returned: i32,
+) {
     let Some(sock) = socket.sock() else { return };
-    let watched = socket::is_ours(sock);
-    if watched && moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Entered);
-    }
-    if watched || flags & MSG_FASTOPEN != 0 {
-        place::leave();
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        record(context, program, sock, flags, returned as u32, Locate::Message(message));
     }
 }
 
@@ -90,16 +82,12 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
     }
 }
 
-/// A system call's message was moved, or an error came of it.
+/// A message was moved, or an error came of it.
 #[inline(always)]
 pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
-    if !socket::is_ours(sock) {
-        return;
-    }
-    if returned <= 0 {
-        place::moved_nothing();
-    } else if moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Caller);
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        let sends = matches!(program.kind(), Kind::Send);
+        record(context, program, sock, flags, returned as u32, Locate::Caller { sends });
     }
 }
 
@@ -179,7 +167,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
             0,
         );
         let cause = buffer::cause(walk);
-        buffer::finish(walk, sends);
         if !matches!(cause, Unseen::None) {
             let pid = (&raw const (*transfer).task.pid).read_volatile();
             debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, cause as u32);
