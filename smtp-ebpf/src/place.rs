@@ -68,8 +68,11 @@ impl Place {
     }
 
     /// Where the current system call has its bytes, if it is certain to be the one on this socket that moved so many.
+    ///
+    /// # Safety
+    /// As of [`Task::holds_file`].
     #[inline(always)]
-    fn of_caller(sock: Sock, sends: bool, length: u32) -> Self {
+    unsafe fn of_caller(sock: Sock, sends: bool, file: *mut u64, length: u32) -> Self {
         let task = Task::current();
         if task.is_kernels() {
             return Self::unknown(Unseen::Path, 0);
@@ -87,7 +90,8 @@ impl Place {
             Call::Vector | Call::Message => true,
             Call::Connect | Call::Other => false,
         };
-        if !is_certain || task.has_ring() || !task.holds(registers.argument_1(), sock) {
+        // SAFETY: the caller's promise.
+        if !is_certain || task.has_ring() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
             return Self::unknown(Unseen::Path, registers.syscall());
         }
         match call {
@@ -172,7 +176,8 @@ pub enum Locate {
     /// Behind the iterator of the message with which the function that returns was called.
     Message(Message),
     /// Where the current system call has them, one that sends or one that receives.
-    Caller { sends: bool },
+    /// `file` is where the socket's file is remembered, in a map value of the socket.
+    Caller { sends: bool, file: *mut u64 },
     /// Not at all, for this cause.
     Unseen(Unseen),
 }
@@ -203,7 +208,7 @@ pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
                 place.write_volatile(Place::of_message(message, length));
                 go_back(place);
             }
-            Locate::Caller { sends } => place.write_volatile(Place::of_caller(sock, sends, length)),
+            Locate::Caller { sends, file } => place.write_volatile(Place::of_caller(sock, sends, file, length)),
             Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
         }
     }

@@ -69,7 +69,7 @@ pub fn leaves<C: EbpfContext>(
 ) {
     let Some(sock) = socket.sock() else { return };
     if moves_stream(flags, returned) && socket::is_ours(sock) {
-        record(context, program, sock, flags, returned as u32, Locate::Message(message));
+        record(context, program, sock, flags, returned as u32, By::Message(message));
     }
 }
 
@@ -78,7 +78,7 @@ pub fn leaves<C: EbpfContext>(
 pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: Unseen, returned: i64) {
     let Some(sock) = socket.sock() else { return };
     if returned > 0 && socket::is_ours(sock) {
-        record(context, program, sock, 0, returned as u32, Locate::Unseen(cause));
+        record(context, program, sock, 0, returned as u32, By::Nothing(cause));
     }
 }
 
@@ -86,9 +86,19 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
 #[inline(always)]
 pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
     if moves_stream(flags, returned) && socket::is_ours(sock) {
-        let sends = matches!(program.kind(), Kind::Send);
-        record(context, program, sock, flags, returned as u32, Locate::Caller { sends });
+        record(context, program, sock, flags, returned as u32, By::Call);
     }
+}
+
+/// What leads to the bytes of a call.
+#[derive(Clone, Copy)]
+enum By {
+    /// The system call.
+    Call,
+    /// The message with which the function that returns was called.
+    Message(Message),
+    /// Nothing, for this cause.
+    Nothing(Unseen),
 }
 
 /// Whether a call moved bytes of the stream: what was looked at comes again when it is read.
@@ -98,7 +108,7 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
 }
 
 #[inline(always)]
-fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, locate: Locate) {
+fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
     let Some(stream) = Stream::of(sock) else { return };
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
@@ -107,7 +117,10 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
 
     let time = capture::now();
     let task = owner::current();
-    owner::describe_once(context, program, &task, time);
+    // SAFETY: it is a map value.
+    if unsafe { Followed::is_another(followed, &task, time) } {
+        owner::describe_once(context, program, &task, time);
+    }
     // SAFETY: the pointers are to this CPU's map value and to the socket's; what a step finds out it leaves there, and the
     // next reads it there: else the verifier would explore every pair of paths.
     unsafe {
@@ -123,14 +136,16 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         (&raw mut (*transfer).continues).write_volatile(0);
         (&raw mut (*transfer).padding).write_volatile(0);
 
+        let locate = match by {
+            By::Call => Locate::Caller { sends, file: &raw mut (*followed).file },
+            By::Message(message) => Locate::Message(message),
+            By::Nothing(cause) => Locate::Unseen(cause),
+        };
         buffer::locate(walk, sock, locate, length);
         if !sends && flags & MSG_TRUNC != 0 {
             buffer::withhold(walk, Unseen::Discarded);
         } else if stream.has_upper_layer() {
             buffer::withhold(walk, Unseen::Tls);
-        }
-        if let Locate::Unseen(unseen) = locate {
-            buffer::withhold(walk, unseen);
         }
         (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
 

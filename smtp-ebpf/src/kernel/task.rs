@@ -145,6 +145,29 @@ impl Task {
         self.held(descriptor) == Some(sock.0 as u64)
     }
 
+    /// The same where the file of this socket is remembered from call to call: a file is one socket's for as long as both
+    /// live, and a look at the descriptor is enough.
+    ///
+    /// # Safety
+    /// `file` is a place of a map value that belongs to the socket.
+    #[inline(always)]
+    pub unsafe fn holds_file(self, descriptor: u64, sock: Sock, file: *mut u64) -> bool {
+        let Some((table, _)) = self.descriptors() else { return false };
+        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
+        let Some(held) = HeldSock::file_at(table, descriptor & 0xffff_ffff) else { return false };
+        // SAFETY: the caller's promise; whoever else writes it writes the same.
+        unsafe {
+            if held == file.read_volatile() {
+                return true;
+            }
+            let is_its = HeldSock::of_file(held).map(HeldSock::address) == Some(sock.0 as u64);
+            if is_its {
+                file.write_volatile(held);
+            }
+            is_its
+        }
+    }
+
     /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.
     #[inline(always)]
     fn held(self, descriptor: u64) -> Option<u64> {
