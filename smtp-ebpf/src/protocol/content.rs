@@ -223,6 +223,7 @@ pub unsafe fn restore(dialogue: *mut Dialogue, work: *mut Work) {
         let kept = hold.cast::<u64>().read_unaligned();
         (&raw mut (*work).bytes).cast::<u8>().add(HOLD - KEPT).cast::<u64>().write_unaligned(kept);
         set!(work.cursor, HOLD as u64 - u64::from(get!(dialogue.client.held)));
+        set!(dialogue.client.held, 0);
     }
 }
 
