@@ -162,3 +162,11 @@ fn credentials() {
         r"220 mx\r\n334 <14$>334 <3$>535 5.7.8 <12$>501 5.5.4 <19$>500 <18$>250 ok\r\n504 5.5.4 <9$>"
     );
 }
+
+#[test]
+fn content_that_waited_is_told_once() {
+    let mut talk = Talk::new();
+    talk.server("220 mx\r\n").client("DATA\r\n").server("354 go\r\n");
+    talk.client("one\r\n").client("two\r\n.\r\n").server("250 ok\r\n").client("QUIT\r\n");
+    assert_eq!(talk.shown(Speaker::Client), r"DATA\r\n[8]\r\n.\r\nQUIT\r\n");
+}
