@@ -1,4 +1,4 @@
-//! Clients that are gone before anybody could look them up are named all the same.
+//! Clients that are gone before anybody could look them up are named all the same, and those that change as what they are.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use nix::unistd::{Uid, User};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::process::Running;
+use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::seen::Observed;
 
 const CLIENTS: usize = 200;
 
@@ -91,4 +93,45 @@ fn run_clients(host: &Host) -> Result<BTreeMap<u64, String>> {
         }
         Ok(pids)
     })
+}
+
+/// Root connects, and goes on as somebody else, as daemons do: each call is shown as that of who it was then.
+#[test]
+fn a_client_that_becomes_another_user() -> Result<()> {
+    const UID: u32 = 65_534;
+    const NAME: &str = "changed";
+    let (client_host, server_host) = Host::pair()?;
+    let mut server = server_host.command(machine::sibling("mail-server")?);
+    server.args(["10.77.0.2:25", "--sessions", "1"]);
+    let server = Running::start(server)?;
+    let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
+    server.output.wait_for("`listening on …`", ready)?;
+    let agent = Agent::start(&[])?;
+    let mut client = client_host.command(machine::sibling("changing-client")?);
+    client.args(["10.77.0.2:25", &UID.to_string(), NAME]);
+    process::run(client)?;
+    agent.wait_closed(&[&client_host, &server_host], 2)?;
+    server.finish()?;
+    let seen = agent.stop()?.seen.on(&[&client_host])?.side("client")?;
+
+    let user_of = |uid| anyhow::Ok(User::from_uid(Uid::from_raw(uid))?.map(|user| user.name));
+    let before = (Some(0), user_of(0)?, Some("changing-client".to_owned()));
+    let after = (Some(u64::from(UID)), user_of(UID)?, Some(NAME.to_owned()));
+    let text = |observed: &Observed, pointer| observed.text(pointer).map(str::to_owned);
+    let who = |observed: &Observed| {
+        (observed.count("/process/uid"), text(observed, "/process/user"), text(observed, "/process/name"))
+    };
+    assert_eq!(who(&seen.one("connection.opened")?), before);
+    assert_eq!(who(&seen.command("EHLO")?), before);
+    assert_eq!(who(&seen.command("NOOP")?), after);
+    assert_eq!(who(&seen.one("connection.closed")?), after);
+    assert_eq!(seen.count("connection.owner_changed"), 0, "{seen}");
+    for observed in &seen.0 {
+        ensure!(
+            observed.text("/process/executable").is_some_and(|path| path.ends_with("/changing-client")),
+            "{}",
+            observed.json()
+        );
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
-use super::host::user_name;
+use super::users::Users;
 use crate::event::{
     Disputed, Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent,
     Task, TcpState, Time, TransferEvent, Unseen, socket_address,
@@ -20,6 +20,9 @@ const MAX_NAMES: usize = 1024;
 #[derive(Default)]
 pub struct Reader {
     names: HashMap<[u8; record::COMM_LENGTH], Arc<str>>,
+    users: Users,
+    /// Of the record that is read.
+    time: Time,
 }
 
 impl Reader {
@@ -27,6 +30,7 @@ impl Reader {
     pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, KernelEvent), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;
         let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
+        self.time = Time(header.time);
         let event = match kind {
             Kind::Process => KernelEvent::Process(self.process(bytes)?),
             Kind::State => KernelEvent::State(self.state(bytes)?),
@@ -94,7 +98,8 @@ impl Reader {
     pub fn open(&mut self, bytes: &[u8]) -> Result<(ProcessEvent, OpenSocket, usize), MalformedRecord> {
         let record: record::Open = prefix(bytes)?;
         let [executable, cgroup] = parts(bytes, size_of::<record::Open>(), [record.executable, record.cgroup])?;
-        let (time, task) = (Time(record.time), self.task(&record.task));
+        self.time = Time(record.time);
+        let (time, task) = (self.time, self.task(&record.task));
         let process = ProcessEvent {
             time,
             task: task.clone(),
@@ -113,6 +118,7 @@ impl Reader {
     fn task(&mut self, task: &record::Task) -> Task {
         Task {
             process: ProcessKey { pid: task.pid, start_time: Time(task.start_time), exec_id: task.exec_id },
+            user: self.users.name(task.uid, self.time),
             tid: task.tid,
             uid: task.uid,
             comm: self.name(task.comm),
