@@ -257,8 +257,8 @@ pub struct Process {
     pub cgroup: u32,
     /// Bytes of `LD_PRELOAD` that follow those: libraries that are loaded before the program's own (ld.so(8)).
     pub preload: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: the executable is in no directory, and its only component is its name (`memfd_create`).
+    pub detached: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }
@@ -282,8 +282,8 @@ pub struct Open {
     pub executable: u32,
     /// Bytes of the cgroup's path that follow those.
     pub cgroup: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: the executable is in no directory, and its only component is its name (`memfd_create`).
+    pub detached: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }

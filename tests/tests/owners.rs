@@ -1,11 +1,16 @@
 //! Clients that are gone before anybody could look them up are named all the same, and those that change as what they are.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Uid, User};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
@@ -93,6 +98,42 @@ fn run_clients(host: &Host) -> Result<BTreeMap<u64, String>> {
         }
         Ok(pids)
     })
+}
+
+/// A program without a path is called what it is called; one whose file is gone has the path that it had.
+#[test]
+fn programs_that_are_no_file_any_more() -> Result<()> {
+    let program = fs::read(machine::sibling("brief-client")?)?;
+    let folder = tempfile::Builder::new().prefix("smtp-observer-deleted-").tempdir()?;
+    let path = folder.path().canonicalize()?.join("deleted-client");
+    fs::write(&path, &program)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+    let deleted = File::open(&path)?;
+    fs::remove_file(&path)?;
+    let mut memory = File::from(memfd_create(c"brief", MFdFlags::MFD_CLOEXEC)?);
+    memory.write_all(&program)?;
+    // Opened for reading alone: what is open for writing cannot be executed.
+    let memory = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
+
+    let (client_host, server_host) = Host::pair()?;
+    let mut server = server_host.command(machine::sibling("mail-server")?);
+    server.args(["10.77.0.2:25", "--sessions", "2"]);
+    let server = Running::start(server)?;
+    let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
+    server.output.wait_for("`listening on …`", ready)?;
+    let agent = Agent::start(&[])?;
+    for file in [&memory, &deleted] {
+        let mut client = client_host.command(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        client.arg("10.77.0.2:25");
+        process::run(client)?;
+    }
+    agent.wait_closed(&[&client_host, &server_host], 4)?;
+    server.finish()?;
+    let clients = agent.stop()?.seen.on(&[&client_host])?.sides("client");
+    let executables: Vec<_> =
+        clients.iter().map(|client| client.0[0].text("/process/executable").map(str::to_owned)).collect();
+    assert_eq!(executables, [Some("memfd:brief".to_owned()), path.to_str().map(str::to_owned)]);
+    Ok(())
 }
 
 /// Root connects, and goes on as somebody else, as daemons do: each call is shown as that of who it was then.

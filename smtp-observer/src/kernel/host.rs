@@ -215,10 +215,15 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     Ok((stat.starttime, description))
 }
 
-/// The path alone: the kernel adds a note where the file is gone, as after an upgrade.
+/// The path alone: the kernel adds a note where the file is gone, as after an upgrade. What memfd_create(2) made was never
+/// anywhere.
 fn executable(path: PathBuf) -> String {
     let text = path.as_os_str().to_string_lossy();
-    text.strip_suffix(" (deleted)").unwrap_or(&text).to_owned()
+    match text.strip_suffix(" (deleted)") {
+        Some(gone) if gone.starts_with("/memfd:") => gone[1..].to_owned(),
+        Some(gone) => gone.to_owned(),
+        None => text.into_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -327,5 +332,6 @@ mod tests {
     fn an_executable_that_was_replaced_keeps_its_path() {
         assert_eq!(executable("/usr/sbin/exim4 (deleted)".into()), "/usr/sbin/exim4");
         assert_eq!(executable(OsStr::new("/usr/sbin/exim4").into()), "/usr/sbin/exim4");
+        assert_eq!(executable("/memfd:agent (deleted)".into()), "memfd:agent");
     }
 }

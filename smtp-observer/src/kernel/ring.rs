@@ -49,8 +49,7 @@ impl Reader {
         )?;
         Ok(ProcessEvent {
             time: Time(record.header.time),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: self::arguments(arguments),
             cgroup: Some(path(cgroup)),
             preload: (!preload.is_empty()).then(|| String::from_utf8_lossy(preload).into()),
@@ -103,8 +102,7 @@ impl Reader {
         let process = ProcessEvent {
             time,
             task: task.clone(),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: Vec::new(),
             cgroup: Some(path(cgroup)),
             preload: None,
@@ -118,9 +116,9 @@ impl Reader {
     fn task(&mut self, task: &record::Task) -> Task {
         Task {
             process: ProcessKey { pid: task.pid, start_time: Time(task.start_time), exec_id: task.exec_id },
-            user: self.users.name(task.uid, self.time),
             tid: task.tid,
             uid: task.uid,
+            user: self.users.name(task.uid, self.time),
             comm: self.name(task.comm),
         }
     }
@@ -186,6 +184,14 @@ fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|&byte| byte == 0)
 }
 
+/// The path of a file, or its name where it has none.
+fn file(components: &[u8], detached: bool) -> Arc<str> {
+    match strings(components).next() {
+        Some(name) if detached => String::from_utf8_lossy(name).into(),
+        _ => path(components),
+    }
+}
+
 /// Path components, leaf first, as a path.
 fn path(components: &[u8]) -> Arc<str> {
     if components.is_empty() {
@@ -224,6 +230,12 @@ mod tests {
     fn a_path_is_written_leaf_first() {
         assert_eq!(&*path(b"smtpd\0sbin\0postfix\0lib\0usr\0"), "/usr/lib/postfix/sbin/smtpd");
         assert_eq!(&*path(b""), "/");
+    }
+
+    #[test]
+    fn a_file_in_no_directory_has_a_name_alone() {
+        assert_eq!(&*file(b"memfd:agent\0", true), "memfd:agent");
+        assert_eq!(&*file(b"memfd:agent\0", false), "/memfd:agent");
     }
 
     #[test]
