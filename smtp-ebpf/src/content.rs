@@ -13,8 +13,8 @@ use smtp_ebpf::event::{DISPUTED_LENGTH, HEAD_LENGTH, TAIL_LENGTH, Transfer, Unse
 
 use crate::buffer::{self, Copied, Room, at_most};
 use crate::kernel::Sock;
-use crate::leg;
 use crate::scan::{self, State};
+use crate::track;
 
 /// Bytes of a reply that are searched for the start of its last line: more than any server's 354 is long.
 const REPLY_WINDOW: usize = 256;
@@ -85,7 +85,8 @@ pub unsafe fn capture(sock: Sock, room: *mut Room, transfer: *mut Transfer, send
         };
         // Who accepted the connection speaks for the server.
         let socket = &raw const (*transfer).socket;
-        let accepted = leg::is_accepted(
+        let accepted = track::is_accepted(
+            sock,
             (&raw const (*socket).local_port).read_volatile(),
             (&raw const (*socket).remote_port).read_volatile(),
         );

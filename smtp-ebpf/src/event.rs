@@ -185,8 +185,9 @@ pub struct State {
     pub socket: Socket,
     /// Its positions.
     pub positions: Positions,
-    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes: the socket turned out to
-    /// be the accepted one of a proxy, and nothing was said on it yet.
+    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes. Then the socket turned out
+    /// to be the accepted one of a proxy, and [`Self::peer`] is its client, which the header's time is that of; or without a
+    /// peer it may be such a client.
     pub old: u32,
     /// The state it enters.
     pub new: u32,

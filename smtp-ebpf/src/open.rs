@@ -46,7 +46,7 @@ fn open_sockets(context: *const TaskFile) -> i32 {
 #[inline(always)]
 fn list(output: Sequence, task: Task, file: File) {
     let Some(sock) = file.sock() else { return };
-    if !socket::is_ours(sock) {
+    if !socket::is_known(sock) {
         return;
     }
     let Some(stream) = Stream::of(sock) else { return };

@@ -12,7 +12,7 @@ use crate::kernel::{Message, Sock, Socket};
 use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, leg, owner};
+use crate::{capture, local_pair, owner};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
@@ -87,6 +87,9 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     let Some(stream) = Stream::of(sock) else { return };
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
+    if !stream.has_watched_port() && !local_pair::may_be_ours(sock, sends) {
+        return;
+    }
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
 
     let time = capture::now();
@@ -122,12 +125,9 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
 
         let Captured { skipped, head, tail, unseen } = captured.read_volatile();
         let first = Room::bytes(room).cast::<[u8; 3]>().read_volatile();
-        if !stream.has_watched_port() {
-            let serves = leg::is_accepted(sock.local_port(), sock.remote_port()) == sends;
-            let first = if skipped == 0 && head >= 3 { first } else { [0; 3] };
-            if !leg::is_confirmed((*transfer).socket.cookie, serves, first) {
-                return;
-            }
+        let first = if skipped == 0 && head >= 3 { first } else { [0; 3] };
+        if !stream.has_watched_port() && !local_pair::is_ours(context, program, sock, stream, first) {
+            return;
         }
         (*transfer).skipped = skipped;
         (*transfer).head = head;

@@ -178,7 +178,9 @@ impl TcpState {
     }
 }
 
-/// A socket changed its state.
+/// A socket changed its state; or it turned out to be an accepted one of a proxy that its client asked for by a port that is
+/// not watched, where it was established and still is. Then the time is that of its beginning; and one without a peer may be
+/// such a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateEvent {
     /// When.
