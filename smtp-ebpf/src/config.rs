@@ -44,8 +44,6 @@ offsets! {
     sock_local_v6,
     /// `sock.__sk_common.skc_net.net`
     sock_net,
-    /// `sock.__sk_common.skc_cookie`
-    sock_cookie,
     /// `sock.sk_protocol`
     sock_protocol,
     /// `socket.sk`

@@ -1,19 +1,23 @@
 //! The eBPF programs: attach points only, each a short function.
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "this target's atomic operations are intrinsics alone")]
+#![feature(core_intrinsics)]
 
+mod atomic;
 mod buffer;
 mod capture;
 mod dialogue;
 mod environment;
 mod kernel;
-mod leg;
+mod local_pair;
 mod open;
 mod owner;
 mod place;
 mod program;
 mod socket;
 mod state;
+mod track;
 mod transfer;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};

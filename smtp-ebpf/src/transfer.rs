@@ -12,11 +12,11 @@ use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Spea
 
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
-use crate::kernel::{Message, Sock, Socket, is_watched};
+use crate::kernel::{Message, Sock, Socket};
 use crate::place::Locate;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, leg, owner};
+use crate::{capture, local_pair, owner, track};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
@@ -41,9 +41,6 @@ struct Scratch {
     speaker: u32,
     has_positions: u32,
     is_behind: u32,
-    /// The first thing said on the socket is to show that it is ours.
-    is_unconfirmed: u32,
-    serves: u32,
     /// What the window takes of the call, whether its bytes are read, and if not why, and whether it is told of.
     taken: u64,
     is_read: u32,
@@ -112,6 +109,10 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     let Some(stream) = Stream::of(sock) else { return };
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
+    let is_watched = stream.has_watched_port();
+    if !is_watched && !local_pair::may_be_ours(sock, sends) {
+        return;
+    }
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     let Some(followed) = Followed::of(sock) else { return };
 
@@ -149,17 +150,23 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         }
         (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
 
+        let dialogue = &raw mut (*followed).dialogue;
+        if !is_watched {
+            if !local_pair::is_ours(context, program, sock, stream, first_bytes(scratch, length)) {
+                return;
+            }
+            Dialogue::begin_new(dialogue);
+        }
+
         // Who accepted the connection speaks for the server.
         let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
         let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
-        let accepted = leg::is_accepted(local_port, remote_port);
-        let is_unconfirmed = !is_watched(local_port) && !is_watched(remote_port);
+        let accepted = track::is_accepted(sock, local_port, remote_port);
         let serves = accepted == sends;
         let speaker = if serves { Speaker::Server } else { Speaker::Client };
         let (end, other) =
             if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
         let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
-        let dialogue = &raw mut (*followed).dialogue;
         let listener = if serves { Speaker::Client } else { Speaker::Server };
         let is_behind = has_positions && Dialogue::is_behind(dialogue, listener, other);
         (&raw mut (*scratch).length).write_volatile(u64::from(length));
@@ -170,8 +177,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
-        (&raw mut (*scratch).is_unconfirmed).write_volatile(u32::from(is_unconfirmed));
-        (&raw mut (*scratch).serves).write_volatile(u32::from(serves));
 
         let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
         let mut telling = Telling { scratch, followed };
@@ -238,9 +243,6 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
         (&raw mut (*scratch).is_read).write_volatile(u32::from(is_read));
         (&raw mut (*scratch).is_told).write_volatile(u32::from(is_told));
         (&raw mut (*scratch).cause).write_volatile(cause);
-        if (&raw const (*scratch).is_unconfirmed).read_volatile() != 0 && !is_confirmed(scratch) {
-            return 1;
-        }
         pass(scratch, dialogue);
         if (&raw const (*scratch).is_told).read_volatile() != 0 {
             tell(scratch);
@@ -250,25 +252,20 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
     }
 }
 
-/// Whether the first thing said on a socket that may be ours shows that it is.
+/// The first bytes of a call, or zeros where they are not to be had.
 ///
 /// # Safety
-/// `scratch` is this CPU's map value.
+/// `scratch` is this CPU's map value, in which the call was located.
 #[inline(always)]
-unsafe fn is_confirmed(scratch: *mut Scratch) -> bool {
+unsafe fn first_bytes(scratch: *mut Scratch, length: u32) -> [u8; 3] {
     // SAFETY: the caller's promise.
     unsafe {
-        if (&raw const (*scratch).done).read_volatile() != 0 {
-            return true;
-        }
-        let work = &raw mut (*scratch).work;
-        let serves = (&raw const (*scratch).serves).read_volatile() != 0;
-        let transfer = (&raw const (*work).record).cast::<Transfer>();
-        let cookie = (&raw const (*transfer).socket.cookie).read_volatile();
-        let first = (&raw const (*work).bytes).cast::<u8>().add(HOLD).cast::<[u8; 3]>().read_volatile();
-        let is_there = (&raw const (*scratch).is_read).read_volatile() != 0;
-        let first = if is_there && (&raw const (*scratch).taken).read_volatile() >= 3 { first } else { [0; 3] };
-        leg::is_confirmed(cookie, serves, first)
+        let walk = &raw mut (*scratch).walk;
+        let bytes = (&raw mut (*scratch).work.bytes).cast::<u8>().add(HOLD);
+        let is_there = length >= 3
+            && matches!(buffer::cause(walk), Unseen::None)
+            && matches!(buffer::copy(walk, bytes, 0, 3), Unseen::None);
+        if is_there { bytes.cast::<[u8; 3]>().read_volatile() } else { [0; 3] }
     }
 }
 

@@ -32,7 +32,7 @@ struct Host {
 
 fn task(pid: u32) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: "program".into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: "program".into() }
 }
 
 fn address(number: u64) -> SocketAddr {

@@ -260,6 +260,7 @@ mod tests {
                 process: ProcessKey { pid: 1, start_time: Time(0), exec_id: 0 },
                 tid: 1,
                 uid: 0,
+                user: None,
                 comm: "swaks".into(),
             },
             socket: socket(),

@@ -76,9 +76,12 @@ pub struct Task {
     pub process: ProcessKey,
     /// The thread.
     pub tid: u32,
-    /// The effective user.
+    /// The effective user of the thread, at the time of the call.
     pub uid: u32,
-    /// The group leader's `comm`.
+    /// That user's name, where the host knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    /// The group leader's `comm`, at the time of the call.
     pub comm: Arc<str>,
 }
 
@@ -89,9 +92,6 @@ pub struct ProcessEvent {
     pub time: Time,
     /// Who it is.
     pub task: Task,
-    /// The name of the effective user, where the host knows one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Arc<str>>,
     /// The executable's path from the root of its mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<Arc<str>>,
@@ -180,7 +180,9 @@ impl TcpState {
     }
 }
 
-/// A socket changed its state.
+/// A socket changed its state; or it turned out to be an accepted one of a proxy that its client asked for by a port that is
+/// not watched, where it was established and still is. Then the time is that of its beginning; and one without a peer may be
+/// such a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateEvent {
     /// When.

@@ -162,7 +162,7 @@ impl Observer {
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
-            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event),
+            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event, sink),
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(event, sink),
             _ => {}
@@ -263,6 +263,7 @@ impl Observer {
     }
 
     fn transfer(&mut self, event: TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        let Some(event) = self.expected.hold(event) else { return };
         let cookie = event.socket.cookie;
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {

@@ -182,5 +182,5 @@ impl<'a> Connection<'a> {
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, comm: "smtp".into() }
+    Task { process, tid: 10, uid: 0, user: None, comm: "smtp".into() }
 }

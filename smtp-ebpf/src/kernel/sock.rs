@@ -161,21 +161,6 @@ impl HeldSock {
     pub fn address(self) -> u64 {
         self.0
     }
-
-    /// The cookie that it has been given.
-    #[inline(always)]
-    pub fn cookie(self) -> Option<u64> {
-        probe_kernel(self.0 + offset(&OFFSETS.sock_cookie) as u64)
-    }
-
-    /// Its stream positions, if it is one of TCP that is established.
-    #[inline(always)]
-    pub fn positions(self) -> Option<Positions> {
-        Some(Positions {
-            written: probe_kernel(self.0 + offset(&OFFSETS.tcp_write_seq) as u64)?,
-            read: probe_kernel(self.0 + offset(&OFFSETS.tcp_copied_seq) as u64)?,
-        })
-    }
 }
 
 /// A `struct tcp_sock`. `None` is a null pointer: a value that there is, in the verifier's eyes.

@@ -62,7 +62,6 @@ impl Layout {
             sock_remote_v6: at("sock", "__sk_common.skc_v6_daddr")?,
             sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
             sock_net: at("sock", "__sk_common.skc_net.net")?,
-            sock_cookie: at("sock", "__sk_common.skc_cookie")?,
             sock_protocol: at("sock", "sk_protocol")?,
             socket_sock: at("socket", "sk")?,
             net_inode: at("net", "ns.inum")?,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
-use super::host::user_name;
+use super::users::Users;
 use crate::event::{
     Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Socket, StateEvent,
     Task, TcpState, Time, TransferEvent, socket_address,
@@ -20,6 +20,9 @@ const MAX_NAMES: usize = 1024;
 #[derive(Default)]
 pub struct Reader {
     names: HashMap<[u8; record::COMM_LENGTH], Arc<str>>,
+    users: Users,
+    /// Of the record that is read.
+    time: Time,
 }
 
 impl Reader {
@@ -27,6 +30,7 @@ impl Reader {
     pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, KernelEvent), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;
         let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
+        self.time = Time(header.time);
         let event = match kind {
             Kind::Process => KernelEvent::Process(self.process(bytes)?),
             Kind::State => KernelEvent::State(self.state(bytes)?),
@@ -45,8 +49,7 @@ impl Reader {
         )?;
         Ok(ProcessEvent {
             time: Time(record.header.time),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: self::arguments(arguments),
             cgroup: Some(path(cgroup)),
             preload: (!preload.is_empty()).then(|| String::from_utf8_lossy(preload).into()),
@@ -90,12 +93,12 @@ impl Reader {
     pub fn open(&mut self, bytes: &[u8]) -> Result<(ProcessEvent, OpenSocket, usize), MalformedRecord> {
         let record: record::Open = prefix(bytes)?;
         let [executable, cgroup] = parts(bytes, size_of::<record::Open>(), [record.executable, record.cgroup])?;
-        let (time, task) = (Time(record.time), self.task(&record.task));
+        self.time = Time(record.time);
+        let (time, task) = (self.time, self.task(&record.task));
         let process = ProcessEvent {
             time,
             task: task.clone(),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: Vec::new(),
             cgroup: Some(path(cgroup)),
             preload: None,
@@ -111,6 +114,7 @@ impl Reader {
             process: ProcessKey { pid: task.pid, start_time: Time(task.start_time), exec_id: task.exec_id },
             tid: task.tid,
             uid: task.uid,
+            user: self.users.name(task.uid, self.time),
             comm: self.name(task.comm),
         }
     }
@@ -176,6 +180,14 @@ fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|&byte| byte == 0)
 }
 
+/// The path of a file, or its name where it has none.
+fn file(components: &[u8], detached: bool) -> Arc<str> {
+    match strings(components).next() {
+        Some(name) if detached => String::from_utf8_lossy(name).into(),
+        _ => path(components),
+    }
+}
+
 /// Path components, leaf first, as a path.
 fn path(components: &[u8]) -> Arc<str> {
     if components.is_empty() {
@@ -214,6 +226,12 @@ mod tests {
     fn a_path_is_written_leaf_first() {
         assert_eq!(&*path(b"smtpd\0sbin\0postfix\0lib\0usr\0"), "/usr/lib/postfix/sbin/smtpd");
         assert_eq!(&*path(b""), "/");
+    }
+
+    #[test]
+    fn a_file_in_no_directory_has_a_name_alone() {
+        assert_eq!(&*file(b"memfd:agent\0", true), "memfd:agent");
+        assert_eq!(&*file(b"memfd:agent\0", false), "/memfd:agent");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Story {
 
 pub(super) fn task((pid, name): (u32, &str)) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: name.into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: name.into() }
 }
 
 pub(super) fn socket(state: TcpState) -> Socket {

@@ -276,7 +276,7 @@ fn peer(from_client: bool) -> Peer {
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, comm: "program".into() }
+    Task { process, tid: 10, uid: 0, user: None, comm: "program".into() }
 }
 
 /// What is observed, a line each.

@@ -11,7 +11,7 @@ use crate::event::{
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, comm: "program".into() }
+    Task { process, tid: 10, uid: 0, user: Some("root".into()), comm: "program".into() }
 }
 
 /// One of each kind, with all that an event can have.
@@ -23,7 +23,6 @@ fn entries() -> Vec<Entry> {
     let process = ProcessEvent {
         time: Time(3),
         task: task(),
-        user: Some("root".into()),
         executable: Some("/usr/bin/\u{1b}[31m".into()),
         arguments: vec!["a \"b\"".into(), "\n".into()],
         cgroup: Some("/".into()),

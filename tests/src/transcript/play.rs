@@ -208,5 +208,5 @@ impl Player {
 
 fn task(pid: u32) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: "program".into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: "program".into() }
 }
