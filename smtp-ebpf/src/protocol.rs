@@ -13,9 +13,12 @@ mod client;
 mod content;
 mod line;
 mod mechanisms;
+mod opening;
+mod reply;
 mod scan;
 mod server;
 mod state;
+mod tls;
 mod told;
 mod verb;
 mod work;
@@ -59,16 +62,22 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
     // SAFETY: the caller's promise.
     unsafe {
         told::begin(work, call.length);
-        let speaker = Dialogue::role(dialogue, call.speaker);
-        if let Some(hole) = Dialogue::advance(dialogue, &call) {
-            match speaker {
+        let hole = Dialogue::advance(dialogue, &call);
+        if let Some(hole) = hole {
+            match Dialogue::role(dialogue, call.speaker) {
                 Speaker::Client => client::lose(dialogue, work, hole),
                 Speaker::Server => server::lose(dialogue, work),
             }
         }
-        match speaker {
-            Speaker::Client => client::step(dialogue, work, call.time),
-            Speaker::Server => server::step(dialogue, work, call.time, call.behind),
+        if Dialogue::role(dialogue, call.speaker) == Speaker::Client {
+            opening::greeting(dialogue, work);
+        }
+        if Dialogue::role(dialogue, call.speaker) == Speaker::Server {
+            server::step(dialogue, work, call.time, call.behind);
+        }
+        // Roles may have been exchanged.
+        if Dialogue::role(dialogue, call.speaker) == Speaker::Client {
+            client::step(dialogue, work, call.time);
         }
         told::end(work)
     }

@@ -14,6 +14,9 @@ pub const PRINTABLE: u8 = 16;
 /// `@`, `#` and the like before a domain (RFC 1985, 5.1).
 pub const SIGN: u8 = 32;
 
+/// CR: servers forgive more than one at a line's end (Postfix strips them).
+pub const CR: u8 = 64;
+
 /// The classes of each byte.
 pub static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -38,6 +41,9 @@ pub static CLASSES: [u8; 256] = {
         }
         if matches!(it, b'@' | b'#') {
             of |= SIGN;
+        }
+        if it == b'\r' {
+            of |= CR;
         }
         classes[byte] = of;
         byte += 1;

@@ -1,129 +1,24 @@
 //! What the client says.
 
-use super::state::{Dialogue, Line, Mode, Speaker, reached};
-use super::work::{Context, HOLD, Work, byte, cut, get, repeat, set, word};
-use super::{content, line, scan, told, verb};
+use super::state::{Dialogue, Line, Mode, reached};
+use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set};
+use super::{content, line, opening, reply, scan, tls, told, verb};
 use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
 
-/// Most lines and parts of content that a step tells apart; what is more is counted.
-const MAX_PARTS: u64 = 200;
+/// Most parts of a step: each takes bytes, or tells what the next one takes.
+const MAX_PARTS: u64 = 2 * BYTES as u64;
 
 /// Takes the client's bytes.
 #[inline(always)]
 pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64) {
     // SAFETY: the caller's promise.
     unsafe {
-        catch_up(dialogue, work);
+        reply::catch_up(dialogue, work);
         restore(dialogue, work);
         set!(work.time, time);
         set!(work.line_end, 0);
         repeat(MAX_PARTS, part, &mut Context { work, dialogue });
         finish(dialogue, work);
-    }
-}
-
-/// Takes notice of what the server has said.
-#[inline(never)]
-#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_catch_up"))]
-unsafe extern "C" fn catch_up(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
-    if dialogue.is_null() || work.is_null() {
-        return 0;
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        let answered = get!(dialogue.server.answered);
-        let code = get!(dialogue.server.code);
-        if get!(dialogue.server.losses) != get!(dialogue.client.losses) {
-            set!(dialogue.client.losses, get!(dialogue.server.losses));
-            let mode = get!(dialogue.client.mode);
-            if mode == Mode::COMMANDS || mode == Mode::ANSWERS {
-                set!(dialogue.client.mode, Mode::UNCERTAIN);
-                set!(dialogue.client.candidate, 0);
-            }
-        }
-        if get!(dialogue.server.challenges) != get!(dialogue.client.challenges) {
-            set!(dialogue.client.challenges, get!(dialogue.server.challenges));
-            let mode = get!(dialogue.client.mode);
-            if mode == Mode::COMMANDS || mode == Mode::UNCERTAIN {
-                set!(dialogue.client.mode, Mode::ANSWERS);
-            }
-        }
-        if get!(dialogue.server.go_aheads) != get!(dialogue.client.go_aheads) {
-            set!(dialogue.client.go_aheads, get!(dialogue.server.go_aheads));
-            go_ahead(dialogue, work);
-        }
-        let mode = get!(dialogue.client.mode);
-        if mode == Mode::CONTENT {
-            if reached(answered, get!(dialogue.client.answered).wrapping_add(1)) {
-                let ended = get!(dialogue.client.ended) != 0;
-                leave(dialogue, work, if ended { Mode::COMMANDS } else { Mode::UNCERTAIN });
-            }
-        } else if mode == Mode::ASKED {
-            if reached(answered, get!(dialogue.client.data_reply)) {
-                leave(dialogue, work, Mode::UNCERTAIN);
-            }
-        } else if mode == Mode::CHUNK {
-            if reached(answered, get!(dialogue.client.asked)) && answered != get!(dialogue.client.answered) {
-                leave(dialogue, work, Mode::UNCERTAIN);
-            }
-        } else if mode == Mode::ANSWERS {
-            if code != 334 && reached(answered, get!(dialogue.client.asked)) {
-                set!(dialogue.client.mode, Mode::COMMANDS);
-            }
-        } else if mode == Mode::UNCERTAIN {
-            let agrees = verb::agrees(get!(dialogue.client.candidate), code);
-            if agrees && answered != get!(dialogue.client.answered) && get!(dialogue.client.line) == Line::START {
-                set!(dialogue.client.mode, Mode::COMMANDS);
-                set!(dialogue.client.sure, 1);
-            }
-        }
-    }
-    0
-}
-
-/// A 354 was said: what the client says next is content, whoever asked for it.
-#[inline(always)]
-unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mode = get!(dialogue.client.mode);
-        let reply = get!(dialogue.server.go_ahead_reply);
-        if mode == Mode::CIPHERTEXT {
-            return;
-        }
-        if get!(dialogue.client.data_done) != 0 && reply == get!(dialogue.client.data_reply) {
-            // All of this message came before its go-ahead.
-            set!(dialogue.client.data_done, 0);
-            return;
-        }
-        set!(dialogue.client.answered, reply);
-        if mode == Mode::CONTENT {
-            return;
-        }
-        if mode != Mode::ASKED {
-            // What waits is content.
-            told::content(work, u64::from(get!(dialogue.client.held)));
-            content::begin(dialogue);
-            set!(dialogue.client.disputed, 0);
-            set!(dialogue.client.ended, 0);
-        }
-        set!(dialogue.client.line, Line::START);
-        set!(dialogue.client.mode, Mode::CONTENT);
-    }
-}
-
-/// What was content is over.
-#[inline(always)]
-unsafe fn leave(dialogue: *mut Dialogue, work: *mut Work, mode: u32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        told::content(work, u64::from(get!(dialogue.client.held)));
-        set!(dialogue.client.held, 0);
-        set!(dialogue.client.line, Line::START);
-        set!(dialogue.client.remaining, 0);
-        set!(dialogue.client.behind_message, 0);
-        set!(dialogue.client.candidate, 0);
-        set!(dialogue.client.mode, mode);
     }
 }
 
@@ -134,6 +29,7 @@ unsafe fn restore(dialogue: *mut Dialogue, work: *mut Work) {
     unsafe {
         let mode = get!(dialogue.client.mode);
         if mode == Mode::CONTENT || mode == Mode::ASKED {
+            set!(dialogue.client.ended, 0);
             content::restore(dialogue, work);
             return;
         }
@@ -165,8 +61,12 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
     unsafe {
         let (work, dialogue) = ((*context).work, (*context).dialogue);
         let (cursor, end) = (get!(work.cursor), get!(work.end));
-        if cursor >= end {
+        if cursor >= end || told::is_full(work) {
             return 1;
+        }
+        if get!(dialogue.client.line) != Line::START {
+            go_on(dialogue, work);
+            return 0;
         }
         let mode = get!(dialogue.client.mode);
         if mode == Mode::CONTENT || mode == Mode::ASKED {
@@ -174,69 +74,15 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
             // What waits is not read again.
             return i64::from(get!(work.line_end) >= end && get!(work.cursor) < end);
         }
-        if mode == Mode::CHUNK || mode == Mode::PREAMBLE {
-            octets(dialogue, work);
-            return 0;
+        if mode == Mode::COMMANDS || mode == Mode::ANSWERS || mode == Mode::UNCERTAIN {
+            return i64::from(begin_line(dialogue, work) == WAITS);
         }
-        if mode == Mode::CIPHERTEXT {
-            told::ciphertext(work, end - cursor);
-            set!(work.cursor, end);
-            return 1;
-        }
-        let first = word(work, cursor);
-        if get!(dialogue.client.line) == Line::START {
-            if is_tls(first) {
-                if end - cursor == 1 {
-                    return 1;
-                }
-                if (first >> 8) as u8 == 3 {
-                    set!(dialogue.client.mode, Mode::CIPHERTEXT);
-                    handshake(work);
-                    return 0;
-                }
-            }
-            if get!(dialogue.client.first) != 0 {
-                let waits = preamble(dialogue, work);
-                if waits != 0 {
-                    return i64::from(waits == WAITS);
-                }
-            }
-        }
-        let lf = scan::find(work, cursor, end, b'\n');
-        set!(work.line_end, lf);
-        if get!(dialogue.client.line) != Line::START {
-            go_on(dialogue, work);
-        } else if get!(work.line_end) < get!(work.end) {
-            whole_line(dialogue, work);
-        } else if get!(work.end) - get!(work.cursor) <= HOLD as u64 {
-            return 1;
-        } else {
-            long_line(dialogue, work);
-        }
+        octets(dialogue, work);
         0
     }
 }
 
-/// The first byte of a TLS record, if the second is 3 (RFC 8446, 5.1).
-#[inline(always)]
-pub fn is_tls(first: u64) -> bool {
-    matches!(first as u8, 20..=23)
-}
-
-/// Of a handshake that begins the head of the first record crosses.
-#[inline(always)]
-pub unsafe fn handshake(work: *mut Work) {
-    const HEAD: u64 = 2;
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (cursor, end) = (get!(work.cursor), get!(work.end));
-        let head = if cursor + HEAD > end { end } else { cursor + HEAD };
-        told::text(work, cursor, head);
-        set!(work.cursor, head);
-    }
-}
-
-/// Octets of a chunk, or of a header.
+/// Octets of a chunk or of a header, of TLS, or of another protocol.
 #[inline(never)]
 #[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_octets"))]
 unsafe extern "C" fn octets(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
@@ -246,20 +92,37 @@ unsafe extern "C" fn octets(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let mode = get!(dialogue.client.mode);
+        if mode == Mode::HANDSHAKE {
+            if tls::go_on(&raw mut (*dialogue).client.record, work, tls::CLIENT_HELLO) {
+                set!(dialogue.client.mode, Mode::CIPHERTEXT);
+            }
+            return 0;
+        }
+        if mode == Mode::CIPHERTEXT {
+            told::ciphertext(work, end - cursor);
+            set!(work.cursor, end);
+            return 0;
+        }
+        if mode == Mode::FOREIGN {
+            told::uncaptured(work, Unseen::Uncertain, end - cursor, 0);
+            set!(work.cursor, end);
+            return 0;
+        }
         let remaining = get!(dialogue.client.remaining);
         let taken = if remaining < end - cursor { remaining } else { end - cursor };
-        let is_chunk = get!(dialogue.client.mode) == Mode::CHUNK;
-        if is_chunk {
-            told::content(work, taken);
-        } else {
-            told::withheld(work, taken, 0);
-        }
         set!(work.cursor, cursor + taken);
         set!(dialogue.client.remaining, remaining - taken);
-        if remaining == taken {
-            if is_chunk {
+        if mode == Mode::CHUNK {
+            told::content(work, taken);
+            set!(dialogue.client.said, 1);
+            unasked(dialogue, get!(dialogue.client.asked));
+            if remaining == taken {
                 end_of_chunk(dialogue);
-            } else {
+            }
+        } else {
+            told::withheld(work, taken, 0);
+            if remaining == taken {
                 set!(dialogue.client.mode, Mode::COMMANDS);
             }
         }
@@ -267,85 +130,94 @@ unsafe extern "C" fn octets(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     0
 }
 
+/// Content is said that no go-ahead has asked for: if the server refuses the command behind which it stands, it may read
+/// it as commands, and repeat it.
+#[inline(always)]
+pub unsafe fn unasked(dialogue: *mut Dialogue, reply: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = get!(dialogue.client.unasked_to);
+        if reply != to && reply != to.wrapping_add(1) {
+            set!(dialogue.client.unasked_from, reply);
+        }
+        set!(dialogue.client.unasked_to, reply);
+    }
+}
+
 /// A chunk is complete, if its size was right: another command, or the next chunk, follows.
 #[inline(always)]
 unsafe fn end_of_chunk(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe {
+        let is_answered = get!(dialogue.client.refused) != 0;
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.behind_message, 1);
-        set!(dialogue.client.candidate, verb::CHUNK as u32);
+        set!(dialogue.client.candidate, if is_answered { 0 } else { verb::CHUNK as u32 });
+        set!(dialogue.client.replies, get!(dialogue.server.replies));
     }
 }
 
-/// The header was taken, and more may follow; it waits for more of it.
-const TAKEN: u64 = 1;
-const WAITS: u64 = 2;
+/// It is no more certain what the client says.
+#[inline(always)]
+pub unsafe fn doubt(dialogue: *mut Dialogue) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        set!(dialogue.client.sure, 0);
+        set!(dialogue.client.candidate, 0);
+        set!(dialogue.client.behind_message, 0);
+    }
+}
 
-/// The headers that some proxies have before a session. Their first bytes name them; no more of them crosses.
+/// The line was begun; it waits for more of it.
+const BEGUN: u64 = 0;
+const WAITS: u64 = 1;
+
+/// A line begins, or what stands in its place.
 #[inline(never)]
-#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_preamble"))]
-unsafe extern "C" fn preamble(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_begin_line"))]
+unsafe extern "C" fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     if dialogue.is_null() || work.is_null() {
         return 0;
     }
-    const PROXY: u64 = u64::from_le_bytes(*b"PROXY \0\0");
-    const SIGNATURE: u64 = u64::from_le_bytes(*b"\r\n\r\n\0\r\nQ");
-    const SIGNATURE_END: u64 = u64::from_le_bytes(*b"UIT\n\0\0\0\0");
-    const HEAD: u64 = 16;
     // SAFETY: the caller's promise.
     unsafe {
-        let (cursor, end) = (get!(work.cursor), get!(work.end));
-        let (start, there) = (word(work, cursor), end - cursor);
-        let begins = |text: u64, length: u64| {
-            let there = if there < length { there } else { length };
-            let mask = if there < 8 { (1 << (8 * there)) - 1 } else { u64::MAX };
-            (start ^ text) & mask == 0
-        };
-        if begins(PROXY, 6) {
-            if there < 6 {
-                return WAITS;
-            }
-            // One line (version 1), which earns no reply.
-            told::text(work, cursor, cursor + 6);
-            set!(work.cursor, cursor + 6);
-            set!(dialogue.client.line, Line::WITHHELD);
-            set!(dialogue.client.first, 0);
-            return TAKEN;
-        }
-        if begins(SIGNATURE, 8) && (there <= 2 || (start >> 16) as u8 == b'\r') && there != 0 && start as u8 == b'\r' {
-            if there < HEAD {
-                return WAITS;
-            }
-            if word(work, cursor + 8) & 0xffff_ffff == SIGNATURE_END {
-                let length = u64::from(byte(work, cursor + 14)) << 8 | u64::from(byte(work, cursor + 15));
-                told::text(work, cursor, cursor + HEAD);
-                set!(work.cursor, cursor + HEAD);
-                if length != 0 {
-                    set!(dialogue.client.remaining, length);
-                    set!(dialogue.client.mode, Mode::PREAMBLE);
-                }
-                set!(dialogue.client.first, 0);
-                return TAKEN;
-            }
-        }
-        let is_socks_5 = start as u8 == 5;
-        let is_socks_4 = start as u8 == 4;
-        if is_socks_4 && there == 1 {
+        let is_certain = get!(dialogue.client.mode) == Mode::COMMANDS;
+        let record = tls::begins(work);
+        let record = if record == tls::NONE && is_certain { tls::begins_old(work) } else { record };
+        if record == tls::WAITS {
             return WAITS;
         }
-        if is_socks_5 || is_socks_4 && (start >> 8) as u8 == 1 {
-            let named = cursor + if is_socks_4 { 2 } else { 1 };
-            told::text(work, cursor, named);
-            told::uncaptured(work, Unseen::Uncertain, end - named, 0);
-            set!(work.cursor, end);
-            set!(dialogue.client.mode, Mode::UNCERTAIN);
-            set!(dialogue.client.sure, 0);
-            set!(dialogue.client.first, 0);
-            return TAKEN;
+        if record != tls::NONE {
+            if record == tls::HELLO && is_certain && get!(dialogue.client.sure) != 0 {
+                set!(dialogue.client.mode, Mode::HANDSHAKE);
+                tls::begin(&raw mut (*dialogue).client.record, work);
+            } else {
+                set!(dialogue.client.mode, Mode::CIPHERTEXT);
+            }
+            return BEGUN;
         }
-        0
+        if get!(dialogue.client.first) != 0 {
+            let preamble = opening::preamble(dialogue, work);
+            if preamble != opening::NONE {
+                return if preamble == opening::WAITS { WAITS } else { BEGUN };
+            }
+        }
+        // What form a line has is decided by as many of its bytes as may wait, however they come.
+        let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let decides = if end - cursor > HOLD as u64 { cursor + HOLD as u64 } else { end };
+        let lf = scan::find(work, cursor, decides, b'\n');
+        set!(work.line_end, lf);
+        set!(dialogue.client.crossed, 0);
+        set!(dialogue.client.cr, 0);
+        if lf < decides {
+            whole_line(dialogue, work);
+        } else if end - cursor < HOLD as u64 {
+            return WAITS;
+        } else {
+            long_line(dialogue, work);
+        }
     }
+    BEGUN
 }
 
 /// A line goes on that was too long to wait.
@@ -357,14 +229,28 @@ unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let (cursor, end, lf) = (get!(work.cursor), get!(work.end), get!(work.line_end));
+        let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let lf = scan::find(work, cursor, end, b'\n');
+        set!(work.line_end, lf);
         let ends = lf < end;
         let to = if ends { lf + 1 } else { end };
         let line = get!(dialogue.client.line);
         if line == Line::CROSSES {
-            cross(dialogue, work, cursor, to);
-        } else if line == Line::WITHHELD {
-            withhold(work, cursor, to, ends);
+            follow_form(dialogue, work, lf);
+            return 0;
+        }
+        if line == Line::ENDS {
+            let other = scan::span(work, cursor, lf, super::classes::CR);
+            if other == lf {
+                cross(dialogue, work, to);
+            } else {
+                cross(dialogue, work, other);
+                stop(dialogue);
+            }
+            return 0;
+        }
+        if line == Line::WITHHELD {
+            withhold(work, cursor, to, ends, &raw mut (*dialogue).client.cr);
         } else {
             told::uncaptured(work, Unseen::Uncertain, to - cursor, u64::from(ends));
         }
@@ -376,57 +262,112 @@ unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     0
 }
 
-/// A part of a line crosses, as far as lines do.
+/// A path or parameters go on, whose line ends at a place: they cross as far as they have the form.
 #[inline(always)]
-unsafe fn cross(dialogue: *mut Dialogue, work: *mut Work, from: u64, to: u64) {
+unsafe fn follow_form(dialogue: *mut Dialogue, work: *mut Work, lf: u64) {
     // SAFETY: the caller's promise.
     unsafe {
-        let crossed = u64::from(get!(dialogue.client.crossed));
-        let room = if crossed < line::MAX_LINE { line::MAX_LINE - crossed } else { 0 };
-        let take = if to - from > room { room } else { to - from };
-        told::text(work, from, from + take);
-        set!(dialogue.client.crossed, (crossed + take) as u32);
-        if from + take < to {
-            let ends = byte(work, to - 1) == b'\n';
-            withhold(work, from + take, to, ends);
-            hide(dialogue);
+        let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let form = u64::from(get!(dialogue.client.form));
+        if form == line::Form::WORDS {
+            let stops = scan::words(work, cursor, lf, u64::from(get!(dialogue.client.state)));
+            set!(dialogue.client.state, get!(work.state) as u32);
+            if stops == lf {
+                cross(dialogue, work, if lf < end { lf + 1 } else { end });
+                return;
+            }
+            let is_end = byte(work, stops) == b'\r';
+            cross(dialogue, work, stops);
+            if !is_end {
+                stop(dialogue);
+            } else if get!(dialogue.client.line) == Line::CROSSES {
+                set!(dialogue.client.line, Line::ENDS);
+            }
+            return;
+        }
+        let close = scan::find(work, cursor, lf, b'>');
+        let inside = scan::span(work, cursor, close, line::class(form));
+        if inside == close && close < lf {
+            set!(dialogue.client.form, line::Form::WORDS as u32);
+            set!(dialogue.client.state, scan::words::BEHIND as u32);
+            cross(dialogue, work, close + 1);
+            return;
+        }
+        cross(dialogue, work, inside);
+        if inside < close || lf < end {
+            stop(dialogue);
         }
     }
 }
 
-/// A line, or the rest of one, does not cross: its length does, and how it ends.
+/// A line crosses from the cursor on, as far as lines do.
+#[inline(always)]
+unsafe fn cross(dialogue: *mut Dialogue, work: *mut Work, to: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let from = get!(work.cursor);
+        let crossed = u64::from(get!(dialogue.client.crossed));
+        let room = line::MAX_LINE.saturating_sub(crossed);
+        let is_long = to - from > room;
+        let to = if is_long { from + room } else { to };
+        told::text(work, from, to);
+        set!(dialogue.client.crossed, (crossed + to - from) as u32);
+        set!(work.cursor, to);
+        if is_long {
+            stop(dialogue);
+        } else if to > from && byte(work, to - 1) == b'\n' {
+            set!(dialogue.client.line, Line::START);
+        }
+    }
+}
+
+/// The rest of a line does not cross.
+#[inline(always)]
+unsafe fn stop(dialogue: *mut Dialogue) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        set!(dialogue.client.line, Line::WITHHELD);
+        set!(dialogue.client.cr, 0);
+        hide(dialogue);
+    }
+}
+
+/// A line, or the rest of one, does not cross: its length does, and how it ends. `cr`: what was withheld of it before ends
+/// with CR, which is part of its end if LF follows.
 #[inline(never)]
 #[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_withhold"))]
-pub unsafe extern "C" fn withhold(work: *mut Work, from: u64, to: u64, ends: bool) -> u64 {
-    if work.is_null() {
+pub unsafe extern "C" fn withhold(work: *mut Work, from: u64, to: u64, ends: bool, cr: *mut u32) -> u64 {
+    if work.is_null() || cr.is_null() || to <= from {
         return 0;
     }
     // SAFETY: the caller's promise.
     unsafe {
         let mut flags = 0;
-        let mut text = to;
+        let text = if ends { to - 1 } else { to };
+        let is_cr = if text > from { byte(work, text - 1) == b'\r' } else { cr.read_volatile() != 0 };
+        let other = if text > from && is_cr { text - 1 } else { text };
         if ends {
-            let crlf = to - from >= 2 && byte(work, to - 2) == b'\r';
-            flags |= if crlf { WITHHELD_CRLF } else { WITHHELD_LF };
-            text = if crlf { to - 2 } else { to - 1 };
+            flags |= if is_cr { WITHHELD_CRLF } else { WITHHELD_LF };
         }
-        if scan::find(work, from, text, b'\0') < text {
+        if scan::find(work, from, other, b'\0') < other {
             flags |= WITHHELD_NUL;
         }
-        if scan::find(work, from, text, b'\r') < text {
+        if scan::find(work, from, other, b'\r') < other || cr.read_volatile() != 0 && text > from {
             flags |= WITHHELD_BARE_CR;
         }
+        cr.write_volatile(u32::from(is_cr && !ends));
         told::withheld(work, to - from, flags);
-        0
     }
+    0
 }
 
-/// The reply to the last line may repeat what was withheld.
+/// The reply to the last line may repeat what was withheld. Should that reply have been given already, the next may.
 #[inline(always)]
 unsafe fn hide(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe {
-        set!(dialogue.client.hide_until, get!(dialogue.client.asked));
+        let (asked, answered) = (get!(dialogue.client.asked), get!(dialogue.server.answered));
+        set!(dialogue.client.hide_until, if reached(answered, asked) { answered.wrapping_add(1) } else { asked });
         set!(dialogue.client.wary, 1);
     }
 }
@@ -445,25 +386,24 @@ unsafe extern "C" fn whole_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
         let text_end = if crlf { lf - 1 } else { lf };
         line::classify(work, cursor, text_end, u64::from(get!(dialogue.client.first)));
         set!(dialogue.client.first, 0);
-        set!(dialogue.client.crossed, 0);
         let mode = get!(dialogue.client.mode);
         if mode == Mode::UNCERTAIN {
             uncertain_line(dialogue, work, cursor, lf);
-        } else if mode == Mode::ANSWERS {
-            asks(dialogue);
-            withhold(work, cursor, lf + 1, true);
-            hide(dialogue);
         } else {
             asks(dialogue);
-            let cross_to = cursor + get!(work.cross);
-            if cross_to == text_end {
-                cross(dialogue, work, cursor, lf + 1);
+            let cross = if mode == Mode::ANSWERS { 0 } else { get!(work.cross) };
+            if mode != Mode::ANSWERS && cursor + cross == text_end {
+                told::text(work, cursor, lf + 1);
             } else {
-                cross(dialogue, work, cursor, cross_to);
-                withhold(work, cross_to, lf + 1, true);
+                told::text(work, cursor, cursor + cross);
+                withhold(work, cursor + cross, lf + 1, true, &raw mut (*dialogue).client.cr);
                 hide(dialogue);
             }
-            follow(dialogue, work);
+            if mode == Mode::ANSWERS {
+                set!(dialogue.client.replies, get!(dialogue.server.replies));
+            } else {
+                follow(dialogue, work);
+            }
         }
         set!(work.cursor, lf + 1);
     }
@@ -472,7 +412,7 @@ unsafe extern "C" fn whole_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
 
 /// A line earns a reply.
 #[inline(always)]
-unsafe fn asks(dialogue: *mut Dialogue) {
+pub unsafe fn asks(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe { set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(1)) }
 }
@@ -484,20 +424,31 @@ unsafe fn uncertain_line(dialogue: *mut Dialogue, work: *mut Work, from: u64, lf
     unsafe {
         let kind = verb::kind(get!(work.verb));
         let is_dot = lf - from <= 2 && byte(work, from) == b'.' && (lf - from == 1 || byte(work, from + 1) == b'\r');
-        let may_be_chunk = kind != verb::BDAT || get!(dialogue.client.behind_message) != 0;
-        let crosses = is_dot || get!(work.full) != 0 && may_be_chunk && lf - from < HOLD as u64;
-        if !crosses {
+        let may_follow = match kind {
+            verb::BDAT => get!(dialogue.client.behind_message) != 0,
+            // What is behind DATA may be content, whatever reply that one gets.
+            verb::DATA => get!(dialogue.client.data_done) == 0,
+            verb::BLOCK => false,
+            _ => true,
+        };
+        if !is_dot && (get!(work.full) == 0 || !may_follow) {
             told::uncaptured(work, Unseen::Uncertain, lf + 1 - from, 1);
-            set!(dialogue.client.candidate, 0);
-            set!(dialogue.client.behind_message, 0);
-            set!(dialogue.client.sure, 0);
+            doubt(dialogue);
+            set!(dialogue.client.wary, 1);
+            if kind == verb::DATA {
+                // It may be one: nothing crosses before it is answered.
+                asks(dialogue);
+                follow(dialogue, work);
+            }
             return;
         }
         told::text(work, from, lf + 1);
         asks(dialogue);
         set!(dialogue.client.candidate, if is_dot { verb::END as u32 } else { kind as u32 });
-        set!(dialogue.client.answered, get!(dialogue.server.answered));
-        if !is_dot {
+        set!(dialogue.client.replies, get!(dialogue.server.replies));
+        if is_dot {
+            set!(dialogue.client.behind_message, 1);
+        } else {
             follow(dialogue, work);
         }
     }
@@ -508,36 +459,79 @@ unsafe fn uncertain_line(dialogue: *mut Dialogue, work: *mut Work, from: u64, lf
 unsafe fn follow(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
-        let kind = verb::kind(get!(work.verb));
-        if kind == verb::DATA {
-            set!(dialogue.client.mode, Mode::ASKED);
-            set!(dialogue.client.data_reply, get!(dialogue.client.asked));
-            set!(dialogue.client.data_done, 0);
-            set!(dialogue.client.disputed, 0);
-            set!(dialogue.client.ended, 0);
-            content::begin(dialogue);
-        } else if kind == verb::BDAT {
-            set!(dialogue.client.answered, get!(dialogue.server.answered));
-            if get!(work.full) == 0 {
-                set!(dialogue.client.mode, Mode::UNCERTAIN);
-                set!(dialogue.client.candidate, 0);
-                set!(dialogue.client.behind_message, 0);
-            } else if get!(work.number) == 0 {
-                end_of_chunk(dialogue);
-            } else {
-                set!(dialogue.client.remaining, get!(work.number));
-                set!(dialogue.client.mode, Mode::CHUNK);
+        let verb = get!(work.verb);
+        let asked = get!(dialogue.client.asked);
+        match verb::kind(verb) {
+            verb::HELLO => set!(dialogue.client.lmtp, u32::from(verb & verb::LMTP != 0)),
+            verb::MAIL => {
+                set!(dialogue.client.recipients_from, asked.wrapping_add(1));
+                set!(dialogue.client.recipients_to, asked);
+                set!(dialogue.client.recipients, get!(dialogue.server.recipients));
             }
-        } else if kind == verb::AUTH {
-            set!(dialogue.client.mode, Mode::ANSWERS);
-            hide(dialogue);
-        } else if kind == verb::TURN {
-            set!(dialogue.client.turn_reply, get!(dialogue.client.asked));
+            verb::RCPT => set!(dialogue.client.recipients_to, asked),
+            verb::DATA => {
+                let waits = !reached(get!(dialogue.server.answered), get!(dialogue.client.data_reply));
+                let again = get!(dialogue.client.data_done) != 0 && waits;
+                set!(dialogue.client.data_again, u32::from(again));
+                set!(dialogue.client.mode, Mode::ASKED);
+                set!(dialogue.client.data_reply, asked);
+                set!(dialogue.client.data_done, 0);
+                set!(dialogue.client.disputed, 0);
+                set!(dialogue.client.ended, 0);
+                content::begin(dialogue);
+            }
+            verb::BDAT => chunk(dialogue, work),
+            verb::BLOCK => {
+                let has_size = get!(work.full) != 0 && get!(work.number) != 0;
+                set!(dialogue.client.block_reply, if has_size { asked } else { 0 });
+                set!(dialogue.client.block, get!(work.number));
+            }
+            verb::AUTH => {
+                set!(dialogue.client.mode, Mode::ANSWERS);
+                set!(dialogue.client.replies, get!(dialogue.server.replies));
+                hide(dialogue);
+            }
+            verb::TURN => set!(dialogue.client.turn_reply, asked),
+            _ => {}
         }
     }
 }
 
-/// A line that is too long to wait, and has not ended: the form of its beginning decides.
+/// A chunk follows, if its size can be read.
+#[inline(always)]
+unsafe fn chunk(dialogue: *mut Dialogue, work: *mut Work) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (asked, answered) = (get!(dialogue.client.asked), get!(dialogue.server.answered));
+        let before = if reached(answered, asked) { 1 } else { asked.wrapping_sub(answered) };
+        set!(dialogue.client.replies, get!(dialogue.server.replies).wrapping_add(before));
+        set!(dialogue.client.said, 0);
+        set!(dialogue.client.refused, 0);
+        if get!(work.full) == 0 {
+            set!(dialogue.client.mode, Mode::UNCERTAIN);
+            doubt(dialogue);
+            set!(dialogue.client.wary, 1);
+            return;
+        }
+        if get!(work.last) != 0 && get!(dialogue.client.lmtp) != 0 {
+            // For each recipient, where all of them have been answered.
+            let accepted = get!(dialogue.server.recipients).wrapping_sub(get!(dialogue.client.recipients));
+            if before == 1 && accepted > 1 {
+                set!(dialogue.client.asked, asked.wrapping_add(accepted - 1));
+            } else if before != 1 {
+                set!(dialogue.client.sure, 0);
+                set!(dialogue.client.wary, 1);
+            }
+        }
+        set!(dialogue.client.remaining, get!(work.number));
+        set!(dialogue.client.mode, Mode::CHUNK);
+        if get!(work.number) == 0 {
+            end_of_chunk(dialogue);
+        }
+    }
+}
+
+/// A line that is too long to wait: the form of its beginning decides.
 #[inline(never)]
 #[cfg_attr(target_arch = "bpf", unsafe(export_name = "client_long_line"))]
 unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
@@ -546,40 +540,54 @@ unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let cursor = get!(work.cursor);
+        let to = cursor + HOLD as u64;
         let mode = get!(dialogue.client.mode);
-        set!(dialogue.client.crossed, 0);
         if mode == Mode::UNCERTAIN {
-            told::uncaptured(work, Unseen::Uncertain, end - cursor, 0);
+            told::uncaptured(work, Unseen::Uncertain, HOLD as u64, 0);
+            doubt(dialogue);
+            set!(dialogue.client.wary, 1);
             set!(dialogue.client.line, Line::UNKNOWN);
-            set!(dialogue.client.candidate, 0);
-            set!(dialogue.client.behind_message, 0);
-            set!(dialogue.client.sure, 0);
-            set!(work.cursor, end);
+            set!(work.cursor, to);
             return 0;
         }
-        line::classify(work, cursor, end, u64::from(get!(dialogue.client.first)));
+        line::classify(work, cursor, to, u64::from(get!(dialogue.client.first)));
         set!(dialogue.client.first, 0);
         asks(dialogue);
-        let kind = verb::kind(get!(work.verb));
-        let goes_on = mode != Mode::ANSWERS
-            && (kind == verb::MAIL || kind == verb::RCPT || kind == verb::ATTRIBUTES)
-            && get!(work.cross) == end - cursor;
-        if goes_on {
-            set!(dialogue.client.line, Line::CROSSES);
-            cross(dialogue, work, cursor, end);
-        } else {
-            let length = if mode == Mode::ANSWERS { 0 } else { verb::length(get!(work.verb)) };
-            told::text(work, cursor, cursor + length);
-            withhold(work, cursor + length, end, false);
-            set!(dialogue.client.line, Line::WITHHELD);
-            hide(dialogue);
-            if mode != Mode::ANSWERS {
-                set!(work.full, 0);
-                follow(dialogue, work);
-            }
+        let (verb, form) = (get!(work.verb), get!(work.form));
+        let kind = verb::kind(verb);
+        let is_whole = get!(work.cross) == HOLD as u64;
+        let has_path = kind == verb::MAIL || kind == verb::RCPT;
+        let goes_on = has_path && (is_whole && form == line::Form::WORDS || line::class(form) != 0);
+        if mode != Mode::ANSWERS && goes_on {
+            set!(dialogue.client.form, form as u32);
+            set!(dialogue.client.state, get!(work.state) as u32);
+            set!(dialogue.client.line, if byte(work, to - 1) == b'\r' { Line::ENDS } else { Line::CROSSES });
+            cross(dialogue, work, to);
+            return 0;
         }
-        set!(work.cursor, end);
+        // Of a command whose end is not seen, no argument crosses that may go on.
+        let is_partial = has_path || kind == verb::AUTH || kind == verb::ATTRIBUTES;
+        let length = if mode == Mode::ANSWERS || verb & verb::GLUED != 0 {
+            0
+        } else if is_partial {
+            get!(work.cross)
+        } else if matches!(byte(work, cursor), b' ' | b'\t') {
+            0
+        } else {
+            verb::length(verb)
+        };
+        told::text(work, cursor, cursor + length);
+        withhold(work, cursor + length, to, false, &raw mut (*dialogue).client.cr);
+        set!(dialogue.client.line, Line::WITHHELD);
+        hide(dialogue);
+        if mode == Mode::ANSWERS {
+            set!(dialogue.client.replies, get!(dialogue.server.replies));
+        } else {
+            set!(work.full, 0);
+            follow(dialogue, work);
+        }
+        set!(work.cursor, to);
     }
     0
 }
@@ -597,9 +605,9 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
         if mode == Mode::CONTENT || mode == Mode::ASKED {
             if end > cursor && end - cursor > content::MAX_HELD {
-                // It has more in it that may be its end than a step looks at.
                 told::content(work, end - cursor);
                 content::interrupt(dialogue);
+                set!(dialogue.client.ended, 0);
             } else {
                 content::keep(dialogue, work);
             }
@@ -609,14 +617,13 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             return 0;
         }
         if end - cursor > HOLD as u64 || get!(dialogue.client.line) != Line::START {
-            // More lines than a step looks at.
+            // More lines than a record has room for.
             let lines = scan::lines(work, cursor, end);
             told::uncaptured(work, Unseen::Uncertain, end - cursor, lines);
             set!(dialogue.client.mode, Mode::UNCERTAIN);
             set!(dialogue.client.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
             set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(lines as u32));
-            set!(dialogue.client.candidate, 0);
-            set!(dialogue.client.behind_message, 0);
+            doubt(dialogue);
             hide(dialogue);
             return 0;
         }
@@ -624,7 +631,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         let begun = get!(work.begun);
         set!(dialogue.client.since, if begun != 0 { begun } else { get!(work.time) });
         set!(work.begun, 0);
-        let from = cut(work, end - HOLD as u64, super::work::BYTES as u64) as usize;
+        let from = cut(work, end - HOLD as u64, BYTES as u64) as usize;
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(from).cast::<u64>();
         copy_words((&raw mut (*dialogue).client.hold).cast(), bytes);
     }
@@ -637,18 +644,30 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
     // SAFETY: the caller's promise.
     unsafe {
         let mode = get!(dialogue.client.mode);
-        if mode == Mode::CIPHERTEXT {
+        set!(dialogue.client.first, 0);
+        if mode == Mode::CIPHERTEXT || mode == Mode::FOREIGN {
+            return;
+        }
+        if mode == Mode::HANDSHAKE {
+            set!(dialogue.client.mode, Mode::CIPHERTEXT);
             return;
         }
         if mode == Mode::CONTENT || mode == Mode::ASKED {
             told::content(work, u64::from(get!(dialogue.client.held)));
             content::interrupt(dialogue);
             set!(dialogue.client.ended, 0);
+            // Of a long line with DATA, the end may have gone, too.
+            set!(dialogue.client.line, Line::START);
+            if mode == Mode::ASKED {
+                unasked(dialogue, get!(dialogue.client.data_reply));
+            }
             return;
         }
         let remaining = get!(dialogue.client.remaining);
         if mode == Mode::CHUNK && hole != 0 && hole <= remaining {
             set!(dialogue.client.remaining, remaining - hole);
+            set!(dialogue.client.said, 1);
+            unasked(dialogue, get!(dialogue.client.asked));
             if hole == remaining {
                 end_of_chunk(dialogue);
             }
@@ -658,10 +677,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
         set!(dialogue.client.held, 0);
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.line, Line::UNKNOWN);
-        set!(dialogue.client.candidate, 0);
-        set!(dialogue.client.behind_message, 0);
-        set!(dialogue.client.sure, 0);
-        set!(dialogue.client.first, 0);
+        doubt(dialogue);
     }
 }
 
@@ -670,34 +686,16 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
 pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, hole: u64, length: u64, cause: Unseen) {
     // SAFETY: the caller's promise.
     unsafe {
-        catch_up(dialogue, work);
+        reply::catch_up(dialogue, work);
         let mode = get!(dialogue.client.mode);
-        let is_content = mode == Mode::CONTENT || mode == Mode::ASKED || mode == Mode::CHUNK;
+        let is_chunk = mode == Mode::CHUNK && hole + length <= get!(dialogue.client.remaining);
         lose(dialogue, work, hole + length);
-        if is_content {
+        if mode == Mode::CONTENT || mode == Mode::ASKED || is_chunk {
             told::content(work, length);
-        } else if mode == Mode::CIPHERTEXT {
+        } else if mode == Mode::CIPHERTEXT || mode == Mode::HANDSHAKE {
             told::ciphertext(work, length);
         } else {
             told::uncaptured(work, cause, length, 0);
         }
-    }
-}
-
-/// The role that speaks when roles were exchanged.
-#[inline(always)]
-pub unsafe fn exchange(dialogue: *mut Dialogue) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let reversed = get!(dialogue.reversed) == 0;
-        set!(dialogue.reversed, u32::from(reversed));
-        set!(dialogue.client.turn_reply, 0);
-        set!(dialogue.client.mode, Mode::COMMANDS);
-        set!(dialogue.client.line, Line::START);
-        set!(dialogue.client.held, 0);
-        set!(dialogue.client.hide_until, get!(dialogue.server.answered));
-        set!(dialogue.client.asked, get!(dialogue.server.answered).wrapping_add(1));
-        set!(dialogue.client.sure, 1);
-        let _ = Speaker::Client;
     }
 }

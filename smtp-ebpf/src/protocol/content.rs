@@ -5,7 +5,7 @@
 
 use super::state::{Dialogue, Mode};
 use super::work::{HOLD, Work, byte, get, set};
-use super::{scan, told, verb};
+use super::{client, scan, told, verb};
 
 /// Most bytes of content that wait: two before a dot, the dot, two CRs behind it.
 pub const MAX_HELD: u64 = 5;
@@ -29,7 +29,9 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let (start, end) = (get!(work.cursor), get!(work.end));
-        set!(dialogue.client.ended, 0);
+        if get!(dialogue.client.mode) == Mode::ASKED {
+            client::unasked(dialogue, get!(dialogue.client.data_reply));
+        }
         // The search goes on from `line_end`: dots before it are decided.
         let from = if get!(work.line_end) > start { get!(work.line_end) } else { start };
         let dot = scan::find_dot(work, from, if end > from { end - 1 } else { from });
@@ -61,7 +63,6 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             finish(dialogue);
             return 0;
         }
-        let is_last = behind == end;
         if get!(dialogue.client.disputed) == 0 {
             set!(dialogue.client.disputed, 1);
             told::content(work, before - start);
@@ -70,9 +71,7 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         }
         // A byte that only tells where the form ends may begin another.
         set!(work.line_end, get!(work.found));
-        if is_last && byte(work, behind - 1) == b'\n' {
-            told::content(work, end - get!(work.cursor));
-            set!(work.cursor, end);
+        if behind == end && byte(work, behind - 1) == b'\n' {
             set!(dialogue.client.ended, 1);
         }
     }
@@ -84,15 +83,17 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
 unsafe fn finish(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe {
-        if get!(dialogue.client.mode) == Mode::ASKED {
-            set!(dialogue.client.data_done, 1);
-        }
-        set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(1));
+        let is_answered = get!(dialogue.client.mode) == Mode::CONTENT;
+        set!(dialogue.client.data_done, u32::from(!is_answered));
+        // For each recipient, where this is LMTP.
+        let accepted = get!(dialogue.server.recipients).wrapping_sub(get!(dialogue.client.recipients));
+        let replies = if is_answered && get!(dialogue.client.lmtp) != 0 && accepted > 1 { accepted } else { 1 };
+        set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(replies));
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.line, super::state::Line::START);
         set!(dialogue.client.behind_message, 1);
         set!(dialogue.client.candidate, verb::END as u32);
-        set!(dialogue.client.answered, get!(dialogue.server.answered));
+        set!(dialogue.client.replies, get!(dialogue.server.replies));
     }
 }
 
@@ -206,7 +207,7 @@ pub unsafe fn keep(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
         let (cursor, end) = (get!(work.cursor), get!(work.end));
-        let held = if end > cursor { end - cursor } else { 0 };
+        let held = end.saturating_sub(cursor);
         set!(dialogue.client.held, if held > MAX_HELD { MAX_HELD as u32 } else { held as u32 });
         let kept = super::work::word(work, end - KEPT as u64);
         let hold = (&raw mut (*dialogue).client.hold).cast::<u8>().add(HOLD - KEPT);

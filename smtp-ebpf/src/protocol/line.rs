@@ -1,11 +1,36 @@
 //! Lines of the client, by their form.
 
-use super::classes::{BLANK, DOMAIN, MECHANISM, PATH, PRINTABLE, SIGN};
+use super::classes::{BLANK, CR, DOMAIN, MECHANISM, PATH, PRINTABLE, SIGN};
+use super::scan::words;
 use super::work::{Work, byte, get, set, word};
 use super::{mechanisms, scan, verb};
 
 /// Most bytes of a line that cross. RFC 5321 (4.5.3.1.4) wants 512, its extensions ask for more, and servers take 2,048.
 pub const MAX_LINE: u64 = 2048;
+
+/// How a line goes on whose first bytes cross: `work.form`.
+pub struct Form;
+
+impl Form {
+    /// It does not.
+    pub const NONE: u64 = 0;
+    /// In a path, up to its `>`.
+    pub const PATH: u64 = 1;
+    /// In a path that begins with a quoted string.
+    pub const QUOTED: u64 = 2;
+    /// In parameters.
+    pub const WORDS: u64 = 3;
+}
+
+/// The class of the bytes in a path of this form; zero where it is no path's.
+#[inline(always)]
+pub fn class(form: u64) -> u8 {
+    match form {
+        Form::PATH => PATH,
+        Form::QUOTED => PRINTABLE,
+        _ => 0,
+    }
+}
 
 /// Classifies the line of text from one place on and before another. Leaves in the working memory its verb, how many of
 /// its bytes may cross, and whether it is whole and has the full form of its command.
@@ -17,16 +42,23 @@ pub unsafe extern "C" fn classify(work: *mut Work, from: u64, to: u64, first: u6
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let verb = verb::of_line(work, from, to, first != 0);
-        set!(work.verb, verb);
         set!(work.cross, 0);
         set!(work.full, 0);
+        set!(work.form, Form::NONE);
+        set!(work.last, 0);
         if to == from {
             set!(work.verb, verb::EMPTY);
             return 0;
         }
+        // Servers forgive blanks before a verb (Postfix).
+        let is_indented = matches!(byte(work, from), b' ' | b'\t');
+        let start = if is_indented { scan::span(work, from, to, BLANK) } else { from };
+        set!(work.verb, verb::of_line(work, start, to, first != 0));
         let verb = get!(work.verb);
-        let rest = from + verb::length(verb);
+        if verb & verb::GLUED != 0 {
+            return 0;
+        }
+        let rest = start + verb::length(verb);
         let ends = match verb::kind(verb) {
             verb::UNKNOWN => return 0,
             verb::MAIL => path(work, rest, to, u64::from_le_bytes(*b"from\0\0\0\0"), 4),
@@ -39,25 +71,22 @@ pub unsafe extern "C" fn classify(work: *mut Work, from: u64, to: u64, first: u6
                 let name = scan::span(work, rest, to, BLANK);
                 scan::span(work, name, to, DOMAIN | SIGN)
             }
-            verb::ATTRIBUTES => {
-                let equals = scan::find(work, rest, to, b'=');
-                if equals < to { scan::span(work, rest, to, PRINTABLE) } else { rest }
-            }
+            verb::ATTRIBUTES => words(work, rest, to, words::BEHIND | words::NEED_VALUES),
             verb::BDAT => chunk(work, rest, to),
             verb::BLOCK => numbers(work, rest, to),
             verb::AUTH => {
                 let name = scan::span(work, rest, to, BLANK);
                 let end = scan::span(work, name, to, MECHANISM);
                 let hash = scan::hash(work, name, end);
-                if mechanisms::is_one(hash) && (end == to || byte(work, end) == b' ') { end } else { rest }
+                let is_apart = end == to || matches!(byte(work, end), b' ' | b'\t' | b'\r');
+                if mechanisms::is_one(hash) && is_apart { end } else { rest }
             }
             _ => rest,
         };
-        // Blanks at the end tell nothing.
-        let blank = scan::span(work, ends, to, BLANK);
-        let whole = blank == to;
+        // Blanks and CRs at the end tell nothing.
+        let whole = scan::span(work, ends, to, BLANK | CR) == to;
         let kind = verb::kind(get!(work.verb));
-        let partial = kind == verb::AUTH || kind == verb::MAIL || kind == verb::RCPT;
+        let partial = matches!(kind, verb::AUTH | verb::MAIL | verb::RCPT | verb::ATTRIBUTES);
         set!(
             work.cross,
             if whole {
@@ -68,23 +97,26 @@ pub unsafe extern "C" fn classify(work: *mut Work, from: u64, to: u64, first: u6
                 rest - from
             }
         );
-        set!(work.full, u64::from(whole && has_argument(kind, ends - rest)));
+        set!(work.full, u64::from(whole && !is_indented && is_full(work, kind, rest, ends)));
         0
     }
 }
 
 /// Whether a command that needs an argument has it, and one that takes none has none.
 #[inline(always)]
-fn has_argument(kind: u64, length: u64) -> bool {
+unsafe fn is_full(work: *mut Work, kind: u64, rest: u64, ends: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let is_bracketed = || unsafe { get!(work.form) == Form::WORDS };
     match kind {
-        verb::MAIL | verb::RCPT | verb::HELLO | verb::BDAT => length != 0,
+        verb::MAIL | verb::RCPT => is_bracketed(),
+        verb::HELLO | verb::BDAT | verb::BLOCK => ends != rest,
         verb::DATA | verb::RSET | verb::QUIT | verb::NOOP | verb::START_TLS => true,
         _ => false,
     }
 }
 
-/// Where `FROM:` or `TO:` with a path and parameters ends; the start where it is not that. Servers forgive blanks, and want no angle
-/// brackets: then the argument is one word.
+/// Where `FROM:` or `TO:` with a path and parameters ends; the start where it is not that. Servers forgive blanks, and want
+/// no angle brackets: then the argument is one word.
 #[inline(always)]
 unsafe fn path(work: *mut Work, rest: u64, to: u64, keyword: u64, length: u64) -> u64 {
     const CASES: u64 = 0x20_20_20_20;
@@ -103,18 +135,21 @@ unsafe fn path(work: *mut Work, rest: u64, to: u64, keyword: u64, length: u64) -
         if open >= to {
             return open;
         }
-        let is_bracketed = byte(work, open) == b'<';
-        let close = if is_bracketed { scan::find(work, open, to, b'>') } else { scan::span(work, open, to, PATH) };
-        if is_bracketed && close >= to {
+        if byte(work, open) != b'<' {
+            let end = scan::span(work, open, to, PATH);
+            return words(work, end, to, words::BEHIND);
+        }
+        let is_quoted = byte(work, open + 1) == b'"';
+        let close = scan::find(work, open, to, b'>');
+        if scan::span(work, open + 1, close, class(if is_quoted { Form::QUOTED } else { Form::PATH })) < close {
             return rest;
         }
-        let end = if is_bracketed { close + 1 } else { close };
-        let inside = scan::span(work, open, close, PRINTABLE);
-        if inside < close {
+        if close >= to {
+            set!(work.form, if is_quoted { Form::QUOTED } else { Form::PATH });
             return rest;
         }
-        // Parameters (RFC 5321, 4.1.2) are words behind a blank.
-        if end < to && byte(work, end) == b' ' { scan::span(work, end, to, PATH | BLANK) } else { end }
+        set!(work.form, Form::WORDS);
+        words(work, close + 1, to, words::BEHIND)
     }
 }
 
@@ -134,19 +169,25 @@ unsafe fn chunk(work: *mut Work, rest: u64, to: u64) -> u64 {
         let last = scan::span(work, end, to, BLANK);
         set!(work.number, size);
         let is_last = last != end && to - last >= 4 && (word(work, last) | CASES) & 0xffff_ffff == LAST;
+        set!(work.last, u64::from(is_last));
         if is_last { last + 4 } else { end }
     }
 }
 
-/// Where numbers with blanks between them end.
+/// Where numbers with blanks between them end; the start where there are none. The first is in `work.number`.
 #[inline(always)]
 unsafe fn numbers(work: *mut Work, rest: u64, to: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let first = scan::span(work, rest, to, BLANK);
         let end = scan::number(work, first, to);
+        if end == first {
+            return rest;
+        }
+        let size = get!(work.number);
         let second = scan::span(work, end, to, BLANK);
         let end = scan::number(work, second, to);
-        if end == to { end } else { rest }
+        set!(work.number, size);
+        end
     }
 }

@@ -1,6 +1,6 @@
 //! Searches in the working memory, in words where they may be long.
 
-use super::classes::CLASSES;
+use super::classes::{BLANK, CLASSES, MECHANISM, PRINTABLE};
 use super::work::{BYTES, Context, Work, byte, cut, get, repeat, set};
 
 /// Bytes that a step of a search looks at.
@@ -148,6 +148,66 @@ unsafe extern "C" fn span_step(index: u64, context: *mut Context) -> i64 {
             }
             word >>= 8;
             ahead += 1;
+        }
+        0
+    }
+}
+
+/// States of [`words`]: behind a path, between words, in a keyword, in a value. Keywords need values, or they do not.
+pub mod words {
+    pub const BEHIND: u64 = 0;
+    pub const BETWEEN: u64 = 1;
+    pub const KEYWORD: u64 = 2;
+    pub const VALUE: u64 = 3;
+    pub const NEED_VALUES: u64 = 4;
+}
+
+/// Reads words `KEYWORD` or `KEYWORD=VALUE` with blanks between them (RFC 5321, 4.1.2), from a state on: where they end. The
+/// state that follows is in `work.state`.
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "scan_words"))]
+pub unsafe extern "C" fn words(work: *mut Work, from: u64, to: u64, state: u64) -> u64 {
+    if work.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        set!(work.from, from);
+        set!(work.to, to);
+        set!(work.state, state);
+        set!(work.found, from);
+        repeat(to.saturating_sub(from), words_step, &mut context(work));
+        get!(work.found)
+    }
+}
+
+unsafe extern "C" fn words_step(index: u64, context: *mut Context) -> i64 {
+    // SAFETY: `words` passes its own.
+    unsafe {
+        let work = (*context).work;
+        let at = get!(work.from) + index;
+        if at >= get!(work.to) {
+            return 1;
+        }
+        let byte = byte(work, at);
+        let class = CLASSES[usize::from(byte)];
+        let state = get!(work.state);
+        let needs = state & words::NEED_VALUES;
+        let is = |classes: u8| class & classes != 0;
+        let next = match state & 3 {
+            words::BEHIND | words::BETWEEN if is(BLANK) => words::BETWEEN,
+            words::BETWEEN if is(MECHANISM) => words::KEYWORD,
+            words::KEYWORD if is(MECHANISM) => words::KEYWORD,
+            words::KEYWORD if byte == b'=' => words::VALUE,
+            words::KEYWORD if is(BLANK) && needs == 0 => words::BETWEEN,
+            words::VALUE if is(BLANK) => words::BETWEEN,
+            words::VALUE if is(PRINTABLE) => words::VALUE,
+            _ => return 1,
+        };
+        set!(work.state, next | needs);
+        // A keyword whose value is missing may be anything.
+        if next != words::KEYWORD || needs == 0 {
+            set!(work.found, at + 1);
         }
         0
     }

@@ -1,17 +1,21 @@
 //! What the server says.
 
 use super::state::{Dialogue, Line, Mode, reached};
-use super::work::{Context, HOLD, Work, byte, cut, get, repeat, set, word};
-use super::{client, line, scan, told, verb};
+use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, word};
+use super::{client, line, opening, scan, tls, told, verb};
 use crate::event::Unseen;
 
-/// Most lines that a step tells apart.
-const MAX_LINES: u64 = 200;
+/// Most parts of a step: each takes bytes, or tells what the next one takes.
+const MAX_PARTS: u64 = 2 * BYTES as u64;
 
 /// The longest beginning of a reply's line that decides how it crosses: code, enhanced code (RFC 3463) and what is behind.
 const MAX_HEAD: u64 = 16;
 
-/// Takes the server's bytes. `behind`: the client has sent more than the filter was told of.
+/// The code that asks for content.
+const GO_AHEAD: u32 = 354;
+
+/// Takes the server's bytes, or those up to an exchange of roles. `behind`: the client has sent more than the filter was
+/// told of.
 #[inline(always)]
 pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64, behind: bool) {
     // SAFETY: the caller's promise.
@@ -26,8 +30,10 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64, behind: 
         }
         set!(work.time, time);
         set!(work.behind, u64::from(behind));
-        repeat(MAX_LINES, part, &mut Context { work, dialogue });
-        finish(dialogue, work);
+        repeat(MAX_PARTS, part, &mut Context { work, dialogue });
+        if get!(work.turned) == 0 {
+            finish(dialogue, work);
+        }
     }
 }
 
@@ -36,29 +42,16 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
     // SAFETY: `step` passes its own.
     unsafe {
         let (work, dialogue) = ((*context).work, (*context).dialogue);
-        let (cursor, end) = (get!(work.cursor), get!(work.end));
-        if cursor >= end {
-            return 1;
-        }
-        if get!(dialogue.server.ciphertext) != 0 {
-            told::ciphertext(work, end - cursor);
-            set!(work.cursor, end);
+        if get!(work.cursor) >= get!(work.end) || get!(work.turned) != 0 || told::is_full(work) {
             return 1;
         }
         if get!(dialogue.server.line) == Line::START {
-            let first = word(work, cursor);
-            if client::is_tls(first) {
-                if end - cursor == 1 {
-                    return 1;
-                }
-                if (first >> 8) as u8 == 3 {
-                    set!(dialogue.server.ciphertext, 1);
-                    client::handshake(work);
-                    return 0;
-                }
+            let opens = open(dialogue, work);
+            if opens != LINE {
+                return i64::from(opens == WAITS);
             }
         }
-        let lf = scan::find(work, cursor, end, b'\n');
+        let lf = scan::find(work, get!(work.cursor), get!(work.end), b'\n');
         set!(work.line_end, lf);
         if get!(dialogue.server.line) == Line::START {
             if get!(work.line_end) >= get!(work.end) && get!(work.end) - get!(work.cursor) < MAX_HEAD {
@@ -69,6 +62,67 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
         rest_of_line(dialogue, work);
         0
     }
+}
+
+/// A line is there; it waits for more of it; something else was taken.
+const LINE: u64 = 0;
+const WAITS: u64 = 1;
+const TAKEN: u64 = 2;
+
+/// What is no line: TLS, or the answers of a proxy. And a go-ahead, of which notice is given as soon as its code is there.
+#[inline(never)]
+#[cfg_attr(target_arch = "bpf", unsafe(export_name = "server_open"))]
+unsafe extern "C" fn open(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
+    if dialogue.is_null() || work.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (cursor, end) = (get!(work.cursor), get!(work.end));
+        if get!(dialogue.server.ciphertext) != 0 {
+            told::ciphertext(work, end - cursor);
+            set!(work.cursor, end);
+            return TAKEN;
+        }
+        if get!(dialogue.server.record.stage) != 0 {
+            let ends = tls::go_on(&raw mut (*dialogue).server.record, work, tls::SERVER_HELLO);
+            set!(dialogue.server.ciphertext, u32::from(ends));
+            return TAKEN;
+        }
+        if get!(dialogue.client.mode) == Mode::FOREIGN && get!(dialogue.server.octets) == 0 {
+            let octets = opening::socks_answer(dialogue, work);
+            if octets == u64::MAX {
+                return WAITS;
+            }
+            set!(dialogue.server.octets, octets as u32);
+            set!(dialogue.server.socks, 1);
+        }
+        let octets = u64::from(get!(dialogue.server.octets));
+        if octets != 0 {
+            let taken = if octets < end - cursor { octets } else { end - cursor };
+            told::withheld(work, taken, 0);
+            set!(work.cursor, cursor + taken);
+            set!(dialogue.server.octets, (octets - taken) as u32);
+            return TAKEN;
+        }
+        let record = tls::begins(work);
+        if record == tls::WAITS {
+            return WAITS;
+        }
+        if record != tls::NONE {
+            if record == tls::HELLO && get!(dialogue.client.sure) != 0 {
+                tls::begin(&raw mut (*dialogue).server.record, work);
+            } else {
+                set!(dialogue.server.ciphertext, 1);
+            }
+            return TAKEN;
+        }
+        if end - cursor >= 3 && code(word(work, cursor)) == GO_AHEAD && get!(dialogue.server.is_go_ahead) == 0 {
+            set!(dialogue.server.is_go_ahead, 1);
+            go_ahead(dialogue, work);
+        }
+    }
+    LINE
 }
 
 /// The beginning of a line, which decides how the line crosses.
@@ -83,6 +137,7 @@ unsafe extern "C" fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
         let (cursor, lf) = (get!(work.cursor), get!(work.line_end));
         let start = word(work, cursor);
         set!(dialogue.server.crossed, 0);
+        set!(dialogue.server.cr, 0);
         set!(dialogue.server.line_is_last, 0);
         set!(dialogue.server.line_code, 0);
         let code = code(start);
@@ -98,19 +153,15 @@ unsafe extern "C" fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
             return 0;
         }
         set!(dialogue.server.line_code, code);
-        let is_last = separator != b'-';
-        set!(dialogue.server.line_is_last, u32::from(is_last));
-        if code == 354 && is_last {
-            // The client may go on as soon as it has read so far.
-            go_ahead(dialogue);
-        }
-        if !is_hidden(dialogue, work, code) {
-            set!(dialogue.server.line, Line::CROSSES);
-            return 0;
-        }
+        set!(dialogue.server.line_is_last, u32::from(separator != b'-'));
         // The code, what parts it from the text, and the enhanced code.
         let text = cursor + if lf - cursor > 3 && matches!(separator, b' ' | b'-' | b'\t') { 4 } else { 3 };
         let head = text + enhanced(work, text, lf);
+        let has_no_text = lf < get!(work.end) && (lf == head || lf == head + 1 && byte(work, head) == b'\r');
+        if has_no_text || !is_hidden(dialogue, work, code) {
+            set!(dialogue.server.line, Line::CROSSES);
+            return 0;
+        }
         told::text(work, cursor, head);
         set!(work.cursor, head);
         set!(dialogue.server.line, Line::WITHHELD);
@@ -142,18 +193,39 @@ fn banner(start: u64) -> u64 {
     }
 }
 
-/// The text of a reply stays where it may repeat what the client's withheld lines say.
+/// Whether the next reply is one that was asked for. What nobody asked for answers nothing, unless the question is not known
+/// yet.
+#[inline(always)]
+unsafe fn is_asked_for(dialogue: *mut Dialogue, work: *mut Work) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let next = get!(dialogue.server.answered).wrapping_add(1);
+        // A form that some servers take for the end of data asks for a reply if it gets one.
+        let ended = get!(dialogue.client.mode) == Mode::CONTENT && get!(dialogue.client.ended) != 0;
+        let asked = get!(dialogue.client.asked).wrapping_add(u32::from(ended));
+        get!(work.behind) != 0 || reached(asked, next)
+    }
+}
+
+/// The text of a reply stays where it may repeat what was withheld of the client's.
 #[inline(always)]
 unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let answered = get!(dialogue.server.answered);
-        let is_awaited = !reached(answered, get!(dialogue.client.hide_until));
+        let is_awaited = !reached(get!(dialogue.server.answered), get!(dialogue.client.hide_until));
+        let is_extra = code != GO_AHEAD && !is_asked_for(dialogue, work);
         let is_refusal = matches!(code, 500..=509 | 530..=539);
-        let repeats = is_refusal && get!(dialogue.client.wary) != 0;
+        let is_wary = get!(dialogue.client.wary) != 0;
+        let is_sure = get!(dialogue.client.sure) != 0
+            && get!(dialogue.server.doubts) == get!(dialogue.client.doubts)
+            && get!(dialogue.server.losses) == get!(dialogue.client.losses);
+        // It answers the one thing that is known to have been said last. 221 repeats nothing.
         let agrees = verb::agrees(get!(dialogue.client.candidate), code);
-        let unknown = get!(dialogue.client.sure) == 0 && !agrees;
-        is_awaited || repeats || unknown || code == 334 || get!(work.behind) != 0
+        let is_farewell = agrees && code == 221;
+        let is_clear = !is_extra && !is_wary && get!(dialogue.client.data_done) == 0;
+        let agrees = is_farewell || agrees && is_clear;
+        let repeats = is_wary && (is_refusal || is_extra) && !is_farewell;
+        is_awaited || repeats || !is_sure && !agrees || code == 334 || get!(work.behind) != 0
     }
 }
 
@@ -198,26 +270,28 @@ unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u
         let ends = lf < end;
         let to = if ends { lf + 1 } else { end };
         let line = get!(dialogue.server.line);
+        let cr = &raw mut (*dialogue).server.cr;
         if line == Line::CROSSES {
             let crossed = u64::from(get!(dialogue.server.crossed));
-            let room = if crossed < line::MAX_LINE { line::MAX_LINE - crossed } else { 0 };
+            let room = line::MAX_LINE.saturating_sub(crossed);
             let take = if to - cursor > room { room } else { to - cursor };
             told::text(work, cursor, cursor + take);
             set!(dialogue.server.crossed, (crossed + take) as u32);
             if cursor + take < to {
-                client::withhold(work, cursor + take, to, ends);
+                set!(dialogue.server.line, Line::WITHHELD);
+                client::withhold(work, cursor + take, to, ends, cr);
             }
         } else if line == Line::WITHHELD {
-            if to > cursor {
-                client::withhold(work, cursor, to, ends);
-            }
+            client::withhold(work, cursor, to, ends, cr);
         } else {
             told::uncaptured(work, Unseen::Uncertain, to - cursor, u64::from(ends));
         }
         set!(work.cursor, to);
         if ends {
             set!(dialogue.server.line, Line::START);
-            if line != Line::UNKNOWN && get!(dialogue.server.line_is_last) != 0 {
+            if line == Line::UNKNOWN || get!(dialogue.server.line_code) == 0 {
+                set!(dialogue.server.is_go_ahead, 0);
+            } else if get!(dialogue.server.line_is_last) != 0 {
                 complete(dialogue, work);
             }
         }
@@ -225,15 +299,20 @@ unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u
     0
 }
 
-/// A go-ahead was said: it answers DATA, where that was asked.
+/// A go-ahead is said: it answers DATA, where that was asked.
 #[inline(always)]
-unsafe fn go_ahead(dialogue: *mut Dialogue) {
+unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
-        let asked = get!(dialogue.client.mode) == Mode::ASKED || get!(dialogue.client.data_done) != 0;
-        let reply =
-            if asked { get!(dialogue.client.data_reply) } else { get!(dialogue.server.answered).wrapping_add(1) };
+        let is_due = get!(dialogue.client.mode) == Mode::ASKED || get!(dialogue.client.data_done) != 0;
+        let answered = get!(dialogue.server.answered);
+        let reply = if is_due && get!(dialogue.client.data_again) == 0 {
+            get!(dialogue.client.data_reply)
+        } else {
+            answered.wrapping_add(u32::from(is_asked_for(dialogue, work)))
+        };
         set!(dialogue.server.go_ahead_reply, reply);
+        set!(dialogue.server.go_ahead_replies, get!(dialogue.server.replies).wrapping_add(1));
         set!(dialogue.server.go_aheads, get!(dialogue.server.go_aheads).wrapping_add(1));
     }
 }
@@ -244,25 +323,49 @@ unsafe fn complete(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
         let code = get!(dialogue.server.line_code);
-        let (answered, asked) = (get!(dialogue.server.answered), get!(dialogue.client.asked));
-        let next = answered.wrapping_add(1);
-        // What nobody asked for answers nothing, unless the question is not known yet.
-        let counts = get!(work.behind) != 0 || reached(asked, next);
-        let reply = if code == 354 {
+        let answered = get!(dialogue.server.answered);
+        let counts = is_asked_for(dialogue, work);
+        let reply = if code == GO_AHEAD {
             get!(dialogue.server.go_ahead_reply)
-        } else if counts {
-            next
         } else {
-            answered
+            answered.wrapping_add(u32::from(counts))
         };
+        let replies = get!(dialogue.server.replies).wrapping_add(1);
+        set!(dialogue.server.is_go_ahead, 0);
         set!(dialogue.server.code, code);
         if code == 334 {
             set!(dialogue.server.challenges, get!(dialogue.server.challenges).wrapping_add(1));
         }
-        set!(dialogue.server.answered, reply);
-        if code == 250 && reply == get!(dialogue.client.turn_reply) && reply != 0 {
-            client::exchange(dialogue);
+        if code != GO_AHEAD && contradicts(dialogue, code, reply, replies) {
+            set!(dialogue.server.doubts, get!(dialogue.server.doubts).wrapping_add(1));
         }
+        let is_recipients = reached(reply, get!(dialogue.client.recipients_from))
+            && reached(get!(dialogue.client.recipients_to), reply);
+        if counts && is_recipients && matches!(code, 200..=299) {
+            set!(dialogue.server.recipients, get!(dialogue.server.recipients).wrapping_add(1));
+        }
+        set!(dialogue.server.answered, reply);
+        set!(dialogue.server.replies, replies);
+        if code == 250 && counts && reply == get!(dialogue.client.turn_reply) && reply != 0 {
+            opening::turn(dialogue, work);
+        }
+    }
+}
+
+/// Whether a reply, this one of those that were asked for and of all, shows that the server reads as commands what was
+/// taken for content.
+#[inline(always)]
+unsafe fn contradicts(dialogue: *mut Dialogue, code: u32, reply: u32, replies: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mode = get!(dialogue.client.mode);
+        let in_content = mode == Mode::CONTENT && get!(dialogue.client.ended) == 0;
+        let in_chunk =
+            mode == Mode::CHUNK && get!(dialogue.client.said) != 0 && reached(replies, get!(dialogue.client.replies));
+        let is_refusal = code >= 300 || reply == get!(dialogue.client.data_reply);
+        let to = get!(dialogue.client.unasked_to);
+        let unasked = to != 0 && reached(reply, get!(dialogue.client.unasked_from)) && reached(to, reply);
+        in_content || in_chunk || is_refusal && unasked
     }
 }
 
@@ -279,9 +382,10 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         if cursor >= end {
             return 0;
         }
-        if end - cursor > HOLD as u64 {
-            // More lines than a step looks at.
+        if end - cursor > HOLD as u64 || get!(dialogue.server.line) != Line::START {
+            // More lines than a record has room for.
             told::uncaptured(work, Unseen::Uncertain, end - cursor, scan::lines(work, cursor, end));
+            set!(dialogue.server.is_go_ahead, 0);
             set!(dialogue.server.losses, get!(dialogue.server.losses).wrapping_add(1));
             set!(dialogue.server.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
             return 0;
@@ -290,7 +394,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         let begun = get!(work.begun);
         set!(dialogue.server.since, if begun != 0 { begun } else { get!(work.time) });
         set!(work.begun, 0);
-        let from = cut(work, end - HOLD as u64, super::work::BYTES as u64) as usize;
+        let from = cut(work, end - HOLD as u64, BYTES as u64) as usize;
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(from).cast::<u64>();
         client::copy_words((&raw mut (*dialogue).server.hold).cast(), bytes);
     }
@@ -302,9 +406,14 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
 pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
+        if get!(dialogue.server.record.stage) != 0 {
+            set!(dialogue.server.ciphertext, 1);
+        }
         if get!(dialogue.server.ciphertext) != 0 {
             return;
         }
+        set!(dialogue.server.octets, 0);
+        set!(dialogue.server.is_go_ahead, 0);
         told::uncaptured(work, Unseen::Uncertain, u64::from(get!(dialogue.server.held)), 0);
         set!(dialogue.server.held, 0);
         set!(dialogue.server.line, Line::UNKNOWN);

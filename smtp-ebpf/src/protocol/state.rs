@@ -39,7 +39,7 @@ impl Mode {
     pub(super) const UNCERTAIN: u32 = 0;
     /// Command lines.
     pub(super) const COMMANDS: u32 = 1;
-    /// Answers of an authentication.
+    /// Answers of an authentication, up to its last reply.
     pub(super) const ANSWERS: u32 = 2;
     /// DATA was said and not answered.
     pub(super) const ASKED: u32 = 3;
@@ -51,6 +51,10 @@ impl Mode {
     pub(super) const CIPHERTEXT: u32 = 6;
     /// Octets of a header before the session, which do not cross.
     pub(super) const PREAMBLE: u32 = 7;
+    /// The first record of TLS.
+    pub(super) const HANDSHAKE: u32 = 8;
+    /// Another protocol's, up to the server's greeting.
+    pub(super) const FOREIGN: u32 = 9;
 }
 
 /// Where in a line a peer is: `line` of [`Client`] and [`Server`].
@@ -65,6 +69,18 @@ impl Line {
     pub(super) const WITHHELD: u32 = 2;
     /// Inside of one of which it is not known what it is.
     pub(super) const UNKNOWN: u32 = 3;
+    /// At the end of one that crosses, behind a CR.
+    pub(super) const ENDS: u32 = 4;
+}
+
+/// The first record of a direction's TLS, of which the beginning crosses.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Record {
+    /// Bytes of its head that were read, and one more where it is known to hold a hello; zero: there is none.
+    pub(super) stage: u32,
+    /// Bytes of it that are to cross yet.
+    pub(super) remaining: u32,
 }
 
 #[repr(C)]
@@ -76,14 +92,19 @@ pub(super) struct Client {
     pub(super) line: u32,
     /// Bytes of the line that have crossed, where it was cut.
     pub(super) crossed: u32,
+    /// How it goes on: a [`Form`](super::line::Form), and a state of [`words`](super::scan::words).
+    pub(super) form: u32,
+    pub(super) state: u32,
+    /// What was withheld of it ends with CR.
+    pub(super) cr: u32,
     /// Bytes that wait, at the end of `hold`. Of content, what may begin its end.
     pub(super) held: u32,
-    /// When the first of these came.
+    /// Replies that the client's lines earn, the greeting included.
+    pub(super) asked: u32,
+    /// When the first of the bytes that wait came.
     pub(super) since: u64,
     /// Octets of the chunk, or of the header, that are to come.
     pub(super) remaining: u64,
-    /// Replies that the client's lines earn, the greeting included.
-    pub(super) asked: u32,
     /// Up to this reply the text may repeat what was withheld.
     pub(super) hide_until: u32,
     /// Something was withheld on this connection.
@@ -94,44 +115,79 @@ pub(super) struct Client {
     pub(super) data_reply: u32,
     /// The end of data came before the reply to DATA.
     pub(super) data_done: u32,
+    /// The same, and another DATA since.
+    pub(super) data_again: u32,
     /// The content so far ends with the end of data, or with a form that some servers take for it.
     pub(super) ended: u32,
     /// A disputed form of this content was told.
     pub(super) disputed: u32,
     /// The last thing said, where it is not certain what the client says: a reply may agree with it.
     pub(super) candidate: u32,
-    /// What the server had answered then.
-    pub(super) answered: u32,
+    /// How many replies the server had given then; of content: with the go-ahead; of a chunk: with its reply.
+    pub(super) replies: u32,
     /// It is not certain only because a message has just ended: chunks may follow each other.
     pub(super) behind_message: u32,
+    /// Octets of the chunk were said; replies that the server had given when it refused them.
+    pub(super) said: u32,
+    pub(super) refused: u32,
+    /// The chunk is the message's last.
+    pub(super) is_last: u32,
+    /// The replies, from one to another, whose commands have brought content that no go-ahead asked for.
+    pub(super) unasked_from: u32,
+    pub(super) unasked_to: u32,
+    /// The reply that XEXCH50 earns, or zero: so many octets follow it if it is a go-ahead.
+    pub(super) block_reply: u32,
+    /// LHLO was said (RFC 2033): each recipient earns a reply at the end of data.
+    pub(super) lmtp: u32,
+    pub(super) block: u64,
+    /// The replies, from one to another, that recipients earn, and how many the server had accepted at MAIL.
+    pub(super) recipients_from: u32,
+    pub(super) recipients_to: u32,
+    pub(super) recipients: u32,
     /// No line was said before.
     pub(super) first: u32,
     /// What of the server's counters was taken notice of.
     pub(super) go_aheads: u32,
     pub(super) challenges: u32,
     pub(super) losses: u32,
+    pub(super) doubts: u32,
     /// The reply that TURN or ATRN earns, or zero.
     pub(super) turn_reply: u32,
+    pub(super) record: Record,
     pub(super) hold: [u8; HOLD],
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Server {
-    /// Replies that are complete.
+    /// Of the replies that were asked for, those that are complete.
     pub(super) answered: u32,
+    /// All replies that are complete.
+    pub(super) replies: u32,
     /// The code of the last.
     pub(super) code: u32,
-    /// Replies with 354, and which reply the last of them was.
+    /// Replies with 354; which reply the last of them was, and how many there were with it.
     pub(super) go_aheads: u32,
     pub(super) go_ahead_reply: u32,
+    pub(super) go_ahead_replies: u32,
+    /// Of the reply that is being read, notice was given that it is one.
+    pub(super) is_go_ahead: u32,
     /// Replies with 334.
     pub(super) challenges: u32,
     /// Bytes of the server went unseen, so often.
     pub(super) losses: u32,
+    /// So often it showed that it does not read what the client says as that was taken.
+    pub(super) doubts: u32,
+    /// Octets of a SOCKS proxy's answer that are to come, and how many answers there were.
+    pub(super) octets: u32,
+    pub(super) socks: u32,
+    /// Recipients that it has accepted.
+    pub(super) recipients: u32,
     /// A [`Line`].
     pub(super) line: u32,
     pub(super) crossed: u32,
+    /// What was withheld of it ends with CR.
+    pub(super) cr: u32,
     /// The code of the line that is being read, and whether it is the reply's last.
     pub(super) line_code: u32,
     pub(super) line_is_last: u32,
@@ -140,62 +196,15 @@ pub(super) struct Server {
     pub(super) ciphertext: u32,
     /// A line was said.
     pub(super) spoken: u32,
-    padding: u32,
+    pub(super) record: Record,
     pub(super) since: u64,
     pub(super) hold: [u8; HOLD],
 }
 
 impl Dialogue {
     /// A dialogue that was under way when it was first seen.
-    pub const UNDER_WAY: Self = Self {
-        client: Client {
-            mode: Mode::UNCERTAIN,
-            line: Line::START,
-            crossed: 0,
-            held: 0,
-            since: 0,
-            remaining: 0,
-            asked: 0,
-            hide_until: 0,
-            wary: 0,
-            sure: 0,
-            data_reply: 0,
-            data_done: 0,
-            ended: 0,
-            disputed: 0,
-            candidate: 0,
-            answered: 0,
-            behind_message: 0,
-            first: 0,
-            go_aheads: 0,
-            challenges: 0,
-            losses: 0,
-            turn_reply: 0,
-            hold: [0; HOLD],
-        },
-        server: Server {
-            answered: 0,
-            code: 0,
-            go_aheads: 0,
-            go_ahead_reply: 0,
-            challenges: 0,
-            losses: 0,
-            line: Line::START,
-            crossed: 0,
-            line_code: 0,
-            line_is_last: 0,
-            held: 0,
-            ciphertext: 0,
-            spoken: 0,
-            padding: 0,
-            since: 0,
-            hold: [0; HOLD],
-        },
-        next: [0; 2],
-        known: [0; 2],
-        reversed: 0,
-        padding: 0,
-    };
+    // SAFETY: all of it is numbers.
+    pub const UNDER_WAY: Self = unsafe { core::mem::zeroed() };
 
     /// A dialogue that begins: the server greets.
     pub const fn beginning() -> Self {

@@ -16,6 +16,7 @@ pub unsafe fn begin(work: *mut Work, length: u32) {
         set!(work.run, NOTHING);
         set!(work.out_length, 0);
         set!(work.begun, 0);
+        set!(work.turned, 0);
     }
 }
 
@@ -34,6 +35,18 @@ pub unsafe fn end(work: *mut Work) -> Crossing {
         }
         flush(work);
         Crossing::Segments(get!(work.out_length) as u32)
+    }
+}
+
+/// There is no room for more, should all bytes that are left cross.
+#[inline(always)]
+pub unsafe fn is_full(work: *mut Work) -> bool {
+    /// What a part of a step tells beside its text.
+    const SEGMENTS: u64 = 256;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let text = if get!(work.run.kind) == SegmentKind::Text as u64 { get!(work.run.length) } else { 0 };
+        get!(work.out_length) + text + get!(work.end) - get!(work.cursor) + SEGMENTS > OUT_LIMIT as u64
     }
 }
 
@@ -161,7 +174,7 @@ unsafe extern "C" fn flush(work: *mut Work) -> u64 {
             aya_ebpf::helpers::generated::bpf_probe_read_kernel(to.cast(), size as u32, from.cast());
         }
         #[cfg(not(target_arch = "bpf"))]
-        core::ptr::copy_nonoverlapping(from, to, (size as usize).min(BYTES - HOLD + HOLD));
+        core::ptr::copy_nonoverlapping(from, to, size as usize);
         set!(work.out_length, get!(work.out_length) + length);
         set!(work.run.kind, 0);
     }

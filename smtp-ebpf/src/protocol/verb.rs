@@ -66,8 +66,14 @@ pub fn kind(verb: u64) -> u64 {
 /// The length of the verb.
 #[inline(always)]
 pub fn length(verb: u64) -> u64 {
-    verb >> 8
+    verb >> 8 & 0xff
 }
+
+/// The verb is glued to something. It is none, but a server may overlook that, and read what follows as behind the verb.
+pub const GLUED: u64 = 1 << 16;
+
+/// The greeting of LMTP (RFC 2033).
+pub const LMTP: u64 = 1 << 17;
 
 const fn four(text: &[u8; 4]) -> u32 {
     u32::from_le_bytes(*text)
@@ -94,8 +100,10 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
                 of(MAIL, 4)
             } else if is(b"rcpt") {
                 of(RCPT, 4)
-            } else if is(b"ehlo") || is(b"helo") || is(b"lhlo") {
+            } else if is(b"ehlo") || is(b"helo") {
                 of(HELLO, 4)
+            } else if is(b"lhlo") {
+                of(HELLO, 4) | LMTP
             } else if is(b"data") {
                 of(DATA, 4)
             } else if is(b"bdat") {
@@ -142,10 +150,15 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
             UNKNOWN
         };
         let end = from + length(verb);
-        if verb == UNKNOWN || end > to || end < to && !matches!(byte(work, end), b' ' | b'\t') {
+        if verb == UNKNOWN || end > to {
             return UNKNOWN;
         }
-        verb
+        let behind = byte(work, end);
+        if end == to || matches!(behind, b' ' | b'\t' | b'\r') {
+            return verb;
+        }
+        let matters = matches!(kind(verb), DATA | BDAT | AUTH | BLOCK);
+        if matters && !behind.is_ascii_alphanumeric() { verb | GLUED } else { UNKNOWN }
     }
 }
 
@@ -165,7 +178,8 @@ pub fn agrees(kind: u32, code: u32) -> bool {
         MAIL | RCPT | HELLO | RSET | NOOP | CHUNK => matches!(code, 250..=252),
         QUIT => code == 221,
         START_TLS => code == 220,
-        END => code >= 200 && !matches!(code, 300..=399),
+        // A refusal of a command is none of a message.
+        END => matches!(code, 200..=299 | 400..=499 | 550..=559),
         _ => false,
     }
 }

@@ -15,8 +15,9 @@ pub const HOLD: usize = 256;
 /// the verifier knows.
 const SLACK: usize = WINDOW_LENGTH + 256;
 
-/// Segments of one step take at most this; behind it there is room for one more text.
-pub const OUT_LIMIT: usize = 8192;
+/// Segments of one step take at most this; behind it there is room for one more text. It is enough for lines of one byte
+/// each that are withheld, each in a segment of its own; with more room a value would be too long for a map of each CPU.
+pub const OUT_LIMIT: usize = 17 * 1024;
 const OUT_ROOM: usize = OUT_LIMIT + WINDOW_LENGTH + HOLD;
 
 /// Segments of one step are at most so many bytes.
@@ -72,8 +73,16 @@ pub struct Work {
     pub(super) verb: u64,
     pub(super) cross: u64,
     pub(super) full: u64,
+    /// How the rest of it crosses, where it is a long one: a [`Form`](super::line::Form).
+    pub(super) form: u64,
+    /// Where in its parameters it ends: a state of [`words`](super::scan::words).
+    pub(super) state: u64,
+    /// It is a last chunk.
+    pub(super) last: u64,
     pub(super) time: u64,
     pub(super) behind: u64,
+    /// Roles were exchanged in this step.
+    pub(super) turned: u64,
     /// An index on its way through memory, so that the verifier sees it cut where it is used.
     pub(super) index: u64,
     pub(super) size: u64,
@@ -116,8 +125,12 @@ impl Work {
             verb: 0,
             cross: 0,
             full: 0,
+            form: 0,
+            state: 0,
+            last: 0,
             time: 0,
             behind: 0,
+            turned: 0,
             index: 0,
             size: 0,
         }

@@ -1,0 +1,266 @@
+//! What stands before a session, other protocols, TLS, and roles that are exchanged.
+
+use super::*;
+
+#[test]
+fn other_protocols_are_named() {
+    for (line, shown) in [
+        ("GET /hunter HTTP/1.1\r\n", "GET<19$>"),
+        ("POST /hunter HTTP/1.1\r\n", "POST<19$>"),
+        ("HEAD /hunter\r\n", "HEAD<10$>"),
+        ("PUT /hunter\r\n", "PUT<10$>"),
+        ("OPTIONS /hunter\r\n", "OPTIONS<10$>"),
+        ("CONNECT hunter:25\r\n", "CONNECT<12$>"),
+        ("PRI * HTTP/2.0\r\n", "PRI<13$>"),
+        ("SSH-2.0-hunter\r\n", "SSH-<12$>"),
+        ("GETTER\r\n", "<8$>"),
+    ] {
+        check_greeted(
+            &[c(line), c("Cookie: secret\r\n\r\nhunter"), s("500 hunter\r\n")],
+            &format!(r"{shown}<16$>\r\n"),
+            "500 <8$>",
+        );
+    }
+}
+
+#[test]
+fn a_proxy_says_whose_connection_it_is() {
+    check(
+        &[c("PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\nNOOP x\r\n"), s("220 mx\r\n250 ok\r\n")],
+        "PROXY <31$>NOOP<4$>",
+        r"220 <4$>250 <4$>",
+    );
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0chunterhunterNOOP x\r\n";
+    check(
+        &[c(header), s("220 mx\r\n250 ok\r\n")],
+        r"\r\n\r\n\x00\r\nQUIT\n!\x11\x00\x0c<12>NOOP<4$>",
+        r"220 <4$>250 <4$>",
+    );
+    check(
+        &[c(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0NOOP\r\n"), s("220 mx\r\n")],
+        r"\r\n\r\n\x00\r\nQUIT\n \x00\x00\x00NOOP\r\n",
+        r"220 mx\r\n",
+    );
+    // What only begins like them.
+    check(&[c("\r\n\r\nNOOP\r\n"), s("220 mx\r\n")], r"\r\n\r\nNOOP\r\n", r"220 mx\r\n");
+    check(&[c("\r\n\r\n\0\r\nQUIT hunter\r\n"), s("220 mx\r\n")], r"\r\n\r\n<3$0>QUIT<9$>", r"220 <4$>");
+    check(&[c("PROX hunter\r\n"), s("220 mx\r\n")], "<13$>", r"220 <4$>");
+    check_greeted(&[c("NOOP\r\nPROXY hunter\r\n")], r"NOOP\r\n<14$>", "");
+}
+
+#[test]
+fn socks() {
+    check(
+        &[
+            c(b"\x04\x01\0\x19\xc0\0\x02\x02hunter\0"),
+            s(b"\0\x5a\0\0\0\0\0\n"),
+            s("220 mx\r\n"),
+            c("HELO x\r\nNOOP y\r\n"),
+            s("250 mx\r\n250 y\r\n"),
+        ],
+        r"\x04\x01(13)HELO x\r\nNOOP<4$>",
+        r"<8>220 mx\r\n250 <4$>250 <3$>",
+    );
+    check(
+        &[
+            c(b"\x05\x01\x02"),
+            s(b"\x05\x02"),
+            c(b"\x01\x06hunter\x06secret"),
+            s(b"\x01\0"),
+            c(b"\x05\x01\0\x03\x0amx.example\0\x19"),
+            s(b"\x05\0\0\x03\x03a.b\n\n"),
+            s("220 mx\r\n"),
+            c("QUIT\r\n"),
+            s("221 bye\r\n"),
+        ],
+        r"\x05(34)QUIT\r\n",
+        r"<14>220 mx\r\n221 bye\r\n",
+    );
+}
+
+#[test]
+fn a_banner_of_another_protocol() {
+    check(&[s("SSH-2.0-hunter\r\n+OK x\r\n"), c("NOOP\r\n")], r"NOOP\r\n", "SSH-<12$><7$>");
+    check(&[s("+OK hunter\r\n"), c("NOOP\r\n")], r"NOOP\r\n", "+OK<9$>");
+    check(&[s("* OK hunter\r\n"), c("NOOP\r\n")], r"NOOP\r\n", "* OK<9$>");
+}
+
+/// A part of a greeting, and the rest later, which is for those who have spoken early (Postfix, postscreen).
+#[test]
+fn a_teaser() {
+    check(
+        &[
+            s("220-mx\r\n"),
+            c("EHLO x\r\nhunter\r\n"),
+            s("220 mx\r\n250 mx\r\n"),
+            s("500 hunter\r\n"),
+            c("NOOP\r\n"),
+            s("250 ok\r\n"),
+        ],
+        r"EHLO x\r\n<8$>NOOP\r\n",
+        r"220-mx\r\n220 <4$>250 <4$>500 <8$>250 ok\r\n",
+    );
+}
+
+fn hello(kind: u8, length: u16) -> Vec<u8> {
+    let body: Vec<u8> = [kind].into_iter().chain(b"hello\n".iter().copied().cycle()).take(length.into()).collect();
+    [&[22, 3, 1], &length.to_be_bytes()[..], &body].concat()
+}
+
+#[test]
+fn tls_behind_starttls() {
+    let (client, server) = (hello(1, 300), hello(2, 80));
+    check_greeted(
+        &[
+            c("STARTTLS\r\n"),
+            s("220 go\r\n"),
+            c([&client, &b"\x16\x03\x03\0\x04\x01abcRSET\r\nhunter\r\n"[..]].concat()),
+            s([&server, &b"\x17\x03\x03\0\x04250 hunter\r\n"[..]].concat()),
+            c("MAIL FROM:<hunter>\r\n"),
+            s("250 hunter\r\n"),
+        ],
+        &format!(r"STARTTLS\r\n{}{{{}}}", shown(&client), 9 + 14 + 20),
+        &format!(r"220 go\r\n{}{{{}}}", shown(&server), 5 + 12 + 12),
+    );
+}
+
+#[test]
+fn tls_from_the_first_byte() {
+    let client = hello(1, 4000);
+    check(
+        &[c(&client), s("500 hunter\r\n"), c("RSET\r\n")],
+        &format!("{}{{{}}}", shown(&client[..2048]), 4005 - 2048 + 6),
+        r"500 hunter\r\n",
+    );
+}
+
+#[test]
+fn tls_that_is_no_hello() {
+    // An alert, application data, and what has a handshake's type.
+    for record in [&b"\x15\x03\x01\0\x02\x02hunter"[..], b"\x17\x03\x03\0\x10hunter\r\n", b"\x14\x03\x03hunter"] {
+        check_greeted(
+            &[c(record), c("RSET\r\n"), s(record)],
+            &format!("{{{}}}", record.len() + 6),
+            &format!("{{{}}}", record.len()),
+        );
+    }
+    check_greeted(
+        &[c(b"\x16\x03\x01\0\x06hunterRSET\r\n"), s(b"\x16\x03\x03\0\x06hunter250 hunter\r\n")],
+        r"\x16\x03\x01\x00\x06{12}",
+        r"\x16\x03\x03\x00\x06{18}",
+    );
+    check_greeted(&[c(b"\x16\x03\x01\0\0hunter")], r"\x16\x03\x01\x00\x00{6}", "");
+    // Of SSL 2.0's form.
+    check_greeted(&[c(b"\x80\x2e\x01\x03\x01hunter\r\nRSET\r\n")], "{19}", "");
+    // No record of TLS.
+    check_greeted(
+        &[c(b"\x16\x02\x01\0\0hunter\r\nRSET\r\n\x16\x03\x05 hunter\r\n\x80\n")],
+        r"<13$0>RSET\r\n<12$><2~>",
+        "",
+    );
+}
+
+/// Where it is not certain what is said, a record may be content: nothing of it crosses.
+#[test]
+fn tls_in_the_middle() {
+    let client = hello(1, 300);
+    check_under_way(&[c("hunter\r\n"), c(&client), s(hello(2, 80)), c("RSET\r\n")], "(8){311}", "{85}");
+    check_under_way(
+        &[c("STARTTLS\r\n"), s("220 go\r\n"), c(&client), c("RSET\r\n")],
+        &format!(r"STARTTLS\r\n{}{{6}}", shown(&client)),
+        r"220 go\r\n",
+    );
+    check_greeted(
+        &[c(&client[..100]), Turn::Gap(Speaker::Client, 20), c("RSET\r\n")],
+        &format!("{}{{6}}", shown(&client[..100])),
+        "",
+    );
+    // In content it is content.
+    check_greeted(
+        &[c("DATA\r\n"), s("354 go\r\n"), c(&client), c("\r\n.\r\n"), s("250 ok\r\n"), c("RSET\r\n")],
+        r"DATA\r\n[305]\r\n.\r\nRSET\r\n",
+        r"354 go\r\n250 ok\r\n",
+    );
+}
+
+/// TLS of one direction says nothing about the other.
+#[test]
+fn text_where_the_other_side_has_tls() {
+    check_greeted(
+        &[c("STARTTLS\r\nMAIL FROM:<a@b>\r\n"), s("220 go\r\n"), s("250 ok\r\n"), s(hello(2, 20)), c("NOOP x\r\n")],
+        r"STARTTLS\r\nMAIL FROM:<a@b>\r\nNOOP<4$>",
+        &format!(r"220 go\r\n250 ok\r\n{}", shown(hello(2, 20))),
+    );
+}
+
+/// Who connected greets: roles are exchanged from the start.
+#[test]
+fn the_client_greets() {
+    check(
+        &[
+            c("220 mx\r\n"),
+            s("EHLO x\r\nhunter\r\n"),
+            c("250-mx\r\n250 SIZE\r\n500 hunter\r\n"),
+            s("DATA\r\n"),
+            c("354 go\r\n"),
+            s("hunter\r\nRSET\r\n.\r\n"),
+            c("250 ok\r\n"),
+            s("QUIT\r\n"),
+            c("221 bye\r\n"),
+        ],
+        r"220 mx\r\n250-<4$>250 <6$>500 <8$>354 go\r\n250 ok\r\n221 bye\r\n",
+        r"EHLO x\r\n<8$>DATA\r\n[12]\r\n.\r\nQUIT\r\n",
+    );
+    // Not so where the server has spoken, or with another code.
+    check(&[s("220 mx\r\n"), c("220 hunter\r\n"), s("500 hunter\r\n")], "<12$>", r"220 mx\r\n500 <8$>");
+    check(&[s("2"), c("220 hunter\r\n"), s("20 mx\r\n")], "<12$>", "220 <4$>");
+    check(&[c("250 hunter\r\n"), s("220 mx\r\n")], "<12$>", "220 <4$>");
+    check(&[c("220\r\nhunter\r\n"), s("220 mx\r\n")], "<5$><8$>", "220 <4$>");
+}
+
+/// TURN and ATRN are accepted (RFC 821, 3.8; RFC 2645, 6): roles are exchanged.
+#[test]
+fn roles_are_exchanged() {
+    check_greeted(
+        &[
+            c("TURN\r\n"),
+            s("250 ok\r\nHELO mx\r\nhunter\r\n"),
+            c("220 x\r\n250 x\r\n500 hunter\r\n"),
+            s("DATA\r\nRSET\r\nhunter\r\n"),
+            c("354 go\r\n"),
+            s(".\r\n"),
+            c("250 ok\r\n"),
+            s("TURN\r\n"),
+            c("250 ok\r\n"),
+            s("220 mx\r\n"),
+            c("VRFY hunter\r\n"),
+            s("252 hunter\r\n"),
+        ],
+        r"TURN\r\n220 <3$>250 <3$>500 <8$>354 go\r\n250 ok\r\n250 ok\r\nVRFY<9$>",
+        r"250 ok\r\nHELO mx\r\n<8$>DATA\r\n[12]\r\n.\r\nTURN\r\n220 mx\r\n252 <8$>",
+    );
+    check_greeted(
+        &[c("ATRN hunter\r\n"), s("250 hunter\r\n"), c("220 x\r\n"), s("VRFY hunter\r\n"), c("252 hunter\r\n")],
+        r"ATRN<9$>220 x\r\n252 <8$>",
+        "250 <8$>VRFY<9$>",
+    );
+    check_greeted(
+        &[c("TURN\r\n"), s("502 no\r\n"), c("NOOP x\r\n"), s("250 ok\r\n")],
+        r"TURN\r\nNOOP<4$>",
+        r"502 no\r\n250 <4$>",
+    );
+}
+
+/// More was said behind TURN: whom it was for is not known, and what is content is not, either.
+#[test]
+fn roles_are_not_exchanged_in_the_middle() {
+    check_greeted(
+        &[
+            c("TURN\r\nDATA\r\nhunter\r\n250 hunter\r\n"),
+            s("250 ok\r\nhunter\r\n250 hunter\r\nRSET\r\n"),
+            c("250 hunter\r\nhunter\r\n"),
+        ],
+        r"TURN\r\nDATA\r\n[20](20)",
+        r"250 ok\r\n<8$>250 <8$><6$>",
+    );
+}
