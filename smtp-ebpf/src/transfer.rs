@@ -1,6 +1,7 @@
 //! Bytes moved between a process and a socket.
 
 use core::ffi::c_void;
+use core::ptr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_loop;
@@ -104,17 +105,57 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
     returned > 0 && flags & (MSG_PEEK | MSG_ERRQUEUE) == 0
 }
 
+/// A call that moved bytes of a stream.
+#[derive(Clone, Copy)]
+struct Moved {
+    program: Program,
+    sock: Sock,
+    flags: u32,
+    length: u32,
+    by: By,
+}
+
+/// Tells of a call.
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
-    let Some(stream) = Stream::of(sock) else { return };
+    let followed = prepare(context, &Moved { program, sock, flags, length, by });
+    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
+    if followed.is_null() {
+        return;
+    }
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    unsafe {
+        let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
+        let mut telling = Telling { scratch, followed };
+        bpf_loop(
+            buffer::at_most(windows, MAX_WINDOWS) as u32,
+            tell_window as *mut c_void,
+            (&raw mut telling).cast(),
+            0,
+        );
+        let cause = buffer::cause(&raw const (*scratch).walk);
+        if !matches!(cause, Unseen::None) {
+            debug!(context, "{} bytes not seen: cause {}", length, cause as u32);
+        }
+    }
+}
+
+/// Writes down all of a call but what was said; its dialogue, if the socket is ours.
+///
+/// A function of its own: what it needs of the stack is given back before the bytes are looked at, and before 6.13 there are 512
+/// bytes for all functions that call each other.
+#[inline(never)]
+fn prepare<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
+    let Moved { program, sock, flags, length, by } = *moved;
+    let Some(stream) = Stream::of(sock) else { return ptr::null_mut() };
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
     let is_watched = stream.has_watched_port();
     if !is_watched && !local_pair::may_be_ours(sock, sends) {
-        return;
+        return ptr::null_mut();
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
-    let Some(followed) = Followed::of(sock) else { return };
+    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return ptr::null_mut() };
+    let Some(followed) = Followed::of(sock) else { return ptr::null_mut() };
 
     let time = capture::now();
     let task = owner::current();
@@ -153,7 +194,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         let dialogue = &raw mut (*followed).dialogue;
         if !is_watched {
             if !local_pair::is_ours(context, program, sock, stream, first_bytes(scratch, length)) {
-                return;
+                return ptr::null_mut();
             }
             Dialogue::begin_new(dialogue);
         }
@@ -177,20 +218,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
-
-        let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
-        let mut telling = Telling { scratch, followed };
-        bpf_loop(
-            buffer::at_most(windows, MAX_WINDOWS) as u32,
-            tell_window as *mut c_void,
-            (&raw mut telling).cast(),
-            0,
-        );
-        let cause = buffer::cause(walk);
-        if !matches!(cause, Unseen::None) {
-            let pid = (&raw const (*transfer).task.pid).read_volatile();
-            debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, cause as u32);
-        }
+        followed
     }
 }
 
