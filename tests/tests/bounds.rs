@@ -163,12 +163,12 @@ fn what_follows_a_recvmmsg_that_its_timeout_ended() -> Result<()> {
         let mut next = || pieces.next().context("all is said");
         // The second message comes when the time is over, and ends the call.
         let (first, second) = (next()?, next()?);
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 500_000_000 };
         Sending::Write.all(from, first)?;
         let count = thread::scope(|scope| {
             scope.spawn(|| {
                 wait_taken(from, to)?;
-                sleep(Duration::from_millis(20));
+                sleep(Duration::from_secs(1));
                 anyhow::Ok(Sending::Write.all(from, second)?)
             });
             // SAFETY: the messages lead to buffers of the lengths they say.
