@@ -6,18 +6,10 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use smtp_ebpf::event::{Unseen, WINDOW_LENGTH};
 
 use crate::kernel::{Sock, copy_kernel, copy_user, probe_kernel, probe_user};
-use crate::place::{self, Array, Locate, Place};
+use crate::place::{self, Array, Locate, Part, Place};
 
 /// Most parts of a vector (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
-const MAX_PARTS: u64 = 1024;
-
-/// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Part {
-    base: u64,
-    length: u64,
-}
+pub const MAX_PARTS: u64 = 1024;
 
 /// The bytes of a call, and the window of them that is copied; in a map value.
 #[repr(C)]
@@ -30,8 +22,6 @@ pub struct Walk {
     to: u64,
     /// Bytes of the vector that are done.
     done: u64,
-    /// All that the vector has room for is done.
-    complete: u32,
     fault: u32,
     /// See [`clamped`].
     cell: u64,
@@ -45,9 +35,8 @@ pub struct Walk {
 pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
-        place::find(&raw mut (*walk).place, sock, locate);
+        place::find(&raw mut (*walk).place, sock, locate, length);
         (&raw mut (*walk).length).write_volatile(u64::from(length));
-        (&raw mut (*walk).complete).write_volatile(1);
     }
 }
 
@@ -79,20 +68,6 @@ pub unsafe fn withhold(walk: *mut Walk, cause: Unseen) {
 pub unsafe fn cause(walk: *const Walk) -> Unseen {
     // SAFETY: the caller's promise.
     unsafe { (&raw const (*walk).place.unseen).read_volatile() }
-}
-
-/// Goes on to the next message of a `sendmmsg` or `recvmmsg`; to be called once for each call that moved something.
-///
-/// # Safety
-/// `walk` is a map value, in which the whole call was walked through.
-#[inline(always)]
-pub unsafe fn finish(walk: *mut Walk, sends: bool) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        // `__sys_sendmmsg` stops at the first message that it could not send whole.
-        let goes_on = !sends || (&raw const (*walk).complete).read_volatile() != 0;
-        place::advance(&raw const (*walk).place, goes_on);
-    }
 }
 
 /// Copies bytes of the call from one on and before another; why not, where they could not be copied.
@@ -154,10 +129,7 @@ unsafe extern "C" fn walk_part(index: u64, walking: *mut Walking) -> i64 {
             return 1;
         };
         let skip = if index == 0 { (&raw const (*place).skip).read_volatile() } else { 0 };
-        let room_of_part = part.length.saturating_sub(skip);
-        let size = at_most(room_of_part, length - done);
-        let last = index + 1 == (&raw const (*place).parts).read_volatile();
-        (&raw mut (*walk).complete).write_volatile(u32::from(last && size == room_of_part));
+        let size = at_most(part.length.saturating_sub(skip), length - done);
 
         let kernels = (&raw const (*place).bytes_in_kernel).read_volatile() != 0;
         let (from, to) = ((&raw const (*walk).from).read_volatile(), (&raw const (*walk).to).read_volatile());

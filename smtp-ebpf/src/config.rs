@@ -6,6 +6,9 @@ pub const PORT_WORDS: usize = 65536 / 64;
 /// An offset that was never injected. The verifier refuses a load there, so a forgotten field fails at load.
 pub const POISON: u32 = 0x7fff_ff00;
 
+/// The offset of a field that the running kernel does not have, where the programs can do without.
+pub const ABSENT: u32 = u32::MAX;
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// Byte offsets of kernel fields on the running kernel, found in its BTF. Each one's doc names its C field.
@@ -41,8 +44,6 @@ offsets! {
     sock_local_v6,
     /// `sock.__sk_common.skc_net.net`
     sock_net,
-    /// `sock.__sk_common.skc_cookie`
-    sock_cookie,
     /// `sock.sk_protocol`
     sock_protocol,
     /// `socket.sk`
@@ -73,10 +74,12 @@ offsets! {
     message_buffer,
     /// `msghdr.msg_iter.__iov`, `iov` before 6.4; `kvec` has the same place
     message_vector,
-    /// `msghdr.msg_iter.nr_segs`
-    message_parts,
+    /// `msghdr.msg_iter.count`
+    message_left,
     /// `task_struct.flags`
     task_flags,
+    /// `task_struct.io_uring`, or [`ABSENT`]
+    task_ring,
     /// `task_struct.files`
     task_files,
     /// `files_struct.fdt`

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::Positions;
+use smtp_ebpf::event::{Positions, Task};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::kernel::Sock;
@@ -19,10 +19,22 @@ pub struct Followed {
     pub dialogue: Dialogue,
     /// When the ciphertext of each direction was told of, by who connected and who accepted.
     told: [u64; 2],
+    /// The socket's `struct file`, as far as a call has shown it.
+    pub file: u64,
+    /// The process that used it last: it is described.
+    start_time: u64,
+    pid: u32,
+    exec_id: u32,
+    /// When it was looked up whether it is.
+    looked_up: u64,
 }
 
 /// How often ciphertext is told of, in nanoseconds: positions tell of what lies between.
 const CIPHERTEXT_INTERVAL: u64 = 1_000_000_000;
+
+/// How often it is looked up whether the process that uses a socket is described, in nanoseconds: the record that describes
+/// it may have found no room.
+const LOOK_UP_INTERVAL: u64 = 1_000_000_000;
 
 impl Followed {
     /// The dialogue on a socket; one that was not followed yet is under way.
@@ -35,6 +47,29 @@ impl Followed {
         };
         let followed = followed.cast::<Self>();
         (!followed.is_null()).then_some(followed)
+    }
+
+    /// Whether another process than the last uses the socket, or the last was looked up long ago; from now on it is the last.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn is_another(this: *mut Self, task: &Task, time: u64) -> bool {
+        // SAFETY: the caller's promise. Two processors may write it: then one more look is taken.
+        unsafe {
+            let known = (&raw const (*this).start_time).read_volatile() == task.start_time
+                && (&raw const (*this).pid).read_volatile() == task.pid
+                && (&raw const (*this).exec_id).read_volatile() == task.exec_id
+                && time - (&raw const (*this).looked_up).read_volatile() < LOOK_UP_INTERVAL;
+            if known {
+                return false;
+            }
+            (&raw mut (*this).start_time).write_volatile(task.start_time);
+            (&raw mut (*this).pid).write_volatile(task.pid);
+            (&raw mut (*this).exec_id).write_volatile(task.exec_id);
+            (&raw mut (*this).looked_up).write_volatile(time);
+            true
+        }
     }
 
     /// Whether ciphertext of this speaker is told of now.

@@ -182,8 +182,9 @@ pub struct State {
     pub socket: Socket,
     /// Its positions.
     pub positions: Positions,
-    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes: the socket turned out to
-    /// be the accepted one of a proxy, and nothing was said on it yet.
+    /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes. Then the socket turned out
+    /// to be the accepted one of a proxy, and [`Self::peer`] is its client, which the header's time is that of; or without a
+    /// peer it may be such a client.
     pub old: u32,
     /// The state it enters.
     pub new: u32,
@@ -306,8 +307,8 @@ pub struct Process {
     pub cgroup: u32,
     /// Bytes of `LD_PRELOAD` that follow those: libraries that are loaded before the program's own (ld.so(8)).
     pub preload: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: the executable is in no directory, and its only component is its name (`memfd_create`).
+    pub detached: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }
@@ -331,8 +332,8 @@ pub struct Open {
     pub executable: u32,
     /// Bytes of the cgroup's path that follow those.
     pub cgroup: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Not zero: the executable is in no directory, and its only component is its name (`memfd_create`).
+    pub detached: u32,
     /// `task_struct.real_parent->group_leader->comm`.
     pub parent_comm: [u8; COMM_LENGTH],
 }

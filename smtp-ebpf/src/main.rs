@@ -1,23 +1,27 @@
 //! The eBPF programs: attach points only, each a short function.
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "this target's atomic operations are intrinsics alone")]
+#![feature(core_intrinsics)]
 
+mod atomic;
 mod buffer;
 mod capture;
 mod dialogue;
 mod environment;
 mod kernel;
-mod leg;
+mod local_pair;
 mod open;
 mod owner;
 mod place;
 mod program;
 mod socket;
 mod state;
+mod track;
 mod transfer;
 
-use aya_ebpf::macros::{btf_tracepoint, fentry, fexit};
-use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use smtp_ebpf::event::Unseen;
 
 use crate::kernel::{Message, Sock, Socket};
@@ -52,59 +56,37 @@ fn sock_recv_length(context: BtfTracePointContext) -> i32 {
     0
 }
 
-// The family `fentry`. A function's return value follows its arguments.
+// The family `fentry`. A function's return value follows its arguments, which are still those that it was called with.
 
 /// `int inet_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)`
-#[fentry(function = "inet_sendmsg")]
-fn inet_sendmsg_entry(context: FEntryContext) -> i32 {
-    transfer::enters(Socket::new(context.arg(0)), Message::new(context.arg(1)));
-    0
-}
-
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg_exit(context: FExitContext) -> i32 {
-    let flags = Message::new(context.arg(1)).flags();
-    transfer::leaves(&context, Program::Send, Socket::new(context.arg(0)), flags, context.arg(3));
+    let message = Message::new(context.arg(1), context.arg(2));
+    transfer::leaves(&context, Program::Send, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
     0
 }
 
 /// `int inet6_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)`, since 5.3
-#[fentry(function = "inet6_sendmsg")]
-fn inet6_sendmsg_entry(context: FEntryContext) -> i32 {
-    transfer::enters(Socket::new(context.arg(0)), Message::new(context.arg(1)));
-    0
-}
-
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg_exit(context: FExitContext) -> i32 {
-    let flags = Message::new(context.arg(1)).flags();
-    transfer::leaves(&context, Program::Send6, Socket::new(context.arg(0)), flags, context.arg(3));
+    let message = Message::new(context.arg(1), context.arg(2));
+    transfer::leaves(&context, Program::Send6, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
     0
 }
 
 /// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`
-#[fentry(function = "inet_recvmsg")]
-fn inet_recvmsg_entry(context: FEntryContext) -> i32 {
-    transfer::enters(Socket::new(context.arg(0)), Message::new(context.arg(1)));
-    0
-}
-
 #[fexit(function = "inet_recvmsg")]
 fn inet_recvmsg_exit(context: FExitContext) -> i32 {
-    transfer::leaves(&context, Program::Receive, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
+    let message = Message::new(context.arg(1), context.arg(2));
+    transfer::leaves(&context, Program::Receive, Socket::new(context.arg(0)), message, context.arg(3), context.arg(4));
     0
 }
 
 /// `int inet6_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`, since 5.3
-#[fentry(function = "inet6_recvmsg")]
-fn inet6_recvmsg_entry(context: FEntryContext) -> i32 {
-    transfer::enters(Socket::new(context.arg(0)), Message::new(context.arg(1)));
-    0
-}
-
 #[fexit(function = "inet6_recvmsg")]
 fn inet6_recvmsg_exit(context: FExitContext) -> i32 {
-    transfer::leaves(&context, Program::Receive6, Socket::new(context.arg(0)), context.arg(3), context.arg(4));
+    let message = Message::new(context.arg(1), context.arg(2));
+    transfer::leaves(&context, Program::Receive6, Socket::new(context.arg(0)), message, context.arg(3), context.arg(4));
     0
 }
 

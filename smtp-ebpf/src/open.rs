@@ -46,7 +46,7 @@ fn open_sockets(context: *const TaskFile) -> i32 {
 #[inline(always)]
 fn list(output: Sequence, task: Task, file: File) {
     let Some(sock) = file.sock() else { return };
-    if !socket::is_ours(sock) {
+    if !socket::is_known(sock) {
         return;
     }
     let Some(stream) = Stream::of(sock) else { return };
@@ -75,12 +75,13 @@ fn list(output: Sequence, task: Task, file: File) {
             parent_pid: parent.tgid(),
             executable: 0,
             cgroup: 0,
-            padding: 0,
+            detached: 0,
             parent_comm: parent.comm(),
         };
         let bytes = (&raw mut (*entry).bytes).cast::<u8>();
         if let Some(path) = task.executable() {
-            ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
+            let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
+            (*record).detached = u32::from(path.is_detached());
         }
         let executable = length(&raw const (*record).executable, PATH_ROOM);
         ascend::<_, CGROUP_LENGTH>(bytes.add(executable), &raw mut (*record).cgroup, task.cgroup());

@@ -92,8 +92,10 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
 
         let bytes = (&raw mut (*description).bytes).cast::<u8>();
         (*record).executable = 0;
+        (*record).detached = 0;
         if let Some(path) = task.executable() {
-            ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
+            let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
+            (*record).detached = u32::from(path.is_detached());
         }
         let executable = length(&raw const (*record).executable, PATH_ROOM);
         (*record).arguments = arguments(bytes.add(executable), task);
@@ -102,7 +104,6 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
         ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, task.cgroup());
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
 
-        (*record).padding = 0;
         (*record).preload = environment::preload(bytes.add(executable + arguments + cgroup), program, task);
         let preload = length(&raw const (*record).preload, PRELOAD_LENGTH);
 
@@ -133,16 +134,18 @@ struct Ascent<A> {
     used: *mut u32,
 }
 
-/// Writes the components of a path, leaf first, each ended by a NUL, and counts the bytes in `used`.
+/// Writes the components of a path, leaf first, each ended by a NUL, and counts the bytes in `used`. Where the ascent has
+/// ended.
 ///
 /// # Safety
 /// `LENGTH + COMPONENT_LENGTH` bytes at `destination` belong to a map value, and `used` too.
 #[inline(always)]
-pub unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, place: A) {
+pub unsafe fn ascend<A: Ascend, const LENGTH: usize>(destination: *mut u8, used: *mut u32, place: A) -> A {
     let mut ascent = Ascent { place, destination, used };
     // SAFETY: the helper passes the index and the pointer to the function.
     unsafe {
         bpf_loop(MAX_COMPONENTS, write_component::<A, LENGTH> as *mut c_void, (&raw mut ascent).cast(), 0);
+        (&raw const ascent.place).read_volatile()
     }
 }
 

@@ -1,15 +1,18 @@
 //! Where the bytes of a call are.
 //!
-//! The hooks on functions find them in the message's iterator, as it stood at the entry. The length tracepoints carry no
+//! The hooks on functions find them behind the message's iterator, as it stands at the end. The length tracepoints carry no
 //! buffer, but the system call's saved registers still point to the caller's: after `sock_sendmsg` and `sock_recvmsg` it
 //! holds what was moved.
+//!
+//! Nothing is noted of a call that another could find: what does not follow from the call itself is not known.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use smtp_ebpf::event::Unseen;
 
-use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_user};
+use crate::buffer::MAX_PARTS;
+use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_kernel, probe_user};
 
 /// Where the bytes of a call are.
 #[repr(C)]
@@ -28,9 +31,14 @@ pub struct Place {
     pub unseen: Unseen,
     /// The system call's number, where its registers do not say where they are.
     pub syscall: u32,
-    /// The array of `struct mmsghdr` of the system call, and its length; zero in any other call.
-    messages: u64,
-    count: u64,
+}
+
+/// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub base: u64,
+    pub length: u64,
 }
 
 /// Whose memory an array of `struct iovec` is in.
@@ -48,17 +56,7 @@ pub enum Array {
 impl Place {
     /// Nowhere to be found.
     const fn unknown(unseen: Unseen, syscall: u32) -> Self {
-        Self {
-            address: 0,
-            parts: 1,
-            skip: 0,
-            array: Array::None,
-            bytes_in_kernel: 0,
-            unseen,
-            syscall,
-            messages: 0,
-            count: 0,
-        }
+        Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, syscall }
     }
 
     const fn buffer(address: u64) -> Self {
@@ -69,11 +67,12 @@ impl Place {
         Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None, 0) }
     }
 
-    /// Where the current system call has its bytes, if it is one on this socket.
+    /// Where the current system call has its bytes, if it is certain to be the one on this socket that moved so many.
     ///
-    /// A task may work on other sockets before it leaves a system call: on requests of its io_uring.
+    /// # Safety
+    /// As of [`Task::holds_file`].
     #[inline(always)]
-    fn of_caller(sock: Sock) -> Self {
+    unsafe fn of_caller(sock: Sock, sends: bool, file: *mut u64, length: u32) -> Self {
         let task = Task::current();
         if task.is_kernels() {
             return Self::unknown(Unseen::Path, 0);
@@ -83,65 +82,104 @@ impl Place {
         }
         let registers = task.registers();
         let (address, count) = (registers.argument_2(), registers.argument_3());
-        let call = registers.call();
-        if matches!(call, Call::Connect | Call::Other) || !task.holds(registers.argument_1(), sock) {
+        let call = if sends { registers.call() } else { registers.receiving_call() };
+        let is_certain = match call {
+            Call::Buffer => u64::from(length) <= count,
+            // Which of several is the current one stands nowhere. Their number is an unsigned int.
+            Call::Messages => count as u32 == 1,
+            Call::Vector | Call::Message => true,
+            Call::Connect | Call::Other => false,
+        };
+        // SAFETY: the caller's promise.
+        if !is_certain || task.has_ring() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
             return Self::unknown(Unseen::Path, registers.syscall());
         }
         match call {
             Call::Buffer => Self::buffer(address),
             Call::Vector => Self::vector(address, count),
-            Call::Message => match probe_user::<UserMessage>(address) {
+            // A `struct mmsghdr` begins with its message.
+            _ => match probe_user::<UserMessage>(address) {
                 Some(message) => Self::vector(message.vector, message.parts),
-                None => Self::unknown(Unseen::Fault, 0),
-            },
-            _ => match probe_user::<NumberedMessage>(current_message(address, count)) {
-                Some(NumberedMessage { message, .. }) => {
-                    Self { messages: address, count, ..Self::vector(message.vector, message.parts) }
-                }
                 None => Self::unknown(Unseen::Fault, 0),
             },
         }
     }
 
+    /// Where the bytes of a message are of which so many were moved. In a vector `skip` is less than zero as long as some of
+    /// them are in parts before the first: see [`go_back`].
     #[inline(always)]
-    fn of_message(message: Message) -> Self {
+    fn of_message(message: Message, length: u32) -> Self {
+        let moved = message.has_moved(length);
+        let length = u64::from(length);
         match message.iterator() {
-            Iterator::Buffer { address } => Self::buffer(address),
-            Iterator::Vector { address, parts, skip, kernels } => {
-                Self { skip, array: Array::Kernel, bytes_in_kernel: u32::from(kernels), ..Self::vector(address, parts) }
-            }
             Iterator::Pages => Self::unknown(Unseen::Pages, 0),
+            _ if !moved => Self::unknown(Unseen::Path, 0),
+            Iterator::Buffer { address } => Self::buffer(address.wrapping_sub(length)),
+            Iterator::Vector { address, within, kernels } => Self {
+                skip: within.wrapping_sub(length),
+                array: Array::Kernel,
+                bytes_in_kernel: u32::from(kernels),
+                ..Self::vector(address, 1)
+            },
         }
     }
 }
 
-/// Where the bytes of calls are that have not returned yet, by thread.
-#[map]
-static ENTERED: LruHashMap<u64, Place> = LruHashMap::with_max_entries(16_384, 0);
-
-/// Notes at the entry of a function where the bytes of its message are: at its end the iterator is behind them.
+/// Goes from the part that an iterator stands at back to the one where the call's bytes begin.
+///
+/// # Safety
+/// `place` belongs to a map value.
 #[inline(always)]
-pub fn enter(message: Message) {
-    // Without room the bytes are not found: the map forgets only what is oldest.
-    let _ = ENTERED.insert(bpf_get_current_pid_tgid(), Place::of_message(message), 0);
+unsafe fn go_back(place: *mut Place) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let begins_before = || ((&raw const (*place).skip).read_volatile() as i64) < 0;
+        if !begins_before() {
+            return;
+        }
+        let mut going = Going { place };
+        bpf_loop(MAX_PARTS as u32, part_before as *mut c_void, (&raw mut going).cast(), 0);
+        if begins_before() {
+            (&raw mut (*place).unseen).write_volatile(Unseen::Vector);
+        }
+    }
+}
+
+/// What a step back is given.
+#[repr(C)]
+struct Going {
+    place: *mut Place,
+}
+
+/// Takes the part before, if bytes of the call are in it.
+unsafe extern "C" fn part_before(_index: u64, going: *mut Going) -> i64 {
+    // SAFETY: `go_back` passes its place.
+    unsafe {
+        let place = (*going).place;
+        let skip = (&raw const (*place).skip).read_volatile();
+        if skip as i64 >= 0 {
+            return 1;
+        }
+        let address = (&raw const (*place).address).read_volatile().wrapping_sub(size_of::<Part>() as u64);
+        let Some(part) = probe_kernel::<Part>(address) else { return 1 };
+        let parts = (&raw const (*place).parts).read_volatile();
+        (&raw mut (*place).address).write_volatile(address);
+        (&raw mut (*place).parts).write_volatile(parts + 1);
+        (&raw mut (*place).skip).write_volatile(skip.wrapping_add(part.length));
+        0
+    }
 }
 
 /// How a hook finds the bytes of a call.
 #[derive(Clone, Copy)]
 pub enum Locate {
-    /// Where [`enter`] has noted them, at the entry of the function that returns.
-    Entered,
-    /// Where the current system call has them.
-    Caller,
+    /// Behind the iterator of the message with which the function that returns was called.
+    Message(Message),
+    /// Where the current system call has them, one that sends or one that receives.
+    /// `file` is where the socket's file is remembered, in a map value of the socket.
+    Caller { sends: bool, file: *mut u64 },
     /// Not at all, for this cause.
     Unseen(Unseen),
-}
-
-/// Forgets what [`enter`] has noted for the function that returns.
-#[inline(always)]
-pub fn leave() {
-    // There is none where the hook at the entry was attached when the call had begun.
-    let _ = ENTERED.remove(bpf_get_current_pid_tgid());
 }
 
 /// `struct user_msghdr` of a 64-bit program (`include/linux/socket.h`).
@@ -157,85 +195,20 @@ pub struct UserMessage {
     flags: u64,
 }
 
-/// `struct mmsghdr` of a 64-bit program.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct NumberedMessage {
-    message: UserMessage,
-    length: u64,
-}
-
-/// How far a thread is in its `sendmmsg` or `recvmmsg`, which comes by here once a message.
-#[map]
-static PROGRESS: LruHashMap<u64, Progress> = LruHashMap::with_max_entries(1024, 0);
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Progress {
-    messages: u64,
-    next: u64,
-}
-
-/// A call that moved nothing. With it a `sendmmsg` or `recvmmsg` ends: the thread's next one starts anew.
-#[inline(always)]
-pub fn moved_nothing() {
-    if matches!(Task::current().registers().call(), Call::Messages) {
-        // There may be none.
-        let _ = PROGRESS.remove(bpf_get_current_pid_tgid());
-    }
-}
-
-/// The address of the message that the current `sendmmsg` or `recvmmsg` is at.
-#[inline(always)]
-fn current_message(messages: u64, count: u64) -> u64 {
-    messages + message_index(messages, count) * size_of::<NumberedMessage>() as u64
-}
-
-#[inline(always)]
-fn message_index(messages: u64, count: u64) -> u64 {
-    // SAFETY: the value is only read, by the thread that writes it.
-    match unsafe { PROGRESS.get(bpf_get_current_pid_tgid()) } {
-        Some(progress) if progress.messages == messages && progress.next < count => progress.next,
-        _ => 0,
-    }
-}
-
-/// Notes that the current message is done, where the call has several, and whether another comes.
+/// Finds where the bytes of a call are that moved so many.
 ///
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-pub unsafe fn advance(place: *const Place, goes_on: bool) {
-    // SAFETY: the caller's promise.
-    let (messages, count) = unsafe { ((*place).messages, (*place).count) };
-    if messages == 0 {
-        return;
-    }
-    let thread = bpf_get_current_pid_tgid();
-    let next = message_index(messages, count) + 1;
-    if goes_on && next < count {
-        // Without room the next message is read as the first: the map forgets only what is oldest.
-        let _ = PROGRESS.insert(thread, Progress { messages, next }, 0);
-    } else {
-        let _ = PROGRESS.remove(thread);
-    }
-}
-
-/// Finds where the bytes of a call are.
-///
-/// # Safety
-/// `place` belongs to a map value.
-#[inline(always)]
-pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate) {
+pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         match locate {
-            Locate::Entered => match ENTERED.get(bpf_get_current_pid_tgid()) {
-                Some(entered) => place.write_volatile(*entered),
-                // The hook at the entry was attached when the call had begun.
-                None => place.write_volatile(Place::unknown(Unseen::Path, 0)),
-            },
-            Locate::Caller => place.write_volatile(Place::of_caller(sock)),
+            Locate::Message(message) => {
+                place.write_volatile(Place::of_message(message, length));
+                go_back(place);
+            }
+            Locate::Caller { sends, file } => place.write_volatile(Place::of_caller(sock, sends, file, length)),
             Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
         }
     }

@@ -3,7 +3,8 @@
 use smtp_ebpf::event::{Positions, Socket};
 
 use crate::kernel::{Sock, TcpSock, is_watched};
-use crate::leg;
+use crate::state::TCP_CLOSE;
+use crate::track::{self, Standing};
 
 /// `AF_INET` (`include/linux/socket.h`)
 pub const AF_INET: u16 = 2;
@@ -14,10 +15,24 @@ pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// The cost that every other program on the host pays: two ports, a look for legs, and back.
+/// Whether the socket is ours, or its next transfer may show that it is. The cost that every other program on the host
+/// pays: two ports, a look for tracked sockets, and back.
 #[inline(always)]
 pub fn is_ours(sock: Sock) -> bool {
-    has_watched_port(sock) || leg::is_one(sock, sock.local_port())
+    has_watched_port(sock) || track::standing(sock, sock.local_port()) != Standing::None
+}
+
+/// Whether the socket is known to be ours.
+#[inline(always)]
+pub fn is_known(sock: Sock) -> bool {
+    has_watched_port(sock) || track::standing(sock, sock.local_port()) == Standing::Tracked
+}
+
+/// A socket of TCP whose connection is over.
+#[inline(always)]
+pub fn is_closed(sock: Sock) -> bool {
+    // One of UDP is in that state before it is connected.
+    u32::from(sock.state()) == TCP_CLOSE && sock.protocol() == IPPROTO_TCP
 }
 
 #[inline(always)]
@@ -56,20 +71,20 @@ impl Stream {
     /// The local port, which a TCP socket keeps when `skc_num` is given back (`__inet_put_port`).
     #[inline(always)]
     pub fn local_port(self) -> u16 {
-        match self.tcp {
-            Some(tcp) => tcp.local_port(),
-            None => self.sock.local_port(),
+        match (self.sock.local_port(), self.tcp) {
+            (0, Some(tcp)) => tcp.local_port(),
+            (port, _) => port,
         }
     }
 
     /// Either port is watched, at the end of a connection too.
     #[inline(always)]
     pub fn has_watched_port(self) -> bool {
+        // One after the other: of two loads in two branches the compiler makes one with a pointer that is of either type,
+        // which the verifier refuses.
         self.sock.has_watched_remote_port()
-            || match self.tcp {
-                Some(tcp) => tcp.has_watched_local_port(),
-                None => is_watched(self.sock.local_port()),
-            }
+            || is_watched(self.sock.local_port())
+            || self.tcp.is_some_and(TcpSock::has_watched_local_port)
     }
 
     /// It may have an address that is not this host's.

@@ -3,17 +3,17 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use smtp_ebpf::event::{Kind, State};
+use smtp_ebpf::event::{Kind, Positions, State};
 
 use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
-use crate::leg::Accepted;
 use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, dialogue, leg, owner};
+use crate::track::{self, Standing};
+use crate::{capture, dialogue, local_pair, owner};
 
 // include/net/tcp_states.h
-pub const TCP_ESTABLISHED: u32 = 1;
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
 const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
@@ -63,29 +63,41 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     let Some(stream) = Stream::of(sock) else { return };
     // `skc_num` may already be given back.
-    let mut ours = stream.has_watched_port() || leg::is_one(sock, stream.local_port());
+    let watched = stream.has_watched_port();
+    let mut ours = watched;
     let mut requested = Requested::NONE;
     let mut peer = 0;
     if new == TCP_SYN_SENT {
         requested = Requested::of_caller(sock);
-        if !ours && requested.is_watched() {
-            // Whoever sent the caller elsewhere is of interest.
-            leg::watch(sock.cookie(), sock.remote_port());
-            ours = true;
+        if !watched {
+            track::forget(sock);
+            if requested.is_watched() {
+                // Whoever sent the caller elsewhere is of interest.
+                let _ = track::begin(sock, Standing::Tracked, false, sock.remote_port());
+                ours = true;
+            }
         }
     } else if new == TCP_ESTABLISHED && old == TCP_SYN_SENT {
+        ours = watched || track::standing(sock, stream.local_port()) == Standing::Tracked;
         if ours || stream.stays_here() {
-            leg::begins(stream.positions(), sock.cookie(), ours);
+            local_pair::begins(stream, sock, ours);
         }
     } else if new == TCP_ESTABLISHED && old == TCP_SYN_RECV {
-        let beginning = leg::beginning(stream.positions());
+        let beginning = local_pair::beginning(stream.positions());
         peer = beginning.client;
-        if !ours && beginning.ours != 0 {
-            leg::watch(sock.cookie(), sock.local_port());
+        if watched {
+            // No more is to be known.
+        } else if beginning.ours != 0 {
+            let _ = track::begin(sock, Standing::Tracked, true, stream.local_port());
             ours = true;
-        } else if !ours && peer != 0 {
-            leg::accepts(program, peer, stream);
+        } else if peer != 0 {
+            local_pair::accepts(stream, sock, peer);
         }
+    } else if !watched {
+        ours = match new {
+            TCP_CLOSE => track::end(sock, stream.local_port()) == Standing::Tracked,
+            _ => track::standing(sock, stream.local_port()) == Standing::Tracked,
+        };
     }
     if !ours {
         return;
@@ -105,10 +117,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     if new == TCP_SYN_SENT {
         task = owner::current();
         owner::describe_once(context, program, &task, time);
-        leg::expect(program, |accepted| {
-            // SAFETY: the caller's promise.
-            unsafe { tell_of_accepted(context, program, state, accepted, time) };
-        });
+        local_pair::connects(task.pid, time);
     }
     // SAFETY: the caller's promise.
     unsafe {
@@ -129,33 +138,36 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
 }
 
-/// An accepted socket may be that of a proxy: told before the connection that makes it one.
-///
-/// # Safety
-/// As of [`tell`].
+/// What is told of the two ends of a connection on this host.
+#[map]
+static PAIR: PerCpuArray<State> = PerCpuArray::with_max_entries(Program::COUNT, 0);
+
+/// A socket without a watched port is one of the two ends of a connection on this host that is ours, or may be: told before
+/// its first transfer.
 #[inline(always)]
-unsafe fn tell_of_accepted<C: EbpfContext>(
+pub fn tell_of_pair<C: EbpfContext>(
     context: &C,
     program: Program,
-    state: *mut State,
-    accepted: &Accepted,
+    stream: Stream,
     time: u64,
+    positions: Positions,
+    client: u64,
 ) {
-    // SAFETY: the caller's promise.
+    let Some(state) = PAIR.get_ptr_mut(program as u32) else { return };
+    // SAFETY: the pointer is to this CPU's map value. Part by part: the stack has no room for the whole.
     unsafe {
-        *state = State {
-            header: capture::header(Kind::State, time),
-            task: owner::NOBODY,
-            socket: accepted.socket,
-            positions: accepted.positions,
-            old: TCP_ESTABLISHED,
-            new: TCP_ESTABLISHED,
-            requested: [0; 16],
-            requested_port: 0,
-            requested_family: 0,
-            transparent: 0,
-            peer: accepted.client,
-        };
+        (&raw mut (*state).header).write_volatile(capture::header(Kind::State, time));
+        (&raw mut (*state).task).write_volatile(owner::NOBODY);
+        (&raw mut (*state).socket).write_volatile(stream.describe());
+        (&raw mut (*state).socket.state).write_volatile(TCP_ESTABLISHED as u16);
+        (&raw mut (*state).positions).write_volatile(positions);
+        (&raw mut (*state).old).write_volatile(TCP_ESTABLISHED);
+        (&raw mut (*state).new).write_volatile(TCP_ESTABLISHED);
+        (&raw mut (*state).requested).write_volatile([0; 16]);
+        (&raw mut (*state).requested_port).write_volatile(0);
+        (&raw mut (*state).requested_family).write_volatile(0);
+        (&raw mut (*state).transparent).write_volatile(0);
+        (&raw mut (*state).peer).write_volatile(client);
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
 }

@@ -12,17 +12,16 @@ use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Spea
 
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
-use crate::kernel::{Message, Sock, Socket, is_watched};
-use crate::place::{self, Locate};
+use crate::kernel::{Message, Sock, Socket};
+use crate::place::Locate;
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::{capture, leg, owner};
+use crate::{capture, local_pair, owner, track};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
-const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 /// Most windows of one call that are looked at; what is behind them is a gap.
 const MAX_WINDOWS: u64 = 16;
@@ -42,34 +41,32 @@ struct Scratch {
     speaker: u32,
     has_positions: u32,
     is_behind: u32,
-    /// The first thing said on the socket is to show that it is ours.
-    is_unconfirmed: u32,
-    serves: u32,
+    /// What the window takes of the call, whether its bytes are read, and if not why, and whether it is told of.
+    taken: u64,
+    is_read: u32,
+    is_told: u32,
+    cause: Unseen,
+    /// What crosses: all of it as it is, or segments of this size.
+    is_whole: u32,
+    size: u32,
 }
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
-/// A function begins that moves a message.
-#[inline(always)]
-pub fn enters(socket: Socket, message: Message) {
-    let Some(sock) = socket.sock() else { return };
-    // A send that connects has no port yet (RFC 7413).
-    if socket::is_ours(sock) || message.flags() & MSG_FASTOPEN != 0 {
-        place::enter(message);
-    }
-}
-
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, flags: u32, returned: i32) {
+pub fn leaves<C: EbpfContext>(
+    context: &C,
+    program: Program,
+    socket: Socket,
+    message: Message,
+    flags: u32,
+    returned: i32,
+) {
     let Some(sock) = socket.sock() else { return };
-    let watched = socket::is_ours(sock);
-    if watched && moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Entered);
-    }
-    if watched || flags & MSG_FASTOPEN != 0 {
-        place::leave();
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        record(context, program, sock, flags, returned as u32, By::Message(message));
     }
 }
 
@@ -78,21 +75,27 @@ pub fn leaves<C: EbpfContext>(context: &C, program: Program, socket: Socket, fla
 pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: Unseen, returned: i64) {
     let Some(sock) = socket.sock() else { return };
     if returned > 0 && socket::is_ours(sock) {
-        record(context, program, sock, 0, returned as u32, Locate::Unseen(cause));
+        record(context, program, sock, 0, returned as u32, By::Nothing(cause));
     }
 }
 
-/// A system call's message was moved, or an error came of it.
+/// A message was moved, or an error came of it.
 #[inline(always)]
 pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
-    if !socket::is_ours(sock) {
-        return;
+    if moves_stream(flags, returned) && socket::is_ours(sock) {
+        record(context, program, sock, flags, returned as u32, By::Call);
     }
-    if returned <= 0 {
-        place::moved_nothing();
-    } else if moves_stream(flags, returned) {
-        record(context, program, sock, flags, returned as u32, Locate::Caller);
-    }
+}
+
+/// What leads to the bytes of a call.
+#[derive(Clone, Copy)]
+enum By {
+    /// The system call.
+    Call,
+    /// The message with which the function that returns was called.
+    Message(Message),
+    /// Nothing, for this cause.
+    Nothing(Unseen),
 }
 
 /// Whether a call moved bytes of the stream: what was looked at comes again when it is read.
@@ -102,16 +105,23 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
 }
 
 #[inline(always)]
-fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, locate: Locate) {
+fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
     let Some(stream) = Stream::of(sock) else { return };
     let kind = program.kind();
     let sends = matches!(kind, Kind::Send);
+    let is_watched = stream.has_watched_port();
+    if !is_watched && !local_pair::may_be_ours(sock, sends) {
+        return;
+    }
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     let Some(followed) = Followed::of(sock) else { return };
 
     let time = capture::now();
     let task = owner::current();
-    owner::describe_once(context, program, &task, time);
+    // SAFETY: it is a map value.
+    if unsafe { Followed::is_another(followed, &task, time) } {
+        owner::describe_once(context, program, &task, time);
+    }
     // SAFETY: the pointers are to this CPU's map value and to the socket's; what a step finds out it leaves there, and the
     // next reads it there: else the verifier would explore every pair of paths.
     unsafe {
@@ -127,28 +137,36 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         (&raw mut (*transfer).continues).write_volatile(0);
         (&raw mut (*transfer).padding).write_volatile(0);
 
+        let locate = match by {
+            By::Call => Locate::Caller { sends, file: &raw mut (*followed).file },
+            By::Message(message) => Locate::Message(message),
+            By::Nothing(cause) => Locate::Unseen(cause),
+        };
         buffer::locate(walk, sock, locate, length);
         if !sends && flags & MSG_TRUNC != 0 {
             buffer::withhold(walk, Unseen::Discarded);
         } else if stream.has_upper_layer() {
             buffer::withhold(walk, Unseen::Tls);
         }
-        if let Locate::Unseen(unseen) = locate {
-            buffer::withhold(walk, unseen);
-        }
         (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
+
+        let dialogue = &raw mut (*followed).dialogue;
+        if !is_watched {
+            if !local_pair::is_ours(context, program, sock, stream, first_bytes(scratch, length)) {
+                return;
+            }
+            Dialogue::begin_new(dialogue);
+        }
 
         // Who accepted the connection speaks for the server.
         let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
         let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
-        let accepted = leg::is_accepted(local_port, remote_port);
-        let is_unconfirmed = !is_watched(local_port) && !is_watched(remote_port);
+        let accepted = track::is_accepted(sock, local_port, remote_port);
         let serves = accepted == sends;
         let speaker = if serves { Speaker::Server } else { Speaker::Client };
         let (end, other) =
             if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
         let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
-        let dialogue = &raw mut (*followed).dialogue;
         let listener = if serves { Speaker::Client } else { Speaker::Server };
         let is_behind = has_positions && Dialogue::is_behind(dialogue, listener, other);
         (&raw mut (*scratch).length).write_volatile(u64::from(length));
@@ -159,8 +177,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
-        (&raw mut (*scratch).is_unconfirmed).write_volatile(u32::from(is_unconfirmed));
-        (&raw mut (*scratch).serves).write_volatile(u32::from(serves));
 
         let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
         let mut telling = Telling { scratch, followed };
@@ -171,7 +187,6 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
             0,
         );
         let cause = buffer::cause(walk);
-        buffer::finish(walk, sends);
         if !matches!(cause, Unseen::None) {
             let pid = (&raw const (*transfer).task.pid).read_volatile();
             debug!(context, "{} bytes of pid {} not seen: cause {}", length, pid, cause as u32);
@@ -202,106 +217,142 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
             0 => Speaker::Client,
             _ => Speaker::Server,
         };
-        let time = (&raw const (*scratch).time).read_volatile();
-        let mut call = Call {
-            speaker,
-            time,
-            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
-            length: left as u32,
-            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
-            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
-        };
-        if Dialogue::skips(dialogue, speaker, call.length) {
-            let is_told = Followed::is_told(followed, speaker, time) || !Dialogue::is_ciphertext(dialogue, speaker);
-            let crossing = protocol::miss(dialogue, work, call, Unseen::None);
-            if is_told {
-                tell(scratch, crossing, left);
-            }
-            return 1;
-        }
-        let mut window = buffer::at_most(left, WINDOW_LENGTH as u64);
+        // What is taken of the call, whether its bytes are looked at, and whether it is told of.
+        let mut taken = buffer::at_most(left, WINDOW_LENGTH as u64);
+        let mut is_read = false;
+        let mut is_told = true;
         let mut cause = buffer::cause(walk);
-        if matches!(cause, Unseen::None) {
-            if index != 0 && left > window && Dialogue::is_in_content(dialogue, speaker) {
-                // Of long content the beginning and the end are looked at.
-                window = left - window;
-                call.length = window as u32;
-                let crossing = protocol::miss(dialogue, work, call, Unseen::None);
-                tell(scratch, crossing, window);
-                return 0;
-            }
-            if index + 1 == MAX_WINDOWS && left > window {
-                cause = Unseen::Long;
-            } else {
-                let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
-                cause = buffer::copy(walk, destination, done, done + window);
-            }
+        if Dialogue::skips(dialogue, speaker, left as u32) {
+            (taken, cause) = (left, Unseen::None);
+            let time = (&raw const (*scratch).time).read_volatile();
+            is_told = !Dialogue::is_ciphertext(dialogue, speaker) || Followed::is_told(followed, speaker, time);
+        } else if !matches!(cause, Unseen::None) {
+            taken = left;
+        } else if index != 0 && left > taken && Dialogue::is_in_content(dialogue, speaker) {
+            // Of long content the beginning and the end are looked at.
+            taken = left - taken;
+        } else if index + 1 == MAX_WINDOWS && left > taken {
+            (taken, cause) = (left, Unseen::Long);
+        } else {
+            let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
+            cause = buffer::copy(walk, destination, done, done + taken);
+            is_read = matches!(cause, Unseen::None);
+            taken = if is_read { taken } else { left };
         }
-        if done == 0 && (&raw const (*scratch).is_unconfirmed).read_volatile() != 0 {
-            let serves = (&raw const (*scratch).serves).read_volatile() != 0;
-            let cookie = (&raw const (*work).record).cast::<Transfer>();
-            let cookie = (&raw const (*cookie).socket.cookie).read_volatile();
-            let first = (&raw const (*work).bytes).cast::<u8>().add(HOLD).cast::<[u8; 3]>().read_volatile();
-            let first = if matches!(cause, Unseen::None) && window >= 3 { first } else { [0; 3] };
-            if !leg::is_confirmed(cookie, serves, first) {
-                return 1;
-            }
+        (&raw mut (*scratch).taken).write_volatile(taken);
+        (&raw mut (*scratch).is_read).write_volatile(u32::from(is_read));
+        (&raw mut (*scratch).is_told).write_volatile(u32::from(is_told));
+        (&raw mut (*scratch).cause).write_volatile(cause);
+        pass(scratch, dialogue);
+        if (&raw const (*scratch).is_told).read_volatile() != 0 {
+            tell(scratch);
         }
-        if !matches!(cause, Unseen::None) {
-            let crossing = protocol::miss(dialogue, work, call, cause);
-            tell(scratch, crossing, left);
-            return 1;
-        }
-        call.length = window as u32;
-        let crossing = protocol::step(dialogue, work, call);
-        tell(scratch, crossing, window);
+        (&raw mut (*scratch).done).write_volatile(done + (&raw const (*scratch).taken).read_volatile());
         0
     }
 }
 
-/// Hands over a record of the call's next bytes, so many.
+/// The first bytes of a call, or zeros where they are not to be had.
+///
+/// # Safety
+/// `scratch` is this CPU's map value, in which the call was located.
+#[inline(always)]
+unsafe fn first_bytes(scratch: *mut Scratch, length: u32) -> [u8; 3] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let walk = &raw mut (*scratch).walk;
+        let bytes = (&raw mut (*scratch).work.bytes).cast::<u8>().add(HOLD);
+        let is_there = length >= 3
+            && matches!(buffer::cause(walk), Unseen::None)
+            && matches!(buffer::copy(walk, bytes, 0, 3), Unseen::None);
+        if is_there { bytes.cast::<[u8; 3]>().read_volatile() } else { [0; 3] }
+    }
+}
+
+/// Passes what is taken of the call through the filter.
+///
+/// # Safety
+/// Both are map values.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pass(scratch: *mut Scratch, dialogue: *mut Dialogue) -> u64 {
+    if scratch.is_null() || dialogue.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let work = &raw mut (*scratch).work;
+        let left = (&raw const (*scratch).length).read_volatile() - (&raw const (*scratch).done).read_volatile();
+        let call = Call {
+            speaker: match (&raw const (*scratch).speaker).read_volatile() {
+                0 => Speaker::Client,
+                _ => Speaker::Server,
+            },
+            time: (&raw const (*scratch).time).read_volatile(),
+            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
+            length: (&raw const (*scratch).taken).read_volatile() as u32,
+            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
+            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
+        };
+        let crossing = if (&raw const (*scratch).is_read).read_volatile() != 0 {
+            protocol::step(dialogue, work, call)
+        } else {
+            protocol::miss(dialogue, work, call, (&raw const (*scratch).cause).read_volatile())
+        };
+        let (is_whole, size) = match crossing {
+            Crossing::Whole => (1, 0),
+            Crossing::Segments(size) => (0, size),
+        };
+        (&raw mut (*scratch).is_whole).write_volatile(is_whole);
+        (&raw mut (*scratch).size).write_volatile(size);
+        0
+    }
+}
+
+/// Hands over a record of what was taken of the call.
 ///
 /// # Safety
 /// `scratch` is this CPU's map value.
-#[inline(always)]
-unsafe fn tell(scratch: *mut Scratch, crossing: Crossing, length: u64) {
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tell(scratch: *mut Scratch) -> u64 {
+    if scratch.is_null() {
+        return 0;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let work = &raw mut (*scratch).work;
         let transfer = (&raw mut (*work).record).cast::<Transfer>();
-        let done = (&raw const (*scratch).done).read_volatile() + length;
-        (&raw mut (*scratch).done).write_volatile(done);
-        let kind = (&raw const (*transfer).header.kind).read_volatile();
+        let taken = (&raw const (*scratch).taken).read_volatile();
+        let done = (&raw const (*scratch).done).read_volatile() + taken;
         let end = (&raw const (*scratch).end).read_volatile();
         let end = end.wrapping_sub(((&raw const (*scratch).length).read_volatile() - done) as u32);
-        let kind = if kind == Kind::Send as u32 {
+        let kind = if (&raw const (*transfer).header.kind).read_volatile() == Kind::Send as u32 {
             (&raw mut (*transfer).positions.written).write_volatile(end);
             Kind::Send
         } else {
             (&raw mut (*transfer).positions.read).write_volatile(end);
             Kind::Receive
         };
-        (&raw mut (*transfer).length).write_volatile(length as u32);
+        (&raw mut (*transfer).length).write_volatile(taken as u32);
         let program = (&raw const (*scratch).program).read_volatile() as u32;
         const HEAD: usize = size_of::<Transfer>();
         const TEXT: usize = size_of::<Segment>();
-        match crossing {
-            Crossing::Segments(size) => {
-                (&raw mut (*transfer).size).write_volatile(size);
-                capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
-            }
-            Crossing::Whole => {
-                // The record stands right before the call's bytes, where nothing waits.
-                (&raw mut (*transfer).size).write_volatile((TEXT + length as usize) as u32);
-                let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
-                before.cast::<Transfer>().write(transfer.read());
-                let segment =
-                    Segment { kind: SegmentKind::Text as u8, flags: 0, count: length as u16, length: length as u32 };
-                before.add(HEAD).cast::<u64>().write(segment.to_word());
-                let size = HEAD + TEXT + length as usize;
-                capture::hand_over(program, kind, before, size, HEAD + TEXT + WINDOW_LENGTH);
-            }
+        if (&raw const (*scratch).is_whole).read_volatile() == 0 {
+            let size = (&raw const (*scratch).size).read_volatile();
+            (&raw mut (*transfer).size).write_volatile(size);
+            capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
+        } else {
+            // The record stands right before the call's bytes, where nothing waits.
+            (&raw mut (*transfer).size).write_volatile(TEXT as u32 + taken as u32);
+            let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
+            before.cast::<Transfer>().write(transfer.read());
+            let segment =
+                Segment { kind: SegmentKind::Text as u8, flags: 0, count: taken as u16, length: taken as u32 };
+            before.add(HEAD).cast::<u64>().write(segment.to_word());
+            capture::hand_over(program, kind, before, HEAD + TEXT + taken as usize, HEAD + TEXT + WINDOW_LENGTH);
         }
         (&raw mut (*transfer).continues).write_volatile(1);
+        0
     }
 }

@@ -4,10 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smtp_observer::event::{
-    Flow, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+    Flow, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::judge::Addresses;
 use smtp_observer::observation::{Event, Verdict};
@@ -33,7 +32,7 @@ struct Host {
 
 fn task(pid: u32) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: "program".into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: "program".into() }
 }
 
 fn address(number: u64) -> SocketAddr {
@@ -68,7 +67,7 @@ impl Host {
 
     fn moves(&mut self, socket: Socket, pid: u32, flow: Flow, text: &str) {
         self.time += 1000;
-        let head = Bytes::from(format!("{text}\r\n"));
+        let said = Said::text(format!("{text}\r\n").as_bytes());
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(self.time),
             task: task(pid),
@@ -76,11 +75,8 @@ impl Host {
             positions: Positions { written: 0, read: 0 },
             flow,
             length: head.len() as u32,
-            skipped: 0,
-            disputed: None,
-            head,
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said,
         }));
     }
 

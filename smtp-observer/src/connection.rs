@@ -13,19 +13,6 @@ use crate::observation::{self, Caller, Endpoint, Role};
 /// Most transfers held back because a send that came before them has not been seen.
 const MAX_HELD: usize = 16;
 
-/// A piece of one direction of a connection.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// Bytes.
-    Bytes(&'a [u8]),
-    /// So many bytes that no event tells of.
-    Hole(u64),
-    /// So many bytes that stayed in the kernel because they are content of a message.
-    Content(u64),
-    /// So many bytes of the event's call whose content is not in it.
-    Missing(u64),
-}
-
 /// What a connection is, without what is said on it.
 pub struct Connection {
     /// As faces show it.
@@ -182,28 +169,15 @@ impl Connection {
             && self.sent.next.is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
     }
 
-    /// The bytes and gaps that a transfer adds to its direction.
-    pub fn pieces<'a>(&mut self, event: &'a TransferEvent) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+    /// Accounts for a transfer: how many bytes of its direction, before it, no event tells of.
+    pub fn advance(&mut self, event: &TransferEvent) -> u64 {
         self.apart |= event.socket.apart;
-        let hole = match event.flow {
+        match event.flow {
             Flow::Sent if self.apart => self.sent.grow(event.length),
             Flow::Received if self.apart => self.received.grow(event.length),
             Flow::Sent => self.sent.advance(event.positions.written, event.length),
             Flow::Received => self.received.advance(event.positions.read, event.length),
-        };
-        let (before, disputed, behind) = event.content();
-        let pieces = [
-            Piece::Hole(hole),
-            Piece::Content(before),
-            Piece::Bytes(disputed),
-            Piece::Content(behind),
-            Piece::Bytes(&event.head),
-            Piece::Missing(event.missing()),
-            Piece::Bytes(&event.tail),
-        ];
-        pieces
-            .into_iter()
-            .filter(|piece| !matches!(piece, Piece::Hole(0) | Piece::Content(0) | Piece::Missing(0) | Piece::Bytes([])))
+        }
     }
 
     /// Whether transfers told of all that the socket moved up to its last positions.
@@ -241,31 +215,12 @@ impl Connection {
     }
 }
 
-impl TransferEvent {
-    /// The content left out at its start: so many bytes, what of it is disputed, and so many more.
-    pub(crate) fn content(&self) -> (u64, &[u8], u64) {
-        let Some(disputed) = self.disputed.as_ref().filter(|disputed| disputed.at < self.skipped) else {
-            return (self.skipped.into(), &[], 0);
-        };
-        let rest = self.skipped - disputed.at;
-        let bytes = &disputed.bytes[..disputed.bytes.len().min(rest as usize)];
-        (disputed.at.into(), bytes, u64::from(rest) - bytes.len() as u64)
-    }
-
-    /// Bytes of the call between head and tail, which are not in the event.
-    pub fn missing(&self) -> u64 {
-        u64::from(self.length).saturating_sub(u64::from(self.skipped) + (self.head.len() + self.tail.len()) as u64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use bytes::Bytes;
-
     use super::*;
-    use crate::event::{Disputed, Positions, ProcessKey, Socket, Task, Unseen};
+    use crate::event::{Positions, ProcessKey, Said, Socket, Task};
 
     fn socket() -> Socket {
         Socket {
@@ -305,29 +260,23 @@ mod tests {
                 process: ProcessKey { pid: 1, start_time: Time(0), exec_id: 0 },
                 tid: 1,
                 uid: 0,
+                user: None,
                 comm: "swaks".into(),
             },
             socket: socket(),
             positions: Positions { written, read },
             flow,
             length: text.len() as u32,
-            skipped: 0,
-            disputed: None,
-            head: Bytes::from_static(text.as_bytes()),
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said: Said::text(text.as_bytes()),
         }
-    }
-
-    fn pieces<'a>(connection: &mut Connection, event: &'a TransferEvent) -> Vec<Piece<'a>> {
-        connection.pieces(event).collect()
     }
 
     /// What has its turn with this event.
     fn in_turn(connection: &mut Connection, event: TransferEvent) -> Vec<TransferEvent> {
         let mut turns = Vec::new();
         if let Some(event) = connection.in_turn(event) {
-            connection.pieces(&event).for_each(drop);
+            connection.advance(&event);
             turns.push(event);
             while let Some(held) = connection.release() {
                 turns.push(held);
@@ -339,17 +288,16 @@ mod tests {
     #[test]
     fn a_hole_is_known_to_the_byte() {
         let mut connection = established(100, 500);
-        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 106, 500)), [Piece::Bytes(b"NOOP\r\n")]);
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "NOOP\r\n", 106, 500)), 0);
         // 1,000 bytes went by a path without a hook.
-        let quit = transfer(Flow::Sent, "QUIT\r\n", 1112, 500);
-        assert_eq!(pieces(&mut connection, &quit), [Piece::Hole(1000), Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 1112, 500)), 1000);
         assert_eq!(connection.bytes_sent(), 1012);
     }
 
     #[test]
     fn the_last_hole_reaches_to_the_sockets_end() {
         let mut connection = established(u32::MAX - 2, 500);
-        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 3, 500)), [Piece::Bytes(b"QUIT\r\n")]);
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 3, 500)), 0);
         let last = Positions { written: 13, read: 500 };
         assert_eq!(connection.last_hole(Flow::Sent, last), 10);
         assert_eq!(connection.last_hole(Flow::Received, last), 0);
@@ -371,46 +319,16 @@ mod tests {
     fn calls_told_in_the_wrong_order_leave_no_hole() {
         let mut connection = established(0, 0);
         // Two threads sent six bytes each; the second was told first, and its six bytes before with it.
-        assert_eq!(
-            pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 12, 0)),
-            [Piece::Hole(6), Piece::Bytes(b"QUIT\r\n")]
-        );
-        pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 6, 0));
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 12, 0)), 6);
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "NOOP\r\n", 6, 0)), 0);
         assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 12, read: 0 }), 0);
     }
 
     #[test]
     fn positions_wrap() {
         let mut connection = established(u32::MAX - 2, 0);
-        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "NOOP\r\n", 3, 0)), [Piece::Bytes(b"NOOP\r\n")]);
-        assert_eq!(pieces(&mut connection, &transfer(Flow::Sent, "QUIT\r\n", 9, 0)), [Piece::Bytes(b"QUIT\r\n")]);
-    }
-
-    #[test]
-    fn the_middle_of_a_long_call_is_a_gap() {
-        let mut connection = established(0, 0);
-        let mut long = transfer(Flow::Sent, "head", 1000, 0);
-        long.length = 1000;
-        long.tail = Bytes::from_static(b"tail");
-        assert_eq!(pieces(&mut connection, &long), [Piece::Bytes(b"head"), Piece::Missing(992), Piece::Bytes(b"tail")]);
-    }
-
-    #[test]
-    fn what_is_disputed_stands_in_its_place() {
-        let mut connection = established(0, 0);
-        let mut content = transfer(Flow::Sent, "\r\n", 1000, 0);
-        (content.length, content.skipped) = (1000, 998);
-        content.disputed = Some(Disputed { at: 100, bytes: *b"x\n.\nxxxx" });
-        let expected = [Piece::Content(100), Piece::Bytes(b"x\n.\nxxxx"), Piece::Content(890), Piece::Bytes(b"\r\n")];
-        assert_eq!(pieces(&mut connection, &content), expected);
-
-        // What reaches into the bytes that have crossed is in them.
-        content.disputed = Some(Disputed { at: 996, bytes: *b"x\r\r\n.\nxx" });
-        content.positions.written = 2000;
-        assert_eq!(
-            pieces(&mut connection, &content),
-            [Piece::Content(996), Piece::Bytes(b"x\r"), Piece::Bytes(b"\r\n")]
-        );
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "NOOP\r\n", 3, 0)), 0);
+        assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 9, 0)), 0);
     }
 
     #[test]

@@ -3,19 +3,21 @@
 //! From here inward nothing reads a clock, a file or a socket: a stream of [`KernelEvent`]s replays to the same
 //! observations. As a recording has them, they are JSON; a byte is then the character with its number.
 
+#[cfg(test)]
+pub(crate) mod crossing;
+mod said;
 mod wire;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use smtp_ebpf::event::DISPUTED_LENGTH;
 pub use smtp_ebpf::event::Unseen;
 
+pub use self::said::{LineEnd, Said, Segment, Segments, Uncaptured, Withheld};
 pub use self::wire::cause_name;
-use self::wire::{all_seen, cause, disputed, is_default, is_seen, text};
+use self::wire::is_default;
 
 /// A moment on the kernel's boot clock, in nanoseconds (`CLOCK_BOOTTIME`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,9 +76,12 @@ pub struct Task {
     pub process: ProcessKey,
     /// The thread.
     pub tid: u32,
-    /// The effective user.
+    /// The effective user of the thread, at the time of the call.
     pub uid: u32,
-    /// The group leader's `comm`.
+    /// That user's name, where the host knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    /// The group leader's `comm`, at the time of the call.
     pub comm: Arc<str>,
 }
 
@@ -87,9 +92,6 @@ pub struct ProcessEvent {
     pub time: Time,
     /// Who it is.
     pub task: Task,
-    /// The name of the effective user, where the host knows one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Arc<str>>,
     /// The executable's path from the root of its mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<Arc<str>>,
@@ -178,7 +180,9 @@ impl TcpState {
     }
 }
 
-/// A socket changed its state.
+/// A socket changed its state; or it turned out to be an accepted one of a proxy that its client asked for by a port that is
+/// not watched, where it was established and still is. Then the time is that of its beginning; and one without a peer may be
+/// such a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateEvent {
     /// When.
@@ -237,7 +241,7 @@ pub enum Flow {
     Received,
 }
 
-/// Bytes that a call moved.
+/// Bytes that a call, or a part of one, moved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransferEvent {
     /// When the call returned.
@@ -250,33 +254,14 @@ pub struct TransferEvent {
     pub positions: Positions,
     /// Which way.
     pub flow: Flow,
-    /// How many bytes; at least `skipped + head.len() + tail.len()`.
+    /// How many bytes.
     pub length: u32,
-    /// Bytes at the call's start that are content of a message, left out.
+    /// The event before it on this socket, in this direction, tells of the same call.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub skipped: u32,
-    /// What among those bytes some servers take for the content's end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disputed: Option<Disputed>,
-    /// The bytes behind those.
-    #[serde(default, skip_serializing_if = "is_default", with = "text")]
-    pub head: Bytes,
-    /// The bytes at its end, where the call was longer than what is captured.
-    #[serde(default, skip_serializing_if = "is_default", with = "text")]
-    pub tail: Bytes,
-    /// Why some are missing, where some are.
-    #[serde(default = "all_seen", skip_serializing_if = "is_seen", with = "cause")]
-    pub unseen: Unseen,
-}
-
-/// Bytes of a message's content that some servers take for its end (CVE-2023-51764).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disputed {
-    /// Where in the call they begin.
-    pub at: u32,
-    /// The byte before them, and they, in which any byte but CR, LF, NUL and dot is `x`.
-    #[serde(with = "disputed")]
-    pub bytes: [u8; DISPUTED_LENGTH],
+    pub continues: bool,
+    /// What was said. A line that the call left unfinished comes with a later event.
+    #[serde(default, skip_serializing_if = "Said::is_empty")]
+    pub said: Said,
 }
 
 /// A record that is not what the kernel side writes: a bug, or a recording that was damaged.
@@ -288,6 +273,12 @@ pub enum MalformedRecord {
     /// Its kind has a number nobody knows.
     #[error("a kernel record has the unknown kind {0}")]
     Kind(u32),
+    /// A segment of it has a kind with a number nobody knows.
+    #[error("a kernel record has a segment of the unknown kind {0}")]
+    Segment(u8),
+    /// Bytes are missing in it for a reason with a number nobody knows.
+    #[error("a kernel record has the unknown cause {0}")]
+    Cause(u8),
 }
 
 /// An address as the kernel side writes it: IPv4 as IPv4-mapped IPv6, told apart again here.

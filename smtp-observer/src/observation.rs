@@ -289,8 +289,11 @@ pub struct Greeting {
 /// A command with its reply. Without a reply there is no `code`: the session was over before one came.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Command {
-    /// The verb in upper case; what is not a verb is shown with its bytes escaped.
+    /// The verb in upper case; `other` where it is none that is known.
     pub verb: String,
+    /// Bytes of the line, where its verb is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
     /// What followed the verb, with mailbox names shown as far as `--addresses` allows and credentials never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub argument: Option<String>,

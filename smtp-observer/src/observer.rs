@@ -14,9 +14,9 @@ use foldhash::HashMap;
 use self::expected::Expected;
 pub use self::settling::SETTLING;
 use self::settling::settled_by;
-use crate::connection::{Connection, Piece};
+use crate::connection::Connection;
 use crate::event::{
-    Flow, Host, KernelEvent, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
+    Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
 use crate::interception::{Accepted, Interceptions, Opened};
 use crate::judge::{Addresses, Judge};
@@ -162,7 +162,7 @@ impl Observer {
                 conversation.connection.announced = self.make_way(event.socket.cookie, event.time, sink);
                 self.keep(event.socket.cookie, conversation, sink);
             }
-            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event),
+            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event, sink),
             TcpState::Established => self.established(&event, sink),
             TcpState::Close => self.closed(event, sink),
             _ => {}
@@ -246,18 +246,24 @@ impl Observer {
             Role::Server => [Flow::Received, Flow::Sent],
         };
         for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
-            let Conversation { connection, session, .. } = &mut *conversation;
-            let hole = connection.last_hole(flow, event.positions);
-            if session.misses(peer, hole) {
-                self.holes += hole;
-                connection.lost += hole;
-            }
-            session.gap(peer, event.time, hole, &mut self.items);
-            self.judge(conversation);
+            let unhooked = conversation.connection.last_hole(flow, event.positions);
+            self.unhooked(conversation, peer, event.time, unhooked);
         }
     }
 
+    /// Accounts for bytes that no event tells of.
+    fn unhooked(&mut self, conversation: &mut Conversation, peer: Peer, time: Time, length: u64) {
+        let Conversation { connection, session, .. } = &mut *conversation;
+        if session.misses(peer, length) {
+            self.holes += length;
+            connection.lost += length;
+        }
+        session.gap(peer, time, length, &mut self.items);
+        self.judge(conversation);
+    }
+
     fn transfer(&mut self, event: TransferEvent, sink: &mut dyn FnMut(Observation)) {
+        let Some(event) = self.expected.hold(event) else { return };
         let cookie = event.socket.cookie;
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {
@@ -270,7 +276,7 @@ impl Observer {
             // What is left in a closed socket can still be read, but its connection is over and told.
             None if event.socket.state == TcpState::Close => {
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.take(&event, None, Peer::Client, true);
+                    recorder.take(&event, None, Peer::Client);
                 }
                 self.holes += u64::from(event.length);
                 return;
@@ -282,8 +288,8 @@ impl Observer {
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
         }
         if let Some(recorder) = &mut self.recorder {
-            let (peer, opaque) = (conversation.peer(event.flow), conversation.session.is_opaque());
-            recorder.take(&event, conversation.reel.as_deref_mut(), peer, opaque);
+            let peer = conversation.peer(event.flow);
+            recorder.take(&event, conversation.reel.as_deref_mut(), peer);
         }
         if let Some(event) = conversation.connection.in_turn(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
@@ -303,26 +309,30 @@ impl Observer {
         self.pass(conversation, event.time, sink);
         self.own(conversation, &event.task, event.time, sink);
         let peer = conversation.peer(event.flow);
-        for piece in conversation.connection.pieces(event) {
+        let unhooked = conversation.connection.advance(event);
+        self.unhooked(conversation, peer, event.time, unhooked);
+        if !event.continues {
+            conversation.session.begin_call(peer);
+        }
+        let mut begun = None;
+        for segment in event.said.segments() {
             let Conversation { connection, session, .. } = &mut *conversation;
-            let (length, unseen) = match piece {
-                Piece::Bytes(bytes) => {
-                    session.receive(peer, event.time, bytes, &mut self.items);
-                    self.judge(conversation);
+            let missed = match segment {
+                Segment::Begun(time) => {
+                    begun = Some(time);
                     continue;
                 }
-                Piece::Hole(length) => (length, &mut self.holes),
-                Piece::Content(length) => (length, &mut self.unseen[Unseen::Content as usize]),
-                Piece::Missing(length) => (length, &mut self.unseen[event.unseen as usize]),
+                Segment::Content(length) if session.misses_content(peer, length) => Some((length, Unseen::Content)),
+                Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
+                    Some((uncaptured.length, uncaptured.cause))
+                }
+                _ => None,
             };
-            if session.misses(peer, length) {
-                *unseen += length;
+            if let Some((length, cause)) = missed {
+                self.unseen[cause as usize] += length;
                 connection.lost += length;
             }
-            match piece {
-                Piece::Content(_) => session.content(peer, event.time, length, &mut self.items),
-                _ => session.gap(peer, event.time, length, &mut self.items),
-            }
+            session.segment(peer, event.time, begun.take(), segment, &mut self.items);
             self.judge(conversation);
         }
         self.tell(conversation, sink);
@@ -389,7 +399,7 @@ impl Observer {
     fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
         let mut judge = Judge::new(self.addresses);
         let reel = self.recorder.as_ref().map(|recorder| {
-            judge.keep(recorder.view());
+            judge.keep();
             Box::new(Reel::new(recorder.view()))
         });
         let connection = Connection::new(identity(&self.host, socket, role), time);

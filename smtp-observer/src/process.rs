@@ -31,7 +31,7 @@ impl Processes {
             executable: event.executable,
             command_line: (!event.arguments.is_empty()).then(|| event.arguments.join(" ").into()),
             uid: event.task.uid,
-            user: event.user,
+            user: event.task.user,
             preload: event.preload,
             parent: Some(Parent { pid: event.parent_pid, name: event.parent_comm }),
             container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
@@ -42,11 +42,23 @@ impl Processes {
     }
 
     /// The caller of a socket call; of a process that was never described, only what every event carries is known.
+    ///
+    /// User and name are those of this call: a process may become another user (setuid(2)), and rename itself
+    /// (`PR_SET_NAME`). While nothing changes, all calls share one description.
     pub fn caller(&mut self, task: &Task) -> Caller {
-        let process = match self.young.get(&task.process) {
-            Some(process) => Arc::clone(process),
+        let process = match self.young.get_mut(&task.process) {
+            Some(process) => {
+                if !is_current(process, task) {
+                    *process = Arc::new(renamed(process, task));
+                }
+                Arc::clone(process)
+            }
             None => {
-                let process = self.old.remove(&task.process).unwrap_or_else(|| Arc::new(undescribed(task)));
+                let process = match self.old.remove(&task.process) {
+                    Some(process) if is_current(&process, task) => process,
+                    Some(process) => Arc::new(renamed(&process, task)),
+                    None => Arc::new(undescribed(task)),
+                };
                 self.insert(task.process, Arc::clone(&process));
                 process
             }
@@ -62,6 +74,15 @@ impl Processes {
     }
 }
 
+fn is_current(process: &Process, task: &Task) -> bool {
+    process.uid == task.uid && process.user == task.user && process.name == task.comm
+}
+
+/// The process with user and name as they are in this call.
+fn renamed(process: &Process, task: &Task) -> Process {
+    Process { name: Arc::clone(&task.comm), uid: task.uid, user: task.user.clone(), ..process.clone() }
+}
+
 fn undescribed(task: &Task) -> Process {
     Process {
         pid: task.process.pid,
@@ -69,7 +90,7 @@ fn undescribed(task: &Task) -> Process {
         executable: None,
         command_line: None,
         uid: task.uid,
-        user: None,
+        user: task.user.clone(),
         parent: None,
         cgroup: None,
         preload: None,
@@ -85,14 +106,13 @@ mod tests {
 
     fn task(pid: u32) -> Task {
         let process = ProcessKey { pid, start_time: Time(7), exec_id: 1 };
-        Task { process, tid: pid, uid: 0, comm: "smtpd".into() }
+        Task { process, tid: pid, uid: 0, user: None, comm: "smtpd".into() }
     }
 
     fn described(pid: u32) -> ProcessEvent {
         ProcessEvent {
             time: Time(8),
             task: task(pid),
-            user: None,
             executable: Some("/usr/lib/postfix/sbin/smtpd".into()),
             arguments: vec!["smtpd".into(), "-n".into()],
             cgroup: Some("/system.slice/postfix.service".into()),
@@ -110,6 +130,22 @@ mod tests {
         assert_eq!(caller.process.program(), "smtpd");
         assert_eq!(caller.process.command_line.as_deref(), Some("smtpd -n"));
         assert_eq!(caller.process.systemd_unit.as_deref(), Some("postfix.service"));
+    }
+
+    #[test]
+    fn user_and_name_are_those_of_the_call() {
+        let mut processes = Processes::default();
+        processes.describe(described(5));
+        let root = Task { user: Some("root".into()), ..task(5) };
+        let before = processes.caller(&root).process;
+        assert!(Arc::ptr_eq(&before, &processes.caller(&root).process), "nothing has changed");
+
+        let mail = Task { uid: 8, user: Some("mail".into()), comm: "worker".into(), ..task(5) };
+        let after = processes.caller(&mail).process;
+        assert_eq!((after.uid, after.user.as_deref(), &*after.name), (8, Some("mail"), "worker"));
+        assert_eq!((before.uid, before.user.as_deref(), &*before.name), (0, Some("root"), "smtpd"));
+        assert_eq!(after.command_line, before.command_line);
+        assert!(Arc::ptr_eq(&after, &processes.caller(&mail).process), "nothing has changed since");
     }
 
     #[test]

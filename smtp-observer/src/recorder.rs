@@ -1,10 +1,9 @@
 //! What the observer is told, without bodies and credentials: a recording that leads another observer to the same
 //! observations.
 //!
-//! What the bytes of a call are is known only when the dialogue has gone on: lines behind DATA are content or commands, a
-//! line of text may be the answer to AUTH. So a transfer is withheld, in its connection's `reel`, until all its bytes
-//! are concluded, and comes out with the `shape` of those that nobody was shown. Entries are numbered as
-//! they came in, and may come out in another order.
+//! Neither of these leaves the kernel. What is left to replace are the names of mailboxes: in a command's line, and in the
+//! reply that repeats one. So a transfer is withheld, in its connection's `reel`, until its lines are whole and its replies
+//! known. Entries are numbered as they came in, and may come out in another order.
 
 mod reel;
 mod shape;
@@ -52,12 +51,11 @@ impl Recorder {
         self.out.push((number, entry));
     }
 
-    /// Takes a transfer; it is kept as its connection's reel says, or without one of its bytes.
-    /// Of one whose connection is `opaque` nothing is kept but its length.
-    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, peer: Peer, opaque: bool) {
+    /// Takes a transfer; it is kept as its connection's reel says, or in its shape.
+    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, peer: Peer) {
         let number = self.number();
         let kept = match reel {
-            Some(reel) => reel.push(number, event, peer, opaque),
+            Some(reel) => reel.push(number, event, peer),
             None => Some(shape::of_event(event)),
         };
         match kept {

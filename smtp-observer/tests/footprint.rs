@@ -3,9 +3,8 @@
 use std::alloc::System;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+    Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::judge::Addresses;
 use smtp_observer::observer::Observer;
@@ -160,11 +159,8 @@ impl<'a> Connection<'a> {
             positions: self.positions,
             flow,
             length,
-            skipped: 0,
-            disputed: None,
-            head: Bytes::copy_from_slice(text.as_bytes()),
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said: Said::text(text.as_bytes()),
         }));
     }
 
@@ -186,5 +182,5 @@ impl<'a> Connection<'a> {
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, comm: "smtp".into() }
+    Task { process, tid: 10, uid: 0, user: None, comm: "smtp".into() }
 }

@@ -10,7 +10,10 @@ use anyhow::{Result, bail};
 use crate::feed::PATIENCE;
 
 // include/uapi/linux/bpf.h
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_PROG_LOAD: i32 = 5;
+const BPF_MAP_GET_FD_BY_ID: i32 = 14;
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_LINK_CREATE: i32 = 28;
 const BPF_PROG_GET_NEXT_ID: i32 = 11;
 const BPF_MAP_GET_NEXT_ID: i32 = 12;
@@ -60,6 +63,78 @@ impl Objects {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// The map with this name that a process holds.
+pub fn map_of(pid: u32, name: &str) -> Result<OwnedFd> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let information = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let number = information.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok());
+        if let Some(number) = number {
+            let map = obtain(BPF_MAP_GET_FD_BY_ID, &[number, 0_u32, 0])?;
+            if map_name(&map)? == name {
+                return Ok(map);
+            }
+        }
+    }
+    bail!("the process has no map that is called {name}")
+}
+
+/// The start of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    numbers: [u32; 6],
+    name: [u8; 16],
+}
+
+/// The part of `union bpf_attr` that asking for information takes.
+#[repr(C)]
+struct AskInfo {
+    bpf_fd: i32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The part that looking up a value takes.
+#[repr(C)]
+struct LookUp {
+    map_fd: i32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+fn map_name(map: &OwnedFd) -> io::Result<String> {
+    let mut info = MapInfo::default();
+    let attribute =
+        AskInfo { bpf_fd: map.as_raw_fd(), info_len: size_of::<MapInfo>() as u32, info: (&raw mut info) as u64 };
+    command(BPF_OBJ_GET_INFO_BY_FD, &attribute)?;
+    Ok(info.name.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
+}
+
+/// The number at a place of an array of numbers of eight bytes.
+pub fn number_at(map: &OwnedFd, place: u32) -> io::Result<u64> {
+    let mut number = 0_u64;
+    let attribute = LookUp {
+        map_fd: map.as_raw_fd(),
+        padding: 0,
+        key: (&raw const place) as u64,
+        value: (&raw mut number) as u64,
+        flags: 0,
+    };
+    command(BPF_MAP_LOOKUP_ELEM, &attribute)?;
+    Ok(number)
+}
+
+/// One of those commands of bpf(2) that write to where the attribute points.
+fn command<T>(command: i32, attribute: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads no more than the attribute's size, and writes what its caller has made room for.
+    match unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attribute, size_of::<T>()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -37,18 +37,16 @@ pub type Pair = (Sending, Receiving);
 /// What most programs use.
 pub const ORDINARY: Pair = (Sending::Write, Receiving::Read);
 
-/// Every call that moves one message.
-pub const SINGLE: [Pair; 6] = [
+/// Every call, with one message.
+pub const ALL: [Pair; 7] = [
     ORDINARY,
     (Sending::Writev, Receiving::Readv),
     (Sending::Pwritev2, Receiving::Preadv2),
     (Sending::Send, Receiving::Recv),
     (Sending::Sendto, Receiving::Recvfrom),
     (Sending::Sendmsg, Receiving::Recvmsg),
+    (Sending::Sendmmsg, Receiving::Recvmmsg),
 ];
-
-/// The calls that can move several.
-pub const MULTIPLE: Pair = (Sending::Sendmmsg, Receiving::Recvmmsg);
 
 /// A stream has no offset: preadv2(2) wants -1 for where it is.
 const NO_OFFSET: libc::off_t = -1;
@@ -65,7 +63,8 @@ impl Sending {
 
     fn once(self, socket: i32, bytes: &[u8]) -> io::Result<usize> {
         let mut vector = halves(bytes.as_ptr().cast_mut(), bytes.len());
-        let header = header(&mut vector).msg_hdr;
+        let mut message = header(&mut vector);
+        let header = message.msg_hdr;
         let (start, length) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: every pointer leads into `bytes`, which is only read, or to `vector` and `header`, which outlive the call.
         let sent = unsafe {
@@ -76,10 +75,7 @@ impl Sending {
                 Self::Send => libc::send(socket, start, length, libc::MSG_NOSIGNAL),
                 Self::Sendto => libc::sendto(socket, start, length, libc::MSG_NOSIGNAL, null(), 0),
                 Self::Sendmsg => libc::sendmsg(socket, &header, libc::MSG_NOSIGNAL),
-                Self::Sendmmsg => {
-                    let mut messages = messages(&mut vector);
-                    moved(libc::sendmmsg(socket, messages.as_mut_ptr(), 2, libc::MSG_NOSIGNAL as _), &messages)
-                }
+                Self::Sendmmsg => moved(libc::sendmmsg(socket, &mut message, 1, libc::MSG_NOSIGNAL as _), &[message]),
             }
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
@@ -100,7 +96,8 @@ impl Receiving {
 
     fn once(self, socket: i32, buffer: &mut [u8]) -> io::Result<usize> {
         let mut vector = halves(buffer.as_mut_ptr(), buffer.len());
-        let mut header = header(&mut vector).msg_hdr;
+        let mut message = header(&mut vector);
+        let mut header = message.msg_hdr;
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: every pointer leads into `buffer`, whose length bounds the call, or to `vector` and `header`, which outlive it.
         let received = unsafe {
@@ -111,12 +108,7 @@ impl Receiving {
                 Self::Recv => libc::recv(socket, start, length, 0),
                 Self::Recvfrom => libc::recvfrom(socket, start, length, 0, null_mut(), null_mut()),
                 Self::Recvmsg => libc::recvmsg(socket, &mut header, 0),
-                Self::Recvmmsg => {
-                    let mut messages = messages(&mut vector);
-                    // The second message begins where the first is full.
-                    let flags = libc::MSG_WAITALL as _;
-                    moved(libc::recvmmsg(socket, messages.as_mut_ptr(), 2, flags, null_mut()), &messages)
-                }
+                Self::Recvmmsg => moved(libc::recvmmsg(socket, &mut message, 1, 0, null_mut()), &[message]),
             }
         };
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
@@ -124,7 +116,7 @@ impl Receiving {
 }
 
 /// Two pieces of one buffer, so that a call with a vector has more than one to go through.
-fn halves(start: *mut u8, length: usize) -> [libc::iovec; 2] {
+pub fn halves(start: *mut u8, length: usize) -> [libc::iovec; 2] {
     let middle = length / 2;
     [
         libc::iovec { iov_base: start.cast(), iov_len: middle },
@@ -142,13 +134,13 @@ pub fn header(vector: &mut [libc::iovec]) -> libc::mmsghdr {
 }
 
 /// Each part a message.
-fn messages(vector: &mut [libc::iovec; 2]) -> [libc::mmsghdr; 2] {
+pub fn messages(vector: &mut [libc::iovec; 2]) -> [libc::mmsghdr; 2] {
     let [first, second] = vector.each_mut();
     [header(std::slice::from_mut(first)), header(std::slice::from_mut(second))]
 }
 
 /// The bytes of the messages that a call says it has moved.
-fn moved(count: i32, messages: &[libc::mmsghdr]) -> isize {
+pub fn moved(count: i32, messages: &[libc::mmsghdr]) -> isize {
     let Ok(count) = usize::try_from(count) else { return -1 };
     messages[..count].iter().map(|message| message.msg_len as isize).sum()
 }

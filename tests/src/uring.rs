@@ -12,8 +12,8 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use nix::unistd::{Pid, gettid};
 
-use crate::paths::{Absent, same, wait_taken, wait_until};
-use crate::syscalls::{Sending, header};
+use crate::paths::{Absent, moved, same, wait_taken, wait_until};
+use crate::syscalls::{Receiving, Sending, header};
 
 /// An operation that moves bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,15 +49,17 @@ const POLLER_IDLE: u32 = 1000;
 impl Operation {
     /// Moves all bytes: `buffer` is read or written, by what the operation is.
     pub fn all(self, by: Executor, stream: &TcpStream, buffer: &mut [u8]) -> Result<()> {
-        let mut ring = ring(by)?;
-        self.require(&ring)?;
-        let mut done = 0;
-        while done < buffer.len() {
-            let moved = self.once(by, &mut ring, stream, &mut buffer[done..])?;
-            ensure!(moved > 0, "{} bytes are missing", buffer.len() - done);
-            done += moved;
-        }
-        Ok(())
+        apart(|| {
+            let mut ring = ring(by)?;
+            self.require(&ring)?;
+            let mut done = 0;
+            while done < buffer.len() {
+                let moved = self.once(by, &mut ring, stream, &mut buffer[done..])?;
+                ensure!(moved > 0, "{} bytes are missing", buffer.len() - done);
+                done += moved;
+            }
+            Ok(())
+        })
     }
 
     fn once(self, by: Executor, ring: &mut IoUring, stream: &TcpStream, buffer: &mut [u8]) -> Result<usize> {
@@ -115,6 +117,27 @@ impl Operation {
     }
 }
 
+/// Does what needs a ring in a thread of its own: whoever has used one is another to the hooks, for as long as it lives.
+pub fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+}
+
+/// Sends by a system call of a thread that has a ring.
+pub fn send_beside(to: &TcpStream, bytes: &[u8]) -> Result<()> {
+    apart(|| {
+        let _ring = ring(Executor::Submitter)?;
+        Ok(Sending::Write.all(to, bytes)?)
+    })
+}
+
+/// Receives by a system call of a thread that has a ring.
+pub fn receive_beside(from: &TcpStream, buffer: &mut [u8]) -> Result<()> {
+    apart(|| {
+        let _ring = ring(Executor::Submitter)?;
+        Ok(Receiving::Read.all(from, buffer)?)
+    })
+}
+
 /// A ring, if this kernel makes one (`CONFIG_IO_URING`, `kernel.io_uring_disabled`).
 fn ring(by: Executor) -> Result<IoUring> {
     let mut builder = IoUring::builder();
@@ -157,6 +180,10 @@ fn next(ring: &mut IoUring) -> Result<(usize, bool)> {
 /// Receives in the middle of another system call: the operation was submitted before there was anything to receive,
 /// and when there is, the thread is reading from a pipe, into a buffer that has other words in it.
 pub fn receive_in_passing(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Result<()> {
+    apart(|| receive_while_reading(from, to, bytes))
+}
+
+fn receive_while_reading(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Result<()> {
     let mut ring = ring(Executor::Submitter)?;
     let mut buffer = vec![0; bytes.len()];
     let entry = opcode::Recv::new(Fd(to.as_raw_fd()), buffer.as_mut_ptr(), u32::try_from(bytes.len())?).build();
@@ -167,7 +194,7 @@ pub fn receive_in_passing(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Res
     let waiting = (gettid(), pipe.as_raw_fd());
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            wait_in_read(waiting)?;
+            wait_in_call(libc::SYS_read, waiting)?;
             send_and_release(from, to, bytes, release)
         });
         let waited = wait_in_pipe(pipe, bytes.len());
@@ -181,11 +208,105 @@ pub fn receive_in_passing(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Res
     same(bytes, &buffer)
 }
 
-/// Waits until a thread is inside of a read from this file (proc_pid_syscall(5)).
-fn wait_in_read((thread, file): (Pid, RawFd)) -> Result<()> {
-    let call = format!("{} {file:#x} ", libc::SYS_read);
+/// How a ring receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shots {
+    /// Once.
+    One,
+    /// Until it is told to stop, into buffers that it takes one after the other.
+    Many,
+}
+
+/// What the completions of buffers that were given to a ring are told from the others by.
+const PROVIDED: u64 = 1;
+
+/// Receives by a ring and by recv(2) at once, on one socket and in one thread. recv(2) asks for a few bytes a time, at the
+/// start of a buffer.
+pub fn receive_at_once(
+    from: &TcpStream,
+    to: &TcpStream,
+    bytes: &[u8],
+    shots: Shots,
+    (buffer, few): (&mut [u8], usize),
+) -> Result<()> {
+    ensure!(few <= buffer.len(), "the buffer has no room for {few} bytes");
+    apart(|| {
+        let mut rings = vec![0; bytes.len()];
+        let mut ring = ring(Executor::Submitter)?;
+        prepare(&mut ring, to, shots, &mut rings)?;
+        let waiting = (gettid(), to.as_raw_fd());
+        let mut done = thread::scope(|scope| {
+            let sender = scope.spawn(move || {
+                wait_in_call(libc::SYS_recvfrom, waiting)?;
+                Ok(Sending::Write.all(from, bytes)?)
+            });
+            let received = receive_few(to, buffer, few, 0);
+            let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            sent.and(received)
+        })?;
+        wait_until("bytes have not arrived", || {
+            done += completed(&mut ring)?;
+            done += receive_few(to, buffer, few, libc::MSG_DONTWAIT)?;
+            Ok(done >= bytes.len())
+        })?;
+        ensure!(done == bytes.len(), "{done} bytes arrived");
+        // What it still waits for the kernel gives up with this thread.
+        Ok(())
+    })
+}
+
+/// Has a ring wait for what a socket receives, with room for it.
+fn prepare(ring: &mut IoUring, to: &TcpStream, shots: Shots, room: &mut [u8]) -> Result<()> {
+    const LENGTH: usize = 512;
+    const GROUP: u16 = 1;
+    let socket = Fd(to.as_raw_fd());
+    let entries = match shots {
+        Shots::One => vec![opcode::Recv::new(socket, room.as_mut_ptr(), u32::try_from(room.len())?).build()],
+        Shots::Many => vec![
+            opcode::ProvideBuffers::new(
+                room.as_mut_ptr(),
+                LENGTH as i32,
+                u16::try_from(room.len() / LENGTH)?,
+                GROUP,
+                0,
+            )
+            .build()
+            .user_data(PROVIDED),
+            opcode::RecvMulti::new(socket, GROUP).build(),
+        ],
+    };
+    // SAFETY: the room outlives the ring and its thread, with which the operations end.
+    unsafe { ring.submission().push_multiple(&entries) }?;
+    ring.submit()?;
+    Ok(())
+}
+
+/// How many bytes the ring's operations say that they have moved.
+fn completed(ring: &mut IoUring) -> Result<usize> {
+    let mut moved = 0;
+    for completion in ring.completion() {
+        match completion.result() {
+            result if completion.user_data() == PROVIDED || result == -libc::ENOBUFS => ensure!(result <= 0),
+            result => moved += usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?,
+        }
+    }
+    Ok(moved)
+}
+
+/// Receives a few bytes, or none where there is none, or where the thread is called away.
+fn receive_few(from: &TcpStream, buffer: &mut [u8], few: usize, flags: i32) -> Result<usize> {
+    // SAFETY: the buffer is not shorter than what is asked for.
+    match moved(unsafe { libc::recv(from.as_raw_fd(), buffer.as_mut_ptr().cast(), few, flags) }) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        other => Ok(other?),
+    }
+}
+
+/// Waits until a thread is inside of this system call on this file (proc_pid_syscall(5)).
+fn wait_in_call(call: libc::c_long, (thread, file): (Pid, RawFd)) -> Result<()> {
+    let call = format!("{call} {file:#x} ");
     let place = format!("/proc/self/task/{thread}/syscall");
-    wait_until("the thread is not reading", || Ok(fs::read_to_string(&place)?.starts_with(&call)))
+    wait_until("the thread is not in its call", || Ok(fs::read_to_string(&place)?.starts_with(&call)))
 }
 
 fn send_and_release(from: &TcpStream, to: &TcpStream, bytes: &[u8], mut release: PipeWriter) -> Result<()> {

@@ -221,7 +221,7 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
     assert_eq!(by_snapshot.executable, by_hooks.executable);
     assert_eq!(by_snapshot.arguments, by_hooks.arguments);
     assert_eq!(by_snapshot.cgroup, by_hooks.cgroup);
-    assert_eq!(by_snapshot.user, by_hooks.user);
+    assert_eq!(by_snapshot.task.user, by_hooks.task.user);
     assert_eq!((by_snapshot.parent_pid, &by_snapshot.parent_comm), (by_hooks.parent_pid, &by_hooks.parent_comm));
     Ok(())
 }

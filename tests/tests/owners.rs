@@ -1,15 +1,22 @@
-//! Clients that are gone before anybody could look them up are named all the same.
+//! Clients that are gone before anybody could look them up are named all the same, and those that change as what they are.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Uid, User};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::process::Running;
+use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::seen::Observed;
 
 const CLIENTS: usize = 200;
 
@@ -91,4 +98,81 @@ fn run_clients(host: &Host) -> Result<BTreeMap<u64, String>> {
         }
         Ok(pids)
     })
+}
+
+/// A program without a path is called what it is called; one whose file is gone has the path that it had.
+#[test]
+fn programs_that_are_no_file_any_more() -> Result<()> {
+    let program = fs::read(machine::sibling("brief-client")?)?;
+    let folder = tempfile::Builder::new().prefix("smtp-observer-deleted-").tempdir()?;
+    let path = folder.path().canonicalize()?.join("deleted-client");
+    fs::write(&path, &program)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+    let deleted = File::open(&path)?;
+    fs::remove_file(&path)?;
+    let mut memory = File::from(memfd_create(c"brief", MFdFlags::MFD_CLOEXEC)?);
+    memory.write_all(&program)?;
+    // Opened for reading alone: what is open for writing cannot be executed.
+    let memory = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
+
+    let (client_host, server_host) = Host::pair()?;
+    let mut server = server_host.command(machine::sibling("mail-server")?);
+    server.args(["10.77.0.2:25", "--sessions", "2"]);
+    let server = Running::start(server)?;
+    let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
+    server.output.wait_for("`listening on …`", ready)?;
+    let agent = Agent::start(&[])?;
+    for file in [&memory, &deleted] {
+        let mut client = client_host.command(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        client.arg("10.77.0.2:25");
+        process::run(client)?;
+    }
+    agent.wait_closed(&[&client_host, &server_host], 4)?;
+    server.finish()?;
+    let clients = agent.stop()?.seen.on(&[&client_host])?.sides("client");
+    let executables: Vec<_> =
+        clients.iter().map(|client| client.0[0].text("/process/executable").map(str::to_owned)).collect();
+    assert_eq!(executables, [Some("memfd:brief".to_owned()), path.to_str().map(str::to_owned)]);
+    Ok(())
+}
+
+/// Root connects, and goes on as somebody else, as daemons do: each call is shown as that of who it was then.
+#[test]
+fn a_client_that_becomes_another_user() -> Result<()> {
+    const UID: u32 = 65_534;
+    const NAME: &str = "changed";
+    let (client_host, server_host) = Host::pair()?;
+    let mut server = server_host.command(machine::sibling("mail-server")?);
+    server.args(["10.77.0.2:25", "--sessions", "1"]);
+    let server = Running::start(server)?;
+    let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
+    server.output.wait_for("`listening on …`", ready)?;
+    let agent = Agent::start(&[])?;
+    let mut client = client_host.command(machine::sibling("changing-client")?);
+    client.args(["10.77.0.2:25", &UID.to_string(), NAME]);
+    process::run(client)?;
+    agent.wait_closed(&[&client_host, &server_host], 2)?;
+    server.finish()?;
+    let seen = agent.stop()?.seen.on(&[&client_host])?.side("client")?;
+
+    let user_of = |uid| anyhow::Ok(User::from_uid(Uid::from_raw(uid))?.map(|user| user.name));
+    let before = (Some(0), user_of(0)?, Some("changing-client".to_owned()));
+    let after = (Some(u64::from(UID)), user_of(UID)?, Some(NAME.to_owned()));
+    let text = |observed: &Observed, pointer| observed.text(pointer).map(str::to_owned);
+    let who = |observed: &Observed| {
+        (observed.count("/process/uid"), text(observed, "/process/user"), text(observed, "/process/name"))
+    };
+    assert_eq!(who(&seen.one("connection.opened")?), before);
+    assert_eq!(who(&seen.command("EHLO")?), before);
+    assert_eq!(who(&seen.command("NOOP")?), after);
+    assert_eq!(who(&seen.one("connection.closed")?), after);
+    assert_eq!(seen.count("connection.owner_changed"), 0, "{seen}");
+    for observed in &seen.0 {
+        ensure!(
+            observed.text("/process/executable").is_some_and(|path| path.ends_with("/changing-client")),
+            "{}",
+            observed.json()
+        );
+    }
+    Ok(())
 }

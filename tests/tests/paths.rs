@@ -90,6 +90,14 @@ fn check_rings(by: Executor) -> Result<()> {
 }
 
 #[test]
+fn calls_of_a_thread_that_has_a_ring() -> Result<()> {
+    Scene::start()?.check(&[
+        Path::sends("write, with a ring", BY_RING, uring::send_beside),
+        Path::receives("read, with a ring", BY_RING, uring::receive_beside),
+    ])
+}
+
+#[test]
 fn a_ring_that_receives_during_another_call() -> Result<()> {
     Scene::start()?.check(&[Path::passes(
         "io_uring Recv, in passing",

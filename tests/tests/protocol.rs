@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::seen::{Observed, Seen};
-use smtp_observer_tests::syscalls::{MULTIPLE, Pair, SINGLE};
+use smtp_observer_tests::syscalls::ALL;
 use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS, Watch, check_closed};
 
 /// Plays one dialogue, and compares what is seen at each end with the events there must be, and no others.
@@ -61,26 +61,16 @@ fn every_kind_of_address() -> Result<()> {
 
 #[test]
 fn every_system_call() -> Result<()> {
-    check_system_calls(&SINGLE)
-}
-
-#[test]
-fn system_calls_that_move_several_messages() -> Result<()> {
-    check_system_calls(&[MULTIPLE])
-}
-
-/// The same session with each of these calls.
-fn check_system_calls(pairs: &[Pair]) -> Result<()> {
     let watch = Watch::start(&[])?;
-    for &calls in pairs {
+    for calls in ALL {
         let mut dialogue = watch.dialogue("10.77.0.2:25")?.with(calls);
         dialogue.play(SHORT)?;
         dialogue.close()?;
     }
-    watch.wait(pairs.len())?;
+    watch.wait(ALL.len())?;
     let (clients, servers) = watch.stop()?;
-    assert_eq!((clients.len(), servers.len()), (pairs.len(), pairs.len()));
-    for (calls, sides) in pairs.iter().zip(clients.iter().zip(&servers)) {
+    assert_eq!((clients.len(), servers.len()), (ALL.len(), ALL.len()));
+    for (calls, sides) in ALL.iter().zip(clients.iter().zip(&servers)) {
         for side in [sides.0, sides.1] {
             assert_eq!(side.brief(), SHORT_EVENTS, "with {calls:?}\n{side}");
             check_closed(side)?;

@@ -21,9 +21,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         "clippy objects: see above",
     )?;
     // The programs, checked as if for this machine, because clippy has no `core` for the BPF target; without `std` they
-    // cannot unwind. The last flags are those of the agent's build script.
+    // cannot unwind. The last flags are those of the agent's build script, which allows features that are not stable, too.
     check(
         cargo(root)
+            .env("RUSTC_BOOTSTRAP", "smtp_ebpf")
             .args(["clippy", "--package=smtp-ebpf", "--features=programs", "--lib", "--bins"])
             .args(["--config=profile.dev.panic='abort'", "--", "-Dwarnings"])
             .args(["--check-cfg=cfg(bpf_target_arch, values(any()))", "--cfg"])

@@ -62,9 +62,23 @@ pub struct Path {
     pub(super) mount: u64,
 }
 
+/// A file that is in no directory has no mount to ascend from either.
+const NO_MOUNT: u64 = 0;
+
+impl Path {
+    /// Its ascent has ended in no directory: the file has a name and no path (`memfd_create`).
+    #[inline(always)]
+    pub fn is_detached(self) -> bool {
+        self.mount == NO_MOUNT
+    }
+}
+
 impl Ascend for Path {
     #[inline(always)]
     fn step(&mut self) -> Option<u64> {
+        if self.is_detached() {
+            return None;
+        }
         let root: u64 = probe_kernel(self.mount + offset(&OFFSETS.vfsmount_root) as u64)?;
         if self.dentry == root {
             // The root of a mount has no name: its name is that of the directory it covers.
@@ -82,7 +96,12 @@ impl Ascend for Path {
             }
         }
         let name: u64 = probe_kernel(self.dentry + offset(&OFFSETS.dentry_name) as u64)?;
-        self.dentry = probe_kernel(self.dentry + offset(&OFFSETS.dentry_parent) as u64)?;
+        let parent: u64 = probe_kernel(self.dentry + offset(&OFFSETS.dentry_parent) as u64)?;
+        if parent == self.dentry {
+            // It is the root of a tree of its own, and not that of its mount (`d_alloc_pseudo`).
+            self.mount = NO_MOUNT;
+        }
+        self.dentry = parent;
         Some(name)
     }
 }

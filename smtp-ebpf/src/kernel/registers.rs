@@ -43,28 +43,37 @@ impl Registers {
         self.syscall() == injected(&SYSCALLS.sendto)
     }
 
-    /// What the second argument of the system call points to.
+    /// What the second argument of the system call points to, if it is one that connects or sends.
     #[inline(always)]
     pub fn call(self) -> Call {
         let number = self.syscall();
-        if number == injected(&SYSCALLS.write)
-            || number == injected(&SYSCALLS.read)
-            || number == injected(&SYSCALLS.sendto)
-            || number == injected(&SYSCALLS.recvfrom)
-        {
+        if number == injected(&SYSCALLS.write) || number == injected(&SYSCALLS.sendto) {
             Call::Buffer
-        } else if number == injected(&SYSCALLS.sendmsg) || number == injected(&SYSCALLS.recvmsg) {
+        } else if number == injected(&SYSCALLS.sendmsg) {
             Call::Message
-        } else if number == injected(&SYSCALLS.sendmmsg) || number == injected(&SYSCALLS.recvmmsg) {
+        } else if number == injected(&SYSCALLS.sendmmsg) {
             Call::Messages
-        } else if number == injected(&SYSCALLS.writev)
-            || number == injected(&SYSCALLS.readv)
-            || number == injected(&SYSCALLS.pwritev2)
-            || number == injected(&SYSCALLS.preadv2)
-        {
+        } else if number == injected(&SYSCALLS.writev) || number == injected(&SYSCALLS.pwritev2) {
             Call::Vector
         } else if number == injected(&SYSCALLS.connect) {
             Call::Connect
+        } else {
+            Call::Other
+        }
+    }
+
+    /// The same, if it is one that receives.
+    #[inline(always)]
+    pub fn receiving_call(self) -> Call {
+        let number = self.syscall();
+        if number == injected(&SYSCALLS.read) || number == injected(&SYSCALLS.recvfrom) {
+            Call::Buffer
+        } else if number == injected(&SYSCALLS.recvmsg) {
+            Call::Message
+        } else if number == injected(&SYSCALLS.recvmmsg) {
+            Call::Messages
+        } else if number == injected(&SYSCALLS.readv) || number == injected(&SYSCALLS.preadv2) {
+            Call::Vector
         } else {
             Call::Other
         }
@@ -84,6 +93,6 @@ pub enum Call {
     Messages,
     /// A `struct sockaddr`.
     Connect,
-    /// Not known.
+    /// Not known, or it goes the other way.
     Other,
 }

@@ -140,8 +140,19 @@ impl HeldSock {
     /// What a descriptor of a table of open files leads to, if that is a socket.
     #[inline(always)]
     pub fn at(table: u64, descriptor: u64) -> Option<Self> {
+        Self::of_file(Self::file_at(table, descriptor)?)
+    }
+
+    /// The address of the `struct file` that a descriptor of a table of open files stands for.
+    #[inline(always)]
+    pub fn file_at(table: u64, descriptor: u64) -> Option<u64> {
         // Where nothing is, nothing is read: a fault costs more than a look.
-        let file: u64 = probe_kernel(table + descriptor * size_of::<u64>() as u64).filter(|file| *file != 0)?;
+        probe_kernel(table + descriptor * size_of::<u64>() as u64).filter(|file| *file != 0)
+    }
+
+    /// What a file is, if it is a socket.
+    #[inline(always)]
+    pub fn of_file(file: u64) -> Option<Self> {
         let socket: u64 = probe_kernel(file + offset(&OFFSETS.file_private) as u64).filter(|socket| *socket != 0)?;
         probe_kernel(socket + offset(&OFFSETS.socket_sock) as u64).filter(|sock| *sock != 0).map(Self)
     }
@@ -149,21 +160,6 @@ impl HeldSock {
     #[inline(always)]
     pub fn address(self) -> u64 {
         self.0
-    }
-
-    /// The cookie that it has been given.
-    #[inline(always)]
-    pub fn cookie(self) -> Option<u64> {
-        probe_kernel(self.0 + offset(&OFFSETS.sock_cookie) as u64)
-    }
-
-    /// Its stream positions, if it is one of TCP that is established.
-    #[inline(always)]
-    pub fn positions(self) -> Option<Positions> {
-        Some(Positions {
-            written: probe_kernel(self.0 + offset(&OFFSETS.tcp_write_seq) as u64)?,
-            read: probe_kernel(self.0 + offset(&OFFSETS.tcp_copied_seq) as u64)?,
-        })
     }
 }
 

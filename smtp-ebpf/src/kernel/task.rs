@@ -1,6 +1,7 @@
 //! Tasks: who runs now, and what is known of it.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use smtp_ebpf::config::ABSENT;
 use smtp_ebpf::event::COMM_LENGTH;
 
 use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset};
@@ -123,6 +124,14 @@ impl Task {
         unsafe { load::<u32>(self.0, offset(&OFFSETS.task_flags)) & (PF_IO_WORKER | PF_KTHREAD) != 0 }
     }
 
+    /// It has used an io_uring, whose requests the kernel carries out in its name: while the registers still are those of
+    /// a system call of its own.
+    #[inline(always)]
+    pub fn has_ring(self) -> bool {
+        // SAFETY: io_uring is a pointer of struct task_struct, where that has it.
+        injected(&OFFSETS.task_ring) != ABSENT && unsafe { load::<u64>(self.0, offset(&OFFSETS.task_ring)) != 0 }
+    }
+
     /// It is in a system call of a 32-bit program, whose arguments are elsewhere.
     #[inline(always)]
     pub fn is_compat(self) -> bool {
@@ -134,6 +143,29 @@ impl Task {
     #[inline(always)]
     pub fn holds(self, descriptor: u64, sock: Sock) -> bool {
         self.held(descriptor) == Some(sock.0 as u64)
+    }
+
+    /// The same where the file of this socket is remembered from call to call: a file is one socket's for as long as both
+    /// live, and a look at the descriptor is enough.
+    ///
+    /// # Safety
+    /// `file` is a place of a map value that belongs to the socket.
+    #[inline(always)]
+    pub unsafe fn holds_file(self, descriptor: u64, sock: Sock, file: *mut u64) -> bool {
+        let Some((table, _)) = self.descriptors() else { return false };
+        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
+        let Some(held) = HeldSock::file_at(table, descriptor & 0xffff_ffff) else { return false };
+        // SAFETY: the caller's promise; whoever else writes it writes the same.
+        unsafe {
+            if held == file.read_volatile() {
+                return true;
+            }
+            let is_its = HeldSock::of_file(held).map(HeldSock::address) == Some(sock.0 as u64);
+            if is_its {
+                file.write_volatile(held);
+            }
+            is_its
+        }
     }
 
     /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.

@@ -231,6 +231,20 @@ impl Dialogue {
         }
     }
 
+    /// The same for one of which nothing was told yet.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn begin_new(this: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if get!(this.client.asked) == 0 && get!(this.known[0]) == 0 && get!(this.known[1]) == 0 {
+                Self::begin(this);
+            }
+        }
+    }
+
     /// The client sends nothing but ciphertext, or octets of a chunk that is longer than this: its bytes need not be copied.
     ///
     /// # Safety

@@ -2,8 +2,11 @@
 
 use core::ffi::c_void;
 
+#[cfg(not(target_arch = "bpf"))]
 use super::Crossing;
-use crate::event::{Segment, SegmentKind, Transfer, WINDOW_LENGTH};
+#[cfg(not(target_arch = "bpf"))]
+use crate::event::{Segment, SegmentKind};
+use crate::event::{Transfer, WINDOW_LENGTH};
 
 /// Bytes of an unfinished line that wait for the rest of it.
 pub const HOLD: usize = 256;

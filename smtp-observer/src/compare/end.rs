@@ -169,6 +169,7 @@ impl Told {
                 let enhanced_code = None;
                 Event::Command(observation::Command {
                     verb,
+                    length: None,
                     argument,
                     code,
                     enhanced_code,

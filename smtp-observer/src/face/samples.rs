@@ -129,6 +129,7 @@ pub(crate) fn greeting() -> Event {
 pub(crate) fn command(verb: &str, code: u16) -> Event {
     Event::Command(Command {
         verb: verb.into(),
+        length: None,
         argument: Some("client.example".into()),
         code: Some(code),
         enhanced_code: None,
@@ -142,6 +143,7 @@ pub(crate) fn command(verb: &str, code: u16) -> Event {
 pub(crate) fn unanswered(verb: &str) -> Event {
     Event::Command(Command {
         verb: verb.into(),
+        length: None,
         argument: None,
         code: None,
         enhanced_code: None,

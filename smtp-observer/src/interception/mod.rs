@@ -41,6 +41,9 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// Most connections that are over and remembered.
 const MOST_REMEMBERED: usize = 4096;
 
+/// Most beginnings of connections that are kept while there are no cases.
+const MOST_RECENT: usize = 64;
+
 /// Most accepted sockets whose clients are not known yet.
 const MOST_EXPECTED: usize = 256;
 
@@ -58,6 +61,9 @@ pub struct Interceptions {
     accepted: HashMap<u64, u64>,
     /// Accepted sockets whose clients' connections are not known yet.
     expected: VecDeque<(u64, Accepted)>,
+    /// How the last connections to servers began, while there are no cases: one of them may be the way on of a proxy that
+    /// was not known yet.
+    recent: VecDeque<Observation>,
     texts: Texts,
     middles: Middles,
     envelopes: Envelopes,
@@ -153,6 +159,9 @@ impl Interceptions {
             self.expected.pop_front();
         }
         self.expected.push_back((client, accepted));
+        for beginning in mem::take(&mut self.recent) {
+            self.client(&beginning);
+        }
     }
 
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
@@ -180,7 +189,17 @@ impl Interceptions {
         let now = self.heard;
         let suspicion = self.texts.read(&observation);
         let concerned = match observation.connection.role {
-            _ if self.cases.is_empty() && self.expected.is_empty() => None,
+            role if self.cases.is_empty() && self.expected.is_empty() => {
+                if role == Role::Client
+                    && matches!(observation.event, Event::ConnectionOpened { .. } | Event::Greeting(_))
+                {
+                    if self.recent.len() >= MOST_RECENT {
+                        self.recent.pop_front();
+                    }
+                    self.recent.push_back(observation.clone());
+                }
+                None
+            }
             Role::Client => self.client(&observation),
             Role::Server => self.server(&observation),
         };

@@ -172,6 +172,7 @@ mod tests {
     fn command(verb: &str, code: u16, reply: &str) -> Event {
         Event::Command(Command {
             verb: verb.into(),
+            length: None,
             argument: None,
             code: Some(code),
             enhanced_code: None,

@@ -68,9 +68,9 @@ impl Judge {
         }
     }
 
-    /// From now on tells what a recording with this view may keep.
-    pub(crate) fn keep(&mut self, view: View) {
-        self.redaction.keep(view);
+    /// From now on tells what a recording may keep.
+    pub(crate) fn keep(&mut self) {
+        self.redaction.keep();
     }
 
     /// What a recording may keep of what was judged since the last time.
@@ -89,16 +89,11 @@ impl Judge {
             Item::Message(message) => self.message(message, events),
             Item::TlsOffered(time) => events.push((*time, tls(observation::TlsPhase::Offered))),
             Item::TlsStarted(time) => events.push((*time, tls(observation::TlsPhase::Started))),
-            Item::Plain { peer, at, bytes } => {
-                self.redaction.note(|| Kept::Plain { peer: *peer, at: *at, bytes: bytes.clone() });
-            }
-            Item::Line { span, read } => self.redaction.note(|| Kept::Line { span: span.clone(), read: *read }),
             Item::Reversed => self.redaction.note(|| Kept::Reversed),
             Item::Lost => {
                 self.pending.unseen(events);
                 self.phase.lost();
                 self.transactions.lost();
-                self.redaction.lost();
             }
             Item::Anomaly(Anomaly { time, kind, detail }) => {
                 // Cut behind the redaction, which knows a mailbox by its `@`.
@@ -139,7 +134,7 @@ impl Judge {
     fn greeting(&mut self, opened: Option<Time>, reply: &Reply) -> observation::Greeting {
         observation::Greeting {
             code: reply.code,
-            text: self.redaction.reply(reply),
+            text: self.redaction.reply(reply).unwrap_or_default(),
             software: software::guess(&reply.text),
             latency: opened.map(|opened| reply.last_byte.since(opened)),
         }
@@ -156,6 +151,7 @@ impl Judge {
             time,
             Event::Command(observation::Command {
                 verb: shown.verb,
+                length: shown.length,
                 argument: shown.argument,
                 code,
                 enhanced_code: reply.as_ref().and_then(|reply| reply.enhanced_code).map(|code| code.to_string()),
@@ -196,7 +192,7 @@ impl Judge {
             accept: since(reply.map(|reply| reply.last_byte), ended_at),
             size_bytes: message.size,
             code: reply.map(|reply| reply.code),
-            reply: reply.map(|reply| self.redaction.reply(reply)),
+            reply: reply.and_then(|reply| self.redaction.reply(reply)),
         };
         let time = reply.map(|reply| reply.last_byte).or(message.ended_at).or(began_at).unwrap_or_default();
         self.pending.message(message, events);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::{Addresses, Judge};
 use crate::event::Time;
+use crate::event::crossing::Filter;
 use crate::observation::Event;
 use crate::smtp::{Items, Peer, Session};
 
@@ -64,12 +65,20 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
-    let (mut session, mut judge) = (Session::new(), Judge::new(addresses));
+    let (mut session, mut judge, mut filter) = (Session::new(), Judge::new(addresses), Filter::new());
     let (mut items, mut events) = (Items::default(), Vec::new());
     for step in steps {
         match step {
-            Step::Bytes(peer, bytes) => session.receive(*peer, Time(1), bytes, &mut items),
-            Step::Gap(peer, length) => session.gap(*peer, Time(1), *length, &mut items),
+            Step::Bytes(peer, bytes) => {
+                session.begin_call(*peer);
+                for (_, said) in filter.call(*peer, Time(1), bytes) {
+                    said.segments().for_each(|segment| session.segment(*peer, Time(1), None, segment, &mut items));
+                }
+            }
+            Step::Gap(peer, length) => {
+                filter.hole(*peer, *length);
+                session.gap(*peer, Time(1), *length, &mut items);
+            }
         }
         items.iter().for_each(|item| judge.item(None, item, &mut events));
         items.clear();

@@ -10,7 +10,7 @@ use std::ops::Range;
 pub use self::stand_in::Key;
 use self::stand_in::StandIn;
 pub(crate) use self::view::View;
-use crate::smtp::{Command, Exchange, Peer, Reply, Verb, escape};
+use crate::smtp::{Command, Exchange, Reply, Verb, escape};
 
 /// How much of a mailbox events show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
@@ -30,63 +30,26 @@ pub(super) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
     Some(mailbox::Path::of(argument)?.mailbox)
 }
 
-/// Stands for what is not shown.
-const HIDDEN: &str = "*";
-
-/// Characters of an unknown verb that are shown.
-const LONGEST_VERB: usize = 32;
+/// What is shown where a verb is not known.
+const UNKNOWN: &str = "other";
 
 /// Shows a session's commands and replies.
 #[derive(Debug)]
 pub(super) struct Redaction {
     addresses: Addresses,
-    /// Lines that are no commands may be answers to AUTH, or the content of a message that was not wanted.
-    suspicious: bool,
     /// Of a recording alone.
-    kept: Option<Box<Keeping>>,
+    kept: Option<Vec<Kept>>,
 }
 
-/// What a recording may keep of the dialogue.
-#[derive(Debug)]
-struct Keeping {
-    view: View,
-    kept: Vec<Kept>,
-}
-
-/// Something said that a recording may keep. Of all else it keeps the shape.
+/// Something said of which a recording is told how much it may keep.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    /// What the client said, with nothing in it that is not shown.
-    Said {
-        /// Where it begins, counted in bytes of the client.
-        at: u64,
-        /// As long as what was said.
-        bytes: Vec<u8>,
-        /// Credentials may follow in the same line.
-        cut: bool,
-    },
     /// What the server replied.
     Replied {
         /// Where it is, counted in bytes of the server.
         span: Range<u64>,
         /// How much of it is shown.
         how: Reveal,
-    },
-    /// What tells how to read on.
-    Plain {
-        /// Whose it is.
-        peer: Peer,
-        /// Where it begins, counted in bytes of the peer.
-        at: u64,
-        /// What may be kept of it, as long as it was.
-        bytes: Vec<u8>,
-    },
-    /// A line of the server.
-    Line {
-        /// Where it is, counted in bytes of the server.
-        span: Range<u64>,
-        /// It was understood.
-        read: bool,
     },
     /// What follows is said with the roles reversed.
     Reversed,
@@ -107,13 +70,14 @@ pub(crate) enum Reveal {
 #[derive(Debug, PartialEq)]
 pub(super) struct Shown {
     pub(super) verb: String,
+    pub(super) length: Option<u64>,
     pub(super) argument: Option<String>,
     pub(super) reply: Option<String>,
 }
 
 impl Redaction {
     pub(super) fn new(addresses: Addresses) -> Self {
-        Self { addresses, suspicious: false, kept: None }
+        Self { addresses, kept: None }
     }
 
     fn view(&self) -> View {
@@ -121,104 +85,58 @@ impl Redaction {
     }
 
     /// From now on tells what a recording may keep.
-    pub(super) fn keep(&mut self, view: View) {
-        self.kept = Some(Box::new(Keeping { view, kept: Vec::new() }));
+    pub(super) fn keep(&mut self) {
+        self.kept = Some(Vec::new());
     }
 
     /// What a recording may keep of what was shown since the last time.
     pub(super) fn kept(&mut self) -> Vec<Kept> {
-        self.kept.as_mut().map(|keeping| std::mem::take(&mut keeping.kept)).unwrap_or_default()
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Something was not seen: AUTH or DATA may have been.
-    pub(super) fn lost(&mut self) {
-        self.suspicious = true;
-    }
-
-    /// Something that nobody is shown, which a recording may keep.
-    pub(super) fn note(&mut self, kept: impl FnOnce() -> Kept) {
-        if let Some(keeping) = &mut self.kept {
-            keeping.kept.push(kept());
+    /// Notes something for a recording.
+    pub(super) fn note(&mut self, note: impl FnOnce() -> Kept) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(note());
         }
     }
 
-    /// A reply's text.
-    pub(super) fn reply(&mut self, reply: &Reply) -> String {
+    /// A reply's text; of one that stayed in the kernel its enhanced code, if it has one.
+    pub(super) fn reply(&mut self, reply: &Reply) -> Option<String> {
         self.note(|| Kept::Replied { span: reply.span.clone(), how: Reveal::Text });
-        self.text(&reply.text)
+        match reply.withheld {
+            true => code_alone(reply),
+            false => Some(self.text(&reply.text)),
+        }
     }
 
     /// Shows an exchange.
     pub(super) fn exchange(&mut self, Exchange { command, reply }: &Exchange) -> Shown {
-        let word = command.word().to_ascii_uppercase();
-        let hidden = self.is_suspicious(command, &word, reply.as_deref());
-        let hides_reply = reply.as_ref().is_some_and(|reply| {
-            // The go-ahead of a message is shown with it, too.
-            reply.code != 354
-                && (hidden && repeats(command, reply) || self.view().hides_reply(command, reply.accepts()))
-        });
-        if let Some(Keeping { view, kept }) = self.kept.as_deref_mut() {
-            let cut = command.verb.authenticates();
-            kept.push(Kept::Said { at: command.at, bytes: view.line(command, hidden), cut });
-            if let Some(reply) = reply {
-                let how = match hides_reply {
-                    true => Reveal::Codes,
-                    false => Reveal::ReplyTo(command.clone()),
-                };
-                kept.push(Kept::Replied { span: reply.span.clone(), how });
-            }
+        // The go-ahead of a message is shown with it, too.
+        let hides = |reply: &Reply| reply.code != 354 && hides_reply(command);
+        if let Some(reply) = reply {
+            self.note(|| {
+                let how = if hides(reply) { Reveal::Codes } else { Reveal::ReplyTo(command.clone()) };
+                Kept::Replied { span: reply.span.clone(), how }
+            });
         }
+        let is_unknown = command.verb == Verb::Other;
         Shown {
-            verb: match command.verb {
-                Verb::Other if hidden => HIDDEN.into(),
-                Verb::Other => self.text(&word).chars().take(LONGEST_VERB).collect(),
-                verb => verb.as_str().into(),
+            verb: match command.foreign_word() {
+                Some(word) => escape(word),
+                None if is_unknown => UNKNOWN.into(),
+                None => command.verb.as_str().into(),
             },
+            length: is_unknown.then_some(command.length),
             argument: match command.argument() {
                 [] => None,
-                _ if hidden => Some(HIDDEN.into()),
-                argument => Some(escape(&self.view().argument(command.verb, &word, argument))),
+                _ if hides_argument(command.verb) => None,
+                argument => Some(escape(&self.view().argument(command.verb, argument))),
             },
-            reply: reply.as_ref().map(|reply| match hides_reply {
-                true => HIDDEN.into(),
-                false => lines(&reply.text, |line| self.view().reply(command, line)),
+            reply: reply.as_deref().and_then(|reply| match reply.withheld || hides(reply) {
+                true => code_alone(reply),
+                false => Some(lines(&reply.text, |line| self.view().reply(command, line))),
             }),
-        }
-    }
-
-    /// The line may be an answer to AUTH, or content.
-    fn is_suspicious(&mut self, command: &Command, word: &[u8], reply: Option<&Reply>) -> bool {
-        let suspicious = self.suspicious;
-        match command.verb {
-            Verb::Auth | Verb::XExps => {
-                self.suspicious = true;
-                false
-            }
-            _ if command.challenges > 0 => {
-                self.suspicious = true;
-                true
-            }
-            // A slip of the finger (`AUHT`, `AUTHPLAIN`) still has its credentials behind it.
-            Verb::Other if word.starts_with(b"AU") => {
-                self.suspicious = true;
-                true
-            }
-            // Words that a line of text may begin with.
-            Verb::Other | Verb::Help | Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Burl | Verb::Send | Verb::Turn => {
-                suspicious
-            }
-            Verb::Data => {
-                self.suspicious = suspicious || reply.is_none_or(|reply| reply.code / 100 != 3);
-                suspicious
-            }
-            Verb::Rset | Verb::Quit => {
-                self.suspicious &= !command.argument().is_empty();
-                suspicious
-            }
-            _ => {
-                self.suspicious = false;
-                false
-            }
         }
     }
 
@@ -244,27 +162,39 @@ fn lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>) -> String
     shown
 }
 
-/// Servers repeat what they refuse, so what is hidden in the command is hidden in the reply. What they offer, and say to a
-/// message, is their own text.
-fn repeats(command: &Command, reply: &Reply) -> bool {
-    match command.verb {
-        Verb::Other => true,
-        Verb::Data if matches!(reply.code / 100, 2 | 3) => false,
-        Verb::Ehlo | Verb::Lhlo if reply.accepts() => false,
-        Verb::Bdat if command.chunk().is_some() => false,
-        _ => !command.argument().is_empty(),
-    }
+/// What is shown of a reply whose text is not.
+fn code_alone(reply: &Reply) -> Option<String> {
+    reply.enhanced_code.map(|code| code.to_string())
+}
+
+/// Whether nothing of a command's argument is shown: it is any text.
+fn hides_argument(verb: Verb) -> bool {
+    matches!(verb, Verb::Other | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Noop)
+}
+
+/// Whether nothing of the replies to a command is shown: they tell who is behind a name, or repeat what is not known.
+fn hides_reply(command: &Command) -> bool {
+    matches!(command.verb, Verb::Other | Verb::Vrfy | Verb::Expn)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Time;
+    use crate::smtp::EnhancedCode;
 
     fn shown(redaction: &mut Redaction, line: &str, code: u16, text: &str) -> Shown {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
-        let reply = Reply { code, enhanced_code: None, text, span: 0..0, first_byte: Time(0), last_byte: Time(0) };
+        let reply = Reply {
+            code,
+            enhanced_code: None,
+            text,
+            withheld: false,
+            span: 0..0,
+            first_byte: Time(0),
+            last_byte: Time(0),
+        };
         redaction.exchange(&Exchange { command: command.into(), reply: Some(reply.into()) })
     }
 
@@ -336,44 +266,42 @@ mod tests {
             (550, "5.1.1 User bob unknown, bobby, bob@example.org"),
             ("RCPT", Some("TO:<*>"), "5.1.1 User * unknown, bobby, *"),
         );
-        check(Addresses::Domain, "VRFY bob", (252, "2.0.0 Bob Smith"), ("VRFY", Some("*"), "*"));
-        check(Addresses::Domain, "VRFY bob", (550, "bob: no such user"), ("VRFY", Some("*"), "*: no such user"));
-        check(Addresses::Full, "VRFY bob", (252, "2.0.0 bob"), ("VRFY", Some("bob"), "2.0.0 bob"));
     }
 
     #[test]
     fn credentials_are_shown_to_nobody() {
         for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
             check(addresses, "AUTH PLAIN AGJvYgBzZWNyZXQ=", (235, "ok"), ("AUTH", Some("PLAIN"), "ok"));
-            check(addresses, "AUTHPLAIN AGJvYgBz", (500, "AGJvYgBz?"), ("*", Some("*"), "*"));
-            let mut redaction = Redaction::new(addresses);
-            shown(&mut redaction, "AUTH LOGIN", 503, "not now");
-            let answer = shown(&mut redaction, "c2VjcmV0 x", 500, "c2VjcmV0?");
-            assert_eq!(answer, Shown { verb: "*".into(), argument: Some("*".into()), reply: Some("*".into()) });
-            shown(&mut redaction, "RSET", 250, "ok");
-            assert_eq!(shown(&mut redaction, "XFOO", 500, "what").verb, "XFOO");
         }
-        check(Addresses::Full, "PASS secret", (500, "PASS secret?"), ("PASS", Some("*"), "*"));
     }
 
     #[test]
-    fn content_that_was_not_wanted_is_not_shown() {
+    fn what_is_withheld_is_not_shown() {
         let mut redaction = Redaction::new(Addresses::Full);
-        shown(&mut redaction, "DATA", 554, "no");
-        for line in ["Dear Bob,", "help me", "."] {
+        for (line, verb, length) in [
+            ("xfoo bar\u{7}", "other", Some(9)),
+            ("bob@example.org", "other", Some(15)),
+            ("", "other", Some(0)),
+            ("VRFY bob", "VRFY", None),
+            ("GET / HTTP/1.1", "GET", Some(14)),
+        ] {
             let shown = shown(&mut redaction, line, 500, "what");
-            assert!(shown.argument.is_none_or(|argument| argument == "*"), "{line}");
-            assert_eq!(shown.reply.as_deref(), Some("*"));
+            assert_eq!(shown, Shown { verb: verb.into(), length, argument: None, reply: None }, "{line}");
         }
-    }
-
-    #[test]
-    fn unknown_verbs() {
-        check(Addresses::Domain, "xfoo bob", (500, "\"bob\"?"), ("XFOO", Some("*"), "\"*\"?"));
-        check(Addresses::Full, "xfoo bar\u{7}", (500, "what"), ("XFOO", Some("bar\\u{7}"), "what"));
-        check(Addresses::Domain, "bob@example.org", (500, "what"), ("*@EXAMPLE.ORG", None, "what"));
-        check(Addresses::Domain, &"y".repeat(500), (500, "what"), (&"Y".repeat(32), None, "what"));
-        check(Addresses::Domain, "", (500, "what"), ("", None, "what"));
+        assert_eq!(shown(&mut redaction, "NOOP S3CRET", 250, "ok").argument, None);
+        let command = Command::new(b"RCPT TO:<bob@example.org>", Time(0), Time(0));
+        let reply = Reply {
+            code: 550,
+            enhanced_code: Some(EnhancedCode(5, 1, 1)),
+            text: b"5.1.1 ".to_vec(),
+            withheld: true,
+            span: 0..0,
+            first_byte: Time(0),
+            last_byte: Time(0),
+        };
+        assert_eq!(redaction.reply(&reply).as_deref(), Some("5.1.1"));
+        let exchange = Exchange { command: command.into(), reply: Some(reply.into()) };
+        assert_eq!(redaction.exchange(&exchange).reply.as_deref(), Some("5.1.1"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum Hooks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// Trampolines (`fentry`, `fexit`) on `inet_sendmsg`, `inet_recvmsg` and their like.
+    /// Trampolines (`fexit`) at the end of `inet_sendmsg`, `inet_recvmsg` and their like.
     Fentry,
     /// `tp_btf` on `sock_send_length` and `sock_recv_length`.
     Tracepoint,
@@ -73,15 +73,11 @@ const LIFE: [Hook; 2] = [
 
 const TRACEPOINT: [Hook; 2] = [tracepoint("sock_send_length"), tracepoint("sock_recv_length")];
 
-const FENTRY: [Hook; 10] = [
-    function("inet_sendmsg_entry", "inet_sendmsg", 3),
+const FENTRY: [Hook; 6] = [
     function("inet_sendmsg_exit", "inet_sendmsg", 3),
-    function("inet_recvmsg_entry", "inet_recvmsg", 4),
     function("inet_recvmsg_exit", "inet_recvmsg", 4),
     // A kernel may come without IPv6.
-    optional(function("inet6_sendmsg_entry", "inet6_sendmsg", 3)),
     optional(function("inet6_sendmsg_exit", "inet6_sendmsg", 3)),
-    optional(function("inet6_recvmsg_entry", "inet6_recvmsg", 4)),
     optional(function("inet6_recvmsg_exit", "inet6_recvmsg", 4)),
     optional(function("tcp_splice_read_exit", "tcp_splice_read", 5)),
     // Until 6.4.
@@ -179,7 +175,6 @@ impl Loaded {
         for name in &self.programs {
             let attached = match program(object, name) {
                 Ok(Program::BtfTracePoint(program)) => program.attach().map(|_| ()),
-                Ok(Program::FEntry(program)) => program.attach().map(|_| ()),
                 Ok(Program::FExit(program)) => program.attach().map(|_| ()),
                 Ok(_) => Err(ProgramError::UnexpectedProgramType),
                 Err(error) => Err(error),
@@ -200,7 +195,6 @@ impl Hook {
         }
         match program {
             Program::BtfTracePoint(program) => program.load(target, btf),
-            Program::FEntry(program) => program.load(target, btf),
             Program::FExit(program) => program.load(target, btf),
             _ => Err(ProgramError::UnexpectedProgramType),
         }

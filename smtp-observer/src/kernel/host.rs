@@ -3,17 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use nix::unistd::{Uid, User};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process as ProcProcess};
 use procfs::{ProcError, ProcResult};
 use serde::Serialize;
 
 use super::chain::{self, Ends, Redirected, Via};
+use super::users::Users;
 use crate::cgroup;
+use crate::event::Time;
 use crate::observation::{Endpoint, Parent, Process, Role};
 
 /// A connection that is open, and the processes that hold its socket.
@@ -158,6 +158,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 /// Who holds these sockets; the youngest first.
 fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, ScanError> {
     let mut owners: HashMap<u64, Vec<(u64, Arc<Process>)>> = HashMap::new();
+    let mut users = Users::default();
     for process in procfs::process::all_processes()?.flatten() {
         let Ok(descriptors) = process.fd() else { continue };
         let held: HashSet<u64> = descriptors
@@ -170,7 +171,7 @@ fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, Scan
         if held.is_empty() {
             continue;
         }
-        let Ok((start_time, description)) = describe(&process) else { continue };
+        let Ok((start_time, description)) = describe(&process, &mut users) else { continue };
         let description = Arc::new(description);
         for inode in held {
             owners.entry(inode).or_default().push((start_time, Arc::clone(&description)));
@@ -186,7 +187,7 @@ fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, Scan
 }
 
 /// A process as observations describe it, with its start time in ticks.
-fn describe(process: &ProcProcess) -> ProcResult<(u64, Process)> {
+fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Process)> {
     let stat = process.stat()?;
     let status = process.status()?;
     let command_line = process.cmdline().unwrap_or_default().join(" ");
@@ -203,7 +204,8 @@ fn describe(process: &ProcProcess) -> ProcResult<(u64, Process)> {
         executable: process.exe().ok().map(|path| executable(path).into()),
         command_line: Some(command_line).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,
-        user: user_name(status.euid),
+        // All of them are looked at in one moment.
+        user: users.name(status.euid, Time(0)),
         preload: None,
         parent,
         container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
@@ -213,37 +215,15 @@ fn describe(process: &ProcProcess) -> ProcResult<(u64, Process)> {
     Ok((stat.starttime, description))
 }
 
-/// The path alone: the kernel adds a note where the file is gone, as after an upgrade.
+/// The path alone: the kernel adds a note where the file is gone, as after an upgrade. What memfd_create(2) made was never
+/// anywhere.
 fn executable(path: PathBuf) -> String {
     let text = path.as_os_str().to_string_lossy();
-    text.strip_suffix(" (deleted)").unwrap_or(&text).to_owned()
-}
-
-/// How long a user's name is taken for granted.
-const USER_LIFETIME: Duration = Duration::from_secs(300);
-
-/// Most users remembered; a host with more on port 25 has them looked up again.
-const USERS: usize = 1024;
-
-type Users = HashMap<u32, (Instant, Option<Arc<str>>)>;
-
-/// The name of a user of this host, where the uid has one. Remembered for five minutes, since the host's user
-/// database may be a file or a directory server.
-pub fn user_name(uid: u32) -> Option<Arc<str>> {
-    static CACHE: LazyLock<Mutex<Users>> = LazyLock::new(Mutex::default);
-
-    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((since, name)) = cache.get(&uid)
-        && since.elapsed() < USER_LIFETIME
-    {
-        return name.clone();
+    match text.strip_suffix(" (deleted)") {
+        Some(gone) if gone.starts_with("/memfd:") => gone[1..].to_owned(),
+        Some(gone) => gone.to_owned(),
+        None => text.into_owned(),
     }
-    if cache.len() >= USERS {
-        cache.clear();
-    }
-    let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| Arc::from(user.name));
-    cache.insert(uid, (Instant::now(), name.clone()));
-    name
 }
 
 #[cfg(test)]
@@ -251,6 +231,7 @@ mod tests {
     use std::ffi::OsStr;
     use std::net::{IpAddr, TcpListener, TcpStream};
 
+    use nix::unistd::Uid;
     use procfs::FromBufReadSI as _;
     use procfs::net::TcpNetEntries;
 
@@ -287,7 +268,7 @@ mod tests {
 
         let process = open[0].process.as_deref().expect("this one");
         assert_eq!(process.uid, Uid::effective().as_raw());
-        assert_eq!(process.user, user_name(process.uid));
+        assert_eq!(process.user, Users::default().name(process.uid, Time(0)));
         let executable = std::env::current_exe().expect("known");
         assert_eq!(process.executable.as_deref(), executable.to_str());
         assert!(
@@ -348,15 +329,9 @@ mod tests {
     }
 
     #[test]
-    fn names_of_users() {
-        assert_eq!(user_name(0).as_deref(), Some("root"));
-        assert_eq!(user_name(4_000_000_001), None);
-        assert_eq!(user_name(0).as_deref(), Some("root"), "from the cache");
-    }
-
-    #[test]
     fn an_executable_that_was_replaced_keeps_its_path() {
         assert_eq!(executable("/usr/sbin/exim4 (deleted)".into()), "/usr/sbin/exim4");
         assert_eq!(executable(OsStr::new("/usr/sbin/exim4").into()), "/usr/sbin/exim4");
+        assert_eq!(executable("/memfd:agent (deleted)".into()), "memfd:agent");
     }
 }

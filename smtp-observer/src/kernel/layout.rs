@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use btf_rs::{Backend, Btf, BtfType, Struct, Type};
-use smtp_ebpf::config::{Iterators, Offsets, Syscalls};
+use smtp_ebpf::config::{ABSENT, Iterators, Offsets, Syscalls};
 
 /// Where the kernel shows its own types (`CONFIG_DEBUG_INFO_BTF`).
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -62,7 +62,6 @@ impl Layout {
             sock_remote_v6: at("sock", "__sk_common.skc_v6_daddr")?,
             sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
             sock_net: at("sock", "__sk_common.skc_net.net")?,
-            sock_cookie: at("sock", "__sk_common.skc_cookie")?,
             sock_protocol: at("sock", "sk_protocol")?,
             socket_sock: at("socket", "sk")?,
             net_inode: at("net", "ns.inum")?,
@@ -78,8 +77,9 @@ impl Layout {
             message_offset: at("msghdr", "msg_iter.iov_offset")?,
             message_buffer: at("msghdr", "msg_iter.ubuf").or_else(|_| at("msghdr", "msg_iter.kvec"))?,
             message_vector: at("msghdr", "msg_iter.kvec")?,
-            message_parts: at("msghdr", "msg_iter.nr_segs")?,
+            message_left: at("msghdr", "msg_iter.count")?,
             task_flags: at("task_struct", "flags")?,
+            task_ring: self.ring()?,
             task_files: at("task_struct", "files")?,
             files_table: at("files_struct", "fdt")?,
             table_files: at("fdtable", "fd")?,
@@ -131,6 +131,14 @@ impl Layout {
                 Ok(flags + number.ok_or(Error::NoField("inet_sock", "inet_flags' INET_FLAGS_TRANSPARENT"))?)
             }
             Err(_) => self.bit_offset("tcp_sock", "inet_conn.icsk_inet.transparent"),
+        }
+    }
+
+    /// Where a task has its io_uring. A kernel may come without (`CONFIG_IO_URING`): only then may it not be found.
+    fn ring(&self) -> Result<u32, Error> {
+        match self.offset("task_struct", "io_uring") {
+            Err(Error::NoField(..)) if !self.has_function("__io_uring_free", 1) => Ok(ABSENT),
+            found => found,
         }
     }
 
@@ -327,6 +335,13 @@ mod tests {
         let flags = layout.bit_offset("tcp_sock", "inet_conn.icsk_inet").expect("an inet_sock is inside");
         let behind = layout.bit_offset("tcp_sock", "inet_conn.icsk_accept_queue").expect("it follows the inet_sock");
         assert!((flags..behind).contains(&flag), "{flag} is not in {flags}..{behind}");
+    }
+
+    #[test]
+    fn a_tasks_ring_is_found_where_the_running_kernel_has_rings() {
+        let layout = Layout::of_kernel().expect("this kernel has BTF");
+        let ring = layout.ring().expect("it is found, or there is none");
+        assert_eq!(ring != ABSENT, layout.has_function("__io_uring_free", 1));
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod open;
 pub mod probe;
 pub mod ring;
 mod surroundings;
+mod users;
 
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
-use super::host::user_name;
+use super::users::Users;
 use crate::event::{
-    Disputed, Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Socket, StateEvent,
-    Task, TcpState, Time, TransferEvent, Unseen, socket_address,
+    Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Socket, StateEvent,
+    Task, TcpState, Time, TransferEvent, socket_address,
 };
 
 /// Most command names kept to be shared between events.
@@ -20,6 +20,9 @@ const MAX_NAMES: usize = 1024;
 #[derive(Default)]
 pub struct Reader {
     names: HashMap<[u8; record::COMM_LENGTH], Arc<str>>,
+    users: Users,
+    /// Of the record that is read.
+    time: Time,
 }
 
 impl Reader {
@@ -27,6 +30,7 @@ impl Reader {
     pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, KernelEvent), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;
         let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
+        self.time = Time(header.time);
         let event = match kind {
             Kind::Process => KernelEvent::Process(self.process(bytes)?),
             Kind::State => KernelEvent::State(self.state(bytes)?),
@@ -45,8 +49,7 @@ impl Reader {
         )?;
         Ok(ProcessEvent {
             time: Time(record.header.time),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: self::arguments(arguments),
             cgroup: Some(path(cgroup)),
             preload: (!preload.is_empty()).then(|| String::from_utf8_lossy(preload).into()),
@@ -72,7 +75,7 @@ impl Reader {
 
     fn transfer(&mut self, bytes: &[u8], flow: Flow) -> Result<TransferEvent, MalformedRecord> {
         let record: record::Transfer = prefix(bytes)?;
-        let [head, tail] = parts(bytes, size_of::<record::Transfer>(), [record.head, record.tail])?;
+        let [said] = parts(bytes, size_of::<record::Transfer>(), [record.size])?;
         Ok(TransferEvent {
             time: Time(record.header.time),
             task: self.task(&record.task),
@@ -80,12 +83,8 @@ impl Reader {
             positions: positions(record.positions),
             flow,
             length: record.length,
-            skipped: record.skipped,
-            disputed: (record.disputed != [0; record::DISPUTED_LENGTH])
-                .then_some(Disputed { at: record.disputed_at, bytes: record.disputed }),
-            head: Bytes::copy_from_slice(head),
-            tail: Bytes::copy_from_slice(tail),
-            unseen: Unseen::from_number(record.unseen).unwrap_or(Unseen::Path),
+            continues: record.continues != 0,
+            said: Said::read(Bytes::copy_from_slice(said))?,
         })
     }
 
@@ -94,12 +93,12 @@ impl Reader {
     pub fn open(&mut self, bytes: &[u8]) -> Result<(ProcessEvent, OpenSocket, usize), MalformedRecord> {
         let record: record::Open = prefix(bytes)?;
         let [executable, cgroup] = parts(bytes, size_of::<record::Open>(), [record.executable, record.cgroup])?;
-        let (time, task) = (Time(record.time), self.task(&record.task));
+        self.time = Time(record.time);
+        let (time, task) = (self.time, self.task(&record.task));
         let process = ProcessEvent {
             time,
             task: task.clone(),
-            user: user_name(record.task.uid),
-            executable: (!executable.is_empty()).then(|| path(executable)),
+            executable: (!executable.is_empty()).then(|| file(executable, record.detached != 0)),
             arguments: Vec::new(),
             cgroup: Some(path(cgroup)),
             preload: None,
@@ -115,6 +114,7 @@ impl Reader {
             process: ProcessKey { pid: task.pid, start_time: Time(task.start_time), exec_id: task.exec_id },
             tid: task.tid,
             uid: task.uid,
+            user: self.users.name(task.uid, self.time),
             comm: self.name(task.comm),
         }
     }
@@ -180,6 +180,14 @@ fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|&byte| byte == 0)
 }
 
+/// The path of a file, or its name where it has none.
+fn file(components: &[u8], detached: bool) -> Arc<str> {
+    match strings(components).next() {
+        Some(name) if detached => String::from_utf8_lossy(name).into(),
+        _ => path(components),
+    }
+}
+
 /// Path components, leaf first, as a path.
 fn path(components: &[u8]) -> Arc<str> {
     if components.is_empty() {
@@ -221,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_no_directory_has_a_name_alone() {
+        assert_eq!(&*file(b"memfd:agent\0", true), "memfd:agent");
+        assert_eq!(&*file(b"memfd:agent\0", false), "/memfd:agent");
+    }
+
+    #[test]
     fn an_empty_argument_in_the_middle_is_kept() {
         let arguments: Vec<_> = strings(b"swaks\0--from\0\0--quit\0").collect();
         assert_eq!(arguments, [&b"swaks"[..], b"--from", b"", b"--quit"]);
@@ -234,9 +248,11 @@ mod tests {
         let mut send = vec![0; size_of::<record::Transfer>()];
         send[0] = Kind::Send as u8;
         assert!(reader.read(&send).is_ok());
-        // A head that is not there.
-        let head = std::mem::offset_of!(record::Transfer, head);
-        send[head] = 1;
+        // Segments that are not there, and one that is none.
+        let size = std::mem::offset_of!(record::Transfer, size);
+        send[size..][..4].copy_from_slice(&8_u32.to_ne_bytes());
         assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Short(send.len())));
+        send.extend([99, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Segment(99)));
     }
 }

@@ -1,41 +1,87 @@
-//! Connections without a watched port that will be followed if the first thing said on them is a greeting: a process that
-//! has accepted one connects to a mail server before it says anything.
+//! Connections without a watched port whose first word is a greeting: a process that has accepted one has connected to a mail
+//! server before it said that.
 
 use std::collections::VecDeque;
 
 use super::{Conversation, Observer, accepted};
-use crate::event::{Positions, Socket, StateEvent};
-use crate::observation::Role;
+use crate::event::{Positions, Socket, StateEvent, TransferEvent};
+use crate::observation::{Observation, Role};
 use crate::smtp::Session;
 
 /// Most of them.
-const MOST: usize = 256;
+const MAX_PAIRS: usize = 256;
 
-/// What the accepted sockets were when it was told of them; the kernel side tells of what is said on them, or on their
-/// clients', when that has begun with a greeting.
+/// Most clients that have heard a greeting before it was told who has said it.
+const MAX_EARLY: usize = 64;
+
+/// Most transfers that are held for one of those.
+const MAX_HELD: usize = 16;
+
+/// What the kernel side tells of such connections before their first transfers.
 #[derive(Default)]
-pub(super) struct Expected(VecDeque<StateEvent>);
+pub(super) struct Expected {
+    /// The accepted sockets, with their clients' cookies.
+    pairs: VecDeque<StateEvent>,
+    /// A call that sends is told when it returns: by then its reader may be told of already. Whether it is of interest is
+    /// known with the sender.
+    early: VecDeque<Early>,
+}
+
+/// A client that may be of interest.
+struct Early {
+    cookie: u64,
+    held: Vec<TransferEvent>,
+}
+
+impl Expected {
+    /// The transfer, unless it is to wait for its connection's other end.
+    pub(super) fn hold(&mut self, event: TransferEvent) -> Option<TransferEvent> {
+        let Some(early) = self.early.iter_mut().find(|early| early.cookie == event.socket.cookie) else {
+            return Some(event);
+        };
+        if early.held.len() < MAX_HELD {
+            early.held.push(event);
+        }
+        None
+    }
+
+    fn wait_for_other_end(&mut self, cookie: u64) {
+        if self.early.len() >= MAX_EARLY {
+            self.early.pop_front();
+        }
+        self.early.push_back(Early { cookie, held: Vec::new() });
+    }
+
+    /// What was held of this client.
+    fn release(&mut self, cookie: u64) -> Vec<TransferEvent> {
+        let place = self.early.iter().position(|early| early.cookie == cookie);
+        place.and_then(|place| self.early.remove(place)).map(|early| early.held).unwrap_or_default()
+    }
+}
 
 impl Observer {
-    /// An accepted socket may be a proxy's.
-    pub(super) fn expect(&mut self, event: StateEvent) {
-        let Some(client) = event.peer else { return };
+    /// An accepted socket is a proxy's, or a client may be one's.
+    pub(super) fn expect(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
         let cookie = event.socket.cookie;
-        let Expected(known) = &mut self.expected;
-        if known.iter().any(|other| other.socket.cookie == cookie) || self.conversations.contains_key(&cookie) {
+        let is_known = |known: &StateEvent| known.socket.cookie == cookie || known.peer == Some(cookie);
+        if self.expected.pairs.iter().any(is_known) || self.conversations.contains_key(&cookie) {
             return;
         }
-        if known.len() >= MOST {
-            known.pop_front();
+        let Some(client) = event.peer else { return self.expected.wait_for_other_end(cookie) };
+        if self.expected.pairs.len() >= MAX_PAIRS {
+            self.expected.pairs.pop_front();
         }
         self.interceptions.expect(client, accepted(&self.host, &event));
-        known.push_back(event);
+        self.expected.pairs.push_back(event);
+        for held in self.expected.release(client) {
+            self.transfer(held, sink);
+        }
     }
 
     /// The conversation on a socket that was expected: it is heard from its first byte.
     pub(super) fn expected(&mut self, socket: &Socket) -> Option<Box<Conversation>> {
         let is_it = |event: &StateEvent| event.socket.cookie == socket.cookie || event.peer == Some(socket.cookie);
-        let event = self.expected.0.iter().find(|event| is_it(event))?.clone();
+        let event = self.expected.pairs.iter().find(|event| is_it(event))?.clone();
         let accepted = event.socket.cookie == socket.cookie;
         let role = if accepted { Role::Server } else { Role::Client };
         let mut conversation = self.begin(socket, role, event.time, Session::new());
@@ -43,5 +89,90 @@ impl Observer {
         let positions = if accepted { event.positions } else { Positions { written: read, read: written } };
         conversation.connection.establish(&StateEvent { positions, ..event });
         Some(conversation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use bytes::Bytes;
+
+    use super::super::tests::{CLIENT, OTHER, Story, task};
+    use crate::event::{Flow, KernelEvent, Positions, Socket, StateEvent, TcpState, Time, TransferEvent, Unseen};
+    use crate::observation::Role;
+
+    const ACCEPTED: u64 = 0xa;
+    const ASKED: u64 = 0xc;
+
+    fn end(cookie: u64) -> Socket {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (local, remote) = if cookie == ACCEPTED { (10025, 40000) } else { (40000, 10025) };
+        let (local, remote) = (address(local), address(remote));
+        Socket { cookie, netns: 7, local, remote, state: TcpState::Established, apart: false }
+    }
+
+    fn pair(cookie: u64, peer: Option<u64>) -> KernelEvent {
+        KernelEvent::State(StateEvent {
+            time: Time(1000),
+            task: None,
+            socket: end(cookie),
+            positions: Positions { written: 100, read: 500 },
+            new: TcpState::Established,
+            requested: None,
+            peer,
+            transparent: false,
+        })
+    }
+
+    fn greeting(cookie: u64) -> KernelEvent {
+        const GREETING: &[u8] = b"220 proxy.example ESMTP\r\n";
+        let length = GREETING.len() as u32;
+        let (who, flow, positions) = match cookie {
+            ACCEPTED => (OTHER, Flow::Sent, Positions { written: 100 + length, read: 500 }),
+            _ => (CLIENT, Flow::Received, Positions { written: 500, read: 100 + length }),
+        };
+        KernelEvent::Transfer(TransferEvent {
+            time: Time(2000),
+            task: task(who),
+            socket: end(cookie),
+            positions,
+            flow,
+            length,
+            skipped: 0,
+            disputed: None,
+            head: Bytes::from_static(GREETING),
+            tail: Bytes::new(),
+            unseen: Unseen::None,
+        })
+    }
+
+    fn roles(story: &Story) -> Vec<(&'static str, Role)> {
+        let told = story.names();
+        assert_eq!(told, ["connection.opened", "smtp.greeting", "connection.opened", "smtp.greeting"]);
+        let greetings = story.told.iter().skip(1).step_by(2);
+        greetings.map(|observation| ("smtp.greeting", observation.connection.role)).collect()
+    }
+
+    #[test]
+    fn a_greeting_that_is_read_before_its_sender_is_told_of_waits_for_it() {
+        let mut story = Story::new();
+        for event in [pair(ASKED, None), greeting(ASKED)] {
+            story.event(event);
+        }
+        assert_eq!(story.names(), [""; 0]);
+        for event in [pair(ACCEPTED, Some(ASKED)), greeting(ACCEPTED)] {
+            story.event(event);
+        }
+        assert_eq!(roles(&story), [("smtp.greeting", Role::Client), ("smtp.greeting", Role::Server)]);
+    }
+
+    #[test]
+    fn a_greeting_that_is_told_of_in_turn_does_not_wait() {
+        let mut story = Story::new();
+        for event in [pair(ACCEPTED, Some(ASKED)), greeting(ACCEPTED), pair(ASKED, None), greeting(ASKED)] {
+            story.event(event);
+        }
+        assert_eq!(roles(&story), [("smtp.greeting", Role::Server), ("smtp.greeting", Role::Client)]);
     }
 }

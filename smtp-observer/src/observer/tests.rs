@@ -1,9 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
-
 use super::*;
-use crate::event::{Positions, ProcessKey};
+use crate::event::{Positions, ProcessKey, Said};
 
 pub(super) const CLIENT: (u32, &str) = (10, "swaks");
 pub(super) const OTHER: (u32, &str) = (11, "scache");
@@ -70,11 +68,8 @@ impl Story {
             positions: Positions { written: self.written, read: self.read },
             flow,
             length,
-            skipped: 0,
-            disputed: None,
-            head: Bytes::copy_from_slice(text.as_bytes()),
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said: Said::text(text.as_bytes()),
         }));
     }
 
@@ -108,7 +103,7 @@ impl Story {
 
 pub(super) fn task((pid, name): (u32, &str)) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: name.into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: name.into() }
 }
 
 pub(super) fn socket(state: TcpState) -> Socket {

@@ -1,13 +1,11 @@
-//! One connection's transfers, until it is known what of their bytes may be kept.
+//! One connection's transfers, until the names in what they say are known.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::shape;
-use crate::event::TransferEvent;
+use crate::event::{LineEnd, Said, Segment, TransferEvent};
 use crate::judge::{Kept, Reveal, View};
 use crate::smtp::{Peer, Session};
 
@@ -30,24 +28,46 @@ pub(crate) struct Reel {
 #[derive(Debug, Default)]
 struct Side {
     strips: VecDeque<Strip>,
-    /// Bytes so far.
+    /// Bytes so far, as a session counts them.
     end: u64,
-    /// Lines of a server that have not come out, and whether they were understood.
-    lines: VecDeque<(Range<u64>, bool)>,
+    /// Lines whose names have not been replaced.
+    lines: VecDeque<Line>,
     /// Replies that were judged and whose lines have not come out.
     replies: VecDeque<(Range<u64>, Reveal)>,
-    /// What tells how to read on, and has not come out.
-    plain: Vec<(u64, Vec<u8>)>,
 }
 
-/// One transfer, and its bytes in their shape, with what may be kept laid over it.
+/// One transfer, and its texts, in which names are replaced.
 #[derive(Debug)]
 struct Strip {
     number: u64,
     event: TransferEvent,
-    /// Where its head begins.
-    start: u64,
+    texts: Vec<Text>,
+    end: u64,
+}
+
+/// A text and where it begins.
+#[derive(Debug)]
+struct Text {
+    at: u64,
     bytes: Vec<u8>,
+}
+
+/// A line, as far as it crossed.
+#[derive(Debug)]
+struct Line {
+    at: u64,
+    bytes: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// More of it may come.
+    Open,
+    /// All of it is here that crosses.
+    Whole,
+    /// Something of it is missing.
+    Broken,
 }
 
 impl Reel {
@@ -55,195 +75,176 @@ impl Reel {
         Self { view, sides: Default::default(), reversed: false, withheld: 0 }
     }
 
-    /// Takes a transfer. One that cannot be withheld comes back.
-    pub(super) fn push(
-        &mut self,
-        number: u64,
-        event: &TransferEvent,
-        peer: Peer,
-        opaque: bool,
-    ) -> Option<TransferEvent> {
+    /// Takes a transfer. One that cannot be withheld, or need not be, comes back.
+    pub(super) fn push(&mut self, number: u64, event: &TransferEvent, peer: Peer) -> Option<TransferEvent> {
+        let cost = cost(event);
+        let fits = self.withheld + cost <= MOST_WITHHELD;
         let side = &mut self.sides[usize::from(peer == Peer::Server)];
-        let (_, disputed, _) = event.content();
-        let start = side.end + disputed.len() as u64;
-        let length = event.head.len() + event.tail.len();
-        side.end = start + length as u64;
-        if opaque {
-            return Some(shape::of_nothing(event));
-        }
-        if length == 0 {
+        let texts = side.read(&event.said, fits);
+        if texts.is_empty() {
             return Some(event.clone());
         }
-        let shape = shape::of_event(event);
-        let strip = Strip { number, event: event.clone(), start, bytes: [&shape.head[..], &shape.tail].concat() };
-        if self.withheld + strip.cost() > MOST_WITHHELD {
-            return Some(shape);
+        if !fits {
+            return Some(shape::of_event(event));
         }
-        self.withheld += strip.cost();
-        side.strips.push_back(strip);
+        self.withheld += cost;
+        side.strips.push_back(Strip { number, event: event.clone(), texts, end: side.end });
         None
     }
 
     /// Learns what may be kept.
     pub(crate) fn keep(&mut self, kept: Kept) {
         match kept {
-            Kept::Said { at, bytes, cut } => self.acting_as(Peer::Client).said(at, &bytes, cut),
-            Kept::Replied { span, how } => self.acting_as(Peer::Server).replies.push_back((span, how)),
-            Kept::Plain { peer, at, bytes } => {
-                let side = self.acting_as(peer);
-                side.lay(at, &bytes);
-                side.plain.push((at, bytes));
+            Kept::Replied { span, how } => {
+                self.sides[usize::from(!self.reversed)].replies.push_back((span, how));
             }
-            Kept::Line { span, read } => self.acting_as(Peer::Server).lines.push_back((span, read)),
             Kept::Reversed => self.reversed = !self.reversed,
         }
     }
 
-    fn acting_as(&mut self, peer: Peer) -> &mut Side {
-        &mut self.sides[usize::from((peer == Peer::Server) != self.reversed)]
-    }
-
-    /// Gives out the transfers whose bytes are concluded.
+    /// Gives out the transfers whose lines are whole, and whose replies are known.
     pub(crate) fn conclude(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
         self.release([Peer::Client, Peer::Server].map(|peer| session.concluded(peer)), out);
     }
 
     /// Gives out what is left, at the end of the connection.
     pub(crate) fn finish(&mut self, _: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
+        self.sides.iter_mut().for_each(Side::cut);
         self.release([u64::MAX; 2], out);
     }
 
     fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent)) {
         for (side, end) in self.sides.iter_mut().zip(ends) {
             side.show_lines(self.view, end);
-            while let Some(strip) = side.strips.pop_front_if(|strip| strip.end() <= end) {
-                self.withheld -= strip.cost();
+            let shown = side.lines.front().map_or(side.end, |line| line.at).min(end);
+            while let Some(strip) = side.strips.pop_front_if(|strip| strip.end <= shown) {
+                self.withheld -= cost(&strip.event);
                 out(strip.number, strip.into_event());
             }
         }
     }
 }
 
-/// A line of the server.
-struct Line<'a> {
-    text: usize,
-    bytes: &'a [u8],
-    end: &'a [u8],
-}
-
-impl<'a> Line<'a> {
-    fn of(line: &'a [u8]) -> Self {
-        let bytes = line.strip_suffix(b"\n").unwrap_or(line);
-        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        Self { text: shape::text_of(bytes), bytes, end: &line[bytes.len()..] }
-    }
-
-    fn is_flawed(&self) -> bool {
-        let is_reply =
-            matches!(self.bytes, [b'2'..=b'5', _, _] | [b'2'..=b'5', _, _, b' ' | b'-', ..]) && self.text > 0;
-        self.end != b"\r\n" || !is_reply || self.bytes.iter().any(|byte| matches!(byte, b'\r' | 0))
-    }
-
-    fn shape(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
-        shape::of_reply(&mut bytes);
-        [&bytes, self.end].concat()
-    }
-
-    fn with<'t>(&'t self, show: impl Fn(&'t [u8]) -> Cow<'t, [u8]>) -> Vec<u8> {
-        let (code, text) = self.bytes.split_at(self.text);
-        let shown = show(text);
-        debug_assert_eq!(shown.len(), text.len(), "a stand-in is as long as what it stands for");
-        match shown.len() == text.len() {
-            true => [code, &shown, self.end].concat(),
-            false => self.shape(),
-        }
-    }
+fn cost(event: &TransferEvent) -> usize {
+    let texts = event.said.segments().map(|segment| match segment {
+        Segment::Text(bytes) => size_of::<Text>() + size_of::<Line>() + 3 * bytes.len(),
+        _ => 0,
+    });
+    size_of::<Strip>() + texts.sum::<usize>()
 }
 
 impl Side {
-    /// What a client said. What tells how to read on stays.
-    fn said(&mut self, at: u64, bytes: &[u8], cut: bool) {
-        self.lay(at, bytes);
-        let behind = at + bytes.len() as u64;
-        if cut && self.byte(behind).is_some_and(|byte| !matches!(byte, b'\r' | b'\n')) {
-            self.lay(behind, b" ");
+    /// Reads on; the texts, each with its place.
+    fn read(&mut self, said: &Said, fits: bool) -> Vec<Text> {
+        let mut texts = Vec::new();
+        for segment in said.segments() {
+            match segment {
+                Segment::Text(bytes) => {
+                    texts.push(Text { at: self.end, bytes: bytes.to_vec() });
+                    match fits {
+                        true => self.read_lines(bytes),
+                        false => self.cut(),
+                    }
+                    self.end += bytes.len() as u64;
+                }
+                Segment::Withheld(withheld) => {
+                    self.end_line(State::Whole);
+                    self.end += withheld.length;
+                }
+                Segment::Begun(_) => {}
+                Segment::Content(_) | Segment::Uncaptured(_) | Segment::Ciphertext(_) => self.cut(),
+            }
         }
-        for (at, bytes) in std::mem::take(&mut self.plain) {
-            self.lay(at, &bytes);
-            self.plain.push((at, bytes));
+        texts
+    }
+
+    fn read_lines(&mut self, bytes: &[u8]) {
+        let mut at = self.end;
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            match self.lines.back_mut() {
+                Some(line) if line.state == State::Open => line.bytes.extend_from_slice(part),
+                _ => self.lines.push_back(Line { at, bytes: part.to_vec(), state: State::Open }),
+            }
+            if part.ends_with(b"\n") {
+                self.end_line(State::Whole);
+            }
+            at += part.len() as u64;
         }
     }
 
-    /// Lays over the lines of a server up to `end` what is shown of them. Those that were not read keep their shape.
+    /// No more comes of the line that is not over.
+    fn cut(&mut self) {
+        self.end_line(State::Broken);
+    }
+
+    fn end_line(&mut self, state: State) {
+        if let Some(line) = self.lines.back_mut().filter(|line| line.state == State::Open) {
+            line.state = state;
+        }
+    }
+
+    /// Replaces the names in lines up to `end`.
     fn show_lines(&mut self, view: View, end: u64) {
-        while let Some((span, read)) = self.lines.pop_front_if(|(span, _)| span.end <= end) {
-            let reply = self.replies.iter().find(|(reply, _)| reply.contains(&span.start));
-            let lines = self.copy(span.clone());
-            // Half a mailbox is not known for one.
-            let whole = span.clone().all(|at| self.byte(at).is_some());
-            let kept = lines.split_inclusive(|&byte| byte == b'\n').flat_map(|line| match reply {
-                _ if !whole => Line::of(line).shape(),
-                Some((_, Reveal::ReplyTo(command))) => Line::of(line).with(|text| view.reply(command, text)),
-                Some((reply, Reveal::Codes)) if !self.is_told(line, reply) => Line::of(line).shape(),
-                None if !read => Line::of(line).shape(),
-                _ => Line::of(line).with(|text| view.text(text)),
-            });
-            let kept: Vec<u8> = kept.collect();
-            self.lay(span.start, &kept);
+        let ready = |line: &mut Line| line.state != State::Open && line.at < end;
+        while let Some(line) = self.lines.pop_front_if(ready) {
+            let reply = self.replies.iter().find(|(reply, _)| reply.contains(&line.at));
+            let shown = line.shown(view, reply.map(|(_, how)| how));
+            self.lay(line.at, &shown);
         }
-        self.replies.retain(|(span, _)| span.end > end);
-        self.plain.retain(|(at, bytes)| at + bytes.len() as u64 > end);
-    }
-
-    /// An anomaly tells of the line.
-    fn is_told(&self, line: &[u8], reply: &Range<u64>) -> bool {
-        let code = |line: &[u8]| line.get(..3).map(<[u8]>::to_vec);
-        let whole = self.copy(reply.clone());
-        let mut lines = whole.split_inclusive(|&byte| byte == b'\n');
-        Line::of(line).is_flawed() || !lines.all(|other| code(other) == code(line))
+        let start = self.lines.front().map_or(self.end, |line| line.at).min(end);
+        self.replies.retain(|(span, _)| span.end > start);
     }
 
     /// Lays bytes over those that are withheld.
     fn lay(&mut self, at: u64, bytes: &[u8]) {
         let end = at + bytes.len() as u64;
-        for strip in self.strips.iter_mut().filter(|strip| strip.start < end && strip.end() > at) {
-            let (from, to) = (strip.start.max(at), strip.end().min(end));
-            let part = &bytes[(from - at) as usize..(to - at) as usize];
-            strip.bytes[(from - strip.start) as usize..(to - strip.start) as usize].copy_from_slice(part);
+        let first = self.strips.partition_point(|strip| strip.end <= at);
+        let texts = self.strips.iter_mut().skip(first).flat_map(|strip| &mut strip.texts);
+        for text in texts.take_while(|text| text.at < end) {
+            let (from, to) = (text.at.max(at), (text.at + text.bytes.len() as u64).min(end));
+            if from < to {
+                let part = &bytes[(from - at) as usize..(to - at) as usize];
+                text.bytes[(from - text.at) as usize..(to - text.at) as usize].copy_from_slice(part);
+            }
         }
     }
+}
 
-    /// The bytes there, as they were said; what is not withheld any more is unknown.
-    fn copy(&self, range: Range<u64>) -> Vec<u8> {
-        (range).map(|at| self.byte(at).unwrap_or(b'x')).collect()
-    }
-
-    fn byte(&self, at: u64) -> Option<u8> {
-        let after = self.strips.partition_point(|strip| strip.end() <= at);
-        let strip = self.strips.get(after).filter(|strip| strip.start <= at)?;
-        strip.said((at - strip.start) as usize)
+impl Line {
+    /// The line as it may be kept, as long as it was.
+    fn shown(&self, view: View, reply: Option<&Reveal>) -> Vec<u8> {
+        let end = match &self.bytes[..] {
+            [.., b'\r', b'\n'] => LineEnd::Crlf,
+            [.., b'\n'] => LineEnd::Lf,
+            _ => LineEnd::None,
+        };
+        let (line, _) = self.bytes.split_at(self.bytes.len() - end.bytes().len());
+        let (code, text) = line.split_at(shape::text_of(line));
+        let is_reply = !code.is_empty();
+        let shown: Cow<'_, [u8]> = match reply {
+            Some(Reveal::ReplyTo(command)) => [code, &view.reply(command, text)].concat().into(),
+            Some(Reveal::Text) => [code, &view.text(text)].concat().into(),
+            Some(Reveal::Codes) => shape::of_reply(line).into(),
+            // It may be half a mailbox.
+            None if self.state == State::Broken && is_reply => shape::of_reply(line).into(),
+            None if is_reply => [code, &view.text(text)].concat().into(),
+            None => view.line(line),
+        };
+        debug_assert_eq!(shown.len(), line.len(), "a stand-in is as long as what it stands for");
+        match shown.len() == line.len() {
+            true => [&shown, end.bytes()].concat(),
+            false => [&shape::of_reply(line), end.bytes()].concat(),
+        }
     }
 }
 
 impl Strip {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-
-    /// A byte as it was said.
-    fn said(&self, at: usize) -> Option<u8> {
-        let TransferEvent { head, tail, .. } = &self.event;
-        head.get(at).or_else(|| tail.get(at.checked_sub(head.len())?)).copied()
-    }
-
-    fn cost(&self) -> usize {
-        size_of::<Self>() + 2 * self.bytes.len()
-    }
-
     fn into_event(self) -> TransferEvent {
-        let mut head = Bytes::from(self.bytes);
-        let tail = head.split_off(self.event.head.len());
-        TransferEvent { head, tail, ..self.event }
+        let mut texts = self.texts.iter();
+        let said = Said::of(self.event.said.segments().map(|segment| match segment {
+            Segment::Text(_) => Segment::Text(texts.next().map(|text| &text.bytes[..]).unwrap_or_default()),
+            other => other,
+        }));
+        TransferEvent { said, ..self.event }
     }
 }

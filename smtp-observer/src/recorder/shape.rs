@@ -1,40 +1,18 @@
-//! The shape of bytes: as many, with what ends lines, messages and the dialogue itself, and nothing else of them.
+//! The shape of a text: as long, with its line ends and the codes of replies, and nothing else of it.
 
-use bytes::Bytes;
-
-use crate::event::TransferEvent;
+use crate::event::{Said, Segment, TransferEvent};
 use crate::smtp::EnhancedCode;
 
 /// Stands for any byte.
 const ANY: u8 = b'x';
 
-/// Keeps the line ends, NULs, and dots that may stand alone in a line: by them the end of a message and what some servers
-/// take for it is found; and the bytes by which TLS is told from SMTP. `before` is the byte before the first.
-pub(super) fn of_bytes(bytes: &mut [u8], mut before: u8) {
-    for byte in bytes {
-        let was = *byte;
-        let kept = match was {
-            b'\r' | b'\n' | 0 => true,
-            b'.' => matches!(before, b'\r' | b'\n' | 0),
-            // The type of a TLS record, and its version.
-            20..=23 | 3 => true,
-            _ => false,
-        };
-        if !kept {
-            *byte = ANY;
-        }
-        before = was;
-    }
-}
-
-/// Of a reply's line its codes stay, too, and that there is nothing in it.
-pub(super) fn of_reply(line: &mut [u8]) {
-    if line.trim_ascii().is_empty() {
-        return;
-    }
+/// Of a line its code stays, if it has one, its enhanced code, and what is wrong with it.
+pub(super) fn of_reply(line: &[u8]) -> Vec<u8> {
     let text = text_of(line);
     let code = EnhancedCode::length(&line[text..]);
-    of_bytes(&mut line[text + code..], ANY);
+    let (codes, rest) = line.split_at(text + code);
+    let rest = rest.iter().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { *byte } else { ANY });
+    codes.iter().copied().chain(rest).collect()
 }
 
 /// Where the text of a reply's line begins: behind the code and the sign behind it.
@@ -47,38 +25,27 @@ pub(super) fn text_of(line: &[u8]) -> usize {
     }
 }
 
-/// An event none of whose bytes is kept.
+/// An event of whose text nothing is kept but its shape.
 pub(super) fn of_event(event: &TransferEvent) -> TransferEvent {
-    let shape = |bytes: &Bytes| {
-        let mut bytes = bytes.to_vec();
-        of_bytes(&mut bytes, b'\n');
-        Bytes::from(bytes)
-    };
-    TransferEvent { head: shape(&event.head), tail: shape(&event.tail), ..event.clone() }
+    let shapes: Vec<Vec<u8>> = event.said.segments().filter_map(of_text).collect();
+    let mut shapes = shapes.iter();
+    let said = Said::of(event.said.segments().map(|segment| match segment {
+        Segment::Text(_) => Segment::Text(shapes.next().map(Vec::as_slice).unwrap_or_default()),
+        other => other,
+    }));
+    TransferEvent { said, ..event.clone() }
 }
 
-/// An event with as many bytes, and nothing of them.
-pub(super) fn of_nothing(event: &TransferEvent) -> TransferEvent {
-    let nothing = |bytes: &Bytes| Bytes::from(vec![ANY; bytes.len()]);
-    TransferEvent { head: nothing(&event.head), tail: nothing(&event.tail), ..event.clone() }
+fn of_text(segment: Segment<'_>) -> Option<Vec<u8>> {
+    match segment {
+        Segment::Text(bytes) => Some(bytes.split_inclusive(|&byte| byte == b'\n').flat_map(of_reply).collect()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bytes(text: &[u8]) -> Vec<u8> {
-        let mut bytes = text.to_vec();
-        of_bytes(&mut bytes, b'\n');
-        bytes
-    }
-
-    #[test]
-    fn lines_and_ends_stay() {
-        assert_eq!(bytes(b"Hi B.\r\n..stuffed\r\n.\r\n"), b"xxxxx\r\n.xxxxxxxx\r\n.\r\n");
-        assert_eq!(bytes(b"a\n.\nb\r\n\0.\r\n"), b"x\n.\nx\r\n\0.\r\n");
-        assert_eq!(bytes(b"\x16\x03\x01\xff"), b"\x16\x03xx");
-    }
 
     #[test]
     fn codes_of_replies_stay() {
@@ -87,12 +54,10 @@ mod tests {
             ("535 5.7.8 bad c2VjcmV0", "535 5.7.8 xxxxxxxxxxxx"),
             ("334 VXNlcm5hbWU6", "334 xxxxxxxxxxxx"),
             ("250", "250"),
-            ("garbage", "xxxxxxx"),
-            (" \t", " \t"),
+            ("garbage\r\n", "xxxxxxx\r\n"),
+            ("a\rb\0", "x\rx\0"),
         ] {
-            let mut bytes = line.as_bytes().to_vec();
-            of_reply(&mut bytes);
-            assert_eq!(str::from_utf8(&bytes), Ok(shape), "{line}");
+            assert_eq!(of_reply(line.as_bytes()), shape.as_bytes(), "{line}");
         }
     }
 }

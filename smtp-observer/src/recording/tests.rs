@@ -1,18 +1,17 @@
 use std::io::Cursor;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 use crate::event::{
-    Disputed, Flow, Host, OpenSocket, Positions, ProcessEvent, ProcessKey, Snapshot, Socket, StateEvent, Task,
-    TcpState, TransferEvent, Unseen,
+    Flow, Host, LineEnd, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Segment, Snapshot, Socket, StateEvent,
+    Task, TcpState, TransferEvent, Uncaptured, Unseen, Withheld,
 };
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, comm: "program".into() }
+    Task { process, tid: 10, uid: 0, user: Some("root".into()), comm: "program".into() }
 }
 
 /// One of each kind, with all that an event can have.
@@ -24,7 +23,6 @@ fn entries() -> Vec<Entry> {
     let process = ProcessEvent {
         time: Time(3),
         task: task(),
-        user: Some("root".into()),
         executable: Some("/usr/bin/\u{1b}[31m".into()),
         arguments: vec!["a \"b\"".into(), "\n".into()],
         cgroup: Some("/".into()),
@@ -50,20 +48,17 @@ fn entries() -> Vec<Entry> {
         positions,
         flow: Flow::Sent,
         length: 1000,
-        skipped: 9,
-        disputed: Some(Disputed { at: 1, bytes: *b"x\n.\r\n\0x." }),
-        head: Bytes::from_iter(0..=255),
-        tail: Bytes::from_static(b"\xff\r\n"),
-        unseen: Unseen::Long,
+        continues: true,
+        said: Said::of([
+            Segment::Begun(Time(5)),
+            Segment::Text(&Vec::from_iter(0..=255)),
+            Segment::Withheld(Withheld { length: 20, end: LineEnd::Crlf, nul: true, bare_cr: true }),
+            Segment::Content(9),
+            Segment::Uncaptured(Uncaptured { cause: Unseen::Uncertain, length: 7, lines: 1 }),
+            Segment::Ciphertext(5),
+        ]),
     };
-    let bare = TransferEvent {
-        skipped: 0,
-        disputed: None,
-        head: Bytes::new(),
-        tail: Bytes::new(),
-        unseen: Unseen::None,
-        ..transfer.clone()
-    };
+    let bare = TransferEvent { continues: false, said: Said::default(), ..transfer.clone() };
     vec![
         Entry::Event(KernelEvent::Host(Host {
             unix_offset: i64::MIN,
@@ -115,7 +110,7 @@ fn text_can_be_read() {
     write(5, &entries()[5], &mut out);
     let line = String::from_utf8(out).expect("UTF-8");
     assert!(line.starts_with("{\"event\":[5,{\"transfer\":{\"time\":6,"), "{line}");
-    assert!(line.contains("GHIJKLMNOPQRSTUVWXYZ") && line.contains("\"unseen\":\"long\""), "{line}");
+    assert!(line.contains("GHIJKLMNOPQRSTUVWXYZ") && line.contains("{\"content\":9}"), "{line}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::line::Line;
 use crate::event::Time;
 
 macro_rules! verbs {
@@ -130,11 +131,13 @@ impl Verb {
 pub struct Command {
     /// Its verb.
     pub verb: Verb,
-    /// Where it begins: so many bytes of the client came before.
-    pub at: u64,
-    /// The line as sent, without its end, at most [`LONGEST_LINE`](super::LONGEST_LINE) bytes. Of AUTH, nothing behind
-    /// the mechanism is kept.
+    /// The line as sent, without its end, at most [`LONGEST_LINE`](super::LONGEST_LINE) bytes, up to the first byte that
+    /// stayed in the kernel. Of AUTH, nothing behind the mechanism is kept.
     pub line: Vec<u8>,
+    /// Bytes of the line as it was sent, without its end.
+    pub length: u64,
+    /// Bytes of the line stayed in the kernel.
+    pub withheld: bool,
     /// When its first byte was seen.
     pub first_byte: Time,
     /// When its last byte was seen; of BDAT, the last byte of the chunk, where it came before the reply.
@@ -152,8 +155,9 @@ impl Command {
     pub(super) fn with_room(room: usize) -> Self {
         Self {
             verb: Verb::Other,
-            at: 0,
             line: Vec::with_capacity(room),
+            length: 0,
+            withheld: false,
             first_byte: Time::default(),
             last_byte: Time::default(),
             pipelined: false,
@@ -163,7 +167,8 @@ impl Command {
     }
 
     /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
-    pub(super) fn read(&mut self, line: &[u8], first_byte: Time, last_byte: Time) {
+    pub(super) fn read(&mut self, line: &Line<'_>, first_byte: Time, last_byte: Time) {
+        let (length, withheld, line) = (line.length, line.is_withheld(), line.said());
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
@@ -173,14 +178,14 @@ impl Command {
         self.line.clear();
         self.line.extend_from_slice(kept);
         let line = std::mem::take(&mut self.line);
-        *self = Self { verb, line, first_byte, last_byte, ..Self::with_room(0) };
+        *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::with_room(0) };
     }
 
     /// A line alone.
-    #[cfg(test)]
     pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
-        let mut command = Self::with_room(0);
-        command.read(line, first_byte, last_byte);
+        let mut command = Self::with_room(line.len());
+        let length = line.len() as u64;
+        command.read(&Line { bytes: line, length, crossed: length, bare_lf: false }, first_byte, last_byte);
         command
     }
 
@@ -192,6 +197,15 @@ impl Command {
     /// What follows the verb, without the blanks around it.
     pub fn argument(&self) -> &[u8] {
         self.line[verb_range(&self.line).end..].trim_ascii()
+    }
+
+    /// The first word of another protocol, if it is one that is told: the kernel lets no other unknown word cross.
+    pub(crate) fn foreign_word(&self) -> Option<&[u8]> {
+        // Postfix takes no session that begins with one of the first three.
+        const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
+        let word = self.word();
+        let is_one = WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.starts_with(b"SSH-");
+        is_one.then_some(word)
     }
 
     /// BDAT's argument (RFC 3030, 2): the chunk's octets, and whether it is the last. Absent where it is malformed;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Time;
+use crate::event::{Time, Withheld};
 
 /// Bytes that are held as they came. Of what comes behind them only the last [`LAST`] are kept: enough to find the end
 /// of a message, while the rest counts as not seen.
@@ -17,6 +17,9 @@ const MOST_PARTS: usize = 64;
 
 /// Gaps that are told apart.
 const MOST_GAPS: usize = 16;
+
+/// Parts of lines that did not cross. What comes with more of them counts as not seen.
+const MOST_WITHHELD: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -40,19 +43,26 @@ pub(super) struct Part {
 #[derive(Debug, PartialEq)]
 pub(super) enum Content {
     Bytes(Vec<u8>),
-    /// So many bytes were not seen, or not kept.
-    Gap(u64),
+    /// A line, or a part of one, that did not cross.
+    Withheld(Withheld),
+    /// So many bytes that are no lines.
+    Unread(Unread, u64),
+}
+
+/// What bytes are that are not read as lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// They were not seen, or not kept.
+    Gap,
+    /// Content of a message.
+    Content,
+    /// TLS.
+    Ciphertext,
 }
 
 impl Held {
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
-    }
-
-    /// Where it begins, counted in bytes of the client.
-    pub(super) fn start(&self) -> Option<u64> {
-        let first = self.parts.front()?;
-        Some(first.end.saturating_sub(first.bytes().len() as u64))
     }
 
     /// Adds bytes that end at `end`.
@@ -65,23 +75,43 @@ impl Held {
         }
     }
 
-    /// Adds bytes that were not seen, behind those that end at `end`.
-    pub(super) fn gap(&mut self, time: Time, write: u64, end: u64, length: u64) {
+    /// Adds bytes that are no lines, behind those that end at `end`.
+    pub(super) fn unread(&mut self, time: Time, write: u64, end: u64, unread: Unread, length: u64) {
         if self.bytes == MOST_HELD {
             // What was kept of the end is not the end any more.
             self.drop_last();
         }
-        if let Some(Part { content: Content::Gap(gap), .. }) = self.parts.back_mut() {
+        if let Some(Part { content: Content::Unread(last, gap), .. }) = self.parts.back_mut()
+            && *last == unread
+        {
             *gap = gap.saturating_add(length);
             return;
         }
-        let mut length = length;
-        if self.parts.iter().filter(|part| matches!(part.content, Content::Gap(_))).count() >= MOST_GAPS {
-            // Little of it was seen: all of it counts as not seen.
-            length = self.parts.drain(..).fold(length, |total, part| total.saturating_add(part.length()));
-            self.bytes = 0;
+        let gaps = self.parts.iter().filter(|part| matches!(part.content, Content::Unread(..))).count();
+        let content = match gaps >= MOST_GAPS {
+            true => Content::Unread(Unread::Gap, self.forget().saturating_add(length)),
+            false => Content::Unread(unread, length),
+        };
+        self.parts.push_back(Part::new(time, write, end, content));
+    }
+
+    /// Adds a line, or a part of one, that did not cross and ends at `end`.
+    pub(super) fn withheld(&mut self, time: Time, write: u64, end: u64, withheld: Withheld) {
+        let parts = self.parts.iter().filter(|part| matches!(part.content, Content::Withheld(_))).count();
+        if parts >= MOST_WITHHELD {
+            self.unread(time, write, end, Unread::Gap, withheld.length);
+            return;
         }
-        self.parts.push_back(Part::new(time, write, end, Content::Gap(length)));
+        if self.bytes == MOST_HELD {
+            self.drop_last();
+        }
+        self.parts.push_back(Part::new(time, write, end, Content::Withheld(withheld)));
+    }
+
+    /// Little of it was seen: all of it counts as not seen. How many bytes that are.
+    fn forget(&mut self) -> u64 {
+        self.bytes = 0;
+        self.parts.drain(..).fold(0, |total, part| total.saturating_add(part.length()))
     }
 
     /// The first line without its end, once it can be told: complete, cut off by a gap, or already long.
@@ -90,8 +120,12 @@ impl Held {
         let mut line = Vec::new();
         for part in &self.parts {
             let bytes = part.bytes();
-            if let Content::Gap(_) = part.content {
-                return Some(line);
+            match &part.content {
+                Content::Unread(..) => return Some(line),
+                // It is no verb, or stands behind one.
+                Content::Withheld(_) if line.is_empty() => return Some(b"x".to_vec()),
+                Content::Withheld(_) => return Some(line),
+                Content::Bytes(_) => {}
             }
             match bytes.iter().position(|&byte| byte == b'\n') {
                 Some(end) => {
@@ -138,13 +172,13 @@ impl Held {
 
     /// Keeps the end of what is too much: the last two parts are then a gap and what follows it.
     fn keep_last(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
-        if !matches!(self.parts.make_contiguous(), [.., Part { content: Content::Gap(_), .. }, _]) {
-            self.parts.push_back(Part::new(time, write, end, Content::Gap(0)));
+        if !matches!(self.parts.make_contiguous(), [.., Part { content: Content::Unread(Unread::Gap, _), .. }, _]) {
+            self.parts.push_back(Part::new(time, write, end, Content::Unread(Unread::Gap, 0)));
             self.parts.push_back(Part::new(time, write, end, Content::Bytes(Vec::new())));
         }
         if let [
             ..,
-            Part { content: Content::Gap(gap), .. },
+            Part { content: Content::Unread(Unread::Gap, gap), .. },
             Part { time: last_time, end: until, content: Content::Bytes(last), read, .. },
         ] = self.parts.make_contiguous()
         {
@@ -161,8 +195,11 @@ impl Held {
 
     /// Turns what was kept of the end into a part of the gap before it.
     fn drop_last(&mut self) {
-        if let [.., Part { content: Content::Gap(gap), .. }, Part { content: Content::Bytes(last), .. }] =
-            self.parts.make_contiguous()
+        if let [
+            ..,
+            Part { content: Content::Unread(Unread::Gap, gap), .. },
+            Part { content: Content::Bytes(last), .. },
+        ] = self.parts.make_contiguous()
         {
             *gap += last.len() as u64;
             self.parts.pop_back();
@@ -173,7 +210,7 @@ impl Held {
     pub(super) fn memory(&self) -> usize {
         let bytes = self.parts.iter().map(|part| match &part.content {
             Content::Bytes(bytes) => bytes.capacity(),
-            Content::Gap(_) => 0,
+            _ => 0,
         });
         self.parts.capacity() * size_of::<Part>() + bytes.sum::<usize>()
     }
@@ -184,18 +221,19 @@ impl Part {
         Self { time, write, end, content, read: 0 }
     }
 
-    /// Its bytes that are still to be read; none where it is a gap.
+    /// Its bytes that are still to be read; none where they did not cross.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.content {
             Content::Bytes(bytes) => bytes.get(self.read..).unwrap_or_default(),
-            Content::Gap(_) => &[],
+            _ => &[],
         }
     }
 
     fn length(&self) -> u64 {
-        match self.content {
+        match &self.content {
             Content::Bytes(_) => self.bytes().len() as u64,
-            Content::Gap(length) => length,
+            Content::Withheld(withheld) => withheld.length,
+            Content::Unread(_, length) => *length,
         }
     }
 }
@@ -203,6 +241,11 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::LineEnd;
+
+    fn withheld(length: u64) -> Withheld {
+        Withheld { length, end: LineEnd::Crlf, nul: false, bare_cr: false }
+    }
 
     fn contents(held: &mut Held) -> Vec<Content> {
         std::iter::from_fn(|| held.pop()).map(|part| part.content).collect()
@@ -213,13 +256,12 @@ mod tests {
         let mut held = Held::default();
         held.push(Time(1), 1, 12, b"ab");
         held.push(Time(1), 1, 13, b"c");
-        held.gap(Time(2), 2, 13, 7);
-        held.gap(Time(2), 3, 13, 1);
+        held.unread(Time(2), 2, 13, Unread::Gap, 7);
+        held.unread(Time(2), 3, 13, Unread::Gap, 1);
         held.push(Time(3), 4, 14, b"d");
-        assert_eq!(held.start(), Some(10));
         let parts = [
             Part::new(Time(1), 1, 13, Content::Bytes(b"abc".to_vec())),
-            Part::new(Time(2), 2, 13, Content::Gap(8)),
+            Part::new(Time(2), 2, 13, Content::Unread(Unread::Gap, 8)),
             Part::new(Time(3), 4, 14, Content::Bytes(b"d".to_vec())),
         ];
         assert_eq!(std::iter::from_fn(|| held.pop()).collect::<Vec<_>>(), parts);
@@ -254,7 +296,7 @@ mod tests {
             bytes.chunks(size).for_each(|piece| held.push(Time(1), 1, 0, piece));
             let expected = [
                 Content::Bytes(bytes[..16_384].to_vec()),
-                Content::Gap(30_000 - 16_384 - 1024),
+                Content::Unread(Unread::Gap, 30_000 - 16_384 - 1024),
                 Content::Bytes(bytes[30_000 - 1024..].to_vec()),
             ];
             assert_eq!(contents(&mut held), expected, "in pieces of {size}");
@@ -267,12 +309,15 @@ mod tests {
         for at in 0..100_000 {
             held.push(Time(at), at, at, b"x");
             if at % 3 == 0 {
-                held.gap(Time(at), at, at, 5);
+                held.unread(Time(at), at, at, Unread::Gap, 5);
+            }
+            if at % 3 == 1 {
+                held.withheld(Time(at), at, at, withheld(5));
             }
         }
         assert!(held.memory() < 64 * 1024, "{} bytes", held.memory());
         let total: u64 = std::iter::from_fn(|| held.pop()).map(|part| part.length()).sum();
-        assert_eq!(total, 100_000 + 33_334 * 5);
+        assert_eq!(total, 100_000 + 33_334 * 5 + 33_333 * 5);
     }
 
     #[test]
@@ -285,5 +330,24 @@ mod tests {
         assert_eq!(line(&[b"QU", b"IT\r", b"\nmore"]), Some(b"QUIT\r".to_vec()));
         assert_eq!(line(&[b"QUIT"]), None);
         assert_eq!(line(&[&[b'a'; 600]]).map(|line| line.len()), Some(600));
+    }
+    #[test]
+    fn what_is_withheld_is_counted() {
+        let mut held = Held::default();
+        held.withheld(Time(1), 1, 0, withheld(1 << 20));
+        held.withheld(Time(1), 1, 0, withheld(7));
+        held.unread(Time(1), 1, 0, Unread::Content, 9);
+        held.unread(Time(1), 1, 0, Unread::Gap, 9);
+        assert!(held.memory() < 1024);
+        assert_eq!(held.first_line(), Some(b"x".to_vec()));
+        assert_eq!(
+            contents(&mut held),
+            [
+                Content::Withheld(withheld(1 << 20)),
+                Content::Withheld(withheld(7)),
+                Content::Unread(Unread::Content, 9),
+                Content::Unread(Unread::Gap, 9),
+            ]
+        );
     }
 }

@@ -1,8 +1,5 @@
 //! What a session yields.
 
-use std::ops::Range;
-
-use super::Peer;
 use super::command::Command;
 use super::reply::Reply;
 use crate::event::Time;
@@ -25,23 +22,6 @@ pub enum Item {
     /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
     /// is told a bounded number of times.
     Lost,
-    /// Bytes that tell how to read on, and are neither a command nor content: a proxy's header, the first byte of another
-    /// protocol.
-    Plain {
-        /// Whose they are.
-        peer: Peer,
-        /// Where they begin, counted in bytes of the peer's socket.
-        at: u64,
-        /// As many as there were; what does not tell is another byte.
-        bytes: Vec<u8>,
-    },
-    /// A line of the server. It may come again, with others, when they turn out to be understood.
-    Line {
-        /// Where it is, counted in bytes of the server's socket.
-        span: Range<u64>,
-        /// It was understood.
-        read: bool,
-    },
     /// From here on the peers have each other's role.
     Reversed,
     /// A peer broke the protocol, or the stream could not be followed.

@@ -12,6 +12,8 @@ pub(super) struct Lines {
     kept: Vec<u8>,
     /// Bytes of the line so far, kept or not.
     length: u64,
+    /// How many of them crossed, from the first on, where others did not.
+    crossed: Option<u64>,
     last: u8,
     /// The line was handed out; what is kept is cleared at the next step.
     done: bool,
@@ -35,8 +37,18 @@ pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
     /// How many bytes it has.
     pub(super) length: u64,
+    /// How many of them crossed, from the first on. Stand-ins follow these.
+    pub(super) crossed: u64,
     /// LF alone ended it.
     pub(super) bare_lf: bool,
+}
+
+/// Whether bytes crossed from the kernel, or others stand for bytes that did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Origin {
+    #[default]
+    Said,
+    StandIn,
 }
 
 impl Lines {
@@ -61,20 +73,40 @@ impl Lines {
         }
     }
 
+    /// Counts so many more bytes of a line that is too long already; false where there is none.
+    pub(super) fn count(&mut self, length: u64) -> bool {
+        let is_long = !self.done && self.length > LONGEST_LINE as u64;
+        if is_long && length > 0 {
+            self.length = self.length.saturating_add(length);
+            self.last = b'x';
+        }
+        is_long
+    }
+
+    /// How many bytes of the line that is being received crossed, from the first on.
+    pub(super) fn crossed(&self) -> u64 {
+        self.crossed.unwrap_or(self.length)
+    }
+
     /// Takes `input` up to the end of the line.
-    pub(super) fn step<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Step<'a> {
+    pub(super) fn step<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8], origin: Origin) -> Step<'a> {
         if self.done {
             self.kept.clear();
             self.length = 0;
+            self.crossed = None;
             self.done = false;
         }
         let end = memchr(b'\n', input);
         let part = &input[..end.unwrap_or(input.len())];
         let room = (LONGEST_LINE as u64).saturating_sub(self.length);
         let fits = part.len() as u64 <= room;
+        if origin == Origin::StandIn && !part.is_empty() {
+            self.crossed.get_or_insert(self.length);
+        }
         if fits && self.length == 0 && end.is_some() {
             *input = &input[part.len() + 1..];
-            return Step::Line(Line::new(part, part.len() as u64, part.last().copied()));
+            let crossed = self.crossed.take();
+            return Step::Line(Line::new(part, part.len() as u64, crossed, part.last().copied()));
         }
         if !fits && self.length <= LONGEST_LINE as u64 {
             let part = &part[..room as usize + 1];
@@ -89,7 +121,7 @@ impl Lines {
         }
         *input = &input[1..];
         self.done = true;
-        Step::Line(Line::new(&self.kept, self.length, Some(self.last)))
+        Step::Line(Line::new(&self.kept, self.length, self.crossed, Some(self.last)))
     }
 
     fn append(&mut self, part: &[u8]) {
@@ -108,13 +140,28 @@ impl Lines {
 }
 
 impl<'a> Line<'a> {
-    fn new(kept: &'a [u8], length: u64, last: Option<u8>) -> Self {
-        if last != Some(b'\r') {
-            return Self { bytes: kept, length, bare_lf: true };
-        }
-        let length = length - 1;
+    fn new(kept: &'a [u8], length: u64, crossed: Option<u64>, last: Option<u8>) -> Self {
+        let bare_lf = last != Some(b'\r');
+        let length = length - u64::from(!bare_lf);
         let bytes = kept.get(..length as usize).unwrap_or(kept);
-        Self { bytes, length, bare_lf: false }
+        Self { bytes, length, crossed: crossed.map_or(length, |crossed| crossed.min(length)), bare_lf }
+    }
+
+    /// A line that has no end, all of whose bytes are here.
+    pub(super) fn unfinished(bytes: &'a [u8], crossed: u64) -> Self {
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let length = bytes.len() as u64;
+        Self { bytes, length, crossed: crossed.min(length), bare_lf: false }
+    }
+
+    /// Its first bytes, up to the first that did not cross.
+    pub(super) fn said(&self) -> &'a [u8] {
+        self.bytes.get(..self.crossed as usize).unwrap_or(self.bytes)
+    }
+
+    /// Bytes of it did not cross.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.crossed < self.length
     }
 }
 
@@ -128,7 +175,7 @@ mod tests {
         let mut seen = Vec::new();
         for mut piece in input.chunks(size) {
             while !piece.is_empty() {
-                match lines.step(&mut piece) {
+                match lines.step(&mut piece, Origin::Said) {
                     Step::More => {}
                     Step::TooLong(kept) => seen.push((kept.to_vec(), u64::MAX, false)),
                     Step::Line(line) => seen.push((line.bytes.to_vec(), line.length, line.bare_lf)),
@@ -179,10 +226,42 @@ mod tests {
         let mut lines = Lines::default();
         let long = vec![b'a'; LONGEST_LINE + 1];
         let mut input = long.as_slice();
-        assert_eq!(lines.step(&mut input), Step::TooLong(&[b'a'; LONGEST_LINE]));
+        assert_eq!(lines.step(&mut input, Origin::Said), Step::TooLong(&[b'a'; LONGEST_LINE]));
         let mut input: &[u8] = b"\r\n";
-        let Step::Line(line) = lines.step(&mut input) else { panic!("the line is complete") };
+        let Step::Line(line) = lines.step(&mut input, Origin::Said) else { panic!("the line is complete") };
         assert_eq!((line.length, line.bare_lf), (LONGEST_LINE as u64 + 1, false));
         assert!(lines.at_start());
+    }
+    #[test]
+    fn what_stands_in_is_told_from_what_was_said() {
+        let said = |pieces: &[(&[u8], Origin)]| {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            for (mut piece, origin) in pieces.iter().copied() {
+                while !piece.is_empty() {
+                    if let Step::Line(line) = lines.step(&mut piece, origin) {
+                        seen.push((line.said().to_vec(), line.length, line.is_withheld()));
+                    }
+                }
+            }
+            seen
+        };
+        assert_eq!(
+            said(&[
+                (b"NOOP ", Origin::Said),
+                (b"xxx", Origin::StandIn),
+                (b"\r\n", Origin::StandIn),
+                (b"xx\n", Origin::StandIn),
+                (b"RSET", Origin::Said),
+                (b"\r\n", Origin::StandIn),
+                (b"QUIT\r\n", Origin::Said),
+            ]),
+            [
+                (b"NOOP ".to_vec(), 8, true),
+                (b"".to_vec(), 2, true),
+                (b"RSET".to_vec(), 4, false),
+                (b"QUIT".to_vec(), 4, false),
+            ]
+        );
     }
 }

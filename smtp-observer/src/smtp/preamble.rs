@@ -1,15 +1,15 @@
 //! What a proxy has before a session: a header that is no command.
 //!
 //! The PROXY protocol names the client, in a line (version 1) or in binary (version 2). SOCKS (version 4, and 5 by RFC 1928)
-//! asks for a connection, and the proxy answers. SMTP, or TLS, follows.
+//! asks for a connection, and the proxy answers. SMTP, or TLS, follows. Of SOCKS nothing is read: it is over when the
+//! server greets.
 
 use crate::event::Time;
 
 /// Looks for a header at the start of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Preamble {
-    client: State,
-    answer: Answer,
+    state: State,
     /// When the first byte came.
     since: Time,
 }
@@ -20,20 +20,28 @@ enum State {
     Start,
     /// The first bytes may begin this one of the headers: so many were taken.
     Prefix { header: u8, taken: u8 },
-    /// A header is being read.
-    Fields(Fields),
+    /// The rest of a line.
+    Line,
+    /// The bytes behind the signature of PROXY's version 2, the last two of which are the length of the rest.
+    Lengths { taken: u8, high: u8 },
+    /// So many bytes.
+    Skip(u16),
+    /// The client has asked a SOCKS proxy.
+    Socks(Greeting),
     /// There is no header, or it is over.
     #[default]
     Past,
 }
 
-/// What a SOCKS proxy says before the server does.
+/// Looks for a reply behind what a SOCKS proxy says.
 #[derive(Debug, Default)]
-enum Answer {
-    #[default]
-    None,
-    Due,
-    Fields(Fields),
+struct Greeting {
+    /// The last bytes, the last of them last; zero where none are known.
+    last: [u8; 4],
+    /// When each of them came.
+    times: [Time; 4],
+    /// The proxy has said something.
+    answered: bool,
 }
 
 /// What the client's first bytes are.
@@ -45,184 +53,115 @@ pub(super) enum Look {
     Plain(&'static [u8], Time),
 }
 
-/// Stands for a byte that tells nothing.
-const ANY: u8 = b'x';
+/// What the server's bytes are, where the client has asked a SOCKS proxy.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    /// A proxy's; they were taken.
+    Taken,
+    /// A reply follows: its code, which was taken, and when that came.
+    Replies {
+        /// The code.
+        code: [u8; 3],
+        /// When its first byte came.
+        since: Time,
+        /// A proxy has answered before.
+        answered: bool,
+    },
+}
 
 #[derive(Debug)]
 struct Header {
     begins: &'static [u8],
-    fields: Fields,
-    is_answered: bool,
+    then: fn() -> State,
 }
 
 /// No two of them begin with the same byte.
 static HEADERS: [Header; 4] = [
-    Header { begins: b"PROXY ", fields: Fields { skip: 0, next: Field::Line }, is_answered: false },
-    // Version and command, family and protocol, the length of the rest.
-    Header { begins: b"\r\n\r\n\0\r\nQUIT\n", fields: Fields { skip: 2, next: Field::LengthHigh }, is_answered: false },
-    // The port, the address, the user.
-    Header {
-        begins: b"\x04\x01",
-        fields: Fields { skip: 2, next: Field::Address { at: 0, names: true } },
-        is_answered: true,
-    },
-    Header { begins: b"\x05", fields: Fields { skip: 0, next: Field::Methods }, is_answered: true },
+    Header { begins: b"PROXY ", then: || State::Line },
+    Header { begins: b"\r\n\r\n\0\r\nQUIT\n", then: || State::Lengths { taken: 0, high: 0 } },
+    Header { begins: b"\x04\x01", then: || State::Socks(Greeting::default()) },
+    Header { begins: b"\x05", then: || State::Socks(Greeting::default()) },
 ];
 
-/// Bytes to skip, and what the one behind them is.
-#[derive(Clone, Copy, Debug)]
-struct Fields {
-    skip: u16,
-    next: Field,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Field {
-    /// The rest of a line.
-    Line,
-    LengthHigh,
-    LengthLow(u8),
-    /// A byte of SOCKS 4's address; 0.0.0.x says that a name follows the user.
-    Address {
-        at: u8,
-        names: bool,
-    },
-    /// Up to a NUL, and whether another text follows.
-    Text {
-        more: bool,
-    },
-    /// How many methods the client offers.
-    Methods,
-    /// The first byte of SOCKS 5's next message: its version, or that of the log-in (RFC 1929).
-    Request,
-    User,
-    Password,
-    /// The first byte of SOCKS 5's next answer.
-    Reply,
-    AddressType,
-    Name,
-    End,
-}
-
-impl Fields {
-    /// Reads on; whether all of it was read. What tells of the header's form goes to `told`, another byte for each of the
-    /// others: names and passwords are among them.
-    fn take(&mut self, bytes: &mut &[u8], told: &mut Vec<u8>) -> bool {
-        loop {
-            let skipped = bytes.len().min(self.skip.into());
-            told.resize(told.len() + skipped, ANY);
-            *bytes = &bytes[skipped..];
-            self.skip -= skipped as u16;
-            if self.skip == 0 && matches!(self.next, Field::End) {
-                return true;
-            }
-            let Some((&byte, rest)) = bytes.split_first() else { return false };
-            *bytes = rest;
-            told.push(self.next.told(byte));
-            *self = self.next.read(byte);
-        }
-    }
-}
-
-impl Field {
-    /// The byte as far as it tells what comes next.
-    fn told(self, byte: u8) -> u8 {
-        match (self, byte) {
-            (Self::Line, b'\n') | (Self::Address { .. } | Self::Text { .. }, 0) => byte,
-            (Self::Line | Self::Address { .. } | Self::Text { .. }, _) => ANY,
-            _ => byte,
-        }
-    }
-
-    fn read(self, byte: u8) -> Fields {
-        let (skip, next) = match (self, byte) {
-            (Self::Line, b'\n') => (0, Self::End),
-            (Self::Line, _) => (0, Self::Line),
-            (Self::LengthHigh, high) => (0, Self::LengthLow(high)),
-            (Self::LengthLow(high), low) => (u16::from_be_bytes([high, low]), Self::End),
-            (Self::Address { at: 3, names }, byte) => (0, Self::Text { more: names && byte != 0 }),
-            (Self::Address { at, names }, byte) => (0, Self::Address { at: at + 1, names: names && byte == 0 }),
-            (Self::Text { more: true }, 0) => (0, Self::Text { more: false }),
-            (Self::Text { more: false }, 0) => (0, Self::End),
-            (Self::Text { more }, _) => (0, Self::Text { more }),
-            (Self::Methods, count) => (count.into(), Self::Request),
-            (Self::Request, 1) => (0, Self::User),
-            (Self::User, length) => (length.into(), Self::Password),
-            (Self::Password, length) => (length.into(), Self::Request),
-            (Self::Reply, 1) => (1, Self::Reply),
-            // Command or reply, and a reserved byte.
-            (Self::Request | Self::Reply, 5) => (2, Self::AddressType),
-            // An address and a port.
-            (Self::AddressType, 1) => (4 + 2, Self::End),
-            (Self::AddressType, 3) => (0, Self::Name),
-            (Self::AddressType, 4) => (16 + 2, Self::End),
-            (Self::Name, length) => (u16::from(length) + 2, Self::End),
-            (Self::Request | Self::Reply | Self::AddressType | Self::End, _) => (0, Self::End),
-        };
-        Fields { skip, next }
-    }
-}
+/// The codes of a greeting (RFC 5321, 4.3.2).
+const CODES: [&[u8; 3]; 3] = [b"220", b"554", b"421"];
 
 impl Preamble {
     /// A header may come.
     pub(super) fn expected() -> Self {
-        Self { client: State::Start, ..Self::default() }
+        Self { state: State::Start, ..Self::default() }
     }
 
     /// No header is being read or looked for.
     pub(super) fn is_past(&self) -> bool {
-        matches!(self.client, State::Past)
+        matches!(self.state, State::Past)
     }
 
-    /// Bytes that were taken and may come back.
-    pub(super) fn undecided(&self) -> u64 {
-        match self.client {
-            State::Prefix { taken, .. } => taken.into(),
-            _ => 0,
-        }
-    }
-
-    /// Looks at bytes of the client. `told` gets the header's form up to where it was read.
-    pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8], told: &mut Vec<u8>) -> Look {
-        if let State::Start = self.client {
+    /// Looks at bytes of the client, which are not empty.
+    pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8]) -> Look {
+        if let State::Start = self.state {
             let header = HEADERS.iter().position(|header| bytes.first() == header.begins.first());
-            self.client = header.map_or(State::Past, |header| State::Prefix { header: header as u8, taken: 0 });
+            self.state = header.map_or(State::Past, |header| State::Prefix { header: header as u8, taken: 0 });
             self.since = time;
         }
-        while let State::Prefix { header: index, taken } = self.client {
+        while let State::Prefix { header: index, taken } = self.state {
             let header = &HEADERS[usize::from(index)];
             match (header.begins.get(usize::from(taken)), bytes.split_first()) {
-                (None, _) => {
-                    told.extend_from_slice(header.begins);
-                    self.client = State::Fields(header.fields);
-                    if header.is_answered {
-                        self.answer = Answer::Due;
-                    }
-                }
+                (None, _) => self.state = (header.then)(),
                 (Some(expected), Some((byte, rest))) if byte == expected => {
                     *bytes = rest;
-                    self.client = State::Prefix { header: index, taken: taken + 1 };
+                    self.state = State::Prefix { header: index, taken: taken + 1 };
                 }
                 (Some(_), None) => return Look::Taken,
                 (Some(_), Some(_)) => {
-                    self.client = State::Past;
+                    self.state = State::Past;
                     return Look::Plain(&header.begins[..usize::from(taken)], self.since);
                 }
             }
         }
-        let State::Fields(fields) = &mut self.client else { return Look::Plain(b"", time) };
-        if fields.take(bytes, told) {
-            self.client = State::Past;
+        if self.is_past() {
+            return Look::Plain(b"", time);
         }
+        self.skip(bytes);
         Look::Taken
+    }
+
+    /// Skips bytes of a header that has begun.
+    fn skip(&mut self, bytes: &mut &[u8]) {
+        loop {
+            self.state = match (&self.state, bytes.split_first()) {
+                (State::Skip(0), _) => State::Past,
+                (State::Skip(length), Some(_)) => {
+                    let skipped = bytes.len().min(usize::from(*length));
+                    *bytes = &bytes[skipped..];
+                    State::Skip(length - skipped as u16)
+                }
+                (State::Line, Some((byte, rest))) => {
+                    *bytes = rest;
+                    if *byte == b'\n' { State::Past } else { State::Line }
+                }
+                // Version and command, family and protocol, the length of the rest.
+                (State::Lengths { taken: 3, high }, Some((low, rest))) => {
+                    *bytes = rest;
+                    State::Skip(u16::from_be_bytes([*high, *low]))
+                }
+                (State::Lengths { taken, .. }, Some((byte, rest))) => {
+                    *bytes = rest;
+                    State::Lengths { taken: taken + 1, high: *byte }
+                }
+                (State::Socks(_), _) => {
+                    *bytes = &[];
+                    return;
+                }
+                _ => return,
+            };
+        }
     }
 
     /// No header comes any more: the server has spoken, or the client's bytes are over. What was taken comes back.
     pub(super) fn give_up(&mut self) -> Option<(&'static [u8], Time)> {
-        if let State::Fields(_) = self.client {
-            return None;
-        }
-        match std::mem::take(&mut self.client) {
+        let (State::Start | State::Prefix { .. }) = self.state else { return None };
+        match std::mem::take(&mut self.state) {
             State::Prefix { header, taken } => {
                 Some((&HEADERS[usize::from(header)].begins[..usize::from(taken)], self.since))
             }
@@ -232,36 +171,53 @@ impl Preamble {
 
     /// A header is being read that no server answers before its end.
     pub(super) fn is_unfinished(&self) -> bool {
-        matches!((&self.client, &self.answer), (State::Fields(_), Answer::None))
+        matches!(self.state, State::Line | State::Lengths { .. } | State::Skip(_))
     }
 
-    /// The server's first bytes are due to be a SOCKS proxy's.
-    pub(super) fn awaits_answer(&self) -> bool {
-        !matches!(self.answer, Answer::None)
+    /// The client has asked a SOCKS proxy, and the server has not greeted.
+    pub(super) fn is_socks(&self) -> bool {
+        matches!(self.state, State::Socks(_))
     }
 
-    /// Takes what a SOCKS proxy says; false where the server is none. `told` gets its form.
-    pub(super) fn answered(&mut self, bytes: &mut &[u8], told: &mut Vec<u8>) -> bool {
-        if let (Answer::Due, Some((&first, rest))) = (&self.answer, bytes.split_first()) {
-            self.answer = Answer::Fields(match first {
-                // The result, the port, the address.
-                0 => Fields { skip: 1 + 2 + 4, next: Field::End },
-                // The chosen method.
-                5 => Fields { skip: 1, next: Field::Reply },
-                _ => {
-                    self.answer = Answer::None;
-                    return false;
-                }
-            });
+    /// Takes what a SOCKS proxy says, up to a greeting; or to another reply at the start of a line, where the greeting was
+    /// not seen.
+    pub(super) fn answered(&mut self, time: Time, bytes: &mut &[u8]) -> Answer {
+        let State::Socks(greeting) = &mut self.state else { return Answer::Taken };
+        while let Some((&byte, rest)) = bytes.split_first() {
+            let [before, code @ ..] = greeting.last;
+            let is_code = CODES.contains(&&code)
+                || matches!(before, 0 | b'\n') && matches!(code[0], b'2'..=b'5') && code.iter().all(u8::is_ascii_digit);
+            if matches!(byte, b' ' | b'-' | b'\r' | b'\n') && is_code {
+                let (since, answered) = (greeting.times[1], greeting.answered);
+                self.state = State::Past;
+                return Answer::Replies { code, since, answered };
+            }
+            greeting.take(time, byte);
             *bytes = rest;
-            told.push(first);
         }
-        if let Answer::Fields(fields) = &mut self.answer
-            && fields.take(bytes, told)
-        {
-            self.answer = Answer::None;
+        Answer::Taken
+    }
+
+    /// Some of what a SOCKS proxy says was not seen.
+    pub(super) fn answer_unseen(&mut self) {
+        if let State::Socks(greeting) = &mut self.state {
+            *greeting = Greeting { answered: true, ..Greeting::default() };
         }
-        true
+    }
+}
+
+/// Whether a code is a greeting's.
+pub(super) fn greets(code: [u8; 3]) -> bool {
+    CODES.contains(&&code)
+}
+
+impl Greeting {
+    fn take(&mut self, time: Time, byte: u8) {
+        // What leaves is no code's.
+        self.answered |= self.last[1] != 0 || byte == 0;
+        self.last.rotate_left(1);
+        self.times.rotate_left(1);
+        (self.last[3], self.times[3]) = (byte, time);
     }
 }
 
@@ -279,7 +235,7 @@ mod tests {
                     rest.extend_from_slice(piece);
                     break;
                 }
-                if let Look::Plain(taken, _) = preamble.look(Time(1), &mut piece, &mut Vec::new()) {
+                if let Look::Plain(taken, _) = preamble.look(Time(1), &mut piece) {
                     rest.extend_from_slice(taken);
                 }
             }
@@ -295,17 +251,41 @@ mod tests {
             b"PROXY UNKNOWN\r\n",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x13\x88\0\x19",
             b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-            b"\x04\x01\0\x19\xc0\0\x02\x01bob\0",
-            b"\x04\x01\0\x19\0\0\0\x01\0mx.example\0",
-            b"\x05\x01\0\x05\x01\0\x01\xc0\0\x02\x01\0\x19",
-            b"\x05\x02\0\x02\x01\x03bob\x06secret\x05\x01\0\x03\x0amx.example\0\x19",
-            b"\x05\x01\0\x05\x01\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\0\x19",
         ] {
             for size in 1..=header.len() + 6 {
                 let input = [header, b"QUIT\r\n"].concat();
                 assert_eq!(rest(&input, size), b"QUIT\r\n", "{header:x?} in pieces of {size}");
             }
         }
+    }
+
+    #[test]
+    fn socks_lasts_until_the_greeting() {
+        for client in [&b"\x04\x01\0\x19\xc0\0\x02\x01bob\0"[..], b"\x05\x01\0\x05\x01\0\x01\xc0\0\x02\x01\0\x19"] {
+            for size in 1..=client.len() {
+                assert_eq!(rest(client, size), b"");
+            }
+        }
+        let answered = |server: &[&'static [u8]]| {
+            let mut preamble = Preamble::expected();
+            preamble.look(Time(1), &mut &b"\x05\x01\0"[..]);
+            for (at, piece) in server.iter().enumerate() {
+                let mut bytes = *piece;
+                if bytes.is_empty() {
+                    preamble.answer_unseen();
+                }
+                if let Answer::Replies { code, since, answered } = preamble.answered(Time(at as u64), &mut bytes) {
+                    assert!(preamble.is_past() && greets(code) == (&code == b"220"));
+                    return Some((bytes, since, answered));
+                }
+            }
+            None
+        };
+        assert_eq!(answered(&[b"\x05\0", b"\x05\0\0\x01\0\0\0\0\0\x00220 mx"]), Some((&b" mx"[..], Time(1), true)));
+        assert_eq!(answered(&[b"2", b"2", b"0-mx"]), Some((&b"-mx"[..], Time(0), false)));
+        assert_eq!(answered(&[b"", b"220\r\n"]), Some((&b"\r\n"[..], Time(1), true)));
+        assert_eq!(answered(&[b"22", b"", b"0 mx"]), None);
+        assert_eq!(answered(&[b"\x05\0", b"", b"250 ok"]), Some((&b" ok"[..], Time(2), true)));
     }
 
     #[test]
@@ -323,23 +303,5 @@ mod tests {
                 assert_eq!(rest(input, size), input, "{input:x?} in pieces of {size}");
             }
         }
-    }
-
-    #[test]
-    fn answers() {
-        let answered = |client: &[u8], server: &[u8]| {
-            let mut preamble = Preamble::expected();
-            preamble.look(Time(1), &mut &*client, &mut Vec::new());
-            server
-                .iter()
-                .map(|&byte| preamble.awaits_answer() && preamble.answered(&mut &[byte][..], &mut Vec::new()))
-                .collect::<Vec<_>>()
-        };
-        let all = |length| [vec![true; length], vec![false; 3]].concat();
-        assert_eq!(answered(b"\x04\x01", b"\0\x5a\0\0\0\0\0\x00220"), all(8));
-        assert_eq!(answered(b"\x05\x01\0", b"\x05\0\x05\0\0\x01\0\0\0\0\0\x00220"), all(12));
-        assert_eq!(answered(b"\x05\x01\x02", b"\x05\x02\x01\0\x05\0\0\x03\x02mx\0\x19220"), all(13));
-        assert_eq!(answered(b"\x05\x01\0", b"220"), all(0));
-        assert_eq!(answered(b"PROXY ", b"220"), all(0));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::items::Items;
+use super::line::Line;
 use crate::event::Time;
 
 /// Bytes of a reply's text that are kept; the rest is skipped.
@@ -18,6 +19,8 @@ pub struct Reply {
     pub enhanced_code: Option<EnhancedCode>,
     /// What follows the code as sent, enhanced code included, lines joined by LF, at most [`LONGEST_REPLY`] bytes.
     pub text: Vec<u8>,
+    /// Some of the text stayed in the kernel: it may repeat what is shown to nobody.
+    pub withheld: bool,
     /// Where its lines are, counted in bytes of the server.
     pub span: Range<u64>,
     /// When the first byte of its first line was seen.
@@ -33,6 +36,7 @@ impl Reply {
             code: 0,
             enhanced_code: None,
             text: Vec::with_capacity(room),
+            withheld: false,
             span: 0..0,
             first_byte: Time::default(),
             last_byte: Time::default(),
@@ -137,16 +141,18 @@ impl Replies {
     /// stands in none.
     pub(super) fn line(
         &mut self,
-        line: &[u8],
+        line: &Line<'_>,
         span: Range<u64>,
         first_byte: Time,
         last_byte: Time,
         items: &mut Items,
     ) -> Outcome {
+        let (withheld, line) = (line.is_withheld(), line.said());
         let Some((code, continues, text, mut malformed)) = parse(line) else {
             let dropped = self.partial.is_none();
             if let Some(partial) = &mut self.partial {
                 append(&mut partial.text, line);
+                partial.withheld |= withheld;
             }
             return Outcome { reply: None, malformed: true, contradicts: false, dropped };
         };
@@ -161,12 +167,14 @@ impl Replies {
                 reply.text.clear();
                 reply.text.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
                 reply.enhanced_code = None;
+                reply.withheld = false;
                 reply.span.start = span.start;
                 reply.first_byte = first_byte;
                 reply
             }
         };
         reply.code = code;
+        reply.withheld |= withheld;
         reply.span.end = span.end;
         let enhanced_code = EnhancedCode::parse(text);
         let contradicts =
@@ -217,13 +225,17 @@ fn append(text: &mut Vec<u8>, line: &[u8]) {
 mod tests {
     use super::*;
 
+    fn whole(line: &[u8]) -> Line<'_> {
+        Line { bytes: line, length: line.len() as u64, crossed: line.len() as u64, bare_lf: false }
+    }
+
     /// The replies of some lines, each line at its own time, and the numbers of the malformed lines.
     fn replies(lines: &[&[u8]]) -> (Vec<Reply>, Vec<usize>) {
         let mut replies = Replies::default();
         let (mut complete, mut malformed) = (Vec::new(), Vec::new());
         for (at, line) in lines.iter().enumerate() {
             let outcome =
-                replies.line(line, 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
+                replies.line(&whole(line), 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
             complete.extend(outcome.reply.map(|reply| *reply));
             if outcome.malformed {
                 malformed.push(at);
@@ -233,7 +245,15 @@ mod tests {
     }
 
     fn reply(code: u16, enhanced_code: Option<EnhancedCode>, text: &str, first: u64, last: u64) -> Reply {
-        Reply { code, enhanced_code, text: text.into(), span: 0..0, first_byte: Time(first), last_byte: Time(last) }
+        Reply {
+            code,
+            enhanced_code,
+            text: text.into(),
+            withheld: false,
+            span: 0..0,
+            first_byte: Time(first),
+            last_byte: Time(last),
+        }
     }
 
     #[test]
@@ -269,7 +289,7 @@ mod tests {
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
         let mut contradicts =
-            |line: &[u8]| replies.line(line, 0..0, Time(0), Time(0), &mut Items::default()).contradicts;
+            |line: &[u8]| replies.line(&whole(line), 0..0, Time(0), Time(0), &mut Items::default()).contradicts;
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));
@@ -309,5 +329,17 @@ mod tests {
         let long = [b"250-".as_slice(), &[b'a'; 2000]].concat();
         let (complete, _) = replies(&[&long, &long, &long, &long, b"250 end"]);
         assert_eq!(complete[0].text.len(), LONGEST_REPLY);
+    }
+    #[test]
+    fn what_is_withheld_of_a_text_is_not_in_it() {
+        let mut replies = Replies::default();
+        let line = Line { bytes: b"550 5.1.1 xxxxx", length: 15, crossed: 10, bare_lf: false };
+        let outcome = replies.line(&line, 0..0, Time(0), Time(0), &mut Items::default());
+        let reply = outcome.reply.expect("a reply");
+        assert_eq!((reply.code, reply.enhanced_code), (550, Some(EnhancedCode(5, 1, 1))));
+        assert_eq!((&reply.text[..], reply.withheld), (&b"5.1.1 "[..], true));
+        let line = Line { bytes: b"250 x", length: 5, crossed: 5, bare_lf: false };
+        let next = replies.line(&line, 0..0, Time(0), Time(0), &mut Items::default()).reply.expect("a reply");
+        assert!(!next.withheld);
     }
 }

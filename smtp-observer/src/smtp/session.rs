@@ -7,6 +7,7 @@ mod lost;
 mod opening;
 mod place;
 mod role;
+mod said;
 mod server;
 
 use std::time::Duration;
@@ -18,10 +19,10 @@ use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
 use super::extensions::Extensions;
-use super::held::{Content, Held};
+use super::held::{Content, Held, Unread};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::items::Items;
-use super::line::Lines;
+use super::line::{Lines, Origin};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
 use super::tls::Opening;
@@ -50,6 +51,8 @@ pub struct Session {
     /// Bytes that came of the socket that connected, and of the other, up to the end of those that are being read.
     ends: [u64; 2],
     held: Held,
+    /// Whether the bytes that are being read crossed.
+    origin: Origin,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
     sent_early: bool,
     /// The chunks of a message so far.
@@ -63,6 +66,10 @@ pub struct Session {
     /// command, or 0.
     write: u64,
     command_write: u64,
+    /// When its last command ended.
+    command_at: Time,
+    /// When the last reply to a command ended.
+    answered_at: Time,
     /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
@@ -172,6 +179,7 @@ impl Session {
             reply_line_at: 0,
             ends: [0; 2],
             held: Held::default(),
+            origin: Origin::Said,
             sent_early: false,
             chunks: None,
             extensions: None,
@@ -179,6 +187,8 @@ impl Session {
             recipients: 0,
             write: 0,
             command_write: 0,
+            command_at: Time::default(),
+            answered_at: Time::default(),
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
@@ -216,55 +226,6 @@ impl Session {
         self.waiting.is_empty() && self.client.lines.at_start()
     }
 
-    /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS.
-    pub fn misses(&self, peer: Peer, length: u64) -> bool {
-        match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..), Peer::Client) => false,
-            (Mode::Octets(remaining), Peer::Client) => length > *remaining,
-            _ => true,
-        }
-    }
-
-    /// Takes bytes that a peer sent, as one call moved them.
-    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
-        self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
-        match self.acts_as(peer) {
-            Peer::Client => {
-                self.write += 1;
-                self.client_bytes(time, bytes, items);
-            }
-            Peer::Server => self.server_bytes(time, bytes, items),
-        }
-    }
-
-    /// Takes notice of `length` bytes of a peer that were not seen. Inside a message they are content.
-    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
-        if length == 0 {
-            return;
-        }
-        match self.acts_as(peer) {
-            Peer::Client => {
-                self.write += 1;
-                self.client_gap(time, length, items);
-            }
-            Peer::Server => self.server_gap(time, length, items),
-        }
-    }
-
-    /// Takes notice of `length` bytes of a peer that were left out because they are content of a message: its end is
-    /// not among them.
-    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
-        let acts_as = self.acts_as(peer);
-        match (&mut self.mode, acts_as) {
-            (Mode::Body(body, message), Peer::Client) => {
-                body.leave_out(length);
-                message.ended_at = Some(time);
-                self.fork = None;
-            }
-            _ => self.gap(peer, time, length, items),
-        }
-    }
-
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
     pub fn finish(&mut self, _time: Time, items: &mut Items) {
@@ -285,6 +246,9 @@ impl Session {
     }
 
     fn client_gap(&mut self, time: Time, length: u64, items: &mut Items) {
+        if self.preamble.is_socks() {
+            return;
+        }
         self.give_up_preamble(items);
         if self.withholds() {
             self.settle_fork(items);
@@ -303,11 +267,7 @@ impl Session {
                 }
             }
             Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
-            Mode::Held => self.held.gap(time, self.write, self.end(Peer::Client), length),
-            Mode::HeldForLine(..) => {
-                self.held.gap(time, self.write, self.end(Peer::Client), length);
-                self.read_held_for_line(items);
-            }
+            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Gap, length, items),
             Mode::Lost(lost) => {
                 lost.unsure();
                 self.client.lines.reset();
@@ -320,6 +280,10 @@ impl Session {
     }
 
     fn server_gap(&mut self, time: Time, length: u64, items: &mut Items) {
+        if self.preamble.is_socks() {
+            self.preamble.answer_unseen();
+            return;
+        }
         match self.mode {
             Mode::Opaque => {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(length);
@@ -392,6 +356,7 @@ impl Session {
     /// Reads what was held, in the mode that is known now.
     fn read_held(&mut self, sent_early: bool, items: &mut Items) {
         let write = self.write;
+        let origin = std::mem::take(&mut self.origin);
         self.sent_early = sent_early;
         while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))
             && let Some(part) = self.held.pop()
@@ -402,10 +367,12 @@ impl Session {
                     let taken = session.read_client(part.time, part.bytes(), items);
                     session.held.put_back(part, taken);
                 }
-                Content::Gap(length) => session.client_gap(part.time, *length, items),
+                Content::Withheld(withheld) => session.read_withheld(part.time, *withheld, items),
+                Content::Unread(unread, length) => session.client_unread(part.time, *unread, *length, items),
             });
         }
         self.sent_early = false;
+        self.origin = origin;
         self.write = write;
     }
 

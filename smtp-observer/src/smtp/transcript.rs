@@ -2,10 +2,11 @@
 //!
 //! A line `C: text` is sent by the client and `S: text` by the server, each ended by CR LF; with `C|` or `S|` nothing is
 //! added. Lines of one peer in a row travel in one write, `--` alone starts another. `C gap 100` are bytes that were not
-//! seen, `C content 100` bytes that were left out because they are content. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
+//! seen, `C content 100` bytes that were left out because they are content, `C withheld 20` a line that stayed in the
+//! kernel, with CR LF at its end, and `C withheld| 20` one without its end. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
 
 use super::{Exchange, Item, Items, Message, Peer, Session};
-use crate::event::Time;
+use crate::event::{LineEnd, Segment, Time, Withheld};
 
 /// What reaches a session.
 #[derive(Clone, Debug)]
@@ -13,6 +14,7 @@ pub(crate) enum Step {
     Bytes(Peer, Vec<u8>),
     Gap(Peer, u64),
     Content(Peer, u64),
+    Withheld(Peer, Withheld),
 }
 
 /// Reads a transcript.
@@ -36,6 +38,15 @@ pub(crate) fn steps(transcript: &str) -> Vec<Step> {
         }
         if let Some(length) = line[1..].strip_prefix(" content ") {
             steps.push(Step::Content(peer, length.parse().expect("a number")));
+            continue;
+        }
+        if let Some(line) = line[1..].strip_prefix(" withheld") {
+            let (end, length) = match line.strip_prefix('|') {
+                Some(length) => (LineEnd::None, length),
+                None => (LineEnd::Crlf, line),
+            };
+            let length = length.trim().parse().expect("a number");
+            steps.push(Step::Withheld(peer, Withheld { length, end, nul: false, bare_cr: false }));
             continue;
         }
         match steps.last_mut() {
@@ -80,7 +91,7 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    let is_told = |item: &Item| !matches!(item, Item::Lost | Item::Plain { .. } | Item::Line { .. } | Item::Reversed);
+    let is_told = |item: &Item| !matches!(item, Item::Lost | Item::Reversed);
     items.into_iter().filter(is_told).collect()
 }
 
@@ -104,21 +115,16 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut I
         Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
         Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
         Step::Content(peer, length) => session.content(*peer, time, *length, items),
+        Step::Withheld(peer, withheld) => {
+            session.begin_call(*peer);
+            session.segment(*peer, time, None, Segment::Withheld(*withheld), items);
+        }
     }
 }
 
-/// Which commands share a write is a matter of the pieces, and in how many parts a header is told.
+/// Which commands share a write is a matter of the pieces.
 pub(crate) fn without_writes(items: Items) -> Vec<Item> {
     let mut items: Vec<Item> = items.into_iter().collect();
-    items.dedup_by(|next, item| match (next, item) {
-        (Item::Plain { peer, at, bytes }, Item::Plain { peer: before, at: start, bytes: told })
-            if peer == before && *at == *start + told.len() as u64 =>
-        {
-            told.append(bytes);
-            true
-        }
-        _ => false,
-    });
     for item in &mut items {
         if let Item::Exchange(exchange) = item {
             exchange.command.same_write = false;
@@ -151,8 +157,6 @@ pub(crate) fn line(item: &Item) -> String {
         Item::TlsOffered(_) => "tls offered".into(),
         Item::TlsStarted(_) => "tls started".into(),
         Item::Lost => "lost".into(),
-        Item::Plain { bytes, .. } => format!("plain {}", text(bytes)),
-        Item::Line { .. } => "line".into(),
         Item::Reversed => "reversed".into(),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
     }

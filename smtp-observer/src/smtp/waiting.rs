@@ -75,14 +75,6 @@ impl Waiting {
         self.slots.len() == 1
     }
 
-    /// Where the oldest command line that waits begins.
-    pub(super) fn first_line(&self) -> Option<u64> {
-        self.slots.iter().find_map(|slot| match slot {
-            Slot::Command(command, _) => Some(command.at),
-            _ => None,
-        })
-    }
-
     /// The greeting has not come.
     pub(super) fn for_greeting(&self) -> bool {
         matches!(self.slots.front(), Some(Slot::Greeting))

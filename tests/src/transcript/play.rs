@@ -3,10 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use serde_json::Value;
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, Positions, ProcessKey, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen,
+    Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::judge::{Addresses, Key};
 use smtp_observer::observation::{Observation, Role};
@@ -171,11 +170,8 @@ impl Player {
             positions: self.positions(),
             flow,
             length,
-            skipped: 0,
-            disputed: None,
-            head: Bytes::copy_from_slice(bytes),
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said: Said::text(bytes),
         }));
     }
 
@@ -212,5 +208,5 @@ impl Player {
 
 fn task(pid: u32) -> Task {
     let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: pid, uid: 0, comm: "program".into() }
+    Task { process, tid: pid, uid: 0, user: None, comm: "program".into() }
 }

@@ -107,6 +107,7 @@ impl Stage {
         let mailbox = matches!(verb, "MAIL" | "RCPT").then(|| argument.bytes().map(u64::from).sum());
         let command = Command {
             verb: verb.into(),
+            length: None,
             argument: (!argument.is_empty()).then(|| argument.into()),
             code: Some(code),
             enhanced_code: None,

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::mailbox::{self, Mask};
 use super::stand_in::StandIn;
-use super::{Addresses, Key, LONGEST_VERB};
+use super::{Addresses, Key};
+use crate::event::Time;
 use crate::smtp::{Command, EnhancedCode, Verb};
 
 /// How much is shown, and what stands for what is not.
@@ -56,12 +57,10 @@ impl View {
         })
     }
 
-    /// A command's argument, which is not empty; `word` is its verb in upper case.
-    pub(super) fn argument<'a>(self, verb: Verb, word: &[u8], argument: &'a [u8]) -> Cow<'a, [u8]> {
+    /// A command's argument, which is not empty.
+    pub(super) fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
         match (verb, self.mask()) {
             (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
-            (Verb::Other, _) if may_hold_secrets(word) => self.secret(argument).into(),
-            (Verb::Other, Some(_)) => self.name(argument).into(),
             (_, None) => argument.into(),
             (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
                 match mailbox::Path::of(argument) {
@@ -87,16 +86,6 @@ impl View {
         }
     }
 
-    /// Whether nothing of a reply is shown, whatever the command's place in the dialogue.
-    pub(super) fn hides_reply(self, command: &Command, accepted: bool) -> bool {
-        match (command.verb, self.addresses) {
-            (Verb::Other, Addresses::Full) => may_hold_secrets(&command.word().to_ascii_uppercase()),
-            // Names, and who is behind them.
-            (Verb::Vrfy | Verb::Expn, Addresses::Domain | Addresses::None) => accepted,
-            _ => false,
-        }
-    }
-
     /// A line of a reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
     pub(crate) fn reply<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(mask) = self.mask() else { return line.into() };
@@ -104,7 +93,7 @@ impl View {
         let argument = command.argument();
         let name = match command.verb {
             // One character is no name, and may stand in any reply.
-            Verb::Vrfy | Verb::Expn | Verb::Other if argument.len() > 1 => argument,
+            Verb::Vrfy | Verb::Expn if argument.len() > 1 => argument,
             Verb::Mail | Verb::Rcpt => match mailbox::Path::of(argument) {
                 Some(path) => mask.hidden_part(path.mailbox),
                 None => argument,
@@ -124,8 +113,7 @@ impl View {
         if places.is_empty() {
             return self.text(line);
         }
-        let is_secret = command.verb == Verb::Other && may_hold_secrets(&command.word().to_ascii_uppercase());
-        let stand_in = if is_secret { self.secret(name) } else { self.name(name) };
+        let stand_in = self.name(name);
         // What stands there is not to be hidden once more, where a name that the text has around it is.
         let without = mailbox::with(text, &places, |place| self.secret(&text[place]));
         let shown = self.text(&without);
@@ -139,60 +127,15 @@ impl View {
         [code, &shown].concat().into()
     }
 
-    /// A command's line, as long as it was. Where it is hidden, a verb that is known still is, and the line is as
-    /// suspicious as before.
-    pub(super) fn line(self, command: &Command, hidden: bool) -> Vec<u8> {
-        let (word, argument) = (command.word(), command.argument());
-        let mut shown = command.line.clone();
-        let place = |part: &[u8]| part.as_ptr() as usize - command.line.as_ptr() as usize;
-        let mut put = |part: &[u8], with: &[u8]| {
-            debug_assert_eq!(with.len(), part.len(), "a stand-in is as long as what it stands for");
-            if with.len() == part.len() {
-                let place = place(part);
-                shown[place..place + part.len()].copy_from_slice(with);
-            }
-        };
-        if command.verb == Verb::Other {
-            put(word, &self.unknown_verb(command, hidden));
+    /// A line that is no reply, as long as it was.
+    pub(crate) fn line<'a>(self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        let command = Command::new(line, Time::default(), Time::default());
+        let argument = command.argument();
+        if command.verb == Verb::Other || argument.is_empty() {
+            return self.text(line);
         }
-        if !argument.is_empty() && !command.verb.authenticates() {
-            let upper = word.to_ascii_uppercase();
-            let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b' ';
-            match command.verb {
-                // The sender is told of with the transaction; its recipients are no more.
-                Verb::Mail | Verb::Rcpt => put(argument, &self.argument(command.verb, &upper, argument)),
-                // How many octets follow is needed to find the next command.
-                Verb::Bdat if command.chunk().is_some() => {}
-                Verb::Xexch50 if argument.iter().all(is_number) => {}
-                _ if hidden => put(argument, &self.secret(argument)),
-                verb => put(argument, &self.argument(verb, &upper, argument)),
-            }
-        }
-        shown
+        let start = argument.as_ptr().addr() - command.line.as_ptr().addr();
+        let end = start + argument.len();
+        [&line[..start], &self.argument(command.verb, argument), &line[end..]].concat().into()
     }
-
-    fn unknown_verb(self, command: &Command, hidden: bool) -> Vec<u8> {
-        let word = command.word();
-        // A firewall's X, a dot that may end a message, and what looks like AUTH.
-        let masked = word.iter().all(|&byte| byte == b'X');
-        let telling = match masked || word == b"." {
-            true => word.len(),
-            false => 2 * usize::from(word.len() >= 2 && word[..2].eq_ignore_ascii_case(b"AU")),
-        };
-        let kept = match hidden {
-            true => telling,
-            false if mailbox::may_hold(word) => return self.text(word).into_owned(),
-            // A character has up to four bytes.
-            false if word.is_ascii() => LONGEST_VERB.max(telling),
-            false => 4 * LONGEST_VERB,
-        };
-        let (kept, rest) = word.split_at(kept.min(word.len()));
-        [kept, &self.secret(rest)].concat()
-    }
-}
-
-/// Other protocols' words for credentials, spoken by a client on the wrong port.
-fn may_hold_secrets(word: &[u8]) -> bool {
-    const WORDS: &[&[u8]] = &[b"USER", b"PASS", b"APOP", b"LOGIN", b"A1", b"COOKIE:"];
-    WORDS.contains(&word) || word.windows(4).any(|part| part == b"AUTH")
 }

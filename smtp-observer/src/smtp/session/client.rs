@@ -28,7 +28,7 @@ impl Session {
     }
 
     /// The client sends more: for a client that does not pipeline, the server has said all that was due.
-    fn client_goes_on(&mut self, items: &mut Items) {
+    pub(super) fn client_goes_on(&mut self, items: &mut Items) {
         self.client_went_on();
         if std::mem::take(&mut self.garbled)
             && self.waiting.is_single()
@@ -65,7 +65,6 @@ impl Session {
             {
                 continue;
             }
-            let socket = self.socket(Peer::Client);
             match &mut self.mode {
                 Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
                 Mode::Held | Mode::HeldForLine(..) => return length - bytes.len(),
@@ -74,11 +73,8 @@ impl Session {
                     message.ended_at = Some(time);
                     let (content, rest) = bytes.split_at(scan.taken);
                     bytes = rest;
-                    let end = self.ends[socket] - bytes.len() as u64;
                     if let Some(fork) = &mut self.fork {
-                        fork.follow(end, content, &mut |at| {
-                            items.push(Item::Plain { peer: Peer::Client, at, bytes: b"DATA".to_vec() });
-                        });
+                        fork.follow(content);
                     }
                     match scan.found {
                         Found::Nothing => {}
@@ -104,10 +100,7 @@ impl Session {
 
     /// The first bytes may be a proxy's header.
     fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
-        let mut told = Vec::new();
-        let look = self.preamble.look(time, bytes, &mut told);
-        self.plain(Peer::Client, told, bytes, items);
-        if let preamble::Look::Plain(taken, since) = look {
+        if let preamble::Look::Plain(taken, since) = self.preamble.look(time, bytes) {
             let end = self.end(Peer::Client) - bytes.len() as u64;
             self.up_to(end, Peer::Client, |session| session.client_bytes(since, taken, items));
         }
@@ -125,10 +118,6 @@ impl Session {
         };
         let first = withheld.map_or_else(|| bytes.first().copied(), |(byte, _)| Some(byte));
         let is_text = |first: &u8| matches!(first, b'\t' | b'\r' | b'\n' | b' '..=b'~');
-        if let Some(first) = first.filter(|first| !is_text(first)) {
-            let rest = bytes.get(usize::from(withheld.is_none())..).unwrap_or_default();
-            self.plain(Peer::Client, vec![first], rest, items);
-        }
         if matches!(self.mode, Mode::StartTls { .. }) && !self.stays_plain(time, first, items) {
             return false;
         }
@@ -151,14 +140,16 @@ impl Session {
             self.line = LineStart {
                 time,
                 at: self.end(Peer::Client) - bytes.len() as u64,
-                pipelined: self.sent_early || self.waiting.for_command() && !self.has_withheld_all(),
+                pipelined: self.sent_early
+                    || time < self.answered_at
+                    || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == self.write,
             };
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
         let lost = matches!(self.mode, Mode::Lost(_));
-        let line = match self.client.lines.step(bytes) {
+        let line = match self.client.lines.step(bytes, self.origin) {
             Step::More => return,
             Step::TooLong(kept) => {
                 // The initial response and the answers of AUTH may be longer (RFC 4954, 4).
@@ -178,14 +169,13 @@ impl Session {
             self.mode = Mode::Held;
             return;
         }
-        if self.line.early && !self.spoken && !lost && greets(line.bytes) {
+        if self.line.early && !self.spoken && !lost && greets(line.said()) {
             let line = [line.bytes, if line.bare_lf { b"\n" } else { b"\r\n" }].concat();
             self.greeted_by_client(self.line.at, self.line.time, time, &line, items);
             return;
         }
         let mut command = items.command();
-        command.read(line.bytes, self.line.time, time);
-        command.at = self.line.at;
+        command.read(&line, self.line.time, time);
         if let Mode::Lost(lost) = &mut self.mode {
             let before = lost.line(command);
             before.into_iter().for_each(|before| items.take_command(before));
@@ -194,8 +184,6 @@ impl Session {
         command.pipelined = self.line.pipelined;
         command.same_write = self.line.same_write;
         if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
-            let telling = telling_parts(&command).into_iter();
-            items.extend(telling.map(|(at, part)| Item::Plain { peer: Peer::Client, at, bytes: part.to_vec() }));
             // It is followed all the same: commands may stand behind it, and the server decides what it takes for one.
             let detail = || format!("the client's first line begins with {}", shown_word(&command));
             self.anomalies.report(time, AnomalyKind::NotSmtp, items, detail);
@@ -231,8 +219,8 @@ impl Session {
 
     /// A command line is complete.
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut Items) {
-        self.command_write = self.write;
         let (verb, time) = (command.verb, command.last_byte);
+        (self.command_write, self.command_at) = (self.write, time);
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
             self.shelved = self.chunks.take().or(self.shelved.take());
         }
@@ -297,7 +285,7 @@ impl Session {
         }
         if ended {
             self.waiting.chunk_ended(time);
-            self.command_write = self.write;
+            (self.command_write, self.command_at) = (self.write, time);
             self.in_chunk = false;
             self.mode = Mode::Command;
         }
@@ -307,7 +295,7 @@ impl Session {
     fn body_ended(&mut self, time: Time, items: &mut Items) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         message.size = body.size_at_end();
-        self.command_write = self.write;
+        (self.command_write, self.command_at) = (self.write, time);
         self.had_content = true;
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
@@ -387,16 +375,6 @@ fn greets(line: &[u8]) -> bool {
     line.strip_prefix(b"220").is_some_and(|rest| rest.first().is_none_or(|byte| b" -".contains(byte)))
 }
 
-/// What makes the line another protocol's, and where that is.
-fn telling_parts(command: &Command) -> Vec<(u64, &[u8])> {
-    let word = command.word();
-    let is_name = word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(byte));
-    let word = if is_name { word } else { &word[..word.len().min(b"SSH-".len())] };
-    let mark = command.argument().windows(HTTP_MARK.len()).find(|part| *part == HTTP_MARK);
-    let place = |part: &[u8]| command.at + (part.as_ptr().addr() - command.line.as_ptr().addr()) as u64;
-    [Some(word), mark].into_iter().flatten().map(|part| (place(part), part)).collect()
-}
-
 const HTTP_MARK: &[u8] = b"HTTP/";
 
 /// HTTP and SSH by their words, others by a header (`Name: value`).
@@ -408,6 +386,7 @@ fn speaks_another_protocol(command: &Command) -> bool {
     let is_name = |name: &[u8]| name.len() > 1 && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     word.starts_with(b"SSH-")
         || FORBIDDEN.contains(&word)
-        || HTTP.contains(&word) && argument.windows(HTTP_MARK.len()).any(|part| part == HTTP_MARK)
+        // The kernel lets none of these words cross but where it knows the protocol by it.
+        || HTTP.contains(&word) && (command.withheld || argument.windows(HTTP_MARK.len()).any(|part| part == HTTP_MARK))
         || word.strip_suffix(b":").is_some_and(is_name)
 }

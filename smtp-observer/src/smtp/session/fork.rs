@@ -38,11 +38,12 @@ pub(super) struct Fork {
 struct Commands {
     start: [u8; 4],
     length: u64,
-    at: u64,
     last: u8,
     in_content: bool,
     /// Replies that they earn.
     owed: u64,
+    /// Some of them stayed in the kernel.
+    missed: bool,
 }
 
 impl Fork {
@@ -51,15 +52,14 @@ impl Fork {
         Self { size, ended_at: time, commands: Commands::default(), withheld: Vec::new(), client_went_on: false }
     }
 
-    /// Takes what follows the form, up to the end of data. Tells where DATA is in it, of those bytes that end at `end`.
-    pub(super) fn follow(&mut self, end: u64, bytes: &[u8], data: &mut dyn FnMut(u64)) {
-        self.commands.read(end, bytes, data);
+    /// Takes what follows the form, up to the end of data.
+    pub(super) fn follow(&mut self, bytes: &[u8]) {
+        self.commands.read(bytes);
     }
 
-    /// Where a line begins that may be DATA.
-    pub(super) fn undecided(&self) -> Option<u64> {
-        const LONGEST: u64 = "DATA\r".len() as u64;
-        (1..=LONGEST).contains(&self.commands.length).then_some(self.commands.at)
+    /// What follows the form stayed in the kernel.
+    pub(super) fn miss(&mut self) {
+        self.commands.missed = true;
     }
 
     /// The first reply that is withheld.
@@ -67,9 +67,9 @@ impl Fork {
         self.withheld.first().map(|reply| &**reply)
     }
 
-    /// Replies that the commands earn.
-    pub(super) fn owed(&self) -> u64 {
-        self.commands.owed
+    /// Replies that the commands earn, where that is known.
+    pub(super) fn owed(&self) -> Option<usize> {
+        (!self.commands.missed).then(|| usize::try_from(self.commands.owed).unwrap_or(usize::MAX))
     }
 
     /// The message as the server has it.
@@ -80,16 +80,10 @@ impl Fork {
 }
 
 impl Commands {
-    fn read(&mut self, end: u64, mut bytes: &[u8], data: &mut dyn FnMut(u64)) {
-        loop {
-            if self.length == 0 {
-                self.at = end.saturating_sub(bytes.len() as u64);
-            }
-            let Some(line) = memchr(b'\n', bytes) else { break };
+    fn read(&mut self, mut bytes: &[u8]) {
+        while let Some(line) = memchr(b'\n', bytes) {
             self.grow(&bytes[..line]);
-            if self.line_ended() {
-                data(self.at);
-            }
+            self.line_ended();
             bytes = &bytes[line + 1..];
         }
         self.grow(bytes);
@@ -102,8 +96,7 @@ impl Commands {
         self.last = part.last().copied().unwrap_or(self.last);
     }
 
-    /// Whether the line is a command that has content behind it.
-    fn line_ended(&mut self) -> bool {
+    fn line_ended(&mut self) {
         let length = self.length - u64::from(self.length > 0 && self.last == b'\r');
         let is_data = length == 4 && self.start.eq_ignore_ascii_case(Verb::Data.as_str().as_bytes());
         let is_dot = length == 1 && self.start[0] == b'.';
@@ -113,7 +106,6 @@ impl Commands {
             self.in_content = is_data;
         }
         self.length = 0;
-        is_command && is_data
     }
 }
 
@@ -202,8 +194,8 @@ impl Session {
     /// More was answered behind the end of data than was asked.
     fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Items) {
         let Some(Slot::Message(mut message, _)) = self.waiting.pop(items) else { return };
-        let due = self.due_to_message(&fork).saturating_add(usize::try_from(fork.owed()).unwrap_or(usize::MAX));
-        let later = due.saturating_add(self.waiting.len()).saturating_sub(fork.withheld.len());
+        let due = |owed: usize| self.due_to_message(&fork).saturating_add(owed).saturating_add(self.waiting.len());
+        let later = fork.owed().map(|owed| due(owed).saturating_sub(fork.withheld.len()));
         let own = self.due_to_message(&fork);
         fork.end(&mut message);
         let deciding = fork.withheld.last().cloned();
@@ -215,15 +207,20 @@ impl Session {
         self.smuggled(&reply, Some(message), later, items);
     }
 
-    /// The server has read commands where the client sent content: it has so many replies still to give.
-    pub(super) fn smuggled(&mut self, reply: &Reply, message: Option<Box<Message>>, later: usize, items: &mut Items) {
-        // It is shown, though what came before may not be certain.
-        items.push(Item::Line { span: reply.span.clone(), read: true });
+    /// The server has read commands where the client sent content. It has so many replies still to give, where that is
+    /// known.
+    pub(super) fn smuggled(
+        &mut self,
+        reply: &Reply,
+        message: Option<Box<Message>>,
+        later: Option<usize>,
+        items: &mut Items,
+    ) {
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
         items.extend(message.map(Item::Message));
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
-        if let Mode::Lost(lost) = &mut self.mode {
+        if let (Mode::Lost(lost), Some(later)) = (&mut self.mode, later) {
             lost.expect(later);
         }
     }
@@ -245,7 +242,7 @@ mod tests {
         ] {
             for size in 1..8 {
                 let mut commands = Commands::default();
-                text.as_bytes().chunks(size).for_each(|piece| commands.read(0, piece, &mut |_| {}));
+                text.as_bytes().chunks(size).for_each(|piece| commands.read(piece));
                 assert_eq!(commands.owed, owed, "{text:?} in pieces of {size}");
             }
         }

@@ -48,11 +48,6 @@ impl Lost {
         self.last.replace(command)
     }
 
-    /// Where the last line begins, while it may turn out to be a command.
-    pub(super) fn last_line(&self) -> Option<u64> {
-        self.last.as_ref().map(|last| last.at)
-    }
-
     /// A reply to what was sent before the loss: the lines since are not alone.
     pub(super) fn reply_to_older(&mut self) {
         if self.lines > 0 {
@@ -134,7 +129,6 @@ impl Session {
                     // Some of it was sent before.
                     false => Body::joined(),
                 };
-                items.push(Item::Line { span: reply.span, read: true });
                 let go_ahead = GoAhead { time, text: reply.text };
                 self.mode = Mode::Body(Box::new(body), message(Transfer::Data, None, Some(go_ahead)));
                 // What was seen of them is content, too.

@@ -3,6 +3,7 @@
 use super::super::Peer;
 use super::super::item::Item;
 use super::super::items::Items;
+use super::super::preamble::{self, Answer};
 use super::{Mode, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
@@ -89,14 +90,6 @@ impl Session {
         }
     }
 
-    /// Bytes tell how to read on; `rest` follows them.
-    pub(super) fn plain(&self, peer: Peer, bytes: Vec<u8>, rest: &[u8], items: &mut Items) {
-        if !bytes.is_empty() {
-            let at = self.end(peer).saturating_sub((bytes.len() + rest.len()) as u64);
-            items.push(Item::Plain { peer, at, bytes });
-        }
-    }
-
     /// No proxy's header comes any more: what may have begun one is the client's.
     pub(super) fn give_up_preamble(&mut self, items: &mut Items) {
         if let Some((taken, since)) = self.preamble.give_up() {
@@ -104,16 +97,19 @@ impl Session {
         }
     }
 
-    /// The client has asked a SOCKS proxy for the connection.
+    /// The client has asked a SOCKS proxy for the connection: reads up to the server's greeting.
     pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
-        let mut told = Vec::new();
-        let answered = self.preamble.answered(bytes, &mut told);
-        self.plain(Peer::Server, told, bytes, items);
+        let Answer::Replies { code, since, answered } = self.preamble.answered(time, bytes) else { return };
         if !answered {
             let detail = "the client asks a SOCKS proxy, and the server is none";
             self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail.into());
             // What it has asked may be lines to the server.
             self.lose(time, || "how the server reads that".into(), items);
+        } else if !preamble::greets(code) {
+            self.give_up_waiting(items);
+            self.lose(time, || "the greeting behind a SOCKS proxy".into(), items);
         }
+        let end = self.end(Peer::Server).saturating_sub(bytes.len() as u64);
+        self.up_to(end, Peer::Server, |session| session.server_bytes(since, &code, items));
     }
 }

@@ -4,34 +4,20 @@ use super::super::Peer;
 use super::{Mode, Session};
 
 impl Session {
-    /// Up to where the bytes of a peer's socket are concluded: each of them is in an item that has come out, or will be in
-    /// none.
+    /// Up to where the bytes of a peer's socket are concluded: each reply among them is in an item that has come out, or
+    /// will be in none.
     pub fn concluded(&self, peer: Peer) -> u64 {
         let acts_as = self.acts_as(peer);
         let end = self.end(acts_as);
-        let undecided = match acts_as {
-            Peer::Client => self.undecided_of_client(end),
-            Peer::Server => self.undecided_of_server(end),
-        };
-        undecided.unwrap_or(end)
+        match acts_as {
+            Peer::Client => end,
+            Peer::Server => self.undecided_of_server(end).unwrap_or(end),
+        }
     }
 
     /// Nothing is read any more.
     pub fn is_opaque(&self) -> bool {
         matches!(self.mode, Mode::Opaque)
-    }
-
-    fn undecided_of_client(&self, end: u64) -> Option<u64> {
-        let reads_lines = matches!(self.mode, Mode::Command | Mode::Lost(_)) && !self.client.skip;
-        let line = (reads_lines && !self.client.lines.at_start()).then_some(self.line.at);
-        let opening = u64::from(self.client.opening.is_undecided()) + self.preamble.undecided();
-        let opening = (opening > 0).then(|| end.saturating_sub(opening));
-        let last = match &self.mode {
-            Mode::Lost(lost) => lost.last_line(),
-            _ => None,
-        };
-        let command = self.fork.as_ref().and_then(|fork| fork.undecided());
-        [self.waiting.first_line(), self.held.start(), last, line, opening, command].into_iter().flatten().min()
     }
 
     fn undecided_of_server(&self, end: u64) -> Option<u64> {

@@ -30,7 +30,10 @@ impl Session {
                 Content::Bytes(_) => self.up_to(part.end, Peer::Server, |session| {
                     session.server_bytes(part.time, part.bytes(), items);
                 }),
-                Content::Gap(length) => self.server_gap(part.time, length, items),
+                Content::Withheld(withheld) => self.up_to(part.end, Peer::Server, |session| {
+                    session.server_withheld(part.time, withheld, items);
+                }),
+                Content::Unread(_, length) => self.server_gap(part.time, length, items),
             }
         }
     }

@@ -6,8 +6,7 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::items::Items;
-use super::super::line::Step;
-use super::super::masked;
+use super::super::line::{Line, Step};
 use super::super::reply::Reply;
 use super::super::tls::Look;
 use super::super::waiting::{Owed, Slot};
@@ -32,7 +31,7 @@ impl Session {
                 Mode::StartTls { .. } => return self.inject(time, items),
                 _ => {}
             }
-            if self.preamble.awaits_answer() {
+            if self.preamble.is_socks() {
                 self.read_answer(time, &mut bytes, items);
                 continue;
             }
@@ -64,7 +63,7 @@ impl Session {
             self.reply_line_at = self.ends[socket] - bytes.len() as u64;
         }
         let lost = matches!(self.mode, Mode::Lost(_));
-        let line = match self.server.lines.step(bytes) {
+        let line = match self.server.lines.step(bytes, self.origin) {
             Step::More => return,
             Step::TooLong(kept) => {
                 if !lost {
@@ -76,17 +75,13 @@ impl Session {
             Step::Line(line) => line,
         };
         let span = self.reply_line_at..self.ends[socket] - bytes.len() as u64;
-        let outcome = self.replies.line(line.bytes, span.clone(), self.reply_line, time, items);
+        let outcome = self.replies.line(&line, span, self.reply_line, time, items);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
-        let shows_line = is_foreign || !lost && (outcome.malformed || outcome.contradicts);
-        // Who has only taken the part of a server may still send credentials.
-        let read = if shows_line { !self.reversed } else { !lost };
-        items.push_with(|| Item::Line { span, read });
         if is_foreign {
             let detail = match self.reversed {
                 true => "the server's first line is no reply".into(),
-                false => format!("the server's first line is {}", escape(line.bytes)),
+                false => format!("the server's first line is {}", of_server(&line)),
             };
             self.not_smtp(time, detail, items);
             return;
@@ -96,7 +91,7 @@ impl Session {
             // Who has only taken the part of a server may still send credentials.
             let shown = || match self.reversed {
                 true => format!("a line of {length} bytes"),
-                false => escape(line.bytes),
+                false => of_server(&line),
             };
             Flaws::of(&line).report(Peer::Server, shown, |kind, detail| {
                 self.anomalies.report(time, kind, items, || detail);
@@ -187,6 +182,7 @@ impl Session {
                 self.go_ahead_to_another(command, reply, items);
             }
             Some(Slot::Command(command, None)) => {
+                self.answered_at = reply.last_byte;
                 if !command.pipelined {
                     let took = reply.first_byte.since(command.last_byte);
                     self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
@@ -219,27 +215,21 @@ impl Session {
         items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
         if known && self.had_content {
             // The client did not ask for this one.
-            self.smuggled(&reply, None, 0, items);
+            self.smuggled(&reply, None, Some(0), items);
             return;
         }
         if !self.waiting.is_empty() {
             // What was taken for commands is content. Their verbs have led to here.
-            while let Some(slot) = self.waiting.pop(items) {
-                if let Slot::Command(command, _) = slot {
-                    let bytes = verb(&command).to_vec();
-                    items.push(Item::Plain { peer: Peer::Client, at: command.at, bytes });
-                }
-            }
+            while self.waiting.pop(items).is_some() {}
             self.client.lines.reset();
             self.lose(time, || "content that was sent before its go-ahead".into(), items);
             return;
         }
         let go_ahead = GoAhead { time, text: reply.text };
         let (begun, length) = self.client.lines.take();
-        let end = self.line.at + begun.len() as u64;
         self.mode = Mode::Body(Box::new(Body::new()), message(Transfer::Data, Some(requested_at), Some(go_ahead)));
         let since = self.line.time;
-        self.up_to(end, Peer::Client, |session| session.read_client(since, &begun, items));
+        self.read_client(since, &begun, items);
         self.content(Peer::Client, self.line.time, length - begun.len() as u64, items);
         self.read_held(true, items);
     }
@@ -283,7 +273,7 @@ impl Session {
             // The octets do not come, or not as they were announced.
             Mode::Octets(_) => self.lose(reply.last_byte, || "a reply where octets were to come".into(), items),
             // The client did not ask for this one: the message before it held commands for the server.
-            _ if reply.code == 354 && self.had_content => self.smuggled(&reply, None, 0, items),
+            _ if reply.code == 354 && self.had_content => self.smuggled(&reply, None, Some(0), items),
             _ => self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply)),
         }
     }
@@ -332,8 +322,8 @@ impl Session {
         }
         let first = message.reply.get_or_insert_with(|| reply.clone());
         message.accepted = u32::from(first.accepts());
-        let owed = fork.map_or(0, |fork| usize::try_from(fork.owed()).unwrap_or(usize::MAX));
-        self.smuggled(&reply, Some(message), owed.saturating_sub(usize::from(!is_first)), items);
+        let later = fork.map_or(Some(0), |fork| fork.owed()).map(|owed| owed.saturating_sub(usize::from(!is_first)));
+        self.smuggled(&reply, Some(message), later, items);
     }
 
     /// The connection is over: its last line may be a reply though its end is missing.
@@ -341,27 +331,25 @@ impl Session {
         if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
             return;
         }
+        let crossed = self.server.lines.crossed();
         let (line, length) = self.server.lines.take();
         if line.get(3) != Some(&b' ') || length > line.len() as u64 {
             return;
         }
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        let line = Line::unfinished(&line, crossed);
         let span = self.reply_line_at..self.end(Peer::Server);
-        if let Some(reply) = self.replies.line(line, span.clone(), self.reply_line, self.reply_line, items).reply {
-            items.push(Item::Line { span, read: true });
+        if let Some(reply) = self.replies.line(&line, span, self.reply_line, self.reply_line, items).reply {
             self.reply(reply, items);
         }
     }
 }
 
-/// What makes a command line of a line: the verb that is known, or written over. The octets of a chunk follow it.
-fn verb(command: &Command) -> &[u8] {
-    let (line, word) = (&command.line, command.word());
-    let end = word.as_ptr().addr() + word.len() - line.as_ptr().addr();
-    match command.verb {
-        Verb::Bdat if command.chunk().is_some() => line,
-        Verb::Other if !masked::is_verb(word) => &[],
-        _ => &line[..line.len().min(end + " ".len())],
+/// A server's line in a detail.
+fn of_server(line: &Line<'_>) -> String {
+    match (line.is_withheld(), line.said()) {
+        (false, said) => escape(said),
+        (true, b"") => format!("a line of {} bytes", line.length),
+        (true, said) => format!("{} in a line of {} bytes", escape(said.trim_ascii_end()), line.length),
     }
 }
 

@@ -1,0 +1,303 @@
+//! What comes of a peer: the segments of its calls.
+
+use super::super::Peer;
+use super::super::held::Unread;
+use super::super::items::Items;
+use super::super::line::Origin;
+use super::{Mode, Session};
+use crate::event::{LineEnd, Segment, Time, Uncaptured, Withheld};
+
+/// Stands for bytes of a line that did not cross.
+static STAND_INS: [u8; 1024] = [b'x'; 1024];
+
+impl Session {
+    /// A call of this peer begins: what follows of it came together.
+    pub fn begin_call(&mut self, peer: Peer) {
+        if self.acts_as(peer) == Peer::Client {
+            self.write += 1;
+        }
+    }
+
+    /// Takes a segment of a peer's call. Its first byte was sent then, where it was sent before this call.
+    pub fn segment(&mut self, peer: Peer, time: Time, begun: Option<Time>, segment: Segment<'_>, items: &mut Items) {
+        let begun = begun.filter(|begun| *begun < time);
+        match segment {
+            Segment::Text(bytes) => {
+                let (first, rest) = bytes.split_at(usize::from(begun.is_some()).min(bytes.len()));
+                self.begun(begun, |session, begun| session.said(peer, begun, first, items));
+                self.said(peer, time, rest, items);
+            }
+            Segment::Withheld(withheld) => {
+                let (first, rest) = match begun {
+                    Some(_) => withheld.split(1),
+                    None => (Withheld { length: 0, ..withheld }, withheld),
+                };
+                self.begun(begun, |session, begun| session.withheld(peer, begun, first, items));
+                self.withheld(peer, time, rest, items);
+            }
+            Segment::Content(length) => self.content(peer, time, length, items),
+            Segment::Uncaptured(Uncaptured { length, .. }) => self.unseen(peer, time, length, items),
+            Segment::Ciphertext(length) => self.ciphertext(peer, time, length, items),
+            Segment::Begun(_) => {}
+        }
+    }
+
+    /// Takes bytes that a peer sent, as one call moved them.
+    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
+        self.begin_call(peer);
+        self.said(peer, time, bytes, items);
+    }
+
+    /// Takes notice of `length` bytes of a peer that were not seen. Inside a message they are content.
+    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+        if length > 0 {
+            self.begin_call(peer);
+            self.unseen(peer, time, length, items);
+        }
+    }
+
+    /// Takes notice of `length` bytes of a peer that are content of a message: its end is not among them.
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+        match self.acts_as(peer) {
+            Peer::Client => self.client_content(time, length, items),
+            Peer::Server => self.unseen(peer, time, length, items),
+        }
+    }
+
+    /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS, nor of
+    /// what a SOCKS proxy is asked.
+    pub fn misses(&self, peer: Peer, length: u64) -> bool {
+        match (&self.mode, self.acts_as(peer)) {
+            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..), Peer::Client) => false,
+            (Mode::Octets(remaining), Peer::Client) => length > *remaining,
+            _ => length > 0 && !self.preamble.is_socks(),
+        }
+    }
+
+    /// Whether `length` bytes of this peer that are content of a message would be missed: not where a message may be.
+    pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
+        match (&self.mode, self.acts_as(peer)) {
+            (Mode::Held | Mode::HeldForLine(..), Peer::Client) => false,
+            _ => self.misses(peer, length),
+        }
+    }
+
+    /// Reads what came of a write before this one.
+    fn begun(&mut self, begun: Option<Time>, read: impl FnOnce(&mut Self, Time)) {
+        let Some(begun) = begun else { return };
+        let write = self.write;
+        if begun <= self.command_at {
+            self.write = self.command_write;
+        }
+        read(self, begun);
+        self.write = write;
+    }
+
+    fn said(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
+        self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
+        match self.acts_as(peer) {
+            _ if bytes.is_empty() => {}
+            Peer::Client => self.client_bytes(time, bytes, items),
+            Peer::Server => self.server_bytes(time, bytes, items),
+        }
+    }
+
+    fn withheld(&mut self, peer: Peer, time: Time, withheld: Withheld, items: &mut Items) {
+        self.ends[usize::from(peer == Peer::Server)] += withheld.length;
+        match self.acts_as(peer) {
+            _ if withheld.length == 0 => {}
+            Peer::Client => self.client_withheld(time, withheld, items),
+            Peer::Server => self.server_withheld(time, withheld, items),
+        }
+    }
+
+    fn unseen(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+        match self.acts_as(peer) {
+            _ if length == 0 => {}
+            Peer::Client => self.client_gap(time, length, items),
+            Peer::Server => self.server_gap(time, length, items),
+        }
+    }
+
+    fn ciphertext(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+        match self.acts_as(peer) {
+            _ if length == 0 => {}
+            Peer::Client => self.client_unread(time, Unread::Ciphertext, length, items),
+            Peer::Server => self.tls_goes_on(time, length, items),
+        }
+    }
+
+    /// Bytes of TLS: nothing else is said from here on.
+    fn tls_goes_on(&mut self, time: Time, length: u64, items: &mut Items) {
+        if !self.is_opaque() {
+            self.start_tls(time, items);
+        }
+        self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+    }
+
+    /// Bytes of the client that are no lines.
+    pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+        match unread {
+            Unread::Gap => self.client_gap(time, length, items),
+            Unread::Content => self.client_content(time, length, items),
+            Unread::Ciphertext if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) => {
+                self.hold_unread(time, unread, length, items);
+            }
+            Unread::Ciphertext => self.tls_goes_on(time, length, items),
+        }
+    }
+
+    fn client_content(&mut self, time: Time, length: u64, items: &mut Items) {
+        match &mut self.mode {
+            Mode::Body(body, message) => {
+                body.leave_out(length);
+                message.ended_at = Some(time);
+                if let Some(fork) = &mut self.fork {
+                    fork.miss();
+                }
+            }
+            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Content, length, items),
+            _ => self.client_gap(time, length, items),
+        }
+    }
+
+    pub(super) fn hold_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+        self.held.unread(time, self.write, self.end(Peer::Client), unread, length);
+        self.read_held_for_line(items);
+    }
+
+    fn client_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+        self.client_goes_on(items);
+        if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) {
+            self.held.withheld(time, self.write, self.end(Peer::Client), withheld);
+            self.read_held_for_line(items);
+        } else {
+            self.read_withheld(time, withheld, items);
+        }
+    }
+
+    /// Reads stand-ins, of which nothing can be left when it is not known how to read on: their line ends with them.
+    pub(super) fn read_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+        self.stand_in(Peer::Client, withheld, |session, bytes| session.read_client(time, bytes, items) == bytes.len());
+    }
+
+    pub(super) fn server_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+        self.stand_in(Peer::Server, withheld, |session, bytes| {
+            session.server_bytes(time, bytes, items);
+            true
+        });
+    }
+
+    fn stand_in(&mut self, acts_as: Peer, withheld: Withheld, mut read: impl FnMut(&mut Self, &[u8]) -> bool) {
+        let end = self.end(acts_as);
+        let origin = std::mem::replace(&mut self.origin, Origin::StandIn);
+        let (mut rest, mut goes_on) = (withheld, true);
+        while goes_on && rest.length > 0 {
+            let bytes = rest.stand_ins();
+            (_, rest) = rest.split(bytes.len() as u64);
+            if bytes.len() == STAND_INS.len() && self.count(acts_as, rest.text()) {
+                (_, rest) = rest.split(rest.text());
+            }
+            goes_on = self.up_to(end.saturating_sub(rest.length), acts_as, |session| read(session, bytes));
+        }
+        self.origin = origin;
+    }
+
+    /// Counts so many more bytes of a line of which nothing is kept any more; false where there is none.
+    fn count(&mut self, acts_as: Peer, length: u64) -> bool {
+        match acts_as {
+            Peer::Client if matches!(self.mode, Mode::Command | Mode::Answer | Mode::Lost(_)) => {
+                self.client.lines.count(length)
+            }
+            Peer::Client => false,
+            Peer::Server => self.server.lines.count(length),
+        }
+    }
+}
+
+impl Withheld {
+    /// Bytes of it before the line's end.
+    fn text(self) -> u64 {
+        self.length.saturating_sub(self.end.bytes().len() as u64)
+    }
+
+    /// Its first stand-ins: as many as are alike.
+    fn stand_ins(self) -> &'static [u8] {
+        let end = self.end.bytes();
+        match self.text() {
+            0 => end.get(end.len().saturating_sub(self.length as usize)..).unwrap_or(end),
+            _ if self.bare_cr => b"\r",
+            _ if self.nul => b"\0",
+            text => &STAND_INS[..STAND_INS.len().min(usize::try_from(text).unwrap_or(usize::MAX))],
+        }
+    }
+
+    /// Its first bytes, and those behind them.
+    fn split(self, at: u64) -> (Self, Self) {
+        let at = at.min(self.length);
+        let rest = match (at > self.text(), self.bare_cr) {
+            (false, true) => Self { length: self.length - at, bare_cr: at == 0, ..self },
+            (false, false) => Self { length: self.length - at, nul: self.nul && at == 0, ..self },
+            (true, _) => {
+                let end = if at < self.length { LineEnd::Lf } else { LineEnd::None };
+                Self { length: self.length - at, end, nul: false, bare_cr: false }
+            }
+        };
+        let first = match rest.length {
+            0 => self,
+            // Of a line's end the CR.
+            _ if at > self.text() => Self { length: at, end: LineEnd::None, nul: false, bare_cr: true },
+            _ => Self {
+                length: at,
+                end: LineEnd::None,
+                nul: self.nul && !rest.nul,
+                bare_cr: self.bare_cr && !rest.bare_cr,
+            },
+        };
+        (first, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stand_ins(mut rest: Withheld) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while rest.length > 0 {
+            let part = rest.stand_ins();
+            bytes.extend_from_slice(part);
+            (_, rest) = rest.split(part.len() as u64);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_line_that_did_not_cross_is_as_long_and_ends_alike() {
+        for (length, end, nul, bare_cr, expected) in [
+            (4, LineEnd::None, false, false, &b"xxxx"[..]),
+            (4, LineEnd::Lf, false, false, b"xxx\n"),
+            (4, LineEnd::Crlf, false, false, b"xx\r\n"),
+            (2, LineEnd::Crlf, false, false, b"\r\n"),
+            (1, LineEnd::Lf, false, false, b"\n"),
+            (5, LineEnd::Crlf, true, true, b"\r\0x\r\n"),
+            (3, LineEnd::Lf, true, true, b"\r\0\n"),
+            (3, LineEnd::Crlf, true, false, b"\0\r\n"),
+            (3, LineEnd::None, false, true, b"\rxx"),
+            // What no kernel says.
+            (1, LineEnd::Crlf, false, false, b"\n"),
+            (2, LineEnd::Crlf, true, true, b"\r\n"),
+            (0, LineEnd::Crlf, true, true, b""),
+        ] {
+            let withheld = Withheld { length, end, nul, bare_cr };
+            assert_eq!(stand_ins(withheld), expected, "{withheld:?}");
+            if length > 1 {
+                let (first, rest) = withheld.split(1);
+                let parts = [stand_ins(first), stand_ins(rest)].concat();
+                assert_eq!((first.length, parts.as_slice()), (1, expected), "{withheld:?}, split");
+            }
+        }
+        let long = stand_ins(Withheld { length: 5000, end: LineEnd::Crlf, nul: false, bare_cr: false });
+        assert!(long.len() == 5000 && long.ends_with(b"x\r\n"));
+    }
+}
