@@ -377,3 +377,12 @@ fn a_line_keeps_the_time_of_its_first_byte() {
         [&begun[..], &6_u64.to_ne_bytes(), &header(SegmentKind::Text, 8, 8).to_bytes(), b"250 ok\r\n"].concat();
     assert_eq!(segments(&talk, expected.len()), expected);
 }
+
+#[test]
+fn content_that_waited_is_told_once() {
+    check_greeted(
+        &[c("DATA\r\n"), s("354 go\r\n"), c("one\r\n"), c("two\r\n.\r\n"), s("250 ok\r\n"), c("QUIT\r\n")],
+        r"DATA\r\n[8]\r\n.\r\nQUIT\r\n",
+        r"354 go\r\n250 ok\r\n",
+    );
+}
