@@ -235,7 +235,7 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
     unsafe {
         let Telling { scratch, followed } = *telling;
         let dialogue = &raw mut (*followed).dialogue;
-        let (work, walk) = (&raw mut (*scratch).work, &raw mut (*scratch).walk);
+        let walk = &raw const (*scratch).walk;
         let done = (&raw const (*scratch).done).read_volatile();
         let left = (&raw const (*scratch).length).read_volatile() - done;
         if left == 0 {
@@ -262,8 +262,9 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
         } else if index + 1 == MAX_WINDOWS && left > taken {
             (taken, cause) = (left, Unseen::Long);
         } else {
-            let destination = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
-            cause = buffer::copy(walk, destination, done, done + taken);
+            (&raw mut (*scratch).taken).write_volatile(taken);
+            copy_window(scratch);
+            cause = (&raw const (*scratch).cause).read_volatile();
             is_read = matches!(cause, Unseen::None);
             taken = if is_read { taken } else { left };
         }
@@ -276,6 +277,27 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
             tell(scratch);
         }
         (&raw mut (*scratch).done).write_volatile(done + (&raw const (*scratch).taken).read_volatile());
+        0
+    }
+}
+
+/// Copies what is taken of the call.
+///
+/// # Safety
+/// `scratch` is this CPU's map value, in which the call was located.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn copy_window(scratch: *mut Scratch) -> u64 {
+    if scratch.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bytes = (&raw mut (*scratch).work.bytes).cast::<u8>().add(HOLD);
+        let done = (&raw const (*scratch).done).read_volatile();
+        let taken = (&raw const (*scratch).taken).read_volatile();
+        let cause = buffer::copy(&raw mut (*scratch).walk, bytes, done, done + taken);
+        (&raw mut (*scratch).cause).write_volatile(cause);
         0
     }
 }

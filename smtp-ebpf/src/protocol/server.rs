@@ -1,7 +1,7 @@
 //! What the server says.
 
 use super::state::{Dialogue, Line, Mode, reached};
-use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, word};
+use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, stops, word};
 use super::{client, line, opening, scan, tls, told, verb};
 use crate::event::Unseen;
 
@@ -48,7 +48,7 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
         if get!(dialogue.server.line) == Line::START {
             let opens = open(dialogue, work);
             if opens != LINE {
-                return i64::from(opens == WAITS);
+                return stops(work, opens == WAITS);
             }
         }
         let lf = scan::find(work, get!(work.cursor), get!(work.end), b'\n');

@@ -205,6 +205,20 @@ pub(super) unsafe fn cut(work: *mut Work, value: u64, limit: u64) -> u64 {
     if value > limit { limit } else { value }
 }
 
+/// What a step of a loop answers: 1 ends the loop. It goes through memory, because the verifier wants to see that it is 0 or 1,
+/// and the compiler leaves out what it knows already.
+///
+/// # Safety
+/// `work` is valid.
+#[inline(always)]
+pub(super) unsafe fn stops(work: *mut Work, ends: bool) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        set!(work.index, u64::from(ends));
+        i64::from(get!(work.index) != 0)
+    }
+}
+
 /// Calls `step` with 0, 1, 2 … at most `times` times, until it answers 1.
 ///
 /// # Safety
