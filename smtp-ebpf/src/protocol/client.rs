@@ -13,8 +13,10 @@ const MAX_PARTS: u64 = 2 * BYTES as u64;
 pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64) {
     // SAFETY: the caller's promise.
     unsafe {
-        reply::catch_up(dialogue, work);
-        restore(dialogue, work);
+        if get!(work.turned) == 0 {
+            reply::catch_up(dialogue, work);
+            restore(dialogue, work);
+        }
         set!(work.time, time);
         set!(work.line_end, 0);
         repeat(MAX_PARTS, part, &mut Context { work, dialogue });

@@ -25,6 +25,10 @@ pub unsafe extern "C" fn preamble(dialogue: *mut Dialogue, work: *mut Work) -> u
     const HEAD: u64 = 16;
     // SAFETY: the caller's promise.
     unsafe {
+        // A server that greets at once waits for no header: then it is a line like another.
+        if get!(dialogue.server.spoken) != 0 {
+            return NONE;
+        }
         let (cursor, end) = (get!(work.cursor), get!(work.end));
         let (start, there) = (word(work, cursor), end - cursor);
         let begins = |text: u64, length: u64| {
@@ -163,7 +167,9 @@ pub unsafe extern "C" fn turn(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let is_last = get!(dialogue.client.asked) == get!(dialogue.client.turn_reply);
+        let is_last = get!(dialogue.client.asked) == get!(dialogue.client.turn_reply)
+            && get!(dialogue.client.go_aheads) == get!(dialogue.server.go_aheads)
+            && get!(dialogue.client.challenges) == get!(dialogue.server.challenges);
         if !is_last || get!(dialogue.client.mode) != Mode::COMMANDS || get!(dialogue.client.line) != Line::START {
             // It is not known who reads what was said since.
             set!(dialogue.server.doubts, get!(dialogue.server.doubts).wrapping_add(1));

@@ -19,7 +19,7 @@ use crate::event::{
 };
 
 /// What happens next.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Turn {
     /// Who connected says this.
     C(Vec<u8>),
@@ -31,6 +31,18 @@ pub(super) enum Turn {
     Gap(Speaker, u32),
     /// So many bytes cannot be read.
     Fault(Speaker, u32),
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::C(bytes) => write!(f, "C {}", shown(bytes)),
+            Self::S(bytes) => write!(f, "S {}", shown(bytes)),
+            Self::Behind(bytes) => write!(f, "behind {}", shown(bytes)),
+            Self::Gap(speaker, length) => write!(f, "gap {speaker:?} {length}"),
+            Self::Fault(speaker, length) => write!(f, "fault {speaker:?} {length}"),
+        }
+    }
 }
 
 fn c(text: impl AsRef<[u8]>) -> Turn {

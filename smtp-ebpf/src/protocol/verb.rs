@@ -93,6 +93,7 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
         const NO_LETTERS: u32 = 0xc0_c0_c0_c0;
         let is = |text: &[u8; 4]| low | CASE == four(text);
         let goes_on = |text: &[u8; 4], mask: u32| rest & mask == four(text);
+        const ONE: u32 = 0xff;
         const TWO: u32 = 0xff_ff;
         const THREE: u32 = 0xff_ff_ff;
         let verb = if low & NO_LETTERS == LETTERS {
@@ -132,6 +133,8 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
                 of(BLOCK, 7)
             } else if first && (is(b"post") || is(b"head")) {
                 of(FOREIGN, 4)
+            } else if first && is(b"prox") && goes_on(b"y\0\0\0", ONE) {
+                of(FOREIGN, 5)
             } else if first && (is(b"opti") && goes_on(b"ons\0", THREE) || is(b"conn") && goes_on(b"ect\0", THREE)) {
                 of(FOREIGN, 7)
             } else {

@@ -45,6 +45,13 @@ fn a_proxy_says_whose_connection_it_is() {
     check(&[c("\r\n\r\nNOOP\r\n"), s("220 mx\r\n")], r"\r\n\r\nNOOP\r\n", r"220 mx\r\n");
     check(&[c("\r\n\r\n\0\r\nQUIT hunter\r\n"), s("220 mx\r\n")], r"\r\n\r\n<3$0>QUIT<9$>", r"220 <4$>");
     check(&[c("PROX hunter\r\n"), s("220 mx\r\n")], "<13$>", r"220 <4$>");
+    // A server that greets at once waits for no header: it answers a line.
+    check_greeted(&[c("PROXY TCP4 hunter\r\n"), s("502 hunter\r\n")], "PROXY<14$>", "502 <8$>");
+    check_greeted(
+        &[c("\r\n"), s("500 what\r\n"), c("\r\n\0\r\nQUIT\n\x21\x11\0\x04hunter\r\n")],
+        r"\r\n\r\n<3$0>QUIT\n<12$0>",
+        r"500 what\r\n",
+    );
     check_greeted(&[c("NOOP\r\nPROXY hunter\r\n")], r"NOOP\r\n<14$>", "");
 }
 
@@ -248,6 +255,16 @@ fn roles_are_exchanged() {
         &[c("TURN\r\n"), s("502 no\r\n"), c("NOOP x\r\n"), s("250 ok\r\n")],
         r"TURN\r\nNOOP<4$>",
         r"502 no\r\n250 <4$>",
+    );
+}
+
+/// A reply that is a go-ahead, too, exchanges nothing.
+#[test]
+fn a_go_ahead_that_accepts_turn() {
+    check_greeted(
+        &[c("TURN\r\n"), s("354-x\r\n250 y\r\n"), c("hunter\r\n"), s("hunter\r\nRSET\r\n")],
+        r"TURN\r\n[6]",
+        r"354-x\r\n250 y\r\n<8$><6$>",
     );
 }
 
