@@ -3,7 +3,7 @@
 use super::state::{Dialogue, Line, Mode, Speaker, reached};
 use super::work::{Context, HOLD, Work, byte, cut, get, repeat, set, word};
 use super::{content, line, scan, told, verb};
-use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
+use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
 
 /// Most lines and parts of content that a step tells apart; what is more is counted.
 const MAX_PARTS: u64 = 200;
@@ -409,6 +409,9 @@ pub unsafe extern "C" fn withhold(work: *mut Work, from: u64, to: u64, ends: boo
             let crlf = to - from >= 2 && byte(work, to - 2) == b'\r';
             flags |= if crlf { WITHHELD_CRLF } else { WITHHELD_LF };
             text = if crlf { to - 2 } else { to - 1 };
+        } else if to > from && byte(work, to - 1) == b'\r' {
+            flags |= WITHHELD_CR;
+            text = to - 1;
         }
         if scan::find(work, from, text, b'\0') < text {
             flags |= WITHHELD_NUL;
@@ -569,7 +572,15 @@ unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 
             set!(dialogue.client.line, Line::CROSSES);
             cross(dialogue, work, cursor, end);
         } else {
-            let length = if mode == Mode::ANSWERS { 0 } else { verb::length(get!(work.verb)) };
+            // A mechanism is one where another byte follows it.
+            let names = kind == verb::AUTH && get!(work.cross) < end - cursor;
+            let length = if mode == Mode::ANSWERS {
+                0
+            } else if names {
+                get!(work.cross)
+            } else {
+                verb::length(get!(work.verb))
+            };
             told::text(work, cursor, cursor + length);
             withhold(work, cursor + length, end, false);
             set!(dialogue.client.line, Line::WITHHELD);

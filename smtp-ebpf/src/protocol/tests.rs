@@ -6,7 +6,9 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::*;
-use crate::event::{Segment, SegmentKind, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
+use crate::event::{
+    Segment, SegmentKind, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL,
+};
 
 /// Both directions of a dialogue, and what crosses of them.
 pub(super) struct Talk {
@@ -81,8 +83,13 @@ fn show(told: &Told) -> String {
         Told::Text(text) => format!("{}", text.escape_ascii()),
         Told::Withheld(length, flags) => {
             let mut shown = format!("<{length}");
-            for (flag, sign) in [(WITHHELD_CRLF, "$"), (WITHHELD_LF, "~"), (WITHHELD_NUL, "0"), (WITHHELD_BARE_CR, "^")]
-            {
+            for (flag, sign) in [
+                (WITHHELD_CRLF, "$"),
+                (WITHHELD_LF, "~"),
+                (WITHHELD_NUL, "0"),
+                (WITHHELD_BARE_CR, "^"),
+                (WITHHELD_CR, ","),
+            ] {
                 if flags & flag != 0 {
                     shown.push_str(sign);
                 }
@@ -169,4 +176,23 @@ fn content_that_waited_is_told_once() {
     talk.server("220 mx\r\n").client("DATA\r\n").server("354 go\r\n");
     talk.client("one\r\n").client("two\r\n.\r\n").server("250 ok\r\n").client("QUIT\r\n");
     assert_eq!(talk.shown(Speaker::Client), r"DATA\r\n[8]\r\n.\r\nQUIT\r\n");
+}
+
+#[test]
+fn a_line_that_is_cut_between_cr_and_lf() {
+    let mut talk = Talk::new();
+    talk.client("AUTH LOGIN\r\n")
+        .server("334 ")
+        .server("x\r")
+        .server("\n")
+        .server("535 5.7.8 no hunter2\r")
+        .server("\n");
+    assert_eq!(talk.shown(Speaker::Server), "334 <3$>535 5.7.8 <12~,>");
+    let credentials = "x".repeat(300);
+    let mut talk = Talk::new();
+    talk.server("220 mx\r\n");
+    format!("AUTH PLAIN {credentials}\r\n").bytes().for_each(|byte| {
+        talk.says(Speaker::Client, &[byte]);
+    });
+    assert_eq!(talk.shown(Speaker::Client), "AUTH PLAIN<303~,>");
 }
