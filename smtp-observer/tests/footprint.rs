@@ -144,6 +144,7 @@ impl<'a> Connection<'a> {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         }));
     }
 

@@ -191,6 +191,7 @@ impl Player {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         }));
     }
 
