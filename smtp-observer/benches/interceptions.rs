@@ -62,6 +62,7 @@ impl Host {
             requested: None,
             peer,
             transparent: false,
+            error: 0,
         }));
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Flow, Positions, StateEvent, TcpState, Time, TransferEvent};
-use crate::observation::{self, Caller, Endpoint, Role};
+use crate::observation::{self, Caller, ClosedBy, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
 const MAX_HELD: usize = 16;
@@ -231,6 +231,30 @@ impl Connection {
     }
 }
 
+impl StateEvent {
+    /// What ended the connection that is over. The state that its socket leaves tells whose FIN was the first, and without
+    /// a FIN the error tells who has reset it: the kernel sets none for what its own process does.
+    pub(crate) fn closed_by(&self) -> ClosedBy {
+        // include/uapi/asm-generic/errno.h
+        const ENETUNREACH: u32 = 101;
+        const ECONNABORTED: u32 = 103;
+        const ECONNRESET: u32 = 104;
+        const ETIMEDOUT: u32 = 110;
+        const EHOSTUNREACH: u32 = 113;
+        match (self.socket.state, self.error) {
+            _ if self.new != TcpState::Close || self.socket.apart => ClosedBy::Unknown,
+            (TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing, _) => ClosedBy::Local,
+            (TcpState::CloseWait | TcpState::LastAck, _) => ClosedBy::Remote,
+            // SO_LINGER, bytes left unread (RFC 2525, 2.17), or another process that has it ended (`ss --kill`).
+            (TcpState::Established, 0 | ECONNABORTED) => ClosedBy::ResetSent,
+            (TcpState::Established, ECONNRESET) => ClosedBy::ResetReceived,
+            // The last thing heard of an address that does not answer may be that it is out of reach (ICMP).
+            (TcpState::Established, ETIMEDOUT | EHOSTUNREACH | ENETUNREACH) => ClosedBy::Timeout,
+            _ => ClosedBy::Unknown,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
@@ -265,6 +289,7 @@ mod tests {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         });
         connection
     }
@@ -299,6 +324,36 @@ mod tests {
             }
         }
         turns
+    }
+
+    #[test]
+    fn what_comes_first_has_closed_it() {
+        let closed_by = |state, error| {
+            let positions = Positions { written: 0, read: 0 };
+            let socket = Socket { state, ..socket() };
+            let (time, new) = (Time(1), TcpState::Close);
+            let event = StateEvent {
+                time,
+                task: None,
+                socket,
+                positions,
+                new,
+                requested: None,
+                peer: None,
+                transparent: false,
+                error,
+            };
+            event.closed_by()
+        };
+        assert_eq!(closed_by(TcpState::FinWait2, 0), ClosedBy::Local);
+        assert_eq!(closed_by(TcpState::FinWait1, 104), ClosedBy::Local, "a reset answers the FIN");
+        assert_eq!(closed_by(TcpState::LastAck, 0), ClosedBy::Remote);
+        assert_eq!(closed_by(TcpState::CloseWait, 32), ClosedBy::Remote, "EPIPE");
+        assert_eq!(closed_by(TcpState::Established, 0), ClosedBy::ResetSent);
+        assert_eq!(closed_by(TcpState::Established, 104), ClosedBy::ResetReceived);
+        assert_eq!(closed_by(TcpState::Established, 110), ClosedBy::Timeout);
+        assert_eq!(closed_by(TcpState::Established, 5), ClosedBy::Unknown);
+        assert_eq!(closed_by(TcpState::SynReceived, 0), ClosedBy::Unknown);
     }
 
     #[test]

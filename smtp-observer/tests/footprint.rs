@@ -143,6 +143,7 @@ impl<'a> Connection<'a> {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         }));
     }
 

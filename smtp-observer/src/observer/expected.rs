@@ -122,6 +122,7 @@ mod tests {
             requested: None,
             peer,
             transparent: false,
+            error: 0,
         })
     }
 

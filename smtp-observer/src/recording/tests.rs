@@ -40,6 +40,7 @@ fn entries() -> Vec<Entry> {
         requested: Some(address),
         peer: Some(7),
         transparent: true,
+        error: 104,
     };
     let transfer = TransferEvent {
         time: Time(6),
