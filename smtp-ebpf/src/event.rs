@@ -288,6 +288,8 @@ pub const WITHHELD_CRLF: u8 = 2;
 pub const WITHHELD_NUL: u8 = 4;
 /// A CR is among what was withheld that is not part of the line's end.
 pub const WITHHELD_BARE_CR: u8 = 8;
+/// The last byte of what was withheld is a CR, and the line goes on: an LF that follows makes it part of the line's end.
+pub const WITHHELD_CR: u8 = 16;
 
 /// A process, described. Its executable, arguments, cgroup and the value of `LD_PRELOAD` follow, in this order.
 #[repr(C)]

@@ -48,6 +48,8 @@ struct Stream {
     /// The sequence number after the last byte that is accounted for.
     next: Option<u32>,
     bytes: u64,
+    /// Bytes of transfers whose segments have not come.
+    waiting: u64,
 }
 
 impl Stream {
@@ -172,11 +174,25 @@ impl Connection {
     /// Accounts for a transfer: how many bytes of its direction, before it, no event tells of.
     pub fn advance(&mut self, event: &TransferEvent) -> u64 {
         self.apart |= event.socket.apart;
+        let stream = self.stream(event.flow);
+        stream.waiting = (stream.waiting + u64::from(event.length)).saturating_sub(event.said.length());
         match event.flow {
             Flow::Sent if self.apart => self.sent.grow(event.length),
             Flow::Received if self.apart => self.received.grow(event.length),
             Flow::Sent => self.sent.advance(event.positions.written, event.length),
             Flow::Received => self.received.advance(event.positions.read, event.length),
+        }
+    }
+
+    /// Bytes that a transfer has moved and no segment has told of: they wait in the kernel.
+    pub fn waiting(&mut self, flow: Flow) -> u64 {
+        self.stream(flow).waiting
+    }
+
+    fn stream(&mut self, flow: Flow) -> &mut Stream {
+        match flow {
+            Flow::Sent => &mut self.sent,
+            Flow::Received => &mut self.received,
         }
     }
 

@@ -276,7 +276,8 @@ pub enum Event {
 pub struct Greeting {
     /// 220, 554 or 421.
     pub code: u16,
-    /// Its text, lines joined by a line feed.
+    /// Its text, lines joined by a line feed; empty where it stayed in the kernel.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
     /// The server software that greets like this.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -372,6 +372,10 @@ impl Observer {
         if let Some(over) = over {
             self.miss_last(&mut conversation, &over);
         }
+        for flow in [Flow::Sent, Flow::Received] {
+            let (peer, waiting) = (conversation.peer(flow), conversation.connection.waiting(flow));
+            conversation.session.waited(peer, waiting);
+        }
         conversation.session.finish(time, &mut self.items);
         self.judge(&mut conversation);
         conversation.judge.finish(ended, time, &mut self.events);

@@ -3,7 +3,7 @@
 use super::state::{Dialogue, Line, Mode, reached};
 use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, stops};
 use super::{content, line, opening, reply, scan, tls, told, verb};
-use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
+use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
 
 /// Most parts of a step: each takes bytes, or tells what the next one takes.
 const MAX_PARTS: u64 = 2 * BYTES as u64;
@@ -347,7 +347,9 @@ pub unsafe extern "C" fn withhold(work: *mut Work, from: u64, to: u64, ends: boo
         let is_cr = if text > from { byte(work, text - 1) == b'\r' } else { cr.read_volatile() != 0 };
         let other = if text > from && is_cr { text - 1 } else { text };
         if ends {
-            flags |= if is_cr { WITHHELD_CRLF } else { WITHHELD_LF };
+            flags |= if is_cr && text > from { WITHHELD_CRLF } else { WITHHELD_LF };
+        } else if is_cr && text > from {
+            flags |= WITHHELD_CR;
         }
         if scan::find(work, from, other, b'\0') < other {
             flags |= WITHHELD_NUL;

@@ -15,7 +15,8 @@ use std::vec::Vec;
 
 use super::*;
 use crate::event::{
-    Segment, SegmentKind, Unseen, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL,
+    Segment, SegmentKind, Unseen, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF,
+    WITHHELD_NUL,
 };
 
 /// What happens next.
@@ -264,7 +265,8 @@ fn read(mut bytes: &[u8], told: &mut Vec<Told>) {
             }
             (Some(Told::Withheld(length, flags)), Told::Withheld(more, end)) if *flags & ENDS == 0 => {
                 *length += more;
-                *flags |= end;
+                let is_crlf = *flags & WITHHELD_CR != 0 && more == 1 && end & WITHHELD_LF != 0;
+                *flags = *flags & !WITHHELD_CR | if is_crlf { WITHHELD_CRLF } else { end };
             }
             (_, next) => told.push(next),
         }

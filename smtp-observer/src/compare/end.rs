@@ -56,7 +56,11 @@ enum Told {
     #[serde(rename = "connection.closed")]
     Closed,
     #[serde(rename = "smtp.greeting")]
-    Greeting { code: u16, text: String },
+    Greeting {
+        code: u16,
+        #[serde(default)]
+        text: String,
+    },
     #[serde(rename = "smtp.command")]
     Command {
         verb: String,

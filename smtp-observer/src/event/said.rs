@@ -58,6 +58,8 @@ pub enum LineEnd {
     Lf,
     /// With CR LF.
     Crlf,
+    /// It goes on behind a CR, which is of its end if LF follows.
+    Cr,
 }
 
 /// Bytes of which nothing is known but how many there are.
@@ -80,6 +82,7 @@ impl LineEnd {
             Self::None => b"",
             Self::Lf => b"\n",
             Self::Crlf => b"\r\n",
+            Self::Cr => b"\r",
         }
     }
 
@@ -88,6 +91,7 @@ impl LineEnd {
             Self::None => 0,
             Self::Lf => record::WITHHELD_LF,
             Self::Crlf => record::WITHHELD_CRLF,
+            Self::Cr => record::WITHHELD_CR,
         }
     }
 }
@@ -117,6 +121,17 @@ impl Said {
     /// The segments, in the order in which they were said.
     pub fn segments(&self) -> Segments<'_> {
         Segments(&self.0)
+    }
+
+    /// Bytes of the dialogue that the segments stand for.
+    pub fn length(&self) -> u64 {
+        let lengths = self.segments().map(|segment| match segment {
+            Segment::Text(text) => text.len() as u64,
+            Segment::Withheld(Withheld { length, .. }) | Segment::Uncaptured(Uncaptured { length, .. }) => length,
+            Segment::Content(length) | Segment::Ciphertext(length) => length,
+            Segment::Begun(_) => 0,
+        });
+        lengths.sum()
     }
 
     /// No segment came with the transfer.
@@ -201,11 +216,12 @@ fn head(kind: SegmentKind, flags: u8, count: u16, length: u64, out: &mut Vec<u8>
 impl Withheld {
     fn of(flags: u8, length: u64) -> Self {
         let has = |flag| flags & flag != 0;
-        let end = match (has(record::WITHHELD_CRLF), has(record::WITHHELD_LF)) {
-            (true, _) => LineEnd::Crlf,
-            (false, true) => LineEnd::Lf,
-            (false, false) => LineEnd::None,
-        };
+        let ends = [
+            (record::WITHHELD_CRLF, LineEnd::Crlf),
+            (record::WITHHELD_LF, LineEnd::Lf),
+            (record::WITHHELD_CR, LineEnd::Cr),
+        ];
+        let end = ends.into_iter().find_map(|(flag, end)| has(flag).then_some(end)).unwrap_or_default();
         Self { length, end, nul: has(record::WITHHELD_NUL), bare_cr: has(record::WITHHELD_BARE_CR) }
     }
 
@@ -265,6 +281,7 @@ mod tests {
             withheld(LineEnd::None, true, false),
             withheld(LineEnd::Lf, false, true),
             withheld(LineEnd::Crlf, false, false),
+            withheld(LineEnd::Cr, false, false),
             Segment::Content(u32::MAX.into()),
             Segment::Uncaptured(Uncaptured { cause: Unseen::Uncertain, length: 3, lines: 2 }),
             Segment::Ciphertext(5),

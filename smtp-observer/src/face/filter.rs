@@ -61,7 +61,7 @@ impl Filter {
             | Event::Anomaly(_)
             | Event::Interception(_) => return false,
         };
-        self.verbs.iter().any(|wanted| wanted == verb)
+        self.verbs.iter().any(|wanted| wanted.eq_ignore_ascii_case(verb))
     }
 }
 

@@ -120,6 +120,9 @@ impl Format {
 
     fn command(&self, command: &Command) -> String {
         let mut request = command.verb.clone();
+        if let Some(length) = command.length {
+            put(&mut request, format_args!(" ({length} bytes)"));
+        }
         if let Some(argument) = &command.argument {
             put(&mut request, format_args!(" {argument}"));
         }

@@ -158,9 +158,15 @@ impl Dialogue {
 }
 
 impl Said {
-    /// It has the same code and text.
+    /// It has the same code and text, as far as that is known of both.
     pub fn says_what(&self, other: &Self) -> bool {
-        (self.code, &self.text) == (other.code, &other.text)
+        let hides = |one: &Self, other: &Self| one.is_code_alone() && other.text.starts_with(&*one.text);
+        self.code == other.code && (self.text == other.text || hides(self, other) || hides(other, self))
+    }
+
+    /// There is nothing in its text but an enhanced code: the rest may have stayed in the kernel.
+    fn is_code_alone(&self) -> bool {
+        self.text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
     }
 }
 
@@ -186,6 +192,9 @@ impl Step {
     /// The extensions that EHLO was answered with, each keyword in upper case.
     pub fn extensions(&self) -> Option<Vec<String>> {
         let reply = self.reply.as_ref().filter(|reply| reply.code == 250 && &*self.verb != "HELO")?;
+        if reply.is_code_alone() {
+            return None;
+        }
         let keyword = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_ascii_uppercase();
         (self.kind() == "EHLO")
             .then(|| reply.text.lines().skip(1).map(keyword).filter(|word| !word.is_empty()).collect())

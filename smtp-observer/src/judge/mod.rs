@@ -135,7 +135,7 @@ impl Judge {
         observation::Greeting {
             code: reply.code,
             text: self.redaction.reply(reply).unwrap_or_default(),
-            software: software::guess(&reply.text),
+            software: if reply.withheld { None } else { software::guess(&reply.text) },
             latency: opened.map(|opened| reply.last_byte.since(opened)),
         }
     }

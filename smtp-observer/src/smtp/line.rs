@@ -24,7 +24,7 @@ pub(super) struct Lines {
 pub(super) enum Step<'a> {
     /// All input is used, the line goes on.
     More,
-    /// The line has just become longer than [`LONGEST_LINE`]; said once a line. These are its first bytes.
+    /// The line has just become longer than [`LONGEST_LINE`]; said once a line. These of its first bytes crossed.
     TooLong(&'a [u8]),
     /// A line is complete.
     Line(Line<'a>),
@@ -112,7 +112,8 @@ impl Lines {
             let part = &part[..room as usize + 1];
             self.append(part);
             *input = &input[part.len()..];
-            return Step::TooLong(&self.kept);
+            let said = self.kept.len().min(usize::try_from(self.crossed()).unwrap_or(usize::MAX));
+            return Step::TooLong(&self.kept[..said]);
         }
         self.append(part);
         *input = &input[part.len()..];

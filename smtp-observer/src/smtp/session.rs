@@ -70,6 +70,8 @@ pub struct Session {
     command_at: Time,
     /// When the last reply to a command ended.
     answered_at: Time,
+    /// When a reply came where an answer to a 334 was due: a line that began before that is the answer.
+    answers_until: Time,
     /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
@@ -87,6 +89,8 @@ pub struct Session {
     in_chunk: bool,
     /// The message that is received, or whose reply is due, is over already for some servers.
     fork: Option<Box<Fork>>,
+    /// A reply had the message over: bytes of it may still wait in the kernel.
+    left_waiting: bool,
     /// A message was received up to its end of data.
     had_content: bool,
     /// The server's last line had no code, where one command waits for a reply.
@@ -189,6 +193,7 @@ impl Session {
             command_write: 0,
             command_at: Time::default(),
             answered_at: Time::default(),
+            answers_until: Time::default(),
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
@@ -199,6 +204,7 @@ impl Session {
             unasked: 0,
             in_chunk: false,
             fork: None,
+            left_waiting: false,
             had_content: false,
             garbled: false,
             last_word: None,

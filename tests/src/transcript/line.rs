@@ -7,7 +7,7 @@ use serde_json::Value;
 /// | observation | line |
 /// | --- | --- |
 /// | `smtp.greeting` | `greeting CODE TEXT`, and the software in parentheses where it is known |
-/// | `smtp.command` | `VERB ARGUMENT -> CODE TEXT`; a pipelined one has a `~` before it, without a reply nothing follows the arrow |
+/// | `smtp.command` | `VERB ARGUMENT -> CODE TEXT`, and behind a verb that is not known `(LENGTH bytes)`; a pipelined one has a `~` before it, without a reply nothing follows the arrow |
 /// | `smtp.rset`, `smtp.noop` | `rset REASON`, then each piece of evidence on a line, behind two blanks |
 /// | `smtp.data` | `data VERB SIZE -> CODE`; `?` for a size that is not known |
 /// | `smtp.transaction` | `transaction OUTCOME SENDER ACCEPTED/REJECTED` |
@@ -31,7 +31,9 @@ pub fn lines(observation: &Value) -> Vec<String> {
         }
         "smtp.command" => {
             let pipelined = if observation["pipelined"] == Value::Bool(true) { "~" } else { "" };
-            let command = joined(&[text("verb"), text("argument"), Some("->".into()), text("code"), text("reply")]);
+            let length = text("length").map(|length| format!("({length} bytes)"));
+            let (verb, argument) = (text("verb"), text("argument"));
+            let command = joined(&[verb, length, argument, Some("->".into()), text("code"), text("reply")]);
             vec![format!("{pipelined}{command}")]
         }
         "smtp.rset" | "smtp.noop" => {

@@ -1,9 +1,13 @@
-//! A transcript without sockets: the events that the kernel would tell, one socket's.
+//! A transcript without sockets: the events that the kernel would tell, one socket's. What is said goes through the
+//! kernel's own filter.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use serde_json::Value;
+use smtp_ebpf::event::WINDOW_LENGTH;
+use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
     Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
@@ -65,13 +69,24 @@ pub fn replay(file: &[u8]) -> Result<Vec<Value>> {
 }
 
 fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Player {
+    let mut dialogue = match transcript.midstream {
+        true => Dialogue::UNDER_WAY,
+        false => Dialogue::beginning(),
+    };
+    if !transcript.midstream {
+        let (client, server) = if role == Role::Client { (WRITTEN, READ) } else { (READ, WRITTEN) };
+        // SAFETY: it is a reference.
+        unsafe { Dialogue::start_at(&mut dialogue, client, server) };
+    }
     let mut player = Player {
+        dialogue: Box::new(dialogue),
+        work: Box::new(Work::new()),
         observer,
         role,
         cut,
         time: 1_000_000_000,
-        written: 1000,
-        read: 5000,
+        written: WRITTEN,
+        read: READ,
         said: 0,
         client: 10,
         observed: Vec::new(),
@@ -96,7 +111,13 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
     player
 }
 
+/// Positions when the connection is established.
+const WRITTEN: u32 = 1000;
+const READ: u32 = 5000;
+
 struct Player {
+    dialogue: Box<Dialogue>,
+    work: Box<Work>,
     observer: Observer,
     role: Role,
     cut: Cut,
@@ -159,20 +180,36 @@ impl Player {
     }
 
     fn transfer(&mut self, speaker: Speaker, bytes: &[u8]) {
-        let length = bytes.len() as u32;
-        *self.position(speaker) += length;
         let pid = if self.role == Role::Client { self.client } else { 20 };
         let flow = if self.sends(speaker) { Flow::Sent } else { Flow::Received };
-        self.event(KernelEvent::Transfer(TransferEvent {
-            time: Time(self.time),
-            task: task(pid),
-            socket: self.socket(TcpState::Established),
-            positions: self.positions(),
-            flow,
-            length,
-            continues: false,
-            said: Said::text(bytes),
-        }));
+        for (place, bytes) in bytes.chunks(WINDOW_LENGTH).enumerate() {
+            let said = self.filter(speaker, bytes);
+            let length = bytes.len() as u32;
+            *self.position(speaker) += length;
+            self.event(KernelEvent::Transfer(TransferEvent {
+                time: Time(self.time),
+                task: task(pid),
+                socket: self.socket(TcpState::Established),
+                positions: self.positions(),
+                flow,
+                length,
+                continues: place > 0,
+                said,
+            }));
+        }
+    }
+
+    /// What crosses of a call.
+    fn filter(&mut self, speaker: Speaker, bytes: &[u8]) -> Said {
+        let start = *self.position(speaker);
+        let speaker = match speaker {
+            Speaker::Client => protocol::Speaker::Client,
+            Speaker::Server => protocol::Speaker::Server,
+        };
+        let length = bytes.len() as u32;
+        let call = Call { speaker, time: self.time, start, length, positions: true, behind: false };
+        let segments = protocol::pass(&mut self.dialogue, &mut self.work, call, bytes);
+        Said::read(Bytes::copy_from_slice(segments)).expect("the filter writes segments")
     }
 
     fn state(&mut self, old: TcpState, new: TcpState) {

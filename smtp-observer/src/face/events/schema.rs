@@ -96,6 +96,7 @@ fn events() -> Vec<Event> {
         samples::greeting(),
         Event::Greeting(Greeting { code: 554, text: String::new(), software: None, latency: None }),
         Event::Command(Command { enhanced_code: Some("5.1.1".into()), ..answered }),
+        Event::Command(Command { length: Some(0), ..command(samples::unanswered("other")) }),
         samples::unanswered("QUIT"),
         samples::rset(),
         Event::Rset(Reasoned { reason: RsetReason::Ambiguous, evidence: Vec::new(), latency: None, code: None }),

@@ -10,6 +10,7 @@ use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
 use super::{Direction, Mode, Session, message};
+use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
@@ -65,22 +66,26 @@ impl Session {
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
-                self.decided(verb, code, octets, items);
+                self.decided(time, verb, code, octets, items);
             }
             _ => {}
         }
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
+    fn decided(&mut self, time: Time, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
             self.read_held(true, items);
             return;
         }
-        // An answer that was not complete stays an answer.
-        self.client.skip = matches!(self.mode, Mode::Answer) && !self.client.lines.at_start();
+        // An answer that was not complete stays an answer, be it that it waits in the kernel.
+        let answers = matches!(self.mode, Mode::Answer);
+        self.client.skip = answers && !self.client.lines.at_start();
+        if answers {
+            self.answers_until = time;
+        }
         self.mode = match octets {
             Some(octets) if octets > 0 && code / 100 == 3 => {
                 self.waiting.push(Slot::Octets, items);

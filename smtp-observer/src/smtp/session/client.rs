@@ -7,7 +7,7 @@ use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::items::Items;
-use super::super::line::{Line, Step};
+use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::masked;
 use super::super::preamble;
 use super::super::tls::Look;
@@ -146,6 +146,7 @@ impl Session {
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == self.write,
             };
+            self.client.skip |= time < self.answers_until;
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
         let lost = matches!(self.mode, Mode::Lost(_));
@@ -154,7 +155,7 @@ impl Session {
             Step::TooLong(kept) => {
                 // The initial response and the answers of AUTH may be longer (RFC 4954, 4).
                 if !answers && !lost && !Verb::of_line(kept).authenticates() {
-                    let detail = || format!("a line of the client is longer than {} bytes", kept.len());
+                    let detail = || format!("a line of the client is longer than {LONGEST_LINE} bytes");
                     self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
                 }
                 return;
@@ -221,6 +222,7 @@ impl Session {
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut Items) {
         let (verb, time) = (command.verb, command.last_byte);
         (self.command_write, self.command_at) = (self.write, time);
+        self.left_waiting = false;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
             self.shelved = self.chunks.take().or(self.shelved.take());
         }

@@ -220,8 +220,9 @@ impl Session {
         items.extend(message.map(Item::Message));
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
-        if let (Mode::Lost(lost), Some(later)) = (&mut self.mode, later) {
-            lost.expect(later);
+        // Where it is not known how many, those that come are replies to nothing of the client's.
+        if let Mode::Lost(lost) = &mut self.mode {
+            lost.expect(later.unwrap_or(0));
         }
     }
 }

@@ -7,6 +7,9 @@ use super::super::line::Origin;
 use super::{Mode, Session};
 use crate::event::{LineEnd, Segment, Time, Uncaptured, Withheld};
 
+/// Bytes of content that wait in the kernel at most: they may begin its end.
+const LONGEST_WAITING: u64 = 5;
+
 /// Stands for bytes of a line that did not cross.
 static STAND_INS: [u8; 1024] = [b'x'; 1024];
 
@@ -64,6 +67,16 @@ impl Session {
         }
     }
 
+    /// Takes notice of `length` bytes of a peer that still wait in the kernel at the connection's end.
+    pub fn waited(&mut self, peer: Peer, length: u64) {
+        if self.acts_as(peer) == Peer::Client
+            && length <= LONGEST_WAITING
+            && let Mode::Body(body, _) = &mut self.mode
+        {
+            body.leave_out(length);
+        }
+    }
+
     /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS, nor of
     /// what a SOCKS proxy is asked.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
@@ -78,7 +91,7 @@ impl Session {
     pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
             (Mode::Held | Mode::HeldForLine(..), Peer::Client) => false,
-            _ => self.misses(peer, length),
+            _ => length > LONGEST_WAITING && self.misses(peer, length),
         }
     }
 
@@ -139,6 +152,10 @@ impl Session {
     pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
         match unread {
             Unread::Gap => self.client_gap(time, length, items),
+            // Of a message that the server did not want: lines, in truth.
+            Unread::Content if !matches!(self.mode, Mode::Body(..) | Mode::HeldForLine(..) | Mode::Held) => {
+                self.client_gap(time, length, items);
+            }
             Unread::Content => self.client_content(time, length, items),
             Unread::Ciphertext if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) => {
                 self.hold_unread(time, unread, length, items);
@@ -149,6 +166,10 @@ impl Session {
 
     fn client_content(&mut self, time: Time, length: u64, items: &mut Items) {
         match &mut self.mode {
+            // What waited for more, when the server had the message over.
+            Mode::Command if length <= LONGEST_WAITING && std::mem::take(&mut self.left_waiting) => {}
+            // It tells nothing of the lines before and behind it.
+            Mode::Lost(_) => {}
             Mode::Body(body, message) => {
                 body.leave_out(length);
                 message.ended_at = Some(time);
@@ -221,38 +242,45 @@ impl Withheld {
         self.length.saturating_sub(self.end.bytes().len() as u64)
     }
 
+    /// Bytes before those that are wrong in a line. These stand neither at its start, where they would tell of another
+    /// protocol, nor at its end, where a CR belongs to that; if there is room.
+    fn plain(self) -> u64 {
+        match u64::from(self.nul) + u64::from(self.bare_cr) {
+            0 => self.text(),
+            flaws => self.text().saturating_sub(flaws + 1),
+        }
+    }
+
     /// Its first stand-ins: as many as are alike.
     fn stand_ins(self) -> &'static [u8] {
         let end = self.end.bytes();
-        match self.text() {
-            0 => end.get(end.len().saturating_sub(self.length as usize)..).unwrap_or(end),
-            _ if self.bare_cr => b"\r",
-            _ if self.nul => b"\0",
-            text => &STAND_INS[..STAND_INS.len().min(usize::try_from(text).unwrap_or(usize::MAX))],
+        match (self.text(), self.plain()) {
+            (0, _) => &end[end.len() - end.len().min(usize::try_from(self.length).unwrap_or(usize::MAX))..],
+            (_, 0) if self.bare_cr => b"\r",
+            (_, 0) => b"\0",
+            (_, plain) => &STAND_INS[..STAND_INS.len().min(usize::try_from(plain).unwrap_or(usize::MAX))],
         }
     }
 
     /// Its first bytes, and those behind them.
     fn split(self, at: u64) -> (Self, Self) {
         let at = at.min(self.length);
-        let rest = match (at > self.text(), self.bare_cr) {
-            (false, true) => Self { length: self.length - at, bare_cr: at == 0, ..self },
-            (false, false) => Self { length: self.length - at, nul: self.nul && at == 0, ..self },
-            (true, _) => {
-                let end = if at < self.length { LineEnd::Lf } else { LineEnd::None };
-                Self { length: self.length - at, end, nul: false, bare_cr: false }
-            }
+        let end = match self.length - at {
+            0 => LineEnd::None,
+            // Of CR LF.
+            1 if at > self.text() => LineEnd::Lf,
+            _ => self.end,
         };
-        let first = match rest.length {
-            0 => self,
-            // Of a line's end the CR.
-            _ if at > self.text() => Self { length: at, end: LineEnd::None, nul: false, bare_cr: true },
-            _ => Self {
-                length: at,
-                end: LineEnd::None,
-                nul: self.nul && !rest.nul,
-                bare_cr: self.bare_cr && !rest.bare_cr,
-            },
+        let bare_cr = self.bare_cr && at <= self.plain();
+        let nul = self.nul && at <= self.plain() + u64::from(self.bare_cr);
+        let rest = Self { length: self.length - at, end, nul, bare_cr };
+        // Of a line's end the CR.
+        let splits_end = at > self.text() && at < self.length;
+        let first = Self {
+            length: at,
+            end: if at == self.length { self.end } else { LineEnd::None },
+            nul: self.nul && !nul,
+            bare_cr: self.bare_cr && !bare_cr || splits_end,
         };
         (first, rest)
     }
@@ -283,7 +311,10 @@ mod tests {
             (5, LineEnd::Crlf, true, true, b"\r\0x\r\n"),
             (3, LineEnd::Lf, true, true, b"\r\0\n"),
             (3, LineEnd::Crlf, true, false, b"\0\r\n"),
-            (3, LineEnd::None, false, true, b"\rxx"),
+            (3, LineEnd::None, false, true, b"x\rx"),
+            (3, LineEnd::Cr, false, false, b"xx\r"),
+            (7, LineEnd::Lf, true, true, b"xxx\r\0x\n"),
+            (3, LineEnd::Lf, false, true, b"\rx\n"),
             // What no kernel says.
             (1, LineEnd::Crlf, false, false, b"\n"),
             (2, LineEnd::Crlf, true, true, b"\r\n"),

@@ -6,7 +6,7 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::items::Items;
-use super::super::line::{Line, Step};
+use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::reply::Reply;
 use super::super::tls::Look;
 use super::super::waiting::{Owed, Slot};
@@ -14,6 +14,9 @@ use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
+
+/// The first byte of a handshake's record (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 impl Session {
     pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) {
@@ -27,6 +30,10 @@ impl Session {
                 Mode::Opaque => {
                     self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
                     return;
+                }
+                Mode::StartTls { .. } if bytes[0] == TLS_HANDSHAKE => {
+                    self.start_tls(time, items);
+                    continue;
                 }
                 Mode::StartTls { .. } => return self.inject(time, items),
                 _ => {}
@@ -65,9 +72,9 @@ impl Session {
         let lost = matches!(self.mode, Mode::Lost(_));
         let line = match self.server.lines.step(bytes, self.origin) {
             Step::More => return,
-            Step::TooLong(kept) => {
+            Step::TooLong(_) => {
                 if !lost {
-                    let detail = || format!("a line of the server is longer than {} bytes", kept.len());
+                    let detail = || format!("a line of the server is longer than {LONGEST_LINE} bytes");
                     self.anomalies.report(time, AnomalyKind::LineTooLong, items, detail);
                 }
                 return;
@@ -282,6 +289,7 @@ impl Session {
     pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut Items) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        self.left_waiting = true;
         let may_have_ended = body.may_have_ended();
         if !may_have_ended {
             message.ended_at = None;

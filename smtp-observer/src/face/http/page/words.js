@@ -82,7 +82,7 @@ export function brief(observation) {
     case "smtp.greeting":
       return answered(o.code, o.text);
     case "smtp.command":
-      return `${o.verb}${o.argument === undefined ? "" : ` ${o.argument}`} → ${answered(o.code, o.reply)}`;
+      return `${o.verb}${o.length === undefined ? "" : ` (${o.length} bytes)`}${o.argument === undefined ? "" : ` ${o.argument}`} → ${answered(o.code, o.reply)}`;
     case "smtp.rset":
     case "smtp.noop":
       return `${o.event === "smtp.rset" ? "RSET" : "NOOP"} because of ${o.reason}: ${o.evidence.join("; ")}`;
