@@ -212,7 +212,8 @@ unsafe fn is_asked_for(dialogue: *mut Dialogue, work: *mut Work) -> bool {
 unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let is_awaited = !reached(get!(dialogue.server.answered), get!(dialogue.client.hide_until));
+        let answered = get!(dialogue.server.answered);
+        let is_awaited = !reached(answered, get!(dialogue.client.hide_until));
         let is_extra = code != GO_AHEAD && !is_asked_for(dialogue, work);
         let is_refusal = matches!(code, 500..=509 | 530..=539);
         let is_wary = get!(dialogue.client.wary) != 0;
@@ -363,8 +364,11 @@ unsafe fn contradicts(dialogue: *mut Dialogue, code: u32, reply: u32, replies: u
         let in_chunk =
             mode == Mode::CHUNK && get!(dialogue.client.said) != 0 && reached(replies, get!(dialogue.client.replies));
         let is_refusal = code >= 300 || reply == get!(dialogue.client.data_reply);
+        // Where a reply was left out before, this one may be that of the command behind which the content stands.
+        let may_be_later = matches!(code, 500..=509 | 530..=539 | 554);
         let to = get!(dialogue.client.unasked_to);
-        let unasked = to != 0 && reached(reply, get!(dialogue.client.unasked_from)) && reached(to, reply);
+        let is_theirs = reached(reply, get!(dialogue.client.unasked_from)) || may_be_later;
+        let unasked = to != 0 && is_theirs && reached(to, reply);
         in_content || in_chunk || is_refusal && unasked
     }
 }

@@ -163,6 +163,18 @@ fn content_before_a_refusal() {
     );
 }
 
+/// The same where a reply was left out before: which reply is the one to DATA is not known.
+#[test]
+fn content_before_a_refusal_behind_a_line_that_was_not_answered() {
+    for echo in ["500 hunter\r\n", "250 hunter\r\n"] {
+        let [_, server] = cross(
+            Talk::new,
+            &[s("220 mx\r\n"), c("NOOP\r\n"), c("DATA\r\nhunter\r\n"), s("554 no\r\n"), s(echo), s(echo), s(echo)],
+        );
+        assert_eq!(server, format!(r"220 mx\r\n554 no\r\n{0}{0}{0}", shown(echo).replace(r"hunter\r\n", "<8$>")));
+    }
+}
+
 /// DATA is refused, or taken in an odd way, and the body is streamed on.
 #[test]
 fn content_behind_another_reply() {

@@ -182,6 +182,32 @@ enum Act {
     Chunks(Vec<String>),
     /// All of it in one call, the go-ahead later.
     Ahead(String),
+    /// The same, and then a refusal.
+    Refusal(String),
+    /// DATA is refused, and the body is said all the same.
+    Streamed(String),
+    /// A chunk is refused before all of it is said.
+    Chunk(String, usize),
+    /// The message is refused in its middle.
+    Interrupted(String, String),
+}
+
+/// The server reads content as commands, and repeats it.
+fn misread() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        body(true).prop_map(Act::Refusal),
+        body(false).prop_map(Act::Streamed),
+        (body(false), 0..40_usize).prop_map(|(body, place)| Act::Chunk(body, place)),
+        (body(true), body(false)).prop_map(|(one, two)| Act::Interrupted(one, two)),
+    ]
+}
+
+/// What the server says to each of these lines.
+fn repeated(text: &str) -> String {
+    let texts = ["500 zwjvq", "250 2.1.0 zwjvq", "550 5.1.1 zwjvq", "252-zwjvq\r\n252 zwjvq", "502 zwjvq"];
+    let lines = text.split_inclusive('\n').zip(texts.iter().cycle());
+    // The end is a line like others, and repeats nothing.
+    lines.map(|(line, text)| if line == ".\r\n" { "500 no\r\n".into() } else { format!("{text}\r\n") }).collect()
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -244,6 +270,31 @@ fn play(acts: &[Act]) -> Vec<Turn> {
                     .collect();
                 turns.extend([c(text), s("250 ok\r\n".repeat(bodies.len()))]);
             }
+            Act::Refusal(body) => {
+                let body = stuffed(body);
+                turns.extend([c(format!("DATA\r\n{body}")), s(format!("554 no\r\n{}", repeated(&body)))]);
+                turns.extend([c("RSET\r\n"), s("250 ok\r\n")]);
+            }
+            Act::Streamed(body) => {
+                let body = stuffed(body);
+                turns.extend([c("DATA\r\n"), s("554 no\r\n"), c(&body), s(repeated(&body))]);
+                turns.extend([c("RSET\r\n"), s("250 ok\r\n")]);
+            }
+            Act::Chunk(body, place) => {
+                let size = body.len() + 2;
+                let (one, two) = body.split_at((*place).min(body.len()));
+                turns.extend([c(format!("BDAT {size} LAST\r\n{one}")), s(format!("502 no\r\n{}", repeated(one)))]);
+                turns.extend([c(format!("{two}\r\n")), s(repeated(two)), c("RSET\r\n"), s("250 ok\r\n")]);
+            }
+            Act::Interrupted(one, two) => {
+                turns.extend([
+                    c("DATA\r\n"),
+                    s("354 go\r\n"),
+                    c(stuffed(&format!("{one}x")).trim_end_matches(".\r\n")),
+                ]);
+                turns.extend([s(format!("451 no\r\n{}", repeated(one))), c(stuffed(two)), s(repeated(two))]);
+                turns.extend([c("RSET\r\n"), s("250 ok\r\n")]);
+            }
             Act::Ahead(body) => turns.extend([c(format!("DATA\r\n{}", stuffed(body))), s("354 go\r\n250 ok\r\n")]),
         }
     }
@@ -266,6 +317,15 @@ proptest! {
         prop_assert!(!is_marked(&talk.text()), "{}\n{}", talk.shown(Speaker::Client), talk.shown(Speaker::Server));
         let shown = talk.shown(Speaker::Client) + &talk.shown(Speaker::Server);
         prop_assert!(!shown.contains('('), "certain: {shown}");
+    }
+
+    #[test]
+    fn no_content_crosses_that_the_server_repeats(
+        acts in vec(prop_oneof![2 => act(), 1 => misread()], 1..8),
+        places in vec(1..40_usize, 1..12),
+    ) {
+        let talk = told(Talk::new, &cut(&play(&acts), &places));
+        prop_assert!(!is_marked(&talk.text()), "{}\n{}", talk.shown(Speaker::Client), talk.shown(Speaker::Server));
     }
 
     #[test]
