@@ -48,6 +48,7 @@ fn observation(program: u32, event: Event) -> Observation {
 
 fn command(verb: &str, code: u16) -> Event {
     Event::Command(Command {
+        length: None,
         verb: verb.into(),
         argument: None,
         code: Some(code),

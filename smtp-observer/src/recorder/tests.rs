@@ -415,14 +415,15 @@ fn a_name_that_the_server_repeats_has_the_same_stand_in() {
 #[test]
 fn a_proxy_s_header_keeps_its_name_alone() {
     for (header, name) in [
-        ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "proxy "),
+        ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "proxy quit\r\n"),
         ("\u{4}\u{1}\0\u{19}\0\0\0\u{1}bob\0y.example\0", "\u{4}\u{1}"),
         ("\u{5}\u{2}\0\u{2}\u{1}\u{3}bob\u{6}S3CRET\u{5}\u{1}\0\u{3}\u{1}y\0\u{19}", "\u{5}"),
     ] {
         let entries = dialogue(&[(true, header), (true, "QUIT\r\n")]);
         let (observed, kept) = record(&entries, Addresses::Full);
         assert_eq!(observe(&mut Observer::new(&[25], Addresses::Full), &kept), observed);
-        assert_eq!(said(&kept), name.to_owned() + "quit\r\n\n");
+        // A SOCKS proxy may read what follows, until the server greets.
+        assert_eq!(said(&kept), name.to_owned() + "\n");
     }
 }
 

@@ -156,6 +156,13 @@ impl Body {
         }
     }
 
+    /// What comes next begins a line, though the bytes before it were not seen.
+    pub(super) fn begin_line(&mut self) {
+        if self.before == [UNSEEN; REACH] {
+            self.before = *b"xx\r\n";
+        }
+    }
+
     /// Some bytes of the message were not seen.
     pub(super) fn has_hole(&self) -> bool {
         self.since_hole.is_some()
@@ -347,6 +354,19 @@ mod tests {
         assert!(!body.may_have_ended());
         assert_eq!(body.scan(b".\r\n").found, Found::End);
         assert_eq!(body.size_at_end(), Some(102));
+    }
+
+    #[test]
+    fn a_dot_that_begins_a_line_is_the_end() {
+        let mut body = Body::new();
+        body.leave_out(100);
+        body.begin_line();
+        assert_eq!(body.scan(b".\r\n").found, Found::End);
+        assert_eq!(body.size_at_end(), Some(100));
+        let mut body = Body::new();
+        body.scan(b"text");
+        body.begin_line();
+        assert_eq!(body.scan(b".\r\n").found, Found::Nothing);
     }
 
     #[test]

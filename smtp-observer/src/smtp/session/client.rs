@@ -182,6 +182,14 @@ impl Session {
             before.into_iter().for_each(|before| items.take_command(before));
             return;
         }
+        if std::mem::take(&mut self.left_waiting) && command.line == b"." {
+            items.take_command(command);
+            self.lose(time, || "the end of a message that was answered before".into(), items);
+            if let Mode::Lost(lost) = &mut self.mode {
+                lost.expect(0);
+            }
+            return;
+        }
         command.pipelined = self.line.pipelined;
         command.same_write = self.line.same_write;
         if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {

@@ -26,6 +26,12 @@ impl Session {
         let begun = begun.filter(|begun| *begun < time);
         match segment {
             Segment::Text(bytes) => {
+                if let Mode::Body(body, _) = &mut self.mode
+                    && bytes.starts_with(b".\r\n")
+                {
+                    // The kernel tells of a dot without what is before it where it begins a line.
+                    body.begin_line();
+                }
                 let (first, rest) = bytes.split_at(usize::from(begun.is_some()).min(bytes.len()));
                 self.begun(begun, |session, begun| session.said(peer, begun, first, items));
                 self.said(peer, time, rest, items);

@@ -363,5 +363,6 @@ fn of_server(line: &Line<'_>) -> String {
 
 /// A reply as a detail shows it.
 pub(super) fn line(reply: &Reply) -> String {
-    escape(&[reply.code.to_string().as_bytes(), b" ", &reply.text].concat())
+    let line = [reply.code.to_string().as_bytes(), b" ", &reply.text].concat();
+    escape(if reply.withheld { line.trim_ascii_end() } else { &line })
 }
