@@ -46,6 +46,8 @@ offsets! {
     sock_net,
     /// `sock.sk_protocol`
     sock_protocol,
+    /// `sock.sk_err`
+    sock_error,
     /// `socket.sk`
     socket_sock,
     /// `net.ns.inum`

@@ -199,6 +199,10 @@ pub struct State {
     /// The cookie of the socket at the other end of the connection, where this one was accepted from a watched client
     /// on this host; else zero.
     pub peer: u64,
+    /// `sock.sk_err`: why the kernel ended the connection, where [`Self::new`] is `TCP_CLOSE`; else zero.
+    pub error: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
 }
 
 /// Bytes moved between a process and a socket. What of them crosses follows as [`Segment`]s.

@@ -56,8 +56,8 @@ pub fn begins(stream: Stream, sock: Sock, ours: bool) {
     let beginning = Beginning { client: sock.cookie(), ours: u64::from(ours) };
     let _ = BEGINNINGS.insert(stream.positions(), beginning, 0);
     if !ours && let Some(socket) = track::begin(sock, Standing::Undecided, false, sock.remote_port()) {
-        // SAFETY: the pointer is to the socket's storage.
-        unsafe { (&raw mut (*socket).begun).write_volatile(capture::now()) };
+        // SAFETY: the pointer is to the socket's storage. A later connect has a later time than the last one so far.
+        unsafe { (&raw mut (*socket).begun).write_volatile(last_connected()) };
     }
 }
 
@@ -93,11 +93,11 @@ pub fn connects(pid: u32, time: u64) {
     }
 }
 
-/// Whether anybody has connected to a watched port since then.
+/// When anybody has last connected to a watched port; zero: never.
 #[inline(always)]
-fn has_connected_since(time: u64) -> bool {
+fn last_connected() -> u64 {
     // SAFETY: the pointer is to the map's value.
-    LAST_CONNECTED.get_ptr(0).is_some_and(|last| unsafe { last.read_volatile() } > time)
+    LAST_CONNECTED.get_ptr(0).map_or(0, |last| unsafe { last.read_volatile() })
 }
 
 /// Whether the current process has, or its parent, which may have connected before it was forked.
@@ -133,7 +133,7 @@ pub fn may_be_ours(sock: Sock, sends: bool) -> bool {
             Standing::Undecided => {
                 let accepted = Socket::is_accepted(socket);
                 // The server speaks first (RFC 5321, 4.3.1).
-                let may = accepted == sends && has_connected_since(begun);
+                let may = accepted == sends && last_connected() > begun;
                 if !accepted && may {
                     if decided(sock.cookie()) != NOT_OURS {
                         return true;
@@ -141,7 +141,8 @@ pub fn may_be_ours(sock: Sock, sends: bool) -> bool {
                 } else if may && caller_has_connected_since(begun) {
                     return true;
                 }
-                if accepted && sends {
+                // Where nobody has connected, its client is let go as well.
+                if accepted && may {
                     refuse(socket);
                 }
                 Socket::let_go(socket);

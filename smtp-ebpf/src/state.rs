@@ -133,6 +133,8 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested_family: requested.family,
             transparent: u32::from(stream.is_transparent()),
             peer,
+            error: if new == TCP_CLOSE { sock.error() } else { 0 },
+            padding: 0,
         };
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
@@ -168,6 +170,8 @@ pub fn tell_of_pair<C: EbpfContext>(
         (&raw mut (*state).requested_family).write_volatile(0);
         (&raw mut (*state).transparent).write_volatile(0);
         (&raw mut (*state).peer).write_volatile(client);
+        (&raw mut (*state).error).write_volatile(0);
+        (&raw mut (*state).padding).write_volatile(0);
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
 }

@@ -26,7 +26,7 @@ pub struct Socket {
     pub tentative: u64,
     /// The port at which it is counted; zero: at none.
     counted: u64,
-    /// When it was accepted, or its connection was there.
+    /// When it was accepted; of a client's, when a process had last connected to a watched port by then.
     pub begun: u64,
     /// The cookie of the client's socket at the other end, where it was accepted from a client on this host.
     pub client: u64,

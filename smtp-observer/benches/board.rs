@@ -52,6 +52,7 @@ fn observation(number: u32, event: Event) -> Observation {
 
 fn command(number: u32) -> Observation {
     let command = Command {
+        length: None,
         verb: "RCPT".into(),
         argument: Some("TO:<*@server.example>".into()),
         code: Some(250),

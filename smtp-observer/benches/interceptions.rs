@@ -62,21 +62,22 @@ impl Host {
             requested: None,
             peer,
             transparent: false,
+            error: 0,
         }));
     }
 
     fn moves(&mut self, socket: Socket, pid: u32, flow: Flow, text: &str) {
         self.time += 1000;
-        let said = Said::text(format!("{text}\r\n").as_bytes());
+        let text = format!("{text}\r\n");
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(self.time),
             task: task(pid),
             socket: Socket { state: TcpState::Established, ..socket },
             positions: Positions { written: 0, read: 0 },
             flow,
-            length: head.len() as u32,
+            length: text.len() as u32,
             continues: false,
-            said,
+            said: Said::text(text.as_bytes()),
         }));
     }
 

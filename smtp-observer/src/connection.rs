@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Flow, Positions, StateEvent, TcpState, Time, TransferEvent};
-use crate::observation::{self, Caller, Endpoint, Role};
+use crate::observation::{self, Caller, ClosedBy, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
 const MAX_HELD: usize = 16;
@@ -46,33 +46,44 @@ pub struct Connection {
 #[derive(Default)]
 struct Stream {
     /// The sequence number after the last byte that is accounted for.
-    next: Option<u32>,
-    bytes: u64,
+    next: u32,
+    /// It is known.
+    known: bool,
     /// Bytes of transfers whose segments have not come.
-    waiting: u64,
+    waiting: u16,
+    bytes: u64,
 }
 
 impl Stream {
+    fn next(&self) -> Option<u32> {
+        self.known.then_some(self.next)
+    }
+
+    /// All up to there is accounted for.
+    fn begin(&mut self, next: u32) {
+        (self.next, self.known) = (next, true);
+    }
+
     /// Accounts for a transfer whose positions tell nothing.
     fn grow(&mut self, length: u32) -> u64 {
-        self.next = None;
+        self.known = false;
         self.bytes += u64::from(length);
         0
     }
 
     /// Whether all up to `end` is accounted for, as far as the stream is known.
     fn reaches(&self, end: u32) -> bool {
-        self.next.is_none_or(|next| (end.wrapping_sub(next) as i32) <= 0)
+        self.next().is_none_or(|next| (end.wrapping_sub(next) as i32) <= 0)
     }
 
     /// Accounts for a transfer that ended at `end`: how many bytes before it were not seen.
     fn advance(&mut self, end: u32, length: u32) -> u64 {
         let start = end.wrapping_sub(length);
         // A start before the end of what is known comes of two threads in one call each; there is no hole then.
-        let hole = self.next.map_or(0, |next| start.wrapping_sub(next) as i32).max(0).unsigned_abs();
+        let hole = self.next().map_or(0, |next| start.wrapping_sub(next) as i32).max(0).unsigned_abs();
         // Such calls may also be told in the other order: what is accounted for stays so.
-        if self.next.is_none() || !self.reaches(end) {
-            self.next = Some(end);
+        if !self.known || !self.reaches(end) {
+            self.begin(end);
         }
         self.bytes += u64::from(hole) + u64::from(length);
         hole.into()
@@ -110,8 +121,9 @@ impl Connection {
             self.apart = true;
             return;
         }
-        self.sent.next.get_or_insert(event.positions.written);
-        self.received.next.get_or_insert(event.positions.read);
+        for (stream, next) in [(&mut self.sent, event.positions.written), (&mut self.received, event.positions.read)] {
+            stream.begin(stream.next().unwrap_or(next));
+        }
     }
 
     /// It is known to be established.
@@ -121,8 +133,8 @@ impl Connection {
 
     /// It was found under way: from here on no byte is missed without its being known.
     pub fn join(&mut self, positions: Positions) {
-        self.sent.next = Some(positions.written);
-        self.received.next = Some(positions.read);
+        self.sent.begin(positions.written);
+        self.received.begin(positions.read);
     }
 
     /// The transfer, if it is its turn.
@@ -168,14 +180,15 @@ impl Connection {
         !event.socket.apart
             // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
             && event.socket.state != TcpState::Close
-            && self.sent.next.is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
+            && self.sent.next().is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
     }
 
     /// Accounts for a transfer: how many bytes of its direction, before it, no event tells of.
     pub fn advance(&mut self, event: &TransferEvent) -> u64 {
         self.apart |= event.socket.apart;
         let stream = self.stream(event.flow);
-        stream.waiting = (stream.waiting + u64::from(event.length)).saturating_sub(event.said.length());
+        let waiting = (u64::from(stream.waiting) + u64::from(event.length)).saturating_sub(event.said.length());
+        stream.waiting = u16::try_from(waiting).unwrap_or(u16::MAX);
         match event.flow {
             Flow::Sent if self.apart => self.sent.grow(event.length),
             Flow::Received if self.apart => self.received.grow(event.length),
@@ -186,7 +199,7 @@ impl Connection {
 
     /// Bytes that a transfer has moved and no segment has told of: they wait in the kernel.
     pub fn waiting(&mut self, flow: Flow) -> u64 {
-        self.stream(flow).waiting
+        self.stream(flow).waiting.into()
     }
 
     fn stream(&mut self, flow: Flow) -> &mut Stream {
@@ -231,6 +244,30 @@ impl Connection {
     }
 }
 
+impl StateEvent {
+    /// What ended the connection that is over. The state that its socket leaves tells whose FIN was the first, and without
+    /// a FIN the error tells who has reset it: the kernel sets none for what its own process does.
+    pub(crate) fn closed_by(&self) -> ClosedBy {
+        // include/uapi/asm-generic/errno.h
+        const ENETUNREACH: u32 = 101;
+        const ECONNABORTED: u32 = 103;
+        const ECONNRESET: u32 = 104;
+        const ETIMEDOUT: u32 = 110;
+        const EHOSTUNREACH: u32 = 113;
+        match (self.socket.state, self.error) {
+            _ if self.new != TcpState::Close || self.socket.apart => ClosedBy::Unknown,
+            (TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing, _) => ClosedBy::Local,
+            (TcpState::CloseWait | TcpState::LastAck, _) => ClosedBy::Remote,
+            // SO_LINGER, bytes left unread (RFC 2525, 2.17), or another process that has it ended (`ss --kill`).
+            (TcpState::Established, 0 | ECONNABORTED) => ClosedBy::ResetSent,
+            (TcpState::Established, ECONNRESET) => ClosedBy::ResetReceived,
+            // The last thing heard of an address that does not answer may be that it is out of reach (ICMP).
+            (TcpState::Established, ETIMEDOUT | EHOSTUNREACH | ENETUNREACH) => ClosedBy::Timeout,
+            _ => ClosedBy::Unknown,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
@@ -265,6 +302,7 @@ mod tests {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         });
         connection
     }
@@ -299,6 +337,36 @@ mod tests {
             }
         }
         turns
+    }
+
+    #[test]
+    fn what_comes_first_has_closed_it() {
+        let closed_by = |state, error| {
+            let positions = Positions { written: 0, read: 0 };
+            let socket = Socket { state, ..socket() };
+            let (time, new) = (Time(1), TcpState::Close);
+            let event = StateEvent {
+                time,
+                task: None,
+                socket,
+                positions,
+                new,
+                requested: None,
+                peer: None,
+                transparent: false,
+                error,
+            };
+            event.closed_by()
+        };
+        assert_eq!(closed_by(TcpState::FinWait2, 0), ClosedBy::Local);
+        assert_eq!(closed_by(TcpState::FinWait1, 104), ClosedBy::Local, "a reset answers the FIN");
+        assert_eq!(closed_by(TcpState::LastAck, 0), ClosedBy::Remote);
+        assert_eq!(closed_by(TcpState::CloseWait, 32), ClosedBy::Remote, "EPIPE");
+        assert_eq!(closed_by(TcpState::Established, 0), ClosedBy::ResetSent);
+        assert_eq!(closed_by(TcpState::Established, 104), ClosedBy::ResetReceived);
+        assert_eq!(closed_by(TcpState::Established, 110), ClosedBy::Timeout);
+        assert_eq!(closed_by(TcpState::Established, 5), ClosedBy::Unknown);
+        assert_eq!(closed_by(TcpState::SynReceived, 0), ClosedBy::Unknown);
     }
 
     #[test]

@@ -205,6 +205,9 @@ pub struct StateEvent {
     /// The socket may have an address that is not this host's (`IP_TRANSPARENT`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub transparent: bool,
+    /// The error with which the kernel ended the connection (errno(3)); zero: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error: u32,
 }
 
 /// The sockets that processes hold.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod names;
 
-pub use names::{AnomalyKind, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
+pub use names::{AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
 /// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,6 +241,8 @@ pub enum Event {
         /// what no hook saw is not known there.
         #[serde(skip_serializing_if = "Option::is_none")]
         lost_bytes: Option<u64>,
+        /// What ended it.
+        closed_by: ClosedBy,
     },
     /// The server's first reply.
     #[serde(rename = "smtp.greeting")]

@@ -20,7 +20,7 @@ use crate::event::{
 };
 use crate::interception::{Accepted, Interceptions, Opened};
 use crate::judge::{Addresses, Judge};
-use crate::observation::{self, Caller, Endpoint, Event, Observation, Role, Timestamp};
+use crate::observation::{self, Caller, ClosedBy, Endpoint, Event, Observation, Role, Timestamp};
 use crate::process::Processes;
 use crate::recorder::{Entry, Recorder, Reel};
 use crate::smtp::{Items, Peer, Session};
@@ -368,6 +368,7 @@ impl Observer {
     fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
         let over = conversation.over.take();
         let ended = over.as_ref().map(|over| over.time);
+        let closed_by = over.as_deref().map_or(ClosedBy::Unknown, StateEvent::closed_by);
         let time = ended.unwrap_or(conversation.connection.last_seen);
         if let Some(over) = over {
             self.miss_last(&mut conversation, &over);
@@ -388,6 +389,7 @@ impl Observer {
                 bytes_received: connection.bytes_received(),
                 duration: connection.age(time),
                 lost_bytes: (!connection.apart).then_some(connection.lost),
+                closed_by,
             },
         ));
         self.tell(&conversation, sink);

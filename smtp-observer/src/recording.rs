@@ -1,9 +1,9 @@
 //! A recording: a header, then what the observer was told, a JSON object a line, numbered in the order in which it was told.
 //!
 //! ```text
-//! {"recording":"smtp-observer","version":1,"agent":"0.1.0","ports":[25],"addresses":"domain"}
+//! {"recording":"smtp-observer","version":2,"agent":"0.1.0","ports":[25],"addresses":"domain"}
 //! {"event":[0,{"host":{"unix_offset":1790000000000000000,"boot_id":"…"}}]}
-//! {"event":[2,{"transfer":{"time":…,"flow":"sent","head":"EHLO client.example\r\n",…}}]}
+//! {"event":[2,{"transfer":{"time":…,"flow":"sent",…,"said":[{"text":"EHLO client.example\r\n"}]}}]}
 //! {"settled":[3,90210000000]}
 //! {"lost":{"before":57}}
 //! ```
@@ -22,8 +22,8 @@ use crate::event::{KernelEvent, Time};
 use crate::judge::Addresses;
 use crate::recorder::Entry;
 
-/// The form of recordings that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The form of recordings that this program writes and reads.
+pub const VERSION: u32 = 2;
 
 /// What the first line says, besides the version.
 const NAME: &str = "smtp-observer";

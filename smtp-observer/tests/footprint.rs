@@ -4,7 +4,8 @@ use std::alloc::System;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
+    Flow, Host, KernelEvent, LineEnd, Positions, ProcessKey, Said, Segment, Socket, StateEvent, Task, TcpState, Time,
+    TransferEvent, Withheld,
 };
 use smtp_observer::judge::Addresses;
 use smtp_observer::observer::Observer;
@@ -37,6 +38,7 @@ const DIALOGUE: [(&str, &str); 5] = [
 ];
 
 fn main() {
+    withheld_lines();
     for (connections, group) in [(8, 1), (8, 5), (1, 100)] {
         commands(connections, group);
     }
@@ -71,6 +73,31 @@ fn commands(connections: usize, group: usize) {
     assert!(told >= 2 * COMMANDS, "{told} items");
     println!("{COMMANDS} commands in groups of {group}: {} allocations", change.allocations + change.reallocations);
     assert_eq!((change.allocations, change.reallocations), (0, 0), "in groups of {group}: {change:?}");
+}
+
+/// Lines that stay in the kernel allocate nothing, however long they are.
+fn withheld_lines() {
+    let mut items = Items::default();
+    let mut session = greeted(&mut items);
+    let mut speak = |length| {
+        let withheld = |length| Segment::Withheld(Withheld { length, end: LineEnd::Crlf, nul: false, bare_cr: false });
+        for (peer, segments) in
+            [(Peer::Client, &[withheld(length)][..]), (Peer::Server, &[Segment::Text(b"500 5.5.1 "), withheld(length)])]
+        {
+            session.begin_call(peer);
+            for segment in segments {
+                session.segment(peer, Time(2), None, *segment, &mut items);
+            }
+            items.clear();
+        }
+    };
+    (0..COMMANDS).for_each(|_| speak(1 << 20));
+    let region = Region::new(ALLOCATOR);
+    for length in [2, 20, 1 << 20, 1 << 32] {
+        (0..10).for_each(|_| speak(length));
+    }
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
 }
 
 fn greeted(items: &mut Items) -> Session {
@@ -143,6 +170,7 @@ impl<'a> Connection<'a> {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         }));
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -149,6 +149,15 @@ impl Agent {
             (200, body) => Ok(Metrics(body)),
             (status, body) => bail!("/metrics answers {status}: {body}"),
         }
+    }
+
+    /// Whether its hooks are on functions, the family `fentry`, and not on tracepoints.
+    pub fn hooks_functions(&self) -> Result<bool> {
+        let metrics = self.metrics()?;
+        let uses = |family: &str| metrics.sum("smtp_observer_hooks_info", &[&format!("family=\"{family}\"")]).is_some();
+        let fentry = uses("fentry");
+        ensure!(fentry != uses("tracepoint"), "the agent's hooks are of no family, or of two");
+        Ok(fentry)
     }
 
     /// A line of its `/proc/PID/status` that is in kilobytes, such as `VmRSS`, in bytes.

@@ -32,6 +32,15 @@ maillog_file = /dev/stdout
 maillog_file_prefixes = /dev
 ";
 
+/// Parameters with which a connection that its cache is given stays there until it is stopped, however slow the machine is.
+/// As Postfix comes, each is over after two seconds, since the cache itself has a limit beside that of its clients.
+pub const KEPT: [&str; 4] = [
+    "smtp_connection_cache_time_limit = 1h",
+    "smtp_connection_reuse_time_limit = 1h",
+    "connection_cache_ttl_limit = 1h",
+    "connection_cache_protocol_timeout = 1h",
+];
+
 /// A Postfix that serves port 25 of one host.
 #[derive(Debug)]
 pub struct Postfix {
@@ -72,12 +81,15 @@ impl Postfix {
         self.master.pid()
     }
 
-    /// Hands it a mail, as a program on its host does, and waits until it is delivered.
+    /// Hands it a mail, as a program on its host does, and waits until it is delivered and smtp(8) is done with its
+    /// connection: `status=sent` is logged before the connection goes to the cache, and `removed` behind it.
     pub fn deliver(&self, host: &Host, sender: &str, recipient: &str) -> Result<()> {
         let sent = [&format!("to=<{recipient}>"), "status=sent"];
-        let before = self.logged(&sent);
+        let removed = ["/qmgr[", ": removed"];
+        let [sent_before, removed_before] = [self.logged(&sent), self.logged(&removed)];
         self.submit(host, sender, recipient)?;
-        self.wait_logged(&sent, before + 1)
+        self.wait_logged(&sent, sent_before + 1)?;
+        self.wait_logged(&removed, removed_before + 1)
     }
 
     /// Hands it a mail, as a program on its host does.

@@ -1,18 +1,21 @@
 //! Connections that were open before the agent: named at once, and followed from their middle.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{KernelEvent, ProcessKey, TransferEvent};
 use smtp_observer::kernel::{Kernel, Settings};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
-use smtp_observer_tests::feed::PATIENCE;
+use smtp_observer_tests::feed::{Feed, PATIENCE};
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::{Host, accept};
-use smtp_observer_tests::process::Running;
 use smtp_observer_tests::seen::{Observed, Seen};
 use tracing::level_filters::LevelFilter;
 
@@ -134,17 +137,22 @@ fn nothing_in_the_middle_of_a_message_is_taken_for_a_command() -> Result<()> {
     Ok(())
 }
 
+/// They take turns: while one is in a call on the socket, the other waits for something else. Of two that are at it together
+/// on one processor, one may interrupt the other in the middle of a hook, which the kernel then skips.
 #[test]
 fn the_connection_of_another_process_is_named() -> Result<()> {
     let _alone = alone();
     let (client, server) = Host::pair()?;
     let listener = server.listen(SERVER)?;
-    // Nothing on the way to this client's end: bash speaks TCP itself.
-    let script = "exec 3<>/dev/tcp/10.77.0.2/25; for verb in NOOP QUIT; do read -r line <&3; \
-                  printf \"$verb\\r\\n\" >&3; done; read -r line <&3";
+    // Nothing on the way to this client's end: bash speaks TCP itself. Its turn comes with a line of input, and is over with
+    // a line of output.
+    let script = "exec 3<>/dev/tcp/10.77.0.2/25; while read -r verb; do read -r line <&3; \
+                  [ \"$verb\" ] && printf \"$verb\\r\\n\" >&3; echo done; done";
     let mut bash = client.command(machine::installed("bash")?);
-    bash.args(["-c", script]);
-    let bash = Running::start(bash)?;
+    let mut bash =
+        bash.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting bash")?;
+    let mut turn = bash.stdin.take().context("bash takes no input")?;
+    let done = Feed::read(bash.stdout.take().context("bash has no output")?, |line| Ok(line.to_owned()));
     let stream = accept(&listener)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let agent = Agent::start(&[])?;
@@ -153,27 +161,83 @@ fn the_connection_of_another_process_is_named() -> Result<()> {
     let [at_client, at_server] = ends(&at_once)?;
     is_this_process(&at_server.0[0])?;
     let opened = &at_client.0[0];
-    assert_eq!(opened.pid(), Some(bash.pid().into()), "{}", opened.json());
+    assert_eq!(opened.pid(), Some(bash.id().into()), "{}", opened.json());
     let executable = std::fs::canonicalize(machine::installed("bash")?)?;
     assert_eq!(opened.text("/process/executable").map(Path::new), Some(&*executable), "{}", opened.json());
     ensure!(opened.text("/process/command_line").is_some_and(|line| line.ends_with(script)), "{}", opened.json());
     assert_eq!(opened.text("/process/parent/name"), at_server.0[0].text("/process/name"), "{}", opened.json());
 
-    // The call in which bash waits for the greeting began before the hooks were there: some see nothing of it.
     let mut reader = BufReader::new(&stream);
-    for (reply, command) in [("220 server.example ESMTP", "NOOP"), ("250 Ok", "QUIT")] {
+    let turns = [("220 server.example ESMTP", "NOOP"), ("250 Ok", "QUIT"), ("221 Bye", "")];
+    for (number, (reply, command)) in turns.into_iter().enumerate() {
         (&stream).write_all(format!("{reply}\r\n").as_bytes())?;
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        assert_eq!(line, format!("{command}\r\n"));
+        turn.write_all(format!("{command}\n").as_bytes())?;
+        done.wait_for("the end of bash's turn", |lines| (lines.len() > number).then_some(()))?;
+        if !command.is_empty() {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            assert_eq!(line, format!("{command}\r\n"));
+        }
     }
-    (&stream).write_all(b"221 Bye\r\n")?;
     drop(stream);
-    bash.finish()?;
+    drop(turn);
+    bash.wait()?;
     agent.wait_closed(&[&client, &server], 2)?;
     for end in ends(&agent.stop()?.seen.on(&[&client, &server])?)? {
-        assert_eq!(end.command("QUIT")?.count("/code"), Some(221), "{end}");
+        for (verb, code) in [("NOOP", 250), ("QUIT", 221)] {
+            assert_eq!(end.command(verb)?.count("/code"), Some(code), "{end}");
+        }
         assert_eq!(end.count("connection.owner_changed"), 0, "{end}");
+        assert_eq!(end.one("connection.closed")?.count("/lost_bytes"), Some(0), "{end}");
+    }
+    Ok(())
+}
+
+/// Waits until a thread of this process is in read(2) on a socket.
+fn wait_reads(thread: i32, socket: i32) -> Result<()> {
+    let path = format!("/proc/self/task/{thread}/syscall");
+    let call = format!("{} {socket:#x} ", libc::SYS_read);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // A thread that runs, in whatever call, is only said to run.
+        let now = std::fs::read_to_string(&path)?;
+        if now.starts_with(&call) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the thread does not come to wait for the greeting: {now}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The function that waits for the bytes was called when no hook was there, and returns past those that came meanwhile: the
+/// hooks on functions do not see the call. Their hole is known to the byte, and the dialogue is understood from there on.
+/// The tracepoints are behind the call's end, and see it.
+#[test]
+fn a_call_that_began_before_the_agent() -> Result<()> {
+    const GREETING: &[u8] = b"220 server.example ESMTP\r\n";
+    let _alone = alone();
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
+    let reading = dialogue.client.try_clone()?;
+    let socket = reading.as_raw_fd();
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::spawn(move || -> Result<usize> {
+        sender.send(nix::unistd::gettid().as_raw())?;
+        Ok(nix::unistd::read(&reading, &mut [0; GREETING.len() + 1])?)
+    });
+    wait_reads(receiver.recv()?, socket)?;
+    let agent = Agent::start(&[])?;
+    (&dialogue.server).write_all(GREETING)?;
+    assert_eq!(reader.join().ok().context("the reader panicked")??, GREETING.len());
+    dialogue.play("C: EHLO client.example\nS: 250 server.example\nC: QUIT\nS: 221 Bye")?;
+    dialogue.close()?;
+    agent.wait_closed(&[&client, &server], 2)?;
+    let lost = if agent.hooks_functions()? { GREETING.len() as u64 } else { 0 };
+    let [at_client, at_server] = ends(&agent.stop()?.seen.on(&[&client, &server])?)?;
+    for (end, lost) in [(&at_client, lost), (&at_server, 0)] {
+        assert_eq!(end.one("connection.closed")?.count("/lost_bytes"), Some(lost), "{end}");
+        assert_eq!(end.count("smtp.greeting"), usize::from(lost == 0), "{end}");
+        assert_eq!(end.command("QUIT")?.count("/code"), Some(221), "{end}");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::postfix::Postfix;
+use smtp_observer_tests::postfix::{KEPT, Postfix};
 use smtp_observer_tests::scene::lines::Lines;
 use smtp_observer_tests::seen::{Observed, Seen};
 
@@ -29,17 +29,14 @@ fn owners(end: &Seen) -> Result<Vec<(String, u64)>> {
 fn a_connection_kept_in_the_cache() -> Result<()> {
     let (client_host, server_host) = Host::pair()?;
     let server = Postfix::start(&server_host)?;
-    let client = Postfix::start_with(
-        &client_host,
-        &[
-            "myhostname = client.example",
-            "mydestination =",
-            "relayhost = [10.77.0.2]:25",
-            "smtp_connection_cache_destinations = static:all",
-            "smtp_connection_cache_time_limit = 60s",
-        ],
-        &["smtp unix - - n - - smtp -o max_use=1"],
-    )?;
+    let sender = [
+        "myhostname = client.example",
+        "mydestination =",
+        "relayhost = [10.77.0.2]:25",
+        "smtp_connection_cache_destinations = static:all",
+    ];
+    let services = ["smtp unix - - n - - smtp -o max_use=1"];
+    let client = Postfix::start_with(&client_host, &[&sender[..], &KEPT].concat(), &services)?;
     // Before the agent, so that it finds the connection in the cache's hands.
     client.deliver(&client_host, "alice@client.example", RECIPIENT)?;
     let agent = Agent::start(&[])?;

@@ -369,8 +369,9 @@ fn what_is_no_recording_is_refused_in_a_sentence() -> Result<()> {
     for (content, words) in [
         (&b""[..], "it is empty"),
         (b"From ann@client.example Mon Nov 23 17:04:05 2026\n", "does not begin like one"),
-        (b"{\"recording\":\"smtp-observer\",\"version\":1,", "does not begin like one"),
-        (b"{\"recording\":\"smtp-observer\",\"version\":2,\"agent\":\"9.0.0\"}\n", "newer"),
+        (b"{\"recording\":\"smtp-observer\",\"version\":2,", "does not begin like one"),
+        (b"{\"recording\":\"smtp-observer\",\"version\":1,\"agent\":\"0.1.0\"}\n", "older"),
+        (b"{\"recording\":\"smtp-observer\",\"version\":3,\"agent\":\"9.0.0\"}\n", "newer"),
     ] {
         fs::write(&path, content)?;
         refused(&name, words)?;
@@ -382,7 +383,7 @@ fn what_is_no_recording_is_refused_in_a_sentence() -> Result<()> {
 fn damage_in_the_middle_is_a_failure_and_a_cut_is_not() -> Result<()> {
     let (_folder, path, _) = place()?;
     let header =
-        "{\"recording\":\"smtp-observer\",\"version\":1,\"agent\":\"0.1.0\",\"ports\":[25],\"addresses\":\"domain\"}\n";
+        "{\"recording\":\"smtp-observer\",\"version\":2,\"agent\":\"0.1.0\",\"ports\":[25],\"addresses\":\"domain\"}\n";
     let host = "{\"event\":[0,{\"host\":{\"unix_offset\":0,\"boot_id\":\"0\"}}]}\n";
     fs::write(&path, format!("{header}{host}garbage\n"))?;
     let ended = replay(&path, &[])?;

@@ -259,6 +259,91 @@ fn end(stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Who ended a connection, at either end.
+#[test]
+fn closed_by_whom() -> Result<()> {
+    type Way = fn(TcpStream, TcpStream) -> Result<()>;
+    const UNREAD: &[u8] = b"NOOP\r\n";
+    let ways: [(&str, Way, [&str; 2]); 6] = [
+        (
+            "one closes, then the other",
+            |first, second| {
+                drop(first);
+                end(&second)
+            },
+            ["local", "remote"],
+        ),
+        (
+            "one shuts its side, the other closes",
+            |first, second| {
+                first.shutdown(Shutdown::Write)?;
+                end(&second)?;
+                drop(second);
+                end(&first)
+            },
+            ["local", "remote"],
+        ),
+        (
+            "one resets",
+            |first, second| {
+                let now = libc::linger { l_onoff: 1, l_linger: 0 };
+                flags::set(&first, libc::SOL_SOCKET, libc::SO_LINGER, &now)?;
+                drop(first);
+                wait_event(&second, libc::POLLHUP)
+            },
+            ["reset_sent", "reset_received"],
+        ),
+        (
+            "one closes with bytes unread",
+            |first, second| {
+                Sending::Write.all(&second, UNREAD)?;
+                wait_event(&first, libc::POLLIN)?;
+                drop(first);
+                wait_event(&second, libc::POLLHUP)
+            },
+            ["reset_sent", "reset_received"],
+        ),
+        (
+            "one closes, the other writes, and is reset",
+            |first, second| {
+                drop(first);
+                wait_event(&second, libc::POLLRDHUP)?;
+                Sending::Write.all(&second, UNREAD)?;
+                wait_event(&second, libc::POLLHUP)
+            },
+            ["local", "remote"],
+        ),
+        (
+            "one shuts its side, the other resets",
+            |first, second| {
+                first.shutdown(Shutdown::Write)?;
+                end(&second)?;
+                let now = libc::linger { l_onoff: 1, l_linger: 0 };
+                flags::set(&second, libc::SOL_SOCKET, libc::SO_LINGER, &now)?;
+                drop(second);
+                wait_event(&first, libc::POLLHUP)
+            },
+            ["local", "remote"],
+        ),
+    ];
+    let scene = Scene::start()?;
+    for (name, way, [first, second]) in ways {
+        for by_client in [true, false] {
+            let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+            let port = dialogue.port()?;
+            dialogue.play(SHORT)?;
+            let Dialogue { client: from, server: to, .. } = dialogue;
+            if by_client { way(from, to) } else { way(to, from) }.context(name)?;
+            let expected = if by_client { [first, second] } else { [second, first] };
+            for (side, expected) in scene.ends(port)?.iter().zip(expected) {
+                let closed = side.one("connection.closed")?;
+                ensure!(closed.text("/closed_by") == Some(expected), "{name}: not {expected}: {closed}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Bytes that nobody read are not lost, and not received either.
 #[test]
 fn bytes_left_unread() -> Result<()> {

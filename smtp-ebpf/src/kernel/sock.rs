@@ -85,6 +85,13 @@ impl Sock {
         unsafe { load(self.0, offset(&OFFSETS.sock_protocol)) }
     }
 
+    /// The error that its next call will return (errno(3)), zero: none.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        // SAFETY: sk_err is an int of struct sock.
+        unsafe { load(self.0, offset(&OFFSETS.sock_error)) }
+    }
+
     /// Its network namespace's inode number.
     #[inline(always)]
     pub fn netns(self) -> u32 {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::interception::dialogue::Dialogue;
 use crate::judge::{self, Addresses};
-use crate::observation::{self, Connection, Event, Process, Role, Timestamp, TlsPhase};
+use crate::observation::{self, ClosedBy, Connection, Event, Process, Role, Timestamp, TlsPhase};
 
 /// One host's events, as far as they are about the connections of one role.
 #[derive(Debug)]
@@ -160,9 +160,13 @@ impl Told {
     /// The event as the dialogue takes it.
     fn said(self) -> Result<Option<Event>, String> {
         Ok(Some(match self {
-            Self::Closed => {
-                Event::ConnectionClosed { bytes_sent: 0, bytes_received: 0, duration: Duration::ZERO, lost_bytes: None }
-            }
+            Self::Closed => Event::ConnectionClosed {
+                bytes_sent: 0,
+                bytes_received: 0,
+                duration: Duration::ZERO,
+                lost_bytes: None,
+                closed_by: ClosedBy::Unknown,
+            },
             Self::Greeting { code, text } => {
                 Event::Greeting(observation::Greeting { code, text, software: None, latency: None })
             }

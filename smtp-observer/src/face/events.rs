@@ -97,6 +97,7 @@ mod tests {
                 "bytes_received": 2290,
                 "duration_seconds": 5.5,
                 "lost_bytes": 0,
+                "closed_by": "local",
             })
         );
     }
@@ -190,12 +191,13 @@ mod tests {
 
     #[test]
     fn durations_are_decimal_numbers() {
-        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. } = Sample::server().closed().event
+        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, closed_by, .. } =
+            Sample::server().closed().event
         else {
             panic!("closed")
         };
         let duration = Duration::from_nanos(1);
-        let fields = fields(Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes });
+        let fields = fields(Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by });
         assert_eq!(fields["duration_seconds"].as_f64(), Some(1e-9));
     }
 }

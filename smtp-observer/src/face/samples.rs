@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::observation::{
-    Caller, Command, Connection, Data, Endpoint, Event, Greeting, NoopReason, Observation, Outcome, Parent, Process,
-    Reasoned, Role, RsetReason, Timestamp, Transaction,
+    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, NoopReason, Observation, Outcome, Parent,
+    Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
 };
 
 /// 2026-11-23T17:04:05.123456789Z.
@@ -109,6 +109,7 @@ impl Sample {
             bytes_received: 2290,
             duration: Duration::from_millis(5500),
             lost_bytes: Some(0),
+            closed_by: ClosedBy::Local,
         })
     }
 }

@@ -14,8 +14,8 @@ use jiff::tz::TimeZone;
 
 use crate::face::escape::cut;
 use crate::observation::{
-    Caller, Command, Data, Event, Evidence, Greeting, Interception, Observation, Outcome, Reasoned, Role, Timestamp,
-    TlsPhase, Transaction, Verdict,
+    Caller, ClosedBy, Command, Data, Event, Evidence, Greeting, Interception, Observation, Outcome, Reasoned, Role,
+    Timestamp, TlsPhase, Transaction, Verdict,
 };
 
 /// A name of 15 bytes, and a pid of five digits.
@@ -88,9 +88,18 @@ impl Format {
             Event::ConnectionOwnerChanged { previous_process } => {
                 self.paint(YELLOW, format!("  taken over from {}", program(previous_process)))
             }
-            Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes } => {
+            Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by } => {
                 let lasted = Span(*duration);
-                let mut text = format!("  closed after {lasted}: {bytes_sent} bytes sent, {bytes_received} received");
+                let by = match closed_by {
+                    ClosedBy::Local => " by this side",
+                    ClosedBy::Remote => " by the other side",
+                    ClosedBy::ResetSent => " by this side's reset",
+                    ClosedBy::ResetReceived => " by the other side's reset",
+                    ClosedBy::Timeout => " for want of an answer",
+                    ClosedBy::Unknown => "",
+                };
+                let mut text =
+                    format!("  closed after {lasted}{by}: {bytes_sent} bytes sent, {bytes_received} received");
                 if let Some(lost_bytes @ 1..) = lost_bytes {
                     put(&mut text, format_args!(", {lost_bytes} not seen"));
                 }
@@ -361,7 +370,7 @@ mod tests {
                 Event::ConnectionOwnerChanged { previous_process: Sample::server().caller() },
                 "  taken over from smtpd[825]\n",
             ),
-            (Sample::client().closed().event, "  closed after 5.50 s: 311 bytes sent, 2290 received\n"),
+            (Sample::client().closed().event, "  closed after 5.50 s by this side: 311 bytes sent, 2290 received\n"),
             (samples::rset(), "  RSET because recipients_rejected: 550 to the only RCPT; no other recipient\n"),
             (
                 samples::ambiguous(),

@@ -38,8 +38,12 @@ const UNKNOWN: &str = "other";
 pub(super) struct Redaction {
     addresses: Addresses,
     /// Of a recording alone.
-    kept: Option<Vec<Kept>>,
+    kept: Option<Box<Notes>>,
 }
+
+/// What a recording is told.
+#[derive(Debug, Default)]
+struct Notes(Vec<Kept>);
 
 /// Something said of which a recording is told how much it may keep.
 #[derive(Debug)]
@@ -86,18 +90,18 @@ impl Redaction {
 
     /// From now on tells what a recording may keep.
     pub(super) fn keep(&mut self) {
-        self.kept = Some(Vec::new());
+        self.kept = Some(Box::default());
     }
 
     /// What a recording may keep of what was shown since the last time.
     pub(super) fn kept(&mut self) -> Vec<Kept> {
-        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
+        self.kept.as_mut().map(|notes| std::mem::take(&mut notes.0)).unwrap_or_default()
     }
 
     /// Notes something for a recording.
     pub(super) fn note(&mut self, note: impl FnOnce() -> Kept) {
         if let Some(kept) = &mut self.kept {
-            kept.push(note());
+            kept.0.push(note());
         }
     }
 

@@ -63,6 +63,7 @@ impl Layout {
             sock_local_v6: at("sock", "__sk_common.skc_v6_rcv_saddr")?,
             sock_net: at("sock", "__sk_common.skc_net.net")?,
             sock_protocol: at("sock", "sk_protocol")?,
+            sock_error: at("sock", "sk_err")?,
             socket_sock: at("socket", "sk")?,
             net_inode: at("net", "ns.inum")?,
             tcp_local_port: at("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,

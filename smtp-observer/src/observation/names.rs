@@ -27,6 +27,24 @@ macro_rules! names {
 }
 
 names! {
+    /// What ended a connection: the first thing that did.
+    ClosedBy {
+        /// This socket's side closed, or shut, its direction first.
+        Local => "local",
+        /// The other side did.
+        Remote => "remote",
+        /// This side reset it.
+        ResetSent => "reset_sent",
+        /// The other side did.
+        ResetReceived => "reset_received",
+        /// The other side did not answer any more.
+        Timeout => "timeout",
+        /// That was not seen.
+        Unknown => "unknown",
+    }
+}
+
+names! {
     /// Why an RSET was sent.
     RsetReason {
         /// MAIL was refused.

@@ -96,10 +96,8 @@ impl Observer {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use bytes::Bytes;
-
     use super::super::tests::{CLIENT, OTHER, Story, task};
-    use crate::event::{Flow, KernelEvent, Positions, Socket, StateEvent, TcpState, Time, TransferEvent, Unseen};
+    use crate::event::{Flow, KernelEvent, Positions, Said, Socket, StateEvent, TcpState, Time, TransferEvent};
     use crate::observation::Role;
 
     const ACCEPTED: u64 = 0xa;
@@ -122,6 +120,7 @@ mod tests {
             requested: None,
             peer,
             transparent: false,
+            error: 0,
         })
     }
 
@@ -139,11 +138,8 @@ mod tests {
             positions,
             flow,
             length,
-            skipped: 0,
-            disputed: None,
-            head: Bytes::from_static(GREETING),
-            tail: Bytes::new(),
-            unseen: Unseen::None,
+            continues: false,
+            said: Said::text(GREETING),
         })
     }
 

@@ -41,6 +41,7 @@ impl Story {
             requested,
             peer: None,
             transparent: false,
+            error: 0,
         };
         self.event(KernelEvent::State(event));
     }
@@ -241,6 +242,7 @@ fn a_client_sends_before_fast_open_is_through() {
         requested: None,
         peer: None,
         transparent: false,
+        error: 0,
     }));
     story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
     assert_eq!(story.told[0].connection.local.port, 40000);
@@ -337,6 +339,7 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         };
         story.event(KernelEvent::State(event.clone()));
         story.event(KernelEvent::State(StateEvent { new: TcpState::Established, ..event }));

@@ -246,6 +246,7 @@ impl Teller {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         };
         self.tell(KernelEvent::State(event));
     }

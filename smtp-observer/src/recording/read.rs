@@ -20,8 +20,22 @@ pub enum ReadError {
     #[error("is no recording: {0}. Make one with smtp-observer run --record FILE.")]
     Foreign(&'static str),
     /// It has a form that is not known here.
-    #[error("was made by smtp-observer {agent}, which is newer than this one: replay it with that.")]
+    #[error(
+        "is of version {version}, made by smtp-observer {agent}, which is newer than this one: replay it with that."
+    )]
     Newer {
+        /// The form's version.
+        version: u32,
+        /// The version that wrote it.
+        agent: String,
+    },
+    /// It has a form that is not known any more.
+    #[error(
+        "is of version {version}, made by smtp-observer {agent}, which is older than this one: replay it with that."
+    )]
+    Older {
+        /// The form's version.
+        version: u32,
         /// The version that wrote it.
         agent: String,
     },
@@ -60,8 +74,10 @@ pub fn open<R: BufRead>(mut from: R) -> Result<(Header, Entries<R>), ReadError> 
     if any.recording != NAME {
         return Err(ReadError::Foreign("it does not begin like one"));
     }
-    if any.version > VERSION {
-        return Err(ReadError::Newer { agent: any.agent });
+    match any.version {
+        VERSION => {}
+        newer @ VERSION.. => return Err(ReadError::Newer { version: newer, agent: any.agent }),
+        version => return Err(ReadError::Older { version, agent: any.agent }),
     }
     let header = serde_json::from_slice(&line).map_err(|error| damaged(1, &error))?;
     Ok((header, Entries { from, lines: 1, next: 0, waiting: BTreeMap::new(), complete: 0, missing: 0, end: None }))

@@ -40,6 +40,7 @@ fn entries() -> Vec<Entry> {
         requested: Some(address),
         peer: Some(7),
         transparent: true,
+        error: 104,
     };
     let transfer = TransferEvent {
         time: Time(6),
@@ -160,8 +161,15 @@ fn what_is_no_recording_is_refused() {
     }
     let other = b"{\"recording\":\"tcpdump\",\"version\":1,\"agent\":\"4\"}\n";
     assert!(refusal(other).starts_with("is no recording"));
-    let newer = b"{\"recording\":\"smtp-observer\",\"version\":2,\"agent\":\"7.1.0\",\"else\":[]}\n";
-    assert_eq!(refusal(newer), "was made by smtp-observer 7.1.0, which is newer than this one: replay it with that.");
+    let of = |version| format!("{{\"recording\":\"smtp-observer\",\"version\":{version},\"agent\":\"7.1.0\"}}\n");
+    for (version, age) in [(1, "older"), (3, "newer")] {
+        assert_eq!(
+            refusal(of(version).as_bytes()),
+            format!(
+                "is of version {version}, made by smtp-observer 7.1.0, which is {age} than this one: replay it with that."
+            )
+        );
+    }
 }
 
 #[test]

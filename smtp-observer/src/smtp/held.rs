@@ -32,7 +32,7 @@ pub(super) struct Held {
 pub(super) struct Part {
     pub(super) time: Time,
     /// The number of the write it came with.
-    pub(super) write: u64,
+    pub(super) write: u32,
     /// Where it ends: so many bytes of the client came up to there.
     pub(super) end: u64,
     pub(super) content: Content,
@@ -66,7 +66,7 @@ impl Held {
     }
 
     /// Adds bytes that end at `end`.
-    pub(super) fn push(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
+    pub(super) fn push(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
         let (fits, rest) = bytes.split_at(bytes.len().min(MOST_HELD - self.bytes));
         self.bytes += fits.len();
         self.append(time, write, end.saturating_sub(rest.len() as u64), fits);
@@ -76,7 +76,7 @@ impl Held {
     }
 
     /// Adds bytes that are no lines, behind those that end at `end`.
-    pub(super) fn unread(&mut self, time: Time, write: u64, end: u64, unread: Unread, length: u64) {
+    pub(super) fn unread(&mut self, time: Time, write: u32, end: u64, unread: Unread, length: u64) {
         if self.bytes == MOST_HELD {
             // What was kept of the end is not the end any more.
             self.drop_last();
@@ -96,7 +96,7 @@ impl Held {
     }
 
     /// Adds a line, or a part of one, that did not cross and ends at `end`.
-    pub(super) fn withheld(&mut self, time: Time, write: u64, end: u64, withheld: Withheld) {
+    pub(super) fn withheld(&mut self, time: Time, write: u32, end: u64, withheld: Withheld) {
         let parts = self.parts.iter().filter(|part| matches!(part.content, Content::Withheld(_))).count();
         if parts >= MOST_WITHHELD {
             self.unread(time, write, end, Unread::Gap, withheld.length);
@@ -155,7 +155,7 @@ impl Held {
         }
     }
 
-    fn append(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
+    fn append(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -171,7 +171,7 @@ impl Held {
     }
 
     /// Keeps the end of what is too much: the last two parts are then a gap and what follows it.
-    fn keep_last(&mut self, time: Time, write: u64, end: u64, bytes: &[u8]) {
+    fn keep_last(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
         if !matches!(self.parts.make_contiguous(), [.., Part { content: Content::Unread(Unread::Gap, _), .. }, _]) {
             self.parts.push_back(Part::new(time, write, end, Content::Unread(Unread::Gap, 0)));
             self.parts.push_back(Part::new(time, write, end, Content::Bytes(Vec::new())));
@@ -217,7 +217,7 @@ impl Held {
 }
 
 impl Part {
-    fn new(time: Time, write: u64, end: u64, content: Content) -> Self {
+    fn new(time: Time, write: u32, end: u64, content: Content) -> Self {
         Self { time, write, end, content, read: 0 }
     }
 
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn pieces_of_one_time_are_one_part() {
         let mut held = Held::default();
-        (0..100).for_each(|write| held.push(Time(1), write, write + 1, b"a"));
+        (0..100).for_each(|write| held.push(Time(1), write, u64::from(write) + 1, b"a"));
         held.push(Time(2), 100, 101, b"b");
         let parts: Vec<_> = std::iter::from_fn(|| held.pop()).map(|part| (part.time, part.bytes().len())).collect();
         assert_eq!(parts, [(Time(1), 100), (Time(2), 1)]);
@@ -307,12 +307,12 @@ mod tests {
     fn many_parts_are_bounded() {
         let mut held = Held::default();
         for at in 0..100_000 {
-            held.push(Time(at), at, at, b"x");
+            held.push(Time(at), at as u32, at, b"x");
             if at % 3 == 0 {
-                held.unread(Time(at), at, at, Unread::Gap, 5);
+                held.unread(Time(at), at as u32, at, Unread::Gap, 5);
             }
             if at % 3 == 1 {
-                held.withheld(Time(at), at, at, withheld(5));
+                held.withheld(Time(at), at as u32, at, withheld(5));
             }
         }
         assert!(held.memory() < 64 * 1024, "{} bytes", held.memory());
@@ -324,7 +324,7 @@ mod tests {
     fn first_lines() {
         let line = |pieces: &[&[u8]]| {
             let mut held = Held::default();
-            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u64, 0, piece));
+            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u32, 0, piece));
             held.first_line()
         };
         assert_eq!(line(&[b"QU", b"IT\r", b"\nmore"]), Some(b"QUIT\r".to_vec()));

@@ -12,8 +12,9 @@ pub(super) struct Lines {
     kept: Vec<u8>,
     /// Bytes of the line so far, kept or not.
     length: u64,
-    /// How many of them crossed, from the first on, where others did not.
-    crossed: Option<u64>,
+    /// Some of them did not cross. So many did, from the first on, of those that are kept.
+    withheld: bool,
+    crossed: u16,
     last: u8,
     /// The line was handed out; what is kept is cleared at the next step.
     done: bool,
@@ -85,7 +86,14 @@ impl Lines {
 
     /// How many bytes of the line that is being received crossed, from the first on.
     pub(super) fn crossed(&self) -> u64 {
-        self.crossed.unwrap_or(self.length)
+        if self.withheld { self.crossed.into() } else { self.length }
+    }
+
+    /// The next bytes did not cross.
+    fn withhold(&mut self) {
+        if !std::mem::replace(&mut self.withheld, true) {
+            self.crossed = self.kept.len() as u16;
+        }
     }
 
     /// Takes `input` up to the end of the line.
@@ -93,7 +101,7 @@ impl Lines {
         if self.done {
             self.kept.clear();
             self.length = 0;
-            self.crossed = None;
+            self.withheld = false;
             self.done = false;
         }
         let end = memchr(b'\n', input);
@@ -101,11 +109,12 @@ impl Lines {
         let room = (LONGEST_LINE as u64).saturating_sub(self.length);
         let fits = part.len() as u64 <= room;
         if origin == Origin::StandIn && !part.is_empty() {
-            self.crossed.get_or_insert(self.length);
+            self.withhold();
         }
         if fits && self.length == 0 && end.is_some() {
             *input = &input[part.len() + 1..];
-            let crossed = self.crossed.take();
+            let crossed = self.withheld.then_some(0);
+            self.withheld = false;
             return Step::Line(Line::new(part, part.len() as u64, crossed, part.last().copied()));
         }
         if !fits && self.length <= LONGEST_LINE as u64 {
@@ -122,7 +131,7 @@ impl Lines {
         }
         *input = &input[1..];
         self.done = true;
-        Step::Line(Line::new(&self.kept, self.length, self.crossed, Some(self.last)))
+        Step::Line(Line::new(&self.kept, self.length, self.withheld.then_some(self.crossed.into()), Some(self.last)))
     }
 
     fn append(&mut self, part: &[u8]) {

@@ -10,16 +10,14 @@ use crate::event::Time;
 #[derive(Debug, Default)]
 pub(super) struct Preamble {
     state: State,
-    /// When the first byte came.
-    since: Time,
 }
 
 #[derive(Debug, Default)]
 enum State {
     /// No byte was seen.
     Start,
-    /// The first bytes may begin this one of the headers: so many were taken.
-    Prefix { header: u8, taken: u8 },
+    /// The first bytes may begin this one of the headers: so many were taken, the first of them then.
+    Prefix { header: u8, taken: u8, since: Time },
     /// The rest of a line.
     Line,
     /// The bytes behind the signature of PROXY's version 2, the last two of which are the length of the rest.
@@ -27,7 +25,7 @@ enum State {
     /// So many bytes.
     Skip(u16),
     /// The client has asked a SOCKS proxy.
-    Socks(Greeting),
+    Socks(Box<Greeting>),
     /// There is no header, or it is over.
     #[default]
     Past,
@@ -79,8 +77,8 @@ struct Header {
 static HEADERS: [Header; 4] = [
     Header { begins: b"PROXY ", then: || State::Line },
     Header { begins: b"\r\n\r\n\0\r\nQUIT\n", then: || State::Lengths { taken: 0, high: 0 } },
-    Header { begins: b"\x04\x01", then: || State::Socks(Greeting::default()) },
-    Header { begins: b"\x05", then: || State::Socks(Greeting::default()) },
+    Header { begins: b"\x04\x01", then: || State::Socks(Box::default()) },
+    Header { begins: b"\x05", then: || State::Socks(Box::default()) },
 ];
 
 /// The codes of a greeting (RFC 5321, 4.3.2).
@@ -89,7 +87,7 @@ const CODES: [&[u8; 3]; 3] = [b"220", b"554", b"421"];
 impl Preamble {
     /// A header may come.
     pub(super) fn expected() -> Self {
-        Self { state: State::Start, ..Self::default() }
+        Self { state: State::Start }
     }
 
     /// No header is being read or looked for.
@@ -101,21 +99,21 @@ impl Preamble {
     pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8]) -> Look {
         if let State::Start = self.state {
             let header = HEADERS.iter().position(|header| bytes.first() == header.begins.first());
-            self.state = header.map_or(State::Past, |header| State::Prefix { header: header as u8, taken: 0 });
-            self.since = time;
+            self.state =
+                header.map_or(State::Past, |header| State::Prefix { header: header as u8, taken: 0, since: time });
         }
-        while let State::Prefix { header: index, taken } = self.state {
+        while let State::Prefix { header: index, taken, since } = self.state {
             let header = &HEADERS[usize::from(index)];
             match (header.begins.get(usize::from(taken)), bytes.split_first()) {
                 (None, _) => self.state = (header.then)(),
                 (Some(expected), Some((byte, rest))) if byte == expected => {
                     *bytes = rest;
-                    self.state = State::Prefix { header: index, taken: taken + 1 };
+                    self.state = State::Prefix { header: index, taken: taken + 1, since };
                 }
                 (Some(_), None) => return Look::Taken,
                 (Some(_), Some(_)) => {
                     self.state = State::Past;
-                    return Look::Plain(&header.begins[..usize::from(taken)], self.since);
+                    return Look::Plain(&header.begins[..usize::from(taken)], since);
                 }
             }
         }
@@ -162,8 +160,8 @@ impl Preamble {
     pub(super) fn give_up(&mut self) -> Option<(&'static [u8], Time)> {
         let (State::Start | State::Prefix { .. }) = self.state else { return None };
         match std::mem::take(&mut self.state) {
-            State::Prefix { header, taken } => {
-                Some((&HEADERS[usize::from(header)].begins[..usize::from(taken)], self.since))
+            State::Prefix { header, taken, since } => {
+                Some((&HEADERS[usize::from(header)].begins[..usize::from(taken)], since))
             }
             _ => None,
         }
@@ -201,7 +199,7 @@ impl Preamble {
     /// Some of what a SOCKS proxy says was not seen.
     pub(super) fn answer_unseen(&mut self) {
         if let State::Socks(greeting) = &mut self.state {
-            *greeting = Greeting { answered: true, ..Greeting::default() };
+            **greeting = Greeting { answered: true, ..Greeting::default() };
         }
     }
 }

@@ -64,14 +64,14 @@ pub struct Session {
     recipients: u32,
     /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
     /// command, or 0.
-    write: u64,
-    command_write: u64,
+    write: u32,
+    command_write: u32,
     /// When its last command ended.
     command_at: Time,
     /// When the last reply to a command ended.
     answered_at: Time,
-    /// When a reply came where an answer to a 334 was due: a line that began before that is the answer.
-    answers_until: Time,
+    /// A reply came where an answer to a 334 was due: a line that began before that is the answer.
+    answer_waits: bool,
     /// The client's first line was read, or went unseen.
     spoken: bool,
     opaque_bytes: u64,
@@ -193,7 +193,7 @@ impl Session {
             command_write: 0,
             command_at: Time::default(),
             answered_at: Time::default(),
-            answers_until: Time::default(),
+            answer_waits: false,
             spoken: false,
             opaque_bytes: 0,
             anomalies: Anomalies::default(),

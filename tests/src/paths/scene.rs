@@ -60,10 +60,7 @@ impl Scene {
         static STAGE: Mutex<()> = Mutex::new(());
         let alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = Watch::start(&["--addresses", "full"])?;
-        let metrics = watch.agent.metrics()?;
-        let uses = |family: &str| metrics.sum("smtp_observer_hooks_info", &[&format!("family=\"{family}\"")]).is_some();
-        let fentry = uses("fentry");
-        ensure!(fentry != uses("tracepoint"), "the agent's hooks are of no family, or of two");
+        let fentry = watch.agent.hooks_functions()?;
         Ok(Self { watch, fentry, _alone: alone })
     }
 

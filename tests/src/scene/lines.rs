@@ -2,10 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-/// The longest that an actor waits for the other side.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::feed::PATIENCE;
 
 /// The longest line that an actor takes.
 const LINE_LIMIT: u64 = 4096;

@@ -224,6 +224,7 @@ impl Player {
             requested: None,
             peer: None,
             transparent: false,
+            error: 0,
         }));
     }
 

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{SCHEMA, write};
 use crate::face::samples::{self, Sample, endpoint};
 use crate::observation::{
-    Anomaly, AnomalyKind, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient, Interception,
-    Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase, Transaction,
-    Upstream, Verdict,
+    Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
+    Interception, Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase,
+    Transaction, Upstream, Verdict,
 };
 use crate::smtp::Transfer;
 
@@ -92,6 +92,7 @@ fn events() -> Vec<Event> {
             bytes_received: 0,
             duration: Duration::from_nanos(1),
             lost_bytes: None,
+            closed_by: ClosedBy::Unknown,
         },
         samples::greeting(),
         Event::Greeting(Greeting { code: 554, text: String::new(), software: None, latency: None }),
@@ -247,6 +248,7 @@ fn the_names_are_those_of_the_code() {
     same!("verdict", Verdict);
     same!("method", Method);
     same!("evidence_kind", EvidenceKind);
+    same!("closed_by", ClosedBy);
     same!("outcome", Outcome);
     same!("tls_phase", TlsPhase);
     same!("anomaly_kind", AnomalyKind);

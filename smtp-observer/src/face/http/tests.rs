@@ -318,7 +318,7 @@ async fn one_who_does_not_read_takes_no_memory_and_his_loss_is_counted_when_he_g
 
 #[tokio::test]
 async fn a_stream_ends_in_good_order_and_says_in_between_that_nothing_is_new() {
-    let limits = Limits { stream: Duration::from_millis(50), heartbeat: Duration::from_millis(5), ..LIMITS };
+    let limits = Limits { stream: Duration::from_millis(500), heartbeat: Duration::from_millis(5), ..LIMITS };
     let (address, _told) = start_with_board(limits).await;
     let head =
         "GET /api/v1/observations HTTP/1.1\r\nHost: [::1]\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n";

@@ -8,8 +8,8 @@ use foldhash::HashMap;
 
 use crate::interception::{Accepted, Interceptions, Opened};
 use crate::observation::{
-    Caller, Command, Connection, Data, Endpoint, Event, Greeting, Interception, NoopReason, Observation, Parent,
-    Process, Reasoned, Role, RsetReason, Timestamp, Verdict,
+    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, Interception, NoopReason, Observation,
+    Parent, Process, Reasoned, Role, RsetReason, Timestamp, Verdict,
 };
 
 pub(super) const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
@@ -156,7 +156,13 @@ impl Stage {
         let duration = Duration::ZERO;
         self.happens(
             cookie,
-            Event::ConnectionClosed { bytes_sent: 0, bytes_received: 0, duration, lost_bytes: Some(0) },
+            Event::ConnectionClosed {
+                bytes_sent: 0,
+                bytes_received: 0,
+                duration,
+                lost_bytes: Some(0),
+                closed_by: ClosedBy::Unknown,
+            },
         );
     }
 

@@ -10,7 +10,6 @@ use super::super::masked;
 use super::super::reply::Reply;
 use super::super::waiting::Slot;
 use super::{Direction, Mode, Session, message};
-use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
@@ -66,14 +65,14 @@ impl Session {
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
-                self.decided(time, verb, code, octets, items);
+                self.decided(verb, code, octets, items);
             }
             _ => {}
         }
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, time: Time, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
@@ -83,9 +82,7 @@ impl Session {
         // An answer that was not complete stays an answer, be it that it waits in the kernel.
         let answers = matches!(self.mode, Mode::Answer);
         self.client.skip = answers && !self.client.lines.at_start();
-        if answers {
-            self.answers_until = time;
-        }
+        self.answer_waits = answers && !self.client.skip;
         self.mode = match octets {
             Some(octets) if octets > 0 && code / 100 == 3 => {
                 self.waiting.push(Slot::Octets, items);

@@ -146,7 +146,7 @@ impl Session {
                 early: self.waiting.for_greeting(),
                 same_write: self.command_write == self.write,
             };
-            self.client.skip |= time < self.answers_until;
+            self.client.skip |= std::mem::take(&mut self.answer_waits) && time < self.answered_at;
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
         let lost = matches!(self.mode, Mode::Lost(_));

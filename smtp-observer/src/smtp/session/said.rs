@@ -17,7 +17,7 @@ impl Session {
     /// A call of this peer begins: what follows of it came together.
     pub fn begin_call(&mut self, peer: Peer) {
         if self.acts_as(peer) == Peer::Client {
-            self.write += 1;
+            self.write = self.write.wrapping_add(1);
         }
     }
 
