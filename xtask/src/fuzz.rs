@@ -15,7 +15,7 @@ use crate::setup;
 const VERSION: &str = "0.13.2";
 
 /// The package's targets.
-const TARGETS: [&str; 2] = ["dialogue", "records"];
+const TARGETS: [&str; 3] = ["dialogue", "filter", "records"];
 
 /// What to fuzz, and how long.
 #[derive(Args, Debug)]

@@ -1,4 +1,4 @@
-//! Writes what fuzzing begins with into a directory: every transcript, and a record of each kind.
+//! Writes what fuzzing begins with into a directory: every transcript, for two targets, and a record of each kind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,10 +24,12 @@ fn main() -> ExitCode {
 }
 
 fn write(directory: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let (dialogues, records) = (directory.join("dialogue"), directory.join("records"));
-    fs::create_dir_all(&dialogues)?;
-    for transcript in Transcript::all()? {
-        fs::write(dialogues.join(&transcript.name), transcript.packed())?;
+    let (dialogues, records) = ([directory.join("dialogue"), directory.join("filter")], directory.join("records"));
+    for dialogues in &dialogues {
+        fs::create_dir_all(dialogues)?;
+        for transcript in Transcript::all()? {
+            fs::write(dialogues.join(&transcript.name), transcript.packed())?;
+        }
     }
     fs::create_dir_all(&records)?;
     for kind in 0..=5 {

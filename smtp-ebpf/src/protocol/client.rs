@@ -72,9 +72,7 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
         }
         let mode = get!(dialogue.client.mode);
         if mode == Mode::CONTENT || mode == Mode::ASKED {
-            content::read(dialogue, work);
-            // What waits is not read again.
-            return i64::from(get!(work.line_end) >= end && get!(work.cursor) < end);
+            return stops(work, content::read(dialogue, work) == content::DONE);
         }
         if mode == Mode::COMMANDS || mode == Mode::ANSWERS || mode == Mode::UNCERTAIN {
             return stops(work, begin_line(dialogue, work) == WAITS);
@@ -188,6 +186,7 @@ unsafe fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             return WAITS;
         }
         if record != tls::NONE {
+            set!(dialogue.client.first, 0);
             if record == tls::HELLO && is_certain && get!(dialogue.client.sure) != 0 {
                 set!(dialogue.client.mode, Mode::HANDSHAKE);
                 tls::begin(&raw mut (*dialogue).client.record, work);

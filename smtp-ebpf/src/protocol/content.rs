@@ -19,6 +19,9 @@ const END: u64 = 1;
 const FORM: u64 = 2;
 const UNDECIDED: u64 = 3;
 
+/// What is left waits.
+pub const DONE: u64 = 1;
+
 /// Reads content from the cursor on: up to its end, to a disputed form, or to the end of the bytes.
 #[inline(never)]
 #[cfg_attr(target_arch = "bpf", unsafe(export_name = "content_read"))]
@@ -39,8 +42,7 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             let waits = suffix(work, start, end);
             told::content(work, end - waits - start);
             set!(work.cursor, end - waits);
-            set!(work.line_end, end);
-            return 0;
+            return DONE;
         }
         let what = decide(work, dot, end);
         if what == TEXT {
@@ -52,8 +54,7 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         if what == UNDECIDED {
             told::content(work, before - start);
             set!(work.cursor, before);
-            set!(work.line_end, end);
-            return 0;
+            return DONE;
         }
         let behind = get!(work.text_end);
         if what == END {

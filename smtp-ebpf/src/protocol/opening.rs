@@ -121,7 +121,8 @@ pub unsafe extern "C" fn greeting(dialogue: *mut Dialogue, work: *mut Work) -> u
     unsafe {
         let held = u64::from(get!(dialogue.client.held));
         let nobody_spoke = get!(dialogue.server.spoken) == 0 && get!(dialogue.server.held) == 0;
-        if get!(dialogue.client.first) == 0 || !nobody_spoke || held >= LENGTH {
+        let is_first = get!(dialogue.client.first) != 0 && get!(dialogue.client.mode) == Mode::COMMANDS;
+        if !is_first || !nobody_spoke || held >= LENGTH {
             return 0;
         }
         let there = held + get!(work.end) - get!(work.cursor);
@@ -168,6 +169,8 @@ pub unsafe extern "C" fn turn(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let is_last = get!(dialogue.client.asked) == get!(dialogue.client.turn_reply)
+            && get!(dialogue.client.losses) == get!(dialogue.server.losses)
+            && get!(dialogue.client.doubts) == get!(dialogue.server.doubts)
             && get!(dialogue.client.go_aheads) == get!(dialogue.server.go_aheads)
             && get!(dialogue.client.challenges) == get!(dialogue.server.challenges);
         if !is_last || get!(dialogue.client.mode) != Mode::COMMANDS || get!(dialogue.client.line) != Line::START {

@@ -113,6 +113,13 @@ unsafe fn settle(dialogue: *mut Dialogue) {
             set!(dialogue.client.sure, 1);
             set!(dialogue.client.asked, get!(dialogue.server.answered));
             set!(dialogue.client.hide_until, get!(dialogue.server.answered));
+            // Numbers of replies that are still to come mean others now.
+            set!(dialogue.client.turn_reply, 0);
+            set!(dialogue.client.block_reply, 0);
+            set!(dialogue.client.unasked_from, 0);
+            set!(dialogue.client.unasked_to, 0);
+            set!(dialogue.client.recipients_from, 0);
+            set!(dialogue.client.recipients_to, 0);
         }
     }
 }

@@ -304,6 +304,15 @@ impl Dialogue {
         }
     }
 
+    /// How many bytes wait that this speaker has said, by who connected.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn waits(&self, speaker: Speaker) -> u32 {
+        match (self.reversed != 0, speaker) {
+            (false, Speaker::Client) | (true, Speaker::Server) => self.client.held,
+            _ => self.server.held,
+        }
+    }
+
     /// Whether a speaker, by who connected, has sent bytes up to `position` of which the filter has not been told.
     ///
     /// # Safety

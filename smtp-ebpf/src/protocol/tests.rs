@@ -175,12 +175,7 @@ impl Talk {
     /// What was told and what waits is as long as what was said.
     fn adds_up(&self) {
         for speaker in [Speaker::Client, Speaker::Server] {
-            // SAFETY: it is a reference.
-            let role = unsafe { Dialogue::role((&raw const *self.dialogue).cast_mut(), speaker) };
-            let waits = match role {
-                Speaker::Client => self.dialogue.client.held,
-                Speaker::Server => self.dialogue.server.held,
-            };
+            let waits = self.dialogue.waits(speaker);
             let told: u64 = self.told[speaker as usize].iter().map(Told::length).sum();
             assert_eq!(told + u64::from(waits), self.said[speaker as usize], "{speaker:?} {}", self.shown(speaker));
         }

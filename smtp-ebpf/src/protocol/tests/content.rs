@@ -290,6 +290,12 @@ fn a_disputed_end_that_is_answered() {
         r"DATA\r\n[1]\n.\n[5]NOOP<4$>",
         r"354 go\r\n250 ok\r\n",
     );
+    // The same in one call, with a control byte in between.
+    check_greeted(
+        &[c("DATA\r\n"), s("354 go\r\n"), c("a\n.\n\r8\n.\r\n"), s("250 ok\r\n"), c("NOOP x\r\n")],
+        r"DATA\r\n[1]\n.\n[6]NOOP<4$>",
+        r"354 go\r\n250 ok\r\n",
+    );
     // Both forms share a line's end.
     check_greeted(
         &[c("DATA\r\n"), s("354 go\r\n"), c("a\n.\nb\n.\r\n.\r\n"), s("250 ok\r\n"), c("NOOP x\r\n")],

@@ -218,7 +218,8 @@ fn the_client_greets() {
         r"220 mx\r\n250-<4$>250 <6$>500 <8$>354 go\r\n250 ok\r\n221 bye\r\n",
         r"EHLO x\r\n<8$>DATA\r\n[12]\r\n.\r\nQUIT\r\n",
     );
-    // Not so where the server has spoken, or with another code.
+    // Not so where the server has spoken, with another code, or in TLS.
+    check(&[c(b"\x16\x03\x01\x02\x00\x00"), c("220 hunter\r\n")], r"\x16\x03\x01\x02\x00{13}", "");
     check(&[s("220 mx\r\n"), c("220 hunter\r\n"), s("500 hunter\r\n")], "<12$>", r"220 mx\r\n500 <8$>");
     check(&[s("2"), c("220 hunter\r\n"), s("20 mx\r\n")], "<12$>", "220 <4$>");
     check(&[c("250 hunter\r\n"), s("220 mx\r\n")], "<12$>", "220 <4$>");
@@ -265,6 +266,16 @@ fn a_go_ahead_that_accepts_turn() {
         &[c("TURN\r\n"), s("354-x\r\n250 y\r\n"), c("hunter\r\n"), s("hunter\r\nRSET\r\n")],
         r"TURN\r\n[6]",
         r"354-x\r\n250 y\r\n<8$><6$>",
+    );
+}
+
+/// Nor does one behind replies that were lost: it may be to something else.
+#[test]
+fn a_reply_to_turn_behind_a_loss() {
+    check_greeted(
+        &[c("TURN\r\n"), Turn::Gap(Speaker::Server, 20), s("x\r\n250 hunter\r\nhunter\r\nNOOP x\r\n"), c("hunter\r\n")],
+        r"TURN\r\n(8)",
+        "(3)250 <8$><8$><8$>",
     );
 }
 

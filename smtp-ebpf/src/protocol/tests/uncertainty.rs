@@ -276,6 +276,30 @@ fn a_reply_behind_a_loss() {
     );
 }
 
+/// Replies are counted anew where it is certain again: the one to TURN, which was lost, is none of them.
+#[test]
+fn a_lost_reply_to_turn() {
+    check_greeted(
+        &[
+            c("XEXCH50 5 2\r\nTURN\r\n"),
+            Turn::Gap(Server, 20),
+            s("x\r\n"),
+            c("RSET\r\n"),
+            s("250 ok\r\n"),
+            c("NOOP\r\n"),
+            s("250 ok\r\n"),
+            c("DATA\r\n"),
+            s("354 go\r\n"),
+            c("220 hunter\r\n250 hunter\r\n.\r\n"),
+            s("250 ok\r\n"),
+            c("NOOP x\r\n"),
+        ],
+        r"XEXCH50 5 2\r\nTURN\r\nRSET\r\nNOOP\r\nDATA\r\n[22]\r\n.\r\nNOOP<4$>",
+        // The one to RSET shows what is certain again, and is shown itself.
+        r"(3)250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n",
+    );
+}
+
 /// Positions go back: calls of two threads were told of in another order.
 #[test]
 fn calls_in_another_order() {
