@@ -66,7 +66,13 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
         if cursor >= end || told::is_full(work) {
             return 1;
         }
-        if get!(dialogue.client.line) != Line::START {
+        let line = get!(dialogue.client.line);
+        if line != Line::START {
+            let ends = scan::find(work, cursor, end, b'\n') < end;
+            if line == Line::UNKNOWN && !ends && end - cursor < HOLD as u64 {
+                // It is told in one, however it comes.
+                return 1;
+            }
             go_on(dialogue, work);
             return 0;
         }
@@ -397,7 +403,11 @@ unsafe extern "C" fn whole_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
                 told::text(work, cursor, lf + 1);
             } else {
                 told::text(work, cursor, cursor + cross);
-                withhold(work, cursor + cross, lf + 1, true, &raw mut (*dialogue).client.cr);
+                // Behind BURL's address a word says whether the message is whole (RFC 4468, 3.1).
+                let last = line::last_word(work, cursor + cross, text_end);
+                let ends = last == text_end;
+                withhold(work, cursor + cross, if ends { lf + 1 } else { last }, ends, &raw mut (*dialogue).client.cr);
+                told::text(work, last, if ends { last } else { lf + 1 });
                 hide(dialogue);
             }
             if mode == Mode::ANSWERS {
@@ -617,7 +627,8 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         if cursor >= end {
             return 0;
         }
-        if end - cursor > HOLD as u64 || get!(dialogue.client.line) != Line::START {
+        let line = get!(dialogue.client.line);
+        if end - cursor > HOLD as u64 || line != Line::START && line != Line::UNKNOWN {
             // More lines than a record has room for.
             let lines = scan::lines(work, cursor, end);
             told::uncaptured(work, Unseen::Uncertain, end - cursor, lines);

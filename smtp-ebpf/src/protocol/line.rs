@@ -32,6 +32,22 @@ pub fn class(form: u64) -> u8 {
     }
 }
 
+/// Where ` LAST` begins at the end of the argument of BURL; the end where it does not.
+#[inline(always)]
+pub unsafe fn last_word(work: *mut Work, from: u64, to: u64) -> u64 {
+    const LAST: u64 = u64::from_le_bytes(*b" last\0\0\0");
+    const CASES: u64 = u64::from_le_bytes(*b"\0    \0\0\0");
+    const LENGTH: u64 = 5;
+    const BYTES: u64 = 0xff_ffff_ffff;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_last = verb::kind(get!(work.verb)) == verb::BURL
+            && to - from > LENGTH
+            && (word(work, to - LENGTH) | CASES) & BYTES == LAST;
+        if is_last { to - LENGTH } else { to }
+    }
+}
+
 /// Classifies the line of text from one place on and before another. Leaves in the working memory its verb, how many of
 /// its bytes may cross, and whether it is whole and has the full form of its command.
 #[inline(never)]

@@ -39,6 +39,8 @@ kinds! {
     TURN = 13,
     /// XEXCH50: numbers follow.
     BLOCK = 14,
+    /// BURL: an address follows that may hold a credential, and perhaps LAST, which alone crosses.
+    BURL = 20,
     /// Of the others what follows does not cross.
     OTHER = 15,
     /// The first word of another protocol.
@@ -121,8 +123,10 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
                 of(DOMAIN, 4)
             } else if is(b"turn") || is(b"atrn") {
                 of(TURN, 4)
-            } else if is(b"vrfy") || is(b"expn") || is(b"help") || is(b"burl") {
+            } else if is(b"vrfy") || is(b"expn") || is(b"help") {
                 of(OTHER, 4)
+            } else if is(b"burl") {
+                of(BURL, 4)
             } else if is(b"star") && rest == four(b"ttls") {
                 of(START_TLS, 8)
             } else if is(b"xfor") && rest == four(b"ward") {

@@ -150,6 +150,13 @@ pub struct Command {
     pub challenges: u32,
 }
 
+/// The word that ends a message (RFC 4468, 3.1), with the blank before it.
+const LAST: &[u8] = b" LAST";
+
+fn ends_with_last(line: &[u8]) -> bool {
+    line.len().checked_sub(LAST.len()).is_some_and(|start| line[start..].eq_ignore_ascii_case(LAST))
+}
+
 impl Command {
     /// An empty one, with room for so many bytes of a line.
     pub(super) fn with_room(room: usize) -> Self {
@@ -168,7 +175,7 @@ impl Command {
 
     /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
     pub(super) fn read(&mut self, line: &Line<'_>, first_byte: Time, last_byte: Time) {
-        let (length, withheld, line) = (line.length, line.is_withheld(), line.said());
+        let (length, withheld, whole, line) = (line.length, line.is_withheld(), line.bytes, line.said());
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
@@ -177,6 +184,10 @@ impl Command {
         };
         self.line.clear();
         self.line.extend_from_slice(kept);
+        // Of BURL's argument the last word crosses, too.
+        if verb == Verb::Burl && withheld && ends_with_last(whole) {
+            self.line.extend_from_slice(LAST);
+        }
         let line = std::mem::take(&mut self.line);
         *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::with_room(0) };
     }

@@ -23,6 +23,8 @@ fn arguments_in_another_form() {
         ("QUIT hunter\r\n", "QUIT<9$>"),
         ("STARTTLS hunter\r\n", "STARTTLS<9$>"),
         ("BURL imap://hunter\r\n", "BURL<16$>"),
+        ("burl imap://hunter last\r\n", r"burl<14> last\r\n"),
+        ("BURL LAST\r\n", "BURL<7$>"),
         ("TURN hunter\r\n", "TURN<9$>"),
         ("EHLO hunter secret\r\n", "EHLO<16$>"),
         ("HELO hun\"ter\r\n", "HELO<10$>"),
