@@ -267,7 +267,7 @@ pub enum SegmentKind {
     Content = 3,
     /// Bytes that could not be read, or of which it is not certain what they are.
     Uncaptured = 4,
-    /// TLS behind the handshake.
+    /// TLS, but for the beginning of a direction's first record, which is text if it is a hello.
     Ciphertext = 5,
     /// The next segment waited in the kernel: when its first byte was moved, 8 bytes of nanoseconds like [`Header::time`].
     Begun = 6,
@@ -286,7 +286,8 @@ impl SegmentKind {
 
 /// A withheld line ends here, with LF; its length counts the line's end.
 pub const WITHHELD_LF: u8 = 1;
-/// A withheld line ends here, with CR LF; its length counts the line's end.
+/// A withheld line ends here, with CR LF; its length counts the line's end. Of a line in several parts, the CR may be in the
+/// part before.
 pub const WITHHELD_CRLF: u8 = 2;
 /// A NUL is among what was withheld.
 pub const WITHHELD_NUL: u8 = 4;
