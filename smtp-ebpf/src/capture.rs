@@ -53,6 +53,29 @@ pub unsafe fn output<C: EbpfContext>(
     there_was_room
 }
 
+/// Records between two questions how full the ring is: together they are a small part of it.
+const ASKED_EVERY: u64 = 32;
+
+/// How many records each [`Program`] has handed over.
+#[map]
+static HANDED_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(Program::COUNT, 0);
+
+#[inline(always)]
+fn asks_for_fullness(program: u32) -> bool {
+    let Some(count) = HANDED_OVER.get_ptr_mut(program) else { return true };
+    // SAFETY: this CPU's counter, and this program's.
+    unsafe {
+        let number = count.read_volatile() + 1;
+        count.write_volatile(number);
+        number % ASKED_EVERY == 0
+    }
+}
+
+#[inline(always)]
+fn is_half_full() -> bool {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 2
+}
+
 /// Hands over a record; whether there was room.
 ///
 /// The reader is woken when it has read all there was, and once more when the ring is half full: in between it comes
@@ -65,11 +88,7 @@ pub unsafe fn hand_over(program: u32, kind: Kind, record: *mut u8, mut length: u
     if length > limit {
         length = limit;
     }
-    let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 2 {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        0
-    };
+    let flags = if asks_for_fullness(program) && is_half_full() { u64::from(BPF_RB_FORCE_WAKEUP) } else { 0 };
     // SAFETY: the caller's promise.
     let bytes = unsafe { core::slice::from_raw_parts(record, length) };
     if EVENTS.output::<[u8]>(bytes, flags).is_ok() {

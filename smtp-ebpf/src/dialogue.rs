@@ -4,10 +4,12 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{Positions, Task};
+use smtp_ebpf::event::{Positions, Socket, Task};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::kernel::Sock;
+use crate::socket::Stream;
+use crate::state::TCP_ESTABLISHED;
 
 #[btf_map]
 static DIALOGUES: SkStorage<Followed> = SkStorage::new();
@@ -27,6 +29,8 @@ pub struct Followed {
     exec_id: u32,
     /// When it was looked up whether it is.
     looked_up: u64,
+    /// The socket as records name it, since its connection is there: a cookie of zero says that it is not written down.
+    socket: Socket,
 }
 
 /// How often ciphertext is told of, in nanoseconds: positions tell of what lies between.
@@ -72,6 +76,28 @@ impl Followed {
         }
     }
 
+    /// The socket as a record names it, into that record. While its connection lasts nothing else of it changes.
+    ///
+    /// # Safety
+    /// `this` and `record` are map values.
+    #[inline(always)]
+    pub unsafe fn describe(this: *mut Self, stream: Stream, record: *mut Socket) {
+        // SAFETY: the caller's promise. Two processors that write it write the same.
+        unsafe {
+            let known = &raw mut (*this).socket;
+            let is_there = u32::from(stream.state()) == TCP_ESTABLISHED;
+            if is_there && (&raw const (*known).cookie).read_volatile() != 0 {
+                copy(record, known);
+                (&raw mut (*record).apart).write_volatile(stream.apart());
+                return;
+            }
+            record.write_volatile(stream.describe());
+            if is_there {
+                copy(known, record);
+            }
+        }
+    }
+
     /// Whether ciphertext of this speaker is told of now.
     ///
     /// # Safety
@@ -93,12 +119,26 @@ impl Followed {
     }
 }
 
+/// Copies what names a socket, in words: it never is on the stack.
+#[inline(always)]
+unsafe fn copy(to: *mut Socket, from: *const Socket) {
+    let mut word = 0;
+    while word < size_of::<Socket>() / size_of::<u64>() {
+        // SAFETY: the caller passes places of map values.
+        unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile()) };
+        word += 1;
+    }
+}
+
 /// A dialogue begins on this socket.
 #[inline(always)]
 pub fn begins(sock: Sock) {
     let Some(followed) = Followed::of(sock) else { return };
-    // SAFETY: it is a map value.
-    unsafe { Dialogue::begin(&raw mut (*followed).dialogue) };
+    // SAFETY: it is a map value. The socket may have had another connection.
+    unsafe {
+        (&raw mut (*followed).socket.cookie).write_volatile(0);
+        Dialogue::begin(&raw mut (*followed).dialogue);
+    }
 }
 
 /// The connection of this socket is there, and its streams are at these positions.

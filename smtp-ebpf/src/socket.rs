@@ -121,10 +121,22 @@ impl Stream {
         }
     }
 
+    /// Not zero where its positions are not those of the stream that processes use.
+    #[inline(always)]
+    pub fn apart(self) -> u32 {
+        u32::from(self.tcp.is_none_or(TcpSock::has_upper_layer))
+    }
+
+    /// Its state (`include/net/tcp_states.h`).
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        self.sock.state()
+    }
+
     /// The socket as a record names it.
     #[inline(always)]
     pub fn describe(self) -> Socket {
-        let Self { sock, tcp } = self;
+        let Self { sock, .. } = self;
         let family = sock.family();
         let (local, remote) = if family == AF_INET6 {
             (bytes(sock.local_v6()), bytes(sock.remote_v6()))
@@ -138,7 +150,7 @@ impl Stream {
             local_port: self.local_port(),
             remote_port: sock.remote_port(),
             state: u16::from(sock.state()),
-            apart: u32::from(tcp.is_none_or(TcpSock::has_upper_layer)),
+            apart: self.apart(),
             local,
             remote,
         }

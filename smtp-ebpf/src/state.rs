@@ -13,7 +13,7 @@ use crate::track::{self, Standing};
 use crate::{capture, dialogue, local_pair, owner};
 
 // include/net/tcp_states.h
-const TCP_ESTABLISHED: u32 = 1;
+pub const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
 const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;

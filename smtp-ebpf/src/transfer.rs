@@ -172,7 +172,7 @@ fn prepare<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
         // Part by part: the stack has no room for the whole.
         (&raw mut (*transfer).header).write_volatile(capture::header(kind, time));
         (&raw mut (*transfer).task).write_volatile(task);
-        (&raw mut (*transfer).socket).write_volatile(stream.describe());
+        Followed::describe(followed, stream, &raw mut (*transfer).socket);
         (&raw mut (*transfer).positions).write_volatile(positions);
         (&raw mut (*transfer).flags).write_volatile(flags);
         (&raw mut (*transfer).continues).write_volatile(0);

@@ -164,7 +164,8 @@ fn beside_a_ring(port: u16, shots: Shots) -> Result<()> {
 
 #[test]
 fn what_follows_a_recvmmsg_that_its_timeout_ended() -> Result<()> {
-    const LENGTH: usize = 16;
+    // Two lines: behind what was not read the first shows where a line begins.
+    const LENGTH: usize = 32;
     let bytes = stream(4 * LENGTH);
     let said = Said::watch(2643, |from, to| {
         let mut buffers: [Vec<u8>; 4] = std::array::from_fn(|_| marked(LENGTH));
