@@ -59,58 +59,75 @@ const ENVELOPE: [&str; 5] = [
     "S: 250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n",
 ];
 
-/// Plays a dialogue on a port of its own, and gives what crossed of it. The hooks are there from the start, or from the step
-/// with this number on.
-fn crossed(port: u16, steps: &[Step], attach_at: usize, calls: Calls, threads: Threads) -> Result<Crossed> {
-    machine::require_root()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _guard = runtime.enter();
-    let settings =
-        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
-    let (client_host, server_host) = Host::pair()?;
-    let address = format!("10.77.0.2:{port}");
-    let mut kernel = if attach_at == 0 { Some(Kernel::attach(&settings)?) } else { None };
-    let dialogue = Dialogue::open(&client_host, &server_host, &address)?;
-    let reader = Reader::of(&dialogue.client, threads)?;
-    for (number, step) in steps.iter().enumerate() {
-        if number == attach_at && kernel.is_none() {
-            kernel = Some(Kernel::attach(&settings)?);
-        }
-        let size = if calls == Calls::OfOneByte { 1 } else { step.bytes.len() };
-        for bytes in step.bytes.chunks(size) {
-            if step.of_client {
-                (&dialogue.client).write_all(bytes)?;
-                (&dialogue.server).read_exact(&mut vec![0; bytes.len()])?;
-            } else {
-                (&dialogue.server).write_all(bytes)?;
-                reader.read(&dialogue.client, bytes.len())?;
-            }
-        }
-    }
-    drop(reader);
-    dialogue.close()?;
+/// The hooks, on a port of their own, and two hosts.
+struct Scene {
+    port: u16,
+    settings: Settings,
+    kernel: Option<Kernel>,
+    hosts: (Host, Host),
+    runtime: tokio::runtime::Runtime,
+}
 
-    let mut kernel = kernel.context("the hooks were never attached")?;
-    let mut crossed = Crossed::default();
-    kernel.drain(&mut |event| {
-        let KernelEvent::Transfer(transfer) = event else { return };
-        let at_client = transfer.socket.remote.port() == port;
-        if !at_client && transfer.socket.local.port() != port {
-            return;
-        }
-        let of_client = (transfer.flow == Flow::Sent) == at_client;
-        let end = if at_client { &mut crossed.client } else { &mut crossed.server };
-        let text = &mut end[usize::from(!of_client)];
-        for segment in transfer.said.segments() {
-            match segment {
-                Segment::Text(bytes) => text.push_str(&String::from_utf8_lossy(bytes)),
-                Segment::Withheld { .. } => text.push('_'),
-                Segment::Begun(_) => {}
-                _ => text.push('…'),
+impl Scene {
+    fn new(port: u16) -> Result<Self> {
+        machine::require_root()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hooks = machine::hooks()?;
+        let settings = Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
+        Ok(Self { port, settings, kernel: None, hosts: Host::pair()?, runtime: runtime })
+    }
+
+    fn attach(&mut self) -> Result<()> {
+        let _guard = self.runtime.enter();
+        self.kernel = Some(Kernel::attach(&self.settings)?);
+        Ok(())
+    }
+
+    /// Plays a dialogue, and gives what crossed of it. The hooks come with the step of this number, unless they are there.
+    fn crossed(&mut self, steps: &[Step], attach_at: usize, calls: Calls, threads: Threads) -> Result<Crossed> {
+        let port = self.port;
+        let dialogue = Dialogue::open(&self.hosts.0, &self.hosts.1, &format!("10.77.0.2:{port}"))?;
+        let reader = Reader::of(&dialogue.client, threads)?;
+        for (number, step) in steps.iter().enumerate() {
+            if number == attach_at && self.kernel.is_none() {
+                self.attach()?;
+            }
+            let size = if calls == Calls::OfOneByte { 1 } else { step.bytes.len() };
+            for bytes in step.bytes.chunks(size) {
+                if step.of_client {
+                    (&dialogue.client).write_all(bytes)?;
+                    (&dialogue.server).read_exact(&mut vec![0; bytes.len()])?;
+                } else {
+                    (&dialogue.server).write_all(bytes)?;
+                    reader.read(&dialogue.client, bytes.len())?;
+                }
             }
         }
-    });
-    Ok(crossed)
+        drop(reader);
+        dialogue.close()?;
+
+        let mut crossed = Crossed::default();
+        let kernel = self.kernel.as_mut().context("the hooks were never attached")?;
+        kernel.drain(&mut |event| {
+            let KernelEvent::Transfer(transfer) = event else { return };
+            let at_client = transfer.socket.remote.port() == port;
+            if !at_client && transfer.socket.local.port() != port {
+                return;
+            }
+            let of_client = (transfer.flow == Flow::Sent) == at_client;
+            let end = if at_client { &mut crossed.client } else { &mut crossed.server };
+            let text = &mut end[usize::from(!of_client)];
+            for segment in transfer.said.segments() {
+                match segment {
+                    Segment::Text(bytes) => text.push_str(&String::from_utf8_lossy(bytes)),
+                    Segment::Withheld { .. } => text.push('_'),
+                    Segment::Begun(_) => {}
+                    _ => text.push('…'),
+                }
+            }
+        });
+        Ok(crossed)
+    }
 }
 
 /// Reads what the server says.
@@ -156,9 +173,18 @@ fn no_secret_crosses(port: u16, before: &[&str], steps: &[&str]) -> Result<()> {
 fn no_secret_crosses_from(port: u16, attach_at: usize, before: &[&str], steps: &[&str]) -> Result<()> {
     let steps: Vec<Step> = before.iter().chain(steps).map(|text| step(text)).collect();
     ensure!(steps.iter().any(|step| step.bytes.contains(&b'z')), "there is no secret");
+    let mut scene = Scene::new(port)?;
     for calls in [Calls::Whole, Calls::OfOneByte] {
         for threads in [Threads::One, Threads::Two] {
-            let crossed = crossed(port, &steps, attach_at, calls, threads)?;
+            if attach_at == 0 {
+                // They stay for the next manner.
+                if scene.kernel.is_none() {
+                    scene.attach()?;
+                }
+            } else {
+                scene.kernel = None;
+            }
+            let crossed = scene.crossed(&steps, attach_at, calls, threads)?;
             for (name, end) in [("client", &crossed.client), ("server", &crossed.server)] {
                 for text in end {
                     let manner = format!("{calls:?} calls, {threads:?} thread, the {name}'s end");

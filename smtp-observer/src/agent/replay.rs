@@ -59,7 +59,9 @@ impl ReplayError {
     pub(super) fn is_usage(&self) -> bool {
         match self {
             Self::Io { .. } | Self::Addresses { .. } => true,
-            Self::Content { source, .. } => matches!(source, ReadError::Foreign(_) | ReadError::Newer { .. }),
+            Self::Content { source, .. } => {
+                matches!(source, ReadError::Foreign(_) | ReadError::Newer { .. } | ReadError::Older { .. })
+            }
         }
     }
 }
