@@ -6,9 +6,6 @@ pub const PORT_WORDS: usize = 65536 / 64;
 /// An offset that was never injected. The verifier refuses a load there, so a forgotten field fails at load.
 pub const POISON: u32 = 0x7fff_ff00;
 
-/// The offset of a field that the running kernel does not have, where the programs can do without.
-pub const ABSENT: u32 = u32::MAX;
-
 macro_rules! offsets {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// Byte offsets of kernel fields on the running kernel, found in its BTF. Each one's doc names its C field.
@@ -80,8 +77,6 @@ offsets! {
     message_left,
     /// `task_struct.flags`
     task_flags,
-    /// `task_struct.io_uring`, or [`ABSENT`]
-    task_ring,
     /// `task_struct.files`
     task_files,
     /// `files_struct.fdt`
@@ -150,6 +145,8 @@ offsets! {
     kernfs_name,
     /// The register of `pt_regs` that holds the system call's number (x86-64: `orig_ax`)
     regs_syscall,
+    /// The register that holds the system call's result when it has one, and until then `-ENOSYS` (x86-64: `ax`)
+    regs_result,
     /// The register that holds the first argument (x86-64: `di`)
     regs_argument_1,
     /// The register that holds the second argument (x86-64: `si`)

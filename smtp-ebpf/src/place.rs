@@ -91,7 +91,7 @@ impl Place {
             Call::Connect | Call::Other => false,
         };
         // SAFETY: the caller's promise.
-        if !is_certain || task.has_ring() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
+        if !is_certain || !registers.is_under_way() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
             return Self::unknown(Unseen::Path, registers.syscall());
         }
         match call {

@@ -92,8 +92,8 @@ fn check_rings(by: Executor) -> Result<()> {
 #[test]
 fn calls_of_a_thread_that_has_a_ring() -> Result<()> {
     Scene::start()?.check(&[
-        Path::sends("write, with a ring", BY_RING, uring::send_beside),
-        Path::receives("read, with a ring", BY_RING, uring::receive_beside),
+        Path::sends("write, with a ring", READ, uring::send_beside),
+        Path::receives("read, with a ring", READ, uring::receive_beside),
     ])
 }
 

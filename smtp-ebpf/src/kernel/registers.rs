@@ -13,6 +13,16 @@ impl Registers {
         unsafe { load::<u64>(self.0, offset(&OFFSETS.regs_syscall)) as u32 }
     }
 
+    /// The system call is being carried out: it has no result yet. When it has one, the kernel may still work for the thread,
+    /// on requests of its io_uring, before it returns to the program (`task_work_run`).
+    #[inline(always)]
+    pub fn is_under_way(self) -> bool {
+        // include/uapi/asm-generic/errno.h; written at the entry (arch/x86/entry/entry_64.S).
+        const ENOSYS: i64 = 38;
+        // SAFETY: the register is an unsigned long of struct pt_regs.
+        unsafe { load::<i64>(self.0, offset(&OFFSETS.regs_result)) == -ENOSYS }
+    }
+
     #[inline(always)]
     pub fn argument_1(self) -> u64 {
         // SAFETY: the register is an unsigned long of struct pt_regs.

@@ -1,7 +1,6 @@
 //! Tasks: who runs now, and what is known of it.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use smtp_ebpf::config::ABSENT;
 use smtp_ebpf::event::COMM_LENGTH;
 
 use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset};
@@ -122,14 +121,6 @@ impl Task {
         const PF_KTHREAD: u32 = 0x0020_0000;
         // SAFETY: flags is an unsigned int of struct task_struct.
         unsafe { load::<u32>(self.0, offset(&OFFSETS.task_flags)) & (PF_IO_WORKER | PF_KTHREAD) != 0 }
-    }
-
-    /// It has used an io_uring, whose requests the kernel carries out in its name: while the registers still are those of
-    /// a system call of its own.
-    #[inline(always)]
-    pub fn has_ring(self) -> bool {
-        // SAFETY: io_uring is a pointer of struct task_struct, where that has it.
-        injected(&OFFSETS.task_ring) != ABSENT && unsafe { load::<u64>(self.0, offset(&OFFSETS.task_ring)) != 0 }
     }
 
     /// It is in a system call of a 32-bit program, whose arguments are elsewhere.

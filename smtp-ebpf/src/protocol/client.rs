@@ -68,9 +68,8 @@ unsafe extern "C" fn part(_: u64, context: *mut Context) -> i64 {
         }
         let line = get!(dialogue.client.line);
         if line != Line::START {
-            let ends = scan::find(work, cursor, end, b'\n') < end;
-            if line == Line::UNKNOWN && !ends && end - cursor < HOLD as u64 {
-                // It is told in one, however it comes.
+            // A line of which it is not known what it is is told in parts that do not depend on the cuts.
+            if line == Line::UNKNOWN && end - cursor < HOLD as u64 && scan::find(work, cursor, end, b'\n') == end {
                 return 1;
             }
             go_on(dialogue, work);
@@ -234,12 +233,14 @@ unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     }
     // SAFETY: the caller's promise.
     unsafe {
+        let line = get!(dialogue.client.line);
         let (cursor, end) = (get!(work.cursor), get!(work.end));
+        let is_long = line == Line::UNKNOWN && end - cursor > HOLD as u64;
+        let end = if is_long { cursor + HOLD as u64 } else { end };
         let lf = scan::find(work, cursor, end, b'\n');
         set!(work.line_end, lf);
         let ends = lf < end;
         let to = if ends { lf + 1 } else { end };
-        let line = get!(dialogue.client.line);
         if line == Line::CROSSES {
             follow_form(dialogue, work, lf);
             return 0;

@@ -344,12 +344,15 @@ impl Dialogue {
                 known.write_volatile(0);
                 return None;
             }
-            let was = (known.read_volatile() != 0).then(|| next.read_volatile());
+            let since = known.read_volatile();
+            let was = (since != 0).then(|| next.read_volatile());
             next.write_volatile(call.start.wrapping_add(call.length));
             known.write_volatile(1);
             let hole = call.start.wrapping_sub(was?) as i32;
             match hole {
                 0 => None,
+                // TCP Fast Open (RFC 7413): the connection was there before the call that brought its first bytes returned.
+                ..0 if since == FROM_START => None,
                 // Bytes of two calls came in another order.
                 ..0 => Some(0),
                 _ => Some(hole as u64),
@@ -368,15 +371,18 @@ impl Dialogue {
             // TCP Fast Open (RFC 7413) has brought bytes before.
             if get!(this.known[0]) == 0 {
                 set!(this.next[0], client);
-                set!(this.known[0], 1);
+                set!(this.known[0], FROM_START);
             }
             if get!(this.known[1]) == 0 {
                 set!(this.next[1], server);
-                set!(this.known[1], 1);
+                set!(this.known[1], FROM_START);
             }
         }
     }
 }
+
+/// A position is known since the connection is there, and no call has moved bytes since.
+const FROM_START: u32 = 2;
 
 /// Whether a counter has reached a number; both wrap.
 #[inline(always)]

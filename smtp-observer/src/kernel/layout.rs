@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use btf_rs::{Backend, Btf, BtfType, Struct, Type};
-use smtp_ebpf::config::{ABSENT, Iterators, Offsets, Syscalls};
+use smtp_ebpf::config::{Iterators, Offsets, Syscalls};
 
 /// Where the kernel shows its own types (`CONFIG_DEBUG_INFO_BTF`).
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -80,7 +80,6 @@ impl Layout {
             message_vector: at("msghdr", "msg_iter.kvec")?,
             message_left: at("msghdr", "msg_iter.count")?,
             task_flags: at("task_struct", "flags")?,
-            task_ring: self.ring()?,
             task_files: at("task_struct", "files")?,
             files_table: at("files_struct", "fdt")?,
             table_files: at("fdtable", "fd")?,
@@ -115,6 +114,7 @@ impl Layout {
             kernfs_parent: at("kernfs_node", "__parent").or_else(|_| at("kernfs_node", "parent"))?,
             kernfs_name: at("kernfs_node", "name")?,
             regs_syscall: at("pt_regs", registers.syscall)?,
+            regs_result: at("pt_regs", registers.result)?,
             regs_argument_1: at("pt_regs", registers.argument_1)?,
             regs_argument_2: at("pt_regs", registers.argument_2)?,
             regs_argument_3: at("pt_regs", registers.argument_3)?,
@@ -132,14 +132,6 @@ impl Layout {
                 Ok(flags + number.ok_or(Error::NoField("inet_sock", "inet_flags' INET_FLAGS_TRANSPARENT"))?)
             }
             Err(_) => self.bit_offset("tcp_sock", "inet_conn.icsk_inet.transparent"),
-        }
-    }
-
-    /// Where a task has its io_uring. A kernel may come without (`CONFIG_IO_URING`): only then may it not be found.
-    fn ring(&self) -> Result<u32, Error> {
-        match self.offset("task_struct", "io_uring") {
-            Err(Error::NoField(..)) if !self.has_function("__io_uring_free", 1) => Ok(ABSENT),
-            found => found,
         }
     }
 
@@ -256,6 +248,7 @@ impl Layout {
 /// The registers of `pt_regs` that hold a system call and its arguments, and what tells how they are to be read.
 struct Registers {
     syscall: &'static str,
+    result: &'static str,
     argument_1: &'static str,
     argument_2: &'static str,
     argument_3: &'static str,
@@ -268,6 +261,7 @@ struct Registers {
 fn registers() -> Result<Registers, Error> {
     Ok(Registers {
         syscall: "orig_ax",
+        result: "ax",
         argument_1: "di",
         argument_2: "si",
         argument_3: "dx",
@@ -336,13 +330,6 @@ mod tests {
         let flags = layout.bit_offset("tcp_sock", "inet_conn.icsk_inet").expect("an inet_sock is inside");
         let behind = layout.bit_offset("tcp_sock", "inet_conn.icsk_accept_queue").expect("it follows the inet_sock");
         assert!((flags..behind).contains(&flag), "{flag} is not in {flags}..{behind}");
-    }
-
-    #[test]
-    fn a_tasks_ring_is_found_where_the_running_kernel_has_rings() {
-        let layout = Layout::of_kernel().expect("this kernel has BTF");
-        let ring = layout.ring().expect("it is found, or there is none");
-        assert_eq!(ring != ABSENT, layout.has_function("__io_uring_free", 1));
     }
 
     #[test]

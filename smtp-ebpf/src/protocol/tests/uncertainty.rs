@@ -319,3 +319,16 @@ fn more_lines_than_are_told() {
     talk.turns(&[c("hunter\r\nRSET\r\n")], Cut::Whole);
     assert!(talk.shown(Client).ends_with(r")RSET\r\n"), "{}", talk.shown(Client));
 }
+
+/// TCP Fast Open (RFC 7413): the connection is there, its first bytes counted, before the call that brought them returns.
+#[test]
+fn first_bytes_that_were_counted_before_they_are_told() {
+    let mut talk = Talk::new();
+    let hello = b"EHLO a.example\r\n";
+    let [client, server] = talk.positions;
+    // SAFETY: it is this talk's own.
+    unsafe { Dialogue::start_at(&raw mut *talk.dialogue, client + hello.len() as u32, server) };
+    talk.says(Client, hello, false);
+    talk.client("NOOP\r\n");
+    assert_eq!(talk.shown(Client), r"EHLO a.example\r\nNOOP\r\n");
+}
