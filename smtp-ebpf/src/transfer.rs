@@ -42,6 +42,8 @@ struct Scratch {
     speaker: u32,
     has_positions: u32,
     is_behind: u32,
+    /// One of the socket's ports is watched.
+    is_watched: u32,
     /// What the window takes of the call, whether its bytes are read, and if not why, and whether it is told of.
     taken: u64,
     is_read: u32,
@@ -116,15 +118,24 @@ struct Moved {
 }
 
 /// Tells of a call.
+///
+/// Step by step, each a function of its own: what one needs of the stack is given back before the next, and before 6.13 there are
+/// 512 bytes for all functions that call each other. What a step finds out it leaves in the map value.
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
-    let followed = prepare(context, &Moved { program, sock, flags, length, by });
+    let moved = Moved { program, sock, flags, length, by };
+    let followed = meet(context, &moved);
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     if followed.is_null() {
         return;
     }
+    write_down(&moved, scratch, followed);
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
+        if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, &moved, scratch, followed)
+        {
+            return;
+        }
         let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
         let mut telling = Telling { scratch, followed };
         bpf_loop(
@@ -140,43 +151,67 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     }
 }
 
-/// Writes down all of a call but what was said; its dialogue, if the socket is ours.
-///
-/// A function of its own: what it needs of the stack is given back before the bytes are looked at, and before 6.13 there are 512
-/// bytes for all functions that call each other.
+/// Who calls: the dialogue on the socket, if that is ours or may be.
 #[inline(never)]
-fn prepare<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
-    let Moved { program, sock, flags, length, by } = *moved;
+fn meet<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
+    let Moved { program, sock, .. } = *moved;
     let Some(stream) = Stream::of(sock) else { return ptr::null_mut() };
-    let kind = program.kind();
-    let sends = matches!(kind, Kind::Send);
     let is_watched = stream.has_watched_port();
-    if !is_watched && !local_pair::may_be_ours(sock, sends) {
+    if !is_watched && !local_pair::may_be_ours(sock, matches!(program.kind(), Kind::Send)) {
         return ptr::null_mut();
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return ptr::null_mut() };
     let Some(followed) = Followed::of(sock) else { return ptr::null_mut() };
-
     let time = capture::now();
     let task = owner::current();
-    // SAFETY: it is a map value.
-    if unsafe { Followed::is_another(followed, &task, time) } {
-        owner::describe_once(context, program, &task, time);
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    unsafe {
+        if Followed::is_another(followed, &task, time) {
+            owner::describe_once(context, program, &task, time);
+        }
+        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
+        (&raw mut (*transfer).header).write_volatile(capture::header(program.kind(), time));
+        (&raw mut (*transfer).task).write_volatile(task);
+        (&raw mut (*scratch).time).write_volatile(time);
+        (&raw mut (*scratch).program).write_volatile(program as u64);
+        (&raw mut (*scratch).is_watched).write_volatile(u32::from(is_watched));
     }
-    // SAFETY: the pointers are to this CPU's map value and to the socket's; what a step finds out it leaves there, and the
-    // next reads it there: else the verifier would explore every pair of paths.
+    followed
+}
+
+/// Writes down all of a call but what was said.
+#[inline(never)]
+fn write_down(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
+    let Moved { program, sock, flags, length, by } = *moved;
+    let sends = matches!(program.kind(), Kind::Send);
+    let Some(stream) = Stream::of(sock) else { return };
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
         let walk = &raw mut (*scratch).walk;
-        let positions = stream.positions();
-        // Part by part: the stack has no room for the whole.
-        (&raw mut (*transfer).header).write_volatile(capture::header(kind, time));
-        (&raw mut (*transfer).task).write_volatile(task);
         Followed::describe(followed, stream, &raw mut (*transfer).socket);
+        let positions = stream.positions();
         (&raw mut (*transfer).positions).write_volatile(positions);
         (&raw mut (*transfer).flags).write_volatile(flags);
         (&raw mut (*transfer).continues).write_volatile(0);
         (&raw mut (*transfer).padding).write_volatile(0);
+
+        // Who accepted the connection speaks for the server.
+        let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
+        let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
+        let serves = track::is_accepted(sock, local_port, remote_port) == sends;
+        let (speaker, listener) =
+            if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
+        let (end, other) =
+            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
+        let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
+        let is_behind = has_positions && Dialogue::is_behind(&raw mut (*followed).dialogue, listener, other);
+        (&raw mut (*scratch).length).write_volatile(u64::from(length));
+        (&raw mut (*scratch).done).write_volatile(0);
+        (&raw mut (*scratch).end).write_volatile(end);
+        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
+        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
+        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
 
         let locate = match by {
             By::Call => Locate::Caller { sends, file: &raw mut (*followed).file },
@@ -190,35 +225,21 @@ fn prepare<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
             buffer::withhold(walk, Unseen::Tls);
         }
         (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
+    }
+}
 
-        let dialogue = &raw mut (*followed).dialogue;
-        if !is_watched {
-            if !local_pair::is_ours(context, program, sock, stream, first_bytes(scratch, length)) {
-                return ptr::null_mut();
-            }
-            Dialogue::begin_new(dialogue);
+/// Whether the first thing said on a socket without a watched port shows that it is ours.
+#[inline(never)]
+fn is_confirmed<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) -> bool {
+    let Moved { program, sock, length, .. } = *moved;
+    let Some(stream) = Stream::of(sock) else { return false };
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    unsafe {
+        if !local_pair::is_ours(context, program, sock, stream, first_bytes(scratch, length)) {
+            return false;
         }
-
-        // Who accepted the connection speaks for the server.
-        let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
-        let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
-        let accepted = track::is_accepted(sock, local_port, remote_port);
-        let serves = accepted == sends;
-        let speaker = if serves { Speaker::Server } else { Speaker::Client };
-        let (end, other) =
-            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
-        let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
-        let listener = if serves { Speaker::Client } else { Speaker::Server };
-        let is_behind = has_positions && Dialogue::is_behind(dialogue, listener, other);
-        (&raw mut (*scratch).length).write_volatile(u64::from(length));
-        (&raw mut (*scratch).done).write_volatile(0);
-        (&raw mut (*scratch).time).write_volatile(time);
-        (&raw mut (*scratch).program).write_volatile(program as u64);
-        (&raw mut (*scratch).end).write_volatile(end);
-        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
-        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
-        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
-        followed
+        Dialogue::begin_new(&raw mut (*followed).dialogue);
+        true
     }
 }
 
