@@ -114,7 +114,6 @@ struct Moved {
     sock: Sock,
     flags: u32,
     length: u32,
-    by: By,
 }
 
 /// Tells of a call.
@@ -123,13 +122,19 @@ struct Moved {
 /// 512 bytes for all functions that call each other. What a step finds out it leaves in the map value.
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
-    let moved = Moved { program, sock, flags, length, by };
+    let moved = Moved { program, sock, flags, length };
     let followed = meet(context, &moved);
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     if followed.is_null() {
         return;
     }
     write_down(&moved, scratch, followed);
+    // What leads to the bytes is known when a program is compiled: each has one of these.
+    match by {
+        By::Call => locate_of_call(&moved, scratch, followed),
+        By::Message(message) => locate_of_message(&moved, scratch, message),
+        By::Nothing(cause) => locate(&moved, scratch, Locate::Unseen(cause)),
+    }
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, &moved, scratch, followed)
@@ -182,13 +187,12 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
 /// Writes down all of a call but what was said.
 #[inline(never)]
 fn write_down(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
-    let Moved { program, sock, flags, length, by } = *moved;
+    let Moved { program, sock, flags, length } = *moved;
     let sends = matches!(program.kind(), Kind::Send);
     let Some(stream) = Stream::of(sock) else { return };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
-        let walk = &raw mut (*scratch).walk;
         Followed::describe(followed, stream, &raw mut (*transfer).socket);
         let positions = stream.positions();
         (&raw mut (*transfer).positions).write_volatile(positions);
@@ -212,18 +216,38 @@ fn write_down(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
         (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
+    }
+}
 
-        let locate = match by {
-            By::Call => Locate::Caller { sends, file: &raw mut (*followed).file },
-            By::Message(message) => Locate::Message(message),
-            By::Nothing(cause) => Locate::Unseen(cause),
-        };
+/// Finds the bytes of a system call.
+#[inline(never)]
+fn locate_of_call(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
+    let sends = matches!(moved.program.kind(), Kind::Send);
+    // SAFETY: it is a map value.
+    let file = unsafe { &raw mut (*followed).file };
+    locate(moved, scratch, Locate::Caller { sends, file });
+}
+
+/// Finds the bytes of a message.
+#[inline(never)]
+fn locate_of_message(moved: &Moved, scratch: *mut Scratch, message: Message) {
+    locate(moved, scratch, Locate::Message(message));
+}
+
+#[inline(always)]
+fn locate(moved: &Moved, scratch: *mut Scratch, locate: Locate) {
+    let Moved { program, sock, flags, length } = *moved;
+    let Some(stream) = Stream::of(sock) else { return };
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        let walk = &raw mut (*scratch).walk;
         buffer::locate(walk, sock, locate, length);
-        if !sends && flags & MSG_TRUNC != 0 {
+        if !matches!(program.kind(), Kind::Send) && flags & MSG_TRUNC != 0 {
             buffer::withhold(walk, Unseen::Discarded);
         } else if stream.has_upper_layer() {
             buffer::withhold(walk, Unseen::Tls);
         }
+        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
         (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
     }
 }

@@ -159,7 +159,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.lines().next().unwrap_or_default().trim_end_matches(". Verifier output: ").to_owned()
+    with_reason(&text)
+}
+
+/// The first line of an error; of the verifier's log, which may follow, its reason: the last line that is none of its figures.
+fn with_reason(text: &str) -> String {
+    const FIGURES: [&str; 3] = ["verification time", "stack depth", "processed"];
+    let (head, log) = text.split_once(". Verifier output: ").unwrap_or((text, ""));
+    let head = head.lines().next().unwrap_or_default();
+    let is_reason = |line: &&str| !line.is_empty() && !FIGURES.iter().any(|figure| line.starts_with(figure));
+    match log.lines().map(str::trim).rfind(is_reason) {
+        Some(reason) => format!("{head}. Verifier output: {reason}"),
+        None => head.to_owned(),
+    }
 }
 
 /// The attached programs. Dropping it detaches them: nothing is pinned.
@@ -469,4 +481,18 @@ fn addresses() -> io::Result<Vec<IpAddr>> {
 
 fn nanoseconds(time: nix::sys::time::TimeSpec) -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_told() {
+        let text = "the call failed. Verifier output: 0: R1=ctx()\n1: (95) exit\nthe call stack is too deep!\n\
+                    processed 9 insns (limit 1000000)\n";
+        assert_eq!(with_reason(text), "the call failed. Verifier output: the call stack is too deep!");
+        assert_eq!(with_reason("the call failed. Verifier output: "), "the call failed");
+        assert_eq!(with_reason("no such file"), "no such file");
+    }
 }
