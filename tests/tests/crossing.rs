@@ -74,7 +74,7 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hooks = machine::hooks()?;
         let settings = Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
-        Ok(Self { port, settings, kernel: None, hosts: Host::pair()?, runtime: runtime })
+        Ok(Self { port, settings, kernel: None, hosts: Host::pair()?, runtime })
     }
 
     fn attach(&mut self) -> Result<()> {

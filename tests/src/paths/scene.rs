@@ -194,20 +194,19 @@ fn compare_ends(side: &Seen, events: &[&str], bytes: [Option<u64>; 3]) -> Result
 
 /// The events of the whole dialogue at one end; the bytes that took the path there are the client's or the server's.
 fn events(sight: Sight, clients_bytes: bool) -> Vec<&'static str> {
-    let mut events =
-        vec!["EHLO 250", "HELO 250", "QUIT 221", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    let mut events = vec!["EHLO 250", "QUIT 221", "connection.closed", "connection.opened", "smtp.greeting 220"];
     let gap = ["smtp.anomaly gap", "smtp.anomaly resynchronised"];
     match (sight, clients_bytes) {
         (Sight::Read, _) => {
-            events.extend(["NOOP 250 2.0.0", "RSET 250", "smtp.noop 250", "smtp.rset 250"]);
+            events.extend(["HELO 250", "NOOP 250 2.0.0", "RSET 250", "smtp.noop 250", "smtp.rset 250"]);
         }
         // RSET shows where a line begins.
-        (Sight::Gap(_), true) => events.extend(gap),
-        // Its reply shows that.
-        (Sight::Gap(_), false) => events.extend(gap.into_iter().chain(["NOOP", "RSET", "smtp.rset"])),
+        (Sight::Gap(_), true) => events.extend(gap.into_iter().chain(["HELO 250"])),
+        // The reply to RSET shows that. The one to HELO may be to either: it is 221 that tells.
+        (Sight::Gap(_), false) => events.extend(gap.into_iter().chain(["NOOP"])),
         // Found when RSET comes: until then the reply is one to nothing.
-        (Sight::Hole, true) => events.extend(gap.into_iter().chain(["smtp.anomaly unsolicited_reply"])),
-        // Found when the reply to RSET comes: it cannot be told from that to NOOP.
+        (Sight::Hole, true) => events.extend(gap.into_iter().chain(["HELO 250", "smtp.anomaly unsolicited_reply"])),
+        // Found when the reply to RSET comes.
         (Sight::Hole, false) => events.extend(gap.into_iter().chain(["NOOP", "RSET"])),
     }
     events.sort_unstable();
