@@ -15,7 +15,7 @@ use super::console::Transcript;
 use super::emulator::Emulator;
 
 /// The longest that a guest may take.
-const LIMIT: Duration = Duration::from_secs(1200);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// How many of the console's last lines are shown where a guest fails.
 const LAST: usize = 25;
