@@ -40,16 +40,6 @@ pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: Locate, length: u32) {
     }
 }
 
-/// The system call's number, where its bytes could not be found.
-///
-/// # Safety
-/// `walk` is a map value.
-#[inline(always)]
-pub unsafe fn syscall(walk: *const Walk) -> u32 {
-    // SAFETY: the caller's promise.
-    unsafe { (&raw const (*walk).place.syscall).read_volatile() }
-}
-
 /// Leaves all of the call's bytes where they are, for this cause.
 ///
 /// # Safety
@@ -68,6 +58,25 @@ pub unsafe fn withhold(walk: *mut Walk, cause: Unseen) {
 pub unsafe fn cause(walk: *const Walk) -> Unseen {
     // SAFETY: the caller's promise.
     unsafe { (&raw const (*walk).place.unseen).read_volatile() }
+}
+
+/// The call's bytes are in one piece of the caller's memory: where. Zero: they are not, or cannot be copied.
+///
+/// # Safety
+/// `walk` is a map value in which a call was located.
+#[inline(always)]
+pub unsafe fn plain(walk: *const Walk) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_plain = matches!((&raw const (*walk).place.array).read_volatile(), Array::None)
+            && matches!((&raw const (*walk).place.unseen).read_volatile(), Unseen::None)
+            && (&raw const (*walk).place.bytes_in_kernel).read_volatile() == 0;
+        if is_plain {
+            (&raw const (*walk).place.address).read_volatile() + (&raw const (*walk).place.skip).read_volatile()
+        } else {
+            0
+        }
+    }
 }
 
 /// Copies bytes of the call from one on and before another; why not, where they could not be copied.

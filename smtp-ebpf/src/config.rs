@@ -91,6 +91,8 @@ offsets! {
     task_group_leader,
     /// `task_struct.real_parent`
     task_real_parent,
+    /// `task_struct.pid`
+    task_pid,
     /// `task_struct.tgid`
     task_tgid,
     /// `task_struct.start_boottime`

@@ -4,12 +4,10 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{Positions, Socket, Task};
+use smtp_ebpf::event::{COMM_LENGTH, Positions, Task};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::kernel::Sock;
-use crate::socket::Stream;
-use crate::state::TCP_ESTABLISHED;
 
 #[btf_map]
 static DIALOGUES: SkStorage<Followed> = SkStorage::new();
@@ -23,22 +21,25 @@ pub struct Followed {
     told: [u64; 2],
     /// The socket's `struct file`, as far as a call has shown it.
     pub file: u64,
-    /// The process that used it last: it is described.
+    /// The socket's cookie; zero: it was not asked for yet.
+    cookie: u64,
+    /// Who used it last.
     start_time: u64,
+    comm: [u64; 2],
     pid: u32,
     exec_id: u32,
-    /// When it was looked up whether it is.
-    looked_up: u64,
-    /// The socket as records name it, since its connection is there: a cookie of zero says that it is not written down.
-    socket: Socket,
+    uid: u32,
+    padding: u32,
+    /// When that was told; zero: it is to be told.
+    owner_told: u64,
 }
 
 /// How often ciphertext is told of, in nanoseconds: positions tell of what lies between.
 const CIPHERTEXT_INTERVAL: u64 = 1_000_000_000;
 
-/// How often it is looked up whether the process that uses a socket is described, in nanoseconds: the record that describes
-/// it may have found no room.
-const LOOK_UP_INTERVAL: u64 = 1_000_000_000;
+/// How often it is told who uses a socket, in nanoseconds: who reads it may have forgotten, and the record that describes
+/// the process may have found no room.
+const OWNER_INTERVAL: u64 = 1_000_000_000;
 
 impl Followed {
     /// The dialogue on a socket; one that was not followed yet is under way.
@@ -53,48 +54,59 @@ impl Followed {
         (!followed.is_null()).then_some(followed)
     }
 
-    /// Whether another process than the last uses the socket, or the last was looked up long ago; from now on it is the last.
+    /// The socket's cookie.
+    ///
+    /// # Safety
+    /// `this` is a map value, of this socket.
+    #[inline(always)]
+    pub unsafe fn cookie(this: *mut Self, sock: Sock) -> u64 {
+        // SAFETY: the caller's promise. Two processors that write it write the same.
+        unsafe {
+            let known = (&raw const (*this).cookie).read_volatile();
+            if known != 0 {
+                return known;
+            }
+            let cookie = sock.cookie();
+            (&raw mut (*this).cookie).write_volatile(cookie);
+            cookie
+        }
+    }
+
+    /// Whether this is known to be the task that uses the socket.
     ///
     /// # Safety
     /// `this` is a map value.
     #[inline(always)]
-    pub unsafe fn is_another(this: *mut Self, task: &Task, time: u64) -> bool {
-        // SAFETY: the caller's promise. Two processors may write it: then one more look is taken.
+    pub unsafe fn is_owner(this: *const Self, task: &Task, time: u64) -> bool {
+        let [first, second] = words(task.comm);
+        // SAFETY: the caller's promise.
         unsafe {
-            let known = (&raw const (*this).start_time).read_volatile() == task.start_time
+            (&raw const (*this).start_time).read_volatile() == task.start_time
                 && (&raw const (*this).pid).read_volatile() == task.pid
                 && (&raw const (*this).exec_id).read_volatile() == task.exec_id
-                && time - (&raw const (*this).looked_up).read_volatile() < LOOK_UP_INTERVAL;
-            if known {
-                return false;
-            }
-            (&raw mut (*this).start_time).write_volatile(task.start_time);
-            (&raw mut (*this).pid).write_volatile(task.pid);
-            (&raw mut (*this).exec_id).write_volatile(task.exec_id);
-            (&raw mut (*this).looked_up).write_volatile(time);
-            true
+                && (&raw const (*this).uid).read_volatile() == task.uid
+                && (&raw const (*this).comm[0]).read_volatile() == first
+                && (&raw const (*this).comm[1]).read_volatile() == second
+                && time - (&raw const (*this).owner_told).read_volatile() < OWNER_INTERVAL
         }
     }
 
-    /// The socket as a record names it, into that record. While its connection lasts nothing else of it changes.
+    /// This task uses the socket, which was told at this time; zero: it was not.
     ///
     /// # Safety
-    /// `this` and `record` are map values.
+    /// `this` is a map value.
     #[inline(always)]
-    pub unsafe fn describe(this: *mut Self, stream: Stream, record: *mut Socket) {
-        // SAFETY: the caller's promise. Two processors that write it write the same.
+    pub unsafe fn set_owner(this: *mut Self, task: &Task, told: u64) {
+        let [first, second] = words(task.comm);
+        // SAFETY: the caller's promise. Two processors may write it: then it is told once more.
         unsafe {
-            let known = &raw mut (*this).socket;
-            let is_there = u32::from(stream.state()) == TCP_ESTABLISHED;
-            if is_there && (&raw const (*known).cookie).read_volatile() != 0 {
-                copy(record, known);
-                (&raw mut (*record).apart).write_volatile(stream.apart());
-                return;
-            }
-            record.write_volatile(stream.describe());
-            if is_there {
-                copy(known, record);
-            }
+            (&raw mut (*this).start_time).write_volatile(task.start_time);
+            (&raw mut (*this).pid).write_volatile(task.pid);
+            (&raw mut (*this).exec_id).write_volatile(task.exec_id);
+            (&raw mut (*this).uid).write_volatile(task.uid);
+            (&raw mut (*this).comm[0]).write_volatile(first);
+            (&raw mut (*this).comm[1]).write_volatile(second);
+            (&raw mut (*this).owner_told).write_volatile(told);
         }
     }
 
@@ -119,15 +131,10 @@ impl Followed {
     }
 }
 
-/// Copies what names a socket, in words: it never is on the stack.
 #[inline(always)]
-unsafe fn copy(to: *mut Socket, from: *const Socket) {
-    let mut word = 0;
-    while word < size_of::<Socket>() / size_of::<u64>() {
-        // SAFETY: the caller passes places of map values.
-        unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile()) };
-        word += 1;
-    }
+fn words(comm: [u8; COMM_LENGTH]) -> [u64; 2] {
+    // SAFETY: both are 16 bytes without padding.
+    unsafe { core::mem::transmute(comm) }
 }
 
 /// A dialogue begins on this socket.
@@ -136,7 +143,7 @@ pub fn begins(sock: Sock) {
     let Some(followed) = Followed::of(sock) else { return };
     // SAFETY: it is a map value. The socket may have had another connection.
     unsafe {
-        (&raw mut (*followed).socket.cookie).write_volatile(0);
+        (&raw mut (*followed).owner_told).write_volatile(0);
         Dialogue::begin(&raw mut (*followed).dialogue);
     }
 }
@@ -147,6 +154,9 @@ pub fn is_established(sock: Sock, positions: Positions, accepted: bool) {
     let Some(followed) = Followed::of(sock) else { return };
     let Positions { written, read } = positions;
     let (client, server) = if accepted { (read, written) } else { (written, read) };
-    // SAFETY: it is a map value.
-    unsafe { Dialogue::start_at(&raw mut (*followed).dialogue, client, server) };
+    // SAFETY: it is a map value. Only now it is certain which addresses it has.
+    unsafe {
+        (&raw mut (*followed).owner_told).write_volatile(0);
+        Dialogue::start_at(&raw mut (*followed).dialogue, client, server);
+    }
 }

@@ -39,11 +39,13 @@ pub enum Kind {
     Send = 3,
     /// A [`Transfer`] into the process.
     Receive = 4,
+    /// An [`Owner`]: who uses a socket, before the first transfer that names it, and when that changes.
+    Owner = 5,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Process, Self::State, Self::Send, Self::Receive];
+    pub const ALL: [Self; 5] = [Self::Process, Self::State, Self::Send, Self::Receive, Self::Owner];
 
     /// The kind with this number.
     pub fn from_number(number: u32) -> Option<Self> {
@@ -205,6 +207,21 @@ pub struct State {
     pub padding: u32,
 }
 
+/// A process uses a socket: which both are. Transfers name them by number.
+///
+/// It comes before the first transfer of a process on a socket, when the user or the name of the process has changed, and
+/// again now and then.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Kind [`Kind::Owner`].
+    pub header: Header,
+    /// The caller.
+    pub task: Task,
+    /// The socket.
+    pub socket: Socket,
+}
+
 /// Bytes moved between a process and a socket. What of them crosses follows as [`Segment`]s.
 ///
 /// A call that is longer than [`WINDOW_LENGTH`] is told in several records, in their order. Each has the length and the
@@ -212,26 +229,30 @@ pub struct State {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Transfer {
-    /// Kind [`Kind::Send`] or [`Kind::Receive`].
-    pub header: Header,
-    /// The caller.
-    pub task: Task,
-    /// The socket.
-    pub socket: Socket,
+    /// Kind [`Kind::Send`] or [`Kind::Receive`], as in a [`Header`].
+    pub kind: u32,
+    /// `sock_common.skc_state`.
+    pub state: u8,
+    /// As [`Socket::apart`].
+    pub apart: u8,
+    /// Not zero: the record before it on this socket, in this direction, tells of the same call.
+    pub continues: u8,
+    /// Explicit padding, zero.
+    pub padding: u8,
+    /// As in a [`Header`].
+    pub time: u64,
+    /// The socket's [`Socket::cookie`].
+    pub cookie: u64,
     /// Its positions after the part of the call that this record tells of.
     pub positions: Positions,
     /// Bytes of that part; never zero.
     pub length: u32,
-    /// The call's flags, never with `MSG_PEEK` or `MSG_ERRQUEUE`.
-    pub flags: u32,
-    /// The system call's number, where a segment's cause is [`Unseen::Path`].
-    pub syscall: u32,
-    /// Not zero: the record before it on this socket, in this direction, tells of the same call.
-    pub continues: u32,
     /// Bytes of segments that follow this record.
     pub size: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// The caller's [`Task::pid`]: the last [`Owner`] of this socket with it is the caller.
+    pub pid: u32,
+    /// The caller's [`Task::tid`].
+    pub tid: u32,
 }
 
 /// A part of one direction of a dialogue, in the order in which it was said.

@@ -3,7 +3,6 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
@@ -47,13 +46,17 @@ static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(Pro
 /// The task that makes this call; only meaningful in process context.
 #[inline(always)]
 pub fn current() -> event::Task {
-    let task = Task::current();
+    of(Task::current())
+}
+
+/// A task, as records name it.
+#[inline(always)]
+pub fn of(task: Task) -> event::Task {
     let leader = task.leader();
-    let id = bpf_get_current_pid_tgid();
     event::Task {
         start_time: leader.start_boottime(),
-        pid: (id >> 32) as u32,
-        tid: id as u32,
+        pid: task.tgid(),
+        tid: task.pid(),
         uid: task.euid(),
         exec_id: task.exec_id(),
         comm: leader.comm(),

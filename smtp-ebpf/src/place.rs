@@ -29,8 +29,7 @@ pub struct Place {
     pub bytes_in_kernel: u32,
     /// Why the bytes cannot be found, unless [`Unseen::None`].
     pub unseen: Unseen,
-    /// The system call's number, where its registers do not say where they are.
-    pub syscall: u32,
+    padding: u32,
 }
 
 /// `struct iovec` of a 64-bit program (`include/uapi/linux/uio.h`), and of the kernel.
@@ -55,16 +54,16 @@ pub enum Array {
 
 impl Place {
     /// Nowhere to be found.
-    const fn unknown(unseen: Unseen, syscall: u32) -> Self {
-        Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, syscall }
+    const fn unknown(unseen: Unseen) -> Self {
+        Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, padding: 0 }
     }
 
     const fn buffer(address: u64) -> Self {
-        Self { address, ..Self::unknown(Unseen::None, 0) }
+        Self { address, ..Self::unknown(Unseen::None) }
     }
 
     const fn vector(address: u64, parts: u64) -> Self {
-        Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None, 0) }
+        Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None) }
     }
 
     /// Where the current system call has its bytes, if it is certain to be the one on this socket that moved so many.
@@ -72,13 +71,12 @@ impl Place {
     /// # Safety
     /// As of [`Task::holds_file`].
     #[inline(always)]
-    unsafe fn of_caller(sock: Sock, sends: bool, file: *mut u64, length: u32) -> Self {
-        let task = Task::current();
+    unsafe fn of_caller(task: Task, sock: Sock, sends: bool, file: *mut u64, length: u32) -> Self {
         if task.is_kernels() {
-            return Self::unknown(Unseen::Path, 0);
+            return Self::unknown(Unseen::Path);
         }
         if task.is_compat() {
-            return Self::unknown(Unseen::Compat, 0);
+            return Self::unknown(Unseen::Compat);
         }
         let registers = task.registers();
         let (address, count) = (registers.argument_2(), registers.argument_3());
@@ -92,7 +90,7 @@ impl Place {
         };
         // SAFETY: the caller's promise.
         if !is_certain || !registers.is_under_way() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
-            return Self::unknown(Unseen::Path, registers.syscall());
+            return Self::unknown(Unseen::Path);
         }
         match call {
             Call::Buffer => Self::buffer(address),
@@ -100,7 +98,7 @@ impl Place {
             // A `struct mmsghdr` begins with its message.
             _ => match probe_user::<UserMessage>(address) {
                 Some(message) => Self::vector(message.vector, message.parts),
-                None => Self::unknown(Unseen::Fault, 0),
+                None => Self::unknown(Unseen::Fault),
             },
         }
     }
@@ -112,8 +110,8 @@ impl Place {
         let moved = message.has_moved(length);
         let length = u64::from(length);
         match message.iterator() {
-            Iterator::Pages => Self::unknown(Unseen::Pages, 0),
-            _ if !moved => Self::unknown(Unseen::Path, 0),
+            Iterator::Pages => Self::unknown(Unseen::Pages),
+            _ if !moved => Self::unknown(Unseen::Path),
             Iterator::Buffer { address } => Self::buffer(address.wrapping_sub(length)),
             Iterator::Vector { address, within, kernels } => Self {
                 skip: within.wrapping_sub(length),
@@ -177,7 +175,7 @@ pub enum Locate {
     Message(Message),
     /// Where the current system call has them, one that sends or one that receives.
     /// `file` is where the socket's file is remembered, in a map value of the socket.
-    Caller { sends: bool, file: *mut u64 },
+    Caller { task: Task, sends: bool, file: *mut u64 },
     /// Not at all, for this cause.
     Unseen(Unseen),
 }
@@ -208,8 +206,10 @@ pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
                 place.write_volatile(Place::of_message(message, length));
                 go_back(place);
             }
-            Locate::Caller { sends, file } => place.write_volatile(Place::of_caller(sock, sends, file, length)),
-            Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause, 0)),
+            Locate::Caller { task, sends, file } => {
+                place.write_volatile(Place::of_caller(task, sock, sends, file, length));
+            }
+            Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause)),
         }
     }
 }

@@ -14,6 +14,7 @@ mod content;
 mod line;
 mod mechanisms;
 mod opening;
+mod quick;
 mod reply;
 mod scan;
 mod server;
@@ -23,6 +24,7 @@ mod told;
 mod verb;
 mod work;
 
+pub use quick::{LONGEST as QUICK_LENGTH, pass as pass_quickly};
 pub use state::{Dialogue, Speaker};
 pub use work::{HOLD, OUT_LENGTH, Work};
 
@@ -110,8 +112,10 @@ pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: 
 #[cfg(not(target_arch = "bpf"))]
 pub fn pass<'a>(dialogue: &mut Dialogue, work: &'a mut Work, call: Call, bytes: &[u8]) -> &'a [u8] {
     work.load(bytes);
+    let call = Call { length: bytes.len() as u32, ..call };
     // SAFETY: both are references of their own.
-    let crossing = unsafe { step(dialogue, work, Call { length: bytes.len() as u32, ..call }) };
+    let crossing =
+        unsafe { if pass_quickly(dialogue, work, &call) { Crossing::Whole } else { step(dialogue, work, call) } };
     work.segments(crossing, bytes.len())
 }
 

@@ -8,12 +8,12 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
-use smtp_ebpf::event::{Kind, Segment, SegmentKind, Transfer, Unseen, WINDOW_LENGTH};
-use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Speaker, Work};
+use smtp_ebpf::event::{Kind, Owner, Segment, SegmentKind, Transfer, Unseen, WINDOW_LENGTH};
+use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, QUICK_LENGTH, Speaker, Work};
 
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
-use crate::kernel::{Message, Sock, Socket};
+use crate::kernel::{Message, Sock, Socket, Task, copy_user};
 use crate::place::Locate;
 use crate::program::Program;
 use crate::socket::{self, Stream};
@@ -31,6 +31,7 @@ const MAX_WINDOWS: u64 = 16;
 #[repr(C)]
 struct Scratch {
     work: Work,
+    owner: Owner,
     walk: Walk,
     /// Bytes of the call, and those of them that are done.
     length: u64,
@@ -44,10 +45,11 @@ struct Scratch {
     is_behind: u32,
     /// One of the socket's ports is watched.
     is_watched: u32,
-    /// What the window takes of the call, whether its bytes are read, and if not why, and whether it is told of.
+    /// It could not be told who calls.
+    is_nameless: u32,
+    /// What the window takes of the call, and whether its bytes are read, and if not why.
     taken: u64,
     is_read: u32,
-    is_told: u32,
     cause: Unseen,
     /// What crosses: all of it as it is, or segments of this size.
     is_whole: u32,
@@ -112,6 +114,7 @@ fn moves_stream(flags: u32, returned: i32) -> bool {
 struct Moved {
     program: Program,
     sock: Sock,
+    task: Task,
     flags: u32,
     length: u32,
 }
@@ -122,13 +125,17 @@ struct Moved {
 /// 512 bytes for all functions that call each other. What a step finds out it leaves in the map value.
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
-    let moved = Moved { program, sock, flags, length };
+    let moved = Moved { program, sock, task: Task::current(), flags, length };
     let followed = meet(context, &moved);
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     if followed.is_null() {
         return;
     }
-    write_down(&moved, scratch, followed);
+    match skip(scratch, followed) {
+        Skip::No => {}
+        Skip::Silently => return,
+        Skip::Told => return tell_windows(scratch, followed, 1),
+    }
     // What leads to the bytes is known when a program is compiled: each has one of these.
     match by {
         By::Call => locate_of_call(&moved, scratch, followed),
@@ -141,14 +148,10 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         {
             return;
         }
-        let windows = u64::from(length).div_ceil(WINDOW_LENGTH as u64);
-        let mut telling = Telling { scratch, followed };
-        bpf_loop(
-            buffer::at_most(windows, MAX_WINDOWS) as u32,
-            tell_window as *mut c_void,
-            (&raw mut telling).cast(),
-            0,
-        );
+        if tell_quickly(scratch, followed) != 0 {
+            return;
+        }
+        tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
         let cause = buffer::cause(&raw const (*scratch).walk);
         if !matches!(cause, Unseen::None) {
             debug!(context, "{} bytes not seen: cause {}", length, cause as u32);
@@ -156,66 +159,138 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     }
 }
 
-/// Who calls: the dialogue on the socket, if that is ours or may be.
+/// Who calls, and all of the call but what was said. The dialogue on the socket, if that is ours or may be.
 #[inline(never)]
 fn meet<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
-    let Moved { program, sock, .. } = *moved;
+    let Moved { program, sock, length, .. } = *moved;
+    let sends = matches!(program.kind(), Kind::Send);
     let Some(stream) = Stream::of(sock) else { return ptr::null_mut() };
     let is_watched = stream.has_watched_port();
-    if !is_watched && !local_pair::may_be_ours(sock, matches!(program.kind(), Kind::Send)) {
+    if !is_watched && !local_pair::may_be_ours(sock, sends) {
         return ptr::null_mut();
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return ptr::null_mut() };
     let Some(followed) = Followed::of(sock) else { return ptr::null_mut() };
     let time = capture::now();
-    let task = owner::current();
+    let task = owner::of(moved.task);
+    let apart = stream.apart();
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
-        if Followed::is_another(followed, &task, time) {
-            owner::describe_once(context, program, &task, time);
+        (&raw mut (*scratch).is_nameless).write_volatile(0);
+        if !Followed::is_owner(followed, &task, time) {
+            let owner = &raw mut (*scratch).owner;
+            (&raw mut (*owner).header).write_volatile(capture::header(Kind::Owner, time));
+            (&raw mut (*owner).task).write_volatile(task);
+            let is_told = tell_owner(context, program, sock, owner) != 0;
+            (&raw mut (*scratch).is_nameless).write_volatile(u32::from(!is_told));
+            Followed::set_owner(followed, &task, if is_told { time } else { 0 });
         }
         let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
-        (&raw mut (*transfer).header).write_volatile(capture::header(program.kind(), time));
-        (&raw mut (*transfer).task).write_volatile(task);
+        (&raw mut (*transfer).kind).write_volatile(program.kind() as u32);
+        (&raw mut (*transfer).state).write_volatile(stream.state());
+        (&raw mut (*transfer).apart).write_volatile(apart as u8);
+        (&raw mut (*transfer).continues).write_volatile(0);
+        (&raw mut (*transfer).padding).write_volatile(0);
+        (&raw mut (*transfer).time).write_volatile(time);
+        (&raw mut (*transfer).cookie).write_volatile(Followed::cookie(followed, sock));
+        let positions = stream.positions();
+        (&raw mut (*transfer).positions).write_volatile(positions);
+        (&raw mut (*transfer).pid).write_volatile(task.pid);
+        (&raw mut (*transfer).tid).write_volatile(task.tid);
+
+        // Who accepted the connection speaks for the server.
+        let serves = track::is_accepted(sock, stream.local_port(), sock.remote_port()) == sends;
+        let (speaker, listener) =
+            if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
+        let (end, other) =
+            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
+        let has_positions = apart == 0;
+        let is_behind = has_positions && Dialogue::is_behind(&raw mut (*followed).dialogue, listener, other);
+        (&raw mut (*scratch).length).write_volatile(u64::from(length));
+        (&raw mut (*scratch).done).write_volatile(0);
         (&raw mut (*scratch).time).write_volatile(time);
         (&raw mut (*scratch).program).write_volatile(program as u64);
+        (&raw mut (*scratch).end).write_volatile(end);
+        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
+        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
+        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
         (&raw mut (*scratch).is_watched).write_volatile(u32::from(is_watched));
     }
     followed
 }
 
-/// Writes down all of a call but what was said.
+/// Tells who uses a socket, and describes that process; whether there was room.
 #[inline(never)]
-fn write_down(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
-    let Moved { program, sock, flags, length } = *moved;
-    let sends = matches!(program.kind(), Kind::Send);
-    let Some(stream) = Stream::of(sock) else { return };
+fn tell_owner<C: EbpfContext>(context: &C, program: Program, sock: Sock, owner: *mut Owner) -> u64 {
+    const LENGTH: usize = size_of::<Owner>();
+    let Some(stream) = Stream::of(sock) else { return 0 };
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        let task = (&raw const (*owner).task).read_volatile();
+        owner::describe_once(context, program, &task, (&raw const (*owner).header.time).read_volatile());
+        (&raw mut (*owner).socket).write_volatile(stream.describe());
+        u64::from(capture::output(context, program as u32, Kind::Owner, owner.cast(), LENGTH, LENGTH))
+    }
+}
+
+/// Whether a call's bytes are not looked at, because it is known what they are: ciphertext, or octets of a chunk.
+enum Skip {
+    No,
+    /// They are told of.
+    Told,
+    /// Ciphertext was told of a moment ago.
+    Silently,
+}
+
+#[inline(always)]
+fn skip(scratch: *mut Scratch, followed: *mut Followed) -> Skip {
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
-        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
-        Followed::describe(followed, stream, &raw mut (*transfer).socket);
-        let positions = stream.positions();
-        (&raw mut (*transfer).positions).write_volatile(positions);
-        (&raw mut (*transfer).flags).write_volatile(flags);
-        (&raw mut (*transfer).continues).write_volatile(0);
-        (&raw mut (*transfer).padding).write_volatile(0);
+        let dialogue = &raw mut (*followed).dialogue;
+        let length = (&raw const (*scratch).length).read_volatile();
+        let time = (&raw const (*scratch).time).read_volatile();
+        let speaker = speaker(scratch);
+        if !Dialogue::skips(dialogue, speaker, length as u32) {
+            Skip::No
+        } else if !Dialogue::is_ciphertext(dialogue, speaker) || Followed::is_told(followed, speaker, time) {
+            Skip::Told
+        } else {
+            Dialogue::go_on(dialogue, &call(scratch, length));
+            Skip::Silently
+        }
+    }
+}
 
-        // Who accepted the connection speaks for the server.
-        let local_port = (&raw const (*transfer).socket.local_port).read_volatile();
-        let remote_port = (&raw const (*transfer).socket.remote_port).read_volatile();
-        let serves = track::is_accepted(sock, local_port, remote_port) == sends;
-        let (speaker, listener) =
-            if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
-        let (end, other) =
-            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
-        let has_positions = (&raw const (*transfer).socket.apart).read_volatile() == 0;
-        let is_behind = has_positions && Dialogue::is_behind(&raw mut (*followed).dialogue, listener, other);
-        (&raw mut (*scratch).length).write_volatile(u64::from(length));
-        (&raw mut (*scratch).done).write_volatile(0);
-        (&raw mut (*scratch).end).write_volatile(end);
-        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
-        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
-        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
+/// Who speaks in the call.
+///
+/// # Safety
+/// `scratch` is this CPU's map value.
+#[inline(always)]
+unsafe fn speaker(scratch: *const Scratch) -> Speaker {
+    // SAFETY: the caller's promise.
+    match unsafe { (&raw const (*scratch).speaker).read_volatile() } {
+        0 => Speaker::Client,
+        _ => Speaker::Server,
+    }
+}
+
+/// The next so many bytes of the call, as the filter takes them.
+///
+/// # Safety
+/// `scratch` is this CPU's map value.
+#[inline(always)]
+unsafe fn call(scratch: *const Scratch, taken: u64) -> Call {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let left = (&raw const (*scratch).length).read_volatile() - (&raw const (*scratch).done).read_volatile();
+        Call {
+            speaker: speaker(scratch),
+            time: (&raw const (*scratch).time).read_volatile(),
+            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
+            length: taken as u32,
+            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
+            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
+        }
     }
 }
 
@@ -225,7 +300,7 @@ fn locate_of_call(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed)
     let sends = matches!(moved.program.kind(), Kind::Send);
     // SAFETY: it is a map value.
     let file = unsafe { &raw mut (*followed).file };
-    locate(moved, scratch, Locate::Caller { sends, file });
+    locate(moved, scratch, Locate::Caller { task: moved.task, sends, file });
 }
 
 /// Finds the bytes of a message.
@@ -236,19 +311,16 @@ fn locate_of_message(moved: &Moved, scratch: *mut Scratch, message: Message) {
 
 #[inline(always)]
 fn locate(moved: &Moved, scratch: *mut Scratch, locate: Locate) {
-    let Moved { program, sock, flags, length } = *moved;
-    let Some(stream) = Stream::of(sock) else { return };
+    let Moved { program, sock, flags, length, .. } = *moved;
     // SAFETY: the pointer is to this CPU's map value.
     unsafe {
         let walk = &raw mut (*scratch).walk;
         buffer::locate(walk, sock, locate, length);
         if !matches!(program.kind(), Kind::Send) && flags & MSG_TRUNC != 0 {
             buffer::withhold(walk, Unseen::Discarded);
-        } else if stream.has_upper_layer() {
+        } else if Stream::of(sock).is_some_and(Stream::has_upper_layer) {
             buffer::withhold(walk, Unseen::Tls);
         }
-        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
-        (&raw mut (*transfer).syscall).write_volatile(buffer::syscall(walk));
     }
 }
 
@@ -267,6 +339,31 @@ fn is_confirmed<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratc
     }
 }
 
+/// Tells of a call that is one whole line; whether it is.
+///
+/// # Safety
+/// The pointers are to this CPU's map value, in which the call was located, and to the socket's.
+#[inline(never)]
+unsafe fn tell_quickly(scratch: *mut Scratch, followed: *mut Followed) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let length = (&raw const (*scratch).length).read_volatile();
+        let address = buffer::plain(&raw const (*scratch).walk);
+        if length > QUICK_LENGTH || address == 0 {
+            return 0;
+        }
+        let work = &raw mut (*scratch).work;
+        let bytes = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
+        if !copy_user(bytes, length as u32, address)
+            || !protocol::pass_quickly(&raw mut (*followed).dialogue, work, &call(scratch, length))
+        {
+            return 0;
+        }
+        tell_whole(scratch, length);
+        1
+    }
+}
+
 /// What a step through the windows of a call is given.
 #[repr(C)]
 struct Telling {
@@ -274,9 +371,24 @@ struct Telling {
     followed: *mut Followed,
 }
 
+/// Tells of a call, in so many windows.
+#[inline(always)]
+fn tell_windows(scratch: *mut Scratch, followed: *mut Followed, windows: u64) {
+    let mut telling = Telling { scratch, followed };
+    // SAFETY: `tell_window` takes what it is given here.
+    unsafe {
+        bpf_loop(
+            buffer::at_most(windows, MAX_WINDOWS) as u32,
+            tell_window as *mut c_void,
+            (&raw mut telling).cast(),
+            0,
+        );
+    }
+}
+
 /// Tells of the call's next window.
 unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
-    // SAFETY: `record` passes its own.
+    // SAFETY: `tell_windows` passes its own.
     unsafe {
         let Telling { scratch, followed } = *telling;
         let dialogue = &raw mut (*followed).dialogue;
@@ -286,22 +398,15 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
         if left == 0 {
             return 1;
         }
-        let speaker = match (&raw const (*scratch).speaker).read_volatile() {
-            0 => Speaker::Client,
-            _ => Speaker::Server,
-        };
-        // What is taken of the call, whether its bytes are looked at, and whether it is told of.
+        // What is taken of the call, and whether its bytes are looked at.
         let mut taken = buffer::at_most(left, WINDOW_LENGTH as u64);
         let mut is_read = false;
-        let mut is_told = true;
         let mut cause = buffer::cause(walk);
-        if Dialogue::skips(dialogue, speaker, left as u32) {
+        if Dialogue::skips(dialogue, speaker(scratch), left as u32) {
             (taken, cause) = (left, Unseen::None);
-            let time = (&raw const (*scratch).time).read_volatile();
-            is_told = !Dialogue::is_ciphertext(dialogue, speaker) || Followed::is_told(followed, speaker, time);
         } else if !matches!(cause, Unseen::None) {
             taken = left;
-        } else if index != 0 && left > taken && Dialogue::is_in_content(dialogue, speaker) {
+        } else if index != 0 && left > taken && Dialogue::is_in_content(dialogue, speaker(scratch)) {
             // Of long content the beginning and the end are looked at.
             taken = left - taken;
         } else if index + 1 == MAX_WINDOWS && left > taken {
@@ -315,12 +420,9 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
         }
         (&raw mut (*scratch).taken).write_volatile(taken);
         (&raw mut (*scratch).is_read).write_volatile(u32::from(is_read));
-        (&raw mut (*scratch).is_told).write_volatile(u32::from(is_told));
         (&raw mut (*scratch).cause).write_volatile(cause);
         pass(scratch, dialogue);
-        if (&raw const (*scratch).is_told).read_volatile() != 0 {
-            tell(scratch);
-        }
+        tell(scratch);
         (&raw mut (*scratch).done).write_volatile(done + (&raw const (*scratch).taken).read_volatile());
         0
     }
@@ -377,18 +479,7 @@ unsafe extern "C" fn pass(scratch: *mut Scratch, dialogue: *mut Dialogue) -> u64
     // SAFETY: the caller's promise.
     unsafe {
         let work = &raw mut (*scratch).work;
-        let left = (&raw const (*scratch).length).read_volatile() - (&raw const (*scratch).done).read_volatile();
-        let call = Call {
-            speaker: match (&raw const (*scratch).speaker).read_volatile() {
-                0 => Speaker::Client,
-                _ => Speaker::Server,
-            },
-            time: (&raw const (*scratch).time).read_volatile(),
-            start: (&raw const (*scratch).end).read_volatile().wrapping_sub(left as u32),
-            length: (&raw const (*scratch).taken).read_volatile() as u32,
-            positions: (&raw const (*scratch).has_positions).read_volatile() != 0,
-            behind: (&raw const (*scratch).is_behind).read_volatile() != 0,
-        };
+        let call = call(scratch, (&raw const (*scratch).taken).read_volatile());
         let crossing = if (&raw const (*scratch).is_read).read_volatile() != 0 {
             protocol::step(dialogue, work, call)
         } else {
@@ -422,32 +513,74 @@ unsafe extern "C" fn tell(scratch: *mut Scratch) -> u64 {
         let done = (&raw const (*scratch).done).read_volatile() + taken;
         let end = (&raw const (*scratch).end).read_volatile();
         let end = end.wrapping_sub(((&raw const (*scratch).length).read_volatile() - done) as u32);
-        let kind = if (&raw const (*transfer).header.kind).read_volatile() == Kind::Send as u32 {
+        if let Kind::Send = kind(transfer) {
             (&raw mut (*transfer).positions.written).write_volatile(end);
-            Kind::Send
         } else {
             (&raw mut (*transfer).positions.read).write_volatile(end);
-            Kind::Receive
-        };
-        (&raw mut (*transfer).length).write_volatile(taken as u32);
-        let program = (&raw const (*scratch).program).read_volatile() as u32;
-        const HEAD: usize = size_of::<Transfer>();
-        const TEXT: usize = size_of::<Segment>();
+        }
         if (&raw const (*scratch).is_whole).read_volatile() == 0 {
             let size = (&raw const (*scratch).size).read_volatile();
+            (&raw mut (*transfer).length).write_volatile(taken as u32);
             (&raw mut (*transfer).size).write_volatile(size);
-            capture::hand_over(program, kind, transfer.cast(), HEAD + size as usize, HEAD + OUT_LENGTH);
+            hand_over(scratch, transfer.cast(), u64::from(size), OUT_LENGTH);
         } else {
-            // The record stands right before the call's bytes, where nothing waits.
-            (&raw mut (*transfer).size).write_volatile(TEXT as u32 + taken as u32);
-            let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - HEAD);
-            before.cast::<Transfer>().write(transfer.read());
-            let segment =
-                Segment { kind: SegmentKind::Text as u8, flags: 0, count: taken as u16, length: taken as u32 };
-            before.add(HEAD).cast::<u64>().write(segment.to_word());
-            capture::hand_over(program, kind, before, HEAD + TEXT + taken as usize, HEAD + TEXT + WINDOW_LENGTH);
+            tell_whole(scratch, taken);
         }
         (&raw mut (*transfer).continues).write_volatile(1);
         0
+    }
+}
+
+/// Hands over a record of so many bytes, which cross as they are. It stands right before them, where nothing waits.
+///
+/// # Safety
+/// `scratch` is this CPU's map value.
+#[inline(always)]
+unsafe fn tell_whole(scratch: *mut Scratch, taken: u64) {
+    const TEXT: usize = size_of::<Segment>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let work = &raw mut (*scratch).work;
+        let transfer = (&raw mut (*work).record).cast::<Transfer>();
+        (&raw mut (*transfer).length).write_volatile(taken as u32);
+        (&raw mut (*transfer).size).write_volatile(TEXT as u32 + taken as u32);
+        let before = (&raw mut (*work).bytes).cast::<u8>().add(HOLD - TEXT - size_of::<Transfer>());
+        before.cast::<Transfer>().write(transfer.read());
+        let segment = Segment { kind: SegmentKind::Text as u8, flags: 0, count: taken as u16, length: taken as u32 };
+        before.add(size_of::<Transfer>()).cast::<u64>().write(segment.to_word());
+        hand_over(scratch, before, TEXT as u64 + taken, TEXT + WINDOW_LENGTH);
+    }
+}
+
+/// The kind of a record.
+///
+/// # Safety
+/// It is a map value.
+#[inline(always)]
+unsafe fn kind(transfer: *const Transfer) -> Kind {
+    // SAFETY: the caller's promise.
+    match unsafe { (&raw const (*transfer).kind).read_volatile() } {
+        number if number == Kind::Send as u32 => Kind::Send,
+        _ => Kind::Receive,
+    }
+}
+
+/// Hands over a record with so many bytes of segments, at most the limit.
+///
+/// # Safety
+/// `scratch` is this CPU's map value, and so is the record with room for the limit behind it.
+#[inline(always)]
+unsafe fn hand_over(scratch: *mut Scratch, record: *mut u8, size: u64, limit: usize) {
+    const HEAD: usize = size_of::<Transfer>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let program = (&raw const (*scratch).program).read_volatile() as u32;
+        let kind = kind((&raw const (*scratch).work.record).cast());
+        if (&raw const (*scratch).is_nameless).read_volatile() != 0 {
+            // Nobody could tell whose it is.
+            capture::lose(program, kind);
+        } else {
+            capture::hand_over(program, kind, record, HEAD + size as usize, HEAD + limit);
+        }
     }
 }

@@ -279,6 +279,9 @@ pub enum MalformedRecord {
     /// A segment of it has a kind with a number nobody knows.
     #[error("a kernel record has a segment of the unknown kind {0}")]
     Segment(u8),
+    /// It is about a socket of which no record has said whose it is.
+    #[error("a kernel record is about the socket with the cookie {0}, which no record has named")]
+    Owner(u64),
     /// Bytes are missing in it for a reason with a number nobody knows.
     #[error("a kernel record has the unknown cause {0}")]
     Cause(u8),

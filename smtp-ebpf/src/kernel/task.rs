@@ -42,6 +42,12 @@ impl Task {
     }
 
     #[inline(always)]
+    pub fn pid(self) -> u32 {
+        // SAFETY: pid is a pid_t of struct task_struct.
+        unsafe { load(self.0, offset(&OFFSETS.task_pid)) }
+    }
+
+    #[inline(always)]
     pub fn start_boottime(self) -> u64 {
         // SAFETY: start_boottime is a u64 of struct task_struct.
         unsafe { load(self.0, offset(&OFFSETS.task_start_boottime)) }

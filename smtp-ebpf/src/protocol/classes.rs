@@ -1,5 +1,7 @@
 //! Classes of bytes that the forms of commands and replies are made of.
 
+use super::scan::{EACH, zeros};
+
 /// Space and tab.
 pub const BLANK: u8 = 1;
 /// Of a domain or an address literal (RFC 5321, 4.1.2 and 4.1.3; RFC 6531 for the bytes above ASCII), or of a queue's name
@@ -50,3 +52,17 @@ pub static CLASSES: [u8; 256] = {
     }
     classes
 };
+
+/// The highest bit of each byte of a word that is not of [`PATH`].
+#[inline(always)]
+pub fn not_of_path(word: u64) -> u64 {
+    const LOW: u64 = 0x7f * EACH;
+    const HIGH: u64 = 0x80 * EACH;
+    const BEFORE_PRINTABLE: u64 = b' ' as u64;
+    const DELETE: u64 = 0x7f * EACH;
+    // `<` and `>` differ in one bit.
+    const BRACKETS: u64 = b'>' as u64 * EACH;
+    const BRACKET: u64 = (b'<' ^ b'>') as u64 * EACH;
+    let control = !((word & LOW) + (0x7f - BEFORE_PRINTABLE) * EACH | word) & HIGH;
+    control | zeros(word ^ DELETE) | zeros((word | BRACKET) ^ BRACKETS)
+}

@@ -475,6 +475,31 @@ unsafe fn follow(dialogue: *mut Dialogue, work: *mut Work) {
         let asked = get!(dialogue.client.asked);
         match verb::kind(verb) {
             verb::HELLO => set!(dialogue.client.lmtp, u32::from(verb & verb::LMTP != 0)),
+            kind @ (verb::MAIL | verb::RCPT | verb::DATA) => follow_mail(dialogue, kind),
+            verb::BDAT => chunk(dialogue, work),
+            verb::BLOCK => {
+                let has_size = get!(work.full) != 0 && get!(work.number) != 0;
+                set!(dialogue.client.block_reply, if has_size { asked } else { 0 });
+                set!(dialogue.client.block, get!(work.number));
+            }
+            verb::AUTH => {
+                set!(dialogue.client.mode, Mode::ANSWERS);
+                set!(dialogue.client.replies, get!(dialogue.server.replies));
+                hide(dialogue);
+            }
+            verb::TURN => set!(dialogue.client.turn_reply, asked),
+            _ => {}
+        }
+    }
+}
+
+/// The same of the commands of a mail.
+#[inline(always)]
+pub unsafe fn follow_mail(dialogue: *mut Dialogue, kind: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let asked = get!(dialogue.client.asked);
+        match kind {
             verb::MAIL => {
                 set!(dialogue.client.recipients_from, asked.wrapping_add(1));
                 set!(dialogue.client.recipients_to, asked);
@@ -492,18 +517,6 @@ unsafe fn follow(dialogue: *mut Dialogue, work: *mut Work) {
                 set!(dialogue.client.ended, 0);
                 content::begin(dialogue);
             }
-            verb::BDAT => chunk(dialogue, work),
-            verb::BLOCK => {
-                let has_size = get!(work.full) != 0 && get!(work.number) != 0;
-                set!(dialogue.client.block_reply, if has_size { asked } else { 0 });
-                set!(dialogue.client.block, get!(work.number));
-            }
-            verb::AUTH => {
-                set!(dialogue.client.mode, Mode::ANSWERS);
-                set!(dialogue.client.replies, get!(dialogue.server.replies));
-                hide(dialogue);
-            }
-            verb::TURN => set!(dialogue.client.turn_reply, asked),
             _ => {}
         }
     }

@@ -87,13 +87,9 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                     settle(dialogue);
                 }
             }
-            Mode::UNCERTAIN => {
-                let agrees = verb::agrees(get!(dialogue.client.candidate), code) && replies != noted;
-                let is_last = get!(dialogue.client.line) == Line::START && get!(dialogue.client.held) == 0;
-                if agrees && is_last && get!(dialogue.client.data_done) == 0 {
-                    set!(dialogue.client.mode, Mode::COMMANDS);
-                    settle(dialogue);
-                }
+            Mode::UNCERTAIN if agrees(dialogue) => {
+                set!(dialogue.client.mode, Mode::COMMANDS);
+                settle(dialogue);
             }
             Mode::FOREIGN if replies != noted => {
                 // A proxy has made the connection, and the server greets.
@@ -101,6 +97,19 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             }
             _ => {}
         }
+    }
+}
+
+/// The last reply agrees with the last thing that the client said, where it was not certain what it says.
+#[inline(always)]
+pub unsafe fn agrees(dialogue: *mut Dialogue) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        verb::agrees(get!(dialogue.client.candidate), get!(dialogue.server.code))
+            && get!(dialogue.server.replies) != get!(dialogue.client.replies)
+            && get!(dialogue.client.line) == Line::START
+            && get!(dialogue.client.held) == 0
+            && get!(dialogue.client.data_done) == 0
     }
 }
 

@@ -8,18 +8,24 @@ const STRIDE: u64 = 64;
 const WORD: u64 = size_of::<u64>() as u64;
 
 /// A byte of each of a word's.
-const EACH: u64 = 0x01_01_01_01_01_01_01_01;
+pub const EACH: u64 = 0x01_01_01_01_01_01_01_01;
+
+/// The bit that tells a letter's case.
+pub const CASES: u64 = 0x20 * EACH;
+
+/// A word of LFs.
+pub const LFS: u64 = b'\n' as u64 * EACH;
 
 /// The highest bit of each byte that is zero.
 #[inline(always)]
-fn zeros(word: u64) -> u64 {
+pub fn zeros(word: u64) -> u64 {
     const LOW: u64 = 0x7f * EACH;
     !(((word & LOW) + LOW) | word | LOW)
 }
 
 /// Which byte is the first of those whose highest bit is set; there is one.
 #[inline(always)]
-fn first(highest: u64) -> u64 {
+pub fn first(highest: u64) -> u64 {
     // The lowest of them, moved to the lowest bit of its byte, moves that byte's number to the top.
     let lowest = (highest & highest.wrapping_neg()) >> 7;
     lowest.wrapping_mul(0x00_01_02_03_04_05_06_07) >> 56

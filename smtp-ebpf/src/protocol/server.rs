@@ -117,9 +117,8 @@ unsafe extern "C" fn open(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             }
             return TAKEN;
         }
-        if end - cursor >= 3 && code(word(work, cursor)) == GO_AHEAD && get!(dialogue.server.is_go_ahead) == 0 {
-            set!(dialogue.server.is_go_ahead, 1);
-            go_ahead(dialogue, work);
+        if end - cursor >= 3 {
+            notice_go_ahead(dialogue, work, code(word(work, cursor)));
         }
     }
     LINE
@@ -171,7 +170,7 @@ unsafe extern "C" fn begin_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
 
 /// The number that three digits are; zero where they are none.
 #[inline(always)]
-fn code(start: u64) -> u32 {
+pub fn code(start: u64) -> u32 {
     let digit = |at: u32| ((start >> (8 * at)) as u8).wrapping_sub(b'0');
     let (hundreds, tens, ones) = (digit(0), digit(1), digit(2));
     if hundreds > 9 || tens > 9 || ones > 9 {
@@ -209,7 +208,7 @@ unsafe fn is_asked_for(dialogue: *mut Dialogue, work: *mut Work) -> bool {
 
 /// The text of a reply stays where it may repeat what was withheld of the client's.
 #[inline(always)]
-unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> bool {
+pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
         let answered = get!(dialogue.server.answered);
@@ -300,6 +299,18 @@ unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u
     0
 }
 
+/// Notice is given of a go-ahead, once.
+#[inline(always)]
+pub unsafe fn notice_go_ahead(dialogue: *mut Dialogue, work: *mut Work, code: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if code == GO_AHEAD && get!(dialogue.server.is_go_ahead) == 0 {
+            set!(dialogue.server.is_go_ahead, 1);
+            go_ahead(dialogue, work);
+        }
+    }
+}
+
 /// A go-ahead is said: it answers DATA, where that was asked.
 #[inline(always)]
 unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
@@ -320,7 +331,7 @@ unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
 
 /// A reply is complete.
 #[inline(always)]
-unsafe fn complete(dialogue: *mut Dialogue, work: *mut Work) {
+pub unsafe fn complete(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
         let code = get!(dialogue.server.line_code);

@@ -19,6 +19,7 @@ pub enum Speaker {
 /// may work on both. What one tells the other are counters.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct Dialogue {
     pub(super) client: Client,
     pub(super) server: Server,
@@ -76,6 +77,7 @@ impl Line {
 /// The first record of a direction's TLS, of which the beginning crosses.
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Record {
     /// Bytes of its head that were read, and one more where it is known to hold a hello; zero: there is none.
     pub(super) stage: u32,
@@ -85,6 +87,7 @@ pub(super) struct Record {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Client {
     /// A [`Mode`].
     pub(super) mode: u32,
@@ -159,6 +162,7 @@ pub(super) struct Client {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Server {
     /// Of the replies that were asked for, those that are complete.
     pub(super) answered: u32,
@@ -326,6 +330,31 @@ impl Dialogue {
                 Speaker::Server => get!(this.known[1]) != 0 && get!(this.next[1]) != position,
             }
         }
+    }
+
+    /// A call begins where the one before has ended.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub(super) unsafe fn is_next(this: *mut Self, call: &Call) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match call.speaker {
+                Speaker::Client => get!(this.known[0]) != 0 && get!(this.next[0]) == call.start,
+                Speaker::Server => get!(this.known[1]) != 0 && get!(this.next[1]) == call.start,
+            }
+        }
+    }
+
+    /// Goes on to the end of a call of which nothing else is taken notice of.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn go_on(this: *mut Self, call: &Call) {
+        // SAFETY: the caller's promise.
+        let _ = unsafe { Self::advance(this, call) };
     }
 
     /// Goes on to the end of a call; how many bytes before it went unseen, if any: zero where that is not known.

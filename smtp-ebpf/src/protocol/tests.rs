@@ -129,7 +129,16 @@ impl Talk {
     fn says(&mut self, speaker: Speaker, bytes: &[u8], behind: bool) -> &mut Self {
         if !bytes.is_empty() {
             let call = Call { behind, ..self.call(speaker, bytes.len()) };
+            // SAFETY: a working memory is numbers alone; both are this call's own.
+            let (mut slow, mut work) =
+                (self.dialogue.clone(), Box::new(unsafe { core::ptr::read(&raw const *self.work) }));
+            work.load(bytes);
+            // SAFETY: as above.
+            let crossing = unsafe { step(&raw mut *slow, &raw mut *work, call) };
             let segments = pass(&mut self.dialogue, &mut self.work, call, bytes);
+            // What is decided at a glance is what the step comes to.
+            assert_eq!(segments, work.segments(crossing, bytes.len()), "{}", shown(bytes));
+            assert_eq!(self.dialogue, slow, "{}", shown(bytes));
             read(segments, &mut self.told[speaker as usize]);
         }
         self

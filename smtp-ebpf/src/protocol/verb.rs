@@ -83,6 +83,34 @@ const fn four(text: &[u8; 4]) -> u32 {
 
 const CASE: u32 = 0x20_20_20_20;
 
+/// The length of the verbs that [`quick`] knows.
+pub const SHORT: u64 = 4;
+
+/// The kind of the verb that these bytes are, if it is one of those that nearly all calls begin with.
+#[inline(always)]
+pub fn quick(start: u32) -> u64 {
+    const LETTERS: u32 = 0x40_40_40_40;
+    const NO_LETTERS: u32 = 0xc0_c0_c0_c0;
+    let is = |text: &[u8; 4]| start | CASE == four(text);
+    if start & NO_LETTERS != LETTERS {
+        UNKNOWN
+    } else if is(b"mail") {
+        MAIL
+    } else if is(b"rcpt") {
+        RCPT
+    } else if is(b"data") {
+        DATA
+    } else if is(b"rset") {
+        RSET
+    } else if is(b"noop") {
+        NOOP
+    } else if is(b"quit") {
+        QUIT
+    } else {
+        UNKNOWN
+    }
+}
+
 /// The verb of the line from one place on and before another, which is not a line's end.
 #[inline(always)]
 pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {

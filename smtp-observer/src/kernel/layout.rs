@@ -87,6 +87,7 @@ impl Layout {
             file_private: at("file", "private_data")?,
             task_group_leader: at("task_struct", "group_leader")?,
             task_real_parent: at("task_struct", "real_parent")?,
+            task_pid: at("task_struct", "pid")?,
             task_tgid: at("task_struct", "tgid")?,
             task_start_boottime: at("task_struct", "start_boottime")?,
             task_self_exec_id: at("task_struct", "self_exec_id")?,

@@ -32,6 +32,7 @@ mod hooks;
 pub mod host;
 pub mod layout;
 mod open;
+mod owners;
 pub mod probe;
 pub mod ring;
 mod surroundings;
@@ -223,6 +224,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::State => "state",
         Kind::Send => "send",
         Kind::Receive => "receive",
+        Kind::Owner => "owner",
     }
 }
 
@@ -296,7 +298,7 @@ impl Kernel {
             match self.reader.read(&record) {
                 Ok((kind, event)) => {
                     self.seen.0[kind as usize - 1] += 1;
-                    sink(event);
+                    event.into_iter().for_each(&mut *sink);
                 }
                 Err(error) => warn!("{error}"),
             }

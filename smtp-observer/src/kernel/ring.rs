@@ -7,6 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
+use super::owners::Owners;
 use super::users::Users;
 use crate::event::{
     Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Socket, StateEvent,
@@ -21,13 +22,14 @@ const MAX_NAMES: usize = 1024;
 pub struct Reader {
     names: HashMap<[u8; record::COMM_LENGTH], Arc<str>>,
     users: Users,
+    owners: Owners,
     /// Of the record that is read.
     time: Time,
 }
 
 impl Reader {
-    /// The kind of a record and the event in it.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, KernelEvent), MalformedRecord> {
+    /// The kind of a record and the event in it, if it is one: an [`record::Owner`] is told with the transfers that it is for.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, Option<KernelEvent>), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;
         let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
         self.time = Time(header.time);
@@ -36,8 +38,12 @@ impl Reader {
             Kind::State => KernelEvent::State(self.state(bytes)?),
             Kind::Send => KernelEvent::Transfer(self.transfer(bytes, Flow::Sent)?),
             Kind::Receive => KernelEvent::Transfer(self.transfer(bytes, Flow::Received)?),
+            Kind::Owner => {
+                self.owner(bytes)?;
+                return Ok((kind, None));
+            }
         };
-        Ok((kind, event))
+        Ok((kind, Some(event)))
     }
 
     fn process(&mut self, bytes: &[u8]) -> Result<ProcessEvent, MalformedRecord> {
@@ -59,14 +65,25 @@ impl Reader {
         })
     }
 
+    fn owner(&mut self, bytes: &[u8]) -> Result<(), MalformedRecord> {
+        let record: record::Owner = prefix(bytes)?;
+        let task = self.task(&record.task);
+        self.owners.set(socket(&record.socket), task);
+        Ok(())
+    }
+
     fn state(&mut self, bytes: &[u8]) -> Result<StateEvent, MalformedRecord> {
         let record: record::State = prefix(bytes)?;
+        let new = TcpState::from_number(record.new);
+        if new == TcpState::Close {
+            self.owners.close(record.socket.cookie);
+        }
         Ok(StateEvent {
             time: Time(record.header.time),
             task: (record.task.pid != 0).then(|| self.task(&record.task)),
             socket: socket(&record.socket),
             positions: positions(record.positions),
-            new: TcpState::from_number(record.new),
+            new,
             requested: (record.requested_family != 0).then(|| socket_address(record.requested, record.requested_port)),
             peer: (record.peer != 0).then_some(record.peer),
             transparent: record.transparent != 0,
@@ -77,10 +94,11 @@ impl Reader {
     fn transfer(&mut self, bytes: &[u8], flow: Flow) -> Result<TransferEvent, MalformedRecord> {
         let record: record::Transfer = prefix(bytes)?;
         let [said] = parts(bytes, size_of::<record::Transfer>(), [record.size])?;
+        let (socket, task) = self.owners.get(record.cookie, record.pid).ok_or(MalformedRecord::Owner(record.cookie))?;
         Ok(TransferEvent {
-            time: Time(record.header.time),
-            task: self.task(&record.task),
-            socket: socket(&record.socket),
+            time: Time(record.time),
+            task: Task { tid: record.tid, ..task.clone() },
+            socket: Socket { state: TcpState::from_number(record.state.into()), apart: record.apart != 0, ..*socket },
             positions: positions(record.positions),
             flow,
             length: record.length,
@@ -145,6 +163,8 @@ unsafe impl Plain for record::Header {}
 unsafe impl Plain for record::Process {}
 // SAFETY: as above.
 unsafe impl Plain for record::State {}
+// SAFETY: as above.
+unsafe impl Plain for record::Owner {}
 // SAFETY: as above.
 unsafe impl Plain for record::Transfer {}
 // SAFETY: as above.
@@ -246,9 +266,13 @@ mod tests {
         let mut reader = Reader::default();
         assert_eq!(reader.read(&[]).err(), Some(MalformedRecord::Short(0)));
         assert_eq!(reader.read(&[0xff; 200]).err(), Some(MalformedRecord::Kind(u32::MAX)));
+        let mut owner = vec![0; size_of::<record::Owner>()];
+        owner[0] = Kind::Owner as u8;
         let mut send = vec![0; size_of::<record::Transfer>()];
         send[0] = Kind::Send as u8;
-        assert!(reader.read(&send).is_ok());
+        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Owner(0)), "nobody was named");
+        assert_eq!(reader.read(&owner), Ok((Kind::Owner, None)));
+        assert!(matches!(reader.read(&send), Ok((Kind::Send, Some(KernelEvent::Transfer(_))))));
         // Segments that are not there, and one that is none.
         let size = std::mem::offset_of!(record::Transfer, size);
         send[size..][..4].copy_from_slice(&8_u32.to_ne_bytes());
