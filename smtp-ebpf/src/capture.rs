@@ -46,29 +46,11 @@ pub unsafe fn output<C: EbpfContext>(
     limit: usize,
 ) -> bool {
     // SAFETY: the caller's promise.
-    let there_was_room = unsafe { hand_over(program, kind, record, length, limit) };
+    let there_was_room = unsafe { hand_over(program, kind, record, length, limit, true) };
     if !there_was_room {
         debug!(context, "no room for a record of kind {} and {} bytes", kind as u32, length);
     }
     there_was_room
-}
-
-/// Records between two questions how full the ring is: together they are a small part of it.
-const ASKED_EVERY: u64 = 32;
-
-/// How many records each [`Program`] has handed over.
-#[map]
-static HANDED_OVER: PerCpuArray<u64> = PerCpuArray::with_max_entries(Program::COUNT, 0);
-
-#[inline(always)]
-fn asks_for_fullness(program: u32) -> bool {
-    let Some(count) = HANDED_OVER.get_ptr_mut(program) else { return true };
-    // SAFETY: this CPU's counter, and this program's.
-    unsafe {
-        let number = count.read_volatile() + 1;
-        count.write_volatile(number);
-        number % ASKED_EVERY == 0
-    }
 }
 
 #[inline(always)]
@@ -79,16 +61,23 @@ fn is_half_full() -> bool {
 /// Hands over a record; whether there was room.
 ///
 /// The reader is woken when it has read all there was, and once more when the ring is half full: in between it comes
-/// by itself, so that a busy host does not pay for a wake-up a record.
+/// by itself, so that a busy host does not pay for a wake-up a record. How full it is, is `asked` only now and then.
 ///
 /// # Safety
 /// As of [`output`].
 #[inline(always)]
-pub unsafe fn hand_over(program: u32, kind: Kind, record: *mut u8, mut length: usize, limit: usize) -> bool {
+pub unsafe fn hand_over(
+    program: u32,
+    kind: Kind,
+    record: *mut u8,
+    mut length: usize,
+    limit: usize,
+    asked: bool,
+) -> bool {
     if length > limit {
         length = limit;
     }
-    let flags = if asks_for_fullness(program) && is_half_full() { u64::from(BPF_RB_FORCE_WAKEUP) } else { 0 };
+    let flags = if asked && is_half_full() { u64::from(BPF_RB_FORCE_WAKEUP) } else { 0 };
     // SAFETY: the caller's promise.
     let bytes = unsafe { core::slice::from_raw_parts(record, length) };
     if EVENTS.output::<[u8]>(bytes, flags).is_ok() {

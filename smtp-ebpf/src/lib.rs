@@ -3,6 +3,7 @@
 //!
 //! `no_std` and without dependencies, so that the same source is compiled for the kernel and for the agent.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod config;
 pub mod event;

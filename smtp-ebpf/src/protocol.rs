@@ -24,7 +24,7 @@ mod told;
 mod verb;
 mod work;
 
-pub use quick::{LONGEST as QUICK_LENGTH, pass as pass_quickly};
+pub use quick::pass as pass_quickly;
 pub use state::{Dialogue, Speaker};
 pub use work::{HOLD, OUT_LENGTH, Work};
 

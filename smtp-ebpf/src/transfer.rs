@@ -1,7 +1,6 @@
 //! Bytes moved between a process and a socket.
 
 use core::ffi::c_void;
-use core::ptr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_loop;
@@ -9,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
 use smtp_ebpf::event::{Kind, Owner, Segment, SegmentKind, Transfer, Unseen, WINDOW_LENGTH};
-use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, QUICK_LENGTH, Speaker, Work};
+use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Speaker, Work};
 
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
@@ -27,6 +26,9 @@ const MSG_ERRQUEUE: u32 = 0x2000;
 /// Most windows of one call that are looked at; what is behind them is a gap.
 const MAX_WINDOWS: u64 = 16;
 
+/// Records between two questions how full the ring is: together they are a small part of it.
+const ASKED_EVERY: u64 = 32;
+
 /// A record under construction.
 #[repr(C)]
 struct Scratch {
@@ -38,6 +40,8 @@ struct Scratch {
     done: u64,
     time: u64,
     program: u64,
+    /// Records that were handed over.
+    told: u64,
     /// The position behind the call's last byte.
     end: u32,
     speaker: u32,
@@ -47,6 +51,9 @@ struct Scratch {
     is_watched: u32,
     /// It could not be told who calls.
     is_nameless: u32,
+    /// The kernel itself encrypts or decrypts what the process reads and writes.
+    is_sealed: u32,
+    padding: u32,
     /// What the window takes of the call, and whether its bytes are read, and if not why.
     taken: u64,
     is_read: u32,
@@ -126,11 +133,8 @@ struct Moved {
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
     let moved = Moved { program, sock, task: Task::current(), flags, length };
-    let followed = meet(context, &moved);
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
-    if followed.is_null() {
-        return;
-    }
+    let Some(followed) = meet(context, &moved, scratch) else { return };
     match skip(scratch, followed) {
         Skip::No => {}
         Skip::Silently => return,
@@ -148,7 +152,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         {
             return;
         }
-        if tell_quickly(scratch, followed) != 0 {
+        if tell_at_once(scratch, followed) {
             return;
         }
         tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
@@ -160,17 +164,16 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
 }
 
 /// Who calls, and all of the call but what was said. The dialogue on the socket, if that is ours or may be.
-#[inline(never)]
-fn meet<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
+#[inline(always)]
+fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Option<*mut Followed> {
     let Moved { program, sock, length, .. } = *moved;
     let sends = matches!(program.kind(), Kind::Send);
-    let Some(stream) = Stream::of(sock) else { return ptr::null_mut() };
+    let stream = Stream::of(sock)?;
     let is_watched = stream.has_watched_port();
     if !is_watched && !local_pair::may_be_ours(sock, sends) {
-        return ptr::null_mut();
+        return None;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return ptr::null_mut() };
-    let Some(followed) = Followed::of(sock) else { return ptr::null_mut() };
+    let followed = Followed::of(sock)?;
     let time = capture::now();
     let task = owner::of(moved.task);
     let apart = stream.apart();
@@ -215,8 +218,9 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved) -> *mut Followed {
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
         (&raw mut (*scratch).is_watched).write_volatile(u32::from(is_watched));
+        (&raw mut (*scratch).is_sealed).write_volatile(u32::from(stream.has_upper_layer()));
     }
-    followed
+    Some(followed)
 }
 
 /// Tells who uses a socket, and describes that process; whether there was room.
@@ -295,7 +299,7 @@ unsafe fn call(scratch: *const Scratch, taken: u64) -> Call {
 }
 
 /// Finds the bytes of a system call.
-#[inline(never)]
+#[inline(always)]
 fn locate_of_call(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
     let sends = matches!(moved.program.kind(), Kind::Send);
     // SAFETY: it is a map value.
@@ -318,7 +322,7 @@ fn locate(moved: &Moved, scratch: *mut Scratch, locate: Locate) {
         buffer::locate(walk, sock, locate, length);
         if !matches!(program.kind(), Kind::Send) && flags & MSG_TRUNC != 0 {
             buffer::withhold(walk, Unseen::Discarded);
-        } else if Stream::of(sock).is_some_and(Stream::has_upper_layer) {
+        } else if (&raw const (*scratch).is_sealed).read_volatile() != 0 {
             buffer::withhold(walk, Unseen::Tls);
         }
     }
@@ -339,28 +343,34 @@ fn is_confirmed<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratc
     }
 }
 
-/// Tells of a call that is one whole line; whether it is.
+/// Tells of a call whose bytes are in one piece, and in one window, as nearly all are; whether they are.
 ///
 /// # Safety
 /// The pointers are to this CPU's map value, in which the call was located, and to the socket's.
-#[inline(never)]
-unsafe fn tell_quickly(scratch: *mut Scratch, followed: *mut Followed) -> u64 {
+#[inline(always)]
+unsafe fn tell_at_once(scratch: *mut Scratch, followed: *mut Followed) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
         let length = (&raw const (*scratch).length).read_volatile();
         let address = buffer::plain(&raw const (*scratch).walk);
-        if length > QUICK_LENGTH || address == 0 {
-            return 0;
+        if length > WINDOW_LENGTH as u64 || address == 0 {
+            return false;
         }
         let work = &raw mut (*scratch).work;
+        let dialogue = &raw mut (*followed).dialogue;
         let bytes = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
-        if !copy_user(bytes, length as u32, address)
-            || !protocol::pass_quickly(&raw mut (*followed).dialogue, work, &call(scratch, length))
-        {
-            return 0;
+        if !copy_user(bytes, length as u32, address) {
+            return false;
         }
-        tell_whole(scratch, length);
-        1
+        if protocol::pass_quickly(dialogue, work, &call(scratch, length)) {
+            tell_whole(scratch, length);
+        } else {
+            (&raw mut (*scratch).taken).write_volatile(length);
+            (&raw mut (*scratch).is_read).write_volatile(1);
+            pass(scratch, dialogue);
+            tell(scratch);
+        }
+        true
     }
 }
 
@@ -580,7 +590,9 @@ unsafe fn hand_over(scratch: *mut Scratch, record: *mut u8, size: u64, limit: us
             // Nobody could tell whose it is.
             capture::lose(program, kind);
         } else {
-            capture::hand_over(program, kind, record, HEAD + size as usize, HEAD + limit);
+            let told = (&raw const (*scratch).told).read_volatile() + 1;
+            (&raw mut (*scratch).told).write_volatile(told);
+            capture::hand_over(program, kind, record, HEAD + size as usize, HEAD + limit, told % ASKED_EVERY == 0);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the client says.
 
 use super::state::{Dialogue, Line, Mode, reached};
-use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, stops};
+use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, load, repeat, set, stops, store};
 use super::{content, line, opening, reply, scan, tls, told, verb};
 use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
 
@@ -52,7 +52,7 @@ pub unsafe fn copy_words(to: *mut u64, from: *const u64) {
     let mut at = 0;
     while at < HOLD / size_of::<u64>() {
         // SAFETY: the caller's promise.
-        unsafe { to.add(at).write_unaligned(from.add(at).read_unaligned()) };
+        unsafe { store(to.add(at).cast(), load(from.add(at).cast())) };
         at += 1;
     }
 }

@@ -4,7 +4,7 @@
 //! may begin a form wait for the next call, so a form is always seen whole.
 
 use super::state::{Dialogue, Mode};
-use super::work::{HOLD, Work, byte, get, set};
+use super::work::{HOLD, Work, byte, get, load, set, store};
 use super::{client, scan, told, verb};
 
 /// Most bytes of content that wait: two before a dot, the dot, two CRs behind it.
@@ -212,7 +212,7 @@ pub unsafe fn keep(dialogue: *mut Dialogue, work: *mut Work) {
         set!(dialogue.client.held, if held > MAX_HELD { MAX_HELD as u32 } else { held as u32 });
         let kept = super::work::word(work, end - KEPT as u64);
         let hold = (&raw mut (*dialogue).client.hold).cast::<u8>().add(HOLD - KEPT);
-        hold.cast::<u64>().write_unaligned(kept.to_le());
+        store(hold, kept);
     }
 }
 
@@ -222,8 +222,8 @@ pub unsafe fn restore(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
         let hold = (&raw const (*dialogue).client.hold).cast::<u8>().add(HOLD - KEPT);
-        let kept = hold.cast::<u64>().read_unaligned();
-        (&raw mut (*work).bytes).cast::<u8>().add(HOLD - KEPT).cast::<u64>().write_unaligned(kept);
+        let kept = load(hold);
+        store((&raw mut (*work).bytes).cast::<u8>().add(HOLD - KEPT), kept);
         set!(work.cursor, HOLD as u64 - u64::from(get!(dialogue.client.held)));
         set!(dialogue.client.held, 0);
     }
@@ -249,6 +249,6 @@ unsafe fn forget(dialogue: *mut Dialogue, before: u64) {
     unsafe {
         set!(dialogue.client.held, 0);
         let hold = (&raw mut (*dialogue).client.hold).cast::<u8>().add(HOLD - KEPT);
-        hold.cast::<u64>().write_unaligned(before.to_le());
+        store(hold, before);
     }
 }

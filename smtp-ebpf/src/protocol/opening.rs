@@ -3,7 +3,7 @@
 use super::client::copy_words;
 use super::state::{Dialogue, Line, Mode};
 use super::told;
-use super::work::{HOLD, Work, byte, get, set, word};
+use super::work::{HOLD, Work, byte, get, load, set, word};
 
 /// Nothing of that kind.
 pub const NONE: u64 = 0;
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn greeting(dialogue: *mut Dialogue, work: *mut Work) -> u
         }
         let there = held + get!(work.end) - get!(work.cursor);
         let kept = (&raw const (*dialogue).client.hold).cast::<u8>().add(HOLD - size_of::<u64>());
-        let kept = u64::from_le(kept.cast::<u64>().read_unaligned());
+        let kept = load(kept);
         let said = word(work, get!(work.cursor));
         let start = match held {
             0 => said,

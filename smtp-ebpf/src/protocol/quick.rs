@@ -2,11 +2,11 @@
 //! to the same.
 
 use super::state::{Dialogue, Line, Mode};
-use super::work::{BYTES, HOLD, Work, cut, get, set, word};
+use super::work::{BYTES, HOLD, Work, cut, get, load, set, word};
 use super::{Call, Speaker, classes, client, content, reply, scan, server, verb};
 
 /// The longest call that is looked at.
-pub const LONGEST: u64 = 256;
+const LONGEST: u64 = 256;
 
 const WORD: u64 = size_of::<u64>() as u64;
 
@@ -53,7 +53,7 @@ unsafe fn is_one_line(work: *mut Work, length: u64) -> bool {
         set!(work.found, length);
         let mut at = 0;
         while at < LONGEST {
-            let hits = scan::zeros(u64::from_le(bytes.add(at as usize).cast::<u64>().read_unaligned()) ^ scan::LFS);
+            let hits = scan::zeros(load(bytes.add(at as usize)) ^ scan::LFS);
             if hits != 0 {
                 set!(work.found, at + scan::first(hits));
                 break;
@@ -138,7 +138,7 @@ unsafe fn has_path(work: *mut Work, keyword: [u8; 8], length: u64, end: u64) -> 
         set!(work.found, 0);
         let mut at = 0;
         while at < LONGEST {
-            let others = classes::not_of_path(u64::from_le(bytes.add(at as usize).cast::<u64>().read_unaligned()));
+            let others = classes::not_of_path(load(bytes.add(at as usize)));
             if others != 0 {
                 set!(work.found, path + at + scan::first(others));
                 break;

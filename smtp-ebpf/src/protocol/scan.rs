@@ -1,7 +1,7 @@
 //! Searches in the working memory, in words where they may be long.
 
 use super::classes::{BLANK, CLASSES, MECHANISM, PRINTABLE};
-use super::work::{BYTES, Context, Work, byte, cut, get, repeat, set};
+use super::work::{BYTES, Context, Work, byte, cut, get, load, repeat, set};
 
 /// Bytes that a step of a search looks at.
 const STRIDE: u64 = 64;
@@ -67,7 +67,7 @@ unsafe extern "C" fn find_step(index: u64, context: *mut Context) -> i64 {
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(start as usize);
         let mut ahead = 0;
         while ahead < STRIDE {
-            let word = u64::from_le(bytes.add(ahead as usize).cast::<u64>().read_unaligned());
+            let word = load(bytes.add(ahead as usize));
             let hits = zeros(word ^ pattern);
             if hits != 0 {
                 let place = at + ahead + first(hits);
@@ -322,8 +322,14 @@ pub unsafe extern "C" fn find_dot(work: *mut Work, from: u64, to: u64) -> u64 {
     }
 }
 
+/// A word of dots.
+const ALL_DOTS: u64 = b'.' as u64 * EACH;
+
+/// The highest bit of each byte of a word.
+const HIGHEST: u64 = 0x80 * EACH;
+
 /// Bytes that a step of a search for dots looks at.
-const DOTS: u64 = 128;
+const DOTS: u64 = 256;
 
 unsafe extern "C" fn dot_step(index: u64, context: *mut Context) -> i64 {
     // SAFETY: `find_dot` passes its own; bytes that waited stand before the call's, and there is slack behind them.
@@ -335,20 +341,26 @@ unsafe extern "C" fn dot_step(index: u64, context: *mut Context) -> i64 {
         }
         let start = cut(work, at - 1, BYTES as u64);
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(start as usize);
-        let word = |place: u64| u64::from_le(bytes.add(place as usize).cast::<u64>().read_unaligned());
+        let word = |place: u64| load(bytes.add(place as usize));
         let mut ahead = 0;
         while ahead < DOTS {
-            let dots = zeros(word(ahead + 1) ^ (u64::from(b'.') * EACH));
-            if dots != 0 {
-                let (before, behind) = (zeros(word(ahead) & (0xf0 * EACH)), zeros(word(ahead + 2) & (0xf0 * EACH)));
-                let hits = dots & before & behind;
-                if hits != 0 {
-                    let place = at + ahead + first(hits);
-                    set!(work.found, if place < to { place } else { to });
-                    return 1;
+            let (one, two) = (word(ahead + 1) ^ ALL_DOTS, word(ahead + 1 + WORD) ^ ALL_DOTS);
+            // Two words at once: most have none.
+            if (one.wrapping_sub(EACH) & !one | two.wrapping_sub(EACH) & !two) & HIGHEST != 0 {
+                let mut place = ahead;
+                while place < ahead + 2 * WORD {
+                    let dots = zeros(word(place + 1) ^ ALL_DOTS);
+                    let (before, behind) = (zeros(word(place) & (0xf0 * EACH)), zeros(word(place + 2) & (0xf0 * EACH)));
+                    let hits = dots & before & behind;
+                    if hits != 0 {
+                        let place = at + place + first(hits);
+                        set!(work.found, if place < to { place } else { to });
+                        return 1;
+                    }
+                    place += WORD;
                 }
             }
-            ahead += WORD;
+            ahead += 2 * WORD;
         }
         0
     }

@@ -1,7 +1,7 @@
 //! Segments of a step, as they are told. What is alike is joined: a run of known lines is one text.
 
 use super::Crossing;
-use super::work::{BYTES, HOLD, OUT_LIMIT, Run, Work, cut, get, set};
+use super::work::{BYTES, HOLD, OUT_LIMIT, Run, Work, cut, get, set, store};
 use crate::event::{Segment, SegmentKind, Unseen};
 
 const NOTHING: Run = Run { kind: 0, flags: 0, from: 0, length: 0, lines: 0, begun: 0 };
@@ -152,7 +152,7 @@ unsafe extern "C" fn flush(work: *mut Work) -> u64 {
         if begun != 0 {
             append(work, SegmentKind::Begun as u64, 0, size_of::<u64>() as u64, 0);
             let place = cut(work, get!(work.out_length), OUT_LIMIT as u64) as usize;
-            (&raw mut (*work).out).cast::<u8>().add(place).cast::<u64>().write_unaligned(begun);
+            store((&raw mut (*work).out).cast::<u8>().add(place), begun.to_le());
             set!(work.out_length, get!(work.out_length) + size_of::<u64>() as u64);
         }
         let length = get!(work.run.length);
@@ -187,7 +187,7 @@ unsafe fn append(work: *mut Work, kind: u64, flags: u64, count: u64, length: u64
     unsafe {
         let place = cut(work, get!(work.out_length), OUT_LIMIT as u64) as usize;
         let segment = Segment { kind: kind as u8, flags: flags as u8, count: count as u16, length: length as u32 };
-        (&raw mut (*work).out).cast::<u8>().add(place).cast::<u64>().write_unaligned(segment.to_word());
+        store((&raw mut (*work).out).cast::<u8>().add(place), segment.to_word().to_le());
         set!(work.out_length, get!(work.out_length) + size_of::<Segment>() as u64);
     }
 }

@@ -186,7 +186,48 @@ pub(super) unsafe fn word(work: *mut Work, at: u64) -> u64 {
     // SAFETY: the index is cut; there is slack behind it.
     unsafe {
         let at = cut(work, at, BYTES as u64) as usize;
-        u64::from_le((&raw const (*work).bytes).cast::<u8>().add(at).cast::<u64>().read_unaligned())
+        load((&raw const (*work).bytes).cast::<u8>().add(at))
+    }
+}
+
+/// Eight bytes wherever they stand, the first as the lowest of the number.
+///
+/// For eBPF it is one instruction, where the compiler would put the number together byte by byte: it does not know that the
+/// processors allow it, and the verifier with them (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`).
+///
+/// # Safety
+/// They may be read.
+#[inline(always)]
+pub(super) unsafe fn load(from: *const u8) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        let word: u64;
+        core::arch::asm!("{word} = *(u64 *)({from} + 0)", word = out(reg) word, from = in(reg) from, options(pure, readonly, nostack));
+        u64::from_le(word)
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        u64::from_le(from.cast::<u64>().read_unaligned())
+    }
+}
+
+/// Writes them, likewise.
+///
+/// # Safety
+/// They may be written.
+#[inline(always)]
+pub(super) unsafe fn store(to: *mut u8, word: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("*(u64 *)({to} + 0) = {word}", word = in(reg) word.to_le(), to = in(reg) to, options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        to.cast::<u64>().write_unaligned(word.to_le());
     }
 }
 
