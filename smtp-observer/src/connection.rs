@@ -33,6 +33,8 @@ pub struct Connection {
     pub owner: Option<Caller>,
     /// `connection.opened` has been said.
     pub announced: bool,
+    /// A deadline of its judge is among those that settle.
+    pub awaited: bool,
     /// Bytes whose content was not seen, of those that should have been.
     pub lost: u64,
     /// Its positions tell nothing: bytes that no hook saw are not known.
@@ -103,6 +105,7 @@ impl Connection {
             requested: None,
             owner: None,
             announced: false,
+            awaited: false,
             lost: 0,
             apart: false,
             sent: Stream::default(),
@@ -129,6 +132,13 @@ impl Connection {
     /// It is known to be established.
     pub fn has_begun(&self) -> bool {
         self.opened.is_some() || self.listed.is_some()
+    }
+
+    /// Where its streams begin, if its beginning was seen and nothing has been said since.
+    pub fn beginning(&self) -> Option<Positions> {
+        let is_new = self.opened.is_some() && !self.apart && self.sent.bytes == 0 && self.received.bytes == 0;
+        let positions = Positions { written: self.sent.next()?, read: self.received.next()? };
+        is_new.then_some(positions)
     }
 
     /// It was found under way: from here on no byte is missed without its being known.

@@ -1,5 +1,6 @@
 //! Kernel events in, observations out: the only door of the pure core.
 
+mod ends;
 mod expected;
 mod recorded;
 mod settling;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use self::ends::OtherEnd;
 use self::expected::Expected;
 pub use self::settling::SETTLING;
 use self::settling::settled_by;
@@ -59,10 +61,10 @@ struct Conversation {
     judge: Judge,
     /// What waits to be taken down of it.
     reel: Option<Box<Reel>>,
-    /// The judge's deadline is among those that settle.
-    awaited: bool,
     /// How it ended, when it has.
     over: Option<Box<StateEvent>>,
+    /// The other end, where what is said there is compared.
+    other_end: Option<Box<OtherEnd>>,
 }
 
 impl Observer {
@@ -179,6 +181,7 @@ impl Observer {
             conversation.connection.establish(event);
             conversation.connection.announced = self.make_way(cookie, event.time, sink);
             self.keep(cookie, conversation, sink);
+            self.join_ends(event);
             self.meet(event);
         } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
             conversation.connection.establish(event);
@@ -291,6 +294,7 @@ impl Observer {
             let peer = conversation.peer(event.flow);
             recorder.take(&event, conversation.reel.as_deref_mut(), peer);
         }
+        let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
         if let Some(event) = conversation.connection.in_turn(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
                 self.follow(&mut conversation, &held, sink);
@@ -299,6 +303,9 @@ impl Observer {
             while let Some(held) = conversation.connection.release() {
                 self.follow(&mut conversation, &held, sink);
             }
+        }
+        if let Some((time, disagreement)) = disagreement {
+            self.tell_ends_disagree(&conversation, time, disagreement, sink);
         }
         self.await_next(cookie, &mut conversation);
         self.keep_or_end(cookie, conversation, sink);
@@ -366,6 +373,7 @@ impl Observer {
 
     /// Concludes a conversation: when it was over, or when it was last heard of.
     fn end(&mut self, mut conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {
+        self.part_ends(&mut conversation);
         let over = conversation.over.take();
         let ended = over.as_ref().map(|over| over.time);
         let closed_by = over.as_deref().map_or(ClosedBy::Unknown, StateEvent::closed_by);
@@ -409,7 +417,7 @@ impl Observer {
             Box::new(Reel::new(recorder.view()))
         });
         let connection = Connection::new(identity(&self.host, socket, role), time);
-        Box::new(Conversation { connection, session, judge, reel, awaited: false, over: None })
+        Box::new(Conversation { connection, session, judge, reel, over: None, other_end: None })
     }
 
     fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, sink: &mut dyn FnMut(Observation)) {

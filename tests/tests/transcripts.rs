@@ -68,8 +68,14 @@ fn no_cut_changes_what_is_observed() -> Result<()> {
 }
 
 /// Needs two ends that are both seen, or a kind of connection that no transcript can be.
-const NOT_IN_ONE_DIALOGUE: [&str; 5] =
-    ["rset relayed", "rset interceptor_discard", "rset encrypted", "noop relayed", "noop interceptor_keepalive"];
+const NOT_IN_ONE_DIALOGUE: [&str; 6] = [
+    "rset relayed",
+    "rset interceptor_discard",
+    "rset encrypted",
+    "noop relayed",
+    "noop interceptor_keepalive",
+    "! ends_disagree",
+];
 
 #[test]
 fn every_name_has_its_transcript() -> Result<()> {

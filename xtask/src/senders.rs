@@ -15,11 +15,12 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 12] = [
+const SENDERS: [(&str, &[&str]); 13] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
     ("nullmailer", &["nullmailer"]),
+    ("ssmtp", &["ssmtp"]),
     // It starts its filter with a shell.
     ("proxsmtp", &["proxsmtp", "dash", "coreutils"]),
     ("clamsmtp", &["clamsmtp", "clamav-daemon"]),

@@ -317,6 +317,8 @@ names! {
         MaskedCommand => "masked_command",
         /// The one that connected serves: ATRN or TURN was accepted, or it greets.
         RoleReversed => "role_reversed",
+        /// One end of a connection was seen to receive another line than the other was seen to send.
+        EndsDisagree => "ends_disagree",
         /// Bytes were not seen.
         Gap => "gap",
         /// The stream is followed again after a gap.

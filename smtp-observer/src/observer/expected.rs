@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
+use super::ends::{Ends, OtherEnd, mirrored};
 use super::{Conversation, Observer, accepted};
-use crate::event::{Positions, Socket, StateEvent, TransferEvent};
+use crate::event::{Socket, StateEvent, TransferEvent};
 use crate::observation::{Observation, Role};
 use crate::smtp::Session;
 
@@ -85,8 +86,13 @@ impl Observer {
         let accepted = event.socket.cookie == socket.cookie;
         let role = if accepted { Role::Server } else { Role::Client };
         let mut conversation = self.begin(socket, role, event.time, Session::new());
-        let Positions { written, read } = event.positions;
-        let positions = if accepted { event.positions } else { Positions { written: read, read: written } };
+        let positions = if accepted { event.positions } else { mirrored(event.positions) };
+        let other_end = if accepted { event.peer } else { Some(event.socket.cookie) };
+        conversation.other_end = other_end.filter(|_| !event.socket.apart).map(|other| {
+            // Of two ends the first that is heard of begins.
+            let begins = !self.conversations.contains_key(&other);
+            OtherEnd::new(other, begins.then(|| Ends::beginning(mirrored(event.positions))))
+        });
         conversation.connection.establish(&StateEvent { positions, ..event });
         Some(conversation)
     }

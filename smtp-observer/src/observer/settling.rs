@@ -35,7 +35,7 @@ impl Observer {
             Some(over) if settled_by(over.time) <= now => self.end(conversation, sink),
             Some(_) => self.keep(cookie, conversation, sink),
             None => {
-                conversation.awaited = false;
+                conversation.connection.awaited = false;
                 // What the client has begun to say, or has said behind bytes that went unseen, will tell more, and comes
                 // before the deadline.
                 if conversation.session.is_at_rest() && !conversation.connection.holds() {
@@ -57,10 +57,10 @@ impl Observer {
 
     /// Has the judge called at its deadline.
     pub(super) fn await_next(&mut self, cookie: u64, conversation: &mut Conversation) {
-        if !conversation.awaited
+        if !conversation.connection.awaited
             && let Some(deadline) = conversation.judge.deadline()
         {
-            conversation.awaited = true;
+            conversation.connection.awaited = true;
             self.settling.push_back((deadline, cookie));
         }
     }

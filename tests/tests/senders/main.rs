@@ -6,3 +6,4 @@ mod exim;
 mod opensmtpd;
 mod postfix;
 mod sinks;
+mod ssmtp;
