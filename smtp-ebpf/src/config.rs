@@ -83,8 +83,6 @@ offsets! {
     files_table,
     /// `fdtable.fd`
     table_files,
-    /// `fdtable.max_fds`
-    table_size,
     /// `file.private_data`
     file_private,
     /// `task_struct.group_leader`

@@ -123,6 +123,25 @@ impl Place {
     }
 }
 
+/// The address of the bytes of the current system call, if it is one with a buffer on this socket, as nearly all are, and an
+/// earlier call has shown the socket's file; else zero: then it is to be looked at closer.
+///
+/// # Safety
+/// `file` is where the socket's file is remembered, in a map value of the socket.
+#[inline(always)]
+pub unsafe fn of_plain_call(task: Task, sends: bool, file: *const u64, length: u32) -> u64 {
+    let registers = task.registers();
+    let is_plain = if sends { registers.is_plain_send() } else { registers.is_plain_receive() };
+    let is_certain = is_plain
+        && u64::from(length) <= registers.argument_3()
+        && registers.is_under_way()
+        && !task.is_kernels()
+        && !task.is_compat()
+        // SAFETY: the caller's promise.
+        && task.file_at(registers.argument_1()) == Some(unsafe { file.read_volatile() });
+    if is_certain { registers.argument_2() } else { 0 }
+}
+
 /// Goes from the part that an iterator stands at back to the one where the call's bytes begin.
 ///
 /// # Safety

@@ -13,7 +13,7 @@ use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Spea
 use crate::buffer::{self, Walk};
 use crate::dialogue::Followed;
 use crate::kernel::{Message, Sock, Socket, Task, copy_user};
-use crate::place::Locate;
+use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::{capture, local_pair, owner, track};
@@ -140,6 +140,13 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         Skip::Silently => return,
         Skip::Told => return tell_windows(scratch, followed, 1),
     }
+    let address = match by {
+        By::Call => plain_address(&moved, scratch, followed),
+        _ => 0,
+    };
+    if address != 0 && tell_at_once(scratch, followed, address) {
+        return;
+    }
     // What leads to the bytes is known when a program is compiled: each has one of these.
     match by {
         By::Call => locate_of_call(&moved, scratch, followed),
@@ -152,7 +159,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         {
             return;
         }
-        if tell_at_once(scratch, followed) {
+        if tell_at_once(scratch, followed, buffer::plain(&raw const (*scratch).walk)) {
             return;
         }
         tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
@@ -298,8 +305,24 @@ unsafe fn call(scratch: *const Scratch, taken: u64) -> Call {
     }
 }
 
-/// Finds the bytes of a system call.
+/// The address of the bytes of a system call, where it can be told at a glance; else zero.
 #[inline(always)]
+fn plain_address(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) -> u64 {
+    let Moved { program, task, flags, length, .. } = *moved;
+    let sends = matches!(program.kind(), Kind::Send);
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    unsafe {
+        let is_watched = (&raw const (*scratch).is_watched).read_volatile() != 0;
+        let is_sealed = (&raw const (*scratch).is_sealed).read_volatile() != 0;
+        if !is_watched || is_sealed || !sends && flags & MSG_TRUNC != 0 {
+            return 0;
+        }
+        place::of_plain_call(task, sends, &raw const (*followed).file, length)
+    }
+}
+
+/// Finds the bytes of a system call.
+#[inline(never)]
 fn locate_of_call(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) {
     let sends = matches!(moved.program.kind(), Kind::Send);
     // SAFETY: it is a map value.
@@ -343,16 +366,13 @@ fn is_confirmed<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratc
     }
 }
 
-/// Tells of a call whose bytes are in one piece, and in one window, as nearly all are; whether they are.
-///
-/// # Safety
-/// The pointers are to this CPU's map value, in which the call was located, and to the socket's.
+/// Tells of a call whose bytes are in one piece, and in one window, as nearly all are; whether they are. They are at this
+/// address of the caller's memory; zero: they are not in one piece.
 #[inline(always)]
-unsafe fn tell_at_once(scratch: *mut Scratch, followed: *mut Followed) -> bool {
-    // SAFETY: the caller's promise.
+fn tell_at_once(scratch: *mut Scratch, followed: *mut Followed, address: u64) -> bool {
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         let length = (&raw const (*scratch).length).read_volatile();
-        let address = buffer::plain(&raw const (*scratch).walk);
         if length > WINDOW_LENGTH as u64 || address == 0 {
             return false;
         }

@@ -53,11 +53,25 @@ impl Registers {
         self.syscall() == injected(&SYSCALLS.sendto)
     }
 
+    /// The system call sends from a buffer.
+    #[inline(always)]
+    pub fn is_plain_send(self) -> bool {
+        let number = self.syscall();
+        number == injected(&SYSCALLS.write) || number == injected(&SYSCALLS.sendto)
+    }
+
+    /// The system call receives into a buffer.
+    #[inline(always)]
+    pub fn is_plain_receive(self) -> bool {
+        let number = self.syscall();
+        number == injected(&SYSCALLS.read) || number == injected(&SYSCALLS.recvfrom)
+    }
+
     /// What the second argument of the system call points to, if it is one that connects or sends.
     #[inline(always)]
     pub fn call(self) -> Call {
         let number = self.syscall();
-        if number == injected(&SYSCALLS.write) || number == injected(&SYSCALLS.sendto) {
+        if self.is_plain_send() {
             Call::Buffer
         } else if number == injected(&SYSCALLS.sendmsg) {
             Call::Message
@@ -76,7 +90,7 @@ impl Registers {
     #[inline(always)]
     pub fn receiving_call(self) -> Call {
         let number = self.syscall();
-        if number == injected(&SYSCALLS.read) || number == injected(&SYSCALLS.recvfrom) {
+        if self.is_plain_receive() {
             Call::Buffer
         } else if number == injected(&SYSCALLS.recvmsg) {
             Call::Message

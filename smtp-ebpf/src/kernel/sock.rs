@@ -144,12 +144,6 @@ impl Sock {
 pub struct HeldSock(u64);
 
 impl HeldSock {
-    /// What a descriptor of a table of open files leads to, if that is a socket.
-    #[inline(always)]
-    pub fn at(table: u64, descriptor: u64) -> Option<Self> {
-        Self::of_file(Self::file_at(table, descriptor)?)
-    }
-
     /// The address of the `struct file` that a descriptor of a table of open files stands for.
     #[inline(always)]
     pub fn file_at(table: u64, descriptor: u64) -> Option<u64> {

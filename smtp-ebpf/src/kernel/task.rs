@@ -149,9 +149,7 @@ impl Task {
     /// `file` is a place of a map value that belongs to the socket.
     #[inline(always)]
     pub unsafe fn holds_file(self, descriptor: u64, sock: Sock, file: *mut u64) -> bool {
-        let Some((table, _)) = self.descriptors() else { return false };
-        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
-        let Some(held) = HeldSock::file_at(table, descriptor & 0xffff_ffff) else { return false };
+        let Some(held) = self.file_at(descriptor) else { return false };
         // SAFETY: the caller's promise; whoever else writes it writes the same.
         unsafe {
             if held == file.read_volatile() {
@@ -168,23 +166,22 @@ impl Task {
     /// The address of the `struct sock` behind a descriptor, if the descriptor is a socket's.
     #[inline(always)]
     fn held(self, descriptor: u64) -> Option<u64> {
-        // The low half of the register is the int; a descriptor beyond the table is refused before anything is moved.
-        HeldSock::at(self.descriptors()?.0, descriptor & 0xffff_ffff).map(HeldSock::address)
+        HeldSock::of_file(self.file_at(descriptor)?).map(HeldSock::address)
     }
 
-    /// The address of its table of open files, and how many have room in it.
+    /// The address of the open file with a descriptor. The low half of the register is the int; a descriptor beyond the table
+    /// is refused before anything is moved.
     #[inline(always)]
-    pub fn descriptors(self) -> Option<(u64, u32)> {
-        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file ** and max_fds an
-        // unsigned int.
-        unsafe {
+    pub fn file_at(self, descriptor: u64) -> Option<u64> {
+        // SAFETY: files is a struct files_struct *, its fdt a struct fdtable *, whose fd is a struct file **.
+        let table: u64 = unsafe {
             let files: *const u8 = load(self.0, offset(&OFFSETS.task_files));
             if files.is_null() {
                 return None;
             }
-            let table: *const u8 = load(files, offset(&OFFSETS.files_table));
-            Some((load(table, offset(&OFFSETS.table_files)), load(table, offset(&OFFSETS.table_size))))
-        }
+            load(load::<*const u8>(files, offset(&OFFSETS.files_table)), offset(&OFFSETS.table_files))
+        };
+        HeldSock::file_at(table, descriptor & 0xffff_ffff)
     }
 
     /// The registers with which it entered the kernel.

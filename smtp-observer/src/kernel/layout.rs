@@ -83,7 +83,6 @@ impl Layout {
             task_files: at("task_struct", "files")?,
             files_table: at("files_struct", "fdt")?,
             table_files: at("fdtable", "fd")?,
-            table_size: at("fdtable", "max_fds")?,
             file_private: at("file", "private_data")?,
             task_group_leader: at("task_struct", "group_leader")?,
             task_real_parent: at("task_struct", "real_parent")?,
