@@ -135,10 +135,10 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     let moved = Moved { program, sock, task: Task::current(), flags, length };
     let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
     let Some(followed) = meet(context, &moved, scratch) else { return };
-    match skip(scratch, followed) {
-        Skip::No => {}
-        Skip::Silently => return,
-        Skip::Told => return tell_windows(scratch, followed, 1),
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    if unsafe { Dialogue::skips(&raw mut (*followed).dialogue, speaker(scratch), length) } {
+        // Ciphertext, or octets of a chunk: they are told of, and not looked at.
+        return tell_windows(scratch, followed, 1);
     }
     let address = match by {
         By::Call => plain_address(&moved, scratch, followed),
@@ -170,7 +170,8 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     }
 }
 
-/// Who calls, and all of the call but what was said. The dialogue on the socket, if that is ours or may be.
+/// Who calls, and all of the call but what was said. The dialogue on the socket, if that is ours or may be; none, too, where
+/// the call is ciphertext, of which it was told a moment ago.
 #[inline(always)]
 fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Option<*mut Followed> {
     let Moved { program, sock, length, .. } = *moved;
@@ -182,10 +183,29 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     }
     let followed = Followed::of(sock)?;
     let time = capture::now();
-    let task = owner::of(moved.task);
     let apart = stream.apart();
+    let positions = stream.positions();
+    // Who accepted the connection speaks for the server.
+    let serves = track::is_accepted(sock, stream.local_port(), sock.remote_port()) == sends;
+    let (speaker, listener) =
+        if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
+    let (end, other) = if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
+        let dialogue = &raw mut (*followed).dialogue;
+        (&raw mut (*scratch).length).write_volatile(u64::from(length));
+        (&raw mut (*scratch).done).write_volatile(0);
+        (&raw mut (*scratch).time).write_volatile(time);
+        (&raw mut (*scratch).end).write_volatile(end);
+        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
+        (&raw mut (*scratch).has_positions).write_volatile(u32::from(apart == 0));
+        let is_behind = apart == 0 && Dialogue::is_behind(dialogue, listener, other);
+        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
+        if Dialogue::is_ciphertext(dialogue, speaker) && !Followed::is_told(followed, speaker, time) {
+            Dialogue::go_on(dialogue, &call(scratch, u64::from(length)));
+            return None;
+        }
+        let task = owner::of(moved.task);
         (&raw mut (*scratch).is_nameless).write_volatile(0);
         if !Followed::is_owner(followed, &task, time) {
             let owner = &raw mut (*scratch).owner;
@@ -203,27 +223,10 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (&raw mut (*transfer).padding).write_volatile(0);
         (&raw mut (*transfer).time).write_volatile(time);
         (&raw mut (*transfer).cookie).write_volatile(Followed::cookie(followed, sock));
-        let positions = stream.positions();
         (&raw mut (*transfer).positions).write_volatile(positions);
         (&raw mut (*transfer).pid).write_volatile(task.pid);
         (&raw mut (*transfer).tid).write_volatile(task.tid);
-
-        // Who accepted the connection speaks for the server.
-        let serves = track::is_accepted(sock, stream.local_port(), sock.remote_port()) == sends;
-        let (speaker, listener) =
-            if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
-        let (end, other) =
-            if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
-        let has_positions = apart == 0;
-        let is_behind = has_positions && Dialogue::is_behind(&raw mut (*followed).dialogue, listener, other);
-        (&raw mut (*scratch).length).write_volatile(u64::from(length));
-        (&raw mut (*scratch).done).write_volatile(0);
-        (&raw mut (*scratch).time).write_volatile(time);
         (&raw mut (*scratch).program).write_volatile(program as u64);
-        (&raw mut (*scratch).end).write_volatile(end);
-        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
-        (&raw mut (*scratch).has_positions).write_volatile(u32::from(has_positions));
-        (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
         (&raw mut (*scratch).is_watched).write_volatile(u32::from(is_watched));
         (&raw mut (*scratch).is_sealed).write_volatile(u32::from(stream.has_upper_layer()));
     }
@@ -241,34 +244,6 @@ fn tell_owner<C: EbpfContext>(context: &C, program: Program, sock: Sock, owner: 
         owner::describe_once(context, program, &task, (&raw const (*owner).header.time).read_volatile());
         (&raw mut (*owner).socket).write_volatile(stream.describe());
         u64::from(capture::output(context, program as u32, Kind::Owner, owner.cast(), LENGTH, LENGTH))
-    }
-}
-
-/// Whether a call's bytes are not looked at, because it is known what they are: ciphertext, or octets of a chunk.
-enum Skip {
-    No,
-    /// They are told of.
-    Told,
-    /// Ciphertext was told of a moment ago.
-    Silently,
-}
-
-#[inline(always)]
-fn skip(scratch: *mut Scratch, followed: *mut Followed) -> Skip {
-    // SAFETY: the pointers are to this CPU's map value and to the socket's.
-    unsafe {
-        let dialogue = &raw mut (*followed).dialogue;
-        let length = (&raw const (*scratch).length).read_volatile();
-        let time = (&raw const (*scratch).time).read_volatile();
-        let speaker = speaker(scratch);
-        if !Dialogue::skips(dialogue, speaker, length as u32) {
-            Skip::No
-        } else if !Dialogue::is_ciphertext(dialogue, speaker) || Followed::is_told(followed, speaker, time) {
-            Skip::Told
-        } else {
-            Dialogue::go_on(dialogue, &call(scratch, length));
-            Skip::Silently
-        }
     }
 }
 
