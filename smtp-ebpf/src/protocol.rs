@@ -10,6 +10,8 @@
 
 mod classes;
 mod client;
+mod command;
+mod command_line;
 mod content;
 mod line;
 mod mechanisms;

@@ -5,7 +5,7 @@
 
 use super::state::{Dialogue, Mode};
 use super::work::{HOLD, Work, byte, get, load, set, store};
-use super::{client, scan, told, verb};
+use super::{command, scan, told, verb};
 
 /// Most bytes of content that wait: two before a dot, the dot, two CRs behind it.
 pub const MAX_HELD: u64 = 5;
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn read(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
     unsafe {
         let (start, end) = (get!(work.cursor), get!(work.end));
         if get!(dialogue.client.mode) == Mode::ASKED {
-            client::unasked(dialogue, get!(dialogue.client.data_reply));
+            command::unasked(dialogue, get!(dialogue.client.data_reply));
         }
         // The search goes on from `line_end`: dots before it are decided.
         let from = if get!(work.line_end) > start { get!(work.line_end) } else { start };

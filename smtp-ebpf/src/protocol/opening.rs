@@ -1,9 +1,8 @@
 //! What stands before a session: headers of proxies, and who connected greets.
 
-use super::client::copy_words;
 use super::state::{Dialogue, Line, Mode};
 use super::told;
-use super::work::{HOLD, Work, byte, get, load, set, word};
+use super::work::{HOLD, Work, byte, copy_words, get, load, set, word};
 
 /// Nothing of that kind.
 pub const NONE: u64 = 0;

@@ -3,7 +3,7 @@
 
 use super::state::{Dialogue, Line, Mode};
 use super::work::{BYTES, HOLD, Work, cut, get, load, set, word};
-use super::{Call, Speaker, classes, client, content, reply, scan, server, verb};
+use super::{Call, Speaker, classes, command, content, reply, scan, server, verb};
 
 /// The longest call that is looked at.
 const LONGEST: u64 = 256;
@@ -106,8 +106,8 @@ unsafe extern "C" fn command(dialogue: *mut Dialogue, work: *mut Work, length: u
         set!(dialogue.client.mode, Mode::COMMANDS);
         set!(dialogue.client.crossed, 0);
         set!(dialogue.client.cr, 0);
-        client::asks(dialogue);
-        client::follow_mail(dialogue, kind);
+        command::asks(dialogue);
+        command::follow_mail(dialogue, kind);
         if kind == verb::DATA {
             set!(work.cursor, HOLD as u64 + length);
             set!(work.end, HOLD as u64 + length);

@@ -2,7 +2,7 @@
 
 use super::state::{Dialogue, Line, Mode, reached};
 use super::work::{HOLD, Work, get, set};
-use super::{client, content, told, verb};
+use super::{command, content, told, verb};
 
 /// Takes notice of what the server has said.
 #[inline(never)]
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn catch_up(dialogue: *mut Dialogue, work: *mut Work) -> u
             if mode == Mode::COMMANDS || mode == Mode::ANSWERS {
                 set!(dialogue.client.mode, Mode::UNCERTAIN);
             }
-            client::doubt(dialogue);
+            command::doubt(dialogue);
             if is_doubtful {
                 set!(dialogue.client.wary, 1);
             }
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn catch_up(dialogue: *mut Dialogue, work: *mut Work) -> u
         if get!(dialogue.client.data_done) != 0 && reached(answered, data_reply) {
             // DATA was refused: what came behind it was no content.
             set!(dialogue.client.data_done, 0);
-            client::doubt(dialogue);
+            command::doubt(dialogue);
             set!(dialogue.client.wary, 1);
         }
         read(dialogue, work);
@@ -64,7 +64,7 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             Mode::CONTENT if reached(replies, noted.wrapping_add(1)) => {
                 let ended = get!(dialogue.client.ended) != 0;
                 if ended {
-                    client::asks(dialogue);
+                    command::asks(dialogue);
                 }
                 leave(dialogue, work, if ended { Mode::COMMANDS } else { Mode::UNCERTAIN });
             }
@@ -158,7 +158,7 @@ unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
         if mode == Mode::COMMANDS && is_last && reply != 0 && reply == get!(dialogue.client.block_reply) {
             // So many octets, and then one more reply.
             set!(dialogue.client.block_reply, 0);
-            client::asks(dialogue);
+            command::asks(dialogue);
             set!(dialogue.client.remaining, get!(dialogue.client.block));
             set!(dialogue.client.replies, replies.wrapping_add(1));
             set!(dialogue.client.said, 0);

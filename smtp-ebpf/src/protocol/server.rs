@@ -1,8 +1,8 @@
 //! What the server says.
 
 use super::state::{Dialogue, Line, Mode, reached};
-use super::work::{BYTES, Context, HOLD, Work, byte, cut, get, repeat, set, stops, word};
-use super::{client, line, opening, scan, tls, told, verb};
+use super::work::{BYTES, Context, HOLD, Work, byte, copy_words, cut, get, repeat, set, stops, word};
+use super::{command_line, line, opening, scan, tls, told, verb};
 use crate::event::Unseen;
 
 /// Most parts of a step: each takes bytes, or tells what the next one takes.
@@ -23,7 +23,7 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, time: u64, behind: 
         let held = u64::from(get!(dialogue.server.held));
         if held != 0 {
             let hold = (&raw const (*dialogue).server.hold).cast::<u64>();
-            client::copy_words((&raw mut (*work).bytes).cast(), hold);
+            copy_words((&raw mut (*work).bytes).cast(), hold);
             set!(work.cursor, HOLD as u64 - if held > HOLD as u64 { HOLD as u64 } else { held });
             set!(work.begun, get!(dialogue.server.since));
             set!(dialogue.server.held, 0);
@@ -279,10 +279,10 @@ unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u
             set!(dialogue.server.crossed, (crossed + take) as u32);
             if cursor + take < to {
                 set!(dialogue.server.line, Line::WITHHELD);
-                client::withhold(work, cursor + take, to, ends, cr);
+                command_line::withhold(work, cursor + take, to, ends, cr);
             }
         } else if line == Line::WITHHELD {
-            client::withhold(work, cursor, to, ends, cr);
+            command_line::withhold(work, cursor, to, ends, cr);
         } else {
             told::uncaptured(work, Unseen::Uncertain, to - cursor, u64::from(ends));
         }
@@ -411,7 +411,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         set!(work.begun, 0);
         let from = cut(work, end - HOLD as u64, BYTES as u64) as usize;
         let bytes = (&raw const (*work).bytes).cast::<u8>().add(from).cast::<u64>();
-        client::copy_words((&raw mut (*dialogue).server.hold).cast(), bytes);
+        copy_words((&raw mut (*dialogue).server.hold).cast(), bytes);
     }
     0
 }

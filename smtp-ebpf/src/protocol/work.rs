@@ -231,6 +231,17 @@ pub(super) unsafe fn store(to: *mut u8, word: u64) {
     }
 }
 
+/// Copies as many bytes as may wait.
+#[inline(always)]
+pub(super) unsafe fn copy_words(to: *mut u64, from: *const u64) {
+    let mut at = 0;
+    while at < HOLD / size_of::<u64>() {
+        // SAFETY: the caller's promise.
+        unsafe { store(to.add(at).cast(), load(from.add(at).cast())) };
+        at += 1;
+    }
+}
+
 /// A number cut to a limit, in a form that the verifier sees to be cut: else the compiler, which may know the bound
 /// already, leaves the check out or makes it on another register than the one that is used.
 ///
