@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{COMM_LENGTH, Positions, Task};
+use smtp_ebpf::event::{Positions, Task};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::kernel::Sock;
@@ -75,18 +75,18 @@ impl Followed {
     /// Whether this is known to be the task that uses the socket.
     ///
     /// # Safety
-    /// `this` is a map value.
+    /// Both are map values.
     #[inline(always)]
-    pub unsafe fn is_owner(this: *const Self, task: &Task, time: u64) -> bool {
-        let [first, second] = words(task.comm);
+    pub unsafe fn is_owner(this: *const Self, task: *const Task, time: u64) -> bool {
         // SAFETY: the caller's promise.
         unsafe {
-            (&raw const (*this).start_time).read_volatile() == task.start_time
-                && (&raw const (*this).pid).read_volatile() == task.pid
-                && (&raw const (*this).exec_id).read_volatile() == task.exec_id
-                && (&raw const (*this).uid).read_volatile() == task.uid
-                && (&raw const (*this).comm[0]).read_volatile() == first
-                && (&raw const (*this).comm[1]).read_volatile() == second
+            let comm = (&raw const (*task).comm).cast::<u64>();
+            (&raw const (*this).start_time).read_volatile() == (&raw const (*task).start_time).read_volatile()
+                && (&raw const (*this).pid).read_volatile() == (&raw const (*task).pid).read_volatile()
+                && (&raw const (*this).exec_id).read_volatile() == (&raw const (*task).exec_id).read_volatile()
+                && (&raw const (*this).uid).read_volatile() == (&raw const (*task).uid).read_volatile()
+                && (&raw const (*this).comm[0]).read_volatile() == comm.read_volatile()
+                && (&raw const (*this).comm[1]).read_volatile() == comm.add(1).read_volatile()
                 && time - (&raw const (*this).owner_told).read_volatile() < OWNER_INTERVAL
         }
     }
@@ -94,18 +94,18 @@ impl Followed {
     /// This task uses the socket, which was told at this time; zero: it was not.
     ///
     /// # Safety
-    /// `this` is a map value.
+    /// Both are map values.
     #[inline(always)]
-    pub unsafe fn set_owner(this: *mut Self, task: &Task, told: u64) {
-        let [first, second] = words(task.comm);
+    pub unsafe fn set_owner(this: *mut Self, task: *const Task, told: u64) {
         // SAFETY: the caller's promise. Two processors may write it: then it is told once more.
         unsafe {
-            (&raw mut (*this).start_time).write_volatile(task.start_time);
-            (&raw mut (*this).pid).write_volatile(task.pid);
-            (&raw mut (*this).exec_id).write_volatile(task.exec_id);
-            (&raw mut (*this).uid).write_volatile(task.uid);
-            (&raw mut (*this).comm[0]).write_volatile(first);
-            (&raw mut (*this).comm[1]).write_volatile(second);
+            let comm = (&raw const (*task).comm).cast::<u64>();
+            (&raw mut (*this).start_time).write_volatile((&raw const (*task).start_time).read_volatile());
+            (&raw mut (*this).pid).write_volatile((&raw const (*task).pid).read_volatile());
+            (&raw mut (*this).exec_id).write_volatile((&raw const (*task).exec_id).read_volatile());
+            (&raw mut (*this).uid).write_volatile((&raw const (*task).uid).read_volatile());
+            (&raw mut (*this).comm[0]).write_volatile(comm.read_volatile());
+            (&raw mut (*this).comm[1]).write_volatile(comm.add(1).read_volatile());
             (&raw mut (*this).owner_told).write_volatile(told);
         }
     }
@@ -129,12 +129,6 @@ impl Followed {
             true
         }
     }
-}
-
-#[inline(always)]
-fn words(comm: [u8; COMM_LENGTH]) -> [u64; 2] {
-    // SAFETY: both are 16 bytes without padding.
-    unsafe { core::mem::transmute(comm) }
 }
 
 /// A dialogue begins on this socket.

@@ -49,9 +49,27 @@ pub fn current() -> event::Task {
     of(Task::current())
 }
 
+/// Writes down a task as records name it, field by field: it never is on the stack.
+///
+/// # Safety
+/// `place` belongs to a map value.
+#[inline(always)]
+pub unsafe fn write(task: Task, place: *mut event::Task) {
+    let leader = task.leader();
+    // SAFETY: the caller's promise.
+    unsafe {
+        (&raw mut (*place).start_time).write_volatile(leader.start_boottime());
+        (&raw mut (*place).pid).write_volatile(task.tgid());
+        (&raw mut (*place).tid).write_volatile(task.pid());
+        (&raw mut (*place).uid).write_volatile(task.euid());
+        (&raw mut (*place).exec_id).write_volatile(task.exec_id());
+        (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
+    }
+}
+
 /// A task, as records name it.
 #[inline(always)]
-pub fn of(task: Task) -> event::Task {
+fn of(task: Task) -> event::Task {
     let leader = task.leader();
     event::Task {
         start_time: leader.start_boottime(),

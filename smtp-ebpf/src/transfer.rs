@@ -53,7 +53,8 @@ struct Scratch {
     is_nameless: u32,
     /// The kernel itself encrypts or decrypts what the process reads and writes.
     is_sealed: u32,
-    padding: u32,
+    local_port: u16,
+    remote_port: u16,
     /// What the window takes of the call, and whether its bytes are read, and if not why.
     taken: u64,
     is_read: u32,
@@ -185,8 +186,16 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     let time = capture::now();
     let apart = stream.apart();
     let positions = stream.positions();
+    // Verifiers before 6.6 forget the bounds of a number whose bytes are swapped, and learn them again where it is read.
+    // SAFETY: the pointer is to this CPU's map value.
+    let (local_port, remote_port) = unsafe {
+        let (local, remote) = (&raw mut (*scratch).local_port, &raw mut (*scratch).remote_port);
+        local.write_volatile(stream.local_port());
+        remote.write_volatile(sock.remote_port());
+        (local.read_volatile(), remote.read_volatile())
+    };
     // Who accepted the connection speaks for the server.
-    let serves = track::is_accepted(sock, stream.local_port(), sock.remote_port()) == sends;
+    let serves = track::is_accepted(sock, local_port, remote_port) == sends;
     let (speaker, listener) =
         if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
     let (end, other) = if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
@@ -205,15 +214,15 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
             Dialogue::go_on(dialogue, &call(scratch, u64::from(length)));
             return None;
         }
-        let task = owner::of(moved.task);
+        let owner = &raw mut (*scratch).owner;
+        let task = &raw mut (*owner).task;
+        owner::write(moved.task, task);
         (&raw mut (*scratch).is_nameless).write_volatile(0);
-        if !Followed::is_owner(followed, &task, time) {
-            let owner = &raw mut (*scratch).owner;
+        if !Followed::is_owner(followed, task, time) {
             (&raw mut (*owner).header).write_volatile(capture::header(Kind::Owner, time));
-            (&raw mut (*owner).task).write_volatile(task);
             let is_told = tell_owner(context, program, sock, owner) != 0;
             (&raw mut (*scratch).is_nameless).write_volatile(u32::from(!is_told));
-            Followed::set_owner(followed, &task, if is_told { time } else { 0 });
+            Followed::set_owner(followed, task, if is_told { time } else { 0 });
         }
         let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
         (&raw mut (*transfer).kind).write_volatile(program.kind() as u32);
@@ -224,8 +233,8 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (&raw mut (*transfer).time).write_volatile(time);
         (&raw mut (*transfer).cookie).write_volatile(Followed::cookie(followed, sock));
         (&raw mut (*transfer).positions).write_volatile(positions);
-        (&raw mut (*transfer).pid).write_volatile(task.pid);
-        (&raw mut (*transfer).tid).write_volatile(task.tid);
+        (&raw mut (*transfer).pid).write_volatile((&raw const (*task).pid).read_volatile());
+        (&raw mut (*transfer).tid).write_volatile((&raw const (*task).tid).read_volatile());
         (&raw mut (*scratch).program).write_volatile(program as u64);
         (&raw mut (*scratch).is_watched).write_volatile(u32::from(is_watched));
         (&raw mut (*scratch).is_sealed).write_volatile(u32::from(stream.has_upper_layer()));
@@ -240,8 +249,7 @@ fn tell_owner<C: EbpfContext>(context: &C, program: Program, sock: Sock, owner: 
     let Some(stream) = Stream::of(sock) else { return 0 };
     // SAFETY: the pointer is to this CPU's map value.
     unsafe {
-        let task = (&raw const (*owner).task).read_volatile();
-        owner::describe_once(context, program, &task, (&raw const (*owner).header.time).read_volatile());
+        owner::describe_once(context, program, &(*owner).task, (&raw const (*owner).header.time).read_volatile());
         (&raw mut (*owner).socket).write_volatile(stream.describe());
         u64::from(capture::output(context, program as u32, Kind::Owner, owner.cast(), LENGTH, LENGTH))
     }

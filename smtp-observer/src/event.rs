@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smtp_ebpf::event::Kind;
 pub use smtp_ebpf::event::Unseen;
 
 pub use self::said::{LineEnd, Said, Segment, Segments, Uncaptured, Withheld};
@@ -279,9 +280,9 @@ pub enum MalformedRecord {
     /// A segment of it has a kind with a number nobody knows.
     #[error("a kernel record has a segment of the unknown kind {0}")]
     Segment(u8),
-    /// It is about a socket of which no record has said whose it is.
-    #[error("a kernel record is about the socket with the cookie {0}, which no record has named")]
-    Owner(u64),
+    /// It is about a socket of which no record has said whose it is, or that was forgotten since.
+    #[error("a kernel record of the kind {} is about a socket that no record has named", *.0 as u32)]
+    Owner(Kind),
     /// Bytes are missing in it for a reason with a number nobody knows.
     #[error("a kernel record has the unknown cause {0}")]
     Cause(u8),

@@ -67,12 +67,17 @@ impl Task {
 
     #[inline(always)]
     pub fn comm(self) -> [u8; COMM_LENGTH] {
-        // SAFETY: comm is a char array of COMM_LENGTH bytes in struct task_struct.
-        let words: [u64; 2] = unsafe {
-            [load(self.0, offset(&OFFSETS.task_comm)), load(self.0, offset(&OFFSETS.task_comm) + size_of::<u64>())]
-        };
         // SAFETY: both are 16 bytes without padding.
-        unsafe { core::mem::transmute(words) }
+        unsafe { core::mem::transmute(self.comm_words()) }
+    }
+
+    /// The same as it stands in memory, as two numbers.
+    #[inline(always)]
+    pub fn comm_words(self) -> [u64; 2] {
+        // SAFETY: comm is a char array of COMM_LENGTH bytes in struct task_struct.
+        unsafe {
+            [load(self.0, offset(&OFFSETS.task_comm)), load(self.0, offset(&OFFSETS.task_comm) + size_of::<u64>())]
+        }
     }
 
     /// Where its arguments start and end in its memory.

@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
-use crate::event::{Host, KernelEvent, Snapshot, Time};
+use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot, Time};
 use layout::Layout;
 
 pub mod chain;
@@ -185,6 +185,8 @@ pub struct Kernel {
     lost: PerCpuArray<MapData, Lost>,
     host: Host,
     seen: Counts,
+    /// Events of sockets that no record has named.
+    unnamed: Counts,
     /// Events were left in the ring buffer.
     behind: bool,
 }
@@ -254,6 +256,7 @@ impl Kernel {
             lost,
             host,
             seen: Counts::default(),
+            unnamed: Counts::default(),
             behind: false,
         })
     }
@@ -300,6 +303,7 @@ impl Kernel {
                     self.seen.0[kind as usize - 1] += 1;
                     event.into_iter().for_each(&mut *sink);
                 }
+                Err(MalformedRecord::Owner(kind)) => self.unnamed.extend([(kind, 1)]),
                 Err(error) => warn!("{error}"),
             }
         }
@@ -329,9 +333,9 @@ impl Kernel {
         self.loaded.misses(&self.programs)
     }
 
-    /// Events that found no room in the ring buffer so far.
+    /// Events that found no room in the ring buffer so far, and those of which it is not known whose they are.
     pub fn losses(&self) -> Counts {
-        let mut losses = Counts::default();
+        let mut losses = self.unnamed;
         for program in 0..self.lost.len() {
             match self.lost.get(&program, 0) {
                 Ok(processors) => {

@@ -36,8 +36,8 @@ impl Reader {
         let event = match kind {
             Kind::Process => KernelEvent::Process(self.process(bytes)?),
             Kind::State => KernelEvent::State(self.state(bytes)?),
-            Kind::Send => KernelEvent::Transfer(self.transfer(bytes, Flow::Sent)?),
-            Kind::Receive => KernelEvent::Transfer(self.transfer(bytes, Flow::Received)?),
+            Kind::Send => KernelEvent::Transfer(self.transfer(bytes, kind, Flow::Sent)?),
+            Kind::Receive => KernelEvent::Transfer(self.transfer(bytes, kind, Flow::Received)?),
             Kind::Owner => {
                 self.owner(bytes)?;
                 return Ok((kind, None));
@@ -91,10 +91,10 @@ impl Reader {
         })
     }
 
-    fn transfer(&mut self, bytes: &[u8], flow: Flow) -> Result<TransferEvent, MalformedRecord> {
+    fn transfer(&mut self, bytes: &[u8], kind: Kind, flow: Flow) -> Result<TransferEvent, MalformedRecord> {
         let record: record::Transfer = prefix(bytes)?;
         let [said] = parts(bytes, size_of::<record::Transfer>(), [record.size])?;
-        let (socket, task) = self.owners.get(record.cookie, record.pid).ok_or(MalformedRecord::Owner(record.cookie))?;
+        let (socket, task) = self.owners.get(record.cookie, record.pid).ok_or(MalformedRecord::Owner(kind))?;
         Ok(TransferEvent {
             time: Time(record.time),
             task: Task { tid: record.tid, ..task.clone() },
@@ -270,7 +270,7 @@ mod tests {
         owner[0] = Kind::Owner as u8;
         let mut send = vec![0; size_of::<record::Transfer>()];
         send[0] = Kind::Send as u8;
-        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Owner(0)), "nobody was named");
+        assert_eq!(reader.read(&send).err(), Some(MalformedRecord::Owner(Kind::Send)), "nobody was named");
         assert_eq!(reader.read(&owner), Ok((Kind::Owner, None)));
         assert!(matches!(reader.read(&send), Ok((Kind::Send, Some(KernelEvent::Transfer(_))))));
         // Segments that are not there, and one that is none.
