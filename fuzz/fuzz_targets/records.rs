@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         // Records are some hundred bytes long.
         let (record, behind) = behind.split_at(behind.len().min(4 * usize::from(length)));
         rest = behind;
-        if let Ok((_, event)) = reader.read(record) {
+        if let Ok((_, Some(event))) = reader.read(record) {
             observer.event(event, &mut |_| {});
         }
         if let Ok((process, _, taken)) = reader.open(record) {

@@ -595,7 +595,14 @@ unsafe fn hand_over(scratch: *mut Scratch, record: *mut u8, size: u64, limit: us
         } else {
             let told = (&raw const (*scratch).told).read_volatile() + 1;
             (&raw mut (*scratch).told).write_volatile(told);
-            capture::hand_over(program, kind, record, HEAD + size as usize, HEAD + limit, told % ASKED_EVERY == 0);
+            capture::hand_over(
+                program,
+                kind,
+                record,
+                HEAD + size as usize,
+                HEAD + limit,
+                told.is_multiple_of(ASKED_EVERY),
+            );
         }
     }
 }

@@ -63,6 +63,7 @@ pub fn not_of_path(word: u64) -> u64 {
     // `<` and `>` differ in one bit.
     const BRACKETS: u64 = b'>' as u64 * EACH;
     const BRACKET: u64 = (b'<' ^ b'>') as u64 * EACH;
-    let control = !((word & LOW) + (0x7f - BEFORE_PRINTABLE) * EACH | word) & HIGH;
+    let printable = (word & LOW) + (0x7f - BEFORE_PRINTABLE) * EACH;
+    let control = !(printable | word) & HIGH;
     control | zeros(word ^ DELETE) | zeros((word | BRACKET) ^ BRACKETS)
 }
