@@ -160,7 +160,9 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         {
             return;
         }
-        if tell_at_once(scratch, followed, buffer::plain(&raw const (*scratch).walk)) {
+        // A plain call that was not told at once is its socket's first.
+        let is_message = matches!(by, By::Message(_));
+        if is_message && tell_at_once(scratch, followed, buffer::plain(&raw const (*scratch).walk)) {
             return;
         }
         tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
