@@ -17,6 +17,7 @@ mod place;
 mod program;
 mod socket;
 mod state;
+mod tell;
 mod track;
 mod transfer;
 
