@@ -46,7 +46,16 @@ static DESCRIPTION: PerCpuArray<Description> = PerCpuArray::with_max_entries(Pro
 /// The task that makes this call; only meaningful in process context.
 #[inline(always)]
 pub fn current() -> event::Task {
-    of(Task::current())
+    let task = Task::current();
+    let leader = task.leader();
+    event::Task {
+        start_time: leader.start_boottime(),
+        pid: task.tgid(),
+        tid: task.pid(),
+        uid: task.euid(),
+        exec_id: task.exec_id(),
+        comm: leader.comm(),
+    }
 }
 
 /// Writes down a task as records name it, field by field: it never is on the stack.
@@ -64,20 +73,6 @@ pub unsafe fn write(task: Task, place: *mut event::Task) {
         (&raw mut (*place).uid).write_volatile(task.euid());
         (&raw mut (*place).exec_id).write_volatile(task.exec_id());
         (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
-    }
-}
-
-/// A task, as records name it.
-#[inline(always)]
-fn of(task: Task) -> event::Task {
-    let leader = task.leader();
-    event::Task {
-        start_time: leader.start_boottime(),
-        pid: task.tgid(),
-        tid: task.pid(),
-        uid: task.euid(),
-        exec_id: task.exec_id(),
-        comm: leader.comm(),
     }
 }
 
