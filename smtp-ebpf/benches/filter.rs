@@ -41,7 +41,7 @@ fn filter(criterion: &mut Criterion) {
             (Speaker::Client, "NOOP\r\n"),
             (Speaker::Server, "250 ok\r\n"),
         ];
-        for (speaker, said) in beginning.iter().chain(*before) {
+        for (speaker, said) in beginning.iter().chain(before) {
             let position = &mut positions[*speaker as usize];
             says(&mut begun, &mut work, *position, *speaker, said.as_bytes());
             *position += said.len() as u32;
