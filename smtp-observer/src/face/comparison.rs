@@ -183,13 +183,15 @@ fn clocks(clocks: Option<Clocks>) -> String {
     }
 }
 
-/// A duration that may be long.
+/// A duration that may be long, rounded to its last unit: two clocks that are set 7 minutes apart are measured a microsecond
+/// less or more.
 fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    let seconds = duration.as_secs_f64();
+    let (whole_seconds, whole_minutes) = (seconds.round() as u64, (seconds / 60.0).round() as u64);
     match seconds {
-        0..60 => comparison::seconds(duration),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        ..59.95 => comparison::seconds(duration),
+        ..3599.5 => format!("{} min {} s", whole_seconds / 60, whole_seconds % 60),
+        _ => format!("{} h {} min", whole_minutes / 60, whole_minutes % 60),
     }
 }
 

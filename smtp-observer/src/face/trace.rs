@@ -301,8 +301,11 @@ impl fmt::Display for Span {
             // Where rounding would show a thousand of one unit, it is one of the next.
             ..0.000_999_5 => (seconds * 1e6, "µs"),
             ..0.999_5 => (seconds * 1e3, "ms"),
-            ..60.0 => (seconds, "s"),
-            _ => return write!(f, "{} min {:02} s", self.0.as_secs() / 60, self.0.as_secs() % 60),
+            ..59.95 => (seconds, "s"),
+            _ => {
+                let seconds = seconds.round() as u64;
+                return write!(f, "{} min {:02} s", seconds / 60, seconds % 60);
+            }
         };
         match value {
             ..9.995 => write!(f, "{value:.2} {unit}"),
@@ -452,6 +455,7 @@ mod tests {
             (250_000_000, "250 ms"),
             (999_900_000, "1.00 s"),
             (59_000_000_000, "59.0 s"),
+            (59_999_600_000, "1 min 00 s"),
             (185_000_000_000, "3 min 05 s"),
         ] {
             assert_eq!(Span(Duration::from_nanos(nanoseconds)).to_string(), expected);

@@ -263,7 +263,8 @@ fn content(found: &mut Differences, step: &Step, carrier: Option<&Step>, sides: 
 /// A duration as people read it.
 pub fn seconds(duration: Duration) -> String {
     match duration.as_secs_f64() {
-        long if long >= 1.0 => format!("{long:.1} s"),
+        // Where rounding would show a thousand milliseconds, it is a second.
+        long if long >= 0.999_95 => format!("{long:.1} s"),
         short => format!("{:.1} ms", short * 1000.0),
     }
 }

@@ -105,6 +105,22 @@ fn nothing_differs() {
 }
 
 #[test]
+fn spans_are_rounded_to_their_last_unit() {
+    for (nanoseconds, expected) in [
+        (999_960, "1.0 ms"),
+        (59_949_000_000, "59.9 s"),
+        (59_999_600_000, "1 min 0 s"),
+        (419_999_600_000, "7 min 0 s"),
+        (420_000_400_000, "7 min 0 s"),
+        (3_599_400_000_000, "59 min 59 s"),
+        (3_599_999_600_000, "1 h 0 min"),
+        (10_799_999_600_000, "3 h 0 min"),
+    ] {
+        assert_eq!(span(Duration::from_nanos(nanoseconds)), expected);
+    }
+}
+
+#[test]
 fn of_many_some_are_named() {
     let mut path = Path::ahead(0);
     let ids = "a b c d e f g h i j k l m n o p q r s t u v w".split(' ');
