@@ -15,6 +15,7 @@ pub mod http;
 pub mod machine;
 pub mod netns;
 pub mod paths;
+pub mod pipeline;
 pub mod postfix;
 pub mod process;
 pub mod prometheus;

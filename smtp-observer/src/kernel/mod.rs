@@ -41,6 +41,7 @@ mod users;
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};
 pub use probe::{Check, FamilyCheck, check};
+pub use ring::Reader;
 pub use surroundings::{Finding, State};
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
@@ -181,7 +182,7 @@ pub struct Kernel {
     programs: Ebpf,
     loaded: Loaded,
     ring: AsyncFd<RingBuf<MapData>>,
-    reader: ring::Reader,
+    reader: Reader,
     lost: PerCpuArray<MapData, Lost>,
     host: Host,
     seen: Counts,
@@ -252,7 +253,7 @@ impl Kernel {
             programs,
             loaded,
             ring: pollable(ring).map_err(Error::Poll)?,
-            reader: ring::Reader::default(),
+            reader: Reader::default(),
             lost,
             host,
             seen: Counts::default(),
@@ -292,21 +293,20 @@ impl Kernel {
     /// Takes the events that wait, at most [`MOST_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent)) {
-        self.behind = true;
-        for _ in 0..MOST_AT_ONCE {
-            let Some(record) = self.ring.get_mut().next() else {
-                self.behind = false;
-                break;
-            };
-            match self.reader.read(&record) {
-                Ok((kind, event)) => {
-                    self.seen.0[kind as usize - 1] += 1;
-                    event.into_iter().for_each(&mut *sink);
-                }
-                Err(MalformedRecord::Owner(kind)) => self.unnamed.extend([(kind, 1)]),
-                Err(error) => warn!("{error}"),
+        let Self { ring, reader, seen, unnamed, .. } = self;
+        self.behind = records(ring.get_mut(), &mut |record| match reader.read(record) {
+            Ok((kind, event)) => {
+                seen.extend([(kind, 1)]);
+                event.into_iter().for_each(&mut *sink);
             }
-        }
+            Err(MalformedRecord::Owner(kind)) => unnamed.extend([(kind, 1)]),
+            Err(error) => warn!("{error}"),
+        });
+    }
+
+    /// Takes what [`drain`](Self::drain) would take, as the kernel side has written it: for a [`Reader`] of later on.
+    pub fn records(&mut self, sink: &mut dyn FnMut(&[u8])) {
+        self.behind = records(self.ring.get_mut(), sink);
     }
 
     /// Events were left by the last [`drain`](Self::drain).
@@ -347,6 +347,15 @@ impl Kernel {
         }
         losses
     }
+}
+
+/// Takes the records that wait, at most [`MOST_AT_ONCE`]: whether some were left.
+fn records(ring: &mut RingBuf<MapData>, sink: &mut dyn FnMut(&[u8])) -> bool {
+    for _ in 0..MOST_AT_ONCE {
+        let Some(record) = ring.next() else { return false };
+        sink(&record);
+    }
+    true
 }
 
 fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {

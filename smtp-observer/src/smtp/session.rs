@@ -251,7 +251,7 @@ impl Session {
         self.held = Held::default();
     }
 
-    fn client_gap(&mut self, time: Time, length: u64, items: &mut Items) {
+    fn client_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
         if self.preamble.is_socks() {
             return;
         }
@@ -280,7 +280,12 @@ impl Session {
             }
             Mode::Command | Mode::Answer | Mode::Octets(_) => {
                 self.client = Direction::default();
-                self.lose(time, || format!("{length} bytes of the client"), items);
+                let detail = || match unread {
+                    // How much of it is not told: it comes in as many pieces as the client has made.
+                    Unread::Content => "content of a message that the server has not asked for".to_owned(),
+                    Unread::Gap | Unread::Ciphertext => format!("{length} bytes of the client"),
+                };
+                self.lose(time, detail, items);
             }
         }
     }

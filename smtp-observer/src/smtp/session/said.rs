@@ -133,7 +133,7 @@ impl Session {
     fn unseen(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         match self.acts_as(peer) {
             _ if length == 0 => {}
-            Peer::Client => self.client_gap(time, length, items),
+            Peer::Client => self.client_gap(time, Unread::Gap, length, items),
             Peer::Server => self.server_gap(time, length, items),
         }
     }
@@ -157,10 +157,10 @@ impl Session {
     /// Bytes of the client that are no lines.
     pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
         match unread {
-            Unread::Gap => self.client_gap(time, length, items),
+            Unread::Gap => self.client_gap(time, unread, length, items),
             // Of a message that the server did not want: lines, in truth.
             Unread::Content if !matches!(self.mode, Mode::Body(..) | Mode::HeldForLine(..) | Mode::Held) => {
-                self.client_gap(time, length, items);
+                self.client_gap(time, unread, length, items);
             }
             Unread::Content => self.client_content(time, length, items),
             Unread::Ciphertext if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) => {
@@ -184,7 +184,7 @@ impl Session {
                 }
             }
             Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Content, length, items),
-            _ => self.client_gap(time, length, items),
+            _ => self.client_gap(time, Unread::Content, length, items),
         }
     }
 

@@ -5,6 +5,7 @@
 //! - [`calls`], [`mails`]: what is measured
 //! - [`crowd`]: connections that are open beside it
 //! - [`agent`]: what the agent takes meanwhile
+//! - [`pipeline`]: what user space takes of an event, stage by stage
 
 mod agent;
 mod calls;
@@ -12,6 +13,7 @@ mod compared;
 mod crowd;
 mod empty;
 mod mails;
+mod pipeline;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -24,6 +26,8 @@ use crate::mails::Sink;
 /// What the agent costs others, and what it takes for itself.
 #[derive(Parser)]
 struct Arguments {
+    /// What is measured; without it, all.
+    what: Option<What>,
     /// Rounds, each with the agent and without.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -41,12 +45,23 @@ struct Arguments {
     hold: Option<String>,
 }
 
+/// A part of the benchmarks.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// What user space takes of an event, stage by stage.
+    Pipeline,
+}
+
 fn main() -> Result<()> {
-    let Arguments { rounds, calls, mails, open, hold } = Arguments::parse();
+    let Arguments { what, rounds, calls, mails, open, hold } = Arguments::parse();
     if let Some(address) = hold {
         crowd::hold(&address, open)?;
     }
     ensure!(rounds > 0 && calls > 0 && mails > 0, "nothing to measure");
+    if let Some(What::Pipeline) = what {
+        return pipeline::print(rounds);
+    }
+    pipeline::print(rounds)?;
     let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
     println!("Hooks: {}.\n", rounds.family);
 

@@ -1,0 +1,268 @@
+//! What the hooks deliver under real loads, kept as the bytes of the ring, and passed through user space again and again: the
+//! reader, the core and the sinks, without a kernel to wait for.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use jiff::tz::TimeZone;
+use smtp_observer::event::KernelEvent;
+use smtp_observer::face::board::Board;
+use smtp_observer::face::metrics::Metrics;
+use smtp_observer::face::{events, trace};
+use smtp_observer::judge::Addresses;
+use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
+use smtp_observer::observation::Observation;
+use smtp_observer::observer::Observer;
+use tracing::level_filters::LevelFilter;
+
+use crate::dialogue::Dialogue;
+use crate::machine;
+use crate::netns::Host;
+use crate::process::{self, Running};
+use crate::scene::Scene;
+
+/// How long nothing comes any more when a load is over.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// `smtp-source` against `smtp-sink`, a connection a mail.
+    Single,
+    /// The same on kept connections.
+    Kept,
+    /// A hundred recipients, and DATA, in one write.
+    Pipelined,
+    /// Mails that go through a program in the middle.
+    Proxied,
+    /// Mails in chunks.
+    Chunks,
+}
+
+impl Load {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Single, Self::Kept, Self::Pipelined, Self::Proxied, Self::Chunks];
+
+    /// What it is, in a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "a connection a mail",
+            Self::Kept => "kept connections",
+            Self::Pipelined => "pipelined groups",
+            Self::Proxied => "a proxied session",
+            Self::Chunks => "BDAT",
+        }
+    }
+
+    /// Plays so many mails of it with the hooks attached: what they deliver. Needs root.
+    pub fn record(self, mails: usize) -> Result<Recorded> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let settings =
+                Settings { ports: vec![25], hooks: Hooks::Auto, ring_bytes: 16 << 20, diagnostics: LevelFilter::OFF };
+            let mut kernel = Kernel::attach(&settings)?;
+            let mut recorded = Recorded { host: KernelEvent::Host(kernel.host()), bytes: Vec::new(), ends: Vec::new() };
+            let player = thread::spawn(move || self.play(mails));
+            loop {
+                let ready = tokio::time::timeout(QUIET, kernel.ready()).await;
+                kernel.records(&mut |record| recorded.push(record));
+                if ready.is_err() && player.is_finished() {
+                    break;
+                }
+            }
+            player.join().map_err(|_| anyhow!("the load panicked"))??;
+            let lost = kernel.losses().total();
+            ensure!(lost == 0, "{lost} records were lost");
+            Ok(recorded)
+        })
+    }
+
+    fn play(self, mails: usize) -> Result<()> {
+        match self {
+            Self::Single => smtp_source(mails, &[]),
+            Self::Kept => smtp_source(mails, &["-d"]),
+            Self::Pipelined => dialogue(mails, &pipelined()),
+            Self::Proxied => (0..mails).try_for_each(|_| Scene::new()?.play().map(drop)),
+            Self::Chunks => dialogue(mails, CHUNKS),
+        }
+    }
+}
+
+fn smtp_source(mails: usize, more: &[&str]) -> Result<()> {
+    const ADDRESS: &str = "127.0.0.1:25";
+    let host = Host::new()?;
+    let mut sink = host.command(machine::installed("smtp-sink")?);
+    sink.args(["-u", "nobody", ADDRESS, "1024"]);
+    let _sink = Running::start(sink)?;
+    host.wait_listens(ADDRESS)?;
+    let mut source = host.command(machine::installed("smtp-source")?);
+    source.args(["-s", "10", "-l", "1000", "-m", &mails.to_string()]);
+    source.args(["-f", "alice@client.example", "-t", "bob@server.example"]);
+    source.args(more).arg(ADDRESS);
+    process::run(source).map(drop)
+}
+
+const HELLO: &str = "S: 220 server.example ESMTP
+C: EHLO client.example
+S: 250-server.example
+S: 250-PIPELINING
+S: 250 CHUNKING";
+
+const CHUNKS: &str = "C: MAIL FROM:<alice@client.example>
+S: 250 2.1.0 Ok
+C: RCPT TO:<bob@server.example>
+S: 250 2.1.5 Ok
+C: BDAT 22
+C: Subject: chunks
+C:
+C: a
+S: 250 2.0.0 22 octets
+C: BDAT 5 LAST
+C: one
+S: 250 2.0.0 Ok: queued";
+
+fn pipelined() -> String {
+    let (mut commands, mut replies) = (vec!["C: MAIL FROM:<alice@client.example>".to_owned()], vec!["S: 250 2.1.0 Ok"]);
+    for number in 0..100 {
+        commands.push(format!("C: RCPT TO:<user{number}@server.example>"));
+        replies.push("S: 250 2.1.5 Ok");
+    }
+    commands.push("C: DATA".to_owned());
+    replies.push("S: 354 End data with <CR><LF>.<CR><LF>");
+    format!(
+        "{}\n{}\nC: Subject: many\nC:\nC: a\nC: .\nS: 250 2.0.0 Ok: queued",
+        commands.join("\n"),
+        replies.join("\n")
+    )
+}
+
+/// So many mails on one connection.
+fn dialogue(mails: usize, mail: &str) -> Result<()> {
+    let host = Host::new()?;
+    let mut dialogue = Dialogue::open(&host, &host, "127.0.0.1:25")?;
+    dialogue.play(HELLO)?;
+    (0..mails).try_for_each(|_| dialogue.play(mail))?;
+    dialogue.play("C: QUIT\nS: 221 2.0.0 Bye")?;
+    dialogue.close()
+}
+
+/// What the hooks have delivered.
+pub struct Recorded {
+    host: KernelEvent,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Recorded {
+    fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many records these are.
+    pub fn records(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Passes them through user space: how many events they are. `reads` alone, or observed by the core, too, whose
+    /// observations go to the sinks.
+    pub fn pass(&self, through: Through) -> Result<usize> {
+        let mut reader = Reader::default();
+        let mut observer = Observer::new(&[25], Addresses::Domain);
+        let mut sinks = Sinks::of(through)?;
+        observer.event(self.host.clone(), &mut |_| ());
+        let (mut begin, mut events) = (0, 0);
+        for &end in &self.ends {
+            let (_, event) = reader.read(&self.bytes[begin..end]).context("a record that was delivered")?;
+            begin = end;
+            let Some(event) = event else { continue };
+            events += 1;
+            if through != Through::Reader {
+                observer.event(event, &mut |observation| sinks.observe(observation));
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// How far records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// To the reader.
+    Reader,
+    /// To the core.
+    Core,
+    /// To the metrics.
+    Metrics,
+    /// To lines of JSON.
+    Json,
+    /// To lines for people.
+    Trace,
+    /// To the table of connections with their transcripts.
+    Table,
+    /// To what `run` shows: metrics and page.
+    Run,
+}
+
+impl Through {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Reader, Self::Core, Self::Metrics, Self::Json, Self::Trace, Self::Table, Self::Run];
+
+    /// What it is, in a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader alone",
+            Self::Core => "core, no sink",
+            Self::Metrics => "metrics",
+            Self::Json => "JSON lines",
+            Self::Trace => "trace lines",
+            Self::Table => "table",
+            Self::Run => "metrics and table (`run`)",
+        }
+    }
+}
+
+struct Sinks {
+    metrics: Option<Metrics>,
+    table: Option<Board>,
+    json: bool,
+    trace: Option<trace::Format>,
+    out: Vec<u8>,
+}
+
+impl Sinks {
+    fn of(through: Through) -> Result<Self> {
+        let metrics = matches!(through, Through::Metrics | Through::Run);
+        let table = matches!(through, Through::Table | Through::Run);
+        let trace = trace::Format { colour: false, zone: TimeZone::UTC };
+        Ok(Self {
+            metrics: metrics.then(|| Metrics::new("tracepoint")).transpose()?,
+            table: table.then(|| Board::with_transcripts(32)),
+            json: through == Through::Json,
+            trace: (through == Through::Trace).then_some(trace),
+            out: Vec::new(),
+        })
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        self.out.clear();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(&observation);
+        }
+        if self.json {
+            events::write(&observation, &mut self.out);
+        }
+        if let Some(trace) = &self.trace {
+            trace.write(&observation, &mut self.out);
+        }
+        if let Some(table) = &mut self.table {
+            table.take(observation);
+        }
+    }
+}
