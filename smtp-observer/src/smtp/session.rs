@@ -280,17 +280,12 @@ impl Session {
             }
             Mode::Command | Mode::Answer | Mode::Octets(_) => {
                 self.client = Direction::default();
-                let detail = || match unread {
-                    // How much of it is not told: it comes in as many pieces as the client has made.
-                    Unread::Content => "content of a message that the server has not asked for".to_owned(),
-                    Unread::Gap | Unread::Ciphertext => format!("{length} bytes of the client"),
-                };
-                self.lose(time, detail, items);
+                self.lose(time, || missing(unread, length, "client"), items);
             }
         }
     }
 
-    fn server_gap(&mut self, time: Time, length: u64, items: &mut Items) {
+    fn server_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
         if self.preamble.is_socks() {
             self.preamble.answer_unseen();
             return;
@@ -314,7 +309,7 @@ impl Session {
         if let Some(last_word) = self.last_word.take() {
             self.reply_in_turn(last_word, items);
         }
-        let detail = || format!("{length} bytes of the server");
+        let detail = || missing(unread, length, "server");
         match &mut self.mode {
             // Nothing was due: the content of the message goes on.
             Mode::Body(..) => {
@@ -411,6 +406,15 @@ impl Session {
             + self.server.lines.memory()
             + self.replies.memory()
             + self.held.memory()
+    }
+}
+
+/// What was not seen of a peer.
+fn missing(unread: Unread, length: u64, peer: &str) -> String {
+    match unread {
+        // How much of it is not told: it comes in as many pieces as its sender has made.
+        Unread::Content => "content of a message that nobody has asked for".to_owned(),
+        Unread::Gap | Unread::Ciphertext => format!("{length} bytes of the {peer}"),
     }
 }
 

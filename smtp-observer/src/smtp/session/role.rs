@@ -33,7 +33,7 @@ impl Session {
                 Content::Withheld(withheld) => self.up_to(part.end, Peer::Server, |session| {
                     session.server_withheld(part.time, withheld, items);
                 }),
-                Content::Unread(_, length) => self.server_gap(part.time, length, items),
+                Content::Unread(unread, length) => self.server_gap(part.time, unread, length, items),
             }
         }
     }

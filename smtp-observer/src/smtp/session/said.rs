@@ -69,7 +69,7 @@ impl Session {
     pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         match self.acts_as(peer) {
             Peer::Client => self.client_content(time, length, items),
-            Peer::Server => self.unseen(peer, time, length, items),
+            Peer::Server => self.server_gap(time, Unread::Content, length, items),
         }
     }
 
@@ -134,7 +134,7 @@ impl Session {
         match self.acts_as(peer) {
             _ if length == 0 => {}
             Peer::Client => self.client_gap(time, Unread::Gap, length, items),
-            Peer::Server => self.server_gap(time, length, items),
+            Peer::Server => self.server_gap(time, Unread::Gap, length, items),
         }
     }
 
