@@ -5,13 +5,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use smtp_observer::event::{KernelEvent, Time};
-use smtp_observer::judge::Addresses;
-use smtp_observer::kernel::ring::Reader;
+use smtp_observer::kernel::Reader;
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut reader = Reader::default();
-    let mut observer = Observer::new(&[25], Addresses::Domain);
+    let mut observer = Observer::new(&[25], RedactionPolicy::new(Addresses::Domain));
     let mut rest = bytes;
     while let Some((&length, behind)) = rest.split_first() {
         // Records are some hundred bytes long.

@@ -60,7 +60,6 @@ fn command(number: u32) -> Observation {
         reply: Some("2.1.5 Ok".into()),
         latency: Some(Duration::from_millis(2)),
         pipelined: false,
-        mailbox: None,
     };
     observation(number, Event::Command(command))
 }

@@ -8,9 +8,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use smtp_observer::event::{
     Flow, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
-use smtp_observer::judge::Addresses;
-use smtp_observer::observation::{Event, Verdict};
+use smtp_observer::fact::What;
+use smtp_observer::observation::Verdict;
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 
 /// Sockets that are open beside the conversation that is measured: three each.
 const OPEN: [u64; 2] = [30, 50_000];
@@ -42,8 +43,8 @@ fn address(number: u64) -> SocketAddr {
 impl Host {
     fn event(&mut self, event: KernelEvent) {
         let found = &mut self.found;
-        self.observer.event(event, &mut |observation| {
-            if let Event::Interception(interception) = &observation.event
+        self.observer.event(event, &mut |fact| {
+            if let What::Interception(interception) = fact.what
                 && interception.verdict == Verdict::TransparentL4
             {
                 *found += 1;
@@ -140,7 +141,12 @@ fn conversations(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conversation_through_a_proxy");
     group.throughput(Throughput::Elements(1));
     for open in OPEN {
-        let mut host = Host { observer: Observer::new(&[25], Addresses::Domain), time: 0, begun: 0, found: 0 };
+        let mut host = Host {
+            observer: Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)),
+            time: 0,
+            begun: 0,
+            found: 0,
+        };
         for _ in 0..open / 3 {
             let sockets = host.begin();
             host.say(&sockets, "EHLO client.example", "250 mx.example");

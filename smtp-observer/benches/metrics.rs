@@ -6,79 +6,87 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use smtp_observer::event::Time;
 use smtp_observer::face::metrics::{Format, Metrics};
-use smtp_observer::observation::{
-    Caller, Command, Connection, Data, Endpoint, Event, Observation, Process, Role, Timestamp,
-};
+use smtp_observer::fact::{Fact, What};
+use smtp_observer::observation::{Caller, Connection, Endpoint, Process, Role, Timestamp};
+use smtp_observer::smtp::{Exchange, Item, Items, Message, Peer, Session};
 
 /// How long a scrape may take.
 const AIM: Duration = Duration::from_millis(50);
 
 const NOW: Timestamp = Timestamp(1_795_453_445_000_000_000);
 
-const VERBS: [&str; 10] = ["EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "AUTH"];
+const VERBS: [&str; 9] = ["EHLO", "HELO", "MAIL", "RCPT", "RSET", "NOOP", "VRFY", "EXPN", "HELP"];
 
-fn observation(program: u32, event: Event) -> Observation {
-    let name: Arc<str> = format!("{program}-a-program-with-a-long-name").into();
-    let process = Process {
-        pid: program,
-        executable: Some(format!("/tmp/{name}").into()),
-        name,
-        command_line: None,
-        uid: 0,
-        user: None,
-        parent: None,
-        preload: None,
-        cgroup: None,
-        container_id: None,
-        systemd_unit: None,
-    };
-    let end = Endpoint { address: [192, 0, 2, 25].into(), port: 25 };
-    let role = if program.is_multiple_of(2) { Role::Client } else { Role::Server };
-    let id = format!("b-{program}").into();
-    let connection = Connection { id, role, local: end, remote: end, netns: 1, cookie: program.into() };
-    Observation {
-        time: NOW,
-        event,
-        connection: Arc::new(connection),
-        process: Some(Caller { process: Arc::new(process), tid: program }),
-        intercepted: false,
+/// One end of a connection, with its process.
+struct End {
+    connection: Arc<Connection>,
+    process: Caller,
+}
+
+impl End {
+    fn of(program: u32) -> Self {
+        let name: Arc<str> = format!("{program}-a-program-with-a-long-name").into();
+        let process = Process {
+            pid: program,
+            executable: Some(format!("/tmp/{name}").into()),
+            name,
+            command_line: None,
+            uid: 0,
+            user: None,
+            parent: None,
+            preload: None,
+            cgroup: None,
+            container_id: None,
+            systemd_unit: None,
+        };
+        let end = Endpoint { address: [192, 0, 2, 25].into(), port: 25 };
+        let role = if program.is_multiple_of(2) { Role::Client } else { Role::Server };
+        let id = format!("b-{program}").into();
+        let connection = Connection { id, role, local: end, remote: end, netns: 1, cookie: program.into() };
+        Self { connection: Arc::new(connection), process: Caller { process: Arc::new(process), tid: program } }
+    }
+
+    fn fact<'a>(&'a self, what: What<'a>) -> Fact<'a> {
+        Fact { time: NOW, connection: &self.connection, process: Some(&self.process), intercepted: false, what }
     }
 }
 
-fn command(verb: &str, code: u16) -> Event {
-    Event::Command(Command {
-        length: None,
-        verb: verb.into(),
-        argument: None,
-        code: Some(code),
-        enhanced_code: None,
-        reply: None,
-        latency: Some(Duration::from_millis(2)),
-        pipelined: false,
-        mailbox: None,
-    })
+/// What a server's connection shows: one exchange for each verb and code, and a message.
+fn said() -> (Vec<Exchange>, Message) {
+    let (mut session, mut items) = (Session::new(), Items::default());
+    let mut say = |peer, text: &str| session.receive(peer, Time(1_000_000), text.as_bytes(), &mut items);
+    say(Peer::Server, "220 mx.example\r\n");
+    for verb in VERBS {
+        for code in [250, 354, 450, 550] {
+            say(Peer::Client, &format!("{verb} x\r\n"));
+            say(Peer::Server, &format!("{code} x\r\n"));
+        }
+    }
+    say(Peer::Client, "DATA\r\n");
+    say(Peer::Server, "354 go\r\n");
+    say(Peer::Client, ".\r\n");
+    say(Peer::Server, "250 taken\r\n");
+    let (mut exchanges, mut message) = (Vec::new(), None);
+    for item in items {
+        match item {
+            Item::Exchange(exchange) => exchanges.push(exchange),
+            Item::Message(one) => message = Some(*one),
+            _ => {}
+        }
+    }
+    (exchanges, message.expect("a message"))
 }
 
 fn hostile() -> Metrics {
     let mut metrics = Metrics::new("tracepoint").expect("valid definitions");
-    let second = Some(Duration::from_secs(1));
+    let (exchanges, message) = said();
     for program in 0..10_000 {
-        metrics.observe(&observation(program, Event::ConnectionOpened { requested: None }));
-        for verb in VERBS.iter().copied().chain([&*program.to_string()]) {
-            metrics.observe(&observation(program, command(verb, 200 + 100 * (program as u16 / 2 % 4))));
-        }
-        let data = Data {
-            verb: "DATA",
-            go_ahead: second,
-            go_ahead_text: None,
-            transfer: second,
-            accept: second,
-            size_bytes: Some(1),
-            code: Some(250),
-            reply: None,
-        };
-        metrics.observe(&observation(program, Event::Data(data)));
+        let end = End::of(program);
+        metrics.observe(&end.fact(What::ConnectionOpened { requested: None }));
+        exchanges.iter().for_each(|exchange| metrics.observe(&end.fact(What::Command(exchange))));
+        metrics.observe(&end.fact(What::Data(&message)));
     }
     metrics
 }
@@ -104,12 +112,13 @@ fn scrapes(criterion: &mut Criterion) {
 }
 
 fn counting(criterion: &mut Criterion) {
-    let mut metrics = hostile();
+    let (mut metrics, (exchanges, _)) = (hostile(), said());
     let mut group = criterion.benchmark_group("count");
     group.throughput(Throughput::Elements(1));
     for (name, program) in [("command_of_a_known_program", 1), ("command_of_another", 9_999)] {
-        let observation = observation(program, command("RCPT", 250));
-        group.bench_function(name, |bencher| bencher.iter(|| metrics.observe(black_box(&observation))));
+        let end = End::of(program);
+        let fact = end.fact(What::Command(&exchanges[0]));
+        group.bench_function(name, |bencher| bencher.iter(|| metrics.observe(black_box(&fact))));
     }
     group.finish();
 }

@@ -39,6 +39,7 @@ use crate::face::{connections, trace};
 use crate::kernel::host;
 use crate::kernel::{self, Kernel};
 use crate::privilege;
+use crate::redact::RedactionPolicy;
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
@@ -94,7 +95,8 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
 
         let record = start_record(recording, &config.observe)?;
         let board = Some(Board::with_transcripts(TRANSCRIPT));
-        let faces = Faces { metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
+        let policy = RedactionPolicy::new(config.observe.addresses);
+        let faces = Faces { policy, metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
@@ -120,7 +122,8 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = Lines { output, format, filter: config.filter, face: "trace" };
 
         let record = start_record(recording, &config.observe)?;
-        let faces = Faces { lines: Some(output), ..Faces::default() };
+        let policy = RedactionPolicy::new(config.observe.addresses);
+        let faces = Faces { policy, metrics: None, lines: Some(output), board: None, viewers: None };
         let mut session = Session::new(kernel, &config.observe, faces, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");

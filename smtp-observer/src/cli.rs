@@ -22,8 +22,8 @@ use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
 use crate::face::filter::Filter;
-use crate::judge::Addresses;
 use crate::kernel::Hooks;
+use crate::redact::Addresses;
 
 pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};

@@ -1,6 +1,7 @@
 //! Observations: the one vocabulary that every face speaks. One observation is one JSON object a line (`--json`,
 //! `--events`); the metrics, the live table and the page are folds over the same values.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod names;
+mod shown;
 
 pub use names::{AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
@@ -293,7 +295,7 @@ pub struct Greeting {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Command {
     /// The verb in upper case; `other` where it is none that is known.
-    pub verb: String,
+    pub verb: Cow<'static, str>,
     /// Bytes of the line, where its verb is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
@@ -314,9 +316,6 @@ pub struct Command {
     pub latency: Option<Duration>,
     /// It was sent before the reply to the command before it (RFC 2920).
     pub pipelined: bool,
-    /// A fingerprint of the mailbox that MAIL or RCPT names, by which two connections are compared.
-    #[serde(skip)]
-    pub mailbox: Option<u64>,
 }
 
 /// A command that needs explaining, with the explanation.

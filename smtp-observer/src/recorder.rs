@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 pub(crate) use self::reel::Reel;
 use crate::event::{KernelEvent, Time, TransferEvent};
-use crate::judge::{Addresses, Key, View};
+use crate::redact::{Addresses, Key, RedactionPolicy};
 use crate::smtp::Peer;
 
 /// Something that the observer was told.
@@ -28,7 +28,7 @@ pub enum Entry {
 /// Takes down what an observer is told.
 #[derive(Debug)]
 pub struct Recorder {
-    view: View,
+    policy: RedactionPolicy,
     next: u64,
     withheld: BTreeSet<u64>,
     out: Vec<(u64, Entry)>,
@@ -37,12 +37,17 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder that keeps as much of mailboxes as `addresses` allows. `key` gives the others their stand-ins.
     pub fn new(addresses: Addresses, key: Key) -> Self {
-        Self { view: View::for_recording(addresses, key), next: 0, withheld: BTreeSet::new(), out: Vec::new() }
+        Self {
+            policy: RedactionPolicy::for_recording(addresses, key),
+            next: 0,
+            withheld: BTreeSet::new(),
+            out: Vec::new(),
+        }
     }
 
-    /// The view of what may be kept.
-    pub(crate) fn view(&self) -> View {
-        self.view
+    /// How much may be kept.
+    pub(crate) fn policy(&self) -> RedactionPolicy {
+        self.policy
     }
 
     /// Keeps what has nothing to hide.

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::read::{Entries, ReadError, open};
 use crate::event::{KernelEvent, Time};
-use crate::judge::Addresses;
 use crate::recorder::Entry;
+use crate::redact::Addresses;
 
 /// The form of recordings that this program writes and reads.
 pub const VERSION: u32 = 2;

@@ -7,8 +7,8 @@ use smtp_observer::event::{
     Flow, Host, KernelEvent, LineEnd, Positions, ProcessKey, Said, Segment, Socket, StateEvent, Task, TcpState, Time,
     TransferEvent, Withheld,
 };
-use smtp_observer::judge::Addresses;
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 use smtp_observer::smtp::{Items, Peer, Session};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -112,7 +112,7 @@ fn greeted(items: &mut Items) -> Session {
 fn idle_connections() {
     for burst in [0, 100] {
         let mut told = 0;
-        let mut observer = Observer::new(&[25], Addresses::Domain);
+        let mut observer = Observer::new(&[25], RedactionPolicy::new(Addresses::Domain));
         observer.event(
             KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }),
             &mut |_| {},

@@ -10,10 +10,10 @@ use smtp_observer::event::KernelEvent;
 use smtp_observer::face::board::Board;
 use smtp_observer::face::metrics::Metrics;
 use smtp_observer::face::{events, trace};
-use smtp_observer::judge::Addresses;
 use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
 use smtp_observer::observation::Observation;
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 use tracing::level_filters::LevelFilter;
 
 use crate::dialogue::Dialogue;
@@ -169,24 +169,75 @@ impl Recorded {
         self.bytes.len()
     }
 
-    /// Passes them through user space: how many events they are. `reads` alone, or observed by the core, too, whose
-    /// observations go to the sinks.
-    pub fn pass(&self, through: Through) -> Result<usize> {
-        let mut reader = Reader::default();
-        let mut observer = Observer::new(&[25], Addresses::Domain);
-        let mut sinks = Sinks::of(through)?;
-        observer.event(self.host.clone(), &mut |_| ());
+    /// How many events the reader makes of them.
+    pub fn events(&self) -> Result<usize> {
+        Passage::new(Through::Reader)?.take(self)
+    }
+}
+
+/// User space, as far as records go.
+pub struct Passage {
+    reader: Reader,
+    observer: Observer,
+    policy: RedactionPolicy,
+    through: Through,
+    metrics: Option<Metrics>,
+    table: Option<Board>,
+    trace: trace::Format,
+    out: Vec<u8>,
+}
+
+impl Passage {
+    /// All that is made once.
+    pub fn new(through: Through) -> Result<Self> {
+        let policy = RedactionPolicy::new(Addresses::Domain);
+        let metrics = matches!(through, Through::Metrics | Through::Run);
+        let table = matches!(through, Through::Table | Through::Run);
+        Ok(Self {
+            reader: Reader::default(),
+            observer: Observer::new(&[25], policy),
+            policy,
+            through,
+            metrics: metrics.then(|| Metrics::new("tracepoint")).transpose()?,
+            table: table.then(|| Board::with_transcripts(32)),
+            trace: trace::Format { colour: false, zone: TimeZone::UTC },
+            out: Vec::new(),
+        })
+    }
+
+    /// Passes what the hooks have delivered: how many events it is.
+    pub fn take(&mut self, recorded: &Recorded) -> Result<usize> {
+        self.observer.event(recorded.host.clone(), &mut |_| ());
         let (mut begin, mut events) = (0, 0);
-        for &end in &self.ends {
-            let (_, event) = reader.read(&self.bytes[begin..end]).context("a record that was delivered")?;
+        for &end in &recorded.ends {
+            let (_, event) = self.reader.read(&recorded.bytes[begin..end]).context("a record that was delivered")?;
             begin = end;
             let Some(event) = event else { continue };
             events += 1;
-            if through != Through::Reader {
-                observer.event(event, &mut |observation| sinks.observe(observation));
-            }
+            self.event(event);
         }
         Ok(events)
+    }
+
+    fn event(&mut self, event: KernelEvent) {
+        let Self { observer, policy, through, metrics, table, trace, out, .. } = self;
+        if *through == Through::Reader {
+            return;
+        }
+        observer.event(event, &mut |fact| {
+            out.clear();
+            if let Some(metrics) = metrics {
+                metrics.observe(fact);
+            }
+            match through {
+                Through::Json => events::write(&Observation::of(fact, *policy), out),
+                Through::Trace => trace.write(&Observation::of(fact, *policy), out),
+                _ => {}
+            }
+            if let Some(table) = table {
+                table.take(Observation::of(fact, *policy));
+            }
+        });
     }
 }
 
@@ -224,45 +275,6 @@ impl Through {
             Self::Trace => "trace lines",
             Self::Table => "table",
             Self::Run => "metrics and table (`run`)",
-        }
-    }
-}
-
-struct Sinks {
-    metrics: Option<Metrics>,
-    table: Option<Board>,
-    json: bool,
-    trace: Option<trace::Format>,
-    out: Vec<u8>,
-}
-
-impl Sinks {
-    fn of(through: Through) -> Result<Self> {
-        let metrics = matches!(through, Through::Metrics | Through::Run);
-        let table = matches!(through, Through::Table | Through::Run);
-        let trace = trace::Format { colour: false, zone: TimeZone::UTC };
-        Ok(Self {
-            metrics: metrics.then(|| Metrics::new("tracepoint")).transpose()?,
-            table: table.then(|| Board::with_transcripts(32)),
-            json: through == Through::Json,
-            trace: (through == Through::Trace).then_some(trace),
-            out: Vec::new(),
-        })
-    }
-
-    fn observe(&mut self, observation: Observation) {
-        self.out.clear();
-        if let Some(metrics) = &mut self.metrics {
-            metrics.observe(&observation);
-        }
-        if self.json {
-            events::write(&observation, &mut self.out);
-        }
-        if let Some(trace) = &self.trace {
-            trace.write(&observation, &mut self.out);
-        }
-        if let Some(table) = &mut self.table {
-            table.take(observation);
         }
     }
 }

@@ -11,10 +11,11 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use smtp_observer::judge::Addresses;
+use smtp_observer::fact::What;
 use smtp_observer::kernel::{Kernel, Settings};
-use smtp_observer::observation::{AnomalyKind, Event, Role};
+use smtp_observer::observation::{AnomalyKind, Role};
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -51,7 +52,8 @@ impl Scene {
         let kernel = Kernel::attach(&settings)?;
         let (client_host, server_host) = Host::pair()?;
         let dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;
-        let observer = Observer::new(&[port], Addresses::Full);
+        let policy = RedactionPolicy::new(Addresses::Full);
+        let observer = Observer::new(&[port], policy);
         let mut scene = Self { kernel, observer, dialogue, anomalies: Vec::new(), commands: 0 };
         scene.dialogue.server_says(b"220 mx.example ESMTP\r\n")?;
         scene.dialogue.client_says(b"EHLO client.example\r\n")?;
@@ -79,11 +81,11 @@ impl Scene {
     fn observe(&mut self) {
         let Self { kernel, observer, anomalies, commands, .. } = self;
         kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| match observation.event {
-                Event::Anomaly(anomaly) => {
-                    anomalies.push((observation.connection.role, anomaly.kind, anomaly.detail));
+            observer.event(event, &mut |fact| match fact.what {
+                What::Anomaly { kind, detail } => {
+                    anomalies.push((fact.connection.role, kind, detail.to_owned()));
                 }
-                Event::Command(_) => *commands += 1,
+                What::Command(_) => *commands += 1,
                 _ => {}
             });
         });

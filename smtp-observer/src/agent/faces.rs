@@ -6,7 +6,9 @@ use crate::face::http::Viewers;
 use crate::face::metrics::Metrics;
 use crate::face::output::Output;
 use crate::face::{events, trace};
+use crate::fact::Fact;
 use crate::observation::Observation;
+use crate::redact::RedactionPolicy;
 
 /// What a line is made of.
 pub(super) enum Format {
@@ -40,8 +42,9 @@ impl Lines {
 }
 
 /// Those to whom everything is told.
-#[derive(Default)]
 pub(super) struct Faces {
+    /// How much is shown.
+    pub(super) policy: RedactionPolicy,
     pub(super) metrics: Option<Metrics>,
     pub(super) lines: Option<Lines>,
     pub(super) board: Option<Board>,
@@ -50,10 +53,14 @@ pub(super) struct Faces {
 }
 
 impl Faces {
-    pub(super) fn observe(&mut self, observation: Observation) {
+    pub(super) fn observe(&mut self, fact: &Fact<'_>) {
         if let Some(metrics) = &mut self.metrics {
-            metrics.observe(&observation);
+            metrics.observe(fact);
         }
+        if self.lines.is_none() && self.board.is_none() {
+            return;
+        }
+        let observation = Observation::of(fact, self.policy);
         if let Some(lines) = &mut self.lines {
             lines.observe(&observation);
         }

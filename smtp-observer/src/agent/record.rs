@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::face::output::{Output, Target};
-use crate::judge::{Addresses, Key};
 use crate::observer::Observer;
 use crate::recording::{self, Header};
+use crate::redact::{Addresses, Key};
 
 /// The name under which losses are counted.
 pub(super) const FACE: &str = "record";

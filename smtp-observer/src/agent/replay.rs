@@ -11,11 +11,12 @@ use crate::cli::{Ports, ReplayArgs, Source, reason};
 use crate::event::Time;
 use crate::face::filter::Filter;
 use crate::face::trace;
-use crate::judge::Addresses;
+use crate::fact::Fact;
 use crate::observation::Observation;
 use crate::observer::Observer;
 use crate::recorder::Entry;
 use crate::recording::{self, ReadError};
+use crate::redact::{Addresses, RedactionPolicy};
 
 /// A recording is of no use, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +82,9 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         let recorded = header.addresses.as_str();
         return Err(ReplayError::Addresses { from: args.file.clone(), recorded }.into());
     }
+    let policy = RedactionPolicy::new(addresses);
     let mut out = Out {
+        policy,
         out: io::BufWriter::new(io::stdout().lock()),
         format: match args.json {
             true => Format::Json,
@@ -93,13 +96,13 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         line: Vec::new(),
         result: Ok(()),
     };
-    let mut observer = Observer::new(&header.ports, addresses);
+    let mut observer = Observer::new(&header.ports, policy);
     let end = loop {
         match entries.next() {
-            Some(Ok(Entry::Event(event))) => observer.event(event, &mut |observation| out.write(&observation)),
-            Some(Ok(Entry::Settled(now))) => observer.settle(now, &mut |observation| out.write(&observation)),
+            Some(Ok(Entry::Event(event))) => observer.event(event, &mut |fact| out.write(fact)),
+            Some(Ok(Entry::Settled(now))) => observer.settle(now, &mut |fact| out.write(fact)),
             None => {
-                observer.settle(Time(u64::MAX), &mut |observation| out.write(&observation));
+                observer.settle(Time(u64::MAX), &mut |fact| out.write(fact));
                 break Ok(());
             }
             Some(Err(error)) => break Err(read_error(error).into()),
@@ -125,6 +128,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
 
 /// Standard output, until it fails.
 struct Out<'a, W: Write> {
+    policy: RedactionPolicy,
     out: W,
     format: Format,
     /// Those that are wanted, if not all are.
@@ -137,17 +141,21 @@ struct Out<'a, W: Write> {
 }
 
 impl<W: Write> Out<'_, W> {
-    fn write(&mut self, observation: &Observation) {
-        let ends = [observation.connection.local.port, observation.connection.remote.port];
+    fn write(&mut self, fact: &Fact<'_>) {
+        let ends = [fact.connection.local.port, fact.connection.remote.port];
         let is_wanted = self.ports.is_none_or(|ports| {
             let is_wanted = |port: &u16| ports.as_slice().contains(port);
             // The other end of a connection that goes through a proxy may have any port.
             let is_leg = !ends.iter().any(|port| self.watched.contains(port));
             ends.iter().any(is_wanted) || is_leg && self.watched.iter().any(is_wanted)
         });
-        if is_wanted && self.filter.passes(observation) && self.result.is_ok() {
+        if !is_wanted || self.result.is_err() {
+            return;
+        }
+        let observation = Observation::of(fact, self.policy);
+        if self.filter.passes(&observation) {
             self.line.clear();
-            self.format.write(observation, &mut self.line);
+            self.format.write(&observation, &mut self.line);
             self.result = self.out.write_all(&self.line);
         }
     }

@@ -19,6 +19,7 @@ use crate::face::http::Ask;
 use crate::kernel::{self, Kernel};
 use crate::loss::Losses;
 use crate::observer::{Observer, SETTLING};
+use crate::redact::RedactionPolicy;
 
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ impl Session {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let observer = match record {
             Some(_) => Observer::recorded(ports, addresses, record::key()),
-            None => Observer::new(ports, addresses),
+            None => Observer::new(ports, RedactionPolicy::new(addresses)),
         };
         let mut session = Self { kernel, observer, faces, record, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
@@ -98,7 +99,7 @@ impl Session {
     pub(super) fn take_in(&mut self) {
         let Self { kernel, observer, faces, record, .. } = self;
         kernel.drain(&mut |event| {
-            observer.event(event, &mut |observation| faces.observe(observation));
+            observer.event(event, &mut |fact| faces.observe(fact));
             if let Some(record) = record {
                 record.take(observer);
             }
@@ -114,7 +115,7 @@ impl Session {
     pub(super) fn settle(&mut self, now: Time) {
         self.take_in();
         let Self { observer, faces, .. } = self;
-        observer.settle(now, &mut |observation| faces.observe(observation));
+        observer.settle(now, &mut |fact| faces.observe(fact));
         self.flush();
     }
 
@@ -139,7 +140,7 @@ impl Session {
         match self.kernel.snapshot() {
             Ok(snapshot) => {
                 let event = KernelEvent::Snapshot(snapshot);
-                self.observer.event(event, &mut |observation| self.faces.observe(observation));
+                self.observer.event(event, &mut |fact| self.faces.observe(fact));
                 self.flush();
                 if self.observer.doubts() {
                     self.look = Some(Instant::now() + SECOND_LOOK);

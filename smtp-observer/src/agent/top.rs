@@ -18,6 +18,7 @@ use crate::face::top::{Moment, TRANSCRIPT, Theme, View, Wish};
 use crate::kernel;
 use crate::observation::Timestamp;
 use crate::privilege;
+use crate::redact::RedactionPolicy;
 
 pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Error> {
     screen::usable()?;
@@ -30,7 +31,8 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
         let unix_offset = kernel.host().unix_offset;
-        let faces = Faces { board: Some(Board::with_transcripts(TRANSCRIPT)), ..Faces::default() };
+        let (policy, board) = (RedactionPolicy::new(observe.addresses), Some(Board::with_transcripts(TRANSCRIPT)));
+        let faces = Faces { policy, metrics: None, lines: None, board, viewers: None };
         let mut session = Session::new(kernel, &observe, faces, record);
         session.look_round();
 

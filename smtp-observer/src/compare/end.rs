@@ -1,14 +1,17 @@
 //! The conversations that one host's events tell of.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 use serde::Deserialize;
 
-use crate::interception::dialogue::Dialogue;
-use crate::judge::{self, Addresses};
-use crate::observation::{self, ClosedBy, Connection, Event, Process, Role, Timestamp, TlsPhase};
+use crate::interception::dialogue::{Content, Dialogue, Said};
+use crate::judge;
+use crate::observation::{self, Connection, Process, Role, Timestamp, TlsPhase};
+use crate::redact::Addresses;
+use crate::smtp::Verb;
 
 /// One host's events, as far as they are about the connections of one role.
 #[derive(Debug)]
@@ -68,8 +71,6 @@ enum Told {
         code: Option<u16>,
         reply: Option<String>,
         latency_seconds: Option<f64>,
-        #[serde(default)]
-        pipelined: bool,
     },
     #[serde(rename = "smtp.data")]
     Data {
@@ -121,10 +122,7 @@ impl End {
                 let direct = verdict == observation::Verdict::Direct.as_str();
                 conversation.upstream = upstream.filter(|_| !direct).map(|upstream| upstream.connection_id);
             }
-            event => {
-                let Some(event) = event.said()? else { return Ok(()) };
-                self.addresses = more(self.addresses, conversation.say(time, event));
-            }
+            said => self.addresses = more(self.addresses, conversation.say(time, said)?),
         }
         Ok(())
     }
@@ -156,55 +154,6 @@ fn more(one: Option<Addresses>, other: Option<Addresses>) -> Option<Addresses> {
     [one, other].into_iter().max_by_key(shown).flatten()
 }
 
-impl Told {
-    /// The event as the dialogue takes it.
-    fn said(self) -> Result<Option<Event>, String> {
-        Ok(Some(match self {
-            Self::Closed => Event::ConnectionClosed {
-                bytes_sent: 0,
-                bytes_received: 0,
-                duration: Duration::ZERO,
-                lost_bytes: None,
-                closed_by: ClosedBy::Unknown,
-            },
-            Self::Greeting { code, text } => {
-                Event::Greeting(observation::Greeting { code, text, software: None, latency: None })
-            }
-            Self::Command { verb, argument, code, reply, latency_seconds, pipelined } => {
-                let names = matches!(&*verb, "MAIL" | "RCPT");
-                let mailbox = names.then(|| judge::fingerprint(argument.as_deref().unwrap_or_default().as_bytes()));
-                let latency = duration("latency_seconds", latency_seconds)?;
-                let enhanced_code = None;
-                Event::Command(observation::Command {
-                    verb,
-                    length: None,
-                    argument,
-                    code,
-                    enhanced_code,
-                    reply,
-                    latency,
-                    pipelined,
-                    mailbox,
-                })
-            }
-            Self::Data { verb, accept_seconds, size_bytes, code, reply } => Event::Data(observation::Data {
-                verb: if verb == "BDAT" { "BDAT" } else { "DATA" },
-                go_ahead: None,
-                go_ahead_text: None,
-                transfer: None,
-                accept: duration("accept_seconds", accept_seconds)?,
-                size_bytes,
-                code,
-                reply,
-            }),
-            Self::Tls { phase } if phase == TlsPhase::Started.as_str() => {
-                Event::Tls(observation::Tls { phase: TlsPhase::Started, library: None, visible: false })
-            }
-            Self::Tls { .. } | Self::Anomaly { .. } | Self::Interception { .. } | Self::Other => return Ok(None),
-        }))
-    }
-}
-
 impl Conversation {
     fn new(connection: Connection, opened: Timestamp) -> Self {
         Self {
@@ -219,15 +168,32 @@ impl Conversation {
     }
 
     /// Takes what was said; how much of a mailbox is shown in it.
-    fn say(&mut self, time: Timestamp, event: Event) -> Option<Addresses> {
-        self.dialogue.take(time, &event);
-        let Event::Command(command) = event else { return None };
-        let shown = match (&*command.verb, &command.argument) {
-            ("MAIL" | "RCPT", Some(argument)) => judge::shown(argument.as_bytes()),
-            _ => None,
+    fn say(&mut self, time: Timestamp, said: Told) -> Result<Option<Addresses>, String> {
+        let reply = |code: Option<u16>, text: Option<String>| {
+            code.map(|code| Said::new(time, code, text.as_deref().unwrap_or_default()))
         };
-        self.arguments.push(command.argument.map(Into::into));
-        shown
+        match said {
+            Told::Closed => self.dialogue.closed = Some(time),
+            Told::Greeting { code, text } => self.dialogue.greeted(Said::new(time, code, &text)),
+            Told::Command { verb, argument, code, reply: text, latency_seconds } => {
+                let argument = argument.as_deref();
+                let path = argument.filter(|_| matches!(&*verb, "MAIL" | "RCPT"));
+                let named = matches!(&*verb, "MAIL" | "RCPT").then(|| path.unwrap_or_default().as_bytes());
+                let sent = time.before(duration("latency_seconds", latency_seconds)?.unwrap_or_default());
+                self.dialogue.command(known(verb), argument, named.map(judge::fingerprint), sent, reply(code, text));
+                self.arguments.push(argument.map(Into::into));
+                return Ok(path.and_then(|path| Addresses::shown_in(path.as_bytes())));
+            }
+            Told::Data { verb, accept_seconds, size_bytes, code, reply: text } => {
+                let latency = duration("accept_seconds", accept_seconds)?;
+                let ended = latency.map(|latency| time.before(latency));
+                let content = Content { ended, size: size_bytes, reply: reply(code, text) };
+                self.dialogue.content(if verb == "BDAT" { "BDAT" } else { "DATA" }, content);
+            }
+            Told::Tls { phase } if phase == TlsPhase::Started.as_str() => self.dialogue.encrypted = Some(time),
+            Told::Tls { .. } | Told::Anomaly { .. } | Told::Interception { .. } | Told::Other => {}
+        }
+        Ok(None)
     }
 
     /// From when until when something was heard of it.
@@ -238,6 +204,14 @@ impl Conversation {
     /// Something was said.
     fn speaks(&self) -> bool {
         self.dialogue.greeting.is_some() || !self.dialogue.steps.is_empty()
+    }
+}
+
+/// The verb, without room of its own where it is one that is known.
+fn known(verb: String) -> Cow<'static, str> {
+    match Verb::parse(verb.as_bytes()) {
+        known if known.as_str() == verb => known.as_str().into(),
+        _ => verb.into(),
     }
 }
 

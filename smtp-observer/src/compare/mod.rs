@@ -21,8 +21,8 @@ use self::pairs::{ALWAYS, Pair};
 pub use self::rows::{Mark, Row, Turn};
 use crate::interception::comparison::{self, Part, Sides};
 use crate::interception::dialogue::Dialogue;
-use crate::judge::Addresses;
 use crate::observation::{Endpoint, Evidence, EvidenceKind, Timestamp};
+use crate::redact::Addresses;
 
 /// What is found out about two ends.
 #[derive(Debug)]

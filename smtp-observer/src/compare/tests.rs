@@ -399,7 +399,7 @@ fn lines_that_are_no_events() {
 
 #[test]
 fn how_much_of_mailboxes_is_shown() {
-    use crate::judge::Addresses;
+    use crate::redact::Addresses;
     for (argument, shown) in [
         ("FROM:<>", None),
         ("FROM:<*>", Some(Addresses::None)),

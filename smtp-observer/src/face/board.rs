@@ -233,7 +233,7 @@ impl Row {
                     _ => self.state,
                 };
                 let text = command.reply.as_deref().unwrap_or_default();
-                self.replied(Some(command.verb.as_str().into()), command.code, text, command.latency);
+                self.replied(Some((*command.verb).into()), command.code, text, command.latency);
             }
             Event::Data(data) => {
                 self.state = State::Ready;

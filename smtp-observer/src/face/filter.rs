@@ -47,7 +47,7 @@ impl Filter {
     fn is_about(&self, event: &Event) -> bool {
         let verb = match event {
             _ if self.verbs.is_empty() => return true,
-            Event::Command(command) => command.verb.as_str(),
+            Event::Command(command) => &*command.verb,
             Event::Rset(_) => "RSET",
             Event::Noop(_) => "NOOP",
             Event::Data(data) => data.verb,

@@ -1,4 +1,4 @@
-//! Observations as Prometheus metrics.
+//! Facts as Prometheus metrics.
 //!
 //! No label takes its values from the wire or from a user without a bound: programs are told apart up to
 //! [`MAX_PROGRAMS`](series::MAX_PROGRAMS), verbs are those of the RFCs, and every metric has at most its stated number of
@@ -26,8 +26,9 @@ use prometheus::{
 
 pub use self::format::Format;
 use self::interceptions::Interceptions;
-use self::series::{Family, Programs, Subject, code_class, known_verb};
-use crate::observation::{Event, Observation, Reasoned, Timestamp, TlsPhase};
+use self::series::{CLASSES, Family, Programs, Subject, code_class, verb_label};
+use crate::fact::{Fact, Transaction, What};
+use crate::observation::{Connection, Reasoned, Timestamp, TlsPhase};
 
 /// Most series of a counter or gauge, beside those of `other`.
 const MAX_SERIES: usize = 300;
@@ -47,7 +48,8 @@ const BUCKETS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.
 pub struct Metrics {
     registry: Registry,
     programs: Programs,
-    open: HashMap<Arc<str>, Open>,
+    /// By the cookies of their sockets.
+    open: HashMap<u64, Open>,
     /// The latest time that is known.
     now: Timestamp,
     /// When programs that are gone were looked for.
@@ -278,26 +280,27 @@ impl Metrics {
         })
     }
 
-    /// Counts one observation.
-    pub fn observe(&mut self, observation: &Observation) {
-        self.pass(observation.time);
-        let program = self.programs.label(observation.process.as_ref(), self.now);
-        if let Some(caller) = &observation.process {
+    /// Counts one fact.
+    pub fn observe(&mut self, fact: &Fact<'_>) {
+        self.pass(fact.time);
+        if let Some(caller) = fact.process {
             self.interceptions.saw(caller, self.now);
         }
-        let subject = Subject { program, role: observation.connection.role };
-        match &observation.event {
-            Event::ConnectionOpened { .. } => {
+        let program = self.programs.at(fact.process, self.now);
+        let subject = Subject { program: Arc::clone(&program.label), role: fact.connection.role };
+        let handles = program.handles(subject.role);
+        match fact.what {
+            What::ConnectionOpened { .. } => {
                 let gauge = self.connections_open.at(&subject, []);
                 gauge.inc();
                 let open = Open { program: Arc::clone(&subject.program), gauge, counted: false };
-                if let Some(before) = self.open.insert(Arc::clone(&observation.connection.id), open) {
+                if let Some(before) = self.open.insert(fact.connection.cookie, open) {
                     before.gauge.dec();
                 }
             }
-            Event::ConnectionOwnerChanged { .. } => self.moved(observation, &subject),
-            Event::ConnectionClosed { .. } => {
-                if let Some(open) = self.open.remove(&observation.connection.id) {
+            What::ConnectionOwnerChanged { .. } => self.moved(fact.connection, &subject),
+            What::ConnectionClosed(_) => {
+                if let Some(open) = self.open.remove(&fact.connection.cookie) {
                     open.gauge.dec();
                     if !open.counted {
                         self.connections.at(&subject, []).inc();
@@ -305,58 +308,63 @@ impl Metrics {
                 }
                 return;
             }
-            Event::Greeting(_) => (),
-            Event::Command(command) => {
-                let verb = known_verb(&command.verb);
-                self.commands.at(&subject, [verb, code_class(command.code)]).inc();
-                if let Some(latency) = command.latency {
-                    self.command_duration.at(&subject, [verb]).observe(latency.as_secs_f64());
+            What::Greeting { .. } => (),
+            What::Command(exchange) => {
+                let (verb, class) = (exchange.command.verb, code_class(exchange.code()));
+                let labels = [verb_label(verb), CLASSES[class]];
+                let counter = handles.commands.at(verb, class);
+                counter.get_or_insert_with(|| self.commands.at(&subject, labels)).inc();
+                if let Some(latency) = exchange.latency() {
+                    let histogram = handles.command_duration.at(verb, 0);
+                    let histogram = histogram.get_or_insert_with(|| self.command_duration.at(&subject, [labels[0]]));
+                    histogram.observe(latency.as_secs_f64());
                 }
             }
-            Event::Rset(Reasoned { reason, latency, .. }) => {
+            What::Rset(Reasoned { reason, latency, .. }) => {
                 self.rset.at(&subject, [reason.as_str()]).inc();
                 if let Some(latency) = latency {
                     self.rset_duration.at(&subject, []).observe(latency.as_secs_f64());
                 }
             }
-            Event::Noop(Reasoned { reason, latency, .. }) => {
+            What::Noop(Reasoned { reason, latency, .. }) => {
                 self.noop.at(&subject, [reason.as_str()]).inc();
                 if let Some(latency) = latency {
                     self.noop_duration.at(&subject, []).observe(latency.as_secs_f64());
                 }
             }
-            Event::Data(data) => {
-                for (family, duration) in [
-                    (&mut self.data_go_ahead, data.go_ahead),
-                    (&mut self.data_transfer, data.transfer),
-                    (&mut self.data_accept, data.accept),
+            What::Data(message) => {
+                for (family, handle, duration) in [
+                    (&mut self.data_go_ahead, &mut handles.data_go_ahead, message.go_ahead_latency()),
+                    (&mut self.data_transfer, &mut handles.data_transfer, message.transfer_time()),
+                    (&mut self.data_accept, &mut handles.data_accept, message.final_reply_latency()),
                 ] {
                     if let Some(duration) = duration {
-                        family.at(&subject, []).observe(duration.as_secs_f64());
+                        handle.get_or_insert_with(|| family.at(&subject, [])).observe(duration.as_secs_f64());
                     }
                 }
-                self.data_bytes.at(&subject, []).inc_by(data.size_bytes.unwrap_or_default());
+                let bytes = handles.data_bytes.get_or_insert_with(|| self.data_bytes.at(&subject, []));
+                bytes.inc_by(message.size.unwrap_or_default());
             }
-            Event::Transaction(transaction) => self.transactions.at(&subject, [transaction.outcome.as_str()]).inc(),
-            Event::Tls(tls) => {
-                if tls.phase == TlsPhase::Started {
-                    self.tls_sessions.at(&subject, [if tls.visible { "true" } else { "false" }]).inc();
-                }
+            What::Transaction(Transaction { outcome, .. }) => {
+                let counter = &mut handles.transactions[outcome as usize];
+                counter.get_or_insert_with(|| self.transactions.at(&subject, [outcome.as_str()])).inc();
             }
-            Event::Anomaly(anomaly) => self.anomalies.at(&subject, [anomaly.kind.as_str()]).inc(),
-            Event::Interception(interception) => {
+            What::Tls(TlsPhase::Started) => self.tls_sessions.at(&subject, ["false"]).inc(),
+            What::Tls(TlsPhase::Offered) => (),
+            What::Anomaly { kind, .. } => self.anomalies.at(&subject, [kind.as_str()]).inc(),
+            What::Interception(interception) => {
                 self.interceptions.observe(interception, &mut self.programs, self.now);
                 return;
             }
         }
-        if observation.process.is_some() {
-            self.named(observation, &subject);
+        if fact.process.is_some() {
+            self.named(fact.connection, &subject);
         }
     }
 
     /// A connection counts as its first user's as soon as one is known: an accepted one has none until it is used.
-    fn named(&mut self, observation: &Observation, subject: &Subject) {
-        let Some(open) = self.open.get_mut(&observation.connection.id) else { return };
+    fn named(&mut self, connection: &Connection, subject: &Subject) {
+        let Some(open) = self.open.get_mut(&connection.cookie) else { return };
         if open.counted {
             return;
         }
@@ -366,11 +374,11 @@ impl Metrics {
             self.begin(subject);
         }
         connections.inc();
-        self.moved(observation, subject);
+        self.moved(connection, subject);
     }
 
-    fn moved(&mut self, observation: &Observation, subject: &Subject) {
-        let Some(open) = self.open.get_mut(&observation.connection.id) else { return };
+    fn moved(&mut self, connection: &Connection, subject: &Subject) {
+        let Some(open) = self.open.get_mut(&connection.cookie) else { return };
         if open.program != subject.program {
             open.gauge.dec();
             open.gauge = self.connections_open.at(subject, []);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fact::{Fact, What};
 use crate::observation::{
     Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, NoopReason, Observation, Outcome, Parent,
     Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
@@ -99,6 +100,13 @@ impl Sample {
         }
     }
 
+    /// A fact of it. What it borrows is never given back.
+    pub(crate) fn fact(&self, what: What<'static>) -> Fact<'static> {
+        let connection = Box::leak(Box::new(Arc::clone(&self.connection)));
+        let process = self.process.clone().map(|process| &*Box::leak(Box::new(process)));
+        Fact { time: TIME, connection, process, intercepted: false, what }
+    }
+
     pub(crate) fn opened(&self) -> Observation {
         self.at(Event::ConnectionOpened { requested: None })
     }
@@ -129,7 +137,7 @@ pub(crate) fn greeting() -> Event {
 
 pub(crate) fn command(verb: &str, code: u16) -> Event {
     Event::Command(Command {
-        verb: verb.into(),
+        verb: verb.to_owned().into(),
         length: None,
         argument: Some("client.example".into()),
         code: Some(code),
@@ -137,13 +145,12 @@ pub(crate) fn command(verb: &str, code: u16) -> Event {
         reply: Some("mail.example\nPIPELINING\nSIZE 10240000".into()),
         latency: Some(Duration::from_millis(2)),
         pipelined: false,
-        mailbox: None,
     })
 }
 
 pub(crate) fn unanswered(verb: &str) -> Event {
     Event::Command(Command {
-        verb: verb.into(),
+        verb: verb.to_owned().into(),
         length: None,
         argument: None,
         code: None,
@@ -151,7 +158,6 @@ pub(crate) fn unanswered(verb: &str) -> Event {
         reply: None,
         latency: None,
         pipelined: true,
-        mailbox: None,
     })
 }
 

@@ -128,7 +128,7 @@ impl Format {
     }
 
     fn command(&self, command: &Command) -> String {
-        let mut request = command.verb.clone();
+        let mut request = command.verb.to_string();
         if let Some(length) = command.length {
             put(&mut request, format_args!(" ({length} bytes)"));
         }
@@ -141,7 +141,7 @@ impl Format {
         {
             reply = format!("{enhanced} {reply}");
         }
-        let style = match command.verb.as_str() {
+        let style = match &*command.verb {
             "RSET" | "NOOP" => YELLOW,
             _ => PLAIN,
         };

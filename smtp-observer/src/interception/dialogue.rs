@@ -1,8 +1,13 @@
 //! What was said on one connection, kept to be compared with what was said on another.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::observation::{self, Event, Timestamp};
+use crate::fact::{Fact, What};
+use crate::judge;
+use crate::observation::{Timestamp, TlsPhase};
+use crate::redact::{RedactionPolicy, Shown};
+use crate::smtp::{Reply, Verb};
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
 const MOST_STEPS: usize = 64;
@@ -48,7 +53,7 @@ pub struct Said {
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Its verb.
-    pub verb: Box<str>,
+    pub verb: Cow<'static, str>,
     /// What EHLO and HELO name.
     pub name: Option<Box<str>>,
     /// A fingerprint of the mailbox that MAIL and RCPT name.
@@ -82,17 +87,69 @@ impl Dialogue {
         Self { greeting: None, steps: VecDeque::new(), closed: None, encrypted: None, transferring: false, most }
     }
 
-    /// Takes what was observed of the connection; whether that was something said, or the end.
-    pub fn take(&mut self, time: Timestamp, event: &Event) -> bool {
-        match event {
-            Event::Greeting(greeting) => self.greeting = Some(said(time, greeting.code, &greeting.text)),
-            Event::Command(command) => self.command(time, command),
-            Event::Data(data) => self.data(time, data),
-            Event::Tls(tls) if tls.phase == observation::TlsPhase::Started => self.encrypted = Some(time),
-            Event::ConnectionClosed { .. } => self.closed = Some(time),
+    /// Takes what is known of the connection; whether that was something said, or the end.
+    pub fn take(&mut self, fact: &Fact<'_>, policy: RedactionPolicy) -> bool {
+        let time = fact.time;
+        match fact.what {
+            What::Greeting { reply, .. } => {
+                self.greeted(Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default()));
+            }
+            What::Command(exchange) => {
+                let Shown { verb, argument, reply, .. } = policy.exchange(exchange);
+                let mailbox = match exchange.command.verb {
+                    Verb::Mail | Verb::Rcpt => Some(judge::fingerprint(exchange.command.argument())),
+                    _ => None,
+                };
+                let reply = exchange.code().map(|code| Said::new(time, code, &reply.unwrap_or_default()));
+                let sent = time.before(exchange.latency().unwrap_or_default());
+                self.command(verb, argument.as_deref(), mailbox, sent, reply);
+            }
+            What::Data(message) => {
+                let said = |reply: &Reply| Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default());
+                let content = Content {
+                    ended: message.final_reply_latency().map(|latency| time.before(latency)),
+                    size: message.size,
+                    reply: message.reply.as_deref().map(said),
+                };
+                self.content(message.transfer.as_str(), content);
+            }
+            What::Tls(TlsPhase::Started) => self.encrypted = Some(time),
+            What::ConnectionClosed(_) => self.closed = Some(time),
             _ => return false,
         }
         true
+    }
+
+    /// The server has said its first reply.
+    pub fn greeted(&mut self, greeting: Said) {
+        self.greeting = Some(greeting);
+    }
+
+    /// A command and its reply. `argument` is what is shown of what followed the verb, `mailbox` the fingerprint of the one in
+    /// it.
+    pub fn command(
+        &mut self,
+        verb: Cow<'static, str>,
+        argument: Option<&str>,
+        mailbox: Option<u64>,
+        sent: Timestamp,
+        reply: Option<Said>,
+    ) {
+        if self.steps.len() >= self.most {
+            self.steps.pop_front();
+        }
+        let names = matches!(&*verb, "EHLO" | "HELO" | "LHLO");
+        self.transferring = verb == "DATA" && reply.as_ref().is_some_and(|reply| reply.code == 354);
+        let name = argument.filter(|_| names).map(kept);
+        self.steps.push_back(Step { verb, name, mailbox, sent, reply, content: None });
+    }
+
+    /// The content that followed the last command with this verb.
+    pub fn content(&mut self, verb: &str, content: Content) {
+        self.transferring = false;
+        if let Some(step) = self.steps.iter_mut().rfind(|step| step.verb == verb && step.content.is_none()) {
+            step.content = Some(content);
+        }
     }
 
     /// Whether all that the client sent until this moment is here. What was sent is known when it is answered, so
@@ -125,39 +182,14 @@ impl Dialogue {
             ..*self
         }
     }
-
-    fn command(&mut self, time: Timestamp, command: &observation::Command) {
-        let reply = command.code.map(|code| said(time, code, command.reply.as_deref().unwrap_or_default()));
-        let latency = command.latency.unwrap_or_default();
-        let names = matches!(&*command.verb, "EHLO" | "HELO" | "LHLO");
-        if self.steps.len() >= self.most {
-            self.steps.pop_front();
-        }
-        self.transferring = command.verb == "DATA" && command.code == Some(354);
-        self.steps.push_back(Step {
-            verb: command.verb.as_str().into(),
-            name: command.argument.as_deref().filter(|_| names).map(kept),
-            mailbox: command.mailbox,
-            sent: time.before(latency),
-            reply,
-            content: None,
-        });
-    }
-
-    fn data(&mut self, time: Timestamp, data: &observation::Data) {
-        self.transferring = false;
-        let Some(step) = self.steps.iter_mut().rfind(|step| &*step.verb == data.verb && step.content.is_none()) else {
-            return;
-        };
-        step.content = Some(Content {
-            ended: data.accept.map(|accept| time.before(accept)),
-            size: data.size_bytes,
-            reply: data.code.map(|code| said(time, code, data.reply.as_deref().unwrap_or_default())),
-        });
-    }
 }
 
 impl Said {
+    /// A reply; of its text as much as is kept.
+    pub fn new(time: Timestamp, code: u16, text: &str) -> Self {
+        Self { time, code, text: kept(text) }
+    }
+
     /// It has the same code and text, as far as that is known of both.
     pub fn says_what(&self, other: &Self) -> bool {
         let hides = |one: &Self, other: &Self| one.is_code_alone() && other.text.starts_with(&*one.text);
@@ -207,10 +239,6 @@ impl Content {
         let reply = self.reply.as_ref()?;
         matches!(reply.code, 200..=299).then_some(reply.time)
     }
-}
-
-fn said(time: Timestamp, code: u16, text: &str) -> Said {
-    Said { time, code, text: kept(text) }
 }
 
 fn kept(text: &str) -> Box<str> {

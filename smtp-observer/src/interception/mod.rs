@@ -26,11 +26,15 @@ use foldhash::HashMap;
 
 pub use self::case::Accepted;
 use self::case::{Case, Recognised, Side};
-use self::dialogue::Dialogue;
+use self::dialogue::{Dialogue, Said};
 use self::envelope::Envelopes;
 use self::middle::Middles;
+use self::reasons::Held;
 use self::wording::Texts;
-use crate::observation::{self, Caller, Endpoint, Event, Interception, Method, Observation, Role, Timestamp};
+use crate::fact::{Fact, What};
+use crate::observation::{self, Caller, Endpoint, Interception, Method, Role, Timestamp};
+use crate::redact::RedactionPolicy;
+use crate::smtp::{Exchange, Verb};
 
 /// What was sent is known when its reply is there: after so long it counts as not sent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,8 +55,9 @@ const MOST_EXPECTED: usize = 256;
 const MOST_HELD: usize = 1024;
 
 /// Finds programs in the middle.
-#[derive(Default)]
 pub struct Interceptions {
+    /// Of the texts that evidence quotes.
+    policy: RedactionPolicy,
     /// The clients' connections, by cookie.
     legs: HashMap<u64, Leg>,
     /// Those of them that end on this host.
@@ -63,7 +68,7 @@ pub struct Interceptions {
     expected: VecDeque<(u64, Accepted)>,
     /// How the last connections to servers began, while there are no cases: one of them may be the way on of a proxy that
     /// was not known yet.
-    recent: VecDeque<Observation>,
+    recent: VecDeque<Beginning>,
     texts: Texts,
     middles: Middles,
     envelopes: Envelopes,
@@ -72,7 +77,7 @@ pub struct Interceptions {
     /// Cases that wait for the other side, and until when, in about this order.
     due: VecDeque<(Timestamp, u64)>,
     /// RSETs and NOOPs that do.
-    held: VecDeque<Observation>,
+    held: VecDeque<Held>,
     /// The time of the latest thing that was observed; what is told of a connection may be from before.
     heard: Timestamp,
 }
@@ -90,6 +95,13 @@ pub struct Opened {
     pub time: Timestamp,
 }
 
+/// How a connection began.
+enum Beginning {
+    Opened(Opened),
+    /// And what the server has said first.
+    Greeted(Opened, Said),
+}
+
 /// A client's connection while there are cases: it has one, or may carry one on.
 struct Leg {
     connection: Arc<observation::Connection>,
@@ -102,14 +114,17 @@ struct Leg {
 }
 
 impl Opened {
-    fn by(observation: &Observation) -> Self {
-        let Observation { connection, process, time, .. } = observation.clone();
-        Self { connection, process, requested: None, time }
+    fn by(fact: &Fact<'_>) -> Self {
+        let requested = match fact.what {
+            What::ConnectionOpened { requested } => requested,
+            _ => None,
+        };
+        Self { connection: Arc::clone(fact.connection), process: fact.process.cloned(), requested, time: fact.time }
     }
 
-    /// It was opened before what is observed now, nobody knows when.
-    fn before(observation: &Observation) -> Self {
-        Self { time: Timestamp(i64::MIN), ..Self::by(observation) }
+    /// It was opened before what is known now, nobody knows when.
+    fn before(fact: &Fact<'_>) -> Self {
+        Self { time: Timestamp(i64::MIN), ..Self::by(fact) }
     }
 }
 
@@ -119,13 +134,13 @@ impl Leg {
         Self { connection, process, asked, opened: time, dialogue: Dialogue::default(), serves: None }
     }
 
-    fn tells(&self, time: Timestamp, interception: Interception) -> Observation {
-        Observation {
+    fn tells<'a>(&'a self, time: Timestamp, interception: &'a Interception) -> Fact<'a> {
+        Fact {
             time,
-            event: Event::Interception(Box::new(interception)),
-            connection: Arc::clone(&self.connection),
-            process: self.process.clone(),
+            connection: &self.connection,
+            process: self.process.as_ref(),
             intercepted: false,
+            what: What::Interception(interception),
         }
     }
 
@@ -140,6 +155,25 @@ impl Leg {
 }
 
 impl Interceptions {
+    /// Nothing is known yet. Texts that evidence quotes are redacted by `policy`.
+    pub fn new(policy: RedactionPolicy) -> Self {
+        Self {
+            policy,
+            legs: HashMap::default(),
+            cases: HashMap::default(),
+            accepted: HashMap::default(),
+            expected: VecDeque::new(),
+            recent: VecDeque::new(),
+            texts: Texts::default(),
+            middles: Middles::default(),
+            envelopes: Envelopes::default(),
+            over: VecDeque::new(),
+            due: VecDeque::new(),
+            held: VecDeque::new(),
+            heard: Timestamp::default(),
+        }
+    }
+
     /// A connection from this client, which has a case from now on, was accepted on this host. `own` are the host's
     /// addresses; `transparent`: the accepted socket may have another's.
     pub fn meet(&mut self, client: Opened, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
@@ -160,7 +194,14 @@ impl Interceptions {
         }
         self.expected.push_back((client, accepted));
         for beginning in mem::take(&mut self.recent) {
-            self.client(&beginning);
+            match beginning {
+                Beginning::Opened(opened) => drop(self.opens(opened)),
+                Beginning::Greeted(opened, greeting) => {
+                    let cookie = opened.connection.cookie;
+                    self.legs.entry(cookie).or_insert_with(|| Leg::new(opened)).dialogue.greeted(greeting);
+                    self.greets(cookie);
+                }
+            }
         }
     }
 
@@ -170,7 +211,7 @@ impl Interceptions {
     }
 
     /// Time has passed.
-    pub fn settle(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+    pub fn settle(&mut self, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
         self.forget(now);
         // Each once: what still waits then is due later.
         for _ in 0..self.due.len() {
@@ -183,78 +224,89 @@ impl Interceptions {
         self.release_overdue(now, sink);
     }
 
-    /// Takes an observation, and passes it on.
-    pub fn observe(&mut self, mut observation: Observation, sink: &mut dyn FnMut(Observation)) {
-        self.heard = self.heard.max(observation.time);
+    /// Takes a fact, and passes it on.
+    pub fn observe(&mut self, fact: &Fact<'_>, sink: &mut dyn FnMut(&Fact<'_>)) {
+        self.heard = self.heard.max(fact.time);
         let now = self.heard;
-        let suspicion = self.texts.read(&observation);
-        let concerned = match observation.connection.role {
+        let suspicion = self.texts.read(fact, self.policy);
+        let concerned = match fact.connection.role {
             role if self.cases.is_empty() && self.expected.is_empty() => {
-                if role == Role::Client
-                    && matches!(observation.event, Event::ConnectionOpened { .. } | Event::Greeting(_))
-                {
-                    if self.recent.len() >= MOST_RECENT {
-                        self.recent.pop_front();
-                    }
-                    self.recent.push_back(observation.clone());
+                if role == Role::Client {
+                    self.remember(fact);
                 }
                 None
             }
-            Role::Client => self.client(&observation),
-            Role::Server => self.server(&observation),
+            Role::Client => self.client(fact),
+            Role::Server => self.server(fact),
         };
         let milestone = matches!(
-            observation.event,
-            Event::Data(_) | Event::Transaction(_) | Event::ConnectionClosed { .. } | Event::Greeting(_)
+            fact.what,
+            What::Data(_) | What::Transaction(_) | What::ConnectionClosed(_) | What::Greeting { .. }
         );
-        let suspicious = suspicion.map(|sign| (sign, Opened::by(&observation)));
-        match self.is_doubtful(&observation) {
-            true => self.hold(observation, sink),
-            false => {
-                if matches!(observation.event, Event::ConnectionClosed { .. }) {
-                    self.release_of(&observation, sink);
-                    if !self.legs.contains_key(&observation.connection.cookie) {
-                        self.texts.forget(observation.connection.cookie);
-                    }
+        if !self.hold(fact, sink) {
+            if matches!(fact.what, What::ConnectionClosed(_)) {
+                let cookie = fact.connection.cookie;
+                self.release_of(fact.connection, sink);
+                self.texts.close(cookie);
+                if !self.legs.contains_key(&cookie) {
+                    self.texts.forget(cookie);
                 }
-                observation.intercepted = self.is_intercepted(&observation);
-                sink(observation);
             }
+            sink(&Fact { intercepted: self.is_intercepted(fact.connection), ..*fact });
         }
         if let Some(client) = concerned {
             self.judge(client, now, milestone, sink);
             self.release(client, now, sink);
-        } else if let Some((sign, opened)) = suspicious {
-            let leg = Leg::new(opened);
-            sink(leg.tells(now, case::suspected(&leg.side(), sign)));
+        } else if let Some(sign) = suspicion {
+            let leg = Leg::new(Opened { requested: None, ..Opened::by(fact) });
+            sink(&leg.tells(now, &case::suspected(&leg.side(), sign)));
         }
     }
 
+    /// Remembers how a connection began.
+    fn remember(&mut self, fact: &Fact<'_>) {
+        let beginning = match fact.what {
+            What::ConnectionOpened { .. } => Beginning::Opened(Opened::by(fact)),
+            What::Greeting { reply, .. } => {
+                let text = self.policy.reply(reply).unwrap_or_default();
+                Beginning::Greeted(Opened::before(fact), Said::new(fact.time, reply.code, &text))
+            }
+            _ => return,
+        };
+        if self.recent.len() >= MOST_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(beginning);
+    }
+
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
-    fn is_intercepted(&self, observation: &Observation) -> bool {
-        let near = self.near_end(observation);
+    fn is_intercepted(&self, connection: &observation::Connection) -> bool {
+        if self.cases.is_empty() {
+            return false;
+        }
+        let near = self.near_end(connection);
         let serves = self.legs.get(&near).and_then(|leg| leg.serves);
         [Some(near), serves].into_iter().flatten().any(|client| self.cases.get(&client).is_some_and(Case::is_exposed))
     }
 
     /// What a client's connection shows; the case that it concerns.
-    fn client(&mut self, observation: &Observation) -> Option<u64> {
-        let cookie = observation.connection.cookie;
-        if let Event::ConnectionOpened { requested } = observation.event {
-            return self.opens(Opened { requested, ..Opened::by(observation) });
+    fn client(&mut self, fact: &Fact<'_>) -> Option<u64> {
+        let cookie = fact.connection.cookie;
+        if let What::ConnectionOpened { .. } = fact.what {
+            return self.opens(Opened::by(fact));
         }
         // One that was open before there were cases may carry them on, too.
-        let leg = self.legs.entry(cookie).or_insert_with(|| Leg::new(Opened::before(observation)));
-        if let Some(process) = &observation.process {
+        let leg = self.legs.entry(cookie).or_insert_with(|| Leg::new(Opened::before(fact)));
+        if let Some(process) = fact.process {
             leg.process = Some(process.clone());
         }
-        let says = leg.dialogue.take(observation.time, &observation.event);
-        match &observation.event {
-            Event::Command(command) if command.verb == "RCPT" => self.named(cookie),
-            Event::Greeting(_) => self.greets(cookie),
-            Event::ConnectionClosed { .. } => {
-                self.over.push_back((observation.time.after(REMEMBERED), cookie));
-                self.forget(observation.time);
+        let says = leg.dialogue.take(fact, self.policy);
+        match fact.what {
+            What::Command(Exchange { command, .. }) if command.verb == Verb::Rcpt => self.named(cookie),
+            What::Greeting { .. } => self.greets(cookie),
+            What::ConnectionClosed(_) => {
+                self.over.push_back((fact.time.after(REMEMBERED), cookie));
+                self.forget(fact.time);
             }
             _ => {}
         }
@@ -287,9 +339,9 @@ impl Interceptions {
     }
 
     /// What an accepted socket shows: who is in the middle.
-    fn server(&mut self, observation: &Observation) -> Option<u64> {
-        let client = *self.accepted.get(&observation.connection.cookie)?;
-        let middle = observation.process.as_ref()?;
+    fn server(&mut self, fact: &Fact<'_>) -> Option<u64> {
+        let client = *self.accepted.get(&fact.connection.cookie)?;
+        let middle = fact.process?;
         let case = self.cases.get_mut(&client)?;
         let pid = middle.process.pid;
         let before = case.middle.replace(middle.clone()).map(|before| before.process.pid);
@@ -298,7 +350,7 @@ impl Interceptions {
         }
         // Who talks to itself is in nobody's middle.
         if self.legs.get(&client)?.process.as_ref().is_some_and(|caller| caller.process.pid == pid) {
-            self.accepted.remove(&observation.connection.cookie);
+            self.accepted.remove(&fact.connection.cookie);
             self.cases.remove(&client);
             return None;
         }
@@ -310,7 +362,7 @@ impl Interceptions {
     }
 
     /// Judges a case. What only grows is told at a milestone.
-    fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(Observation)) {
+    fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(&Fact<'_>)) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
         let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
         let signs = self.texts.signs(client);
@@ -319,7 +371,7 @@ impl Interceptions {
             self.due.push_back((now.after(PATIENCE), client));
         }
         if let Some(interception) = finding.interception {
-            sink(leg.tells(self.heard, interception));
+            sink(&leg.tells(self.heard, &interception));
         }
     }
 

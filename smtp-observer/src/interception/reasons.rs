@@ -1,75 +1,125 @@
 //! RSETs and NOOPs on a connection that carries another on, at either end: whether the client sent them, too.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::case::{Case, Recognised};
 use super::comparison::{Alignment, LATE, seconds};
 use super::dialogue::{Dialogue, Step};
 use super::{Interceptions, MOST_HELD, PATIENCE};
-use crate::observation::{Event, NoopReason, Observation, Reasoned, Role, RsetReason, Timestamp};
-use std::time::Duration;
+use crate::fact::{Fact, What};
+use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
 
-impl Interceptions {
-    /// An RSET or a NOOP on a connection that carries another on.
-    pub(super) fn is_doubtful(&self, observation: &Observation) -> bool {
-        matches!(observation.event, Event::Rset(_) | Event::Noop(_))
-            && self.held.len() < MOST_HELD
-            && self.served(observation).is_some()
+/// An RSET or a NOOP that waits for the other side.
+#[derive(Clone)]
+pub(super) struct Held {
+    time: Timestamp,
+    connection: Arc<Connection>,
+    process: Option<Caller>,
+    command: Command,
+}
+
+#[derive(Clone)]
+enum Command {
+    Rset(Reasoned<RsetReason>),
+    Noop(Reasoned<NoopReason>),
+}
+
+impl Held {
+    fn of(fact: &Fact<'_>) -> Option<Self> {
+        let command = match fact.what {
+            What::Rset(rset) => Command::Rset(rset.clone()),
+            What::Noop(noop) => Command::Noop(noop.clone()),
+            _ => return None,
+        };
+        let (connection, process) = (Arc::clone(fact.connection), fact.process.cloned());
+        Some(Self { time: fact.time, connection, process, command })
     }
 
-    /// The client whose conversation is carried on by the connection that this was observed of.
-    fn served(&self, observation: &Observation) -> Option<u64> {
-        self.legs.get(&self.near_end(observation))?.serves
+    fn fact(&self, intercepted: bool) -> Fact<'_> {
+        Fact {
+            time: self.time,
+            connection: &self.connection,
+            process: self.process.as_ref(),
+            intercepted,
+            what: match &self.command {
+                Command::Rset(rset) => What::Rset(rset),
+                Command::Noop(noop) => What::Noop(noop),
+            },
+        }
+    }
+}
+
+impl Command {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Rset(_) => "RSET",
+            Self::Noop(_) => "NOOP",
+        }
+    }
+}
+
+impl Interceptions {
+    /// The client whose conversation is carried on by this connection.
+    fn served(&self, connection: &Connection) -> Option<u64> {
+        self.legs.get(&self.near_end(connection))?.serves
     }
 
     /// The cookie of the end that connected: the server's end of a connection on this host has the same dialogue.
-    pub(super) fn near_end(&self, observation: &Observation) -> u64 {
-        let cookie = observation.connection.cookie;
-        match observation.connection.role {
-            Role::Client => cookie,
-            Role::Server => self.accepted.get(&cookie).copied().unwrap_or(cookie),
+    pub(super) fn near_end(&self, connection: &Connection) -> u64 {
+        match connection.role {
+            Role::Client => connection.cookie,
+            Role::Server => self.accepted.get(&connection.cookie).copied().unwrap_or(connection.cookie),
         }
     }
 
-    /// Keeps it back, unless the client's side is known.
-    pub(super) fn hold(&mut self, observation: Observation, sink: &mut dyn FnMut(Observation)) {
-        if let Some(mut resolved) = self.resolve(&observation, observation.time.before(PATIENCE)) {
-            resolved.intercepted = self.is_intercepted(&resolved);
-            return sink(resolved);
+    /// Takes an RSET or a NOOP on a connection that carries another on, and keeps it back unless the client's side is known.
+    /// Whether it was one.
+    pub(super) fn hold(&mut self, fact: &Fact<'_>, sink: &mut dyn FnMut(&Fact<'_>)) -> bool {
+        if !matches!(fact.what, What::Rset(_) | What::Noop(_)) || self.held.len() >= MOST_HELD {
+            return false;
         }
-        if let Some(case) = self.served(&observation).and_then(|client| self.cases.get_mut(&client)) {
+        let Some(client) = self.served(fact.connection) else { return false };
+        let Some(held) = Held::of(fact) else { return false };
+        if let Some(resolved) = self.resolve(&held, held.time.before(PATIENCE)) {
+            sink(&resolved.fact(self.is_intercepted(&resolved.connection)));
+            return true;
+        }
+        if let Some(case) = self.cases.get_mut(&client) {
             case.held += 1;
         }
-        self.held.push_back(observation);
+        self.held.push_back(held);
+        true
     }
 
     /// Passes on what the client's side has made clear.
-    pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
         if self.cases.get(&client).is_some_and(|case| case.held > 0) {
-            self.release_those(|this, held| this.served(held) == Some(client), now, sink);
+            self.release_those(|this, held| this.served(&held.connection) == Some(client), now, sink);
         }
     }
 
     /// Passes on what is held of this connection, which is over.
-    pub(super) fn release_of(&mut self, over: &Observation, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn release_of(&mut self, over: &Connection, sink: &mut dyn FnMut(&Fact<'_>)) {
         if self.served(over).and_then(|client| self.cases.get(&client)).is_some_and(|case| case.held > 0) {
-            let cookie = over.connection.cookie;
-            self.release_those(|_, held| held.connection.cookie == cookie, Timestamp(i64::MAX), sink);
+            self.release_those(|_, held| held.connection.cookie == over.cookie, Timestamp(i64::MAX), sink);
         }
     }
 
     /// Passes on what has waited long enough.
-    pub(super) fn release_overdue(&mut self, now: Timestamp, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn release_overdue(&mut self, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
         while self.held.front().is_some_and(|held| held.time <= now.before(PATIENCE)) {
             let Some(held) = self.held.pop_front() else { return };
             let resolved = self.resolve(&held, Timestamp(i64::MAX)).unwrap_or(held);
-            self.let_go(resolved, sink);
+            self.let_go(&resolved, sink);
         }
     }
 
     fn release_those(
         &mut self,
-        wanted: impl Fn(&Self, &Observation) -> bool,
+        wanted: impl Fn(&Self, &Held) -> bool,
         now: Timestamp,
-        sink: &mut dyn FnMut(Observation),
+        sink: &mut dyn FnMut(&Fact<'_>),
     ) {
         let mut place = 0;
         while let Some(held) = self.held.get(place) {
@@ -77,26 +127,25 @@ impl Interceptions {
             match resolved {
                 Some(resolved) => {
                     self.held.remove(place);
-                    self.let_go(resolved, sink);
+                    self.let_go(&resolved, sink);
                 }
                 None => place += 1,
             }
         }
     }
 
-    fn let_go(&mut self, mut resolved: Observation, sink: &mut dyn FnMut(Observation)) {
-        if let Some(case) = self.served(&resolved).and_then(|client| self.cases.get_mut(&client)) {
+    fn let_go(&mut self, resolved: &Held, sink: &mut dyn FnMut(&Fact<'_>)) {
+        if let Some(case) = self.served(&resolved.connection).and_then(|client| self.cases.get_mut(&client)) {
             case.held = case.held.saturating_sub(1);
         }
-        resolved.intercepted = self.is_intercepted(&resolved);
-        sink(resolved);
+        sink(&resolved.fact(self.is_intercepted(&resolved.connection)));
     }
 
-    /// The observation with its reason, if the client's side is known.
-    fn resolve(&self, held: &Observation, overdue: Timestamp) -> Option<Observation> {
+    /// The same with its reason, if the client's side is known.
+    fn resolve(&self, held: &Held, overdue: Timestamp) -> Option<Held> {
         let unchanged = || Some(held.clone());
-        let verb = if matches!(held.event, Event::Rset(_)) { "RSET" } else { "NOOP" };
-        let upstream = self.near_end(held);
+        let verb = held.command.verb();
+        let upstream = self.near_end(&held.connection);
         let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
         let place = match held.connection.role {
             Role::Client => outer.dialogue.steps.iter().position(|step| answers(step, verb) == Some(held.time)),
@@ -117,10 +166,10 @@ impl Interceptions {
         let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
-            Some(origin) => relayed(&mut resolved.event, verb, sent.since(origin.sent)),
+            Some(origin) => relayed(&mut resolved.command, verb, sent.since(origin.sent)),
             None => {
                 let moment = Moment { inner, outer: &outer.dialogue, carried: &alignment.carried, place, sent };
-                invented(&mut resolved.event, &moment);
+                invented(&mut resolved.command, &moment);
             }
         }
         Some(resolved)
@@ -190,16 +239,15 @@ impl Moment<'_> {
     }
 }
 
-fn relayed(event: &mut Event, verb: &str, earlier: Duration) {
+fn relayed(command: &mut Command, verb: &str, earlier: Duration) {
     let evidence = format!("the client had sent {verb} {} before", seconds(earlier));
-    match event {
-        Event::Rset(rset) => explain(rset, RsetReason::Relayed, vec![evidence]),
-        Event::Noop(noop) => explain(noop, NoopReason::Relayed, vec![evidence]),
-        _ => {}
+    match command {
+        Command::Rset(rset) => explain(rset, RsetReason::Relayed, vec![evidence]),
+        Command::Noop(noop) => explain(noop, NoopReason::Relayed, vec![evidence]),
     }
 }
 
-fn invented(event: &mut Event, moment: &Moment<'_>) {
+fn invented(command: &mut Command, moment: &Moment<'_>) {
     // Between messages a process in the middle has its own reasons, which are a client's.
     let Some(earlier) = moment.held_data() else { return };
     let evidence = |verb| {
@@ -208,9 +256,9 @@ fn invented(event: &mut Event, moment: &Moment<'_>) {
             format!("the client had sent DATA {} before, the server had not got it", seconds(earlier)),
         ]
     };
-    match event {
-        Event::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence("NOOP")),
-        Event::Rset(rset) => {
+    match command {
+        Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence("NOOP")),
+        Command::Rset(rset) => {
             let mut evidence = evidence("RSET");
             let repeated = moment.is_repeated();
             if repeated {
@@ -219,7 +267,6 @@ fn invented(event: &mut Event, moment: &Moment<'_>) {
             let reason = if repeated { RsetReason::InterceptorReplay } else { RsetReason::InterceptorDiscard };
             explain(rset, reason, evidence);
         }
-        _ => {}
     }
 }
 

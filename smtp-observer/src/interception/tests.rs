@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub(super) use self::stage::process;
-use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage};
+use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage, shown};
 use super::*;
+use crate::fact::samples as facts;
 use crate::observation::{EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
 
 fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
@@ -71,7 +72,7 @@ fn the_servers_own_end_tells_the_same_reasons() {
     let mut stage = Stage::redirected(1, 2, 3);
     stage.reach(3, 4, SERVER, false);
     stage.end(4, Role::Server, SERVER, SERVER, (300, 1));
-    stage.happens(4, Event::ConnectionOpened { requested: None });
+    stage.happens(4, facts::opened());
     for command in ["EHLO c", "NOOP", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
         stage.pass_on(1, 3, command, 250, "Ok");
     }
@@ -160,7 +161,7 @@ fn a_program_in_the_middle_that_is_faster_than_its_clients_call() {
     let mut stage = Stage::redirected(1, 2, 3);
     stage.reach(3, 4, SERVER, false);
     stage.end(4, Role::Server, SERVER, SERVER, (300, 1));
-    stage.happens(4, Event::ConnectionOpened { requested: None });
+    stage.happens(4, facts::opened());
     for command in ["EHLO c", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
         stage.pass_on(1, 3, command, 250, "Ok");
     }
@@ -424,7 +425,7 @@ fn what_waits_at_the_end_is_judged_once() {
     stage.noop(3);
     stage.say(1, "DATA", 354, "Start");
     assert!(stage.interceptions.is_waiting());
-    stage.interceptions.settle(Timestamp(i64::MAX), &mut |told| stage.told.push(told));
+    stage.interceptions.settle(Timestamp(i64::MAX), &mut |fact| stage.told.push(shown(fact)));
     assert_eq!(stage.noops().len(), 1);
     let evidence = kinds(stage.verdict(1));
     assert!(evidence.contains(&EvidenceKind::GoAheadNotFromUpstream), "{evidence:?}");

@@ -2,7 +2,11 @@
 
 use foldhash::HashMap;
 
-use crate::observation::{Event, Evidence, EvidenceKind, Observation, Role};
+use crate::fact::{Fact, What};
+use crate::judge;
+use crate::observation::{Evidence, EvidenceKind, Role};
+use crate::redact::RedactionPolicy;
+use crate::smtp::{Exchange, Reply, Verb};
 
 /// The texts of all clients' connections, by cookie: what was read that matters later.
 #[derive(Default)]
@@ -13,20 +17,14 @@ pub struct Texts {
 
 impl Texts {
     /// Reads what was said; a sign that is new.
-    pub fn read(&mut self, observation: &Observation) -> Option<Sign> {
-        let cookie = observation.connection.cookie;
-        match observation.event {
-            _ if observation.connection.role == Role::Server => return None,
-            Event::ConnectionClosed { .. } => {
-                self.read.remove(&cookie);
-                return None;
-            }
-            Event::Greeting(_) | Event::Command(_) => {}
-            _ => return None,
+    pub fn read(&mut self, fact: &Fact<'_>, policy: RedactionPolicy) -> Option<Sign> {
+        if fact.connection.role == Role::Server || !is_telling(fact.what) {
+            return None;
         }
+        let cookie = fact.connection.cookie;
         let mut wording = self.read.get(&cookie).copied().unwrap_or_default();
         let before = wording;
-        let sign = wording.read(&observation.event);
+        let sign = wording.read(fact.what, policy);
         if wording != before {
             self.read.insert(cookie, wording);
         }
@@ -37,6 +35,11 @@ impl Texts {
         }
         known.push(sign.clone());
         Some(sign)
+    }
+
+    /// The connection is over: nothing more is read of it.
+    pub fn close(&mut self, cookie: u64) {
+        self.read.remove(&cookie);
     }
 
     /// Nothing is to be told of the connection any more.
@@ -91,52 +94,56 @@ const PRODUCTS: &[&str] = &["avast", "AVG", "F-Secure", "BitDefender", "G DATA",
 
 impl Wording {
     /// Reads what was said; a sign, if that is one.
-    fn read(&mut self, event: &Event) -> Option<Sign> {
-        match event {
-            Event::Greeting(greeting) => {
-                let software = greeting.software?;
+    fn read(&mut self, what: What<'_>, policy: RedactionPolicy) -> Option<Sign> {
+        match what {
+            What::Greeting { reply, .. } => {
+                let software = judge::software(reply)?;
                 self.greets = KNOWN.iter().position(|known| *known == software).map(|place| place as u8);
                 let product = PRODUCTS.iter().copied().find(|product| software == *product)?;
-                let detail = format!("the greeting is {product}'s: {}", first_line(&greeting.text));
+                let detail = format!("the greeting is {product}'s: {}", first_line(reply, policy));
                 Some(sign(EvidenceKind::WordingMismatch, detail, Some(product)))
             }
-            Event::Command(command) => {
-                let code = command.code?;
-                let reply = command.reply.as_deref().unwrap_or_default();
-                match (&*command.verb, code) {
-                    ("EHLO" | "LHLO", 250) => self.offers(reply),
-                    ("DATA", 354) => self.go_ahead(reply),
-                    ("STARTTLS", 500..=502) if self.offers_tls => Some(refused("STARTTLS", "STARTTLS", code, reply)),
-                    ("BDAT", 500..=502) if self.offers_chunks => Some(refused("BDAT", "CHUNKING", code, reply)),
-                    _ => None,
-                }
-            }
+            What::Command(Exchange { command, reply: Some(reply) }) => match (command.verb, reply.code) {
+                (Verb::Ehlo | Verb::Lhlo, 250) => self.offers(reply),
+                (Verb::Data, 354) => self.go_ahead(reply, policy),
+                (Verb::StartTls, 500..=502) if self.offers_tls => Some(refused("STARTTLS", "STARTTLS", reply, policy)),
+                (Verb::Bdat, 500..=502) if self.offers_chunks => Some(refused("BDAT", "CHUNKING", reply, policy)),
+                _ => None,
+            },
             _ => None,
         }
     }
 
-    fn offers(&mut self, reply: &str) -> Option<Sign> {
-        let words = || reply.lines().skip(1).filter_map(|line| line.split([' ', '=']).next());
-        let offers = |keyword: &str| words().any(|word| word.eq_ignore_ascii_case(keyword));
-        (self.offers_tls, self.offers_chunks) = (offers("STARTTLS"), offers("CHUNKING"));
+    fn offers(&mut self, reply: &Reply) -> Option<Sign> {
+        let words = || {
+            let lines = reply.text.split(|&byte| byte == b'\n').skip(1);
+            lines.filter_map(|line| line.split(|byte| matches!(byte, b' ' | b'=')).next())
+        };
+        let offers = |keyword: &[u8]| words().any(|word| word.eq_ignore_ascii_case(keyword));
+        (self.offers_tls, self.offers_chunks) = (offers(b"STARTTLS"), offers(b"CHUNKING"));
         // A Cisco ASA writes its X over what it does not know, one to a letter, and A at the end.
-        let masked =
-            words().find(|word| word.len() >= 4 && word.trim_end_matches('A').bytes().all(|byte| byte == b'X'));
-        masked.map(|word| {
-            sign(EvidenceKind::WordingMismatch, format!("an extension is masked: {word}"), Some("Cisco ASA"))
+        let is_masked = |word: &[u8]| {
+            let end = word.iter().rposition(|&byte| byte != b'A').map_or(0, |last| last + 1);
+            word.len() >= 4 && word[..end].iter().all(|&byte| byte == b'X')
+        };
+        words().find(|word| is_masked(word)).map(|word| {
+            let detail = format!("an extension is masked: {}", word.escape_ascii());
+            sign(EvidenceKind::WordingMismatch, detail, Some("Cisco ASA"))
         })
     }
 
-    fn go_ahead(&self, reply: &str) -> Option<Sign> {
-        let text = first_line(reply);
-        let (_, servers, products) =
-            GO_AHEADS.iter().find(|(known, ..)| text.ends_with(known) && text.len() <= known.len() + LONGEST_CODE)?;
+    fn go_ahead(&self, reply: &Reply, policy: RedactionPolicy) -> Option<Sign> {
+        let text = reply.text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let (_, servers, products) = GO_AHEADS
+            .iter()
+            .find(|(known, ..)| text.ends_with(known.as_bytes()) && text.len() <= known.len() + LONGEST_CODE)?;
         let product = products.first().copied();
         let greets = self.greets.and_then(|place| KNOWN.get(usize::from(place)));
+        let text = || first_line(reply, policy);
         let detail = match (servers.is_empty(), greets) {
-            (true, _) => format!("no server is known to answer DATA with \"{text}\""),
+            (true, _) => format!("no server is known to answer DATA with \"{}\"", text()),
             (false, Some(greets)) if !servers.contains(greets) => {
-                format!("the greeting is {greets}'s, but \"{text}\" is not")
+                format!("the greeting is {greets}'s, but \"{}\" is not", text())
             }
             _ => return None,
         };
@@ -144,11 +151,23 @@ impl Wording {
     }
 }
 
+/// What may be a sign, or of use to find one.
+fn is_telling(what: What<'_>) -> bool {
+    match what {
+        What::Greeting { .. } => true,
+        What::Command(Exchange { command, .. }) => {
+            matches!(command.verb, Verb::Ehlo | Verb::Lhlo | Verb::Data | Verb::StartTls | Verb::Bdat)
+        }
+        _ => false,
+    }
+}
+
 /// An enhanced status code and a blank (RFC 3463).
 const LONGEST_CODE: usize = "2.255.255 ".len();
 
-fn refused(verb: &str, extension: &str, code: u16, reply: &str) -> Sign {
-    let detail = format!("{extension} was offered, {verb} was answered \"{code} {}\"", first_line(reply));
+fn refused(verb: &str, extension: &str, reply: &Reply, policy: RedactionPolicy) -> Sign {
+    let (code, text) = (reply.code, first_line(reply, policy));
+    let detail = format!("{extension} was offered, {verb} was answered \"{code} {text}\"");
     sign(EvidenceKind::OfferedExtensionRefused, detail, None)
 }
 
@@ -156,37 +175,46 @@ fn sign(kind: EvidenceKind, detail: String, product: Option<&'static str>) -> Si
     Sign { evidence: Evidence { kind, detail }, product }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// The first line of a reply, as it is shown.
+fn first_line(reply: &Reply, policy: RedactionPolicy) -> String {
+    let text = policy.reply(reply).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{Command, Greeting};
+    use crate::fact::samples::{command, greeting};
+    use crate::redact::Addresses;
 
-    fn greets(software: Option<&'static str>) -> Event {
-        Event::Greeting(Greeting { code: 220, text: "mx ESMTP".into(), software, latency: None })
+    /// The greeting of this software.
+    fn greets(software: Option<&'static str>) -> What<'static> {
+        let what = greeting(&format!("mx.example {}", software.map_or("ready", greeting_of)));
+        let What::Greeting { reply, .. } = what else { panic!("{what:?}") };
+        assert_eq!(judge::software(reply), software);
+        what
     }
 
-    fn command(verb: &str, code: u16, reply: &str) -> Event {
-        Event::Command(Command {
-            verb: verb.into(),
-            length: None,
-            argument: None,
-            code: Some(code),
-            enhanced_code: None,
-            reply: Some(reply.into()),
-            latency: None,
-            pipelined: false,
-            mailbox: None,
-        })
+    /// Words by which it is known.
+    fn greeting_of(software: &'static str) -> &'static str {
+        match software {
+            "Postfix" => "ESMTP Postfix",
+            "Sendmail" => "ESMTP Sendmail 8.17",
+            "Microsoft Exchange" => "Microsoft ESMTP MAIL Service ready",
+            "Stalwart" => "Stalwart ESMTP",
+            "Gmail" => "ESMTP 1-2.3 - gsmtp",
+            "Dovecot" => "Dovecot ready.",
+            "Exim" => "ESMTP Exim 4.96",
+            "avast" => "avast! SMTP proxy",
+            other => panic!("{other}"),
+        }
     }
 
     /// The signs of a conversation.
-    fn signs(events: &[Event]) -> Vec<(EvidenceKind, Option<&'static str>)> {
+    fn signs(facts: &[What<'static>]) -> Vec<(EvidenceKind, Option<&'static str>)> {
         let mut wording = Wording::default();
-        let signs = events.iter().filter_map(|event| wording.read(event));
+        let policy = RedactionPolicy::new(Addresses::Domain);
+        let signs = facts.iter().filter_map(|what| wording.read(*what, policy));
         signs.map(|sign| (sign.evidence.kind, sign.product)).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::redaction::mailbox;
+use crate::redact::mailbox;
 use crate::smtp::Command;
 
 /// The sender and the recipients that a transaction named, accepted or not. Hashes are compared within one session only.

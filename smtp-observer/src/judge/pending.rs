@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::next::{Next, PATIENCE};
 use super::phase::{Before, Point};
 use super::repeat::{Comparison, Repeat};
-use super::{noop, rset};
+use super::{Told, noop, rset};
 use crate::event::Time;
-use crate::observation::{Event, NoopReason, Reasoned, RsetReason};
+use crate::fact::What;
+use crate::observation::{NoopReason, Reasoned, RsetReason};
 use crate::smtp::{Exchange, Message};
 
 /// What waits. It is settled by the next command, by the end of the connection, by a loss, or by a deadline: whichever
@@ -37,65 +38,65 @@ struct Rset {
 
 impl Pending {
     /// An RSET was answered.
-    pub(super) fn rset(&mut self, answered: Answered, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn rset(&mut self, answered: Answered, told: &mut Told<'_>) {
         match rset::at_once(&answered.before) {
             Some(reason) => {
                 let evidence = answered.before.evidence();
-                events.push(answered.rset(reason, evidence));
+                answered.rset(reason, evidence, told);
             }
             None => self.rset = Some(Box::new(Rset { answered, compared: None })),
         }
     }
 
     /// A NOOP was answered.
-    pub(super) fn noop(&mut self, answered: Answered, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn noop(&mut self, answered: Answered, told: &mut Told<'_>) {
         match noop::at_once(&answered.before) {
             Some(reason) => {
                 let evidence = answered.before.evidence();
-                events.push(answered.noop(reason, evidence));
+                answered.noop(reason, evidence, told);
             }
             None => self.noop = Some(Box::new(answered)),
         }
     }
 
     /// The next command came.
-    pub(super) fn exchange(&mut self, exchange: &Exchange, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn exchange(&mut self, exchange: &Exchange, told: &mut Told<'_>) {
         if let Some(mut rset) = self.rset.take() {
             match rset.exchange(exchange) {
-                Some((next, repeat)) => events.push(rset.answered.rset_settled(next, repeat)),
+                Some((next, repeat)) => rset.answered.rset_settled(next, repeat, told),
                 None => self.rset = Some(rset),
             }
         }
         if let Some(noop) = self.noop.take() {
-            events.push(noop.noop_settled(next(exchange, noop.deadline())));
+            noop.noop_settled(next(exchange, noop.deadline()), told);
         }
     }
 
     /// A message is over.
-    pub(super) fn message(&mut self, message: &Message, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn message(&mut self, message: &Message, told: &mut Told<'_>) {
         let Some(rset) = self.rset.take_if(|rset| rset.compared.is_some()) else { return };
         if let Some((next, comparison)) = rset.compared {
-            events.push(rset.answered.rset_settled(next, Some(comparison.message(message))));
+            rset.answered.rset_settled(next, Some(comparison.message(message)), told);
         }
     }
 
     /// Nothing more is known of what comes.
-    pub(super) fn unseen(&mut self, events: &mut Vec<(Time, Event)>) {
-        self.settle(|_| Some(Next::Unseen), events);
+    pub(super) fn unseen(&mut self, told: &mut Told<'_>) {
+        self.settle(|_| Some(Next::Unseen), told);
     }
 
     /// Another process goes on with the socket.
-    pub(super) fn moved(&mut self, events: &mut Vec<(Time, Event)>) {
-        self.settle(|_| Some(Next::Moved), events);
+    pub(super) fn moved(&mut self, told: &mut Told<'_>) {
+        self.settle(|_| Some(Next::Moved), told);
     }
 
     /// The connection is over.
-    pub(super) fn finish(&mut self, time: Time, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn finish(&mut self, time: Time, told: &mut Told<'_>) {
         let next = |deadline: Option<Time>| match deadline.is_some_and(|deadline| time >= deadline) {
             true => Some(Next::Nothing),
             false => Some(Next::Closed),
         };
-        self.settle(next, events);
+        self.settle(next, told);
     }
 
     /// When that nothing came says something, too.
@@ -106,25 +107,25 @@ impl Pending {
     }
 
     /// Nothing was said until now.
-    pub(super) fn pass(&mut self, now: Time, events: &mut Vec<(Time, Event)>) {
-        self.settle(|deadline| deadline.filter(|deadline| *deadline <= now).map(|_| Next::Nothing), events);
+    pub(super) fn pass(&mut self, now: Time, told: &mut Told<'_>) {
+        self.settle(|deadline| deadline.filter(|deadline| *deadline <= now).map(|_| Next::Nothing), told);
     }
 
     /// Settles those for whose deadline there is something that came next.
-    fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<Next>, events: &mut Vec<(Time, Event)>) {
+    fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<Next>, told: &mut Told<'_>) {
         if let Some(rset) = self.rset.take() {
             match (next(rset.deadline()), rset.compared) {
                 (Some(Next::Unseen), Some((next, _))) => {
-                    events.push(rset.answered.rset_settled(next, Some(Repeat::Unseen)));
+                    rset.answered.rset_settled(next, Some(Repeat::Unseen), told);
                 }
-                (Some(_), Some((next, _))) => events.push(rset.answered.rset_settled(next, Some(Repeat::Unfinished))),
-                (Some(next), None) => events.push(rset.answered.rset_settled(next, None)),
+                (Some(_), Some((next, _))) => rset.answered.rset_settled(next, Some(Repeat::Unfinished), told),
+                (Some(next), None) => rset.answered.rset_settled(next, None, told),
                 (None, compared) => self.rset = Some(Box::new(Rset { answered: rset.answered, compared })),
             }
         }
         if let Some(noop) = self.noop.take() {
             match next(Some(noop.deadline())) {
-                Some(next) => events.push(noop.noop_settled(next)),
+                Some(next) => noop.noop_settled(next, told),
                 None => self.noop = Some(noop),
             }
         }
@@ -163,37 +164,37 @@ impl Answered {
         Time(self.time.0.saturating_add(PATIENCE.as_nanos() as u64))
     }
 
-    fn rset(&self, reason: RsetReason, evidence: Vec<String>) -> (Time, Event) {
+    fn rset(&self, reason: RsetReason, evidence: Vec<String>, told: &mut Told<'_>) {
         let Self { time, latency, code, .. } = *self;
-        (time, Event::Rset(Reasoned { reason, evidence, latency, code: Some(code) }))
+        told(time, What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
-    fn rset_settled(&self, next: Next, repeat: Option<Repeat>) -> (Time, Event) {
+    fn rset_settled(&self, next: Next, repeat: Option<Repeat>, told: &mut Told<'_>) {
         let reasons = rset::settled(&self.before, self.is_accepted(), next, repeat);
         let mut evidence = self.evidence(next);
         evidence.extend(repeat.map(|repeat| repeat.to_string()));
         match reasons.as_slice() {
-            [reason] => self.rset(*reason, evidence),
+            [reason] => self.rset(*reason, evidence, told),
             reasons => {
                 evidence.push(possible(reasons.iter().map(|reason| reason.as_str())));
-                self.rset(RsetReason::Ambiguous, evidence)
+                self.rset(RsetReason::Ambiguous, evidence, told)
             }
         }
     }
 
-    fn noop(&self, reason: NoopReason, evidence: Vec<String>) -> (Time, Event) {
+    fn noop(&self, reason: NoopReason, evidence: Vec<String>, told: &mut Told<'_>) {
         let Self { time, latency, code, .. } = *self;
-        (time, Event::Noop(Reasoned { reason, evidence, latency, code: Some(code) }))
+        told(time, What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
-    fn noop_settled(&self, next: Next) -> (Time, Event) {
+    fn noop_settled(&self, next: Next, told: &mut Told<'_>) {
         let reasons = noop::settled(&self.before, self.is_accepted(), next);
         let mut evidence = self.evidence(next);
         match reasons.as_slice() {
-            [reason] if *reason != NoopReason::InterceptorKeepalive => self.noop(*reason, evidence),
+            [reason] if *reason != NoopReason::InterceptorKeepalive => self.noop(*reason, evidence, told),
             reasons => {
                 evidence.push(possible(reasons.iter().map(|reason| reason.as_str())));
-                self.noop(NoopReason::Ambiguous, evidence)
+                self.noop(NoopReason::Ambiguous, evidence, told)
             }
         }
     }

@@ -3,10 +3,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Addresses, Judge};
+use super::Judge;
 use crate::event::Time;
 use crate::event::crossing::Filter;
+use crate::fact::What;
 use crate::observation::Event;
+use crate::redact::{Addresses, RedactionPolicy};
 use crate::smtp::{Items, Peer, Session};
 
 /// Whole lines, so that a secret stands where a client puts it.
@@ -65,8 +67,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
-    let (mut session, mut judge, mut filter) = (Session::new(), Judge::new(addresses), Filter::new());
+    let (mut session, mut judge, mut filter) = (Session::new(), Judge::default(), Filter::new());
     let (mut items, mut events) = (Items::default(), Vec::new());
+    let policy = RedactionPolicy::new(addresses);
+    let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => {
@@ -80,12 +84,12 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
                 session.gap(*peer, Time(1), *length, &mut items);
             }
         }
-        items.iter().for_each(|item| judge.item(None, item, &mut events));
+        items.iter().for_each(|item| judge.item(None, item, told));
         items.clear();
     }
     session.finish(Time(1), &mut items);
-    items.iter().for_each(|item| judge.item(None, item, &mut events));
-    judge.finish(Some(Time(1)), Time(1), &mut events);
+    items.iter().for_each(|item| judge.item(None, item, told));
+    judge.finish(Some(Time(1)), Time(1), told);
     events
 }
 

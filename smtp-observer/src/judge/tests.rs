@@ -1,8 +1,10 @@
 //! What is judged of a dialogue, with its times; more of them are in `tests/transcripts`.
 
-use super::{Addresses, Judge};
+use super::Judge;
 use crate::event::Time;
+use crate::fact::What;
 use crate::observation::Event;
+use crate::redact::{Addresses, RedactionPolicy};
 use crate::smtp::transcript::{feed, steps};
 use crate::smtp::{Items, Session};
 
@@ -14,18 +16,20 @@ fn at(seconds: u64) -> Time {
 
 /// The events of a dialogue, each of its steps a second after the one before, from second 1 on.
 fn events(addresses: Addresses, transcript: &str) -> Vec<(Time, Event)> {
-    let (mut session, mut judge) = (Session::new(), Judge::new(addresses));
+    let (mut session, mut judge) = (Session::new(), Judge::default());
+    let policy = RedactionPolicy::new(addresses);
     let (mut items, mut events) = (Items::default(), Vec::new());
+    let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     let mut seconds = 0;
     for step in steps(transcript) {
         seconds += 1;
         feed(&mut session, at(seconds), &step, &mut items);
-        items.iter().for_each(|item| judge.item(Some(OPENED), item, &mut events));
+        items.iter().for_each(|item| judge.item(Some(OPENED), item, told));
         items.clear();
     }
     session.finish(at(seconds + 1), &mut items);
-    items.iter().for_each(|item| judge.item(Some(OPENED), item, &mut events));
-    judge.finish(Some(at(seconds + 1)), at(seconds + 1), &mut events);
+    items.iter().for_each(|item| judge.item(Some(OPENED), item, told));
+    judge.finish(Some(at(seconds + 1)), at(seconds + 1), told);
     events
 }
 

@@ -1,8 +1,11 @@
 //! Mail transactions and how they end (RFC 5321, 3.3).
 
+use super::Told;
 use crate::event::Time;
-use crate::observation::{Event, Outcome, Transaction};
-use crate::smtp::{Exchange, Message, Verb};
+use crate::fact::{Transaction, What};
+use crate::observation::Outcome;
+use crate::redact;
+use crate::smtp::{Command, Exchange, Message, Verb};
 
 /// Follows a session's transactions, of which one at a time is open.
 ///
@@ -11,11 +14,16 @@ use crate::smtp::{Exchange, Message, Verb};
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     open: Option<Box<Open>>,
+    /// The one before, for its room.
+    before: Option<Box<Open>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
-    sender: Option<String>,
+    /// The mailbox of the reverse-path.
+    sender: Vec<u8>,
+    /// MAIL named one, or the null path.
+    has_sender: bool,
     /// The first byte of MAIL.
     started: Time,
     accepted: u32,
@@ -28,35 +36,29 @@ struct Open {
 }
 
 impl Transactions {
-    /// Takes an exchange into account. `sender` makes MAIL's reverse-path as it is shown.
-    pub(super) fn exchange(
-        &mut self,
-        exchange: &Exchange,
-        sender: impl FnOnce() -> Option<String>,
-        events: &mut Vec<(Time, Event)>,
-    ) {
+    /// Takes an exchange into account.
+    pub(super) fn exchange(&mut self, exchange: &Exchange, told: &mut Told<'_>) {
         let Exchange { command, reply } = exchange;
         let Some(reply) = reply else {
             if command.verb == Verb::Quit {
-                self.abandon(command.last_byte, events);
+                self.abandon(command.last_byte, told);
             }
             return;
         };
         let time = reply.last_byte;
         match command.verb {
             verb if verb.opens_transaction() && reply.accepts() => {
-                self.end(Outcome::Reset, time, events);
-                self.open = Some(Open::new(sender(), command.first_byte));
+                self.end(Outcome::Reset, time, told);
+                self.begin(command);
             }
             verb if verb.opens_transaction()
                 && reply.refuses()
                 && self.open.as_ref().is_none_or(|open| open.sender_refused) =>
             {
-                self.end(Outcome::Rejected, time, events);
-                let mut open = Open::new(sender(), command.first_byte);
+                self.end(Outcome::Rejected, time, told);
+                let open = self.begin(command);
                 open.sender_refused = true;
                 open.last_refusal = time;
-                self.open = Some(open);
             }
             Verb::Rcpt => {
                 if let Some(open) = &mut self.open {
@@ -70,29 +72,30 @@ impl Transactions {
                 }
             }
             Verb::Rset | Verb::Ehlo | Verb::Helo | Verb::Lhlo if reply.accepts() => {
-                self.end(Outcome::Reset, time, events);
+                self.end(Outcome::Reset, time, told);
             }
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
             Verb::StartTls | Verb::XAnonymousTls | Verb::XClient if reply.code == 220 => {
-                self.end(Outcome::Reset, time, events);
+                self.end(Outcome::Reset, time, told);
             }
             // A server that refuses it goes on.
-            Verb::Quit if reply.accepts() => self.abandon(time, events),
+            Verb::Quit if reply.accepts() => self.abandon(time, told),
             _ => {}
         }
     }
 
     /// A message's final reply ends its transaction.
-    pub(super) fn message(&mut self, message: &Message, events: &mut Vec<(Time, Event)>) {
+    pub(super) fn message(&mut self, message: &Message, told: &mut Told<'_>) {
         let Some(reply) = &message.reply else { return };
         let Some(open) = self.open.take() else { return };
         let outcome = if message.accepted > 0 { Outcome::Delivered } else { Outcome::Rejected };
-        events.push((reply.last_byte, Event::Transaction(open.ended(outcome, reply.last_byte))));
+        told(reply.last_byte, What::Transaction(open.ended(outcome, reply.last_byte)));
+        self.before = Some(open);
     }
 
     /// The client left.
-    pub(super) fn abandon(&mut self, time: Time, events: &mut Vec<(Time, Event)>) {
-        self.end(Outcome::Abandoned, time, events);
+    pub(super) fn abandon(&mut self, time: Time, told: &mut Told<'_>) {
+        self.end(Outcome::Abandoned, time, told);
     }
 
     /// Something was not seen.
@@ -104,36 +107,37 @@ impl Transactions {
 
     /// Ends the open transaction, if there is one: as rejected where the server had refused it, else with `outcome`. One
     /// that may have ended unseen is forgotten.
-    fn end(&mut self, outcome: Outcome, time: Time, events: &mut Vec<(Time, Event)>) {
+    fn end(&mut self, outcome: Outcome, time: Time, told: &mut Told<'_>) {
         let Some(open) = self.open.take() else { return };
         if open.uncertain {
             return;
         }
         let transaction = match open.is_refused() {
-            true => {
-                let last_refusal = open.last_refusal;
-                open.ended(Outcome::Rejected, last_refusal)
-            }
+            true => open.ended(Outcome::Rejected, open.last_refusal),
             false => open.ended(outcome, time),
         };
-        events.push((time, Event::Transaction(transaction)));
+        told(time, What::Transaction(transaction));
+        self.before = Some(open);
+    }
+
+    fn begin(&mut self, command: &Command) -> &mut Open {
+        let mut room = self.before.take().unwrap_or_default();
+        let mut sender = std::mem::take(&mut room.sender);
+        let named = redact::mailbox(command.argument());
+        sender.clear();
+        sender.extend_from_slice(named.unwrap_or_default());
+        *room = Open {
+            sender,
+            has_sender: named.is_some(),
+            started: command.first_byte,
+            last_refusal: command.first_byte,
+            ..Open::default()
+        };
+        self.open.insert(room)
     }
 }
 
 impl Open {
-    fn new(sender: Option<String>, started: Time) -> Box<Self> {
-        Box::new(Self {
-            sender,
-            started,
-            accepted: 0,
-            rejected: 0,
-            sender_refused: false,
-            data_refused: false,
-            last_refusal: started,
-            uncertain: false,
-        })
-    }
-
     fn recipient(&mut self, accepted: bool, refused: bool, time: Time) {
         self.accepted = self.accepted.saturating_add(u32::from(accepted));
         if refused {
@@ -146,10 +150,10 @@ impl Open {
         self.sender_refused || self.data_refused || self.accepted == 0 && self.rejected > 0
     }
 
-    fn ended(self, outcome: Outcome, time: Time) -> Transaction {
+    fn ended(&self, outcome: Outcome, time: Time) -> Transaction<'_> {
         Transaction {
             outcome,
-            sender: self.sender,
+            sender: self.has_sender.then_some(&self.sender),
             recipients_accepted: self.accepted,
             recipients_rejected: self.rejected,
             duration: time.since(self.started),

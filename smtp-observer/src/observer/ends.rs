@@ -12,9 +12,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::{Conversation, Observer};
+use super::Out;
+use super::tracker::{Conversation, Tracker};
 use crate::event::{Flow, LineEnd, Positions, Segment, StateEvent, Time, TransferEvent};
-use crate::observation::{Anomaly, AnomalyKind, Event, Observation, Role};
+use crate::fact::What;
+use crate::observation::{AnomalyKind, Role};
 use crate::smtp::{Peer, Verb};
 
 /// Most lines of one direction that wait until the other end shows them; the oldest make room for others.
@@ -111,7 +113,7 @@ pub(super) struct Disagreement {
     received: Line,
 }
 
-impl Observer {
+impl Tracker {
     /// The other end of this accepted socket's connection is a client here: they are compared if both begin now.
     pub(super) fn join_ends(&mut self, event: &StateEvent) {
         let cookie = event.socket.cookie;
@@ -154,22 +156,22 @@ impl Observer {
 
     /// Says at both ends that they disagree: it is not known which of them shows what was moved.
     pub(super) fn tell_ends_disagree(
-        &mut self,
+        &self,
         conversation: &Conversation,
         time: Time,
         disagreement: Disagreement,
-        sink: &mut dyn FnMut(Observation),
+        out: &mut Out<'_>,
     ) {
-        let kind = AnomalyKind::EndsDisagree;
-        let anomaly = Event::Anomaly(Anomaly { kind, detail: disagreement.to_string() });
-        sink(conversation.observation(&self.host, time, anomaly.clone()));
+        let detail = disagreement.to_string();
+        let anomaly = What::Anomaly { kind: AnomalyKind::EndsDisagree, detail: &detail };
+        out.tell(&conversation.connection.fact(&self.host, time, anomaly));
         let cookie = conversation.connection.identity.cookie;
         let other = conversation.other_end.as_ref().and_then(|other| self.conversations.get(&other.cookie));
         if let Some(other) = other
             && other.connection.announced
             && other.other_end.as_ref().is_some_and(|end| end.cookie == cookie)
         {
-            sink(other.observation(&self.host, time, anomaly));
+            out.tell(&other.connection.fact(&self.host, time, anomaly));
         }
     }
 

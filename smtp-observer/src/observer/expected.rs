@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 
+use super::Out;
 use super::ends::{Ends, OtherEnd, mirrored};
-use super::{Conversation, Observer, accepted};
+use super::tracker::{Conversation, Tracker, accepted};
 use crate::event::{Socket, StateEvent, TransferEvent};
-use crate::observation::{Observation, Role};
+use crate::observation::Role;
 use crate::smtp::Session;
 
 /// Most of them.
@@ -60,9 +61,9 @@ impl Expected {
     }
 }
 
-impl Observer {
+impl Tracker {
     /// An accepted socket is a proxy's, or a client may be one's.
-    pub(super) fn expect(&mut self, event: StateEvent, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn expect(&mut self, event: StateEvent, out: &mut Out<'_>) {
         let cookie = event.socket.cookie;
         let is_known = |known: &StateEvent| known.socket.cookie == cookie || known.peer == Some(cookie);
         if self.expected.pairs.iter().any(is_known) || self.conversations.contains_key(&cookie) {
@@ -72,10 +73,10 @@ impl Observer {
         if self.expected.pairs.len() >= MAX_PAIRS {
             self.expected.pairs.pop_front();
         }
-        self.interceptions.expect(client, accepted(&self.host, &event));
+        out.interceptions.expect(client, accepted(&self.host, &event));
         self.expected.pairs.push_back(event);
         for held in self.expected.release(client) {
-            self.transfer(held, sink);
+            self.transfer(held, out);
         }
     }
 

@@ -1,45 +1,47 @@
 //! An observer that has taken down what it is told.
 
-use super::{Conversation, Observer, timestamp};
+use super::tracker::{Conversation, timestamp};
+use super::{Observer, Out};
 use crate::event::{Time, TransferEvent};
-use crate::judge::{Addresses, Key};
-use crate::observation::Observation;
+use crate::fact::Fact;
 use crate::recorder::{Entry, Recorder, Reel};
+use crate::redact::{Addresses, Key, RedactionPolicy};
 use crate::smtp::{Items, Session};
 
 impl Observer {
     /// An observer whose recorder takes down what it is told.
     pub fn recorded(ports: &[u16], addresses: Addresses, key: Key) -> Self {
-        Self { recorder: Some(Recorder::new(addresses, key)), ..Self::new(ports, addresses) }
+        Self::with(ports, RedactionPolicy::new(addresses), Some(Recorder::new(addresses, key)))
     }
 
     /// What this observer was told.
     pub fn recorder(&mut self) -> Option<&mut Recorder> {
-        self.recorder.as_mut()
+        self.tracker.recorder.as_mut()
     }
 
     /// Passes on what has waited long enough by now.
-    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
-        if self.is_settling()
-            && let Some(recorder) = &mut self.recorder
-        {
+    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(&Fact<'_>)) {
+        let is_settling = self.is_settling();
+        let Self { tracker, interceptions } = self;
+        if is_settling && let Some(recorder) = &mut tracker.recorder {
             recorder.keep(Entry::Settled(now));
         }
-        self.relate(|observer, sink| observer.settle_until(now, sink), sink);
-        self.interceptions.settle(timestamp(&self.host, now), sink);
+        tracker.settle_until(now, &mut Out { interceptions, sink });
+        interceptions.settle(timestamp(&tracker.host, now), sink);
     }
 
     /// Gives the recorder the transfers of open connections that it still waits for, as if these ended. No more is to be
     /// told to this observer.
     pub fn finish_recording(&mut self) {
-        let (mut items, mut events) = (Items::default(), Vec::new());
-        for conversation in self.conversations.values_mut() {
+        let mut items = Items::default();
+        for conversation in self.tracker.conversations.values_mut() {
             let time = conversation.connection.last_seen;
             conversation.session.finish(time, &mut items);
-            items.iter().for_each(|item| conversation.judge.item(None, item, &mut events));
+            if let Some(reel) = &mut conversation.reel {
+                items.iter().for_each(|item| reel.item(item));
+            }
             items.clear();
-            events.clear();
-            conversation.take_down(self.recorder.as_mut(), Reel::finish);
+            conversation.take_down(self.tracker.recorder.as_mut(), Reel::finish);
         }
     }
 }
@@ -52,7 +54,6 @@ impl Conversation {
         give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent)),
     ) {
         let (Some(recorder), Some(reel)) = (recorder, &mut self.reel) else { return };
-        self.judge.kept().into_iter().for_each(|kept| reel.keep(kept));
         give(reel, &self.session, &mut |number, event| recorder.release(number, event));
     }
 }

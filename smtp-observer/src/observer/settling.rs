@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use super::{Conversation, Observer};
+use super::tracker::{Conversation, Tracker};
+use super::{Observer, Out};
 use crate::event::Time;
-use crate::observation::Observation;
+use crate::fact::What;
 
 /// How long a connection that is over waits for transfers that no event has told of.
 ///
@@ -17,41 +18,43 @@ pub const SETTLING: Duration = Duration::from_secs(1);
 impl Observer {
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
     pub fn is_settling(&self) -> bool {
-        !self.settling.is_empty() || self.interceptions.is_waiting()
+        !self.tracker.settling.is_empty() || self.interceptions.is_waiting()
     }
+}
 
+impl Tracker {
     /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen. And tells the
     /// judges whose deadlines have passed.
-    pub(super) fn settle_until(&mut self, now: Time, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn settle_until(&mut self, now: Time, out: &mut Out<'_>) {
         while let Some((_, cookie)) = self.settling.pop_front_if(|(due, _)| *due <= now) {
-            self.settle_one(cookie, now, sink);
+            self.settle_one(cookie, now, out);
         }
     }
 
-    fn settle_one(&mut self, cookie: u64, now: Time, sink: &mut dyn FnMut(Observation)) {
+    fn settle_one(&mut self, cookie: u64, now: Time, out: &mut Out<'_>) {
         // It may have ended by itself, or its socket may have connected again.
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         match &conversation.over {
-            Some(over) if settled_by(over.time) <= now => self.end(conversation, sink),
-            Some(_) => self.keep(cookie, conversation, sink),
+            Some(over) if settled_by(over.time) <= now => self.end(conversation, out),
+            Some(_) => self.keep(cookie, conversation, out),
             None => {
                 conversation.connection.awaited = false;
                 // What the client has begun to say, or has said behind bytes that went unseen, will tell more, and comes
                 // before the deadline.
                 if conversation.session.is_at_rest() && !conversation.connection.holds() {
-                    self.pass(&mut conversation, now, sink);
+                    self.pass(&mut conversation, now, out);
                     self.await_next(cookie, &mut conversation);
                 }
-                self.keep(cookie, conversation, sink);
+                self.keep(cookie, conversation, out);
             }
         }
     }
 
     /// Nothing was said until now, unless the client has begun a line that is not over.
-    pub(super) fn pass(&mut self, conversation: &mut Conversation, now: Time, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn pass(&mut self, conversation: &mut Conversation, now: Time, out: &mut Out<'_>) {
         if conversation.session.is_at_rest() {
-            conversation.judge.pass(now, &mut self.events);
-            self.tell(conversation, sink);
+            let Conversation { connection, judge, .. } = conversation;
+            judge.pass(now, &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what)));
         }
     }
 
@@ -75,7 +78,7 @@ pub(super) fn settled_by(over: Time) -> Time {
 mod tests {
     use crate::event::{Flow, TcpState, Time};
     use crate::observation::{Event, Observation};
-    use crate::observer::tests::{CLIENT, OTHER, Story};
+    use crate::observer::tests::{CLIENT, OTHER, Story, shown};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -112,7 +115,7 @@ mod tests {
     /// The clock is read so much later than the last event.
     fn settle(story: &mut Story, later: u64) {
         let now = Time(story.time + later);
-        story.observer.settle(now, &mut |observation| story.told.push(observation));
+        story.observer.settle(now, &mut |fact| story.told.push(shown(fact)));
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod tests {
             story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
             story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
         }
-        assert_eq!(story.observer.settling.len(), 1);
+        assert_eq!(story.observer.tracker.settling.len(), 1);
         settle(&mut story, SECOND);
         assert!(!story.observer.is_settling());
         let noops = story.told.iter().filter(|observation| matches!(observation.event, Event::Noop(_)));

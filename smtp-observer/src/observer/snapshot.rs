@@ -8,23 +8,24 @@ use std::mem;
 
 use foldhash::{HashSet, HashSetExt as _};
 
-use super::{Conversation, Observer};
+use super::Out;
+use super::tracker::{Conversation, Tracker};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
-use crate::observation::{Observation, Role};
+use crate::observation::Role;
 use crate::recorder::Reel;
 use crate::smtp::Session;
 
-impl Observer {
+impl Tracker {
     /// Begins to follow each connection that is not known yet, and ends those that nobody holds any more.
-    pub(super) fn snapshot(&mut self, mut snapshot: Snapshot, sink: &mut dyn FnMut(Observation)) {
+    pub(super) fn snapshot(&mut self, mut snapshot: Snapshot, out: &mut Out<'_>) {
         for process in mem::take(&mut snapshot.processes) {
             self.processes.describe(process);
         }
-        self.miss(&snapshot, sink);
+        self.miss(&snapshot, out);
         for open in snapshot.sockets {
             if !self.conversations.contains_key(&open.socket.cookie) {
-                let conversation = self.join(&open, snapshot.time, sink);
-                self.keep(open.socket.cookie, conversation, sink);
+                let conversation = self.join(&open, snapshot.time, out);
+                self.keep(open.socket.cookie, conversation, out);
             }
         }
     }
@@ -32,7 +33,7 @@ impl Observer {
     /// Ends the connections whose end was lost: two snapshots found them in no process's hands, and between them they
     /// were quiet. One is not enough: a descriptor may be on its way from one process to another, or go to one that the
     /// walk has passed already. What waits to be accepted is in nobody's hands, too, and not announced.
-    fn miss(&mut self, snapshot: &Snapshot, sink: &mut dyn FnMut(Observation)) {
+    fn miss(&mut self, snapshot: &Snapshot, out: &mut Out<'_>) {
         let mut held = HashSet::with_capacity(snapshot.sockets.len());
         held.extend(snapshot.sockets.iter().map(|open| open.socket.cookie));
         self.doubts = false;
@@ -52,15 +53,15 @@ impl Observer {
         for cookie in gone {
             let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
             while let Some(waiting) = conversation.connection.release_in_vain() {
-                self.follow(&mut conversation, &waiting, sink);
+                self.follow(&mut conversation, &waiting, out);
             }
             conversation.connection.last_seen = snapshot.time;
-            self.end(conversation, sink);
+            self.end(conversation, out);
         }
     }
 
     /// A connection from its middle on, or one that is being made.
-    fn join(&mut self, open: &OpenSocket, time: Time, sink: &mut dyn FnMut(Observation)) -> Box<Conversation> {
+    fn join(&mut self, open: &OpenSocket, time: Time, out: &mut Out<'_>) -> Box<Conversation> {
         let connecting = open.socket.state == TcpState::SynSent;
         let (role, session) = if connecting {
             (Role::Client, Session::new())
@@ -72,14 +73,14 @@ impl Observer {
         conversation.connection.owner = Some(self.processes.caller(&open.task));
         if !connecting {
             conversation.connection.join(open.positions);
-            conversation.announce(&self.host, sink);
+            conversation.announce(&self.host, out);
         }
         conversation
     }
 
     /// Makes way for a connection whose beginning the ring buffer tells of. Whether it is announced already, by a
     /// snapshot that was taken before its beginning was taken in.
-    pub(super) fn make_way(&mut self, cookie: u64, time: Time, sink: &mut dyn FnMut(Observation)) -> bool {
+    pub(super) fn make_way(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
         let Some(mut before) = self.conversations.remove(&cookie) else { return false };
         before.take_down(self.recorder.as_mut(), Reel::finish);
         let announced = before.connection.announced;
@@ -88,7 +89,7 @@ impl Observer {
         }
         if announced {
             // A socket may connect again; the end of its last connection was lost.
-            self.end(before, sink);
+            self.end(before, out);
         }
         false
     }

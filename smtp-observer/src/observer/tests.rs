@@ -1,10 +1,22 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::tracker::MAX_CONNECTIONS;
 use super::*;
-use crate::event::{Positions, ProcessKey, Said};
+use crate::event::{Flow, Host, Positions, ProcessKey, Said, Socket, Task, TcpState};
+use crate::observation::{Event, Observation, Role};
+use crate::redact::Addresses;
 
 pub(super) const CLIENT: (u32, &str) = (10, "swaks");
 pub(super) const OTHER: (u32, &str) = (11, "scache");
+
+pub(super) fn full() -> RedactionPolicy {
+    RedactionPolicy::new(Addresses::Full)
+}
+
+/// A fact in words.
+pub(super) fn shown(fact: &Fact<'_>) -> Observation {
+    Observation::of(fact, full())
+}
 
 /// One socket's story, told in kernel events.
 pub(super) struct Story {
@@ -17,14 +29,14 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new() -> Self {
-        let mut observer = Observer::new(&[25], Addresses::Full);
+        let mut observer = Observer::new(&[25], full());
         let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
         observer.event(KernelEvent::Host(host), &mut |_| {});
         Self { observer, time: 0, written: 1000, read: 5000, told: Vec::new() }
     }
 
     pub(super) fn event(&mut self, event: KernelEvent) {
-        self.observer.event(event, &mut |observation| self.told.push(observation));
+        self.observer.event(event, &mut |fact| self.told.push(shown(fact)));
     }
 
     pub(super) fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
@@ -78,7 +90,7 @@ impl Story {
     fn settle(&mut self) {
         assert!(self.observer.is_settling());
         let now = Time(self.time + SETTLING.as_nanos() as u64);
-        self.observer.settle(now, &mut |observation| self.told.push(observation));
+        self.observer.settle(now, &mut |fact| self.told.push(shown(fact)));
         assert!(!self.observer.is_settling());
     }
 
@@ -350,8 +362,8 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
         .filter(|observation| matches!(observation.event, Event::ConnectionClosed { .. }))
         .map(|observation| &*observation.connection.id)
         .collect();
-    assert_eq!(story.observer.conversations.len() + closed.len(), MAX_CONNECTIONS + 10);
-    assert!(story.observer.conversations.len() <= MAX_CONNECTIONS);
+    assert_eq!(story.observer.tracker.conversations.len() + closed.len(), MAX_CONNECTIONS + 10);
+    assert!(story.observer.tracker.conversations.len() <= MAX_CONNECTIONS);
     assert!(closed.contains(&"01234567-0"), "the first was idle longest");
-    assert!(story.observer.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
+    assert!(story.observer.tracker.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::shape;
 use crate::event::{LineEnd, Said, Segment, TransferEvent};
-use crate::judge::{Kept, Reveal, View};
-use crate::smtp::{Peer, Session};
+use crate::redact::{self, RedactionPolicy};
+use crate::smtp::{Command, Exchange, Item, Message, Peer, Reply, Session};
 
 /// Bytes of memory that the withheld transfers of one connection may have: enough for as many commands as may wait for
 /// their replies. Of what comes when there are more, only the shape is kept.
@@ -16,7 +16,7 @@ const MOST_WITHHELD: usize = 1 << 20;
 /// What is withheld of a connection.
 #[derive(Debug)]
 pub(crate) struct Reel {
-    view: View,
+    policy: RedactionPolicy,
     /// Of the socket that connected, and of the other.
     sides: [Side; 2],
     /// They have each other's role.
@@ -33,7 +33,18 @@ struct Side {
     /// Lines whose names have not been replaced.
     lines: VecDeque<Line>,
     /// Replies that were judged and whose lines have not come out.
-    replies: VecDeque<(Range<u64>, Reveal)>,
+    replies: VecDeque<(Range<u64>, ReplyVisibility)>,
+}
+
+/// How much of a reply is kept.
+#[derive(Debug)]
+enum ReplyVisibility {
+    /// Nothing but its codes.
+    Codes,
+    /// What it does not repeat of this command.
+    ReplyTo(Box<Command>),
+    /// All but mailboxes.
+    Text,
 }
 
 /// One transfer, and its texts, in which names are replaced.
@@ -71,8 +82,8 @@ enum State {
 }
 
 impl Reel {
-    pub(crate) fn new(view: View) -> Self {
-        Self { view, sides: Default::default(), reversed: false, withheld: 0 }
+    pub(crate) fn new(policy: RedactionPolicy) -> Self {
+        Self { policy, sides: Default::default(), reversed: false, withheld: 0 }
     }
 
     /// Takes a transfer. One that cannot be withheld, or need not be, comes back.
@@ -92,14 +103,29 @@ impl Reel {
         None
     }
 
-    /// Learns what may be kept.
-    pub(crate) fn keep(&mut self, kept: Kept) {
-        match kept {
-            Kept::Replied { span, how } => {
-                self.sides[usize::from(!self.reversed)].replies.push_back((span, how));
+    /// Learns from what was said how much of it may be kept.
+    pub(crate) fn item(&mut self, item: &Item) {
+        match item {
+            Item::Greeting(reply) => self.replied(reply, ReplyVisibility::Text),
+            Item::Exchange(Exchange { command, reply: Some(reply) }) => {
+                let how = match redact::hides_reply(command, reply) {
+                    true => ReplyVisibility::Codes,
+                    false => ReplyVisibility::ReplyTo(command.clone()),
+                };
+                self.replied(reply, how);
             }
-            Kept::Reversed => self.reversed = !self.reversed,
+            Item::Message(message) => {
+                if let Message { reply: Some(reply), .. } = &**message {
+                    self.replied(reply, ReplyVisibility::Text);
+                }
+            }
+            Item::Reversed => self.reversed = !self.reversed,
+            _ => {}
         }
+    }
+
+    fn replied(&mut self, reply: &Reply, how: ReplyVisibility) {
+        self.sides[usize::from(!self.reversed)].replies.push_back((reply.span.clone(), how));
     }
 
     /// Gives out the transfers whose lines are whole, and whose replies are known.
@@ -115,7 +141,7 @@ impl Reel {
 
     fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent)) {
         for (side, end) in self.sides.iter_mut().zip(ends) {
-            side.show_lines(self.view, end);
+            side.show_lines(self.policy, end);
             let shown = side.lines.front().map_or(side.end, |line| line.at).min(end);
             while let Some(strip) = side.strips.pop_front_if(|strip| strip.end <= shown) {
                 self.withheld -= cost(&strip.event);
@@ -184,11 +210,11 @@ impl Side {
     }
 
     /// Replaces the names in lines up to `end`.
-    fn show_lines(&mut self, view: View, end: u64) {
+    fn show_lines(&mut self, policy: RedactionPolicy, end: u64) {
         let ready = |line: &mut Line| line.state != State::Open && line.at < end;
         while let Some(line) = self.lines.pop_front_if(ready) {
             let reply = self.replies.iter().find(|(reply, _)| reply.contains(&line.at));
-            let shown = line.shown(view, reply.map(|(_, how)| how));
+            let shown = line.shown(policy, reply.map(|(_, how)| how));
             self.lay(line.at, &shown);
         }
         let start = self.lines.front().map_or(self.end, |line| line.at).min(end);
@@ -212,7 +238,7 @@ impl Side {
 
 impl Line {
     /// The line as it may be kept, as long as it was.
-    fn shown(&self, view: View, reply: Option<&Reveal>) -> Vec<u8> {
+    fn shown(&self, policy: RedactionPolicy, reply: Option<&ReplyVisibility>) -> Vec<u8> {
         let end = match &self.bytes[..] {
             [.., b'\r', b'\n'] => LineEnd::Crlf,
             [.., b'\n'] => LineEnd::Lf,
@@ -222,13 +248,13 @@ impl Line {
         let (code, text) = line.split_at(shape::text_of(line));
         let is_reply = !code.is_empty();
         let shown: Cow<'_, [u8]> = match reply {
-            Some(Reveal::ReplyTo(command)) => [code, &view.reply(command, text)].concat().into(),
-            Some(Reveal::Text) => [code, &view.text(text)].concat().into(),
-            Some(Reveal::Codes) => shape::of_reply(line).into(),
+            Some(ReplyVisibility::ReplyTo(command)) => [code, &policy.reply_line(command, text)].concat().into(),
+            Some(ReplyVisibility::Text) => [code, &policy.text_line(text)].concat().into(),
+            Some(ReplyVisibility::Codes) => shape::of_reply(line).into(),
             // It may be half a mailbox.
             None if self.state == State::Broken && is_reply => shape::of_reply(line).into(),
-            None if is_reply => [code, &view.text(text)].concat().into(),
-            None => view.line(line),
+            None if is_reply => [code, &policy.text_line(text)].concat().into(),
+            None => policy.line(line),
         };
         debug_assert_eq!(shown.len(), line.len(), "a stand-in is as long as what it stands for");
         match shown.len() == line.len() {

@@ -7,7 +7,8 @@ use proptest::test_runner::RngSeed;
 use super::*;
 use crate::event::crossing::Filter;
 use crate::event::{Flow, Host, Positions, ProcessKey, Segment, Socket, StateEvent, Task, TcpState};
-use crate::observation::Role;
+use crate::fact::Fact;
+use crate::observation::{Observation, Role};
 use crate::observer::Observer;
 
 /// Whole lines, so that a secret stands where a client puts it.
@@ -281,9 +282,12 @@ fn task() -> Task {
 }
 
 /// What is observed, a line each.
-fn observe(observer: &mut Observer, entries: &[Entry]) -> Vec<String> {
+fn observe(observer: &mut Observer, entries: &[Entry], addresses: Addresses) -> Vec<String> {
     let mut observed = Vec::new();
-    let mut sink = |observation| observed.push(serde_json::to_string(&observation).expect("JSON"));
+    let policy = RedactionPolicy::new(addresses);
+    let mut sink = |fact: &Fact<'_>| {
+        observed.push(serde_json::to_string(&Observation::of(fact, policy)).expect("JSON"));
+    };
     for entry in entries {
         match entry {
             Entry::Event(event) => observer.event(event.clone(), &mut sink),
@@ -294,10 +298,15 @@ fn observe(observer: &mut Observer, entries: &[Entry]) -> Vec<String> {
     observed
 }
 
+/// What is observed of these by another observer.
+fn replay(addresses: Addresses, entries: &[Entry]) -> Vec<String> {
+    observe(&mut Observer::new(&[25], RedactionPolicy::new(addresses)), entries, addresses)
+}
+
 /// What is observed, and what a recording has of it.
 fn record(entries: &[Entry], addresses: Addresses) -> (Vec<String>, Vec<Entry>) {
     let mut observer = Observer::recorded(&[25], addresses, Key(5));
-    let observed = observe(&mut observer, entries);
+    let observed = observe(&mut observer, entries, addresses);
     observer.finish_recording();
     let recorder = observer.recorder().expect("it has one");
     let mut kept: Vec<_> = recorder.drain().collect();
@@ -381,8 +390,8 @@ proptest! {
         for addresses in ALL {
             let entries = story.entries();
             let (observed, kept) = record(&entries, addresses);
-            let plain = observe(&mut Observer::new(&[25], addresses), &entries);
-            let replayed = observe(&mut Observer::new(&[25], addresses), &kept);
+            let plain = replay(addresses, &entries);
+            let replayed = replay(addresses, &kept);
             prop_assert_eq!(difference(&plain, &observed), None, "recording changes nothing");
             prop_assert_eq!(difference(&observed, &replayed), None, "{:?}: {}\nkept as {}", addresses, said(&entries), said(&kept));
         }
@@ -407,7 +416,7 @@ fn a_name_that_the_server_repeats_has_the_same_stand_in() {
     ]);
     for addresses in ALL {
         let (observed, kept) = record(&entries, addresses);
-        assert_eq!(observe(&mut Observer::new(&[25], addresses), &kept), observed, "{addresses:?}");
+        assert_eq!(replay(addresses, &kept), observed, "{addresses:?}");
         assert_eq!(said(&kept).contains("bobmarker"), addresses == Addresses::Full, "{}", said(&kept));
     }
 }
@@ -421,7 +430,7 @@ fn a_proxy_s_header_keeps_its_name_alone() {
     ] {
         let entries = dialogue(&[(true, header), (true, "QUIT\r\n")]);
         let (observed, kept) = record(&entries, Addresses::Full);
-        assert_eq!(observe(&mut Observer::new(&[25], Addresses::Full), &kept), observed);
+        assert_eq!(replay(Addresses::Full, &kept), observed);
         // A SOCKS proxy may read what follows, until the server greets.
         assert_eq!(said(&kept), name.to_owned() + "\n");
     }
@@ -441,7 +450,7 @@ fn with_the_roles_reversed_names_are_hidden_on_both_sides() {
     ]);
     for addresses in ALL {
         let (observed, kept) = record(&entries, addresses);
-        assert_eq!(observe(&mut Observer::new(&[25], addresses), &kept), observed, "{addresses:?}");
+        assert_eq!(replay(addresses, &kept), observed, "{addresses:?}");
         assert_eq!(said(&kept).contains("bobmarker"), addresses == Addresses::Full, "{}", said(&kept));
         assert!(!said(&kept).contains("s3cret") && said(&kept).contains("mail from:<"), "{}", said(&kept));
     }
@@ -475,7 +484,7 @@ fn no_more_is_withheld_than_the_bound() {
     let entries = dialogue(&said);
     let mut observer = Observer::recorded(&[25], Addresses::Domain, Key(5));
     // But the connection's end.
-    observe(&mut observer, &entries[..entries.len() - 1]);
+    observe(&mut observer, &entries[..entries.len() - 1], Addresses::Domain);
     let recorder = observer.recorder().expect("it has one");
     let kept: Vec<Entry> = recorder.drain().map(|(_, entry)| entry).collect();
     let withheld = recorder.next() - kept.len() as u64;

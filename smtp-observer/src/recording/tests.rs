@@ -8,6 +8,7 @@ use crate::event::{
     Flow, Host, LineEnd, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Segment, Snapshot, Socket, StateEvent,
     Task, TcpState, TransferEvent, Uncaptured, Unseen, Withheld,
 };
+use crate::redact::RedactionPolicy;
 
 fn task() -> Task {
     let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
@@ -200,7 +201,7 @@ proptest! {
             damaged[place] = byte;
         }
         if let Ok((_, entries)) = open(Cursor::new(damaged)) {
-            let mut observer = crate::observer::Observer::new(&[25], Addresses::Full);
+            let mut observer = crate::observer::Observer::new(&[25], RedactionPolicy::new(Addresses::Full));
             for entry in entries.map_while(Result::ok) {
                 match entry {
                     Entry::Event(event) => observer.event(event, &mut |_| {}),

@@ -16,6 +16,9 @@ macro_rules! verbs {
         }
 
         impl Verb {
+            /// All of them, each at the place of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant,)* Self::Other];
+
             #[cfg(test)]
             const KNOWN: &[(Self, &[u8])] = &[$((Self::$variant, $text.as_bytes()),)*];
 

@@ -1,5 +1,7 @@
 //! What a session yields.
 
+use std::time::Duration;
+
 use super::command::Command;
 use super::reply::Reply;
 use crate::event::Time;
@@ -35,6 +37,23 @@ pub struct Exchange {
     pub command: Box<Command>,
     /// What the server replied; absent where the session was over, or its stream was lost, before.
     pub reply: Option<Box<Reply>>,
+}
+
+impl Exchange {
+    /// When the reply was there; without one, when the command was sent.
+    pub fn time(&self) -> Time {
+        self.reply.as_ref().map_or(self.command.last_byte, |reply| reply.last_byte)
+    }
+
+    /// The reply's code (RFC 5321, 4.2).
+    pub fn code(&self) -> Option<u16> {
+        self.reply.as_ref().map(|reply| reply.code)
+    }
+
+    /// From the command's last byte to the reply's last byte.
+    pub fn latency(&self) -> Option<Duration> {
+        self.reply.as_ref().map(|reply| reply.last_byte.since(self.command.last_byte))
+    }
 }
 
 /// How a message's content travels.
@@ -77,6 +96,36 @@ pub struct Message {
     pub reply: Option<Box<Reply>>,
     /// Final replies that accepted the message: 0 or 1, with one reply a recipient up to their number.
     pub accepted: u32,
+}
+
+impl Message {
+    /// When its last part that was seen was there.
+    pub fn time(&self) -> Time {
+        let reply = self.reply.as_ref().map(|reply| reply.last_byte);
+        reply.or(self.ended_at).or(self.began_at()).unwrap_or_default()
+    }
+
+    /// When the content could begin: with the go-ahead, or behind the first chunk's command.
+    fn began_at(&self) -> Option<Time> {
+        self.go_ahead.as_ref().map(|go_ahead| go_ahead.time).or(self.requested_at)
+    }
+
+    /// From DATA to the 354; absent for BDAT, which waits for none.
+    pub fn go_ahead_latency(&self) -> Option<Duration> {
+        Some(self.go_ahead.as_ref()?.time.since(self.requested_at?))
+    }
+
+    /// From the 354 (BDAT: from the first chunk's command) to the end of data.
+    pub fn transfer_time(&self) -> Option<Duration> {
+        Some(self.ended_at?.since(self.began_at()?))
+    }
+
+    /// From the end of data to the final reply. Content that was sent before its go-ahead is waited for from there on.
+    pub fn final_reply_latency(&self) -> Option<Duration> {
+        let ended = self.ended_at?;
+        let waited_for = self.go_ahead.as_ref().map_or(ended, |go_ahead| ended.max(go_ahead.time));
+        Some(self.reply.as_ref()?.last_byte.since(waited_for))
+    }
 }
 
 /// The reply that let the content come: 354.

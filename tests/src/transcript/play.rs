@@ -11,11 +11,11 @@ use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
     Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
-use smtp_observer::judge::{Addresses, Key};
 use smtp_observer::observation::{Observation, Role};
 use smtp_observer::observer::{Observer, SETTLING};
 use smtp_observer::recorder::Entry;
 use smtp_observer::recording::{self, Header};
+use smtp_observer::redact::{Addresses, Key, RedactionPolicy};
 
 use super::{Speaker, Step, Transcript};
 
@@ -40,7 +40,7 @@ pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Valu
 
 /// What is observed of a transcript at the socket with this role.
 pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observation> {
-    play(transcript, Observer::new(&[25], Addresses::Domain), role, cut).observed
+    play(transcript, Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)), role, cut).observed
 }
 
 /// The same as JSON, and the recording that was made of it.
@@ -56,15 +56,16 @@ pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Valu
 /// What is observed of a recording.
 pub fn replay(file: &[u8]) -> Result<Vec<Value>> {
     let (header, entries) = recording::open(file)?;
-    let mut observer = Observer::new(&header.ports, header.addresses);
+    let policy = RedactionPolicy::new(header.addresses);
+    let mut observer = Observer::new(&header.ports, policy);
     let mut observed = Vec::new();
     for entry in entries {
         match entry? {
-            Entry::Event(event) => observer.event(event, &mut |observation| observed.push(observation)),
-            Entry::Settled(now) => observer.settle(now, &mut |observation| observed.push(observation)),
+            Entry::Event(event) => observer.event(event, &mut |fact| observed.push(Observation::of(fact, policy))),
+            Entry::Settled(now) => observer.settle(now, &mut |fact| observed.push(Observation::of(fact, policy))),
         }
     }
-    observer.settle(Time(u64::MAX), &mut |observation| observed.push(observation));
+    observer.settle(Time(u64::MAX), &mut |fact| observed.push(Observation::of(fact, policy)));
     Ok(observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
@@ -82,6 +83,7 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
         dialogue: Box::new(dialogue),
         work: Box::new(Work::new()),
         observer,
+        policy: RedactionPolicy::new(Addresses::Domain),
         role,
         cut,
         time: 1_000_000_000,
@@ -107,7 +109,7 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
     player.time += STEP;
     player.state(TcpState::LastAck, TcpState::Close);
     let end = Time(player.time + SETTLING.as_nanos() as u64);
-    player.observer.settle(end, &mut |observation| player.observed.push(observation));
+    player.observer.settle(end, &mut |fact| player.observed.push(Observation::of(fact, player.policy)));
     player
 }
 
@@ -119,6 +121,7 @@ struct Player {
     dialogue: Box<Dialogue>,
     work: Box<Work>,
     observer: Observer,
+    policy: RedactionPolicy,
     role: Role,
     cut: Cut,
     time: u64,
@@ -166,7 +169,7 @@ impl Player {
         let end = self.time + time;
         while matches!(self.cut, Cut::Every(_)) && self.time + 10 * STEP < end {
             self.time += 10 * STEP;
-            self.observer.settle(Time(self.time), &mut |observation| self.observed.push(observation));
+            self.observer.settle(Time(self.time), &mut |fact| self.observed.push(Observation::of(fact, self.policy)));
         }
         self.time = end;
     }
@@ -229,7 +232,7 @@ impl Player {
     }
 
     fn event(&mut self, event: KernelEvent) {
-        self.observer.event(event, &mut |observation| self.observed.push(observation));
+        self.observer.event(event, &mut |fact| self.observed.push(Observation::of(fact, self.policy)));
     }
 
     fn positions(&self) -> Positions {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, Segment, StateEvent, TcpState, TransferEvent};
-use smtp_observer::judge::Addresses;
 use smtp_observer::kernel::{Kernel, Settings};
 use smtp_observer::observation::{Event, Observation, Role};
 use smtp_observer::observer::Observer;
+use smtp_observer::redact::{Addresses, RedactionPolicy};
 use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -83,7 +83,8 @@ fn sent() -> Result<([Crossed; 2], Vec<Observation>)> {
     process::run(ssmtp)?;
 
     let mut crossed = [Crossed::default(), Crossed::default()];
-    let mut observer = Observer::new(&[PORT], Addresses::Full);
+    let policy = RedactionPolicy::new(Addresses::Full);
+    let mut observer = Observer::new(&[PORT], policy);
     let mut told = Vec::new();
     let start = Instant::now();
     while !crossed.iter().all(|end| end.is_closed) {
@@ -95,7 +96,7 @@ fn sent() -> Result<([Crossed; 2], Vec<Observation>)> {
                 let at_client = socket.remote.port() == PORT;
                 note(&mut crossed[usize::from(!at_client)], at_client, &event);
             }
-            observer.event(event, &mut |observation| told.push(observation));
+            observer.event(event, &mut |fact| told.push(Observation::of(fact, policy)));
         });
         sleep(Duration::from_millis(20));
     }

@@ -67,6 +67,7 @@ impl Metrics {
         if gone.is_empty() {
             return;
         }
+        self.programs.let_go_of_handles();
         self.connections.forget(&gone);
         self.connections_open.forget(&gone);
         self.commands.forget(&gone);

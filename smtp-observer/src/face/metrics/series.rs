@@ -1,14 +1,15 @@
 //! Labels and series, each of a bounded number: what comes after counts under `other`.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use prometheus::core::{MetricVec, MetricVecBuilder};
+use prometheus::{Histogram, IntCounter};
 
 use crate::face::escape::steers;
-use crate::observation::{Caller, Role, Timestamp};
+use crate::observation::{Caller, Outcome, Role, Timestamp};
+use crate::smtp::Verb;
 
 /// Programs that have a label of their own.
 pub const MAX_PROGRAMS: usize = 200;
@@ -22,38 +23,7 @@ const OTHER: &str = "other";
 /// The label of a process that is not known yet.
 const UNKNOWN: &str = "unknown";
 
-/// Verbs with a label of their own: the RFCs' and the extensions seen in use.
-pub(super) const VERBS: &[&str] = &[
-    "ATRN",
-    "AUTH",
-    "BDAT",
-    "BURL",
-    "DATA",
-    "EHLO",
-    "ETRN",
-    "EXPN",
-    "HELO",
-    "HELP",
-    "LHLO",
-    "MAIL",
-    "NOOP",
-    "QUIT",
-    "RCPT",
-    "RSET",
-    "SAML",
-    "SEND",
-    "SOML",
-    "STARTTLS",
-    "TURN",
-    "VRFY",
-    "X-ANONYMOUSTLS",
-    "X-EXPS",
-    "XCLIENT",
-    "XEXCH50",
-    "XFORWARD",
-];
-
-/// Whom an observation is about, as labels.
+/// Whom a fact is about, as labels.
 pub(super) struct Subject {
     pub(super) program: Arc<str>,
     pub(super) role: Role,
@@ -148,43 +118,115 @@ impl<const N: usize> Labels<[String; N]> {
     }
 }
 
-/// The programs that have a label of their own, the first that come, each with when it was last seen.
+/// The programs that have a label of their own, the first that come; all others are one.
+#[derive(Debug)]
+pub(super) struct Programs {
+    known: HashMap<Arc<str>, Program>,
+    /// Those that are not known yet, and those that are not told apart: their series never end.
+    unknown: Program,
+    others: Program,
+}
+
+/// A program with a label.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) label: Arc<str>,
+    /// When it was seen last.
+    seen: Timestamp,
+    handles: [Handles; 2],
+}
+
+/// The series of one program in one role that every mail counts in, found once: by verb and class of the reply.
 #[derive(Debug, Default)]
-pub(super) struct Programs(HashMap<Arc<str>, Cell<Timestamp>>);
+pub(super) struct Handles {
+    pub(super) commands: HandleTable<IntCounter, { CLASSES.len() }>,
+    pub(super) command_duration: HandleTable<Histogram, 1>,
+    pub(super) data_go_ahead: Option<Histogram>,
+    pub(super) data_transfer: Option<Histogram>,
+    pub(super) data_accept: Option<Histogram>,
+    pub(super) data_bytes: Option<IntCounter>,
+    pub(super) transactions: [Option<IntCounter>; Outcome::ALL.len()],
+}
+
+/// Handles by verb and something else; a verb that was not seen takes no room.
+#[derive(Debug)]
+pub(super) struct HandleTable<M, const N: usize>([Option<Box<[Option<M>; N]>>; Verb::ALL.len()]);
+
+impl<M, const N: usize> Default for HandleTable<M, N> {
+    fn default() -> Self {
+        Self([const { None }; Verb::ALL.len()])
+    }
+}
+
+impl<M, const N: usize> HandleTable<M, N> {
+    pub(super) fn at(&mut self, verb: Verb, place: usize) -> &mut Option<M> {
+        &mut self.0[verb as usize].get_or_insert_with(|| Box::new([const { None }; N]))[place]
+    }
+}
+
+impl Program {
+    fn new(label: Arc<str>, seen: Timestamp) -> Self {
+        Self { label, seen, handles: Default::default() }
+    }
+
+    pub(super) fn handles(&mut self, role: Role) -> &mut Handles {
+        &mut self.handles[usize::from(role == Role::Server)]
+    }
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        let program = |label: &str| Program::new(label.into(), Timestamp::default());
+        Self { known: HashMap::default(), unknown: program(UNKNOWN), others: program(OTHER) }
+    }
+}
 
 impl Programs {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 
     /// The label of a program that is seen now.
     pub(super) fn label(&mut self, caller: Option<&Caller>, now: Timestamp) -> Arc<str> {
-        let Some(caller) = caller else { return UNKNOWN.into() };
+        Arc::clone(&self.at(caller, now).label)
+    }
+
+    /// A program that is seen now.
+    pub(super) fn at(&mut self, caller: Option<&Caller>, now: Timestamp) -> &mut Program {
+        let Some(caller) = caller else { return &mut self.unknown };
         let program = &*label(caller.process.program(), PROGRAM_LENGTH);
-        if let Some((known, seen)) = self.0.get_key_value(program) {
-            seen.set(now);
-            return Arc::clone(known);
+        if !self.known.contains_key(program) {
+            // The series of these two never end, whatever a program calls itself.
+            if program.is_empty() || program == UNKNOWN {
+                return &mut self.unknown;
+            }
+            if program == OTHER || self.known.len() >= MAX_PROGRAMS {
+                return &mut self.others;
+            }
+            let label = Arc::<str>::from(program);
+            self.known.insert(Arc::clone(&label), Program::new(label, now));
         }
-        // The series of these two never end, whatever a program calls itself.
-        if program.is_empty() || program == UNKNOWN {
-            return UNKNOWN.into();
+        match self.known.get_mut(program) {
+            Some(known) => {
+                known.seen = now;
+                known
+            }
+            None => &mut self.others,
         }
-        if program == OTHER {
-            return OTHER.into();
-        }
-        if self.0.len() >= MAX_PROGRAMS {
-            return OTHER.into();
-        }
-        let program = Arc::from(program);
-        self.0.insert(Arc::clone(&program), Cell::new(now));
-        program
     }
 
     /// Lets go of those that were not seen since then and are not in use, and tells which these are.
     pub(super) fn forget(&mut self, since: Timestamp, in_use: &HashSet<Arc<str>>) -> HashSet<Arc<str>> {
-        let is_gone = |program: &Arc<str>, seen: &mut Cell<Timestamp>| seen.get() < since && !in_use.contains(program);
-        self.0.extract_if(is_gone).map(|(program, _)| program).collect()
+        let is_gone = |label: &Arc<str>, program: &mut Program| program.seen < since && !in_use.contains(label);
+        self.known.extract_if(is_gone).map(|(program, _)| program).collect()
+    }
+
+    /// Has all series found anew: some have ended, and there is room for others.
+    pub(super) fn let_go_of_handles(&mut self) {
+        for program in self.known.values_mut().chain([&mut self.unknown, &mut self.others]) {
+            program.handles = Default::default();
+        }
     }
 }
 
@@ -195,17 +237,19 @@ pub(super) fn label(text: &str, longest: usize) -> Cow<'_, str> {
     if text.contains(awkward) { text.replace(awkward, "_").into() } else { text.into() }
 }
 
-pub(super) fn known_verb(verb: &str) -> &'static str {
-    VERBS.iter().find(|known| **known == verb).copied().unwrap_or(OTHER)
+/// The label of a verb.
+pub(super) fn verb_label(verb: Verb) -> &'static str {
+    if verb == Verb::Other { OTHER } else { verb.as_str() }
 }
 
-pub(super) fn code_class(code: Option<u16>) -> &'static str {
+/// The classes of replies.
+pub(super) const CLASSES: [&str; 6] = ["none", "2xx", "3xx", "4xx", "5xx", OTHER];
+
+/// The class of a reply: its place among [`CLASSES`].
+pub(super) fn code_class(code: Option<u16>) -> usize {
     match code.map(|code| code / 100) {
-        None => "none",
-        Some(2) => "2xx",
-        Some(3) => "3xx",
-        Some(4) => "4xx",
-        Some(5) => "5xx",
-        Some(_) => OTHER,
+        None => 0,
+        Some(class @ 2..=5) => usize::from(class) - 1,
+        Some(_) => CLASSES.len() - 1,
     }
 }

@@ -162,7 +162,7 @@ impl Page<'_> {
             Event::Command(command) => {
                 let request = match &command.argument {
                     Some(argument) => format!("{} {argument}", command.verb),
-                    None => command.verb.clone(),
+                    None => command.verb.to_string(),
                 };
                 let reply = command.reply.as_deref().unwrap_or_default();
                 self.exchange(observation.time, &request, command.code, reply, command.latency);

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 
+use crate::fact::{Fact, What, samples as facts};
 use crate::interception::{Accepted, Interceptions, Opened};
 use crate::observation::{
-    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, Interception, NoopReason, Observation,
-    Parent, Process, Reasoned, Role, RsetReason, Timestamp, Verdict,
+    Caller, Connection, Endpoint, Event, Interception, NoopReason, Observation, Parent, Process, Role, RsetReason,
+    Timestamp, Verdict,
 };
+use crate::redact::{Addresses, RedactionPolicy};
 
 pub(super) const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
 pub(super) const PROXY: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10025 };
@@ -21,8 +23,16 @@ pub(super) const MIDDLE: (u32, u32) = (200, 1);
 
 pub(super) const MILLISECOND: i64 = 1_000_000;
 
+fn policy() -> RedactionPolicy {
+    RedactionPolicy::new(Addresses::Full)
+}
+
+/// A fact in words.
+pub(super) fn shown(fact: &Fact<'_>) -> Observation {
+    Observation::of(fact, policy())
+}
+
 /// Where a story is told; each thing that happens is a millisecond after the one before.
-#[derive(Default)]
 pub(super) struct Stage {
     pub(super) interceptions: Interceptions,
     pub(super) time: i64,
@@ -48,12 +58,20 @@ pub(in crate::interception) fn process((pid, parent): (u32, u32)) -> Caller {
     Caller { process: Arc::new(process), tid: pid }
 }
 
+impl Default for Stage {
+    fn default() -> Self {
+        let (ends, opened) = (HashMap::default(), HashMap::default());
+        Self { interceptions: Interceptions::new(policy()), time: 0, told: Vec::new(), ends, opened }
+    }
+}
+
 impl Stage {
-    pub(super) fn happens(&mut self, cookie: u64, event: Event) {
+    pub(super) fn happens(&mut self, cookie: u64, what: What<'_>) {
         self.time += MILLISECOND;
         let (connection, process) = self.ends[&cookie].clone();
-        let observation = Observation { time: Timestamp(self.time), event, connection, process, intercepted: false };
-        self.interceptions.observe(observation, &mut |told| self.told.push(told));
+        let (time, process) = (Timestamp(self.time), process.as_ref());
+        let fact = Fact { time, connection: &connection, process, intercepted: false, what };
+        self.interceptions.observe(&fact, &mut |fact| self.told.push(shown(fact)));
     }
 
     pub(super) fn end(&mut self, cookie: u64, role: Role, local: Endpoint, remote: Endpoint, who: (u32, u32)) {
@@ -75,7 +93,7 @@ impl Stage {
     ) {
         let local = Endpoint { address: remote.address, port: 40000 + (cookie % 10_000) as u16 };
         self.end(cookie, Role::Client, local, remote, who);
-        self.happens(cookie, Event::ConnectionOpened { requested });
+        self.happens(cookie, What::ConnectionOpened { requested });
         let (connection, process) = self.ends[&cookie].clone();
         self.opened.insert(cookie, Opened { connection, process, requested, time: Timestamp(self.time) });
     }
@@ -90,11 +108,11 @@ impl Stage {
     /// The accepted socket is used for the first time.
     pub(super) fn serve(&mut self, cookie: u64, who: (u32, u32), at: Endpoint) {
         self.end(cookie, Role::Server, at, SERVER, who);
-        self.happens(cookie, Event::ConnectionOpened { requested: None });
+        self.happens(cookie, facts::opened());
     }
 
     pub(super) fn greet(&mut self, cookie: u64, text: &str) {
-        self.happens(cookie, Event::Greeting(Greeting { code: 220, text: text.into(), software: None, latency: None }));
+        self.happens(cookie, facts::greeting(text));
     }
 
     /// A command that was sent half a millisecond before, and its reply.
@@ -103,42 +121,18 @@ impl Stage {
     }
 
     pub(super) fn say_after(&mut self, cookie: u64, command: &str, code: u16, reply: &str, latency: Duration) {
-        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
-        let mailbox = matches!(verb, "MAIL" | "RCPT").then(|| argument.bytes().map(u64::from).sum());
-        let command = Command {
-            verb: verb.into(),
-            length: None,
-            argument: (!argument.is_empty()).then(|| argument.into()),
-            code: Some(code),
-            enhanced_code: None,
-            reply: Some(reply.into()),
-            latency: Some(latency),
-            pipelined: false,
-            mailbox,
-        };
-        self.happens(cookie, Event::Command(command));
+        self.happens(cookie, facts::command_after(command, code, reply, latency));
     }
 
     /// A message of this size, whose end was sent half a millisecond before its reply.
     pub(super) fn message(&mut self, cookie: u64, size: u64, code: u16, reply: &str) {
-        let data = Data {
-            verb: "DATA",
-            go_ahead: None,
-            go_ahead_text: None,
-            transfer: None,
-            accept: Some(Duration::from_micros(500)),
-            size_bytes: Some(size),
-            code: Some(code),
-            reply: Some(reply.into()),
-        };
-        self.happens(cookie, Event::Data(data));
+        self.happens(cookie, facts::message(size, code, reply, Duration::from_micros(500)));
     }
 
     pub(super) fn rset(&mut self, cookie: u64) {
         self.say(cookie, "RSET", 250, "Ok");
         self.time -= MILLISECOND;
-        let reason = RsetReason::Ambiguous;
-        self.happens(cookie, Event::Rset(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
+        self.happens(cookie, facts::rset(RsetReason::Ambiguous));
     }
 
     pub(super) fn noop(&mut self, cookie: u64) {
@@ -148,27 +142,16 @@ impl Stage {
     pub(super) fn noop_after(&mut self, cookie: u64, latency: Duration) {
         self.say_after(cookie, "NOOP", 250, "Ok", latency);
         self.time -= MILLISECOND;
-        let reason = NoopReason::Ambiguous;
-        self.happens(cookie, Event::Noop(Reasoned { reason, evidence: Vec::new(), latency: None, code: Some(250) }));
+        self.happens(cookie, facts::noop(NoopReason::Ambiguous));
     }
 
     pub(super) fn close(&mut self, cookie: u64) {
-        let duration = Duration::ZERO;
-        self.happens(
-            cookie,
-            Event::ConnectionClosed {
-                bytes_sent: 0,
-                bytes_received: 0,
-                duration,
-                lost_bytes: Some(0),
-                closed_by: ClosedBy::Unknown,
-            },
-        );
+        self.happens(cookie, facts::closed());
     }
 
     pub(super) fn pass(&mut self, seconds: i64) {
         self.time += seconds * 1000 * MILLISECOND;
-        self.interceptions.settle(Timestamp(self.time), &mut |told| self.told.push(told));
+        self.interceptions.settle(Timestamp(self.time), &mut |fact| self.told.push(shown(fact)));
     }
 
     pub(super) fn verdicts_of(&self, client: u64) -> Vec<&Interception> {

@@ -1,8 +1,10 @@
-use super::super::tests::{CLIENT, OTHER, socket, task};
+use super::super::Observer;
+use super::super::tests::{CLIENT, OTHER, full, shown, socket, task};
 use super::*;
 use crate::event::{Host, KernelEvent, Said, Socket, TcpState, Uncaptured, Unseen, Withheld};
-use crate::judge::{Addresses, Key};
+use crate::observation::{Event, Observation};
 use crate::recorder::Entry;
+use crate::redact::{Addresses, Key, RedactionPolicy};
 
 const CLIENTS: u64 = 0xc0;
 const SERVERS: u64 = 0x5e;
@@ -45,7 +47,7 @@ impl Story {
 
     /// From the beginning on.
     fn new() -> Self {
-        let mut story = Self::of(Observer::new(&[25], Addresses::Full));
+        let mut story = Self::of(Observer::new(&[25], full()));
         story.begin();
         story
     }
@@ -57,7 +59,7 @@ impl Story {
     }
 
     fn event(&mut self, event: KernelEvent) {
-        self.observer.event(event, &mut |observation| self.told.push(observation));
+        self.observer.event(event, &mut |fact| self.told.push(shown(fact)));
     }
 
     fn state(&mut self, cookie: u64, old: TcpState, new: TcpState, peer: Option<u64>) {
@@ -145,7 +147,8 @@ impl Story {
     }
 
     fn is_compared(&self) -> bool {
-        let mut ends = self.observer.conversations.values().filter_map(|conversation| conversation.other_end.as_ref());
+        let mut ends =
+            self.observer.tracker.conversations.values().filter_map(|conversation| conversation.other_end.as_ref());
         ends.any(|other| other.ends.is_some())
     }
 }
@@ -253,11 +256,11 @@ fn behind_a_gap_nothing_is_compared_in_its_direction() {
 
 #[test]
 fn what_is_found_in_its_middle_is_not_compared() {
-    let mut story = Story::of(Observer::new(&[25], Addresses::Full));
+    let mut story = Story::of(Observer::new(&[25], full()));
     story.text(AT_CLIENT, Peer::Client, "NOOP\r\n");
     story.text(AT_SERVER, Peer::Client, "RSET\r\n");
     // The client had spoken before its peer was known.
-    let mut late = Story::of(Observer::new(&[25], Addresses::Full));
+    let mut late = Story::of(Observer::new(&[25], full()));
     late.state(CLIENTS, TcpState::Close, TcpState::SynSent, None);
     late.state(CLIENTS, TcpState::SynSent, TcpState::Established, None);
     late.text(AT_CLIENT, Peer::Client, "NOOP\r\n");
@@ -332,7 +335,8 @@ fn of_more_than_may_wait_the_last_are_compared() {
     }
     assert_eq!(story.disagreements(), []);
     let waiting = |story: &Story| {
-        let others = story.observer.conversations.values().filter_map(|conversation| conversation.other_end.as_ref());
+        let others =
+            story.observer.tracker.conversations.values().filter_map(|conversation| conversation.other_end.as_ref());
         let ends = others.filter_map(|other| other.ends.as_ref());
         ends.flat_map(|ends| ends.directions.iter().flatten())
             .map(|direction| direction.sent.lines.len().max(direction.received.lines.len()))
@@ -376,7 +380,7 @@ fn the_last_reply_is_compared_though_its_sender_is_gone() {
     story.both(Peer::Client, "QUIT\r\n");
     story.text(AT_SERVER, Peer::Server, "221 bye\r\n");
     story.state(SERVERS, TcpState::LastAck, TcpState::Close, None);
-    assert!(!story.observer.conversations.contains_key(&SERVERS));
+    assert!(!story.observer.tracker.conversations.contains_key(&SERVERS));
     story.text(AT_CLIENT, Peer::Server, "421 bye\r\n");
     let detail = "behind 22 bytes of the server: 221 was sent, 421 received";
     assert_eq!(story.disagreements(), [(CLIENTS, detail)]);
@@ -406,7 +410,7 @@ fn a_recording_disagrees_as_the_connection_did() {
         story.observer.finish_recording();
         let mut entries: Vec<_> = story.observer.recorder().expect("a recorder").drain().collect();
         entries.sort_by_key(|(number, _)| *number);
-        let mut again = Story::of(Observer::new(&[25], addresses));
+        let mut again = Story::of(Observer::new(&[25], RedactionPolicy::new(addresses)));
         for (_, entry) in entries {
             let Entry::Event(event) = entry else { continue };
             again.event(event);

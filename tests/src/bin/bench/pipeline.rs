@@ -4,7 +4,7 @@ use std::alloc::System;
 use std::time::Instant;
 
 use anyhow::Result;
-use smtp_observer_tests::pipeline::{Load, Through};
+use smtp_observer_tests::pipeline::{Load, Passage, Through};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use crate::compared::Spread;
@@ -16,7 +16,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 pub fn print(rounds: usize) -> Result<()> {
     for load in Load::ALL {
         let recorded = load.record(mails(load))?;
-        let events = recorded.pass(Through::Reader)?;
+        let events = recorded.events()?;
         println!("\n{}: {} records, {events} events, {} bytes\n", load.name(), recorded.records(), recorded.bytes());
         println!("| through | nanoseconds an event | allocations an event |");
         println!("| --- | --- | --- |");
@@ -25,9 +25,10 @@ pub fn print(rounds: usize) -> Result<()> {
         // In turns: the machine may be slower in one minute than in another.
         for _ in 0..rounds {
             for (place, through) in Through::ALL.into_iter().enumerate() {
+                let mut passage = Passage::new(through)?;
                 let region = Region::new(ALLOCATOR);
                 let begin = Instant::now();
-                recorded.pass(through)?;
+                passage.take(&recorded)?;
                 times[place].push(begin.elapsed().as_nanos() as f64 / events as f64);
                 let change = region.change();
                 allocations[place] = (change.allocations + change.reallocations) as f64 / events as f64;

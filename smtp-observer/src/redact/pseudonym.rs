@@ -22,7 +22,7 @@ pub(crate) enum StandIn {
     Star,
     /// Something of the same length and build, so that whatever reads it finds what it would have found: for a
     /// recording. The same name has the same stand-in, and no other name has it.
-    Likeness(Key),
+    Pseudonym(Key),
     /// As many bytes, and nothing of what it was: for credentials in a recording.
     Blank,
 }
@@ -32,7 +32,7 @@ impl StandIn {
     pub(super) fn name(self, hidden: &[u8], shown: &mut Vec<u8>) {
         match self {
             Self::Star => shown.push(b'*'),
-            Self::Likeness(key) => shown.extend(key.pseudonym(hidden)),
+            Self::Pseudonym(key) => shown.extend(key.pseudonym(hidden)),
             // What is wrong with a line stays.
             Self::Blank => shown.extend(hidden.iter().map(|&byte| if byte.is_ascii_control() { byte } else { b'x' })),
         }
@@ -42,7 +42,7 @@ impl StandIn {
     pub(super) fn for_secrets(self) -> Self {
         match self {
             Self::Star => Self::Star,
-            Self::Likeness(_) | Self::Blank => Self::Blank,
+            Self::Pseudonym(_) | Self::Blank => Self::Blank,
         }
     }
 }

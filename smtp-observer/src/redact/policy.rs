@@ -4,22 +4,87 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::mailbox::{self, Mask};
-use super::stand_in::StandIn;
-use super::{Addresses, Key};
+use super::pseudonym::StandIn;
+use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{Command, EnhancedCode, Verb};
+use crate::smtp::{Command, EnhancedCode, Exchange, Reply, Verb, escape};
+
+/// What is shown where a verb is not known.
+const UNKNOWN: &str = "other";
 
 /// How much is shown, and what stands for what is not.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(super) addresses: Addresses,
-    pub(super) stand_in: StandIn,
+pub struct RedactionPolicy {
+    addresses: Addresses,
+    stand_in: StandIn,
 }
 
-impl View {
+/// An exchange as it is shown.
+#[derive(Debug, PartialEq)]
+pub struct Shown {
+    /// The verb in upper case; `other` where it is none that is known.
+    pub verb: Cow<'static, str>,
+    /// Bytes of the line, where its verb is not known.
+    pub length: Option<u64>,
+    /// What followed the verb.
+    pub argument: Option<String>,
+    /// The reply's text, lines joined by a line feed.
+    pub reply: Option<String>,
+}
+
+impl RedactionPolicy {
+    /// Shows as much as `addresses` allows, to people.
+    pub fn new(addresses: Addresses) -> Self {
+        Self { addresses, stand_in: StandIn::Star }
+    }
+
+    /// Shows an exchange.
+    pub fn exchange(self, Exchange { command, reply }: &Exchange) -> Shown {
+        let is_unknown = command.verb == Verb::Other;
+        Shown {
+            verb: match command.foreign_word() {
+                Some(word) => escape(word).into(),
+                None if is_unknown => UNKNOWN.into(),
+                None => command.verb.as_str().into(),
+            },
+            length: is_unknown.then_some(command.length),
+            argument: match command.argument() {
+                [] => None,
+                _ if hides_argument(command.verb) => None,
+                argument => Some(escape(&self.argument(command.verb, argument))),
+            },
+            reply: reply.as_deref().and_then(|reply| match reply.withheld || hides_reply(command, reply) {
+                true => code_alone(reply),
+                false => Some(lines(&reply.text, |line| self.reply_line(command, line))),
+            }),
+        }
+    }
+
+    /// A reply's text; of one that stayed in the kernel its enhanced code, if it has one.
+    pub fn reply(self, reply: &Reply) -> Option<String> {
+        match reply.withheld {
+            true => code_alone(reply),
+            false => Some(self.text(&reply.text)),
+        }
+    }
+
+    /// A text of one or more lines, with the mailboxes in it as far as they are shown.
+    pub fn text(self, text: &[u8]) -> String {
+        lines(text, |line| self.text_line(line))
+    }
+
+    /// The mailbox of MAIL's reverse-path, in angle brackets.
+    pub fn reverse_path(self, mailbox: &[u8]) -> String {
+        let shown = match self.mask() {
+            None => Cow::Borrowed(mailbox),
+            Some(mask) => mask.mailbox(mailbox).into(),
+        };
+        format!("<{}>", escape(&shown))
+    }
+
     /// Shows as much as `addresses` allows, each line as long as it was, for a recording.
     pub(crate) fn for_recording(addresses: Addresses, key: Key) -> Self {
-        Self { addresses, stand_in: StandIn::Likeness(key) }
+        Self { addresses, stand_in: StandIn::Pseudonym(key) }
     }
 
     fn mask(self) -> Option<Mask> {
@@ -41,24 +106,15 @@ impl View {
     }
 
     /// A line of text with its mailboxes as far as they are shown.
-    pub(crate) fn text(self, line: &[u8]) -> Cow<'_, [u8]> {
+    pub(crate) fn text_line(self, line: &[u8]) -> Cow<'_, [u8]> {
         match self.mask() {
             Some(mask) if mailbox::may_hold(line) => mask.text(line).into(),
             _ => line.into(),
         }
     }
 
-    /// The mailbox that MAIL's argument names.
-    pub(super) fn reverse_path(self, mail: &Command) -> Option<Cow<'_, [u8]>> {
-        let path = mailbox::Path::of(mail.argument())?.mailbox;
-        Some(match self.mask() {
-            None => path.into(),
-            Some(mask) => mask.mailbox(path).into(),
-        })
-    }
-
     /// A command's argument, which is not empty.
-    pub(super) fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
+    fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
         match (verb, self.mask()) {
             (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
             (_, None) => argument.into(),
@@ -87,7 +143,7 @@ impl View {
     }
 
     /// A line of a reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
-    pub(crate) fn reply<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
+    pub(crate) fn reply_line<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(mask) = self.mask() else { return line.into() };
         let (code, text) = line.split_at(EnhancedCode::length(line));
         let argument = command.argument();
@@ -111,16 +167,16 @@ impl View {
             places.sort_unstable_by_key(|place| place.start);
         }
         if places.is_empty() {
-            return self.text(line);
+            return self.text_line(line);
         }
         let stand_in = self.name(name);
         // What stands there is not to be hidden once more, where a name that the text has around it is.
         let without = mailbox::with(text, &places, |place| self.secret(&text[place]));
-        let shown = self.text(&without);
+        let shown = self.text_line(&without);
         let shown = match self.stand_in {
             StandIn::Star => shown,
             // The local part of the stand-in stands for the local part.
-            StandIn::Likeness(_) | StandIn::Blank => {
+            StandIn::Pseudonym(_) | StandIn::Blank => {
                 mailbox::with(&shown, &places, |place| stand_in[..place.len()].to_vec()).into()
             }
         };
@@ -132,10 +188,26 @@ impl View {
         let command = Command::new(line, Time::default(), Time::default());
         let argument = command.argument();
         if command.verb == Verb::Other || argument.is_empty() {
-            return self.text(line);
+            return self.text_line(line);
         }
         let start = argument.as_ptr().addr() - command.line.as_ptr().addr();
         let end = start + argument.len();
         [&line[..start], &self.argument(command.verb, argument), &line[end..]].concat().into()
     }
+}
+
+fn lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        if at > 0 {
+            shown.push('\n');
+        }
+        shown.push_str(&escape(&show(line)));
+    }
+    shown
+}
+
+/// What is shown of a reply whose text is not.
+fn code_alone(reply: &Reply) -> Option<String> {
+    reply.enhanced_code.map(|code| code.to_string())
 }

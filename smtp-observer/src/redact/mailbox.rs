@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::stand_in::StandIn;
+use super::pseudonym::StandIn;
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,104 @@
+//! Facts: what the core tells, typed and borrowed from what it works on. Nobody before a sink makes text of it.
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::observation::{
+    AnomalyKind, Caller, ClosedBy, Connection, Endpoint, Interception, NoopReason, Outcome, Reasoned, RsetReason,
+    Timestamp, TlsPhase,
+};
+use crate::smtp::{Exchange, Message, Reply};
+
+/// Something that is known of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Fact<'a> {
+    /// The time of the socket call that showed it.
+    pub time: Timestamp,
+    /// The connection that it is about.
+    pub connection: &'a Arc<Connection>,
+    /// The process that used the connection, where one is known.
+    pub process: Option<&'a Caller>,
+    /// The conversation goes through a program that its client knows nothing of, as far as is known by then.
+    pub intercepted: bool,
+    /// What it is.
+    pub what: What<'a>,
+}
+
+/// What can be known. Nothing in it is redacted yet.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// A connection was made, or was seen for the first time.
+    ConnectionOpened {
+        /// The address the program asked for, where it is not the one it is connected to.
+        requested: Option<Endpoint>,
+    },
+    /// Another process uses the socket than the one before.
+    ConnectionOwnerChanged {
+        /// The process before.
+        previous: &'a Caller,
+    },
+    /// The connection is over.
+    ConnectionClosed(ConnectionClosed),
+    /// The server's first reply (RFC 5321, 4.3.1).
+    Greeting {
+        /// 220, 554 or 421.
+        reply: &'a Reply,
+        /// Since the connection was opened; absent where that was not seen.
+        latency: Option<Duration>,
+    },
+    /// A command and its reply.
+    Command(&'a Exchange),
+    /// An RSET, and why it was sent.
+    Rset(&'a Reasoned<RsetReason>),
+    /// A NOOP, and why it was sent.
+    Noop(&'a Reasoned<NoopReason>),
+    /// A message's content was handed over.
+    Data(&'a Message),
+    /// A mail transaction ended.
+    Transaction(Transaction<'a>),
+    /// TLS was offered or started; its plaintext is not read.
+    Tls(TlsPhase),
+    /// A peer broke the protocol, or the stream could not be followed.
+    Anomaly {
+        /// What it is.
+        kind: AnomalyKind,
+        /// The evidence, bytes escaped.
+        detail: &'a str,
+    },
+    /// Something is in the middle; the connection is the client's.
+    Interception(&'a Interception),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionClosed {
+    /// Bytes this socket's processes sent.
+    pub bytes_sent: u64,
+    /// Bytes they received.
+    pub bytes_received: u64,
+    /// Since it was opened or first seen.
+    pub duration: Duration,
+    /// Bytes of both directions whose content was not seen. Absent where positions tell nothing (kTLS, MPTCP): what no hook
+    /// saw is not known there.
+    pub lost_bytes: Option<u64>,
+    /// What ended it.
+    pub closed_by: ClosedBy,
+}
+
+/// A mail transaction: from MAIL to its end (RFC 5321, 3.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Transaction<'a> {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The mailbox of the reverse-path; empty where that is the null one, absent where MAIL names none.
+    pub sender: Option<&'a [u8]>,
+    /// Recipients that the server accepted.
+    pub recipients_accepted: u32,
+    /// Recipients that it rejected.
+    pub recipients_rejected: u32,
+    /// From MAIL to the reply that ended it.
+    pub duration: Duration,
+}

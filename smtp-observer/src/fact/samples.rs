@@ -1,0 +1,101 @@
+//! Facts made by hand. What they borrow is never given back: it is little, and only tests make it.
+
+use std::time::Duration;
+
+use super::{ConnectionClosed, Transaction, What};
+use crate::event::Time;
+use crate::observation::{AnomalyKind, ClosedBy, Interception, NoopReason, Outcome, Reasoned, RsetReason};
+use crate::smtp::{Command, Exchange, GoAhead, Message, Reply, Transfer};
+
+/// When a command was sent that is answered.
+const SENT: Time = Time(1_000_000_000);
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn reply(code: u16, text: &str, time: Time) -> Reply {
+    let (first_byte, last_byte) = (time, time);
+    let text = text.as_bytes().to_vec();
+    Reply { code, enhanced_code: None, text, withheld: false, span: 0..0, first_byte, last_byte }
+}
+
+pub(crate) fn opened() -> What<'static> {
+    What::ConnectionOpened { requested: None }
+}
+
+pub(crate) fn closed() -> What<'static> {
+    What::ConnectionClosed(ConnectionClosed {
+        bytes_sent: 311,
+        bytes_received: 2290,
+        duration: Duration::from_millis(5500),
+        lost_bytes: Some(0),
+        closed_by: ClosedBy::Local,
+    })
+}
+
+/// 220 with this text.
+pub(crate) fn greeting(text: &str) -> What<'static> {
+    What::Greeting { reply: leak(reply(220, text, SENT)), latency: Some(Duration::from_millis(20)) }
+}
+
+/// A command that was answered after two milliseconds.
+pub(crate) fn command(line: &str, code: u16, text: &str) -> What<'static> {
+    command_after(line, code, text, Duration::from_millis(2))
+}
+
+/// The same after so long.
+pub(crate) fn command_after(line: &str, code: u16, text: &str, latency: Duration) -> What<'static> {
+    let command = Box::new(Command::new(line.as_bytes(), SENT, SENT));
+    let answered = Time(SENT.0 + latency.as_nanos() as u64);
+    What::Command(leak(Exchange { command, reply: Some(reply(code, text, answered).into()) }))
+}
+
+pub(crate) fn unanswered(line: &str) -> What<'static> {
+    let command = Box::new(Command::new(line.as_bytes(), SENT, SENT));
+    What::Command(leak(Exchange { command, reply: None }))
+}
+
+pub(crate) fn rset(reason: RsetReason) -> What<'static> {
+    let latency = Some(Duration::from_millis(2));
+    What::Rset(leak(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }))
+}
+
+pub(crate) fn noop(reason: NoopReason) -> What<'static> {
+    let latency = Some(Duration::from_millis(1));
+    What::Noop(leak(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }))
+}
+
+/// A message of this size: its go-ahead came after 250 ms, its content took four seconds, and its final reply `latency`.
+pub(crate) fn message(size: u64, code: u16, text: &str, latency: Duration) -> What<'static> {
+    let after = |time: Time, later: Duration| Time(time.0 + later.as_nanos() as u64);
+    let asked = after(SENT, Duration::from_millis(250));
+    let ended = after(asked, Duration::from_secs(4));
+    What::Data(leak(Message {
+        transfer: Transfer::Data,
+        requested_at: Some(SENT),
+        go_ahead: Some(GoAhead { time: asked, text: b"End data with <CR><LF>.<CR><LF>".to_vec() }),
+        ended_at: Some(ended),
+        size: Some(size),
+        reply: Some(reply(code, text, after(ended, latency)).into()),
+        accepted: u32::from(code / 100 == 2),
+    }))
+}
+
+pub(crate) fn transaction(outcome: Outcome) -> What<'static> {
+    What::Transaction(Transaction {
+        outcome,
+        sender: Some(b"alice@client.example"),
+        recipients_accepted: 1,
+        recipients_rejected: 0,
+        duration: Duration::from_secs(5),
+    })
+}
+
+pub(crate) fn anomaly(kind: AnomalyKind) -> What<'static> {
+    What::Anomaly { kind, detail: "\\n" }
+}
+
+pub(crate) fn interception(interception: Interception) -> What<'static> {
+    What::Interception(leak(interception))
+}

@@ -1,0 +1,97 @@
+//! Facts as observations: in words, with as much of mailboxes as may be shown.
+
+use std::sync::Arc;
+
+use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
+use crate::fact::{ConnectionClosed, Fact, What};
+use crate::judge;
+use crate::redact::RedactionPolicy;
+use crate::smtp::Exchange;
+
+/// Characters of an anomaly's detail.
+const LONGEST_DETAIL: usize = 128;
+
+impl Observation {
+    /// The fact in words.
+    pub fn of(fact: &Fact<'_>, policy: RedactionPolicy) -> Self {
+        Self {
+            time: fact.time,
+            event: Event::of(fact.what, policy),
+            connection: Arc::clone(fact.connection),
+            process: fact.process.cloned(),
+            intercepted: fact.intercepted,
+        }
+    }
+}
+
+impl Event {
+    pub(crate) fn of(what: What<'_>, policy: RedactionPolicy) -> Self {
+        match what {
+            What::ConnectionOpened { requested } => Self::ConnectionOpened { requested },
+            What::ConnectionOwnerChanged { previous } => {
+                Self::ConnectionOwnerChanged { previous_process: previous.clone() }
+            }
+            What::ConnectionClosed(closed) => {
+                let ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by } = closed;
+                Self::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by }
+            }
+            What::Greeting { reply, latency } => Self::Greeting(Greeting {
+                code: reply.code,
+                text: policy.reply(reply).unwrap_or_default(),
+                software: judge::software(reply),
+                latency,
+            }),
+            What::Command(exchange) => Self::Command(Command::of(exchange, policy)),
+            What::Rset(reasoned) => Self::Rset(reasoned.clone()),
+            What::Noop(reasoned) => Self::Noop(reasoned.clone()),
+            What::Data(message) => Self::Data(Data {
+                verb: message.transfer.as_str(),
+                go_ahead: message.go_ahead_latency(),
+                go_ahead_text: message.go_ahead.as_ref().map(|go_ahead| policy.text(&go_ahead.text)),
+                transfer: message.transfer_time(),
+                accept: message.final_reply_latency(),
+                size_bytes: message.size,
+                code: message.reply.as_ref().map(|reply| reply.code),
+                reply: message.reply.as_ref().and_then(|reply| policy.reply(reply)),
+            }),
+            What::Transaction(ended) => Self::Transaction(Transaction {
+                outcome: ended.outcome,
+                sender: ended.sender.map(|mailbox| policy.reverse_path(mailbox)),
+                recipients_accepted: ended.recipients_accepted,
+                recipients_rejected: ended.recipients_rejected,
+                duration: ended.duration,
+            }),
+            What::Tls(phase) => Self::Tls(Tls { phase, library: None, visible: false }),
+            // Cut behind the redaction, which knows a mailbox by its `@`.
+            What::Anomaly { kind, detail } => {
+                Self::Anomaly(Anomaly { kind, detail: cut(policy.text(detail.as_bytes())) })
+            }
+            What::Interception(interception) => Self::Interception(Box::new(interception.clone())),
+        }
+    }
+}
+
+impl Command {
+    fn of(exchange: &Exchange, policy: RedactionPolicy) -> Self {
+        let shown = policy.exchange(exchange);
+        let reply = exchange.reply.as_ref();
+        Self {
+            verb: shown.verb,
+            length: shown.length,
+            argument: shown.argument,
+            code: exchange.code(),
+            enhanced_code: reply.and_then(|reply| reply.enhanced_code).map(|code| code.to_string()),
+            reply: shown.reply,
+            latency: exchange.latency(),
+            pipelined: exchange.command.pipelined,
+        }
+    }
+}
+
+fn cut(mut detail: String) -> String {
+    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
+}

@@ -1,0 +1,461 @@
+//! The connections on the watched ports: each with what is said on it, from event to event.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::Out;
+use super::ends::OtherEnd;
+use super::expected::Expected;
+use super::settling::settled_by;
+use crate::connection::Connection;
+use crate::event::{
+    Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
+};
+use crate::fact::{ConnectionClosed, Fact, What};
+use crate::interception::{Accepted, Opened};
+use crate::judge::Judge;
+use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
+use crate::process::Processes;
+use crate::recorder::{Recorder, Reel};
+use crate::smtp::{Items, Peer, Session};
+
+/// Most connections that are followed at once; beyond it those that were idle longest are let go.
+pub(super) const MAX_CONNECTIONS: usize = 65_536;
+
+/// Follows every connection on the watched ports by itself.
+pub(super) struct Tracker {
+    ports: Vec<u16>,
+    pub(super) host: Host,
+    pub(super) processes: Processes,
+    pub(super) conversations: HashMap<u64, Box<Conversation>>,
+    /// Those that wait, and until when, in about that order: they are over, or were asked something that only the
+    /// client's next command explains.
+    pub(super) settling: VecDeque<(Time, u64)>,
+    unseen: [u64; Unseen::ALL.len()],
+    holes: u64,
+    /// The last snapshot has left connections in doubt.
+    pub(super) doubts: bool,
+    /// Takes down what this observer is told.
+    pub(super) recorder: Option<Recorder>,
+    pub(super) expected: Expected,
+    // Kept from event to event for its room.
+    items: Items,
+}
+
+/// A connection and what is said on it.
+pub(super) struct Conversation {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+    pub(super) judge: Judge,
+    /// What waits to be taken down of it.
+    pub(super) reel: Option<Box<Reel>>,
+    /// How it ended, when it has.
+    pub(super) over: Option<Box<StateEvent>>,
+    /// The other end, where what is said there is compared.
+    pub(super) other_end: Option<Box<OtherEnd>>,
+}
+
+impl Tracker {
+    pub(super) fn new(ports: &[u16], recorder: Option<Recorder>) -> Self {
+        Self {
+            ports: ports.to_vec(),
+            host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
+            processes: Processes::default(),
+            conversations: HashMap::default(),
+            settling: VecDeque::new(),
+            unseen: [0; Unseen::ALL.len()],
+            holes: 0,
+            doubts: false,
+            recorder,
+            expected: Expected::default(),
+            items: Items::default(),
+        }
+    }
+
+    /// Takes an event.
+    pub(super) fn take(&mut self, event: KernelEvent, out: &mut Out<'_>) {
+        match event {
+            KernelEvent::Host(host) => self.host = host,
+            KernelEvent::Process(process) => self.processes.describe(process),
+            KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, out),
+            KernelEvent::State(state) => {
+                self.settle_until(state.time, out);
+                self.state(state, out);
+            }
+            KernelEvent::Transfer(transfer) => {
+                self.settle_until(transfer.time, out);
+                self.transfer(transfer, out);
+            }
+        }
+    }
+
+    /// Bytes whose content was not seen, by cause.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let causes = Unseen::ALL.into_iter().zip(self.unseen).skip(1);
+        causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
+    }
+
+    /// Bytes sent and received so far on a connection that is not over.
+    pub(super) fn bytes(&self, connection: &observation::Connection) -> Option<(u64, u64)> {
+        let connection = &self.conversations.get(&connection.cookie)?.connection;
+        Some((connection.bytes_sent(), connection.bytes_received()))
+    }
+
+    fn state(&mut self, event: StateEvent, out: &mut Out<'_>) {
+        match event.new {
+            TcpState::SynSent => {
+                let owner = event.task.as_ref().map(|task| self.processes.caller(task));
+                let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
+                conversation.connection.owner = owner;
+                conversation.connection.requested = event
+                    .requested
+                    .filter(|asked| *asked != event.socket.remote)
+                    .map(|asked| Box::new(endpoint(asked)));
+                conversation.connection.announced = self.make_way(event.socket.cookie, event.time, out);
+                self.keep(event.socket.cookie, conversation, out);
+            }
+            TcpState::Established if event.socket.state == TcpState::Established => self.expect(event, out),
+            TcpState::Established => self.established(&event, out),
+            TcpState::Close => self.closed(event, out),
+            _ => {}
+        }
+    }
+
+    fn established(&mut self, event: &StateEvent, out: &mut Out<'_>) {
+        let cookie = event.socket.cookie;
+        // What began before is another connection, unless TCP Fast Open has brought bytes early.
+        let is_new = self.conversations.get(&cookie).is_none_or(|known| known.connection.has_begun());
+        if event.socket.state == TcpState::SynReceived && is_new {
+            // Who accepts it is not known yet: it is announced with its first transfer.
+            let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
+            conversation.connection.establish(event);
+            conversation.connection.announced = self.make_way(cookie, event.time, out);
+            self.keep(cookie, conversation, out);
+            self.join_ends(event);
+            self.meet(event, out);
+        } else if let Some(conversation) = self.conversations.get_mut(&cookie) {
+            conversation.connection.establish(event);
+            if conversation.connection.role() == Role::Client {
+                conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+                conversation.announce(&self.host, out);
+            }
+        } else {
+            // MPTCP tells of its beginning only when it is there; or the record of it was lost.
+            let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
+            conversation.connection.establish(event);
+            self.keep(cookie, conversation, out);
+        }
+    }
+
+    /// The other end of an accepted socket's connection is a client here.
+    fn meet(&self, event: &StateEvent, out: &mut Out<'_>) {
+        let Some(client) = event.peer.and_then(|peer| self.conversations.get(&peer)) else { return };
+        let client = &client.connection;
+        let opened = Opened {
+            connection: Arc::clone(&client.identity),
+            process: client.owner.clone(),
+            requested: client.requested.as_deref().copied(),
+            time: timestamp(&self.host, client.first_seen),
+        };
+        let accepted = accepted(&self.host, event);
+        out.interceptions.meet(opened, accepted, event.transparent, &self.host.addresses);
+    }
+
+    fn closed(&mut self, event: StateEvent, out: &mut Out<'_>) {
+        let (cookie, time) = (event.socket.cookie, event.time);
+        let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
+        while let Some(held) = conversation.connection.release_in_vain() {
+            self.follow(&mut conversation, &held, out);
+        }
+        if conversation.connection.opened.is_some() || conversation.connection.announced {
+            conversation.announce(&self.host, out);
+            conversation.over = Some(Box::new(event));
+            if !self.keep_or_end(cookie, conversation, out) {
+                self.settling.push_back((settled_by(time), cookie));
+            }
+        } else {
+            conversation.take_down(self.recorder.as_mut(), Reel::finish);
+        }
+    }
+
+    /// Ends a conversation that is over and complete, else keeps it; whether it has ended.
+    fn keep_or_end(&mut self, cookie: u64, conversation: Box<Conversation>, out: &mut Out<'_>) -> bool {
+        let ends = conversation
+            .over
+            .as_ref()
+            .is_some_and(|over| conversation.connection.is_complete(over.positions) && !conversation.may_hear(over));
+        match ends {
+            true => self.end(conversation, out),
+            false => self.keep(cookie, conversation, out),
+        }
+        ends
+    }
+
+    /// Accounts for what the socket moved after the last transfer that was seen.
+    fn miss_last(&mut self, conversation: &mut Conversation, event: &StateEvent, out: &mut Out<'_>) {
+        // The client's bytes first, as if the server's were the reply.
+        let flows = match conversation.connection.role() {
+            Role::Client => [Flow::Sent, Flow::Received],
+            Role::Server => [Flow::Received, Flow::Sent],
+        };
+        for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
+            let unhooked = conversation.connection.last_hole(flow, event.positions);
+            self.unhooked(conversation, peer, event.time, unhooked, out);
+        }
+    }
+
+    /// Accounts for bytes that no event tells of.
+    fn unhooked(&mut self, conversation: &mut Conversation, peer: Peer, time: Time, length: u64, out: &mut Out<'_>) {
+        let Conversation { connection, session, .. } = &mut *conversation;
+        if session.misses(peer, length) {
+            self.holes += length;
+            connection.lost += length;
+        }
+        session.gap(peer, time, length, &mut self.items);
+        self.judge(conversation, out);
+    }
+
+    pub(super) fn transfer(&mut self, event: TransferEvent, out: &mut Out<'_>) {
+        let Some(event) = self.expected.hold(event) else { return };
+        let cookie = event.socket.cookie;
+        // Taken out while it is worked on, so that the rest of the observer stays at hand.
+        let mut conversation = match self.conversations.remove(&cookie) {
+            Some(conversation) => conversation,
+            // TCP Fast Open (RFC 7413): the client's first bytes came before its connection was established.
+            None if let Some(conversation) = self.expected(&event.socket) => conversation,
+            None if event.socket.state == TcpState::SynReceived => {
+                self.begin(&event.socket, Role::Server, event.time, Session::new())
+            }
+            // What is left in a closed socket can still be read, but its connection is over and told.
+            None if event.socket.state == TcpState::Close => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.take(&event, None, Peer::Client);
+                }
+                self.holes += u64::from(event.length);
+                return;
+            }
+            None => self.begin(&event.socket, self.role_by_port(&event.socket), event.time, Session::midstream()),
+        };
+        if event.socket.state == TcpState::SynSent {
+            // The local end is chosen after `connect` has begun.
+            conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
+        }
+        if let Some(recorder) = &mut self.recorder {
+            let peer = conversation.peer(event.flow);
+            recorder.take(&event, conversation.reel.as_deref_mut(), peer);
+        }
+        let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
+        if let Some(event) = conversation.connection.in_turn(event) {
+            while let Some(held) = conversation.connection.release_before(&event) {
+                self.follow(&mut conversation, &held, out);
+            }
+            self.follow(&mut conversation, &event, out);
+            while let Some(held) = conversation.connection.release() {
+                self.follow(&mut conversation, &held, out);
+            }
+        }
+        if let Some((time, disagreement)) = disagreement {
+            self.tell_ends_disagree(&conversation, time, disagreement, out);
+        }
+        self.await_next(cookie, &mut conversation);
+        self.keep_or_end(cookie, conversation, out);
+    }
+
+    /// Accounts for a transfer and follows what is said in it.
+    pub(super) fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
+        self.pass(conversation, event.time, out);
+        self.own(conversation, &event.task, event.time, out);
+        let peer = conversation.peer(event.flow);
+        let unhooked = conversation.connection.advance(event);
+        self.unhooked(conversation, peer, event.time, unhooked, out);
+        if !event.continues {
+            conversation.session.begin_call(peer);
+        }
+        let mut begun = None;
+        for segment in event.said.segments() {
+            let Conversation { connection, session, .. } = &mut *conversation;
+            let missed = match segment {
+                Segment::Begun(time) => {
+                    begun = Some(time);
+                    continue;
+                }
+                Segment::Content(length) if session.misses_content(peer, length) => Some((length, Unseen::Content)),
+                Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
+                    Some((uncaptured.length, uncaptured.cause))
+                }
+                _ => None,
+            };
+            if let Some((length, cause)) = missed {
+                self.unseen[cause as usize] += length;
+                connection.lost += length;
+            }
+            session.segment(peer, event.time, begun.take(), segment, &mut self.items);
+            self.judge(conversation, out);
+        }
+    }
+
+    /// Has the new items judged. What is known of the bytes now, the recorder may have.
+    fn judge(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
+        let Conversation { connection, judge, reel, .. } = &mut *conversation;
+        for item in self.items.iter() {
+            if let Some(reel) = reel {
+                reel.item(item);
+            }
+            let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
+            judge.item(connection.opened, item, told);
+        }
+        self.items.clear();
+        conversation.take_down(self.recorder.as_mut(), Reel::conclude);
+    }
+
+    /// Notes who uses the connection.
+    fn own(&mut self, conversation: &mut Conversation, task: &Task, time: Time, out: &mut Out<'_>) {
+        let caller = self.processes.caller(task);
+        let is_another = |previous: &&Caller| {
+            previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable
+        };
+        let previous = conversation.connection.owner.as_ref().filter(is_another).cloned();
+        if previous.is_some() {
+            conversation.announce(&self.host, out);
+            let Conversation { connection, judge, .. } = &mut *conversation;
+            let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
+            judge.owner_changed(connection.role(), time, told);
+        }
+        conversation.connection.owner = Some(caller);
+        conversation.announce(&self.host, out);
+        if let Some(previous) = &previous {
+            let what = What::ConnectionOwnerChanged { previous };
+            out.tell(&conversation.connection.fact(&self.host, time, what));
+        }
+    }
+
+    /// Concludes a conversation: when it was over, or when it was last heard of.
+    pub(super) fn end(&mut self, mut conversation: Box<Conversation>, out: &mut Out<'_>) {
+        self.part_ends(&mut conversation);
+        let over = conversation.over.take();
+        let ended = over.as_ref().map(|over| over.time);
+        let closed_by = over.as_deref().map_or(ClosedBy::Unknown, StateEvent::closed_by);
+        let time = ended.unwrap_or(conversation.connection.last_seen);
+        if let Some(over) = over {
+            self.miss_last(&mut conversation, &over, out);
+        }
+        for flow in [Flow::Sent, Flow::Received] {
+            let (peer, waiting) = (conversation.peer(flow), conversation.connection.waiting(flow));
+            conversation.session.waited(peer, waiting);
+        }
+        conversation.session.finish(time, &mut self.items);
+        self.judge(&mut conversation, out);
+        let Conversation { connection, judge, .. } = &mut *conversation;
+        let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
+        judge.finish(ended, time, told);
+        conversation.take_down(self.recorder.as_mut(), Reel::finish);
+        let connection = &conversation.connection;
+        let closed = ConnectionClosed {
+            bytes_sent: connection.bytes_sent(),
+            bytes_received: connection.bytes_received(),
+            duration: connection.age(time),
+            lost_bytes: (!connection.apart).then_some(connection.lost),
+            closed_by,
+        };
+        out.tell(&connection.fact(&self.host, time, What::ConnectionClosed(closed)));
+    }
+
+    pub(super) fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
+        let reel = self.recorder.as_ref().map(|recorder| Box::new(Reel::new(recorder.policy())));
+        let connection = Connection::new(identity(&self.host, socket, role), time);
+        Box::new(Conversation { connection, session, judge: Judge::default(), reel, over: None, other_end: None })
+    }
+
+    pub(super) fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, out: &mut Out<'_>) {
+        if self.conversations.len() >= MAX_CONNECTIONS {
+            self.let_go(out);
+        }
+        self.conversations.insert(cookie, conversation);
+    }
+
+    /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be. For those
+    /// who listen they are closed; one that wakes up is first seen again.
+    fn let_go(&mut self, out: &mut Out<'_>) {
+        let mut idle: Vec<(Time, u64)> =
+            self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
+        let quarter = idle.len() / 4;
+        idle.select_nth_unstable(quarter);
+        idle[..=quarter].sort_unstable();
+        for (_, cookie) in idle.drain(..=quarter) {
+            let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
+            match conversation.connection.announced {
+                true => self.end(conversation, out),
+                false => conversation.take_down(self.recorder.as_mut(), Reel::finish),
+            }
+        }
+    }
+
+    /// Of a connection first seen in the middle only the ports tell who connected.
+    pub(super) fn role_by_port(&self, socket: &Socket) -> Role {
+        if self.ports.contains(&socket.local.port()) { Role::Server } else { Role::Client }
+    }
+}
+
+impl Conversation {
+    /// Whose bytes go this way.
+    pub(super) fn peer(&self, flow: Flow) -> Peer {
+        match (self.connection.role(), flow) {
+            (Role::Client, Flow::Sent) | (Role::Server, Flow::Received) => Peer::Client,
+            (Role::Client, Flow::Received) | (Role::Server, Flow::Sent) => Peer::Server,
+        }
+    }
+
+    /// Whether the client may still read a reply from the socket that is over: not if it was closed after the server's.
+    fn may_hear(&self, over: &StateEvent) -> bool {
+        self.connection.role() == Role::Client && over.socket.state != TcpState::LastAck && self.session.awaits_reply()
+    }
+
+    /// Says once that the connection was opened.
+    pub(super) fn announce(&mut self, host: &Host, out: &mut Out<'_>) {
+        if !self.connection.announced {
+            self.connection.announced = true;
+            let what = What::ConnectionOpened { requested: self.connection.requested.as_deref().copied() };
+            out.tell(&self.connection.fact(host, self.connection.first_seen, what));
+        }
+    }
+}
+
+impl Connection {
+    /// Something that is known of it.
+    pub(super) fn fact<'a>(&'a self, host: &Host, time: Time, what: What<'a>) -> Fact<'a> {
+        Fact {
+            time: timestamp(host, time),
+            connection: &self.identity,
+            process: self.owner.as_ref(),
+            intercepted: false,
+            what,
+        }
+    }
+}
+
+fn identity(host: &Host, socket: &Socket, role: Role) -> observation::Connection {
+    // A cookie is unique until the next boot.
+    let boot = host.boot_id.get(..8).unwrap_or(&host.boot_id);
+    observation::Connection {
+        id: format!("{boot}-{:x}", socket.cookie).into(),
+        role,
+        local: endpoint(socket.local),
+        remote: endpoint(socket.remote),
+        netns: socket.netns,
+        cookie: socket.cookie,
+    }
+}
+
+pub(super) fn accepted(host: &Host, event: &StateEvent) -> Accepted {
+    Accepted { cookie: event.socket.cookie, local: endpoint(event.socket.local), time: timestamp(host, event.time) }
+}
+
+fn endpoint(address: std::net::SocketAddr) -> Endpoint {
+    Endpoint { address: address.ip(), port: address.port() }
+}
+
+pub(super) fn timestamp(host: &Host, time: Time) -> Timestamp {
+    Timestamp(host.unix_offset.saturating_add_unsigned(time.0))
+}

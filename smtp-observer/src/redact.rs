@@ -1,0 +1,188 @@
+//! How much of a dialogue is shown: mailboxes as far as the user allows, credentials and content never.
+
+mod mailbox;
+mod policy;
+mod pseudonym;
+
+pub use self::policy::{RedactionPolicy, Shown};
+pub use self::pseudonym::Key;
+use crate::smtp::{Command, Reply, Verb};
+
+/// How much of a mailbox events show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addresses {
+    /// All of it: `bob@example.org`.
+    Full,
+    /// Its domain: `*@example.org`.
+    #[default]
+    Domain,
+    /// That there is one: `*`.
+    None,
+}
+
+impl Addresses {
+    /// How much of a mailbox is shown in the argument of MAIL or RCPT, which is redacted; none in the null path.
+    pub(crate) fn shown_in(argument: &[u8]) -> Option<Self> {
+        match mailbox(argument)? {
+            b"" => None,
+            b"*" => Some(Self::None),
+            [b'*', b'@', ..] => Some(Self::Domain),
+            _ => Some(Self::Full),
+        }
+    }
+}
+
+/// The mailbox that the argument of MAIL or RCPT names.
+pub(crate) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
+    Some(mailbox::Path::of(argument)?.mailbox)
+}
+
+/// Whether nothing of a command's argument is shown: it is any text.
+fn hides_argument(verb: Verb) -> bool {
+    matches!(verb, Verb::Other | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Noop)
+}
+
+/// Whether nothing but the codes of a reply is shown: it tells who is behind a name, or repeats what is not known. The
+/// go-ahead of a message is shown with the message, too.
+pub(crate) fn hides_reply(command: &Command, reply: &Reply) -> bool {
+    reply.code != 354 && matches!(command.verb, Verb::Other | Verb::Vrfy | Verb::Expn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Time;
+    use crate::smtp::{EnhancedCode, Exchange};
+
+    fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
+        let command = Command::new(line.as_bytes(), Time(0), Time(0));
+        let text = text.as_bytes().to_vec();
+        let reply = Reply {
+            code,
+            enhanced_code: None,
+            text,
+            withheld: false,
+            span: 0..0,
+            first_byte: Time(0),
+            last_byte: Time(0),
+        };
+        policy.exchange(&Exchange { command: command.into(), reply: Some(reply.into()) })
+    }
+
+    #[track_caller]
+    fn check(addresses: Addresses, line: &str, reply: (u16, &str), expected: (&str, Option<&str>, &str)) {
+        let shown = shown(RedactionPolicy::new(addresses), line, reply.0, reply.1);
+        assert_eq!(
+            (&*shown.verb, shown.argument.as_deref(), shown.reply.as_deref()),
+            (expected.0, expected.1, Some(expected.2))
+        );
+    }
+
+    #[test]
+    fn envelopes() {
+        let line = "mail FROM:<bob@example.org> SIZE=1000 AUTH=bob+40example.org";
+        let reply = (250, "2.1.0 <bob@example.org>... Sender ok");
+        check(
+            Addresses::Full,
+            line,
+            reply,
+            (
+                "MAIL",
+                Some("FROM:<bob@example.org> SIZE=1000 AUTH=bob+40example.org"),
+                "2.1.0 <bob@example.org>... Sender ok",
+            ),
+        );
+        check(
+            Addresses::Domain,
+            line,
+            reply,
+            ("MAIL", Some("FROM:<*@example.org> SIZE=1000 AUTH=*"), "2.1.0 <*@example.org>... Sender ok"),
+        );
+        check(Addresses::None, line, reply, ("MAIL", Some("FROM:<*> SIZE=1000 AUTH=*"), "2.1.0 <*>... Sender ok"));
+    }
+
+    #[test]
+    fn odd_envelopes() {
+        for (line, argument) in [
+            ("MAIL FROM:<>", "FROM:<>"),
+            ("RCPT TO:<postmaster>", "TO:<*>"),
+            ("RCPT TO:bob@example.org NOTIFY=NEVER", "TO:*@example.org NOTIFY=NEVER"),
+            ("RCPT to: <\"bob > smith\"@example.org> ORCPT=rfc822;b", "to: <*@example.org> ORCPT=*"),
+            ("RCPT TO:<@relay.example,@b.example:bob@example.org>", "TO:<*@example.org>"),
+            ("RCPT TO:<bob", "TO:<*"),
+            ("RCPT bob", "*"),
+            ("RCPT bob smith:x", "*"),
+        ] {
+            check(Addresses::Domain, line, (250, "ok"), (&line[..4], Some(argument), "ok"));
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_server_repeats() {
+        check(
+            Addresses::Domain,
+            "RCPT TO:<bob@example.org>",
+            (550, "5.1.1 User bob unknown, bobby"),
+            ("RCPT", Some("TO:<*@example.org>"), "5.1.1 User * unknown, bobby"),
+        );
+        check(
+            Addresses::None,
+            "RCPT TO:<bob@example.org>",
+            (550, "5.1.1 bob@example.org unknown"),
+            ("RCPT", Some("TO:<*>"), "5.1.1 * unknown"),
+        );
+        check(
+            Addresses::None,
+            "RCPT TO:<bob@example.org>",
+            (550, "5.1.1 User bob unknown, bobby, bob@example.org"),
+            ("RCPT", Some("TO:<*>"), "5.1.1 User * unknown, bobby, *"),
+        );
+    }
+
+    #[test]
+    fn credentials_are_shown_to_nobody() {
+        for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
+            check(addresses, "AUTH PLAIN AGJvYgBzZWNyZXQ=", (235, "ok"), ("AUTH", Some("PLAIN"), "ok"));
+        }
+    }
+
+    #[test]
+    fn what_is_withheld_is_not_shown() {
+        let policy = RedactionPolicy::new(Addresses::Full);
+        for (line, verb, length) in [
+            ("xfoo bar\u{7}", "other", Some(9)),
+            ("bob@example.org", "other", Some(15)),
+            ("", "other", Some(0)),
+            ("VRFY bob", "VRFY", None),
+            ("GET / HTTP/1.1", "GET", Some(14)),
+        ] {
+            let shown = shown(policy, line, 500, "what");
+            assert_eq!(shown, Shown { verb: verb.into(), length, argument: None, reply: None }, "{line}");
+        }
+        assert_eq!(shown(policy, "NOOP S3CRET", 250, "ok").argument, None);
+        let command = Command::new(b"RCPT TO:<bob@example.org>", Time(0), Time(0));
+        let reply = Reply {
+            code: 550,
+            enhanced_code: Some(EnhancedCode(5, 1, 1)),
+            text: b"5.1.1 ".to_vec(),
+            withheld: true,
+            span: 0..0,
+            first_byte: Time(0),
+            last_byte: Time(0),
+        };
+        assert_eq!(policy.reply(&reply).as_deref(), Some("5.1.1"));
+        let exchange = Exchange { command: command.into(), reply: Some(reply.into()) };
+        assert_eq!(policy.exchange(&exchange).reply.as_deref(), Some("5.1.1"));
+    }
+
+    #[test]
+    fn proxies_name_logins() {
+        check(
+            Addresses::Domain,
+            "XCLIENT NAME=a.example LOGIN=bob",
+            (220, "ok"),
+            ("XCLIENT", Some("NAME=a.example LOGIN=*"), "ok"),
+        );
+    }
+}
