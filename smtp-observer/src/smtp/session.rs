@@ -131,6 +131,8 @@ struct Direction {
     opening: Opening,
     /// The line that is being received is no command.
     skip: bool,
+    /// The last bytes were not seen: more of them are the same gap.
+    in_gap: bool,
 }
 
 /// What is known when a line begins.
@@ -300,7 +302,8 @@ impl Session {
         }
         // The greeting may have been among them.
         self.early = None;
-        self.server = Direction::default();
+        let goes_on = self.server.in_gap;
+        self.server = Direction { in_gap: true, ..Direction::default() };
         self.replies.reset();
         self.garbled = false;
         if self.withholds() {
@@ -311,6 +314,7 @@ impl Session {
         }
         let detail = || missing(unread, length, "server");
         match &mut self.mode {
+            Mode::Body(..) if goes_on => {}
             // Nothing was due: the content of the message goes on.
             Mode::Body(..) => {
                 items.push(Item::Lost);

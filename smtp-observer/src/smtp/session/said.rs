@@ -117,7 +117,10 @@ impl Session {
         match self.acts_as(peer) {
             _ if bytes.is_empty() => {}
             Peer::Client => self.client_bytes(time, bytes, items),
-            Peer::Server => self.server_bytes(time, bytes, items),
+            Peer::Server => {
+                self.server.in_gap = false;
+                self.server_bytes(time, bytes, items);
+            }
         }
     }
 
@@ -126,7 +129,10 @@ impl Session {
         match self.acts_as(peer) {
             _ if withheld.length == 0 => {}
             Peer::Client => self.client_withheld(time, withheld, items),
-            Peer::Server => self.server_withheld(time, withheld, items),
+            Peer::Server => {
+                self.server.in_gap = false;
+                self.server_withheld(time, withheld, items);
+            }
         }
     }
 
