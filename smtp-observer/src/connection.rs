@@ -41,7 +41,7 @@ pub struct Connection {
     pub apart: bool,
     sent: Stream,
     received: Stream,
-    held: VecDeque<TransferEvent>,
+    held: VecDeque<TransferEvent<'static>>,
 }
 
 /// One direction.
@@ -152,10 +152,10 @@ impl Connection {
     /// A send is told when it returns, and by then another thread may have read the answer: a receive whose socket
     /// has sent more than was seen is held until that send comes, and so is all that is received after it. Each
     /// transfer that had its turn may [`release`](Self::release) others.
-    pub fn in_turn(&mut self, event: TransferEvent) -> Option<TransferEvent> {
+    pub fn in_turn<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
         self.last_seen = event.time;
         if event.flow == Flow::Received && (self.is_early(&event) || !self.held.is_empty()) {
-            self.held.push_back(event);
+            self.held.push_back(event.into_owned());
             // Too many wait: the send they wait for is lost.
             return if self.held.len() > MAX_HELD { self.held.pop_front() } else { None };
         }
@@ -163,14 +163,14 @@ impl Connection {
     }
 
     /// The next transfer that was held for a send which came before this one, and is therefore lost.
-    pub fn release_before(&mut self, send: &TransferEvent) -> Option<TransferEvent> {
+    pub fn release_before(&mut self, send: &TransferEvent) -> Option<TransferEvent<'static>> {
         let start = send.positions.written.wrapping_sub(send.length);
         let before = start.wrapping_sub(self.held.front()?.positions.written) as i32 >= 0;
         if send.flow == Flow::Sent && before { self.held.pop_front() } else { None }
     }
 
     /// The next transfer that was held and waits for nothing any more.
-    pub fn release(&mut self) -> Option<TransferEvent> {
+    pub fn release(&mut self) -> Option<TransferEvent<'static>> {
         let waits = self.is_early(self.held.front()?);
         if waits { None } else { self.held.pop_front() }
     }
@@ -181,7 +181,7 @@ impl Connection {
     }
 
     /// The next transfer that was held, at the end of the connection.
-    pub fn release_in_vain(&mut self) -> Option<TransferEvent> {
+    pub fn release_in_vain(&mut self) -> Option<TransferEvent<'static>> {
         self.held.pop_front()
     }
 
@@ -317,7 +317,7 @@ mod tests {
         connection
     }
 
-    fn transfer(flow: Flow, text: &'static str, written: u32, read: u32) -> TransferEvent {
+    fn transfer(flow: Flow, text: &'static str, written: u32, read: u32) -> TransferEvent<'static> {
         TransferEvent {
             time: Time(2),
             task: Task {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     /// What has its turn with this event.
-    fn in_turn(connection: &mut Connection, event: TransferEvent) -> Vec<TransferEvent> {
+    fn in_turn(connection: &mut Connection, event: TransferEvent<'static>) -> Vec<TransferEvent<'static>> {
         let mut turns = Vec::new();
         if let Some(event) = connection.in_turn(event) {
             connection.advance(&event);

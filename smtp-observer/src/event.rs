@@ -34,7 +34,7 @@ impl Time {
 /// One item of the stream that the kernel side hands to the observer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KernelEvent {
+pub enum KernelEvent<'a> {
     /// The host's clocks and name of this boot: first in every stream.
     Host(Host),
     /// A process, described before the first event that names it.
@@ -44,7 +44,7 @@ pub enum KernelEvent {
     /// A socket changed its state.
     State(StateEvent),
     /// Bytes went out of, or came into, a process.
-    Transfer(TransferEvent),
+    Transfer(TransferEvent<'a>),
 }
 
 /// What ties a stream to wall-clock time and to one boot of one host.
@@ -245,9 +245,9 @@ pub enum Flow {
     Received,
 }
 
-/// Bytes that a call, or a part of one, moved.
+/// Bytes that a call, or a part of one, moved. What was said is borrowed from the record that tells of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TransferEvent {
+pub struct TransferEvent<'a> {
     /// When the call returned.
     pub time: Time,
     /// Who called.
@@ -265,7 +265,14 @@ pub struct TransferEvent {
     pub continues: bool,
     /// What was said. A line that the call left unfinished comes with a later event.
     #[serde(default, skip_serializing_if = "Said::is_empty")]
-    pub said: Said,
+    pub said: Said<'a>,
+}
+
+impl TransferEvent<'_> {
+    /// The same with room of its own, to be kept.
+    pub fn into_owned(self) -> TransferEvent<'static> {
+        TransferEvent { said: self.said.into_owned(), ..self }
+    }
 }
 
 /// A record that is not what the kernel side writes: a bug, or a recording that was damaged.

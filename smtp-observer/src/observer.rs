@@ -54,10 +54,9 @@ impl Observer {
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(&Fact<'_>)) {
         let Self { tracker, interceptions } = self;
         if let Some(recorder) = &mut tracker.recorder
-            // A transfer is taken with its connection.
-            && !matches!(event, KernelEvent::Transfer(_))
+            && let Some(event) = kept(&event)
         {
-            recorder.keep(Entry::Event(event.clone()));
+            recorder.keep(Entry::Event(event));
         }
         if let KernelEvent::State(StateEvent { time, .. }) | KernelEvent::Transfer(TransferEvent { time, .. }) = event
             && interceptions.is_waiting()
@@ -81,6 +80,17 @@ impl Observer {
     pub fn doubts(&self) -> bool {
         self.tracker.doubts
     }
+}
+
+/// What a recording has of an event by itself: a transfer is taken with its connection.
+fn kept(event: &KernelEvent<'_>) -> Option<KernelEvent<'static>> {
+    Some(match event {
+        KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
+        KernelEvent::Process(process) => KernelEvent::Process(process.clone()),
+        KernelEvent::Snapshot(snapshot) => KernelEvent::Snapshot(snapshot.clone()),
+        KernelEvent::State(state) => KernelEvent::State(state.clone()),
+        KernelEvent::Transfer(_) => return None,
+    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::smtp::Peer;
 #[expect(clippy::large_enum_variant, reason = "nearly all are events")]
 pub enum Entry {
     /// An event.
-    Event(KernelEvent),
+    Event(KernelEvent<'static>),
     /// What had waited until then was passed on.
     Settled(Time),
 }
@@ -72,7 +72,7 @@ impl Recorder {
     }
 
     /// Keeps what a reel gives out.
-    pub(crate) fn release(&mut self, number: u64, event: TransferEvent) {
+    pub(crate) fn release(&mut self, number: u64, event: TransferEvent<'static>) {
         self.withheld.remove(&number);
         self.out.push((number, Entry::Event(KernelEvent::Transfer(event))));
     }

@@ -148,7 +148,7 @@ fn dialogue(mails: usize, mail: &str) -> Result<()> {
 
 /// What the hooks have delivered.
 pub struct Recorded {
-    host: KernelEvent,
+    host: KernelEvent<'static>,
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }

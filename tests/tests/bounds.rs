@@ -41,9 +41,9 @@ fn stream(length: usize) -> Vec<u8> {
 /// What was seen of what the server said.
 struct Said {
     /// At its own end.
-    sent: Vec<TransferEvent>,
+    sent: Vec<TransferEvent<'static>>,
     /// At the client's.
-    received: Vec<TransferEvent>,
+    received: Vec<TransferEvent<'static>>,
     family: Family,
 }
 
@@ -62,8 +62,8 @@ impl Said {
         pass(&dialogue.server, &dialogue.client)?;
         let mut said = Self { sent: Vec::new(), received: Vec::new(), family: kernel.family() };
         kernel.drain(&mut |event| match event {
-            KernelEvent::Transfer(transfer) if transfer.flow == Flow::Sent => said.sent.push(transfer),
-            KernelEvent::Transfer(transfer) => said.received.push(transfer),
+            KernelEvent::Transfer(transfer) if transfer.flow == Flow::Sent => said.sent.push(transfer.into_owned()),
+            KernelEvent::Transfer(transfer) => said.received.push(transfer.into_owned()),
             _ => {}
         });
         Ok(said)

@@ -41,7 +41,7 @@ const BEFORE: &str = "
 /// Plays sessions whose message goes out in these calls, and gives what left the kernel of the client's calls after
 /// the 354, at each end of each session. A server that peeks looks at each call before it reads it. Every test has a
 /// port of its own: the hooks see the whole host.
-fn captured(port: u16, server: Server, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<TransferEvent>>> {
+fn captured(port: u16, server: Server, sessions: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<TransferEvent<'static>>>> {
     captured_after(BEFORE, port, server, sessions)
 }
 
@@ -51,7 +51,7 @@ fn captured_after(
     port: u16,
     server: Server,
     sessions: &[Vec<Vec<u8>>],
-) -> Result<Vec<Vec<TransferEvent>>> {
+) -> Result<Vec<Vec<TransferEvent<'static>>>> {
     machine::require_root()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
@@ -99,7 +99,7 @@ fn captured_after(
         let mut transfers = Vec::new();
         kernel.drain(&mut |event| {
             if let KernelEvent::Transfer(transfer) = event {
-                transfers.push(transfer);
+                transfers.push(transfer.into_owned());
             }
         });
         for (ours, theirs) in [(Flow::Sent, Flow::Received), (Flow::Received, Flow::Sent)] {

@@ -258,9 +258,9 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
     assert_eq!(snapshot.sockets.len(), 2, "{snapshot:?}");
     dialogue.play("S: 220 server.example ESMTP")?;
 
-    let (mut transfers, mut processes): (Vec<TransferEvent>, Vec<_>) = Default::default();
+    let (mut transfers, mut processes): (Vec<TransferEvent<'static>>, Vec<_>) = Default::default();
     kernel.drain(&mut |event| match event {
-        KernelEvent::Transfer(transfer) => transfers.push(transfer),
+        KernelEvent::Transfer(transfer) => transfers.push(transfer.into_owned()),
         KernelEvent::Process(process) => processes.push(process),
         _ => {}
     });

@@ -1,6 +1,5 @@
 //! What crosses of a dialogue, for tests: the kernel's own filter.
 
-use bytes::Bytes;
 use smtp_ebpf::event::WINDOW_LENGTH;
 use smtp_ebpf::protocol::{Call, Dialogue, Speaker, Work, pass};
 
@@ -31,7 +30,7 @@ impl Filter {
     }
 
     /// What crosses of a call: the length of each of its parts, and what was said in it.
-    pub(crate) fn call(&mut self, peer: Peer, time: Time, bytes: &[u8]) -> Vec<(u32, Said)> {
+    pub(crate) fn call(&mut self, peer: Peer, time: Time, bytes: &[u8]) -> Vec<(u32, Said<'static>)> {
         let speaker = if peer == Peer::Client { Speaker::Client } else { Speaker::Server };
         let mut parts = Vec::new();
         for bytes in bytes.chunks(WINDOW_LENGTH) {
@@ -40,7 +39,7 @@ impl Filter {
             let call = Call { speaker, time: time.0, start: *next, length, positions: true, behind: false };
             *next = next.wrapping_add(length);
             let segments = pass(&mut self.dialogue, &mut self.work, call, bytes);
-            parts.push((length, Said::read(Bytes::copy_from_slice(segments)).expect("the filter's segments")));
+            parts.push((length, Said::read(segments).expect("the filter's segments").into_owned()));
         }
         parts
     }

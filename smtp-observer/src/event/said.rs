@@ -1,5 +1,7 @@
 //! What a call's bytes were: the segments that follow a record of a transfer.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -10,7 +12,7 @@ use super::{MalformedRecord, Time, wire};
 
 /// The segments of a transfer, as the bytes of its record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said(Bytes);
+pub struct Said<'a>(Cow<'a, [u8]>);
 
 /// A part of one direction of a dialogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -96,26 +98,33 @@ impl LineEnd {
     }
 }
 
-impl Said {
-    /// The segments that these bytes of a record are.
-    pub fn read(bytes: Bytes) -> Result<Self, MalformedRecord> {
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            (_, rest) = Segment::take(rest)?;
-        }
-        Ok(Self(bytes))
-    }
-
+impl Said<'static> {
     /// Bytes that crossed as they were said.
     pub fn text(bytes: &[u8]) -> Self {
         Self::of([Segment::Text(bytes)])
     }
 
     /// These segments. A length that has no room in a record is cut to the longest that has.
-    pub fn of<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> Self {
+    pub fn of<'s>(segments: impl IntoIterator<Item = Segment<'s>>) -> Self {
         let mut bytes = Vec::new();
         segments.into_iter().for_each(|segment| segment.put(&mut bytes));
         Self(bytes.into())
+    }
+}
+
+impl<'a> Said<'a> {
+    /// The segments that these bytes of a record are.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, MalformedRecord> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            (_, rest) = Segment::take(rest)?;
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The same with room of its own.
+    pub fn into_owned(self) -> Said<'static> {
+        Said(self.0.into_owned().into())
     }
 
     /// The segments, in the order in which they were said.
@@ -232,15 +241,15 @@ impl Withheld {
     }
 }
 
-impl Serialize for Said {
+impl Serialize for Said<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.segments())
     }
 }
 
-impl<'de> Deserialize<'de> for Said {
+impl<'de> Deserialize<'de> for Said<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::of(Vec::<Owned>::deserialize(deserializer)?.iter().map(Owned::segment)))
+        Ok(Said::of(Vec::<Owned>::deserialize(deserializer)?.iter().map(Owned::segment)))
     }
 }
 
@@ -292,7 +301,7 @@ mod tests {
     fn segments_read_back() {
         let said = Said::of(all());
         assert_eq!(said.segments().collect::<Vec<_>>(), all());
-        assert_eq!(Said::read(said.0.clone()), Ok(said.clone()));
+        assert_eq!(Said::read(&said.0), Ok(said.clone()));
         let json = serde_json::to_string(&said).expect("JSON");
         assert_eq!(serde_json::from_str::<Said>(&json).expect("segments"), said);
         assert!(json.contains(r#"{"withheld":{"length":70000,"end":"crlf"}}"#), "{json}");
@@ -314,10 +323,10 @@ mod tests {
         let said = Said::of(all());
         for length in 0..said.0.len() {
             // What stops between two segments is whole.
-            let read = Said::read(said.0.slice(..length));
+            let read = Said::read(&said.0[..length]);
             assert!(read.is_ok() || matches!(read, Err(MalformedRecord::Short(_))), "{read:?}");
         }
-        let read = |bytes: &'static [u8]| Said::read(Bytes::from_static(bytes));
+        let read = |bytes: &'static [u8]| Said::read(bytes);
         assert_eq!(read(&[99, 0, 0, 0, 0, 0, 0, 0]), Err(MalformedRecord::Segment(99)));
         assert_eq!(read(&[SegmentKind::Uncaptured as u8, 99, 0, 0, 0, 0, 0, 0]), Err(MalformedRecord::Cause(99)));
         assert_eq!(read(&[SegmentKind::Begun as u8, 0, 0, 0, 0, 0, 0, 0]), Err(MalformedRecord::Short(8)));

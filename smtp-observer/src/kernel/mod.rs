@@ -292,7 +292,7 @@ impl Kernel {
 
     /// Takes the events that wait, at most [`MOST_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
-    pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent)) {
+    pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
         let Self { ring, reader, seen, unnamed, .. } = self;
         self.behind = records(ring.get_mut(), &mut |record| match reader.read(record) {
             Ok((kind, event)) => {

@@ -3,7 +3,6 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
 
@@ -29,7 +28,7 @@ pub struct Reader {
 
 impl Reader {
     /// The kind of a record and the event in it, if it is one: an [`record::Owner`] is told with the transfers that it is for.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(Kind, Option<KernelEvent>), MalformedRecord> {
+    pub fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(Kind, Option<KernelEvent<'a>>), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;
         let kind = Kind::from_number(header.kind).ok_or(MalformedRecord::Kind(header.kind))?;
         self.time = Time(header.time);
@@ -91,7 +90,7 @@ impl Reader {
         })
     }
 
-    fn transfer(&mut self, bytes: &[u8], kind: Kind, flow: Flow) -> Result<TransferEvent, MalformedRecord> {
+    fn transfer<'a>(&mut self, bytes: &'a [u8], kind: Kind, flow: Flow) -> Result<TransferEvent<'a>, MalformedRecord> {
         let record: record::Transfer = prefix(bytes)?;
         let [said] = parts(bytes, size_of::<record::Transfer>(), [record.size])?;
         let (socket, task) = self.owners.get(record.cookie, record.pid).ok_or(MalformedRecord::Owner(kind))?;
@@ -103,7 +102,7 @@ impl Reader {
             flow,
             length: record.length,
             continues: record.continues != 0,
-            said: Said::read(Bytes::copy_from_slice(said))?,
+            said: Said::read(said)?,
         })
     }
 

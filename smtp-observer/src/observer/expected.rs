@@ -32,17 +32,17 @@ pub(super) struct Expected {
 /// A client that may be of interest.
 struct Early {
     cookie: u64,
-    held: Vec<TransferEvent>,
+    held: Vec<TransferEvent<'static>>,
 }
 
 impl Expected {
     /// The transfer, unless it is to wait for its connection's other end.
-    pub(super) fn hold(&mut self, event: TransferEvent) -> Option<TransferEvent> {
+    pub(super) fn hold<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
         let Some(early) = self.early.iter_mut().find(|early| early.cookie == event.socket.cookie) else {
             return Some(event);
         };
         if early.held.len() < MAX_HELD {
-            early.held.push(event);
+            early.held.push(event.into_owned());
         }
         None
     }
@@ -55,7 +55,7 @@ impl Expected {
     }
 
     /// What was held of this client.
-    fn release(&mut self, cookie: u64) -> Vec<TransferEvent> {
+    fn release(&mut self, cookie: u64) -> Vec<TransferEvent<'static>> {
         let place = self.early.iter().position(|early| early.cookie == cookie);
         place.and_then(|place| self.early.remove(place)).map(|early| early.held).unwrap_or_default()
     }
@@ -117,7 +117,7 @@ mod tests {
         Socket { cookie, netns: 7, local, remote, state: TcpState::Established, apart: false }
     }
 
-    fn pair(cookie: u64, peer: Option<u64>) -> KernelEvent {
+    fn pair(cookie: u64, peer: Option<u64>) -> KernelEvent<'static> {
         KernelEvent::State(StateEvent {
             time: Time(1000),
             task: None,
@@ -131,7 +131,7 @@ mod tests {
         })
     }
 
-    fn greeting(cookie: u64) -> KernelEvent {
+    fn greeting(cookie: u64) -> KernelEvent<'static> {
         const GREETING: &[u8] = b"220 proxy.example ESMTP\r\n";
         let length = GREETING.len() as u32;
         let (who, flow, positions) = match cookie {

@@ -51,7 +51,7 @@ impl Conversation {
     pub(super) fn take_down(
         &mut self,
         recorder: Option<&mut Recorder>,
-        give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent)),
+        give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent<'static>)),
     ) {
         let (Some(recorder), Some(reel)) = (recorder, &mut self.reel) else { return };
         give(reel, &self.session, &mut |number, event| recorder.release(number, event));

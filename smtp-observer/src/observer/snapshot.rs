@@ -103,7 +103,7 @@ mod tests {
     use crate::observation::{Event, Timestamp};
 
     /// The sockets that a snapshot lists.
-    fn snapshot(story: &Story, time: u64, states: &[TcpState]) -> KernelEvent {
+    fn snapshot(story: &Story, time: u64, states: &[TcpState]) -> KernelEvent<'static> {
         let open = |state: &TcpState| OpenSocket {
             time: Time(time + 10),
             task: task(OTHER),

@@ -51,7 +51,7 @@ enum ReplyVisibility {
 #[derive(Debug)]
 struct Strip {
     number: u64,
-    event: TransferEvent,
+    event: TransferEvent<'static>,
     texts: Vec<Text>,
     end: u64,
 }
@@ -87,19 +87,19 @@ impl Reel {
     }
 
     /// Takes a transfer. One that cannot be withheld, or need not be, comes back.
-    pub(super) fn push(&mut self, number: u64, event: &TransferEvent, peer: Peer) -> Option<TransferEvent> {
+    pub(super) fn push(&mut self, number: u64, event: &TransferEvent, peer: Peer) -> Option<TransferEvent<'static>> {
         let cost = cost(event);
         let fits = self.withheld + cost <= MOST_WITHHELD;
         let side = &mut self.sides[usize::from(peer == Peer::Server)];
         let texts = side.read(&event.said, fits);
         if texts.is_empty() {
-            return Some(event.clone());
+            return Some(event.clone().into_owned());
         }
         if !fits {
             return Some(shape::of_event(event));
         }
         self.withheld += cost;
-        side.strips.push_back(Strip { number, event: event.clone(), texts, end: side.end });
+        side.strips.push_back(Strip { number, event: event.clone().into_owned(), texts, end: side.end });
         None
     }
 
@@ -129,17 +129,17 @@ impl Reel {
     }
 
     /// Gives out the transfers whose lines are whole, and whose replies are known.
-    pub(crate) fn conclude(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
+    pub(crate) fn conclude(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
         self.release([Peer::Client, Peer::Server].map(|peer| session.concluded(peer)), out);
     }
 
     /// Gives out what is left, at the end of the connection.
-    pub(crate) fn finish(&mut self, _: &Session, out: &mut dyn FnMut(u64, TransferEvent)) {
+    pub(crate) fn finish(&mut self, _: &Session, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
         self.sides.iter_mut().for_each(Side::cut);
         self.release([u64::MAX; 2], out);
     }
 
-    fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent)) {
+    fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
         for (side, end) in self.sides.iter_mut().zip(ends) {
             side.show_lines(self.policy, end);
             let shown = side.lines.front().map_or(side.end, |line| line.at).min(end);
@@ -265,7 +265,7 @@ impl Line {
 }
 
 impl Strip {
-    fn into_event(self) -> TransferEvent {
+    fn into_event(self) -> TransferEvent<'static> {
         let mut texts = self.texts.iter();
         let said = Said::of(self.event.said.segments().map(|segment| match segment {
             Segment::Text(_) => Segment::Text(texts.next().map(|text| &text.bytes[..]).unwrap_or_default()),

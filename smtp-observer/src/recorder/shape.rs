@@ -26,7 +26,7 @@ pub(super) fn text_of(line: &[u8]) -> usize {
 }
 
 /// An event of whose text nothing is kept but its shape.
-pub(super) fn of_event(event: &TransferEvent) -> TransferEvent {
+pub(super) fn of_event(event: &TransferEvent) -> TransferEvent<'static> {
     let shapes: Vec<Vec<u8>> = event.said.segments().filter_map(of_text).collect();
     let mut shapes = shapes.iter();
     let said = Said::of(event.said.segments().map(|segment| match segment {

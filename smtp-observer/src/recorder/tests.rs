@@ -216,7 +216,7 @@ struct Teller {
 }
 
 impl Teller {
-    fn tell(&mut self, event: KernelEvent) {
+    fn tell(&mut self, event: KernelEvent<'static>) {
         self.told.push(Entry::Event(event));
     }
 

@@ -163,7 +163,7 @@ impl<R: BufRead> Entries<R> {
         Ok(())
     }
 
-    fn take(&mut self, line: Line<KernelEvent>) -> Result<(), ReadError> {
+    fn take(&mut self, line: Line<KernelEvent<'static>>) -> Result<(), ReadError> {
         let (number, entry) = match line {
             Line::Event(number, event) => (number, Entry::Event(event)),
             Line::Settled(number, time) => (number, Entry::Settled(time)),

@@ -54,6 +54,8 @@ pub(super) enum Content {
 pub(super) enum Unread {
     /// They were not seen, or not kept.
     Gap,
+    /// It is not certain what they are.
+    Uncertain,
     /// Content of a message.
     Content,
     /// TLS.

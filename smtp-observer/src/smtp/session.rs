@@ -275,7 +275,7 @@ impl Session {
                 }
             }
             Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
-            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Gap, length, items),
+            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, unread, length, items),
             Mode::Lost(lost) => {
                 lost.unsure();
                 self.client.lines.reset();
@@ -416,8 +416,9 @@ impl Session {
 /// What was not seen of a peer.
 fn missing(unread: Unread, length: u64, peer: &str) -> String {
     match unread {
-        // How much of it is not told: it comes in as many pieces as its sender has made.
+        // How much of these there is, is not told: they come in as many pieces as their sender has made.
         Unread::Content => "content of a message that nobody has asked for".to_owned(),
+        Unread::Uncertain => format!("bytes of the {peer} whose meaning is not certain"),
         Unread::Gap | Unread::Ciphertext => format!("{length} bytes of the {peer}"),
     }
 }

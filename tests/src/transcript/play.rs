@@ -4,7 +4,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use serde_json::Value;
 use smtp_ebpf::event::WINDOW_LENGTH;
 use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
@@ -203,7 +202,7 @@ impl Player {
     }
 
     /// What crosses of a call.
-    fn filter(&mut self, speaker: Speaker, bytes: &[u8]) -> Said {
+    fn filter(&mut self, speaker: Speaker, bytes: &[u8]) -> Said<'static> {
         let start = *self.position(speaker);
         let speaker = match speaker {
             Speaker::Client => protocol::Speaker::Client,
@@ -212,7 +211,7 @@ impl Player {
         let length = bytes.len() as u32;
         let call = Call { speaker, time: self.time, start, length, positions: true, behind: false };
         let segments = protocol::pass(&mut self.dialogue, &mut self.work, call, bytes);
-        Said::read(Bytes::copy_from_slice(segments)).expect("the filter writes segments")
+        Said::read(segments).expect("the filter writes segments").into_owned()
     }
 
     fn state(&mut self, old: TcpState, new: TcpState) {

@@ -25,7 +25,7 @@ struct Story {
     told: Vec<Observation>,
 }
 
-fn host() -> KernelEvent {
+fn host() -> KernelEvent<'static> {
     KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() })
 }
 

@@ -5,7 +5,7 @@ use super::super::held::Unread;
 use super::super::items::Items;
 use super::super::line::Origin;
 use super::{Mode, Session};
-use crate::event::{LineEnd, Segment, Time, Uncaptured, Withheld};
+use crate::event::{LineEnd, Segment, Time, Uncaptured, Unseen, Withheld};
 
 /// Bytes of content that wait in the kernel at most: they may begin its end.
 const LONGEST_WAITING: u64 = 5;
@@ -45,7 +45,10 @@ impl Session {
                 self.withheld(peer, time, rest, items);
             }
             Segment::Content(length) => self.content(peer, time, length, items),
-            Segment::Uncaptured(Uncaptured { length, .. }) => self.unseen(peer, time, length, items),
+            Segment::Uncaptured(Uncaptured { length, cause, .. }) => {
+                let unread = if cause == Unseen::Uncertain { Unread::Uncertain } else { Unread::Gap };
+                self.unseen(peer, time, unread, length, items);
+            }
             Segment::Ciphertext(length) => self.ciphertext(peer, time, length, items),
             Segment::Begun(_) => {}
         }
@@ -61,7 +64,7 @@ impl Session {
     pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
         if length > 0 {
             self.begin_call(peer);
-            self.unseen(peer, time, length, items);
+            self.unseen(peer, time, Unread::Gap, length, items);
         }
     }
 
@@ -136,11 +139,11 @@ impl Session {
         }
     }
 
-    fn unseen(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+    fn unseen(&mut self, peer: Peer, time: Time, unread: Unread, length: u64, items: &mut Items) {
         match self.acts_as(peer) {
             _ if length == 0 => {}
-            Peer::Client => self.client_gap(time, Unread::Gap, length, items),
-            Peer::Server => self.server_gap(time, Unread::Gap, length, items),
+            Peer::Client => self.client_gap(time, unread, length, items),
+            Peer::Server => self.server_gap(time, unread, length, items),
         }
     }
 
@@ -163,7 +166,7 @@ impl Session {
     /// Bytes of the client that are no lines.
     pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
         match unread {
-            Unread::Gap => self.client_gap(time, unread, length, items),
+            Unread::Gap | Unread::Uncertain => self.client_gap(time, unread, length, items),
             // Of a message that the server did not want: lines, in truth.
             Unread::Content if !matches!(self.mode, Mode::Body(..) | Mode::HeldForLine(..) | Mode::Held) => {
                 self.client_gap(time, unread, length, items);
