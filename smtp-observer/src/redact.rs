@@ -4,6 +4,7 @@ mod mailbox;
 mod policy;
 mod pseudonym;
 
+pub(crate) use self::policy::verb;
 pub use self::policy::{RedactionPolicy, Shown};
 pub use self::pseudonym::Key;
 use crate::smtp::{Command, Reply, Verb};

@@ -19,7 +19,7 @@ pub use self::end::{Conversation, End};
 pub use self::pairs::By;
 use self::pairs::{ALWAYS, Pair};
 pub use self::rows::{Mark, Row, Turn};
-use crate::interception::comparison::{self, Part, Sides};
+use crate::interception::comparison::{self, Differences, Part, Sides};
 use crate::interception::dialogue::Dialogue;
 use crate::observation::{Endpoint, Evidence, EvidenceKind, Timestamp};
 use crate::redact::Addresses;
@@ -152,7 +152,8 @@ impl<'a> Compared<'a> {
             notes: Vec::new(),
         };
         compared.limit();
-        let differences = comparison::compare(&compared.sides(), Timestamp(i64::MIN));
+        let mut differences = Differences::new(true);
+        comparison::compare(&mut differences, &compared.sides(), Timestamp(i64::MIN));
         compared.hold = differences.hold;
         compared.evidence = differences.evidence;
         // What was not seen may have been said.

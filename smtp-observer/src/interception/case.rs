@@ -93,6 +93,12 @@ struct Told {
     hold: bool,
 }
 
+/// What the evidence comes to.
+struct Weighed {
+    found: Differences,
+    verdict: Option<Verdict>,
+}
+
 /// A leg as a case sees it.
 pub struct Side<'a> {
     /// Its connection.
@@ -158,43 +164,18 @@ impl Case {
         overdue: Timestamp,
         milestone: bool,
     ) -> Finding {
-        let mut evidence = self.structure(client);
-        let mut differences = Differences::default();
-        let mut relays = false;
-        let mut mirrored = false;
-        if let (Some(link), Some(upstream)) = (self.links.back(), upstream) {
-            let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
-            if asked_for {
-                let detail = format!("{} connected to {}, too", self.middle(), upstream.connection.remote);
-                evidence.push(Evidence { kind: EvidenceKind::SameDestinationConnected, detail });
-            }
-            mirrored = link.sign == Recognised::Envelope;
-            if mirrored {
-                let detail = "the server was told the same sender and recipient".to_owned();
-                evidence.push(Evidence { kind: EvidenceKind::EnvelopeMirrored, detail });
-            }
-            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
-            // What a relay says is its own; that it has what the client said is all that is common to them.
-            if link.sign != Recognised::Alike && !relays {
-                differences = compare(&link.sides(client.dialogue, upstream.dialogue), overdue);
-                evidence.append(&mut differences.evidence);
-                evidence.extend(coupled(client.dialogue, upstream.dialogue));
-                if self.is_hidden() {
-                    evidence.extend(signs.iter().map(|sign| sign.evidence.clone()));
-                }
-            }
-        }
-        let passes = differences.same || (mirrored && !is_changed(&evidence));
-        let verdict = self.verdict(&evidence, upstream.is_some(), relays, passes);
-        let told = verdict.map(|verdict| Told { verdict, evidence: evidence.len(), hold: differences.hold.is_some() });
+        let Weighed { found, verdict } = self.weigh(client, upstream, signs, overdue, false);
+        let told = verdict.map(|verdict| Told { verdict, evidence: found.evidence.len(), hold: found.hold.is_some() });
         let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
         let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
         if !news {
-            return Finding { interception: None, open: differences.open };
+            return Finding { interception: None, open: found.open };
         }
         self.told = told;
+        // What is told is put in words.
+        let Weighed { found, .. } = self.weigh(client, upstream, signs, overdue, true);
         let verdict = verdict.unwrap_or(Verdict::Direct);
-        let now = News { hidden: verdict.is_hidden(), hold: verdict.is_hidden() && differences.hold.is_some() };
+        let now = News { hidden: verdict.is_hidden(), hold: verdict.is_hidden() && found.hold.is_some() };
         let news = News { hidden: now.hidden && !self.counted.hidden, hold: now.hold && !self.counted.hold };
         self.counted = News { hidden: self.counted.hidden | now.hidden, hold: self.counted.hold | now.hold };
         let interception = Interception {
@@ -208,12 +189,52 @@ impl Case {
                 remote: upstream.connection.remote,
                 source_preserved: upstream.connection.local.address == client.connection.local.address,
             }),
-            confidence: confidence(verdict, score(&evidence)),
-            evidence,
-            hold: differences.hold,
+            confidence: confidence(verdict, score(&found.evidence)),
+            evidence: found.evidence,
+            hold: found.hold,
             news,
         };
-        Finding { interception: Some(interception), open: differences.open }
+        Finding { interception: Some(interception), open: found.open }
+    }
+
+    /// What the evidence comes to.
+    fn weigh(
+        &self,
+        client: &Side<'_>,
+        upstream: Option<&Side<'_>>,
+        signs: &[Sign],
+        overdue: Timestamp,
+        in_words: bool,
+    ) -> Weighed {
+        let mut found = Differences::new(in_words);
+        self.structure(client, &mut found);
+        let (mut relays, mut mirrored) = (false, false);
+        if let (Some(link), Some(upstream)) = (self.links.back(), upstream) {
+            let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
+            if asked_for {
+                found.add(EvidenceKind::SameDestinationConnected, || {
+                    format!("{} connected to {}, too", self.middle(), upstream.connection.remote)
+                });
+            }
+            mirrored = link.sign == Recognised::Envelope;
+            if mirrored {
+                found.add(EvidenceKind::EnvelopeMirrored, || {
+                    "the server was told the same sender and recipient".to_owned()
+                });
+            }
+            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
+            // What a relay says is its own; that it has what the client said is all that is common to them.
+            if link.sign != Recognised::Alike && !relays {
+                compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
+                coupled(client.dialogue, upstream.dialogue, &mut found);
+                for sign in signs.iter().filter(|_| self.is_hidden()) {
+                    found.add(sign.evidence.kind, || sign.evidence.detail.clone());
+                }
+            }
+        }
+        let passes = found.same || (mirrored && !is_changed(&found.evidence));
+        let verdict = self.verdict(&found.evidence, upstream.is_some(), relays, passes);
+        Weighed { found, verdict }
     }
 
     fn middle(&self) -> String {
@@ -233,23 +254,18 @@ impl Case {
     }
 
     /// What the addresses alone show.
-    fn structure(&self, client: &Side<'_>) -> Vec<Evidence> {
-        let mut evidence = Vec::new();
+    fn structure(&self, client: &Side<'_>, found: &mut Differences) {
         if self.method == Method::ConnectRewrite {
-            let detail =
-                format!("the client asked for {}, and was connected to {}", client.asked, client.connection.remote);
-            evidence.push(Evidence { kind: EvidenceKind::ConnectRewritten, detail });
+            found.add(EvidenceKind::ConnectRewritten, || {
+                format!("the client asked for {}, and was connected to {}", client.asked, client.connection.remote)
+            });
         }
         if self.is_hidden() {
-            let detail = format!(
-                "the connection to {} ends on this host at {}, in {}",
-                client.asked,
-                self.accepted.local,
-                self.middle()
-            );
-            evidence.push(Evidence { kind: EvidenceKind::LocalPeer, detail });
+            found.add(EvidenceKind::LocalPeer, || {
+                let (asked, local) = (client.asked, self.accepted.local);
+                format!("the connection to {asked} ends on this host at {local}, in {}", self.middle())
+            });
         }
-        evidence
     }
 
     fn verdict(&self, evidence: &[Evidence], has_upstream: bool, relays: bool, passes: bool) -> Option<Verdict> {
@@ -300,13 +316,12 @@ pub fn taken_before(dialogue: &Dialogue, time: Timestamp) -> bool {
     contents.filter_map(super::dialogue::Content::accepted).any(|accepted| accepted <= time)
 }
 
-fn coupled(inner: &Dialogue, outer: &Dialogue) -> Option<Evidence> {
-    let (one, other) = (inner.closed?, outer.closed?);
+fn coupled(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
+    let (Some(one), Some(other)) = (inner.closed, outer.closed) else { return };
     let apart = Duration::from_nanos(one.0.abs_diff(other.0));
-    (apart <= COUPLED).then(|| Evidence {
-        kind: EvidenceKind::CoupledClose,
-        detail: format!("both connections ended within {}", seconds(apart)),
-    })
+    if apart <= COUPLED {
+        found.add(EvidenceKind::CoupledClose, || format!("both connections ended within {}", seconds(apart)));
+    }
 }
 
 /// The score from which an interceptor is certain.

@@ -76,6 +76,8 @@ impl Sides<'_> {
 pub struct Differences {
     /// Each kind at most once, in the order of the dialogue.
     pub evidence: Vec<Evidence>,
+    /// The details of the evidence are wanted: they are for people, and made when they are told.
+    pub in_words: bool,
     /// How long DATA was held back.
     pub hold: Option<Duration>,
     /// The same message was asked for at both ends, or the same greeting was given.
@@ -85,33 +87,39 @@ pub struct Differences {
 }
 
 impl Differences {
-    fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
+    /// Nothing was found yet.
+    pub fn new(in_words: bool) -> Self {
+        Self { in_words, ..Self::default() }
+    }
+
+    /// Adds a piece of evidence, if there is none of its kind.
+    pub fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
         if !self.evidence.iter().any(|evidence| evidence.kind == kind) {
-            self.evidence.push(Evidence { kind, detail: detail() });
+            self.evidence.push(Evidence { kind, detail: if self.in_words { detail() } else { String::new() } });
         }
     }
 }
 
-/// Compares the two sides. What was sent until `overdue` and is not known by now was not sent.
-pub fn compare(sides: &Sides<'_>, overdue: Timestamp) -> Differences {
+/// Compares the two sides: what differs is added to what was found. What was sent until `overdue` and is not known by now was
+/// not sent.
+pub fn compare(found: &mut Differences, sides: &Sides<'_>, overdue: Timestamp) {
     let Sides { inner, of, outer, part, .. } = sides;
-    let mut found = Differences::default();
     if let (Some(heard), Some(said)) = (&inner.greeting, &outer.greeting)
         && part.contains(&said.time)
     {
         found.same |= heard.says_what(said);
-        differ(&mut found, "connecting", heard, said);
+        differ(found, "connecting", heard, said);
     }
     let alignment = Alignment::of(sides);
     for (place, step) in inner.steps.iter().enumerate().filter(|(_, step)| of.contains(&step.sent)) {
         match alignment.carried[place].and_then(|place| outer.steps.get(place)) {
             Some(carrier) => {
-                pair(&mut found, step, carrier);
-                content(&mut found, step, Some(carrier), sides, overdue);
+                pair(found, step, carrier);
+                content(found, step, Some(carrier), sides, overdue);
             }
             None => {
-                swallowed(&mut found, step, &alignment.carried[place..], sides);
-                content(&mut found, step, None, sides, overdue);
+                swallowed(found, step, &alignment.carried[place..], sides);
+                content(found, step, None, sides, overdue);
             }
         }
     }
@@ -125,7 +133,6 @@ pub fn compare(sides: &Sides<'_>, overdue: Timestamp) -> Differences {
             }
         }
     }
-    found
 }
 
 /// Commands whose presence at one side alone says something: a proxy may well say hello, or leave, in its own name.
@@ -135,7 +142,7 @@ fn is_telling(verb: &str) -> bool {
 
 /// What differs between a step and the one that carries it on.
 pub fn between(step: &Step, carrier: &Step) -> Vec<Evidence> {
-    let mut found = Differences::default();
+    let mut found = Differences::new(true);
     pair(&mut found, step, carrier);
     found.evidence
 }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use crate::fact::{Fact, What};
 use crate::judge;
 use crate::observation::{Timestamp, TlsPhase};
-use crate::redact::{RedactionPolicy, Shown};
-use crate::smtp::{Reply, Verb};
+use crate::redact::{self, RedactionPolicy};
+use crate::smtp::{Exchange, Reply, Verb};
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
 const MOST_STEPS: usize = 64;
@@ -46,7 +46,7 @@ pub struct Said {
     /// Its code.
     pub code: u16,
     /// Its text, as far as it is kept.
-    pub text: Box<str>,
+    pub text: String,
 }
 
 /// A command with its reply.
@@ -64,6 +64,8 @@ pub struct Step {
     pub reply: Option<Said>,
     /// Of DATA, and of the last BDAT: the content that followed.
     pub content: Option<Content>,
+    /// For the text of the reply.
+    room: String,
 }
 
 /// A message's content.
@@ -95,14 +97,23 @@ impl Dialogue {
                 self.greeted(Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default()));
             }
             What::Command(exchange) => {
-                let Shown { verb, argument, reply, .. } = policy.exchange(exchange);
-                let mailbox = match exchange.command.verb {
-                    Verb::Mail | Verb::Rcpt => Some(judge::fingerprint(exchange.command.argument())),
+                let Exchange { command, reply } = exchange;
+                let sent = time.before(exchange.latency().unwrap_or_default());
+                let mut step = self.next_step(redact::verb(command), sent);
+                step.mailbox = match command.verb {
+                    Verb::Mail | Verb::Rcpt => Some(judge::fingerprint(command.argument())),
                     _ => None,
                 };
-                let reply = exchange.code().map(|code| Said::new(time, code, &reply.unwrap_or_default()));
-                let sent = time.before(exchange.latency().unwrap_or_default());
-                self.command(verb, argument.as_deref(), mailbox, sent, reply);
+                if step.says_hello() && !command.argument().is_empty() {
+                    step.name = Some(kept(&policy.text(command.argument())));
+                }
+                step.reply = reply.as_ref().map(|reply| {
+                    let mut text = std::mem::take(&mut step.room);
+                    policy.write_reply_to(command, reply, &mut text);
+                    cut(&mut text);
+                    Said { time, code: reply.code, text }
+                });
+                self.push(step);
             }
             What::Data(message) => {
                 let said = |reply: &Reply| Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default());
@@ -135,13 +146,22 @@ impl Dialogue {
         sent: Timestamp,
         reply: Option<Said>,
     ) {
-        if self.steps.len() >= self.most {
-            self.steps.pop_front();
-        }
-        let names = matches!(&*verb, "EHLO" | "HELO" | "LHLO");
-        self.transferring = verb == "DATA" && reply.as_ref().is_some_and(|reply| reply.code == 354);
-        let name = argument.filter(|_| names).map(kept);
-        self.steps.push_back(Step { verb, name, mailbox, sent, reply, content: None });
+        let mut step = Step { mailbox, reply, ..self.next_step(verb, sent) };
+        step.name = argument.filter(|_| step.says_hello()).map(kept);
+        self.push(step);
+    }
+
+    /// An empty step, with the room of the one that makes way for it.
+    fn next_step(&mut self, verb: Cow<'static, str>, sent: Timestamp) -> Step {
+        let gone = if self.steps.len() >= self.most { self.steps.pop_front() } else { None };
+        let mut room = gone.and_then(|gone| gone.reply).map(|reply| reply.text).unwrap_or_default();
+        room.clear();
+        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, room }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.transferring = step.verb == "DATA" && step.reply.as_ref().is_some_and(|reply| reply.code == 354);
+        self.steps.push_back(step);
     }
 
     /// The content that followed the last command with this verb.
@@ -187,7 +207,9 @@ impl Dialogue {
 impl Said {
     /// A reply; of its text as much as is kept.
     pub fn new(time: Timestamp, code: u16, text: &str) -> Self {
-        Self { time, code, text: kept(text) }
+        let mut text = text.to_owned();
+        cut(&mut text);
+        Self { time, code, text }
     }
 
     /// It has the same code and text, as far as that is known of both.
@@ -206,6 +228,10 @@ impl Step {
     /// It says the same: the verb, and for MAIL and RCPT the mailbox.
     pub fn says_what(&self, other: &Self) -> bool {
         self.kind() == other.kind() && self.mailbox == other.mailbox
+    }
+
+    fn says_hello(&self) -> bool {
+        matches!(&*self.verb, "EHLO" | "HELO" | "LHLO")
     }
 
     /// The verb; the ways to say hello are one.
@@ -238,6 +264,14 @@ impl Content {
     pub fn accepted(&self) -> Option<Timestamp> {
         let reply = self.reply.as_ref()?;
         matches!(reply.code, 200..=299).then_some(reply.time)
+    }
+}
+
+fn cut(text: &mut String) {
+    if text.len() > LONGEST_TEXT
+        && let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT)
+    {
+        text.truncate(end);
     }
 }
 

@@ -32,8 +32,11 @@ const COMMON: &[&str] =
 /// They have one executable, or executables of one package: Postfix has its daemons in a directory of their own.
 fn are_of_one_program(one: &Process, other: &Process) -> bool {
     let (Some(one), Some(other)) = (&one.executable, &other.executable) else { return false };
-    let directory = |path: &str| path.rsplit_once('/').map(|(directory, _)| directory.to_owned()).unwrap_or_default();
-    one == other || directory(one) == directory(other) && !COMMON.contains(&&*directory(one))
+    one == other || directory(one) == directory(other) && !COMMON.contains(&directory(one))
+}
+
+fn directory(path: &str) -> &str {
+    path.rsplit_once('/').map(|(directory, _)| directory).unwrap_or_default()
 }
 
 /// The process as people name it.

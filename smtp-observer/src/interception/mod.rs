@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 pub use self::case::Accepted;
 use self::case::{Case, Recognised, Side};
@@ -62,6 +62,8 @@ pub struct Interceptions {
     legs: HashMap<u64, Leg>,
     /// Those of them that end on this host.
     cases: HashMap<u64, Case>,
+    /// The clients that do not know who is in their middle, as was told.
+    exposed: HashSet<u64>,
     /// The client's cookie, by that of the accepted socket.
     accepted: HashMap<u64, u64>,
     /// Accepted sockets whose clients' connections are not known yet.
@@ -161,6 +163,7 @@ impl Interceptions {
             policy,
             legs: HashMap::default(),
             cases: HashMap::default(),
+            exposed: HashSet::default(),
             accepted: HashMap::default(),
             expected: VecDeque::new(),
             recent: VecDeque::new(),
@@ -183,6 +186,7 @@ impl Interceptions {
         let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);
+        self.exposed.remove(&cookie);
         self.cases.insert(cookie, Case::new(cookie, accepted, method, asked_this_host));
     }
 
@@ -281,12 +285,12 @@ impl Interceptions {
 
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
     fn is_intercepted(&self, connection: &observation::Connection) -> bool {
-        if self.cases.is_empty() {
+        if self.exposed.is_empty() {
             return false;
         }
         let near = self.near_end(connection);
         let serves = self.legs.get(&near).and_then(|leg| leg.serves);
-        [Some(near), serves].into_iter().flatten().any(|client| self.cases.get(&client).is_some_and(Case::is_exposed))
+        [Some(near), serves].into_iter().flatten().any(|client| self.exposed.contains(&client))
     }
 
     /// What a client's connection shows; the case that it concerns.
@@ -343,6 +347,9 @@ impl Interceptions {
         let client = *self.accepted.get(&fact.connection.cookie)?;
         let middle = fact.process?;
         let case = self.cases.get_mut(&client)?;
+        if case.middle.as_ref().is_some_and(|known| Arc::ptr_eq(&known.process, &middle.process)) {
+            return None;
+        }
         let pid = middle.process.pid;
         let before = case.middle.replace(middle.clone()).map(|before| before.process.pid);
         if before == Some(pid) {
@@ -352,6 +359,7 @@ impl Interceptions {
         if self.legs.get(&client)?.process.as_ref().is_some_and(|caller| caller.process.pid == pid) {
             self.accepted.remove(&fact.connection.cookie);
             self.cases.remove(&client);
+            self.exposed.remove(&client);
             return None;
         }
         if case.links.is_empty() {
@@ -366,9 +374,15 @@ impl Interceptions {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
         let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
         let signs = self.texts.signs(client);
+        let was_exposed = case.is_exposed();
         let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
         if finding.open && !mem::replace(&mut case.awaited, true) {
             self.due.push_back((now.after(PATIENCE), client));
+        }
+        match case.is_exposed() {
+            is_exposed if is_exposed == was_exposed => {}
+            true => drop(self.exposed.insert(client)),
+            false => drop(self.exposed.remove(&client)),
         }
         if let Some(interception) = finding.interception {
             sink(&leg.tells(self.heard, &interception));
@@ -388,6 +402,7 @@ impl Interceptions {
                 self.middles.forget(caller.process.pid, |cookie| self.legs.contains_key(&cookie));
             }
             self.texts.forget(cookie);
+            self.exposed.remove(&cookie);
             if let Some(case) = self.cases.remove(&cookie) {
                 self.accepted.remove(&case.accepted.cookie);
                 if let Some(middle) = &case.middle {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
+
 use super::pseudonym::StandIn;
 
 /// Hides mailbox names.
@@ -44,6 +46,11 @@ impl<'a> Path<'a> {
 
 /// Bytes up to one that ends the mailbox and is not in quotes.
 fn up_to(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
+    let end = bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len());
+    // Nearly all.
+    if memchr2(b'"', b'\\', &bytes[..end]).is_none() {
+        return end;
+    }
     let mut quoted = false;
     let mut escaped = false;
     for (at, &byte) in bytes.iter().enumerate() {

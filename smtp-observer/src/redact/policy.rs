@@ -7,7 +7,7 @@ use super::mailbox::{self, Mask};
 use super::pseudonym::StandIn;
 use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{Command, EnhancedCode, Exchange, Reply, Verb, escape};
+use crate::smtp::{Command, EnhancedCode, Exchange, Reply, Verb, escape, write_escaped};
 
 /// What is shown where a verb is not known.
 const UNKNOWN: &str = "other";
@@ -42,11 +42,7 @@ impl RedactionPolicy {
     pub fn exchange(self, Exchange { command, reply }: &Exchange) -> Shown {
         let is_unknown = command.verb == Verb::Other;
         Shown {
-            verb: match command.foreign_word() {
-                Some(word) => escape(word).into(),
-                None if is_unknown => UNKNOWN.into(),
-                None => command.verb.as_str().into(),
-            },
+            verb: verb(command),
             length: is_unknown.then_some(command.length),
             argument: match command.argument() {
                 [] => None,
@@ -57,6 +53,14 @@ impl RedactionPolicy {
                 true => code_alone(reply),
                 false => Some(lines(&reply.text, |line| self.reply_line(command, line))),
             }),
+        }
+    }
+
+    /// The text of the reply to a command, as far as it is shown, behind what is in `out`.
+    pub(crate) fn write_reply_to(self, command: &Command, reply: &Reply, out: &mut String) {
+        match reply.withheld || hides_reply(command, reply) {
+            true => out.extend(code_alone(reply)),
+            false => write_lines(&reply.text, |line| self.reply_line(command, line), out),
         }
     }
 
@@ -196,15 +200,27 @@ impl RedactionPolicy {
     }
 }
 
+/// A command's verb as it is shown.
+pub(crate) fn verb(command: &Command) -> Cow<'static, str> {
+    match command.verb {
+        Verb::Other => command.foreign_word().map_or(UNKNOWN.into(), |word| escape(word).into()),
+        known => known.as_str().into(),
+    }
+}
+
 fn lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>) -> String {
     let mut shown = String::with_capacity(text.len());
+    write_lines(text, show, &mut shown);
+    shown
+}
+
+fn write_lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>, out: &mut String) {
     for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
         if at > 0 {
-            shown.push('\n');
+            out.push('\n');
         }
-        shown.push_str(&escape(&show(line)));
+        write_escaped(&show(line), out);
     }
-    shown
 }
 
 /// What is shown of a reply whose text is not.

@@ -4,10 +4,15 @@ use std::fmt::Write as _;
 /// steer a terminal nor break a line.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
+    write_escaped(bytes, &mut text);
+    text
+}
+
+/// The same, behind what is in `text`.
+pub fn write_escaped(bytes: &[u8], text: &mut String) {
     // Nearly all that is shown: nothing to look at one by one.
     if let (true, Ok(plain)) = (bytes.iter().all(|byte| matches!(byte, b' '..=b'~')), str::from_utf8(bytes)) {
-        text.push_str(plain);
-        return text;
+        return text.push_str(plain);
     }
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -21,7 +26,6 @@ pub fn escape(bytes: &[u8]) -> String {
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
-    text
 }
 
 #[cfg(test)]

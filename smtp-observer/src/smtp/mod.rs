@@ -33,7 +33,7 @@ mod waiting;
 
 pub use anomalies::MOST_OF_A_KIND;
 pub use command::{Command, Verb};
-pub use escape::escape;
+pub use escape::{escape, write_escaped};
 pub use extensions::{Extensions, Keyword};
 pub use held::MOST_HELD;
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
