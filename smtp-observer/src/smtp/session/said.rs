@@ -100,7 +100,9 @@ impl Session {
     pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
             (Mode::Held | Mode::HeldForLine(..), Peer::Client) => false,
-            _ => length > LONGEST_WAITING && self.misses(peer, length),
+            // What waited for more, when the server had the message over.
+            (Mode::Command, Peer::Client) if length <= LONGEST_WAITING && self.left_waiting => false,
+            _ => self.misses(peer, length),
         }
     }
 
