@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use smtp_observer::event::KernelEvent;
 use smtp_observer::face::board::Board;
 use smtp_observer::face::metrics::Metrics;
+use smtp_observer::face::retained::Retained;
 use smtp_observer::face::{events, trace};
 use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
 use smtp_observer::observation::Observation;
@@ -235,7 +236,7 @@ impl Passage {
                 _ => {}
             }
             if let Some(table) = table {
-                table.take(Observation::of(fact, *policy));
+                table.take(Retained::of(fact, *policy));
             }
         });
     }

@@ -5,6 +5,7 @@ use crate::face::filter::Filter;
 use crate::face::http::Viewers;
 use crate::face::metrics::Metrics;
 use crate::face::output::Output;
+use crate::face::retained::Retained;
 use crate::face::{events, trace};
 use crate::fact::Fact;
 use crate::observation::Observation;
@@ -57,15 +58,11 @@ impl Faces {
         if let Some(metrics) = &mut self.metrics {
             metrics.observe(fact);
         }
-        if self.lines.is_none() && self.board.is_none() {
-            return;
-        }
-        let observation = Observation::of(fact, self.policy);
         if let Some(lines) = &mut self.lines {
-            lines.observe(&observation);
+            lines.observe(&Observation::of(fact, self.policy));
         }
         if let Some(board) = &mut self.board {
-            board.take(observation);
+            board.take(Retained::of(fact, self.policy));
         }
     }
 

@@ -4,12 +4,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 
+use super::retained::Retained;
 use crate::observation::{
     AnomalyKind, Caller, Connection, Event, Interception, NoopReason, Observation, Outcome, RsetReason, Timestamp,
     TlsPhase, Verdict,
@@ -47,7 +49,7 @@ pub struct Board {
     over: VecDeque<(Timestamp, Arc<str>)>,
     /// One a client's connection, the latest one last.
     interceptions: VecDeque<Arc<Observation>>,
-    latest: VecDeque<Arc<Observation>>,
+    latest: VecDeque<Retained>,
     /// Observations taken since the beginning: the number of the latest one, the first one's being 1.
     taken: u64,
     /// Observations kept of each connection.
@@ -73,8 +75,8 @@ pub struct Row {
     pub closed: Option<Timestamp>,
     /// How far the session is.
     pub state: State,
-    /// The last reply, and to what.
-    pub last: Option<Exchange>,
+    /// What shows the last reply.
+    pub(crate) last: Option<Retained>,
     /// The last thing that asks for an explanation, or gives one.
     pub note: Option<Note>,
     /// Bytes sent and received, when it is over; until then the observer knows.
@@ -84,14 +86,14 @@ pub struct Row {
     /// The conversation goes through a program that its client knows nothing of.
     pub intercepted: bool,
     /// The last things observed of it, the latest one last; empty unless the board keeps them.
-    pub transcript: VecDeque<Arc<Observation>>,
+    pub transcript: VecDeque<Retained>,
 }
 
 /// What was observed since somebody looked last.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
     /// What is still there of it, the latest one last.
-    pub observations: Vec<Arc<Observation>>,
+    pub observations: Vec<Retained>,
     /// The number of the latest one, by which to ask again.
     pub taken: u64,
     /// How many are no longer there.
@@ -136,7 +138,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// The command's verb; absent for the greeting.
-    pub verb: Option<Arc<str>>,
+    pub verb: Option<Cow<'static, str>>,
     /// The reply's code; absent where there was none.
     pub code: Option<u16>,
     /// The first line of its text.
@@ -171,12 +173,12 @@ impl Note {
 }
 
 impl Row {
-    fn new(observation: &Observation) -> Self {
+    fn new(observation: &Retained) -> Self {
         Self {
-            connection: Arc::clone(&observation.connection),
-            owner: observation.process.clone(),
-            opened: observation.time,
-            heard: observation.time,
+            connection: Arc::clone(observation.connection()),
+            owner: observation.process().cloned(),
+            opened: observation.time(),
+            heard: observation.time(),
             closed: None,
             state: State::Connected,
             last: None,
@@ -205,40 +207,48 @@ impl Row {
         self.interception.as_deref().and_then(interception).map(|interception| interception.verdict)
     }
 
-    fn observe(&mut self, observation: &Observation) {
-        self.heard = self.heard.max(observation.time);
-        self.intercepted |= observation.intercepted;
-        if let Some(process) = &observation.process {
+    /// The last reply, and to what.
+    pub fn last(&self) -> Option<Exchange> {
+        let observation = self.last.as_ref()?.shown();
+        Some(match &observation.event {
+            Event::Greeting(greeting) => Exchange::new(None, Some(greeting.code), &greeting.text, greeting.latency),
+            Event::Command(command) => {
+                let text = command.reply.as_deref().unwrap_or_default();
+                Exchange::new(Some(command.verb.clone()), command.code, text, command.latency)
+            }
+            // The end of data is answered like a command.
+            Event::Data(data) => {
+                let text = data.reply.as_deref().unwrap_or_default();
+                Exchange::new(Some(data.verb.into()), data.code, text, data.accept)
+            }
+            _ => return None,
+        })
+    }
+
+    fn observe(&mut self, retained: &Retained) {
+        self.heard = self.heard.max(retained.time());
+        self.intercepted |= retained.is_intercepted();
+        if let Some(process) = retained.process() {
             self.owner = Some(process.clone());
         }
-        match &observation.event {
+        if let Some((verb, code)) = retained.command() {
+            return self.command(&verb, code, retained);
+        }
+        match &retained.shown().event {
             Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
             Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
-                self.closed = Some(observation.time);
+                self.closed = Some(retained.time());
                 self.state = State::Closed;
                 self.bytes = Some((*bytes_sent, *bytes_received));
             }
-            Event::Greeting(greeting) => {
+            Event::Greeting(_) => {
                 self.state = State::Ready;
-                self.replied(None, Some(greeting.code), &greeting.text, greeting.latency);
+                self.last = Some(retained.clone());
             }
-            Event::Command(command) => {
-                let accepted = command.code.is_some_and(|code| code < 400);
-                self.state = match &*command.verb {
-                    "MAIL" if accepted => State::Envelope,
-                    "DATA" if command.code == Some(354) => State::Content,
-                    "RSET" | "EHLO" | "HELO" | "LHLO" if accepted => State::Ready,
-                    "QUIT" => State::Quitting,
-                    _ if self.state == State::Connected => State::Ready,
-                    _ => self.state,
-                };
-                let text = command.reply.as_deref().unwrap_or_default();
-                self.replied(Some((*command.verb).into()), command.code, text, command.latency);
-            }
-            Event::Data(data) => {
+            Event::Command(command) => self.command(&command.verb, command.code, retained),
+            Event::Data(_) => {
                 self.state = State::Ready;
-                // The end of data is answered like a command.
-                self.replied(Some(data.verb.into()), data.code, data.reply.as_deref().unwrap_or_default(), data.accept);
+                self.last = Some(retained.clone());
             }
             Event::Rset(rset) => self.note = Some(Note::Rset(rset.reason)),
             Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
@@ -252,10 +262,25 @@ impl Row {
         }
     }
 
-    fn replied(&mut self, verb: Option<Arc<str>>, code: Option<u16>, text: &str, latency: Option<Duration>) {
+    fn command(&mut self, verb: &str, code: Option<u16>, retained: &Retained) {
+        let accepted = code.is_some_and(|code| code < 400);
+        self.state = match verb {
+            "MAIL" if accepted => State::Envelope,
+            "DATA" if code == Some(354) => State::Content,
+            "RSET" | "EHLO" | "HELO" | "LHLO" if accepted => State::Ready,
+            "QUIT" => State::Quitting,
+            _ if self.state == State::Connected => State::Ready,
+            _ => self.state,
+        };
+        self.last = Some(retained.clone());
+    }
+}
+
+impl Exchange {
+    fn new(verb: Option<Cow<'static, str>>, code: Option<u16>, text: &str, latency: Option<Duration>) -> Self {
         let first = text.lines().next().unwrap_or_default();
         let end = first.char_indices().nth(LONGEST_TEXT).map_or(first.len(), |(end, _)| end);
-        self.last = Some(Exchange { verb, code, text: first[..end].into(), latency });
+        Self { verb, code, text: first[..end].into(), latency }
     }
 }
 
@@ -265,21 +290,24 @@ impl Board {
         Self { transcript: lines, ..Self::default() }
     }
 
-    /// Takes an observation; the same is what others may show at once.
-    pub fn take(&mut self, observation: Observation) -> Arc<Observation> {
-        let observation = Arc::new(observation);
-        if let Some(interception) = interception(&observation) {
-            self.intercept(interception, &observation);
-        }
-        if let Event::Rset(rset) = &observation.event {
-            self.rsets[rset.reason as usize] += 1;
+    /// Takes something that was observed.
+    pub fn take(&mut self, observation: impl Into<Retained>) {
+        let observation = observation.into();
+        if observation.command().is_none() {
+            let shown = observation.shown();
+            if let Some(interception) = interception(&shown) {
+                self.intercept(interception, &shown);
+            }
+            if let Event::Rset(rset) = &shown.event {
+                self.rsets[rset.reason as usize] += 1;
+            }
         }
         self.changes += 1;
         self.update(&observation);
-        push(&mut self.latest, MOST_LATEST, Arc::clone(&observation));
         self.taken += 1;
-        self.forget(observation.time);
-        observation
+        let time = observation.time();
+        push(&mut self.latest, MOST_LATEST, observation);
+        self.forget(time);
     }
 
     /// Lets go of what is over for long by this time.
@@ -310,7 +338,7 @@ impl Board {
     }
 
     /// What was observed last, the latest one last.
-    pub fn latest(&self) -> impl DoubleEndedIterator<Item = &Arc<Observation>> {
+    pub fn latest(&self) -> impl DoubleEndedIterator<Item = &Retained> {
         self.latest.iter()
     }
 
@@ -366,13 +394,19 @@ impl Board {
         still
     }
 
-    fn update(&mut self, observation: &Arc<Observation>) {
-        let id = &observation.connection.id;
-        let closes = matches!(observation.event, Event::ConnectionClosed { .. });
+    fn update(&mut self, observation: &Retained) {
+        let id = &observation.connection().id;
+        let (opens, closes) = match observation.command() {
+            Some(_) => (false, false),
+            None => match observation.shown().event {
+                Event::ConnectionOpened { .. } => (true, false),
+                Event::ConnectionClosed { .. } => (false, true),
+                _ => (false, false),
+            },
+        };
         if !self.rows.contains_key(id) {
-            let opens = matches!(observation.event, Event::ConnectionOpened { .. });
             // What is told of a connection that is forgotten does not bring it back.
-            if closes || !opens {
+            if !opens {
                 return;
             }
             if self.rows.len() >= MOST_ROWS {
@@ -385,24 +419,25 @@ impl Board {
         let Some(row) = self.rows.get_mut(id) else { return };
         row.observe(observation);
         if most > 0 {
-            push(&mut row.transcript, most, Arc::clone(observation));
+            push(&mut row.transcript, most, observation.clone());
         }
         if closes {
-            self.over.push_back((observation.time, Arc::clone(id)));
+            self.over.push_back((observation.time(), Arc::clone(id)));
         }
     }
 
-    fn intercept(&mut self, interception: &Interception, observation: &Arc<Observation>) {
+    fn intercept(&mut self, interception: &Interception, observation: &Observation) {
+        let observation = Arc::new(observation.clone());
         let client = &observation.connection.id;
         self.interceptions.retain(|known| known.connection.id != *client);
         // A verdict that is withdrawn leaves nothing.
         let stands = interception.verdict != Verdict::Direct;
         if stands {
-            push(&mut self.interceptions, MOST_INTERCEPTIONS, Arc::clone(observation));
+            push(&mut self.interceptions, MOST_INTERCEPTIONS, Arc::clone(&observation));
         }
         if let Some(row) = self.rows.get_mut(client) {
             row.intercepted = interception.verdict.is_hidden();
-            row.interception = stands.then(|| Arc::clone(observation));
+            row.interception = stands.then_some(observation);
         }
     }
 }

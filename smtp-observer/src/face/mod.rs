@@ -9,6 +9,7 @@ pub mod filter;
 pub mod http;
 pub mod metrics;
 pub mod output;
+pub mod retained;
 pub mod top;
 pub mod trace;
 

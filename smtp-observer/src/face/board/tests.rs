@@ -52,7 +52,7 @@ fn a_session_goes_through_its_states() {
         let board = session(&sample, events);
         let row = only(&board);
         assert_eq!(row.state, state);
-        assert_eq!(row.last.as_ref().map(|last| (last.verb.as_deref(), last.code)), last);
+        assert_eq!(row.last().as_ref().map(|last| (last.verb.as_deref(), last.code)), last);
     }
     let started = |visible| Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible });
     assert_eq!(only(&session(&sample, vec![started(false)])).state, State::Encrypted);
@@ -119,9 +119,9 @@ fn many_connections_have_short_transcripts() {
     let mut board = Board::with_transcripts(100);
     let connections = 2048;
     let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
-    samples.iter().for_each(|sample| drop(board.take(sample.opened())));
+    samples.iter().for_each(|sample| board.take(sample.opened()));
     for _ in 0..100 {
-        samples.iter().for_each(|sample| drop(board.take(sample.at(samples::noop()))));
+        samples.iter().for_each(|sample| board.take(sample.at(samples::noop())));
     }
     let kept: usize = board.rows().map(|row| row.transcript.len()).sum();
     assert_eq!(kept, MOST_KEPT);

@@ -2,6 +2,7 @@
 //!
 //! An answer is made while its client takes it, a piece at a time: a long one that nobody reads takes no memory.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use serde::Serialize;
 use super::stream::Seat;
 use super::{Ask, Context, plain, unavailable};
 use crate::face::board::{Exchange, Row};
-use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
+use crate::face::retained::Retained;
+use crate::observation::{Caller, Connection, Timestamp, Verdict};
 
 /// How many there are, where not all are listed.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
@@ -134,7 +136,7 @@ struct View<'a> {
     /// Until now, or until it was over.
     age_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<Last<'a>>,
+    last: Option<Last>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,17 +147,17 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    observations: Option<&'a VecDeque<Arc<Observation>>>,
+    observations: Option<&'a VecDeque<Retained>>,
 }
 
 /// The last reply; the greeting's has no verb, and a command that was not answered no code.
 #[derive(Serialize)]
-struct Last<'a> {
+struct Last {
     #[serde(skip_serializing_if = "Option::is_none")]
-    verb: Option<&'a str>,
+    verb: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
-    reply: &'a str,
+    reply: Box<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_seconds: Option<f64>,
 }
@@ -170,7 +172,7 @@ impl<'a> View<'a> {
             opened: row.opened,
             closed: row.closed,
             age_seconds: Duration::from_nanos(u64::try_from(age).unwrap_or(0)).as_secs_f64(),
-            last: row.last.as_ref().map(Last::new),
+            last: row.last().map(Last::new),
             note: row.note.map(crate::face::board::Note::as_str),
             bytes_sent: row.bytes.map(|(sent, _)| sent),
             bytes_received: row.bytes.map(|(_, received)| received),
@@ -181,13 +183,8 @@ impl<'a> View<'a> {
     }
 }
 
-impl<'a> Last<'a> {
-    fn new(exchange: &'a Exchange) -> Self {
-        Self {
-            verb: exchange.verb.as_deref(),
-            code: exchange.code,
-            reply: &exchange.text,
-            latency_seconds: exchange.latency.map(|latency| latency.as_secs_f64()),
-        }
+impl Last {
+    fn new(Exchange { verb, code, text, latency }: Exchange) -> Self {
+        Self { verb, code, reply: text, latency_seconds: latency.map(|latency| latency.as_secs_f64()) }
     }
 }

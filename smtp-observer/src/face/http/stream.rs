@@ -27,7 +27,7 @@ use super::api::PIECE;
 use super::{Ask, Context};
 use crate::face::board::{MOST_LATEST, Since};
 use crate::face::events;
-use crate::observation::Observation;
+use crate::face::retained::Retained;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -92,7 +92,7 @@ struct Viewer {
     /// Where it goes on from, as it says.
     from: Option<u64>,
     /// What is to be said next, the first of it numbered so.
-    waiting: VecDeque<Arc<Observation>>,
+    waiting: VecDeque<Retained>,
     next: u64,
     greeted: bool,
     over: bool,
@@ -171,7 +171,7 @@ impl Viewer {
         {
             let _ = write!(out, "id: {}-{}\nevent: observation\ndata: ", self.context.agent.run, self.next);
             // Its own line's end is the data's.
-            events::write(&observation, &mut out);
+            events::write(&observation.shown(), &mut out);
             out.push(b'\n');
             self.next += 1;
         }

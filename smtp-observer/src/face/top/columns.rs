@@ -1,5 +1,6 @@
 //! The table's columns: what each shows, how wide it is, and how connections are sorted by it.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -162,7 +163,7 @@ impl Column {
             Self::State => {
                 (row.state.as_str().into(), if row.state == State::Closed { theme.dim() } else { Style::new() })
             }
-            Self::Last => match &row.last {
+            Self::Last => match row.last() {
                 None => plain(String::new()),
                 Some(last) => {
                     let verb = last.verb.as_deref().unwrap_or_default();
@@ -191,17 +192,16 @@ impl Column {
             Self::Pid => Key::Number(process.map_or(0, |process| process.pid.into())),
             Self::User => {
                 let user = process.and_then(|process| process.user.as_deref());
-                Key::Name(user.unwrap_or_default(), process.map_or(0, |process| process.uid))
+                Key::Name(user.unwrap_or_default().into(), process.map_or(0, |process| process.uid))
             }
-            Self::Program => Key::Name(process.map_or("", |process| process.program()), 0),
-            Self::Role => Key::Name(row.connection.role.as_str(), 0),
+            Self::Program => Key::Name(process.map_or("", |process| process.program()).into(), 0),
+            Self::Role => Key::Name(row.connection.role.as_str().into(), 0),
             Self::Local => Key::Address(row.connection.local.address, row.connection.local.port),
             Self::Peer => Key::Address(row.connection.remote.address, row.connection.remote.port),
             Self::State => Key::State(row.state),
             Self::Last => {
-                let last = row.last.as_ref();
-                let code = last.and_then(|last| last.code).unwrap_or_default();
-                Key::Name(last.and_then(|last| last.verb.as_deref()).unwrap_or_default(), code.into())
+                let (verb, code) = row.last().map_or((None, None), |last| (last.verb, last.code));
+                Key::Name(verb.unwrap_or_default(), code.unwrap_or_default().into())
             }
             Self::Sent => Key::Most(Reverse(bytes(row, moment).map_or(0, |(sent, _)| sent))),
             Self::Received => Key::Most(Reverse(bytes(row, moment).map_or(0, |(_, received)| received))),
@@ -215,7 +215,7 @@ impl Column {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key<'a> {
     Number(u64),
-    Name(&'a str, u32),
+    Name(Cow<'a, str>, u32),
     Address(IpAddr, u16),
     State(State),
     Most(Reverse<u64>),

@@ -9,6 +9,7 @@ use super::columns::{arrow, bytes, lasted};
 use super::{Moment, Theme};
 use crate::face::board::{Board, Row, interception};
 use crate::face::escape::cut;
+use crate::face::retained::Retained;
 use crate::face::trace;
 use crate::observation::{Event, Interception, Observation, Outcome, Process, Role, Timestamp};
 
@@ -148,8 +149,8 @@ impl Page<'_> {
         if row.transcript.is_empty() {
             self.put("Nothing was said yet.", self.theme.dim());
         }
-        for observation in &row.transcript {
-            self.said(observation);
+        for observation in row.transcript.iter().map(Retained::shown) {
+            self.said(&observation);
         }
     }
 

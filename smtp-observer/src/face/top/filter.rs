@@ -47,7 +47,8 @@ fn matches(row: &Row, middles: &Middles<'_>, word: &str) -> bool {
     let process = row.owner.as_ref().map(|owner| &*owner.process);
     let found = row.interception.as_deref().and_then(interception);
     let interceptor = found.and_then(|found| found.interceptor.as_ref()).map(|caller| &*caller.process);
-    let last = row.last.as_ref();
+    let last = row.last();
+    let last = last.as_ref();
     let names = [
         process.map(|process| process.program()),
         process.map(|process| &*process.name),

@@ -43,7 +43,7 @@ impl Show {
     }
 
     fn take(&mut self, observations: impl IntoIterator<Item = Observation>) {
-        observations.into_iter().for_each(|observation| drop(self.board.take(observation)));
+        observations.into_iter().for_each(|observation| self.board.take(observation));
     }
 
     fn moment<T>(&mut self, look: impl FnOnce(&mut View, &mut Terminal<TestBackend>, &Moment<'_>) -> T) -> T {
