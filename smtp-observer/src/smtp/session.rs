@@ -131,8 +131,8 @@ struct Direction {
     opening: Opening,
     /// The line that is being received is no command.
     skip: bool,
-    /// The last bytes were not seen: more of them are the same gap.
-    in_gap: bool,
+    /// The last bytes were not seen, and why: more of them are the same gap.
+    gap: Option<Unread>,
 }
 
 /// What is known when a line begins.
@@ -277,11 +277,15 @@ impl Session {
             Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
             Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, unread, length, items),
             Mode::Lost(lost) => {
-                lost.unsure();
+                // What the kernel withholds comes in as many pieces as the client has made.
+                if unread != Unread::Uncertain || self.client.gap != Some(unread) {
+                    lost.unsure();
+                }
                 self.client.lines.reset();
+                self.client.gap = Some(unread);
             }
             Mode::Command | Mode::Answer | Mode::Octets(_) => {
-                self.client = Direction::default();
+                self.client = Direction { gap: Some(unread), ..Direction::default() };
                 self.lose(time, || missing(unread, length, "client"), items);
             }
         }
@@ -302,8 +306,8 @@ impl Session {
         }
         // The greeting may have been among them.
         self.early = None;
-        let goes_on = self.server.in_gap;
-        self.server = Direction { in_gap: true, ..Direction::default() };
+        let goes_on = self.server.gap.is_some();
+        self.server = Direction { gap: Some(unread), ..Direction::default() };
         self.replies.reset();
         self.garbled = false;
         if self.withholds() {

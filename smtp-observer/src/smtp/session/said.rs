@@ -121,9 +121,12 @@ impl Session {
         self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
         match self.acts_as(peer) {
             _ if bytes.is_empty() => {}
-            Peer::Client => self.client_bytes(time, bytes, items),
+            Peer::Client => {
+                self.client.gap = None;
+                self.client_bytes(time, bytes, items);
+            }
             Peer::Server => {
-                self.server.in_gap = false;
+                (self.client.gap, self.server.gap) = (None, None);
                 self.server_bytes(time, bytes, items);
             }
         }
@@ -133,9 +136,12 @@ impl Session {
         self.ends[usize::from(peer == Peer::Server)] += withheld.length;
         match self.acts_as(peer) {
             _ if withheld.length == 0 => {}
-            Peer::Client => self.client_withheld(time, withheld, items),
+            Peer::Client => {
+                self.client.gap = None;
+                self.client_withheld(time, withheld, items);
+            }
             Peer::Server => {
-                self.server.in_gap = false;
+                (self.client.gap, self.server.gap) = (None, None);
                 self.server_withheld(time, withheld, items);
             }
         }
