@@ -169,12 +169,11 @@ impl Conversation {
 
     /// Takes what was said; how much of a mailbox is shown in it.
     fn say(&mut self, time: Timestamp, said: Told) -> Result<Option<Addresses>, String> {
-        let reply = |code: Option<u16>, text: Option<String>| {
-            code.map(|code| Said::new(time, code, text.as_deref().unwrap_or_default()))
-        };
+        let reply =
+            |code: Option<u16>, text: Option<String>| code.map(|code| Said::new(time, code, text.unwrap_or_default()));
         match said {
             Told::Closed => self.dialogue.closed = Some(time),
-            Told::Greeting { code, text } => self.dialogue.greeted(Said::new(time, code, &text)),
+            Told::Greeting { code, text } => self.dialogue.greeted(Said::new(time, code, text)),
             Told::Command { verb, argument, code, reply: text, latency_seconds } => {
                 let argument = argument.as_deref();
                 let path = argument.filter(|_| matches!(&*verb, "MAIL" | "RCPT"));

@@ -94,7 +94,7 @@ impl Dialogue {
         let time = fact.time;
         match fact.what {
             What::Greeting { reply, .. } => {
-                self.greeted(Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default()));
+                self.greeted(Said::new(time, reply.code, policy.reply(reply).unwrap_or_default()));
             }
             What::Command(exchange) => {
                 let Exchange { command, reply } = exchange;
@@ -116,7 +116,7 @@ impl Dialogue {
                 self.push(step);
             }
             What::Data(message) => {
-                let said = |reply: &Reply| Said::new(time, reply.code, &policy.reply(reply).unwrap_or_default());
+                let said = |reply: &Reply| Said::new(time, reply.code, policy.reply(reply).unwrap_or_default());
                 let content = Content {
                     ended: message.final_reply_latency().map(|latency| time.before(latency)),
                     size: message.size,
@@ -206,8 +206,7 @@ impl Dialogue {
 
 impl Said {
     /// A reply; of its text as much as is kept.
-    pub fn new(time: Timestamp, code: u16, text: &str) -> Self {
-        let mut text = text.to_owned();
+    pub fn new(time: Timestamp, code: u16, mut text: String) -> Self {
         cut(&mut text);
         Self { time, code, text }
     }

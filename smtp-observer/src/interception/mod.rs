@@ -273,7 +273,7 @@ impl Interceptions {
             What::ConnectionOpened { .. } => Beginning::Opened(Opened::by(fact)),
             What::Greeting { reply, .. } => {
                 let text = self.policy.reply(reply).unwrap_or_default();
-                Beginning::Greeted(Opened::before(fact), Said::new(fact.time, reply.code, &text))
+                Beginning::Greeted(Opened::before(fact), Said::new(fact.time, reply.code, text))
             }
             _ => return,
         };

@@ -215,6 +215,7 @@ fn lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>) -> String
 }
 
 fn write_lines<'a>(text: &'a [u8], show: impl Fn(&'a [u8]) -> Cow<'a, [u8]>, out: &mut String) {
+    out.reserve(text.len());
     for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
         if at > 0 {
             out.push('\n');

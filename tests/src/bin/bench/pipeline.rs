@@ -26,9 +26,10 @@ pub fn print(rounds: usize) -> Result<()> {
         for _ in 0..rounds {
             for (place, through) in Through::ALL.into_iter().enumerate() {
                 let mut passage = Passage::new(through)?;
+                passage.warm_up(&recorded)?;
                 let region = Region::new(ALLOCATOR);
                 let begin = Instant::now();
-                passage.take(&recorded)?;
+                let events = passage.take_rest(&recorded)?;
                 times[place].push(begin.elapsed().as_nanos() as f64 / events as f64);
                 let change = region.change();
                 allocations[place] = (change.allocations + change.reallocations) as f64 / events as f64;
