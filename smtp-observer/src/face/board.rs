@@ -35,6 +35,9 @@ pub const MOST_LATEST: usize = 512;
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
 const MOST_KEPT: usize = 32 * 1024;
 
+/// Bytes that all transcripts together have, about: beyond it the oldest observations are forgotten, whosever they are.
+const MAX_KEPT_BYTES: usize = 8 << 20;
+
 /// Observations kept of each connection, however many there are.
 const LEAST_KEPT: usize = 1;
 
@@ -54,6 +57,9 @@ pub struct Board {
     taken: u64,
     /// Observations kept of each connection.
     transcript: usize,
+    /// What is in transcripts, the oldest first: whose it is, and which of its own. Some of it is there no longer.
+    kept: VecDeque<(Arc<str>, u64)>,
+    kept_bytes: usize,
     unlisted: u64,
     /// RSETs by reason, in the order of [`RsetReason::ALL`].
     rsets: [u64; RsetReason::ALL.len()],
@@ -87,6 +93,8 @@ pub struct Row {
     pub intercepted: bool,
     /// The last things observed of it, the latest one last; empty unless the board keeps them.
     pub transcript: VecDeque<Retained>,
+    /// Observations of it that were kept and are forgotten.
+    pub(crate) forgotten: u64,
 }
 
 /// What was observed since somebody looked last.
@@ -187,6 +195,7 @@ impl Row {
             interception: None,
             intercepted: false,
             transcript: VecDeque::new(),
+            forgotten: 0,
         }
     }
 
@@ -205,6 +214,13 @@ impl Row {
     /// What is in its middle.
     pub fn verdict(&self) -> Option<Verdict> {
         self.interception.as_deref().and_then(interception).map(|interception| interception.verdict)
+    }
+
+    /// The oldest of its observations, which is kept no longer: its bytes.
+    fn forget_oldest(&mut self) -> usize {
+        let Some(oldest) = self.transcript.pop_front() else { return 0 };
+        self.forgotten += 1;
+        oldest.cost()
     }
 
     /// The last reply, and to what.
@@ -304,6 +320,7 @@ impl Board {
         }
         self.changes += 1;
         self.update(&observation);
+        self.bound_transcripts();
         self.taken += 1;
         let time = observation.time();
         push(&mut self.latest, MOST_LATEST, observation);
@@ -315,7 +332,8 @@ impl Board {
         let long_ago = now.before(KEPT);
         while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
-                self.rows.remove(&id);
+                let gone = self.rows.remove(&id);
+                self.kept_bytes -= gone.map_or(0, |row| row.transcript.iter().map(Retained::cost).sum());
                 self.changes += 1;
             }
         }
@@ -419,10 +437,31 @@ impl Board {
         let Some(row) = self.rows.get_mut(id) else { return };
         row.observe(observation);
         if most > 0 {
-            push(&mut row.transcript, most, observation.clone());
+            while row.transcript.len() >= most {
+                self.kept_bytes -= row.forget_oldest();
+            }
+            self.kept_bytes += observation.cost();
+            self.kept.push_back((Arc::clone(&row.connection.id), row.forgotten + row.transcript.len() as u64));
+            row.transcript.push_back(observation.clone());
         }
         if closes {
             self.over.push_back((observation.time(), Arc::clone(id)));
+        }
+    }
+
+    /// Forgets the oldest of what transcripts have, as far as that is too much.
+    fn bound_transcripts(&mut self) {
+        while self.kept_bytes > MAX_KEPT_BYTES
+            && let Some((id, number)) = self.kept.pop_front()
+        {
+            if let Some(row) = self.rows.get_mut(&id).filter(|row| row.forgotten == number) {
+                self.kept_bytes -= row.forget_oldest();
+            }
+        }
+        // What is there no longer takes little, and is let go of when most of it is such.
+        if self.kept.len() > 2 * MOST_KEPT {
+            let Self { rows, kept, .. } = self;
+            kept.retain(|(id, number)| rows.get(id).is_some_and(|row| row.forgotten <= *number));
         }
     }
 

@@ -8,9 +8,16 @@ use serde::{Serialize, Serializer};
 
 use crate::event::Time;
 use crate::fact::{Fact, What};
-use crate::observation::{Caller, Connection, Observation, Timestamp};
+use crate::observation::{Caller, Connection, Event, Observation, Timestamp};
 use crate::redact::RedactionPolicy;
 use crate::smtp::{Command, EnhancedCode, Exchange, Reply};
+
+/// Bytes of a command and its reply that are kept as they were said. What is longer is cut, and cut only when it is redacted: half
+/// a mailbox is not known for one.
+const MAX_SAID: usize = 512;
+
+/// Characters that are kept of a text.
+const MAX_TEXT: usize = 256;
 
 /// A fact that is kept. Nearly all are commands, and few of these are ever looked at: they are kept as they were said, and
 /// redacted and put in words for who looks.
@@ -49,18 +56,67 @@ struct Answer {
 }
 
 impl From<Observation> for Retained {
-    fn from(observation: Observation) -> Self {
+    fn from(mut observation: Observation) -> Self {
+        texts_mut(&mut observation.event).for_each(cut);
         Self(Arc::new(Kept::Shown(observation)))
     }
+}
+
+/// The texts of any length that a peer has said.
+fn texts(event: &Event) -> impl Iterator<Item = &String> {
+    let texts = match event {
+        Event::Greeting(greeting) => [Some(&greeting.text), None],
+        Event::Command(command) => [command.argument.as_ref(), command.reply.as_ref()],
+        Event::Data(data) => [data.go_ahead_text.as_ref(), data.reply.as_ref()],
+        Event::Transaction(transaction) => [transaction.sender.as_ref(), None],
+        _ => [None, None],
+    };
+    texts.into_iter().flatten()
+}
+
+fn texts_mut(event: &mut Event) -> impl Iterator<Item = &mut String> {
+    let texts = match event {
+        Event::Greeting(greeting) => [Some(&mut greeting.text), None],
+        Event::Command(command) => [command.argument.as_mut(), command.reply.as_mut()],
+        Event::Data(data) => [data.go_ahead_text.as_mut(), data.reply.as_mut()],
+        Event::Transaction(transaction) => [transaction.sender.as_mut(), None],
+        _ => [None, None],
+    };
+    texts.into_iter().flatten()
+}
+
+fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT
+        && let Some((end, _)) = text.char_indices().nth(MAX_TEXT)
+    {
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+}
+
+fn length(Exchange { command, reply }: &Exchange) -> usize {
+    command.line.len() + reply.as_ref().map_or(0, |reply| reply.text.len())
 }
 
 impl Retained {
     /// Keeps a fact, of which as much is shown as the policy allows.
     pub fn of(fact: &Fact<'_>, policy: RedactionPolicy) -> Self {
         match fact.what {
-            What::Command(exchange) => Self(Arc::new(Kept::Command(Said::of(fact, exchange, policy)))),
+            What::Command(exchange) if length(exchange) <= MAX_SAID => {
+                Self(Arc::new(Kept::Command(Said::of(fact, exchange, policy))))
+            }
             _ => Observation::of(fact, policy).into(),
         }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn cost(&self) -> usize {
+        let more = match &*self.0 {
+            Kept::Shown(observation) => texts(&observation.event).map(|text| text.len()).sum(),
+            Kept::Command(said) => said.bytes.len(),
+        };
+        size_of::<Kept>() + more
     }
 
     /// When it was.
@@ -182,6 +238,21 @@ mod tests {
     use crate::face::samples::Sample;
     use crate::fact::samples as facts;
     use crate::redact::Addresses;
+
+    #[test]
+    fn what_is_long_is_cut_behind_its_redaction() {
+        let sample = Sample::client();
+        let policy = RedactionPolicy::new(Addresses::Domain);
+        // At every place of a cut.
+        for before in MAX_TEXT - 20..MAX_TEXT {
+            let text = format!("{} <bobmarker@client.example> {}", "a".repeat(before), "\u{1b}".repeat(4000));
+            let kept = Retained::of(&sample.fact(facts::command("EHLO x", 250, &text)), policy);
+            let json = serde_json::to_string(&kept).expect("JSON");
+            assert!(!json.contains("bob"), "{json}");
+            assert!(json.contains('…') && json.len() < MAX_TEXT + 1000, "{json}");
+            assert!(kept.cost() < size_of::<Kept>() + 2 * MAX_SAID, "{}", kept.cost());
+        }
+    }
 
     #[test]
     fn a_command_is_shown_as_it_would_have_been_at_once() {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::face::samples::{self, Sample};
-use crate::observation::{InterceptedClient, Method, News, Tls};
+use crate::observation::{Command, InterceptedClient, Method, News, Tls};
 
 fn session(sample: &Sample, events: Vec<Event>) -> Board {
     let mut board = Board::with_transcripts(3);
@@ -125,6 +125,39 @@ fn many_connections_have_short_transcripts() {
     }
     let kept: usize = board.rows().map(|row| row.transcript.len()).sum();
     assert_eq!(kept, MOST_KEPT);
+}
+
+#[test]
+fn transcripts_have_a_bound_in_bytes() {
+    let sample = Sample::client();
+    let mut board = Board::with_transcripts(32);
+    let long = || Event::Command(Command { reply: Some("x".repeat(24_000)), ..command() });
+    let costs = |board: &Board| -> usize { board.rows().flat_map(|row| &row.transcript).map(Retained::cost).sum() };
+    for round in 0..100 {
+        for number in 0..500 {
+            let sample = sample.clone().with_id(&format!("b-{number}"));
+            if round == 0 {
+                board.take(sample.opened());
+            }
+            board.take(sample.at(long()));
+        }
+        assert!(costs(&board) <= MAX_KEPT_BYTES, "{} bytes", costs(&board));
+        assert_eq!(board.kept_bytes, costs(&board));
+    }
+    // The latest is there of each, and all is given back.
+    assert!(board.rows().all(|row| !row.transcript.is_empty()));
+    assert!(costs(&board) > MAX_KEPT_BYTES / 2);
+    assert!(board.kept.len() <= 2 * MOST_KEPT + 1);
+    for number in 0..500 {
+        board.take(sample.clone().with_id(&format!("b-{number}")).closed());
+    }
+    board.forget(Timestamp(i64::MAX));
+    assert_eq!((board.rows().len(), board.kept_bytes), (0, 0));
+}
+
+fn command() -> Command {
+    let Event::Command(command) = samples::command("EHLO", 250) else { panic!("a command") };
+    command
 }
 
 #[test]
