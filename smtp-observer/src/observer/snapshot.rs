@@ -82,6 +82,7 @@ impl Tracker {
     /// snapshot that was taken before its beginning was taken in.
     pub(super) fn make_way(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
         let Some(mut before) = self.conversations.remove(&cookie) else { return false };
+        self.count_held(&mut before, 0);
         before.take_down(self.recorder.as_mut(), Reel::finish);
         let announced = before.connection.announced;
         if before.connection.listed.is_some_and(|listed| time <= listed) {

@@ -367,3 +367,58 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
     assert!(closed.contains(&"01234567-0"), "the first was idle longest");
     assert!(story.observer.tracker.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
 }
+
+/// However many peers wait for replies, and however much: room is bounded, and given back.
+#[test]
+fn what_waits_on_all_connections_is_bounded() {
+    let mut story = Story::new();
+    let most = |story: &Story| story.observer.tracker.held_bytes;
+    let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let line = format!("RCPT TO:<{}@x.example>\r\n", "a".repeat(200));
+    let sockets = (0..500_u16).map(|number| Socket {
+        cookie: 1000 + u64::from(number),
+        local: address(10_000 + number),
+        ..socket(TcpState::Established)
+    });
+    let mut given_up = 0;
+    for socket in sockets.clone() {
+        (story.written, story.read) = (1000, 5000);
+        story.transfer_on(socket, CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+        // It was under way: one command alone shows the state.
+        story.transfer_on(socket, CLIENT, Flow::Sent, "NOOP\r\n");
+        story.transfer_on(socket, CLIENT, Flow::Received, "250 ok\r\n");
+        for _ in 0..100 {
+            story.transfer_on(socket, CLIENT, Flow::Sent, &line);
+        }
+        assert!(most(&story) < 9 << 20, "{} bytes", most(&story));
+        given_up += story.told.iter().filter(|told| matches!(&told.event, Event::Anomaly(_))).count();
+        story.told.clear();
+    }
+    assert!(given_up > 200, "{given_up} sessions have given up");
+    assert!(most(&story) > 4 << 20, "others have not: {} bytes", most(&story));
+    // One that waits for few replies is not concerned.
+    let few = Socket { cookie: 7, local: address(9), ..socket(TcpState::Established) };
+    for (flow, text) in [(Flow::Received, "220 mx ESMTP\r\n"), (Flow::Sent, "NOOP\r\n"), (Flow::Received, "250 ok\r\n")]
+    {
+        story.transfer_on(few, CLIENT, flow, text);
+    }
+    assert!(story.told.iter().any(|told| matches!(&told.event, Event::Command(command) if command.code == Some(250))));
+    for socket in sockets.chain([few]) {
+        story.observer.event(
+            KernelEvent::State(StateEvent {
+                time: Time(story.time + 10_000_000_000),
+                task: None,
+                socket: Socket { state: TcpState::LastAck, ..socket },
+                positions: Positions { written: story.written, read: story.read },
+                new: TcpState::Close,
+                requested: None,
+                peer: None,
+                transparent: false,
+                error: 0,
+            }),
+            &mut |_| {},
+        );
+    }
+    story.observer.settle(Time(u64::MAX), &mut |_| {});
+    assert_eq!(most(&story), 0);
+}

@@ -24,6 +24,13 @@ use crate::smtp::{Items, Peer, Session};
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 pub(super) const MAX_CONNECTIONS: usize = 65_536;
 
+/// Bytes that all sessions together may take for what waits for servers. Beyond it those give up who have more than is
+/// [`FAIR_HELD_BYTES`]: one that waits for a few replies does not.
+const MAX_HELD_BYTES: usize = 8 << 20;
+
+/// What each may have then.
+const FAIR_HELD_BYTES: usize = 8 << 10;
+
 /// Follows every connection on the watched ports by itself.
 pub(super) struct Tracker {
     ports: Vec<u16>,
@@ -40,6 +47,8 @@ pub(super) struct Tracker {
     /// Takes down what this observer is told.
     pub(super) recorder: Option<Recorder>,
     pub(super) expected: Expected,
+    /// What all sessions take for what waits for servers.
+    pub(super) held_bytes: usize,
     // Kept from event to event for its room.
     items: Items,
 }
@@ -55,6 +64,8 @@ pub(super) struct Conversation {
     pub(super) over: Option<Box<StateEvent>>,
     /// The other end, where what is said there is compared.
     pub(super) other_end: Option<Box<OtherEnd>>,
+    /// What its session takes of the room for what waits for servers.
+    held_bytes: usize,
 }
 
 impl Tracker {
@@ -70,6 +81,7 @@ impl Tracker {
             doubts: false,
             recorder,
             expected: Expected::default(),
+            held_bytes: 0,
             items: Items::default(),
         }
     }
@@ -176,6 +188,7 @@ impl Tracker {
                 self.settling.push_back((settled_by(time), cookie));
             }
         } else {
+            self.count_held(&mut conversation, 0);
             conversation.take_down(self.recorder.as_mut(), Reel::finish);
         }
     }
@@ -294,6 +307,22 @@ impl Tracker {
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
             self.judge(conversation, out);
         }
+        self.bound_held(conversation, event.time, out);
+    }
+
+    /// Has a session that takes too much of the room for what waits for servers give up.
+    fn bound_held(&mut self, conversation: &mut Conversation, time: Time, out: &mut Out<'_>) {
+        self.count_held(conversation, conversation.session.held_bytes());
+        if self.held_bytes > MAX_HELD_BYTES && conversation.held_bytes > FAIR_HELD_BYTES {
+            conversation.session.give_up(time, &mut self.items);
+            self.judge(conversation, out);
+            self.count_held(conversation, conversation.session.held_bytes());
+        }
+    }
+
+    /// A session takes so much of the room for what waits for servers.
+    pub(super) fn count_held(&mut self, conversation: &mut Conversation, held: usize) {
+        self.held_bytes = self.held_bytes + held - std::mem::replace(&mut conversation.held_bytes, held);
     }
 
     /// Has the new items judged. What is known of the bytes now, the recorder may have.
@@ -350,6 +379,7 @@ impl Tracker {
         let Conversation { connection, judge, .. } = &mut *conversation;
         let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
         judge.finish(ended, time, told);
+        self.count_held(&mut conversation, 0);
         conversation.take_down(self.recorder.as_mut(), Reel::finish);
         let connection = &conversation.connection;
         let closed = ConnectionClosed {
@@ -365,7 +395,15 @@ impl Tracker {
     pub(super) fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
         let reel = self.recorder.as_ref().map(|recorder| Box::new(Reel::new(recorder.policy())));
         let connection = Connection::new(identity(&self.host, socket, role), time);
-        Box::new(Conversation { connection, session, judge: Judge::default(), reel, over: None, other_end: None })
+        Box::new(Conversation {
+            connection,
+            session,
+            judge: Judge::default(),
+            reel,
+            over: None,
+            other_end: None,
+            held_bytes: 0,
+        })
     }
 
     pub(super) fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, out: &mut Out<'_>) {
@@ -387,7 +425,10 @@ impl Tracker {
             let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
             match conversation.connection.announced {
                 true => self.end(conversation, out),
-                false => conversation.take_down(self.recorder.as_mut(), Reel::finish),
+                false => {
+                    self.count_held(&mut conversation, 0);
+                    conversation.take_down(self.recorder.as_mut(), Reel::finish);
+                }
             }
         }
     }

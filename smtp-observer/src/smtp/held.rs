@@ -67,6 +67,11 @@ impl Held {
         self.parts.is_empty()
     }
 
+    /// Bytes of memory that it takes, about.
+    pub(super) fn cost(&self) -> usize {
+        self.parts.len() * size_of::<Part>() + self.bytes
+    }
+
     /// Adds bytes that end at `end`.
     pub(super) fn push(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
         let (fits, rest) = bytes.split_at(bytes.len().min(MOST_HELD - self.bytes));

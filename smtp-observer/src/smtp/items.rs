@@ -12,7 +12,7 @@ use super::waiting::Slot;
 const MOST_OF_EACH: usize = 256;
 
 /// Room for their texts, when they are new: few lines of a dialogue are longer. And the most that is kept.
-const ROOM: usize = 128;
+pub(super) const ROOM: usize = 128;
 const MOST_ROOM: usize = 512;
 
 /// Queues that are kept for the next commands, and the longest of them.

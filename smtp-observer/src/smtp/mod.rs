@@ -6,7 +6,8 @@
 //! tell what is no SMTP. `items` has the room for all that.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
-//! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts.
+//! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts. Of all connections together the
+//! observer bounds it: [`Session::held_bytes`], [`Session::give_up`].
 
 mod anomalies;
 mod body;

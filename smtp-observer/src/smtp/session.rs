@@ -353,6 +353,26 @@ impl Session {
         self.server.opening = Opening::default();
     }
 
+    /// Bytes of memory that it takes for what waits for the server, about.
+    pub fn held_bytes(&self) -> usize {
+        self.waiting.cost() + self.held.cost()
+    }
+
+    /// Gives up what waits for the server: there is no room for all that all sessions wait for.
+    pub fn give_up(&mut self, time: Time, items: &mut Items) {
+        match &mut self.mode {
+            Mode::Lost(lost) => {
+                lost.unsure();
+                self.give_up_waiting(items);
+            }
+            Mode::Command | Mode::Answer | Mode::Held | Mode::HeldForLine(..) | Mode::Octets(_) => {
+                self.give_up_waiting(items);
+                self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
+            }
+            Mode::Body(..) | Mode::StartTls { .. } | Mode::Opaque => {}
+        }
+    }
+
     fn give_up_waiting(&mut self, items: &mut Items) {
         while let Some(slot) = self.waiting.pop(items) {
             match slot {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::command::{Command, Verb};
 use super::item::Message;
-use super::items::Items;
+use super::items::{Items, ROOM};
 use crate::event::Time;
 
 /// Commands that may wait for their replies; with one more the stream counts as lost.
@@ -55,6 +55,11 @@ impl Waiting {
 
     pub(super) fn is_full(&self) -> bool {
         self.slots.len() > MOST_WAITING || self.bytes > MOST_WAITING_BYTES
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn cost(&self) -> usize {
+        self.slots.len() * (size_of::<Slot>() + size_of::<Command>() + ROOM) + self.bytes
     }
 
     pub(super) fn len(&self) -> usize {
