@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use smtp_observer::face::board::Board;
 use smtp_observer::observation::{Caller, Command, Connection, Event, Observation, Process, Role, Timestamp};
+use smtp_observer::sink::board::Board;
 
 /// Connections that are open, and say something in turn.
 const OPEN: [u32; 2] = [10, 10_000];

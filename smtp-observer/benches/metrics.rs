@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use smtp_observer::event::Time;
-use smtp_observer::face::metrics::{Format, Metrics};
 use smtp_observer::fact::{Fact, What};
 use smtp_observer::observation::{Caller, Connection, Endpoint, Process, Role, Timestamp};
+use smtp_observer::sink::metrics::{Format, Metrics};
 use smtp_observer::smtp::{Exchange, Item, Items, Message, Peer, Session};
 
 /// How long a scrape may take.

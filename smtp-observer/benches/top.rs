@@ -10,11 +10,11 @@ use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use smtp_observer::face::board::{Board, MOST_ROWS};
-use smtp_observer::face::top::{Moment, TRANSCRIPT, Theme, View};
 use smtp_observer::observation::{
     Caller, Connection, Endpoint, Event, Observation, Process, Reasoned, Role, RsetReason, Timestamp,
 };
+use smtp_observer::sink::board::{Board, MOST_ROWS};
+use smtp_observer::sink::top::{Moment, TRANSCRIPT, Theme, View};
 
 /// Connections: as many as an ordinary host has, and as many as are listed.
 const CONNECTIONS: [usize; 2] = [100, MOST_ROWS];

@@ -1,13 +1,13 @@
-//! Wires the kernel side, the observer and the faces; starts and stops them.
+//! Wires the kernel side, the observer and the sinks; starts and stops them.
 
 mod answer;
 mod compare;
 mod error;
-mod faces;
 mod record;
 mod replay;
 mod session;
 mod signals;
+mod sinks;
 mod top;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
@@ -24,22 +24,22 @@ use tracing::level_filters::LevelFilter;
 pub use self::compare::CompareError;
 pub use self::error::Error;
 use self::error::system;
-use self::faces::{Faces, Format, Lines};
 use self::record::{New, Record};
 pub use self::replay::ReplayError;
 use self::session::{Session, at};
 use self::signals::Signals;
+use self::sinks::{Format, Lines, Sinks};
 use crate::cli::{Cli, Command, ConnectionsArgs, Destination, Observe, Ports, Run, Trace};
-use crate::face::board::Board;
-use crate::face::filter::Filter;
-use crate::face::http::{self, Limits};
-use crate::face::metrics::Metrics;
-use crate::face::output::{Output, Target};
-use crate::face::{connections, trace};
 use crate::kernel::host;
 use crate::kernel::{self, Kernel};
 use crate::privilege;
 use crate::redact::RedactionPolicy;
+use crate::sink::board::Board;
+use crate::sink::filter::Filter;
+use crate::sink::http::{self, Limits};
+use crate::sink::metrics::Metrics;
+use crate::sink::output::{Output, Target};
+use crate::sink::{connections, trace};
 
 /// Questions of HTTP clients that may wait for the agent.
 const ASKS: usize = 16;
@@ -91,13 +91,13 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output =
-            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), face: "events" });
+            output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), sink: "events" });
 
         let record = start_record(recording, &config.observe)?;
         let board = Some(Board::with_transcripts(TRANSCRIPT));
         let policy = RedactionPolicy::new(config.observe.addresses);
-        let faces = Faces { policy, metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
-        let mut session = Session::new(kernel, &config.observe, faces, record);
+        let sinks = Sinks { policy, metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
+        let mut session = Session::new(kernel, &config.observe, sinks, record);
         session.look_round();
         let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
         announce(&config.observe.ports, &session.kernel, &more);
@@ -119,12 +119,12 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         } else {
             Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
         };
-        let output = Lines { output, format, filter: config.filter, face: "trace" };
+        let output = Lines { output, format, filter: config.filter, sink: "trace" };
 
         let record = start_record(recording, &config.observe)?;
         let policy = RedactionPolicy::new(config.observe.addresses);
-        let faces = Faces { policy, metrics: None, lines: Some(output), board: None, viewers: None };
-        let mut session = Session::new(kernel, &config.observe, faces, record);
+        let sinks = Sinks { policy, metrics: None, lines: Some(output), board: None, viewers: None };
+        let mut session = Session::new(kernel, &config.observe, sinks, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.

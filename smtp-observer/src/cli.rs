@@ -21,9 +21,9 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
-use crate::face::filter::Filter;
 use crate::kernel::Hooks;
 use crate::redact::Addresses;
+use crate::sink::filter::Filter;
 
 pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};

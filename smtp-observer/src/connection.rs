@@ -15,7 +15,7 @@ const MAX_HELD: usize = 16;
 
 /// What a connection is, without what is said on it.
 pub struct Connection {
-    /// As faces show it.
+    /// As sinks show it.
     pub identity: Arc<observation::Connection>,
     /// When it was established; absent where that was not seen.
     pub opened: Option<Time>,

@@ -1,18 +1,16 @@
 //! Names the process behind every SMTP connection of a Linux host, and follows what the two ends say.
 //!
 //! Data goes one way: [`kernel`] turns hook records into [`event`]s, the [`observer`] turns those into
-//! [`observation`]s without reading a clock, a file or a socket, and every [`face`] is a fold over observations.
+//! [`observation`]s without reading a clock, a file or a socket, and every [`sink`] is a fold over observations.
 
 pub mod agent;
+pub mod analysis;
 pub mod cgroup;
 pub mod cli;
 pub mod compare;
 pub mod connection;
 pub mod event;
-pub mod face;
 pub mod fact;
-pub mod interception;
-pub mod judge;
 pub mod kernel;
 pub mod log;
 pub mod loss;
@@ -20,7 +18,9 @@ pub mod observation;
 pub mod observer;
 pub mod privilege;
 pub mod process;
+pub mod proxy;
 pub mod recorder;
 pub mod recording;
 pub mod redact;
+pub mod sink;
 pub mod smtp;

@@ -1,4 +1,4 @@
-//! Observations: the one vocabulary that every face speaks. One observation is one JSON object a line (`--json`,
+//! Observations: the one vocabulary that every sink speaks. One observation is one JSON object a line (`--json`,
 //! `--events`); the metrics, the live table and the page are folds over the same values.
 
 use std::borrow::Cow;
@@ -348,7 +348,11 @@ pub struct Data {
     #[serde(rename = "transfer_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Duration>,
     /// From the end of data to the final reply.
-    #[serde(rename = "accept_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "final_reply_seconds",
+        serialize_with = "optional_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub accept: Option<Duration>,
     /// Bytes of content as transmitted, without the end of data; absent where its beginning was not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -422,7 +426,11 @@ pub struct Interception {
     /// What leads to it.
     pub evidence: Vec<Evidence>,
     /// From the client's DATA to the DATA that the server got.
-    #[serde(rename = "hold_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "data_delay_seconds",
+        serialize_with = "optional_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub hold: Option<Duration>,
     /// What was not told before of this conversation.
     #[serde(skip)]

@@ -11,8 +11,8 @@ pub use self::settling::SETTLING;
 use self::tracker::{Tracker, timestamp};
 use crate::event::{KernelEvent, StateEvent, Time, TransferEvent};
 use crate::fact::Fact;
-use crate::interception::Interceptions;
 use crate::observation::{self, Timestamp};
+use crate::proxy::Interceptions;
 use crate::recorder::{Entry, Recorder};
 use crate::redact::RedactionPolicy;
 

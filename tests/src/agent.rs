@@ -110,7 +110,7 @@ impl Agent {
     /// For the message of a test that failed.
     fn told(&self, hosts: &[&Host]) -> String {
         let lost = |metric: &str| self.metrics().ok().and_then(|metrics| metrics.sum(metric, &[]));
-        let [events, lines] = ["smtp_observer_kernel_events_lost_total", "smtp_observer_face_dropped_total"].map(lost);
+        let [events, lines] = ["smtp_observer_kernel_events_lost_total", "smtp_observer_sink_dropped_total"].map(lost);
         match self.so_far().on(hosts) {
             Ok(seen) => format!("lost: {events:?} kernel events, {lines:?} lines; all that was seen there:\n{seen}"),
             Err(error) => error.to_string(),

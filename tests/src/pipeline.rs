@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::tz::TimeZone;
 use smtp_observer::event::KernelEvent;
-use smtp_observer::face::board::Board;
-use smtp_observer::face::metrics::Metrics;
-use smtp_observer::face::retained::Retained;
-use smtp_observer::face::{events, trace};
 use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
 use smtp_observer::observation::Observation;
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
+use smtp_observer::sink::board::Board;
+use smtp_observer::sink::metrics::Metrics;
+use smtp_observer::sink::retained::Retained;
+use smtp_observer::sink::{events, trace};
 use tracing::level_filters::LevelFilter;
 
 use crate::dialogue::Dialogue;

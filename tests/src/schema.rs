@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use anyhow::{Result, bail};
 use jsonschema::Validator;
 use serde_json::Value;
-use smtp_observer::face::events::SCHEMA;
+use smtp_observer::sink::events::SCHEMA;
 
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the schema of events is JSON");

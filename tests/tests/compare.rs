@@ -168,7 +168,7 @@ fn check_story(object: &Value, text: &str) -> Result<()> {
     let expected = ["command_injected", "data_held_back", "go_ahead_not_from_upstream", "reply_text_differs"];
     assert_eq!(kinds, expected, "{text}");
     // Five times 300 ms to type the message in.
-    let hold = object["hold_seconds"].as_f64().unwrap_or_default();
+    let hold = object["data_delay_seconds"].as_f64().unwrap_or_default();
     assert!((1.4..10.0).contains(&hold), "held for {hold} s");
     let mut injected: BTreeMap<String, usize> = BTreeMap::new();
     for row in object["rows"].as_array().context("no rows")?.iter().filter(|row| row["mark"] == "server_only") {

@@ -111,7 +111,7 @@ fn seen_and_lost_add_up_to_what_was_sent() -> Result<()> {
     }
     assert_eq!(lost_bytes, LENGTH * (lost(&metrics, "send")? + lost(&metrics, "receive")?));
     assert_eq!(lost_bytes + bytes_seen, 2 * (said("C:") + said("S:") + 2 * EXCHANGES * LENGTH));
-    let holes = metrics.sum("smtp_observer_bytes_unseen_total", &["cause=\"hole\""]);
+    let holes = metrics.sum("smtp_observer_uncaptured_bytes_total", &["cause=\"hole\""]);
     assert_eq!(holes, Some(lost_bytes as f64));
 
     for end in ends(&seen, ports[1])? {

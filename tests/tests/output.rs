@@ -60,7 +60,7 @@ fn lines(path: &Path) -> Result<usize> {
 }
 
 fn dropped(agent: &Agent) -> Result<usize> {
-    let dropped = agent.metrics()?.sum("smtp_observer_face_dropped_total", &["face=\"events\""]);
+    let dropped = agent.metrics()?.sum("smtp_observer_sink_dropped_total", &["sink=\"events\""]);
     Ok(dropped.context("no metric of what is dropped")? as usize)
 }
 

@@ -362,7 +362,7 @@ fn hostile_clients_neither_block_a_scrape_nor_take_memory() -> Result<()> {
     drop((streams, unread, slow, idle));
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let dropped = agent.metrics()?.sum("smtp_observer_face_dropped_total", &["face=\"page\""]);
+        let dropped = agent.metrics()?.sum("smtp_observer_sink_dropped_total", &["sink=\"page\""]);
         if dropped.context("no such metric")? > 0.0 {
             return Ok(());
         }

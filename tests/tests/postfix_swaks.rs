@@ -36,7 +36,7 @@ fn a_delivered_mail() -> Result<()> {
     for data in [&client, &server] {
         assert_eq!(data.text("/go_ahead"), Some("End data with <CR><LF>.<CR><LF>"), "{data}");
         ensure!(data.text("/reply").is_some_and(|reply| reply.contains("queued as")), "{data}");
-        for duration in ["/go_ahead_seconds", "/transfer_seconds", "/accept_seconds"] {
+        for duration in ["/go_ahead_seconds", "/transfer_seconds", "/final_reply_seconds"] {
             ensure!(data.number(duration).is_some_and(|seconds| seconds > 0.0), "`{duration}` of {data}");
         }
     }

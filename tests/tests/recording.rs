@@ -204,7 +204,7 @@ fn a_replay_is_the_same_to_the_byte() -> Result<()> {
         let played = scene.play()?;
         ensure!(!played.client.output.is_empty(), "the scene of {hosts:?} was not played");
         recording.wait_closed(&[&client_host, &server_host], 1 + MESSAGES.len())?;
-        let dropped = recording.metrics()?.sum("smtp_observer_face_dropped_total", &["face=\"record\""]);
+        let dropped = recording.metrics()?.sum("smtp_observer_sink_dropped_total", &["sink=\"record\""]);
         ensure!(dropped == Some(0.0), "the metric of what is lost says {dropped:?}");
         let ended = recording.agent.stop()?;
         ensure!(ended.status.success(), "{}: {:?}", ended.status, ended.log);
@@ -325,14 +325,14 @@ fn a_full_disk_leaves_a_hole_that_is_told() -> Result<()> {
         converse(&client_host, &server_host, MESSAGES[0])?;
     }
     recording.wait_closed(&[&client_host, &server_host], 21)?;
-    let face = ["face=\"record\""];
+    let sink = ["sink=\"record\""];
     // Its thread may not have come to it yet; it notes the loss of what it cannot write.
     let noted = |lines: &[String]| lines.iter().any(|line| line.contains("cannot be written")).then_some(());
     recording.agent.log.wait_for("the loss", noted)?;
     fs::remove_file(seen.join("ballast"))?;
     converse(&client_host, &server_host, MESSAGES[1])?;
     recording.wait_closed(&[&client_host, &server_host], 22)?;
-    let dropped = recording.metrics()?.sum("smtp_observer_face_dropped_total", &face).context("no such metric")?;
+    let dropped = recording.metrics()?.sum("smtp_observer_sink_dropped_total", &sink).context("no such metric")?;
     ensure!(dropped > 0.0, "nothing was lost");
     converse(&client_host, &server_host, MESSAGES[1])?;
     recording.wait_closed(&[&client_host, &server_host], 23)?;

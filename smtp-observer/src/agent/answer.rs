@@ -4,18 +4,18 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{Session, record};
-use crate::face::board::{Board, Row};
-use crate::face::http::{Ask, Listing, MOST_LISTED};
-use crate::face::metrics::Format;
 use crate::kernel;
 use crate::observer::Observer;
+use crate::sink::board::{Board, Row};
+use crate::sink::http::{Ask, Listing, MOST_LISTED};
+use crate::sink::metrics::Format;
 
 impl Session {
     /// Answers an HTTP client, with all that has happened until now.
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();
         let observer = &self.observer;
-        match (question, &self.faces.board) {
+        match (question, &self.sinks.board) {
             (Ask::Ready(to), _) => reply(to, ()),
             (Ask::Metrics(format, to), _) => self.metrics(format, to),
             (Ask::Connections(to), Some(board)) => reply(to, connections(board, observer)),
@@ -28,16 +28,16 @@ impl Session {
     }
 
     fn metrics(&mut self, format: Format, to: oneshot::Sender<String>) {
-        let Some(metrics) = &mut self.faces.metrics else { return };
+        let Some(metrics) = &mut self.sinks.metrics else { return };
         let (kernel, observer) = (&self.kernel, &self.observer);
         metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
-        if let Some(lines) = &self.faces.lines {
-            metrics.set_dropped(lines.face, lines.output.dropped());
+        if let Some(lines) = &self.sinks.lines {
+            metrics.set_dropped(lines.sink, lines.output.dropped());
         }
         if let Some(record) = &self.record {
             metrics.set_dropped(record::FACE, record.output.dropped());
         }
-        if let Some(viewers) = &self.faces.viewers {
+        if let Some(viewers) = &self.sinks.viewers {
             metrics.set_dropped("page", viewers.dropped());
         }
         let now = kernel::now().map_err(anyhow::Error::from);

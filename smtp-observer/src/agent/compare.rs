@@ -9,8 +9,8 @@ use tracing::warn;
 use super::{Error, colour, note, print};
 use crate::cli::{CompareArgs, reason};
 use crate::compare::{End, compare as compare_ends};
-use crate::face::comparison::{Format, json};
 use crate::observation::Role;
+use crate::sink::comparison::{Format, json};
 
 /// Two hosts' events cannot be compared.
 #[derive(Debug, thiserror::Error)]

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use super::{CompareError, ReplayError};
 use crate::cli::{ConfigError, Destination, reason};
-use crate::face::top::screen::Unusable;
 use crate::kernel;
 use crate::kernel::host::ScanError;
 use crate::privilege;
+use crate::sink::top::screen::Unusable;
 
 /// Why a command failed. Each is one or two plain sentences: the cause and the mend.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,10 @@ use std::hash::BuildHasher as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::face::output::{Output, Target};
 use crate::observer::Observer;
 use crate::recording::{self, Header};
 use crate::redact::{Addresses, Key};
+use crate::sink::output::{Output, Target};
 
 /// The name under which losses are counted.
 pub(super) const FACE: &str = "record";

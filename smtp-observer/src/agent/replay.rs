@@ -9,14 +9,14 @@ use tracing::warn;
 use super::{Error, Format, colour, system};
 use crate::cli::{Ports, ReplayArgs, Source, reason};
 use crate::event::Time;
-use crate::face::filter::Filter;
-use crate::face::trace;
 use crate::fact::Fact;
 use crate::observation::Observation;
 use crate::observer::Observer;
 use crate::recorder::Entry;
 use crate::recording::{self, ReadError};
 use crate::redact::{Addresses, RedactionPolicy};
+use crate::sink::filter::Filter;
+use crate::sink::trace;
 
 /// A recording is of no use, or not to its end.
 #[derive(Debug, thiserror::Error)]

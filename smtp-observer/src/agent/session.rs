@@ -1,4 +1,4 @@
-//! One run of the agent: takes events in, has them observed, and tells the faces.
+//! One run of the agent: takes events in, has them observed, and tells the sinks.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::error::{Error, system};
-use super::faces::{Faces, Lines};
 use super::record::{self, Record};
 use super::signals::{Signals, hung_up};
+use super::sinks::{Lines, Sinks};
 use super::tell_service_manager;
 use crate::cli::Observe;
 use crate::event::{KernelEvent, Time};
-use crate::face::http::Ask;
 use crate::kernel::{self, Kernel};
 use crate::loss::Losses;
 use crate::observer::{Observer, SETTLING};
 use crate::redact::RedactionPolicy;
+use crate::sink::http::Ask;
 
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Session {
     pub(super) kernel: Kernel,
     pub(super) observer: Observer,
-    pub(super) faces: Faces,
+    pub(super) sinks: Sinks,
     pub(super) record: Option<Record>,
     losses: Losses,
     /// When to look again which connections are open.
@@ -40,13 +40,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(kernel: Kernel, observe: &Observe, faces: Faces, record: Option<Record>) -> Self {
+    pub(super) fn new(kernel: Kernel, observe: &Observe, sinks: Sinks, record: Option<Record>) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let observer = match record {
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, RedactionPolicy::new(addresses)),
         };
-        let mut session = Self { kernel, observer, faces, record, losses: Losses::default(), look: None };
+        let mut session = Self { kernel, observer, sinks, record, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(session.kernel.host());
         session.observer.event(host, &mut |_| ());
         session
@@ -81,12 +81,12 @@ impl Session {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.faces.lines.as_ref()) => {
+                () = closed(self.sinks.lines.as_ref()) => {
                     unread = true;
                     break Ok(());
                 }
                 () = signals.wait() => break Ok(()),
-                () = hung_up(hangup.as_mut()) => self.faces.reopen(),
+                () = hung_up(hangup.as_mut()) => self.sinks.reopen(),
                 () = &mut end => break Ok(()),
             }
         };
@@ -95,11 +95,11 @@ impl Session {
         outcome
     }
 
-    /// Passes all that waits through the observer to the faces.
+    /// Passes all that waits through the observer to the sinks.
     pub(super) fn take_in(&mut self) {
-        let Self { kernel, observer, faces, record, .. } = self;
+        let Self { kernel, observer, sinks, record, .. } = self;
         kernel.drain(&mut |event| {
-            observer.event(event, &mut |fact| faces.observe(fact));
+            observer.event(event, &mut |fact| sinks.observe(fact));
             if let Some(record) = record {
                 record.take(observer);
             }
@@ -114,14 +114,14 @@ impl Session {
     /// Passes on what the observer has waited with, after all that waits in the kernel.
     pub(super) fn settle(&mut self, now: Time) {
         self.take_in();
-        let Self { observer, faces, .. } = self;
-        observer.settle(now, &mut |fact| faces.observe(fact));
+        let Self { observer, sinks, .. } = self;
+        observer.settle(now, &mut |fact| sinks.observe(fact));
         self.flush();
     }
 
     /// Hands over what the outputs have gathered.
     fn flush(&mut self) {
-        self.faces.flush();
+        self.sinks.flush();
         if let Some(record) = &mut self.record {
             record.take(&mut self.observer);
             record.output.flush();
@@ -140,7 +140,7 @@ impl Session {
         match self.kernel.snapshot() {
             Ok(snapshot) => {
                 let event = KernelEvent::Snapshot(snapshot);
-                self.observer.event(event, &mut |fact| self.faces.observe(fact));
+                self.observer.event(event, &mut |fact| self.sinks.observe(fact));
                 self.flush();
                 if self.observer.doubts() {
                     self.look = Some(Instant::now() + SECOND_LOOK);
@@ -159,11 +159,11 @@ impl Session {
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }
-        if let Some(lines) = self.faces.lines {
+        if let Some(lines) = self.sinks.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
-            let unwanted = unread && self.faces.metrics.is_none();
+            let unwanted = unread && self.sinks.metrics.is_none();
             if dropped > 0 && !unwanted {
-                info!("{dropped} observations were not written: {}", lines.face);
+                info!("{dropped} observations were not written: {}", lines.sink);
             }
         }
         if let Some(record) = self.record {

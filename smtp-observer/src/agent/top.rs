@@ -9,16 +9,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
 
-use super::{Error, Faces, Session, at, attach, colour, create, named, runtime, start_record, system};
+use super::{Error, Session, Sinks, at, attach, colour, create, named, runtime, start_record, system};
 use crate::cli::Observe;
-use crate::face::board::Board;
-use crate::face::top::pace::{Cause, Pace};
-use crate::face::top::screen::{self, Screen};
-use crate::face::top::{Moment, TRANSCRIPT, Theme, View, Wish};
 use crate::kernel;
 use crate::observation::Timestamp;
 use crate::privilege;
 use crate::redact::RedactionPolicy;
+use crate::sink::board::Board;
+use crate::sink::top::pace::{Cause, Pace};
+use crate::sink::top::screen::{self, Screen};
+use crate::sink::top::{Moment, TRANSCRIPT, Theme, View, Wish};
 
 pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Error> {
     screen::usable()?;
@@ -32,8 +32,8 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
         let unix_offset = kernel.host().unix_offset;
         let (policy, board) = (RedactionPolicy::new(observe.addresses), Some(Board::with_transcripts(TRANSCRIPT)));
-        let faces = Faces { policy, metrics: None, lines: None, board, viewers: None };
-        let mut session = Session::new(kernel, &observe, faces, record);
+        let sinks = Sinks { policy, metrics: None, lines: None, board, viewers: None };
+        let mut session = Session::new(kernel, &observe, sinks, record);
         session.look_round();
 
         let view = View::new(title, Theme { colour: colour(&io::stdout()) }, TimeZone::system());
@@ -137,7 +137,7 @@ impl Top {
     /// Says when to draw next.
     fn plan(&mut self) {
         let now = Instant::now();
-        let Some(board) = &self.session.faces.board else { return };
+        let Some(board) = &self.session.sinks.board else { return };
         if !self.view.is_paused() {
             if board.changes() != self.changes {
                 self.pace.want(Cause::Observed, now);
@@ -157,7 +157,7 @@ impl Top {
             self.session.settle(kernel::now().map_err(system("read the clock"))?);
         }
         self.look(|view, screen, moment| screen.draw(|frame| view.draw(moment, frame)))??;
-        self.changes = self.session.faces.board.as_ref().map_or(0, Board::changes);
+        self.changes = self.session.sinks.board.as_ref().map_or(0, Board::changes);
         self.pace.drawn(Instant::now());
         Ok(())
     }
@@ -166,8 +166,8 @@ impl Top {
     fn look<T>(&mut self, look: impl FnOnce(&mut View, &mut Screen, &Moment<'_>) -> T) -> Result<T, Error> {
         let now = kernel::now().map_err(system("read the clock"))?;
         let time = Timestamp((now.0 as i64).saturating_add(self.unix_offset));
-        let Session { kernel, observer, faces, .. } = &mut self.session;
-        let board = faces.board.get_or_insert_default();
+        let Session { kernel, observer, sinks, .. } = &mut self.session;
+        let board = sinks.board.get_or_insert_default();
         board.forget(time);
         let bytes = |connection: &_| observer.bytes(connection);
         let moment = Moment { time, board, bytes: &bytes, lost: kernel.losses().total() };

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::face::filter::Filter;
+use crate::sink::filter::Filter;
 
 /// What `trace` and `replay` show, of all that is observed. Conditions of several options all have to hold.
 #[derive(Clone, Debug, Default, Args)]

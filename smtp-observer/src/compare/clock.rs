@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::end::Conversation;
 use super::pairs::ALWAYS;
-use crate::interception::comparison::{Alignment, Part, Sides};
 use crate::observation::Timestamp;
+use crate::proxy::comparison::{Alignment, Part, Sides};
 
 /// The times of events have this much in common with those of the packets.
 const GRAIN: i64 = 1_000_000;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use foldhash::HashMap;
 use serde::Deserialize;
 
-use crate::interception::dialogue::{Content, Dialogue, Said};
-use crate::judge;
+use crate::analysis;
 use crate::observation::{self, Connection, Process, Role, Timestamp, TlsPhase};
+use crate::proxy::dialogue::{Content, Dialogue, Said};
 use crate::redact::Addresses;
 use crate::smtp::Verb;
 
@@ -75,7 +75,8 @@ enum Told {
     #[serde(rename = "smtp.data")]
     Data {
         verb: String,
-        accept_seconds: Option<f64>,
+        #[serde(alias = "accept_seconds")]
+        final_reply_seconds: Option<f64>,
         size_bytes: Option<u64>,
         code: Option<u16>,
         reply: Option<String>,
@@ -179,12 +180,12 @@ impl Conversation {
                 let path = argument.filter(|_| matches!(&*verb, "MAIL" | "RCPT"));
                 let named = matches!(&*verb, "MAIL" | "RCPT").then(|| path.unwrap_or_default().as_bytes());
                 let sent = time.before(duration("latency_seconds", latency_seconds)?.unwrap_or_default());
-                self.dialogue.command(known(verb), argument, named.map(judge::fingerprint), sent, reply(code, text));
+                self.dialogue.command(known(verb), argument, named.map(analysis::fingerprint), sent, reply(code, text));
                 self.arguments.push(argument.map(Into::into));
                 return Ok(path.and_then(|path| Addresses::shown_in(path.as_bytes())));
             }
-            Told::Data { verb, accept_seconds, size_bytes, code, reply: text } => {
-                let latency = duration("accept_seconds", accept_seconds)?;
+            Told::Data { verb, final_reply_seconds, size_bytes, code, reply: text } => {
+                let latency = duration("final_reply_seconds", final_reply_seconds)?;
                 let ended = latency.map(|latency| time.before(latency));
                 let content = Content { ended, size: size_bytes, reply: reply(code, text) };
                 self.dialogue.content(if verb == "BDAT" { "BDAT" } else { "DATA" }, content);

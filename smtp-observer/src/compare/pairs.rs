@@ -7,9 +7,9 @@ use foldhash::{HashMap, HashSet};
 
 use super::clock::{self, Bounds, Clocks};
 use super::end::Conversation;
-use crate::interception::comparison::Part;
-use crate::interception::dialogue::{Dialogue, Step};
 use crate::observation::{Endpoint, Timestamp};
+use crate::proxy::comparison::Part;
+use crate::proxy::dialogue::{Dialogue, Step};
 
 /// All of a conversation.
 pub const ALWAYS: Part = Timestamp(i64::MIN)..=Timestamp(i64::MAX);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::interception::comparison::{self, Alignment, Sides};
-use crate::interception::dialogue::{Dialogue, Said, Step};
 use crate::observation::Timestamp;
+use crate::proxy::comparison::{self, Alignment, Sides};
+use crate::proxy::dialogue::{Dialogue, Said, Step};
 
 /// What was said at one moment, at one end or at both.
 #[derive(Debug)]

@@ -89,7 +89,7 @@ impl Path {
 
     /// The end of a message, and its reply.
     pub(crate) fn message(&mut self, at: i64, socket: Socket, size: u64, reply: &str, latency: i64) {
-        let event = json!({"event": "smtp.data", "verb": "DATA", "accept_seconds": latency as f64 / 1e3,
+        let event = json!({"event": "smtp.data", "verb": "DATA", "final_reply_seconds": latency as f64 / 1e3,
                            "size_bytes": size, "code": 250, "reply": reply});
         self.tell(at + latency, socket, event);
     }

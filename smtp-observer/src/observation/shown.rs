@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
+use crate::analysis;
 use crate::fact::{ConnectionClosed, Fact, What};
-use crate::judge;
 use crate::redact::RedactionPolicy;
 use crate::smtp::Exchange;
 
@@ -38,7 +38,7 @@ impl Event {
             What::Greeting { reply, latency } => Self::Greeting(Greeting {
                 code: reply.code,
                 text: policy.reply(reply).unwrap_or_default(),
-                software: judge::software(reply),
+                software: analysis::software(reply),
                 latency,
             }),
             What::Command(exchange) => Self::Command(Command::of(exchange, policy)),

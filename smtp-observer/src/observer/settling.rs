@@ -53,15 +53,15 @@ impl Tracker {
     /// Nothing was said until now, unless the client has begun a line that is not over.
     pub(super) fn pass(&mut self, conversation: &mut Conversation, now: Time, out: &mut Out<'_>) {
         if conversation.session.is_at_rest() {
-            let Conversation { connection, judge, .. } = conversation;
-            judge.pass(now, &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what)));
+            let Conversation { connection, analysis, .. } = conversation;
+            analysis.pass(now, &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what)));
         }
     }
 
     /// Has the judge called at its deadline.
     pub(super) fn await_next(&mut self, cookie: u64, conversation: &mut Conversation) {
         if !conversation.connection.awaited
-            && let Some(deadline) = conversation.judge.deadline()
+            && let Some(deadline) = conversation.analysis.deadline()
         {
             conversation.connection.awaited = true;
             self.settling.push_back((deadline, cookie));

@@ -9,15 +9,15 @@ use super::Out;
 use super::ends::OtherEnd;
 use super::expected::Expected;
 use super::settling::settled_by;
+use crate::analysis::Analysis;
 use crate::connection::Connection;
 use crate::event::{
     Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
 };
 use crate::fact::{ConnectionClosed, Fact, What};
-use crate::interception::{Accepted, Opened};
-use crate::judge::Judge;
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
+use crate::proxy::{Accepted, Opened};
 use crate::recorder::{Recorder, Reel};
 use crate::smtp::{Items, Peer, Session};
 
@@ -57,7 +57,7 @@ pub(super) struct Tracker {
 pub(super) struct Conversation {
     pub(super) connection: Connection,
     pub(super) session: Session,
-    pub(super) judge: Judge,
+    pub(super) analysis: Analysis,
     /// What waits to be taken down of it.
     pub(super) reel: Option<Box<Reel>>,
     /// How it ended, when it has.
@@ -227,7 +227,7 @@ impl Tracker {
             connection.lost += length;
         }
         session.gap(peer, time, length, &mut self.items);
-        self.judge(conversation, out);
+        self.analyse(conversation, out);
     }
 
     pub(super) fn transfer(&mut self, event: TransferEvent, out: &mut Out<'_>) {
@@ -305,7 +305,7 @@ impl Tracker {
                 connection.lost += length;
             }
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
-            self.judge(conversation, out);
+            self.analyse(conversation, out);
         }
         self.bound_held(conversation, event.time, out);
     }
@@ -315,7 +315,7 @@ impl Tracker {
         self.count_held(conversation, conversation.session.held_bytes());
         if self.held_bytes > MAX_HELD_BYTES && conversation.held_bytes > FAIR_HELD_BYTES {
             conversation.session.give_up(time, &mut self.items);
-            self.judge(conversation, out);
+            self.analyse(conversation, out);
             self.count_held(conversation, conversation.session.held_bytes());
         }
     }
@@ -326,14 +326,14 @@ impl Tracker {
     }
 
     /// Has the new items judged. What is known of the bytes now, the recorder may have.
-    fn judge(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
-        let Conversation { connection, judge, reel, .. } = &mut *conversation;
+    fn analyse(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
+        let Conversation { connection, analysis, reel, .. } = &mut *conversation;
         for item in self.items.iter() {
             if let Some(reel) = reel {
                 reel.item(item);
             }
             let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-            judge.item(connection.opened, item, told);
+            analysis.item(connection.opened, item, told);
         }
         self.items.clear();
         conversation.take_down(self.recorder.as_mut(), Reel::conclude);
@@ -348,9 +348,9 @@ impl Tracker {
         let previous = conversation.connection.owner.as_ref().filter(is_another).cloned();
         if previous.is_some() {
             conversation.announce(&self.host, out);
-            let Conversation { connection, judge, .. } = &mut *conversation;
+            let Conversation { connection, analysis, .. } = &mut *conversation;
             let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-            judge.owner_changed(connection.role(), time, told);
+            analysis.owner_changed(connection.role(), time, told);
         }
         conversation.connection.owner = Some(caller);
         conversation.announce(&self.host, out);
@@ -375,10 +375,10 @@ impl Tracker {
             conversation.session.waited(peer, waiting);
         }
         conversation.session.finish(time, &mut self.items);
-        self.judge(&mut conversation, out);
-        let Conversation { connection, judge, .. } = &mut *conversation;
+        self.analyse(&mut conversation, out);
+        let Conversation { connection, analysis, .. } = &mut *conversation;
         let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-        judge.finish(ended, time, told);
+        analysis.finish(ended, time, told);
         self.count_held(&mut conversation, 0);
         conversation.take_down(self.recorder.as_mut(), Reel::finish);
         let connection = &conversation.connection;
@@ -398,7 +398,7 @@ impl Tracker {
         Box::new(Conversation {
             connection,
             session,
-            judge: Judge::default(),
+            analysis: Analysis::default(),
             reel,
             over: None,
             other_end: None,

@@ -1,7 +1,7 @@
 //! A program that takes the terminal as `top` does, and panics at the first key.
 
 use anyhow::{Context, Result};
-use smtp_observer::face::top::screen::{Screen, input};
+use smtp_observer::sink::top::screen::{Screen, input};
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -148,7 +148,7 @@ impl Scene {
     /// Bytes unseen so far, by cause.
     pub fn unseen(&self) -> Result<Unseen> {
         let metrics = self.watch.agent.metrics()?;
-        let of = |cause| metrics.sum("smtp_observer_bytes_unseen_total", &[&format!("cause=\"{cause}\"")]);
+        let of = |cause| metrics.sum("smtp_observer_uncaptured_bytes_total", &[&format!("cause=\"{cause}\"")]);
         CAUSES
             .into_iter()
             .map(|cause| Ok((cause, of(cause).with_context(|| format!("no bytes unseen of cause {cause}"))? as u64)))

@@ -78,7 +78,7 @@ fn check_passed(mail: &Mail, scanner: &str) -> Result<()> {
         assert!(evidence(&verdict).contains(&kind), "there is no {kind}: {verdict}");
     }
     // The client types for two seconds and a half, and only then does the server hear of DATA.
-    let held = verdict.number("/hold_seconds").with_context(|| verdict.to_string())?;
+    let held = verdict.number("/data_delay_seconds").with_context(|| verdict.to_string())?;
     assert!(held > 2.0, "{verdict}");
     Ok(())
 }

@@ -40,7 +40,7 @@ fn all_innocents_at_once() -> Result<()> {
     agent.stop()?;
     // What was not seen cannot be judged.
     assert_eq!(metrics.sum("smtp_observer_kernel_events_lost_total", &[]), Some(0.0));
-    assert_eq!(metrics.sum("smtp_observer_face_dropped_total", &[]), Some(0.0));
+    assert_eq!(metrics.sum("smtp_observer_sink_dropped_total", &[]), Some(0.0));
 
     let (mut accepted, mut verdicts) = (0, Seen::default());
     for line in BufReader::new(File::open(&events)?).lines() {

@@ -15,9 +15,9 @@ use crate::scrape;
 /// What is zero when all is well: panels of these may show zeroes.
 const MAY_BE_ZERO: [&str; 4] = [
     "smtp_observer_kernel_events_lost_total",
-    "smtp_observer_bytes_unseen_total",
+    "smtp_observer_uncaptured_bytes_total",
     "smtp_observer_recursion_misses_total",
-    "smtp_observer_face_dropped_total",
+    "smtp_observer_sink_dropped_total",
 ];
 
 /// The dashboard's variables where all is picked, and where each value is picked by itself.

@@ -40,7 +40,7 @@ pub fn check_open_metrics(metrics: &Metrics) -> Result<()> {
         "counter smtp_commands ",
         "counter smtp_data_bytes bytes",
         "gauge smtp_connections_open ",
-        "histogram smtp_data_accept_seconds seconds",
+        "histogram smtp_data_final_reply_seconds seconds",
         "info smtp_interceptor ",
         "info smtp_observer_build ",
         "counter process_cpu_seconds seconds",

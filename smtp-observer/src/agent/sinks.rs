@@ -1,0 +1,84 @@
+//! Those to whom observations are told.
+
+use crate::fact::Fact;
+use crate::observation::Observation;
+use crate::redact::RedactionPolicy;
+use crate::sink::board::Board;
+use crate::sink::filter::Filter;
+use crate::sink::http::Viewers;
+use crate::sink::metrics::Metrics;
+use crate::sink::output::Output;
+use crate::sink::retained::Retained;
+use crate::sink::{events, trace};
+
+/// What a line is made of.
+pub(super) enum Format {
+    Json,
+    Text(trace::Format),
+}
+
+/// A sink that writes lines.
+pub(super) struct Lines {
+    pub(super) output: Output,
+    pub(super) format: Format,
+    pub(super) filter: Filter,
+    pub(super) sink: &'static str,
+}
+
+impl Format {
+    pub(super) fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => events::write(observation, out),
+            Self::Text(format) => format.write(observation, out),
+        }
+    }
+}
+
+impl Lines {
+    fn observe(&mut self, observation: &Observation) {
+        if self.filter.passes(observation) {
+            self.output.line(|out| self.format.write(observation, out));
+        }
+    }
+}
+
+/// Those to whom everything is told.
+pub(super) struct Sinks {
+    /// How much is shown.
+    pub(super) policy: RedactionPolicy,
+    pub(super) metrics: Option<Metrics>,
+    pub(super) lines: Option<Lines>,
+    pub(super) board: Option<Board>,
+    /// Those who follow the board by the status page.
+    pub(super) viewers: Option<Viewers>,
+}
+
+impl Sinks {
+    pub(super) fn observe(&mut self, fact: &Fact<'_>) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(fact);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.observe(&Observation::of(fact, self.policy));
+        }
+        if let Some(board) = &mut self.board {
+            board.take(Retained::of(fact, self.policy));
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.flush();
+        }
+        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
+            viewers.tell(board.taken());
+        }
+    }
+
+    /// Has files opened again by their names.
+    pub(super) fn reopen(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.output.reopen();
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What was said on one connection, kept to be compared with what was said on another.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use crate::analysis;
+use crate::fact::{Fact, What};
+use crate::observation::{Timestamp, TlsPhase};
+use crate::redact::{self, RedactionPolicy};
+use crate::smtp::{Exchange, Reply, Verb};
+
+/// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
+const MOST_STEPS: usize = 64;
+
+/// Characters kept of a text.
+const LONGEST_TEXT: usize = 512;
+
+/// The greeting, and the commands with what was replied.
+#[derive(Clone, Debug)]
+pub struct Dialogue {
+    /// The server's first reply.
+    pub greeting: Option<Said>,
+    /// Commands in their order.
+    pub steps: VecDeque<Step>,
+    /// The connection is over.
+    pub closed: Option<Timestamp>,
+    /// TLS has started: what follows is not seen.
+    pub encrypted: Option<Timestamp>,
+    /// The client sends a message's content: until its end no command can come.
+    transferring: bool,
+    /// Most steps that are kept.
+    most: usize,
+}
+
+impl Default for Dialogue {
+    fn default() -> Self {
+        Self::keeping(MOST_STEPS)
+    }
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// When its last byte was there.
+    pub time: Timestamp,
+    /// Its code.
+    pub code: u16,
+    /// Its text, as far as it is kept.
+    pub text: String,
+}
+
+/// A command with its reply.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its verb.
+    pub verb: Cow<'static, str>,
+    /// What EHLO and HELO name.
+    pub name: Option<Box<str>>,
+    /// A fingerprint of the mailbox that MAIL and RCPT name.
+    pub mailbox: Option<u64>,
+    /// When its last byte was sent.
+    pub sent: Timestamp,
+    /// The reply; absent where there was none.
+    pub reply: Option<Said>,
+    /// Of DATA, and of the last BDAT: the content that followed.
+    pub content: Option<Content>,
+    /// For the text of the reply.
+    room: String,
+}
+
+/// A message's content.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// When its end was sent.
+    pub ended: Option<Timestamp>,
+    /// Its bytes as transmitted.
+    pub size: Option<u64>,
+    /// The final reply.
+    pub reply: Option<Said>,
+}
+
+impl Dialogue {
+    /// One that keeps all that is said.
+    pub fn whole() -> Self {
+        Self::keeping(usize::MAX)
+    }
+
+    fn keeping(most: usize) -> Self {
+        Self { greeting: None, steps: VecDeque::new(), closed: None, encrypted: None, transferring: false, most }
+    }
+
+    /// Takes what is known of the connection; whether that was something said, or the end.
+    pub fn take(&mut self, fact: &Fact<'_>, policy: RedactionPolicy) -> bool {
+        let time = fact.time;
+        match fact.what {
+            What::Greeting { reply, .. } => {
+                self.greeted(Said::new(time, reply.code, policy.reply(reply).unwrap_or_default()));
+            }
+            What::Command(exchange) => {
+                let Exchange { command, reply } = exchange;
+                let sent = time.before(exchange.latency().unwrap_or_default());
+                let mut step = self.next_step(redact::verb(command), sent);
+                step.mailbox = match command.verb {
+                    Verb::Mail | Verb::Rcpt => Some(analysis::fingerprint(command.argument())),
+                    _ => None,
+                };
+                if step.says_hello() && !command.argument().is_empty() {
+                    step.name = Some(kept(&policy.text(command.argument())));
+                }
+                step.reply = reply.as_ref().map(|reply| {
+                    let mut text = std::mem::take(&mut step.room);
+                    policy.write_reply_to(command, reply, &mut text);
+                    cut(&mut text);
+                    Said { time, code: reply.code, text }
+                });
+                self.push(step);
+            }
+            What::Data(message) => {
+                let said = |reply: &Reply| Said::new(time, reply.code, policy.reply(reply).unwrap_or_default());
+                let content = Content {
+                    ended: message.final_reply_latency().map(|latency| time.before(latency)),
+                    size: message.size,
+                    reply: message.reply.as_deref().map(said),
+                };
+                self.content(message.transfer.as_str(), content);
+            }
+            What::Tls(TlsPhase::Started) => self.encrypted = Some(time),
+            What::ConnectionClosed(_) => self.closed = Some(time),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The server has said its first reply.
+    pub fn greeted(&mut self, greeting: Said) {
+        self.greeting = Some(greeting);
+    }
+
+    /// A command and its reply. `argument` is what is shown of what followed the verb, `mailbox` the fingerprint of the one in
+    /// it.
+    pub fn command(
+        &mut self,
+        verb: Cow<'static, str>,
+        argument: Option<&str>,
+        mailbox: Option<u64>,
+        sent: Timestamp,
+        reply: Option<Said>,
+    ) {
+        let mut step = Step { mailbox, reply, ..self.next_step(verb, sent) };
+        step.name = argument.filter(|_| step.says_hello()).map(kept);
+        self.push(step);
+    }
+
+    /// An empty step, with the room of the one that makes way for it.
+    fn next_step(&mut self, verb: Cow<'static, str>, sent: Timestamp) -> Step {
+        let gone = if self.steps.len() >= self.most { self.steps.pop_front() } else { None };
+        let mut room = gone.and_then(|gone| gone.reply).map(|reply| reply.text).unwrap_or_default();
+        room.clear();
+        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, room }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.transferring = step.verb == "DATA" && step.reply.as_ref().is_some_and(|reply| reply.code == 354);
+        self.steps.push_back(step);
+    }
+
+    /// The content that followed the last command with this verb.
+    pub fn content(&mut self, verb: &str, content: Content) {
+        self.transferring = false;
+        if let Some(step) = self.steps.iter_mut().rfind(|step| step.verb == verb && step.content.is_none()) {
+            step.content = Some(content);
+        }
+    }
+
+    /// Whether all that the client sent until this moment is here. What was sent is known when it is answered, so
+    /// something later must have been; `now` is the latest moment that a reply may have taken.
+    pub fn knows(&self, time: Timestamp, overdue: Timestamp) -> bool {
+        let later = self.steps.back().is_some_and(|last| last.sent > time);
+        later || self.closed.is_some() || self.transferring || time <= overdue
+    }
+
+    /// The same by another clock, which is this many nanoseconds ahead.
+    pub fn by_clock(&self, ahead: i64) -> Self {
+        let at = |time: Timestamp| Timestamp(time.0.saturating_add(ahead));
+        let said = |said: &Said| Said { time: at(said.time), ..said.clone() };
+        let content = |content: &Content| Content {
+            ended: content.ended.map(at),
+            reply: content.reply.as_ref().map(said),
+            ..content.clone()
+        };
+        let step = |step: &Step| Step {
+            sent: at(step.sent),
+            reply: step.reply.as_ref().map(said),
+            content: step.content.as_ref().map(content),
+            ..step.clone()
+        };
+        Self {
+            greeting: self.greeting.as_ref().map(said),
+            steps: self.steps.iter().map(step).collect(),
+            closed: self.closed.map(at),
+            encrypted: self.encrypted.map(at),
+            ..*self
+        }
+    }
+}
+
+impl Said {
+    /// A reply; of its text as much as is kept.
+    pub fn new(time: Timestamp, code: u16, mut text: String) -> Self {
+        cut(&mut text);
+        Self { time, code, text }
+    }
+
+    /// It has the same code and text, as far as that is known of both.
+    pub fn says_what(&self, other: &Self) -> bool {
+        let hides = |one: &Self, other: &Self| one.is_code_alone() && other.text.starts_with(&*one.text);
+        self.code == other.code && (self.text == other.text || hides(self, other) || hides(other, self))
+    }
+
+    /// There is nothing in its text but an enhanced code: the rest may have stayed in the kernel.
+    fn is_code_alone(&self) -> bool {
+        self.text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    }
+}
+
+impl Step {
+    /// It says the same: the verb, and for MAIL and RCPT the mailbox.
+    pub fn says_what(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.mailbox == other.mailbox
+    }
+
+    fn says_hello(&self) -> bool {
+        matches!(&*self.verb, "EHLO" | "HELO" | "LHLO")
+    }
+
+    /// The verb; the ways to say hello are one.
+    fn kind(&self) -> &str {
+        match &*self.verb {
+            "HELO" | "LHLO" => "EHLO",
+            verb => verb,
+        }
+    }
+
+    /// It was accepted: by 2yz or 3yz.
+    pub fn is_accepted(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| matches!(reply.code, 200..=399))
+    }
+
+    /// The extensions that EHLO was answered with, each keyword in upper case.
+    pub fn extensions(&self) -> Option<Vec<String>> {
+        let reply = self.reply.as_ref().filter(|reply| reply.code == 250 && &*self.verb != "HELO")?;
+        if reply.is_code_alone() {
+            return None;
+        }
+        let keyword = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_ascii_uppercase();
+        (self.kind() == "EHLO")
+            .then(|| reply.text.lines().skip(1).map(keyword).filter(|word| !word.is_empty()).collect())
+    }
+}
+
+impl Content {
+    /// When the server took the message.
+    pub fn accepted(&self) -> Option<Timestamp> {
+        let reply = self.reply.as_ref()?;
+        matches!(reply.code, 200..=299).then_some(reply.time)
+    }
+}
+
+fn cut(text: &mut String) {
+    if text.len() > LONGEST_TEXT
+        && let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT)
+    {
+        text.truncate(end);
+    }
+}
+
+fn kept(text: &str) -> Box<str> {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => text[..end].into(),
+        None => text.into(),
+    }
+}

@@ -1,0 +1,190 @@
+//! What the page asks for, as JSON: with the same names as the events.
+//!
+//! An answer is made while its client takes it, a piece at a time: a long one that nobody reads takes no memory.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use futures_util::stream;
+use serde::Serialize;
+
+use super::stream::Seat;
+use super::{Ask, Context, plain, unavailable};
+use crate::observation::{Caller, Connection, Timestamp, Verdict};
+use crate::sink::board::{Exchange, Row};
+use crate::sink::retained::Retained;
+
+/// How many there are, where not all are listed.
+const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// Bytes of a piece, about.
+pub(super) const PIECE: usize = 32 * 1024;
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/v1/connections", get(connections))
+        .route("/api/v1/connections/{id}", get(connection))
+        .route("/api/v1/interceptions", get(interceptions))
+        .route("/api/v1/observations", get(observations))
+}
+
+async fn connections(State(context): State<Context>) -> Response {
+    let Some(listing) = context.ask(Ask::Connections).await else { return unavailable() };
+    let now = now();
+    let mut response = array(listing.rows, move |row, out| write(&View::new(row, now), out));
+    response.headers_mut().insert(TOTAL, HeaderValue::from(listing.total));
+    response
+}
+
+async fn connection(State(context): State<Context>, Path(id): Path<String>) -> Response {
+    match context.ask(|reply| Ask::Connection(id, reply)).await {
+        Some(Some(row)) => {
+            let mut out = Vec::new();
+            write(&View { observations: Some(&row.transcript), ..View::new(&row, now()) }, &mut out);
+            json(out)
+        }
+        Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
+        None => unavailable(),
+    }
+}
+
+async fn interceptions(State(context): State<Context>) -> Response {
+    match context.ask(Ask::Interceptions).await {
+        Some(interceptions) => array(interceptions, write),
+        None => unavailable(),
+    }
+}
+
+/// What was observed last; to those who ask for events, what comes, too.
+async fn observations(
+    State(context): State<Context>,
+    Extension(seat): Extension<Arc<Seat>>,
+    headers: HeaderMap,
+) -> Response {
+    let accepts = |kind: &str| {
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        accepted.flat_map(|accept| accept.split(',')).any(|accept| accept.trim().split(';').next() == Some(kind))
+    };
+    if accepts("text/event-stream") {
+        return context.follow(seat, &headers);
+    }
+    match context.ask(|reply| Ask::Observations(None, reply)).await {
+        Some(since) => array(since.observations, write),
+        None => unavailable(),
+    }
+}
+
+pub(super) fn now() -> Timestamp {
+    Timestamp(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
+}
+
+/// Appends in one line. Writing to memory does not fail, nor do these values.
+pub(super) fn write(value: &impl Serialize, out: &mut Vec<u8>) {
+    let written = serde_json::to_writer(&mut *out, value);
+    debug_assert!(written.is_ok(), "{written:?}");
+}
+
+fn json(body: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
+}
+
+/// An array, made as it is taken.
+fn array<T: Send + 'static>(items: Vec<T>, write: impl Fn(&T, &mut Vec<u8>) + Send + 'static) -> Response {
+    let mut items = items.into_iter();
+    let mut separator = Some("[");
+    json(Body::from_stream(stream::poll_fn(move |_| {
+        let mut piece = Vec::new();
+        while let Some(before) = separator
+            && piece.len() < PIECE
+        {
+            match items.next() {
+                Some(item) => {
+                    piece.extend_from_slice(before.as_bytes());
+                    write(&item, &mut piece);
+                    separator = Some(",\n");
+                }
+                None => {
+                    piece.extend_from_slice(if before == "[" { b"[]\n" } else { b"]\n" });
+                    separator = None;
+                }
+            }
+        }
+        std::task::Poll::Ready((!piece.is_empty()).then(|| Ok::<_, Infallible>(Bytes::from(piece))))
+    })))
+}
+
+/// A connection, as it is shown.
+#[derive(Serialize)]
+struct View<'a> {
+    connection: &'a Connection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<&'a Caller>,
+    state: &'static str,
+    opened: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<Timestamp>,
+    /// Until now, or until it was over.
+    age_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<Last>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
+    intercepted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observations: Option<&'a VecDeque<Retained>>,
+}
+
+/// The last reply; the greeting's has no verb, and a command that was not answered no code.
+#[derive(Serialize)]
+struct Last {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verb: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    reply: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_seconds: Option<f64>,
+}
+
+impl<'a> View<'a> {
+    fn new(row: &'a Row, now: Timestamp) -> Self {
+        let age = row.closed.unwrap_or(now).0.saturating_sub(row.opened.0);
+        Self {
+            connection: &row.connection,
+            process: row.owner.as_ref(),
+            state: row.state.as_str(),
+            opened: row.opened,
+            closed: row.closed,
+            age_seconds: Duration::from_nanos(u64::try_from(age).unwrap_or(0)).as_secs_f64(),
+            last: row.last().map(Last::new),
+            note: row.note.map(crate::sink::board::Note::as_str),
+            bytes_sent: row.bytes.map(|(sent, _)| sent),
+            bytes_received: row.bytes.map(|(_, received)| received),
+            intercepted: row.intercepted,
+            verdict: row.verdict(),
+            observations: None,
+        }
+    }
+}
+
+impl Last {
+    fn new(Exchange { verb, code, text, latency }: Exchange) -> Self {
+        Self { verb, code, reply: text, latency_seconds: latency.map(|latency| latency.as_secs_f64()) }
+    }
+}

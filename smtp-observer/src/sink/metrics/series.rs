@@ -1,0 +1,255 @@
+//! Labels and series, each of a bounded number: what comes after counts under `other`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+use prometheus::core::{MetricVec, MetricVecBuilder};
+use prometheus::{Histogram, IntCounter};
+
+use crate::observation::{Caller, Outcome, Role, Timestamp};
+use crate::sink::escape::steers;
+use crate::smtp::Verb;
+
+/// Programs that have a label of their own.
+pub const MAX_PROGRAMS: usize = 200;
+
+/// Most bytes of a program's name in a label.
+const PROGRAM_LENGTH: usize = 32;
+
+/// The label of what is past a bound.
+const OTHER: &str = "other";
+
+/// The label of a process that is not known yet.
+const UNKNOWN: &str = "unknown";
+
+/// Whom a fact is about, as labels.
+pub(super) struct Subject {
+    pub(super) program: Arc<str>,
+    pub(super) role: Role,
+}
+
+/// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
+#[derive(Debug)]
+pub(super) struct Family<V, M, const N: usize> {
+    vec: V,
+    /// The series in use, found without putting their labels together again.
+    series: HashMap<(Arc<str>, Role, [&'static str; N]), M>,
+    most: usize,
+}
+
+impl<B: MetricVecBuilder, const N: usize> Family<MetricVec<B>, B::M, N>
+where
+    B::M: Clone,
+{
+    pub(super) fn new(vec: MetricVec<B>, most: usize) -> Self {
+        Self { vec, series: HashMap::default(), most }
+    }
+
+    /// The series with these labels, or the one of `other` programs where there are too many. Each of `more` is one of
+    /// a fixed set, so `other` is bounded too.
+    pub(super) fn at(&mut self, subject: &Subject, more: [&'static str; N]) -> B::M {
+        let key = (Arc::clone(&subject.program), subject.role, more);
+        if let Some(series) = self.series.get(&key) {
+            return series.clone();
+        }
+        let admitted = &*subject.program != OTHER && self.series.len() < self.most;
+        let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
+        labels.extend(more);
+        let series = self.vec.with_label_values(&labels);
+        if admitted {
+            self.series.insert(key, series.clone());
+        }
+        series
+    }
+
+    /// Begins series at zero, so that a rate has something to start from, as far as more than half of the room is left.
+    pub(super) fn begin(&mut self, subject: &Subject, more: impl ExactSizeIterator<Item = [&'static str; N]>) {
+        if self.series.len() + more.len() <= self.most / 2 {
+            more.for_each(|more| drop(self.at(subject, more)));
+        }
+    }
+
+    /// Ends the series of these programs.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>) {
+        let vec = &self.vec;
+        self.series.retain(|(program, role, more), _| {
+            let stays = !gone.contains(program);
+            if !stays {
+                let mut labels = vec![&**program, role.as_str()];
+                labels.extend(more);
+                // It is there: it was made.
+                let _ = vec.remove_label_values(&labels);
+            }
+            stays
+        });
+    }
+}
+
+/// Sets of labels, each of a bounded number of values: the first that come. What is past the bound is `other` in all.
+#[derive(Debug)]
+pub(super) struct Labels<K> {
+    /// By their text in a row: the library takes sets for the same that do not differ in it.
+    known: HashMap<String, K>,
+    most: usize,
+}
+
+impl<const N: usize> Labels<[String; N]> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { known: HashMap::default(), most }
+    }
+
+    pub(super) fn admit(&mut self, labels: [String; N]) -> [String; N] {
+        let text = labels.concat();
+        match self.known.get(&text) {
+            Some(known) if *known == labels => labels,
+            None if self.known.len() < self.most => {
+                self.known.insert(text, labels.clone());
+                labels
+            }
+            _ => [const { OTHER }; N].map(str::to_owned),
+        }
+    }
+
+    /// Lets go of those whose first labels, so many, name a program that is gone, and tells which these are.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>, programs: usize) -> Vec<[String; N]> {
+        let names_gone = |labels: &[String; N]| labels[..programs].iter().any(|label| gone.contains(&**label));
+        self.known.extract_if(|_, labels| names_gone(labels)).map(|(_, labels)| labels).collect()
+    }
+}
+
+/// The programs that have a label of their own, the first that come; all others are one.
+#[derive(Debug)]
+pub(super) struct Programs {
+    known: HashMap<Arc<str>, Program>,
+    /// Those that are not known yet, and those that are not told apart: their series never end.
+    unknown: Program,
+    others: Program,
+}
+
+/// A program with a label.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) label: Arc<str>,
+    /// When it was seen last.
+    seen: Timestamp,
+    handles: [Handles; 2],
+}
+
+/// The series of one program in one role that every mail counts in, found once: by verb and class of the reply.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    pub(super) commands: HandleTable<IntCounter, { CLASSES.len() }>,
+    pub(super) command_duration: HandleTable<Histogram, 1>,
+    pub(super) data_go_ahead: Option<Histogram>,
+    pub(super) data_transfer: Option<Histogram>,
+    pub(super) data_accept: Option<Histogram>,
+    pub(super) data_bytes: Option<IntCounter>,
+    pub(super) transactions: [Option<IntCounter>; Outcome::ALL.len()],
+}
+
+/// Handles by verb and something else; a verb that was not seen takes no room.
+#[derive(Debug)]
+pub(super) struct HandleTable<M, const N: usize>([Option<Box<[Option<M>; N]>>; Verb::ALL.len()]);
+
+impl<M, const N: usize> Default for HandleTable<M, N> {
+    fn default() -> Self {
+        Self([const { None }; Verb::ALL.len()])
+    }
+}
+
+impl<M, const N: usize> HandleTable<M, N> {
+    pub(super) fn at(&mut self, verb: Verb, place: usize) -> &mut Option<M> {
+        &mut self.0[verb as usize].get_or_insert_with(|| Box::new([const { None }; N]))[place]
+    }
+}
+
+impl Program {
+    fn new(label: Arc<str>, seen: Timestamp) -> Self {
+        Self { label, seen, handles: Default::default() }
+    }
+
+    pub(super) fn handles(&mut self, role: Role) -> &mut Handles {
+        &mut self.handles[usize::from(role == Role::Server)]
+    }
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        let program = |label: &str| Program::new(label.into(), Timestamp::default());
+        Self { known: HashMap::default(), unknown: program(UNKNOWN), others: program(OTHER) }
+    }
+}
+
+impl Programs {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The label of a program that is seen now.
+    pub(super) fn label(&mut self, caller: Option<&Caller>, now: Timestamp) -> Arc<str> {
+        Arc::clone(&self.at(caller, now).label)
+    }
+
+    /// A program that is seen now.
+    pub(super) fn at(&mut self, caller: Option<&Caller>, now: Timestamp) -> &mut Program {
+        let Some(caller) = caller else { return &mut self.unknown };
+        let program = &*label(caller.process.program(), PROGRAM_LENGTH);
+        if !self.known.contains_key(program) {
+            // The series of these two never end, whatever a program calls itself.
+            if program.is_empty() || program == UNKNOWN {
+                return &mut self.unknown;
+            }
+            if program == OTHER || self.known.len() >= MAX_PROGRAMS {
+                return &mut self.others;
+            }
+            let label = Arc::<str>::from(program);
+            self.known.insert(Arc::clone(&label), Program::new(label, now));
+        }
+        match self.known.get_mut(program) {
+            Some(known) => {
+                known.seen = now;
+                known
+            }
+            None => &mut self.others,
+        }
+    }
+
+    /// Lets go of those that were not seen since then and are not in use, and tells which these are.
+    pub(super) fn forget(&mut self, since: Timestamp, in_use: &HashSet<Arc<str>>) -> HashSet<Arc<str>> {
+        let is_gone = |label: &Arc<str>, program: &mut Program| program.seen < since && !in_use.contains(label);
+        self.known.extract_if(is_gone).map(|(program, _)| program).collect()
+    }
+
+    /// Has all series found anew: some have ended, and there is room for others.
+    pub(super) fn let_go_of_handles(&mut self) {
+        for program in self.known.values_mut().chain([&mut self.unknown, &mut self.others]) {
+            program.handles = Default::default();
+        }
+    }
+}
+
+/// What a user has named, as a label: cut to so many bytes, and without what has to be escaped or is not shown as itself.
+pub(super) fn label(text: &str, longest: usize) -> Cow<'_, str> {
+    let text = &text[..text.floor_char_boundary(longest)];
+    let awkward = |character: char| steers(character) || matches!(character, '"' | '\\');
+    if text.contains(awkward) { text.replace(awkward, "_").into() } else { text.into() }
+}
+
+/// The label of a verb.
+pub(super) fn verb_label(verb: Verb) -> &'static str {
+    if verb == Verb::Other { OTHER } else { verb.as_str() }
+}
+
+/// The classes of replies.
+pub(super) const CLASSES: [&str; 6] = ["none", "2xx", "3xx", "4xx", "5xx", OTHER];
+
+/// The class of a reply: its place among [`CLASSES`].
+pub(super) fn code_class(code: Option<u16>) -> usize {
+    match code.map(|code| code / 100) {
+        None => 0,
+        Some(class @ 2..=5) => usize::from(class) - 1,
+        Some(_) => CLASSES.len() - 1,
+    }
+}

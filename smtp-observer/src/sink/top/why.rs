@@ -1,0 +1,157 @@
+//! What a connection's line says last, and how much it asks to be looked at.
+
+use foldhash::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ratatui::style::Style;
+
+use super::Theme;
+use crate::observation::{Caller, Interception, NoopReason, Outcome, RsetReason, Verdict};
+use crate::sink::board::{Board, Note, Row, interception};
+use crate::sink::trace;
+
+/// How much a connection asks to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// There is nothing to say.
+    Silent,
+    /// What happened is as it should be.
+    Usual,
+    /// Something is in the middle, as the client wants it.
+    Known,
+    /// What happened is rare.
+    Unusual,
+    /// A peer broke the protocol, or something may be in the middle.
+    Suspicious,
+    /// A program that the client knows nothing of is in the middle.
+    Intercepted,
+}
+
+/// Programs that clients know nothing of, and what goes through them.
+#[derive(Debug, Default)]
+pub(super) struct Middles<'a> {
+    programs: HashMap<u32, &'a Caller>,
+    upstreams: HashSet<&'a str>,
+}
+
+impl<'a> Middles<'a> {
+    pub(super) fn of(board: &'a Board) -> Self {
+        let mut middles = Self::default();
+        for found in hidden(board) {
+            if let Some(interceptor) = &found.interceptor {
+                middles.programs.insert(interceptor.process.pid, interceptor);
+            }
+            if let Some(upstream) = &found.upstream {
+                middles.upstreams.insert(&upstream.connection_id);
+            }
+        }
+        middles
+    }
+
+    /// Each program once, by pid.
+    pub(super) fn programs(&self) -> Vec<&'a Caller> {
+        let mut programs: Vec<_> = self.programs.values().copied().collect();
+        programs.sort_unstable_by_key(|program| program.process.pid);
+        programs
+    }
+
+    /// Whether the connection is one of such a program's own.
+    pub(super) fn owns(&self, row: &Row) -> bool {
+        self.upstreams.contains(&*row.connection.id)
+            || row.owner.as_ref().is_some_and(|owner| {
+                let known = self.programs.get(&owner.process.pid);
+                known.is_some_and(|program| {
+                    Arc::ptr_eq(&program.process, &owner.process)
+                        || program.process.executable == owner.process.executable
+                })
+            })
+    }
+
+    /// How much the connection asks to be looked at.
+    pub(super) fn level(&self, row: &Row) -> Level {
+        let verdict = match row.verdict() {
+            Some(Verdict::TransparentInterceptor | Verdict::LikelyInterceptor) => Level::Intercepted,
+            Some(Verdict::TransparentL4 | Verdict::SuspectedMiddlebox) => Level::Suspicious,
+            Some(Verdict::InlineProxy | Verdict::Relay) => Level::Known,
+            Some(Verdict::Direct) | None if row.intercepted || self.owns(row) => Level::Intercepted,
+            Some(Verdict::Direct) | None => Level::Silent,
+        };
+        verdict.max(row.note.map_or(Level::Silent, note_level))
+    }
+
+    /// What its line says last where there is room for so much, and how it looks.
+    pub(super) fn why(&self, row: &Row, theme: Theme, width: usize) -> (String, Style) {
+        let style = match (self.level(row), row.note) {
+            (Level::Intercepted, _) => theme.interceptor(),
+            (Level::Suspicious, Some(Note::Anomaly(_))) => theme.bad(),
+            (Level::Suspicious | Level::Unusual, _) => theme.notable(),
+            (Level::Known, _) => theme.plain_news(),
+            (Level::Usual, Some(Note::Transaction(Outcome::Delivered))) => theme.good(),
+            (Level::Usual, Some(Note::Transaction(Outcome::Rejected))) => theme.bad(),
+            (Level::Usual | Level::Silent, _) => Style::new(),
+        };
+        (self.text(row, width), style)
+    }
+
+    fn text(&self, row: &Row, width: usize) -> String {
+        let note = row.note.map(Note::as_str);
+        if let Some(found) = row.interception.as_deref().and_then(interception) {
+            let verdict = found.verdict.as_str();
+            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", trace::program(program)));
+            return whole.filter(|whole| whole.chars().count() <= width).unwrap_or_else(|| verdict.to_owned());
+        }
+        let mark = match (self.owns(row), row.intercepted) {
+            (true, _) => "interceptor",
+            (false, true) => "intercepted",
+            (false, false) => return note.unwrap_or_default().to_owned(),
+        };
+        match note {
+            // Its name says so.
+            Some(note) if note.starts_with("interceptor") => note.to_owned(),
+            Some(note) => format!("{mark}, {note}"),
+            None => mark.to_owned(),
+        }
+    }
+}
+
+/// What is in the middle without the client's knowledge.
+pub(super) fn hidden(board: &Board) -> impl Iterator<Item = &Interception> {
+    board.interceptions().filter_map(|found| interception(found)).filter(|found| found.verdict.is_hidden())
+}
+
+/// Not every reset is news: these are.
+pub(super) fn is_unusual(reason: RsetReason) -> bool {
+    match reason {
+        RsetReason::ChunkAbort
+        | RsetReason::SameMessageSplit
+        | RsetReason::AddressProbe
+        | RsetReason::ClientAbort
+        | RsetReason::InterceptorDiscard
+        | RsetReason::InterceptorReplay
+        | RsetReason::Ambiguous => true,
+        RsetReason::SenderRejected
+        | RsetReason::RecipientsRejected
+        | RsetReason::RecipientRejected
+        | RsetReason::DataRejected
+        | RsetReason::MessageRejected
+        | RsetReason::AuthRetry
+        | RsetReason::PipelinedBetweenMessages
+        | RsetReason::BetweenMessages
+        | RsetReason::ReuseProbe
+        | RsetReason::SessionStart
+        | RsetReason::BeforeQuit
+        | RsetReason::Relayed
+        | RsetReason::Encrypted => false,
+    }
+}
+
+fn note_level(note: Note) -> Level {
+    match note {
+        Note::Rset(RsetReason::InterceptorDiscard | RsetReason::InterceptorReplay)
+        | Note::Noop(NoopReason::InterceptorKeepalive) => Level::Intercepted,
+        Note::Anomaly(_) => Level::Suspicious,
+        Note::Rset(reason) if is_unusual(reason) => Level::Unusual,
+        Note::Noop(NoopReason::Excessive | NoopReason::Verification | NoopReason::Ambiguous) => Level::Unusual,
+        Note::Rset(_) | Note::Noop(_) | Note::Transaction(_) => Level::Usual,
+    }
+}
