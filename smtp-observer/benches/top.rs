@@ -13,7 +13,7 @@ use ratatui::backend::TestBackend;
 use smtp_observer::observation::{
     Caller, Connection, Endpoint, Event, Observation, Process, Reasoned, Role, RsetReason, Timestamp,
 };
-use smtp_observer::sink::board::{Board, MOST_ROWS};
+use smtp_observer::sink::connection_table::{ConnectionTable, MOST_ROWS};
 use smtp_observer::sink::top::{Moment, TRANSCRIPT, Theme, View};
 
 /// Connections: as many as an ordinary host has, and as many as are listed.
@@ -55,26 +55,26 @@ fn observation(number: u32, event: Event) -> Observation {
     }
 }
 
-fn board(connections: usize) -> Board {
-    let mut board = Board::with_transcripts(TRANSCRIPT);
+fn table(connections: usize) -> ConnectionTable {
+    let mut table = ConnectionTable::with_transcripts(TRANSCRIPT);
     for number in 0..connections as u32 {
-        board.take(observation(number, Event::ConnectionOpened { requested: None }));
+        table.take(observation(number, Event::ConnectionOpened { requested: None }));
         let reason = RsetReason::ALL[number as usize % RsetReason::ALL.len()];
         let latency = Some(Duration::from_millis(1));
-        board.take(observation(
+        table.take(observation(
             number,
             Event::Rset(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }),
         ));
     }
-    board
+    table
 }
 
 fn drawing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("top");
     for connections in CONNECTIONS {
-        let board = board(connections);
+        let table = table(connections);
         let bytes = |connection: &Connection| Some((connection.cookie * 7919 % 1000, 1));
-        let moment = Moment { time: Timestamp(1_000_000), board: &board, bytes: &bytes, lost: 0 };
+        let moment = Moment { time: Timestamp(1_000_000), table: &table, bytes: &bytes, lost: 0 };
         for (name, keys) in KEYS {
             let mut view = View::new("port 25".into(), Theme { colour: true }, TimeZone::UTC);
             for key in keys.chars() {
@@ -85,7 +85,7 @@ fn drawing(criterion: &mut Criterion) {
                 bencher.iter(|| terminal.draw(|frame| view.draw(&moment, frame)).map(drop));
             });
         }
-        group.bench_function(BenchmarkId::new("stopped", connections), |bencher| bencher.iter(|| board.still(&bytes)));
+        group.bench_function(BenchmarkId::new("stopped", connections), |bencher| bencher.iter(|| table.still(&bytes)));
     }
     group.finish();
 }

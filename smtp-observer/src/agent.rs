@@ -34,7 +34,7 @@ use crate::kernel::host;
 use crate::kernel::{self, Kernel};
 use crate::privilege;
 use crate::redact::RedactionPolicy;
-use crate::sink::board::Board;
+use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
 use crate::sink::http::{self, Limits};
 use crate::sink::metrics::Metrics;
@@ -94,9 +94,9 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
             output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), sink: "events" });
 
         let record = start_record(recording, &config.observe)?;
-        let board = Some(Board::with_transcripts(TRANSCRIPT));
+        let table = Some(ConnectionTable::with_transcripts(TRANSCRIPT));
         let policy = RedactionPolicy::new(config.observe.addresses);
-        let sinks = Sinks { policy, metrics: Some(metrics), lines: output, board, viewers: Some(viewers) };
+        let sinks = Sinks { policy, metrics: Some(metrics), lines: output, table, viewers: Some(viewers) };
         let mut session = Session::new(kernel, &config.observe, sinks, record);
         session.look_round();
         let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
@@ -123,7 +123,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
 
         let record = start_record(recording, &config.observe)?;
         let policy = RedactionPolicy::new(config.observe.addresses);
-        let sinks = Sinks { policy, metrics: None, lines: Some(output), board: None, viewers: None };
+        let sinks = Sinks { policy, metrics: None, lines: Some(output), table: None, viewers: None };
         let mut session = Session::new(kernel, &config.observe, sinks, record);
         session.look_round();
         announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");

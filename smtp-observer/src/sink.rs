@@ -1,7 +1,7 @@
 //! The sinks: each a fold over observations, bounded, its drops counted.
 
-pub mod board;
 pub mod comparison;
+pub mod connection_table;
 pub mod connections;
 pub mod escape;
 pub mod events;

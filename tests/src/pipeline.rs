@@ -12,7 +12,7 @@ use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
 use smtp_observer::observation::Observation;
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
-use smtp_observer::sink::board::Board;
+use smtp_observer::sink::connection_table::ConnectionTable;
 use smtp_observer::sink::metrics::Metrics;
 use smtp_observer::sink::retained::Retained;
 use smtp_observer::sink::{events, trace};
@@ -196,7 +196,7 @@ struct Sinks {
     policy: RedactionPolicy,
     through: Through,
     metrics: Option<Metrics>,
-    table: Option<Board>,
+    table: Option<ConnectionTable>,
     trace: trace::Format,
     out: Vec<u8>,
 }
@@ -212,7 +212,7 @@ impl Passage {
             policy,
             through,
             metrics: metrics.then(|| Metrics::new("tracepoint")).transpose()?,
-            table: table.then(|| Board::with_transcripts(32)),
+            table: table.then(|| ConnectionTable::with_transcripts(32)),
             trace: trace::Format { colour: false, zone: TimeZone::UTC },
             out: Vec::new(),
         };

@@ -29,13 +29,16 @@ impl Report {
     /// Whatever is not as it should be comes with a sentence that mends it.
     fn check_mends(&self) -> Result<()> {
         for finding in self.list("findings")? {
-            let (is_fine, mend) = (finding["state"] == "yes", finding["mend"].as_str());
-            ensure!(is_fine == mend.is_none(), "{finding}");
-            ensure!(mend.is_none_or(|mend| mend.ends_with('.')) && finding["detail"].is_string(), "{finding}");
+            let (is_fine, remedy) = (finding["state"] == "yes", finding["remedy"].as_str());
+            ensure!(is_fine == remedy.is_none(), "{finding}");
+            ensure!(remedy.is_none_or(|remedy| remedy.ends_with('.')) && finding["detail"].is_string(), "{finding}");
         }
         for family in self.list("families")? {
             let is_available = family["available"].as_bool().context("it is there or it is not")?;
-            ensure!(is_available == family["mend"].is_null() && is_available == family["reason"].is_null(), "{family}");
+            ensure!(
+                is_available == family["remedy"].is_null() && is_available == family["reason"].is_null(),
+                "{family}"
+            );
         }
         Ok(())
     }
@@ -115,8 +118,8 @@ fn who_may_not_load_programs_is_told_who_may() -> Result<()> {
         report.check_unusable()?;
         assert_eq!(report.value["capabilities"], false);
         assert_eq!((report.state("may load eBPF")?, report.state("may read owners")?), ("no", "partly"));
-        let mend = report.finding("may load eBPF")?["mend"].as_str().context("no mend")?;
-        ensure!(mend.contains("root") && mend.contains("CAP_BPF"), "{mend}");
+        let remedy = report.finding("may load eBPF")?["remedy"].as_str().context("no remedy")?;
+        ensure!(remedy.contains("root") && remedy.contains("CAP_BPF"), "{remedy}");
     }
     Ok(())
 }

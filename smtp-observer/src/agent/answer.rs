@@ -6,7 +6,7 @@ use tracing::warn;
 use super::{Session, record};
 use crate::kernel;
 use crate::observer::Observer;
-use crate::sink::board::{Board, Row};
+use crate::sink::connection_table::{ConnectionState, ConnectionTable};
 use crate::sink::http::{Ask, Listing, MOST_LISTED};
 use crate::sink::metrics::Format;
 
@@ -15,13 +15,13 @@ impl Session {
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();
         let observer = &self.observer;
-        match (question, &self.sinks.board) {
+        match (question, &self.sinks.table) {
             (Ask::Ready(to), _) => reply(to, ()),
             (Ask::Metrics(format, to), _) => self.metrics(format, to),
-            (Ask::Connections(to), Some(board)) => reply(to, connections(board, observer)),
-            (Ask::Connection(id, to), Some(board)) => reply(to, connection(board, observer, &id)),
-            (Ask::Interceptions(to), Some(board)) => reply(to, board.interceptions().cloned().collect()),
-            (Ask::Observations(seen, to), Some(board)) => reply(to, board.since(seen)),
+            (Ask::Connections(to), Some(table)) => reply(to, connections(table, observer)),
+            (Ask::Connection(id, to), Some(table)) => reply(to, connection(table, observer, &id)),
+            (Ask::Interceptions(to), Some(table)) => reply(to, table.interceptions().cloned().collect()),
+            (Ask::Observations(seen, to), Some(table)) => reply(to, table.since(seen)),
             // Nobody is told anything, and so is told that there is no answer.
             (_, None) => (),
         }
@@ -48,19 +48,19 @@ impl Session {
     }
 }
 
-fn connections(board: &Board, observer: &Observer) -> Listing {
-    let rows = board.heard_last(MOST_LISTED).into_iter();
+fn connections(table: &ConnectionTable, observer: &Observer) -> Listing {
+    let rows = table.heard_last(MOST_LISTED).into_iter();
     Listing {
-        rows: rows.map(|row| Row { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
-        total: board.rows().len() as u64,
+        rows: rows.map(|row| ConnectionState { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
+        total: table.rows().len() as u64,
     }
 }
 
-fn connection(board: &Board, observer: &Observer, id: &str) -> Option<Row> {
-    board.row(id).map(|row| Row { bytes: bytes(row, observer), ..row.clone() })
+fn connection(table: &ConnectionTable, observer: &Observer, id: &str) -> Option<ConnectionState> {
+    table.row(id).map(|row| ConnectionState { bytes: bytes(row, observer), ..row.clone() })
 }
 
-fn bytes(row: &Row, observer: &Observer) -> Option<(u64, u64)> {
+fn bytes(row: &ConnectionState, observer: &Observer) -> Option<(u64, u64)> {
     row.bytes.or_else(|| observer.bytes(&row.connection))
 }
 

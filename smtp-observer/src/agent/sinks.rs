@@ -3,7 +3,7 @@
 use crate::fact::Fact;
 use crate::observation::Observation;
 use crate::redact::RedactionPolicy;
-use crate::sink::board::Board;
+use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
 use crate::sink::http::Viewers;
 use crate::sink::metrics::Metrics;
@@ -48,8 +48,8 @@ pub(super) struct Sinks {
     pub(super) policy: RedactionPolicy,
     pub(super) metrics: Option<Metrics>,
     pub(super) lines: Option<Lines>,
-    pub(super) board: Option<Board>,
-    /// Those who follow the board by the status page.
+    pub(super) table: Option<ConnectionTable>,
+    /// Those who follow the table by the status page.
     pub(super) viewers: Option<Viewers>,
 }
 
@@ -61,8 +61,8 @@ impl Sinks {
         if let Some(lines) = &mut self.lines {
             lines.observe(&Observation::of(fact, self.policy));
         }
-        if let Some(board) = &mut self.board {
-            board.take(Retained::of(fact, self.policy));
+        if let Some(table) = &mut self.table {
+            table.take(Retained::of(fact, self.policy));
         }
     }
 
@@ -70,8 +70,8 @@ impl Sinks {
         if let Some(lines) = &mut self.lines {
             lines.output.flush();
         }
-        if let (Some(board), Some(viewers)) = (&self.board, &self.viewers) {
-            viewers.tell(board.taken());
+        if let (Some(table), Some(viewers)) = (&self.table, &self.viewers) {
+            viewers.tell(table.taken());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::kernel;
 use crate::observation::Timestamp;
 use crate::privilege;
 use crate::redact::RedactionPolicy;
-use crate::sink::board::Board;
+use crate::sink::connection_table::ConnectionTable;
 use crate::sink::top::pace::{Cause, Pace};
 use crate::sink::top::screen::{self, Screen};
 use crate::sink::top::{Moment, TRANSCRIPT, Theme, View, Wish};
@@ -31,8 +31,9 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
         let unix_offset = kernel.host().unix_offset;
-        let (policy, board) = (RedactionPolicy::new(observe.addresses), Some(Board::with_transcripts(TRANSCRIPT)));
-        let sinks = Sinks { policy, metrics: None, lines: None, board, viewers: None };
+        let (policy, table) =
+            (RedactionPolicy::new(observe.addresses), Some(ConnectionTable::with_transcripts(TRANSCRIPT)));
+        let sinks = Sinks { policy, metrics: None, lines: None, table, viewers: None };
         let mut session = Session::new(kernel, &observe, sinks, record);
         session.look_round();
 
@@ -60,7 +61,7 @@ struct Top {
     pace: Pace,
     /// It is to be stopped, when no frame is under way.
     stops: bool,
-    /// Of the board, when it was drawn last.
+    /// Of the table, when it was drawn last.
     changes: u64,
     unix_offset: i64,
 }
@@ -137,12 +138,12 @@ impl Top {
     /// Says when to draw next.
     fn plan(&mut self) {
         let now = Instant::now();
-        let Some(board) = &self.session.sinks.board else { return };
+        let Some(table) = &self.session.sinks.table else { return };
         if !self.view.is_paused() {
-            if board.changes() != self.changes {
+            if table.changes() != self.changes {
                 self.pace.want(Cause::Observed, now);
             }
-            if board.rows().len() > 0 {
+            if table.rows().len() > 0 {
                 self.pace.want(Cause::Time, now);
             }
         }
@@ -157,7 +158,7 @@ impl Top {
             self.session.settle(kernel::now().map_err(system("read the clock"))?);
         }
         self.look(|view, screen, moment| screen.draw(|frame| view.draw(moment, frame)))??;
-        self.changes = self.session.sinks.board.as_ref().map_or(0, Board::changes);
+        self.changes = self.session.sinks.table.as_ref().map_or(0, ConnectionTable::changes);
         self.pace.drawn(Instant::now());
         Ok(())
     }
@@ -167,10 +168,10 @@ impl Top {
         let now = kernel::now().map_err(system("read the clock"))?;
         let time = Timestamp((now.0 as i64).saturating_add(self.unix_offset));
         let Session { kernel, observer, sinks, .. } = &mut self.session;
-        let board = sinks.board.get_or_insert_default();
-        board.forget(time);
+        let table = sinks.table.get_or_insert_default();
+        table.forget(time);
         let bytes = |connection: &_| observer.bytes(connection);
-        let moment = Moment { time, board, bytes: &bytes, lost: kernel.losses().total() };
+        let moment = Moment { time, table, bytes: &bytes, lost: kernel.losses().total() };
         Ok(look(&mut self.view, &mut self.screen, &moment))
     }
 }

@@ -56,7 +56,7 @@ pub struct FamilyCheck {
     pub reason: Option<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<&'static str>,
+    pub remedy: Option<&'static str>,
 }
 
 impl Check {
@@ -68,16 +68,16 @@ impl Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, state: &str, detail: &str, mend: Option<&str>| {
+        let mut line = |name: &str, state: &str, detail: &str, remedy: Option<&str>| {
             writeln!(f, "{}", format!("{name:<16} {state:<7} {detail}").trim_end())?;
-            mend.map_or(Ok(()), |mend| writeln!(f, "{:24} {mend}", ""))
+            remedy.map_or(Ok(()), |remedy| writeln!(f, "{:24} {remedy}", ""))
         };
-        for Finding { name, state, detail, mend } in &self.findings {
-            line(name, state.as_str(), detail, *mend)?;
+        for Finding { name, state, detail, remedy } in &self.findings {
+            line(name, state.as_str(), detail, *remedy)?;
         }
-        for FamilyCheck { family, available, reason, mend } in &self.families {
+        for FamilyCheck { family, available, reason, remedy } in &self.families {
             let state = if *available { State::Yes } else { State::No };
-            line(family.as_str(), state.as_str(), reason.as_deref().unwrap_or_default(), *mend)?;
+            line(family.as_str(), state.as_str(), reason.as_deref().unwrap_or_default(), *remedy)?;
         }
         match (self.capabilities, self.chosen) {
             (true, Some(family)) => writeln!(f, "`smtp-observer run` would use the {} hooks.", family.as_str()),
@@ -135,9 +135,9 @@ fn may_load(may: bool) -> Finding {
 
 fn family_check(family: Family, verdict: Result<(), Refusal>) -> FamilyCheck {
     match verdict {
-        Ok(()) => FamilyCheck { family, available: true, reason: None, mend: None },
-        Err(Refusal { reason, mend }) => {
-            FamilyCheck { family, available: false, reason: Some(reason), mend: Some(mend) }
+        Ok(()) => FamilyCheck { family, available: true, reason: None, remedy: None },
+        Err(Refusal { reason, remedy }) => {
+            FamilyCheck { family, available: false, reason: Some(reason), remedy: Some(remedy) }
         }
     }
 }
@@ -146,23 +146,25 @@ fn family_check(family: Family, verdict: Result<(), Refusal>) -> FamilyCheck {
 #[derive(Clone)]
 struct Refusal {
     reason: String,
-    mend: &'static str,
+    remedy: &'static str,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Privileges => Self { reason: "not tried without the right to load it".into(), mend: NO_PRIVILEGES },
+            Error::Privileges => {
+                Self { reason: "not tried without the right to load it".into(), remedy: NO_PRIVILEGES }
+            }
             // Without the advice to look here.
             Error::Refused(ref why) => {
-                Self { reason: format!("the kernel refuses the eBPF programs: {why}."), mend: mend(&error) }
+                Self { reason: format!("the kernel refuses the eBPF programs: {why}."), remedy: remedy(&error) }
             }
-            error => Self { reason: error.to_string(), mend: mend(&error) },
+            error => Self { reason: error.to_string(), remedy: remedy(&error) },
         }
     }
 }
 
-fn mend(error: &Error) -> &'static str {
+fn remedy(error: &Error) -> &'static str {
     match error {
         Error::Privileges => NO_PRIVILEGES,
         Error::Layout(_) => NO_TYPES,
@@ -171,7 +173,7 @@ fn mend(error: &Error) -> &'static str {
         Error::NoFunction(_) | Error::Ipv6IsModule | Error::NoTrampolines => {
             "Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does."
         }
-        Error::Asked(error) => mend(error),
+        Error::Asked(error) => remedy(error),
         Error::Refused(_) | Error::Poll(_) | Error::Clock(_) => {
             "Look at what is not `yes` above; `smtp-observer check -v` shows all that the kernel says."
         }
@@ -224,11 +226,11 @@ mod tests {
         for error in errors {
             let check = family_check(Family::Fentry, Err(error.into()));
             assert!(!check.available && check.reason.is_some(), "{check:?}");
-            assert!(check.mend.is_some_and(|mend| mend.ends_with('.')), "{check:?}");
+            assert!(check.remedy.is_some_and(|remedy| remedy.ends_with('.')), "{check:?}");
         }
         let old = kernel("5.10.0-30-amd64", Some(KernelVersion::new(5, 10, 209)));
         for finding in [old, types(false), may_load(false)] {
-            assert!(finding.state != State::Yes && finding.mend.is_some(), "{finding:?}");
+            assert!(finding.state != State::Yes && finding.remedy.is_some(), "{finding:?}");
         }
     }
 
@@ -236,7 +238,7 @@ mod tests {
     fn what_is_well_asks_for_nothing() {
         let new = kernel("6.1.0-18-amd64", Some(KernelVersion::new(6, 1, 76)));
         for finding in [new, types(true), may_load(true)] {
-            assert!(finding.state == State::Yes && finding.mend.is_none(), "{finding:?}");
+            assert!(finding.state == State::Yes && finding.remedy.is_none(), "{finding:?}");
         }
     }
 

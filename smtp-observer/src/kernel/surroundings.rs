@@ -37,7 +37,7 @@ pub struct Finding {
     pub detail: String,
     /// What to do about it, where there is something to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<&'static str>,
+    pub remedy: Option<&'static str>,
 }
 
 /// How a [`Finding`] bears on what can be observed.
@@ -66,12 +66,12 @@ impl State {
 impl Finding {
     /// It is as it should be.
     pub fn fine(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, state: State::Yes, detail: detail.into(), mend: None }
+        Self { name, state: State::Yes, detail: detail.into(), remedy: None }
     }
 
     /// It is not.
-    pub fn wrong(name: &'static str, state: State, detail: impl Into<String>, mend: &'static str) -> Self {
-        Self { name, state, detail: detail.into(), mend: Some(mend) }
+    pub fn wrong(name: &'static str, state: State, detail: impl Into<String>, remedy: &'static str) -> Self {
+        Self { name, state, detail: detail.into(), remedy: Some(remedy) }
     }
 }
 
@@ -236,8 +236,8 @@ mod tests {
 
     /// Whatever is not as it should be comes with what to do.
     fn state(finding: &Finding) -> State {
-        assert_eq!(finding.mend.is_none(), finding.state == State::Yes, "{finding:?}");
-        assert!(finding.mend.is_none_or(|mend| mend.ends_with('.')), "{finding:?}");
+        assert_eq!(finding.remedy.is_none(), finding.state == State::Yes, "{finding:?}");
+        assert!(finding.remedy.is_none_or(|remedy| remedy.ends_with('.')), "{finding:?}");
         finding.state
     }
 

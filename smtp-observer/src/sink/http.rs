@@ -36,7 +36,7 @@ use tracing::debug;
 
 use self::stream::{Seat, Streams};
 use crate::observation::Observation;
-use crate::sink::board::{Row, Since};
+use crate::sink::connection_table::{ConnectionState, Since};
 use crate::sink::metrics::Format;
 
 /// What a request needs of the agent. It answers between two batches of observations, so an answer is also proof that
@@ -50,7 +50,7 @@ pub enum Ask {
     /// The connections of now.
     Connections(oneshot::Sender<Listing>),
     /// One of them, with what was observed of it last.
-    Connection(String, oneshot::Sender<Option<Row>>),
+    Connection(String, oneshot::Sender<Option<ConnectionState>>),
     /// What is, or was, in the middle of clients' connections.
     Interceptions(oneshot::Sender<Vec<Arc<Observation>>>),
     /// What was observed after the observation of this number; without a number, what is kept.
@@ -61,7 +61,7 @@ pub enum Ask {
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Those heard last, without their transcripts.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ConnectionState>,
     /// How many there are.
     pub total: u64,
 }
@@ -70,7 +70,7 @@ pub struct Listing {
 pub const MOST_LISTED: usize = 1000;
 
 /// Tells those who follow the observations that there are new ones, and counts what they miss. What they have not seen
-/// yet waits on the agent's board alone, so that a slow one takes no memory.
+/// yet waits on the agent's table alone, so that a slow one takes no memory.
 #[derive(Debug)]
 pub struct Viewers {
     taken: watch::Sender<u64>,

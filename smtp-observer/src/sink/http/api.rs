@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::stream::Seat;
 use super::{Ask, Context, plain, unavailable};
 use crate::observation::{Caller, Connection, Timestamp, Verdict};
-use crate::sink::board::{Exchange, Row};
+use crate::sink::connection_table::{ConnectionState, Exchange};
 use crate::sink::retained::Retained;
 
 /// How many there are, where not all are listed.
@@ -163,7 +163,7 @@ struct Last {
 }
 
 impl<'a> View<'a> {
-    fn new(row: &'a Row, now: Timestamp) -> Self {
+    fn new(row: &'a ConnectionState, now: Timestamp) -> Self {
         let age = row.closed.unwrap_or(now).0.saturating_sub(row.opened.0);
         Self {
             connection: &row.connection,
@@ -173,7 +173,7 @@ impl<'a> View<'a> {
             closed: row.closed,
             age_seconds: Duration::from_nanos(u64::try_from(age).unwrap_or(0)).as_secs_f64(),
             last: row.last().map(Last::new),
-            note: row.note.map(crate::sink::board::Note::as_str),
+            note: row.note.map(crate::sink::connection_table::Note::as_str),
             bytes_sent: row.bytes.map(|(sent, _)| sent),
             bytes_received: row.bytes.map(|(_, received)| received),
             intercepted: row.intercepted,

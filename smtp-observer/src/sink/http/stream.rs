@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::PIECE;
 use super::{Ask, Context};
-use crate::sink::board::{MOST_LATEST, Since};
+use crate::sink::connection_table::{MOST_LATEST, Since};
 use crate::sink::events;
 use crate::sink::retained::Retained;
 

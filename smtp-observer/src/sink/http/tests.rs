@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::*;
-use crate::sink::board::{Board, MOST_LATEST};
+use crate::sink::connection_table::{ConnectionTable, MOST_LATEST};
 use crate::sink::samples::{self, Sample};
 
 /// Longer than any test takes; what must end by itself is given a far shorter limit.
@@ -27,15 +27,15 @@ const LIMITS: Limits = Limits {
 
 /// What an agent answers with in these tests, and those whom it tells of what is new.
 struct Told {
-    board: Arc<Mutex<Board>>,
+    table: Arc<Mutex<ConnectionTable>>,
     viewers: Viewers,
 }
 
 impl Told {
     fn observe(&self, observation: Observation) {
-        let mut board = self.board.lock().expect("no test panics in it");
-        board.take(observation);
-        self.viewers.tell(board.taken());
+        let mut table = self.table.lock().expect("no test panics in it");
+        table.take(observation);
+        self.viewers.tell(table.taken());
     }
 }
 
@@ -45,23 +45,23 @@ async fn start(limits: Limits) -> SocketAddr {
 
 async fn start_with_board(limits: Limits) -> (SocketAddr, Told) {
     let (agent, mut questions, viewers) = channel(1);
-    let board = Arc::new(Mutex::new(Board::with_transcripts(4)));
-    let told = Told { board: Arc::clone(&board), viewers };
+    let table = Arc::new(Mutex::new(ConnectionTable::with_transcripts(4)));
+    let told = Told { table: Arc::clone(&table), viewers };
     tokio::spawn(async move {
         while let Some(question) = questions.recv().await {
-            let board = board.lock().expect("no test panics in it");
+            let table = table.lock().expect("no test panics in it");
             // Who does not wait any more is gone for good reason: a stream of a test that is over.
             match question {
                 Ask::Metrics(Format::Text, reply) => reply.send("smtp_connections_open 1\n".into()).ok(),
                 Ask::Metrics(Format::OpenMetrics, reply) => reply.send("# EOF\n".into()).ok(),
                 Ask::Ready(reply) => reply.send(()).ok(),
                 Ask::Connections(reply) => {
-                    let rows = board.heard_last(2).into_iter().map(Row::without_transcript).collect();
-                    reply.send(Listing { rows, total: board.rows().len() as u64 }).ok()
+                    let rows = table.heard_last(2).into_iter().map(ConnectionState::without_transcript).collect();
+                    reply.send(Listing { rows, total: table.rows().len() as u64 }).ok()
                 }
-                Ask::Connection(id, reply) => reply.send(board.row(&id).cloned()).ok(),
-                Ask::Interceptions(reply) => reply.send(board.interceptions().cloned().collect()).ok(),
-                Ask::Observations(seen, reply) => reply.send(board.since(seen)).ok(),
+                Ask::Connection(id, reply) => reply.send(table.row(&id).cloned()).ok(),
+                Ask::Interceptions(reply) => reply.send(table.interceptions().cloned().collect()).ok(),
+                Ask::Observations(seen, reply) => reply.send(table.since(seen)).ok(),
             };
         }
     });

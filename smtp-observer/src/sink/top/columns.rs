@@ -10,7 +10,7 @@ use ratatui::style::Style;
 use super::why::{Level, Middles};
 use super::{Moment, Theme};
 use crate::observation::{Role, Timestamp};
-use crate::sink::board::{Row, State};
+use crate::sink::connection_table::{ConnectionState, State};
 use crate::sink::escape::cut;
 
 /// A column, in the order of their places.
@@ -139,7 +139,7 @@ impl Column {
     /// The text of its cell, no wider than that.
     pub(super) fn cell(
         self,
-        row: &Row,
+        row: &ConnectionState,
         moment: &Moment<'_>,
         middles: &Middles<'_>,
         theme: Theme,
@@ -186,7 +186,7 @@ impl Column {
         (cut(&text, width), style)
     }
 
-    fn sorts<'a>(self, row: &'a Row, moment: &Moment<'_>, middles: &Middles<'_>) -> Key<'a> {
+    fn sorts<'a>(self, row: &'a ConnectionState, moment: &Moment<'_>, middles: &Middles<'_>) -> Key<'a> {
         let process = row.owner.as_ref().map(|owner| &*owner.process);
         match self {
             Self::Pid => Key::Number(process.map_or(0, |process| process.pid.into())),
@@ -251,10 +251,10 @@ impl Sort {
     /// Sorts connections; those that are equal, the latest one first.
     pub(super) fn sort<'a>(
         self,
-        rows: impl Iterator<Item = &'a Row>,
+        rows: impl Iterator<Item = &'a ConnectionState>,
         moment: &Moment<'_>,
         middles: &Middles<'_>,
-    ) -> Vec<&'a Row> {
+    ) -> Vec<&'a ConnectionState> {
         let mut keyed: Vec<_> = rows.map(|row| (self.column.sorts(row, moment, middles), row)).collect();
         keyed.sort_unstable_by(|(first, one), (second, other)| {
             let order = first.cmp(second);
@@ -265,7 +265,7 @@ impl Sort {
     }
 }
 
-fn latest(one: &Row, other: &Row) -> Ordering {
+fn latest(one: &ConnectionState, other: &ConnectionState) -> Ordering {
     other.opened.cmp(&one.opened).then_with(|| one.connection.id.cmp(&other.connection.id))
 }
 
@@ -302,12 +302,12 @@ pub(super) fn arrow(role: Role) -> &'static str {
     }
 }
 
-pub(super) fn bytes(row: &Row, moment: &Moment<'_>) -> Option<(u64, u64)> {
+pub(super) fn bytes(row: &ConnectionState, moment: &Moment<'_>) -> Option<(u64, u64)> {
     row.bytes.or_else(|| (moment.bytes)(&row.connection))
 }
 
 /// How long a connection is there, or was.
-pub(super) fn lasted(row: &Row, now: Timestamp) -> Duration {
+pub(super) fn lasted(row: &ConnectionState, now: Timestamp) -> Duration {
     let end = row.closed.unwrap_or(now);
     end.since(row.opened)
 }

@@ -8,7 +8,7 @@ use textwrap::{Options, wrap};
 use super::columns::{arrow, bytes, lasted};
 use super::{Moment, Theme};
 use crate::observation::{Event, Interception, Observation, Outcome, Process, Role, Timestamp};
-use crate::sink::board::{Board, Row, interception};
+use crate::sink::connection_table::{ConnectionState, ConnectionTable, interception};
 use crate::sink::escape::cut;
 use crate::sink::retained::Retained;
 use crate::sink::trace;
@@ -24,11 +24,17 @@ const LATENCY: usize = 9;
 const INDENT: &str = "    ";
 
 /// All lines, none wider than that.
-pub(super) fn lines(row: &Row, moment: &Moment<'_>, theme: Theme, zone: &TimeZone, width: u16) -> Vec<Line<'static>> {
+pub(super) fn lines(
+    row: &ConnectionState,
+    moment: &Moment<'_>,
+    theme: Theme,
+    zone: &TimeZone,
+    width: u16,
+) -> Vec<Line<'static>> {
     let mut page = Page { lines: Vec::new(), theme, zone, width: usize::from(width).max(20) };
     page.owner(row);
     page.connection(row, moment);
-    if let Some(found) = found(row, moment.board) {
+    if let Some(found) = found(row, moment.table) {
         page.blank();
         page.interception(found, row);
     }
@@ -38,12 +44,12 @@ pub(super) fn lines(row: &Row, moment: &Moment<'_>, theme: Theme, zone: &TimeZon
 }
 
 /// What is in the middle of the conversation that this connection is a part of.
-fn found<'a>(row: &'a Row, board: &'a Board) -> Option<&'a Interception> {
+fn found<'a>(row: &'a ConnectionState, table: &'a ConnectionTable) -> Option<&'a Interception> {
     if let Some(own) = &row.interception {
         return interception(own);
     }
     let id = &row.connection.id;
-    board.interceptions().rev().find_map(|observation| {
+    table.interceptions().rev().find_map(|observation| {
         let found = interception(observation)?;
         let upstream = found.upstream.as_ref();
         let goes_on = upstream.is_some_and(|upstream| upstream.connection_id == *id);
@@ -51,7 +57,7 @@ fn found<'a>(row: &'a Row, board: &'a Board) -> Option<&'a Interception> {
         let accepted = row.connection.role == Role::Server
             && (observation.connection.local == row.connection.remote
                 || upstream
-                    .and_then(|upstream| board.row(&upstream.connection_id))
+                    .and_then(|upstream| table.row(&upstream.connection_id))
                     .is_some_and(|upstream| upstream.connection.local == row.connection.remote));
         (goes_on || accepted).then_some(found)
     })
@@ -76,7 +82,7 @@ impl Page<'_> {
         }
     }
 
-    fn owner(&mut self, row: &Row) {
+    fn owner(&mut self, row: &ConnectionState) {
         let Some(owner) = &row.owner else {
             self.put("No process has used this connection yet.", Style::new());
             return;
@@ -105,7 +111,7 @@ impl Page<'_> {
         }
     }
 
-    fn connection(&mut self, row: &Row, moment: &Moment<'_>) {
+    fn connection(&mut self, row: &ConnectionState, moment: &Moment<'_>) {
         let connection = &row.connection;
         let state = match row.closed {
             Some(_) => "closed after",
@@ -125,7 +131,7 @@ impl Page<'_> {
         self.put(&text, Style::new());
     }
 
-    fn interception(&mut self, found: &Interception, row: &Row) {
+    fn interception(&mut self, found: &Interception, row: &ConnectionState) {
         let style = if found.verdict.is_hidden() { self.theme.interceptor() } else { self.theme.notable() };
         if row.interception.is_none() {
             self.put("This connection is part of another's conversation:", Style::new());
@@ -145,7 +151,7 @@ impl Page<'_> {
         }
     }
 
-    fn dialogue(&mut self, row: &Row) {
+    fn dialogue(&mut self, row: &ConnectionState) {
         if row.transcript.is_empty() {
             self.put("Nothing was said yet.", self.theme.dim());
         }

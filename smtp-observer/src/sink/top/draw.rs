@@ -55,7 +55,7 @@ impl View {
 
     fn show(&mut self, moment: &Moment<'_>, paused: bool, frame: &mut Frame<'_>) {
         let area = frame.area();
-        let middles = Middles::of(moment.board);
+        let middles = Middles::of(moment.table);
         self.arrange(moment, &middles);
         let [header, body, footer] = [
             Rect { height: HEADER, ..area },
@@ -77,11 +77,11 @@ impl View {
     }
 
     fn header(&self, moment: &Moment<'_>, middles: &Middles<'_>, paused: bool, area: Rect, buffer: &mut Buffer) {
-        let board = moment.board;
-        let open = board.rows().filter(|row| row.closed.is_none()).count();
+        let table = moment.table;
+        let open = table.rows().filter(|row| row.closed.is_none()).count();
         let mut first = format!("smtp-observer top, {}: {open} open", self.title);
-        if board.unlisted() > 0 {
-            put(&mut first, format_args!(", {} not listed", board.unlisted()));
+        if table.unlisted() > 0 {
+            put(&mut first, format_args!(", {} not listed", table.unlisted()));
         }
         if !self.filter.is_empty() {
             put(&mut first, format_args!(", {} match {}", self.order.len(), self.filter.text()));
@@ -103,7 +103,7 @@ impl View {
         }
 
         let (mut all, mut unusual) = (0, BTreeMap::new());
-        for (reason, count) in board.rsets().filter(|(_, count)| *count > 0) {
+        for (reason, count) in table.rsets().filter(|(_, count)| *count > 0) {
             all += count;
             if is_unusual(reason) {
                 unusual.insert(std::cmp::Reverse((count, std::cmp::Reverse(reason))), reason);
@@ -146,7 +146,7 @@ impl View {
         }
         let shown = self.order.iter().skip(self.first).take(self.page).enumerate();
         for (line, id) in shown {
-            let Some(row) = moment.board.row(id) else { continue };
+            let Some(row) = moment.table.row(id) else { continue };
             let y = area.y + 1 + line as u16;
             let mut x = area.x;
             for (column, width) in &columns {
@@ -168,7 +168,7 @@ impl View {
 
     fn detail(&mut self, moment: &Moment<'_>, area: Rect, buffer: &mut Buffer) {
         let Mode::Detail(detail) = &mut self.mode else { return };
-        if let Some(row) = moment.board.row(&detail.row.connection.id) {
+        if let Some(row) = moment.table.row(&detail.row.connection.id) {
             detail.row.clone_from(row);
         }
         let lines = detail::lines(&detail.row, moment, self.theme, &self.zone, area.width);

@@ -1,7 +1,7 @@
 //! Which connections are shown.
 
 use super::why::Middles;
-use crate::sink::board::{Note, Row, interception};
+use crate::sink::connection_table::{ConnectionState, Note, interception};
 
 /// Most characters of a filter.
 const LONGEST: usize = 64;
@@ -37,12 +37,12 @@ impl Filter {
 
     /// Whether the connection has all the words in its program, user, addresses, pid, role, state, last verb and code,
     /// reason or verdict, whatever their case.
-    pub(super) fn admits(&self, row: &Row, middles: &Middles<'_>) -> bool {
+    pub(super) fn admits(&self, row: &ConnectionState, middles: &Middles<'_>) -> bool {
         self.text.split_whitespace().all(|word| matches(row, middles, word))
     }
 }
 
-fn matches(row: &Row, middles: &Middles<'_>, word: &str) -> bool {
+fn matches(row: &ConnectionState, middles: &Middles<'_>, word: &str) -> bool {
     let has = |text: &str| contains(text, word);
     let process = row.owner.as_ref().map(|owner| &*owner.process);
     let found = row.interception.as_deref().and_then(interception);

@@ -121,8 +121,8 @@ impl View {
         if self.selected.is_none() {
             self.select(Move::Lines(1));
         }
-        let board = self.paused.as_ref().map_or(moment.board, |still| &still.board);
-        if let Some(row) = self.selected.as_ref().and_then(|id| board.row(id)) {
+        let table = self.paused.as_ref().map_or(moment.table, |still| &still.table);
+        if let Some(row) = self.selected.as_ref().and_then(|id| table.row(id)) {
             self.mode = Mode::Detail(Box::new(Detail::of(row)));
         }
     }

@@ -19,7 +19,7 @@ mod why;
 mod tests;
 
 use crate::observation::{Connection, Timestamp};
-use crate::sink::board::Board;
+use crate::sink::connection_table::ConnectionTable;
 
 pub use self::keys::Wish;
 pub use self::theme::Theme;
@@ -34,7 +34,7 @@ pub struct Moment<'a> {
     /// When.
     pub time: Timestamp,
     /// The connections.
-    pub board: &'a Board,
+    pub table: &'a ConnectionTable,
     /// Bytes sent and received so far on a connection that is open.
     pub bytes: &'a dyn Fn(&Connection) -> Option<(u64, u64)>,
     /// Events of the kernel that found no room.

@@ -15,13 +15,13 @@ use crate::observation::{
     Anomaly, AnomalyKind, Event, Evidence, EvidenceKind, Greeting, InterceptedClient, Interception, Method, News,
     Observation, Timestamp, Upstream, Verdict,
 };
-use crate::sink::board::Board;
+use crate::sink::connection_table::ConnectionTable;
 use crate::sink::samples::{self, Sample, TIME, endpoint};
 
 /// A view, what it shows, and a terminal.
 struct Show {
     view: View,
-    board: Board,
+    table: ConnectionTable,
     terminal: Terminal<TestBackend>,
     now: Timestamp,
     lost: u64,
@@ -35,7 +35,7 @@ impl Show {
     fn with_theme(width: u16, height: u16, theme: Theme) -> Self {
         Self {
             view: View::new("port 25, tracepoint hooks".into(), theme, TimeZone::UTC),
-            board: Board::with_transcripts(100),
+            table: ConnectionTable::with_transcripts(100),
             terminal: Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory"),
             now: Timestamp(TIME.0 + Duration::from_secs(12).as_nanos() as i64),
             lost: 0,
@@ -43,12 +43,12 @@ impl Show {
     }
 
     fn take(&mut self, observations: impl IntoIterator<Item = Observation>) {
-        observations.into_iter().for_each(|observation| self.board.take(observation));
+        observations.into_iter().for_each(|observation| self.table.take(observation));
     }
 
     fn moment<T>(&mut self, look: impl FnOnce(&mut View, &mut Terminal<TestBackend>, &Moment<'_>) -> T) -> T {
         let bytes = |_: &_| Some((311, 2290));
-        let moment = Moment { time: self.now, board: &self.board, bytes: &bytes, lost: self.lost };
+        let moment = Moment { time: self.now, table: &self.table, bytes: &bytes, lost: self.lost };
         look(&mut self.view, &mut self.terminal, &moment)
     }
 
@@ -329,7 +329,7 @@ fn the_selection_follows_its_connection() {
     // It is gone: what has come to its place is next.
     show.take([numbered(1).closed()]);
     show.now = Timestamp(TIME.0 + Duration::from_secs(60).as_nanos() as i64);
-    show.board.forget(show.now);
+    show.table.forget(show.now);
     assert_eq!(show.selected().as_deref(), Some("program-0"));
     show.press(&[KeyCode::Char('g')]);
     assert_eq!(show.selected().as_deref(), Some("program-4"));
@@ -428,7 +428,7 @@ fn a_dialogue_is_followed_until_it_is_scrolled() {
     // A connection that is forgotten meanwhile is still shown.
     show.take([sample.closed()]);
     show.press(&[KeyCode::End]);
-    show.board.forget(Timestamp(i64::MAX));
+    show.table.forget(Timestamp(i64::MAX));
     assert!(last(&mut show).contains("closed after 5.50 s"));
     show.press(&[KeyCode::Esc]);
     assert_eq!(show.lines()[4], "No connection yet.");

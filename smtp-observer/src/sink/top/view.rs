@@ -10,7 +10,7 @@ use super::keys::{Move, step};
 use super::why::Middles;
 use super::{Moment, Theme};
 use crate::observation::Timestamp;
-use crate::sink::board::{Board, Row};
+use crate::sink::connection_table::{ConnectionState, ConnectionTable};
 
 /// What the table looks like, whatever is in it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) enum Mode {
 #[derive(Debug)]
 pub(super) struct Detail {
     /// What was known of it last: it may be forgotten meanwhile.
-    pub(super) row: Row,
+    pub(super) row: ConnectionState,
     pub(super) scroll: Scroll,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Scroll {
 #[derive(Debug)]
 pub(super) struct Still {
     pub(super) time: Timestamp,
-    pub(super) board: Board,
+    pub(super) table: ConnectionTable,
     pub(super) lost: u64,
 }
 
@@ -103,14 +103,14 @@ impl View {
         self.paused = match self.paused.take() {
             Some(_) => None,
             None => {
-                Some(Box::new(Still { time: moment.time, board: moment.board.still(moment.bytes), lost: moment.lost }))
+                Some(Box::new(Still { time: moment.time, table: moment.table.still(moment.bytes), lost: moment.lost }))
             }
         };
     }
 
     /// Lists the connections, in their order, and finds the selected one again.
     pub(super) fn arrange(&mut self, moment: &Moment<'_>, middles: &Middles<'_>) {
-        let rows = moment.board.rows().filter(|row| self.filter.is_empty() || self.filter.admits(row, middles));
+        let rows = moment.table.rows().filter(|row| self.filter.is_empty() || self.filter.admits(row, middles));
         let sorted = self.sort.sort(rows, moment, middles);
         self.order.clear();
         self.order.extend(sorted.into_iter().map(|row| Arc::clone(&row.connection.id)));
@@ -148,7 +148,7 @@ impl View {
 }
 
 impl Detail {
-    pub(super) fn of(row: &Row) -> Self {
+    pub(super) fn of(row: &ConnectionState) -> Self {
         // Who is in the middle comes before the dialogue.
         let first = row.interception.is_some().then_some(0);
         Self { row: row.clone(), scroll: Scroll { first, ..Scroll::default() } }
@@ -177,6 +177,6 @@ impl Scroll {
 
 impl Still {
     pub(super) fn moment(&self) -> Moment<'_> {
-        Moment { time: self.time, board: &self.board, bytes: &|_| None, lost: self.lost }
+        Moment { time: self.time, table: &self.table, bytes: &|_| None, lost: self.lost }
     }
 }

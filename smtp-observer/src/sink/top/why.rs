@@ -7,7 +7,7 @@ use ratatui::style::Style;
 
 use super::Theme;
 use crate::observation::{Caller, Interception, NoopReason, Outcome, RsetReason, Verdict};
-use crate::sink::board::{Board, Note, Row, interception};
+use crate::sink::connection_table::{ConnectionState, ConnectionTable, Note, interception};
 use crate::sink::trace;
 
 /// How much a connection asks to be looked at.
@@ -35,9 +35,9 @@ pub(super) struct Middles<'a> {
 }
 
 impl<'a> Middles<'a> {
-    pub(super) fn of(board: &'a Board) -> Self {
+    pub(super) fn of(table: &'a ConnectionTable) -> Self {
         let mut middles = Self::default();
-        for found in hidden(board) {
+        for found in hidden(table) {
             if let Some(interceptor) = &found.interceptor {
                 middles.programs.insert(interceptor.process.pid, interceptor);
             }
@@ -56,7 +56,7 @@ impl<'a> Middles<'a> {
     }
 
     /// Whether the connection is one of such a program's own.
-    pub(super) fn owns(&self, row: &Row) -> bool {
+    pub(super) fn owns(&self, row: &ConnectionState) -> bool {
         self.upstreams.contains(&*row.connection.id)
             || row.owner.as_ref().is_some_and(|owner| {
                 let known = self.programs.get(&owner.process.pid);
@@ -68,7 +68,7 @@ impl<'a> Middles<'a> {
     }
 
     /// How much the connection asks to be looked at.
-    pub(super) fn level(&self, row: &Row) -> Level {
+    pub(super) fn level(&self, row: &ConnectionState) -> Level {
         let verdict = match row.verdict() {
             Some(Verdict::TransparentInterceptor | Verdict::LikelyInterceptor) => Level::Intercepted,
             Some(Verdict::TransparentL4 | Verdict::SuspectedMiddlebox) => Level::Suspicious,
@@ -80,7 +80,7 @@ impl<'a> Middles<'a> {
     }
 
     /// What its line says last where there is room for so much, and how it looks.
-    pub(super) fn why(&self, row: &Row, theme: Theme, width: usize) -> (String, Style) {
+    pub(super) fn why(&self, row: &ConnectionState, theme: Theme, width: usize) -> (String, Style) {
         let style = match (self.level(row), row.note) {
             (Level::Intercepted, _) => theme.interceptor(),
             (Level::Suspicious, Some(Note::Anomaly(_))) => theme.bad(),
@@ -93,7 +93,7 @@ impl<'a> Middles<'a> {
         (self.text(row, width), style)
     }
 
-    fn text(&self, row: &Row, width: usize) -> String {
+    fn text(&self, row: &ConnectionState, width: usize) -> String {
         let note = row.note.map(Note::as_str);
         if let Some(found) = row.interception.as_deref().and_then(interception) {
             let verdict = found.verdict.as_str();
@@ -115,8 +115,8 @@ impl<'a> Middles<'a> {
 }
 
 /// What is in the middle without the client's knowledge.
-pub(super) fn hidden(board: &Board) -> impl Iterator<Item = &Interception> {
-    board.interceptions().filter_map(|found| interception(found)).filter(|found| found.verdict.is_hidden())
+pub(super) fn hidden(table: &ConnectionTable) -> impl Iterator<Item = &Interception> {
+    table.interceptions().filter_map(|found| interception(found)).filter(|found| found.verdict.is_hidden())
 }
 
 /// Not every reset is news: these are.

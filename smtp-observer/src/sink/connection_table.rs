@@ -46,8 +46,8 @@ const LONGEST_TEXT: usize = 160;
 
 /// The connections of now, and what is in the middle of them.
 #[derive(Clone, Debug, Default)]
-pub struct Board {
-    rows: HashMap<Arc<str>, Row>,
+pub struct ConnectionTable {
+    rows: HashMap<Arc<str>, ConnectionState>,
     /// Rows of connections that are over, the first first.
     over: VecDeque<(Timestamp, Arc<str>)>,
     /// One a client's connection, the latest one last.
@@ -68,7 +68,7 @@ pub struct Board {
 
 /// A connection.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct ConnectionState {
     /// Which.
     pub connection: Arc<Connection>,
     /// The process that used it last.
@@ -91,7 +91,7 @@ pub struct Row {
     pub interception: Option<Arc<Observation>>,
     /// The conversation goes through a program that its client knows nothing of.
     pub intercepted: bool,
-    /// The last things observed of it, the latest one last; empty unless the board keeps them.
+    /// The last things observed of it, the latest one last; empty unless the table keeps them.
     pub transcript: VecDeque<Retained>,
     /// Observations of it that were kept and are forgotten.
     pub(crate) forgotten: u64,
@@ -180,7 +180,7 @@ impl Note {
     }
 }
 
-impl Row {
+impl ConnectionState {
     fn new(observation: &Retained) -> Self {
         Self {
             connection: Arc::clone(observation.connection()),
@@ -300,7 +300,7 @@ impl Exchange {
     }
 }
 
-impl Board {
+impl ConnectionTable {
     /// One that keeps this many observations of each connection.
     pub fn with_transcripts(lines: usize) -> Self {
         Self { transcript: lines, ..Self::default() }
@@ -340,12 +340,12 @@ impl Board {
     }
 
     /// The connections, in no order.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = &Row> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &ConnectionState> {
         self.rows.values()
     }
 
     /// A connection.
-    pub fn row(&self, id: &str) -> Option<&Row> {
+    pub fn row(&self, id: &str) -> Option<&ConnectionState> {
         self.rows.get(id)
     }
 
@@ -379,7 +379,7 @@ impl Board {
     }
 
     /// The connections of which something was observed last, at most so many.
-    pub fn heard_last(&self, most: usize) -> Vec<&Row> {
+    pub fn heard_last(&self, most: usize) -> Vec<&ConnectionState> {
         let mut rows: Vec<_> = self.rows.values().collect();
         if rows.len() > most {
             rows.select_nth_unstable_by(most, |a, b| b.heard.cmp(&a.heard));
@@ -403,7 +403,7 @@ impl Board {
         self.changes
     }
 
-    /// The board as it is now, with the bytes of connections that are open.
+    /// The table as it is now, with the bytes of connections that are open.
     pub fn still(&self, bytes: &dyn Fn(&Connection) -> Option<(u64, u64)>) -> Self {
         let mut still = self.clone();
         for row in still.rows.values_mut() {
@@ -431,7 +431,7 @@ impl Board {
                 self.unlisted += 1;
                 return;
             }
-            self.rows.insert(Arc::clone(id), Row::new(observation));
+            self.rows.insert(Arc::clone(id), ConnectionState::new(observation));
         }
         let most = self.transcript.min((MOST_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
         let Some(row) = self.rows.get_mut(id) else { return };

@@ -1,4 +1,4 @@
-//! What the board of the status page costs `run` for each observation while nobody looks: the difference between an
+//! What the table of the status page costs `run` for each observation while nobody looks: the difference between an
 //! observation that is kept and one that is only made.
 
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use smtp_observer::observation::{Caller, Command, Connection, Event, Observation, Process, Role, Timestamp};
-use smtp_observer::sink::board::Board;
+use smtp_observer::sink::connection_table::ConnectionTable;
 
 /// Connections that are open, and say something in turn.
 const OPEN: [u32; 2] = [10, 10_000];
@@ -64,23 +64,23 @@ fn command(number: u32) -> Observation {
     observation(number, Event::Command(command))
 }
 
-fn board(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("board");
+fn table(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table");
     for open in OPEN {
         let commands: Vec<_> = (0..open).map(command).collect();
         let mut turn = commands.iter().cycle();
         let mut next = || turn.next().expect("it has no end").clone();
         group.bench_function(BenchmarkId::new("made", open), |bencher| bencher.iter(|| black_box(next())));
-        let mut board = Board::with_transcripts(TRANSCRIPT);
+        let mut table = ConnectionTable::with_transcripts(TRANSCRIPT);
         for number in 0..open {
-            board.take(observation(number, Event::ConnectionOpened { requested: None }));
+            table.take(observation(number, Event::ConnectionOpened { requested: None }));
         }
         group.bench_function(BenchmarkId::new("made and kept", open), |bencher| {
-            bencher.iter(|| board.take(black_box(next())));
+            bencher.iter(|| table.take(black_box(next())));
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, board);
+criterion_group!(benches, table);
 criterion_main!(benches);
