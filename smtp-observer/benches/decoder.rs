@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use smtp_observer::event::Time;
-use smtp_observer::smtp::{Items, Peer, Session};
+use smtp_observer::smtp::{DecoderOutput, Peer, Session};
 use smtp_proto::request::receiver::{DataReceiver, DummyDataReceiver};
 use smtp_proto::response::parser::ResponseReceiver;
 use smtp_proto::{Request, Response};
@@ -31,7 +31,7 @@ const DIALOGUES: [(&str, &[(&str, &str)]); 2] = [
 const PIECE: usize = 64 * 1024;
 
 /// A session that has been greeted.
-fn session(items: &mut Items) -> Session {
+fn session(items: &mut DecoderOutput) -> Session {
     let mut session = Session::new();
     session.receive(Peer::Server, Time(1), b"220 mx.example ESMTP\r\n", items);
     session.receive(Peer::Client, Time(1), b"EHLO client.example\r\n", items);
@@ -46,7 +46,7 @@ fn commands(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("pipelined_{name}"));
         group.throughput(Throughput::Elements(GROUP as u64));
         group.bench_function("session", |bencher| {
-            let mut items = Items::default();
+            let mut items = DecoderOutput::default();
             let mut session = session(&mut items);
             bencher.iter(|| {
                 session.receive(Peer::Client, Time(2), black_box(client.as_bytes()), &mut items);
@@ -91,7 +91,7 @@ fn content(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("content_{name}"));
         group.throughput(Throughput::Bytes(PIECE as u64));
         group.bench_function("session", |bencher| {
-            let mut items = Items::default();
+            let mut items = DecoderOutput::default();
             let mut session = session(&mut items);
             session.receive(Peer::Client, Time(1), b"DATA\r\n", &mut items);
             session.receive(Peer::Server, Time(1), b"354 go\r\n", &mut items);

@@ -10,7 +10,7 @@ use smtp_observer::event::Time;
 use smtp_observer::fact::{Fact, What};
 use smtp_observer::observation::{Caller, Connection, Endpoint, Process, Role, Timestamp};
 use smtp_observer::sink::metrics::{Format, Metrics};
-use smtp_observer::smtp::{Exchange, Item, Items, Message, Peer, Session};
+use smtp_observer::smtp::{DecoderOutput, Exchange, Item, Message, Peer, Session};
 
 /// How long a scrape may take.
 const AIM: Duration = Duration::from_millis(50);
@@ -55,7 +55,7 @@ impl End {
 
 /// What a server's connection shows: one exchange for each verb and code, and a message.
 fn said() -> (Vec<Exchange>, Message) {
-    let (mut session, mut items) = (Session::new(), Items::default());
+    let (mut session, mut items) = (Session::new(), DecoderOutput::default());
     let mut say = |peer, text: &str| session.receive(peer, Time(1_000_000), text.as_bytes(), &mut items);
     say(Peer::Server, "220 mx.example\r\n");
     for verb in VERBS {

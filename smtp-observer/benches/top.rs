@@ -13,11 +13,11 @@ use ratatui::backend::TestBackend;
 use smtp_observer::observation::{
     Caller, Connection, Endpoint, Event, Observation, Process, Reasoned, Role, RsetReason, Timestamp,
 };
-use smtp_observer::sink::connection_table::{ConnectionTable, MOST_ROWS};
+use smtp_observer::sink::connection_table::{ConnectionTable, MAX_ROWS};
 use smtp_observer::sink::top::{Moment, TRANSCRIPT, Theme, View};
 
 /// Connections: as many as an ordinary host has, and as many as are listed.
-const CONNECTIONS: [usize; 2] = [100, MOST_ROWS];
+const CONNECTIONS: [usize; 2] = [100, MAX_ROWS];
 
 /// The keys before the drawing that is measured, with their name.
 const KEYS: [(&str, &str); 3] = [("sorted_by_verdict", ""), ("sorted_by_bytes", "B"), ("filtered", "/192.0.2.25")];

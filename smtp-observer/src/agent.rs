@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_in_use_is_a_sentence_with_the_mend() {
+    fn port_in_use_suggests_listen_option() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("bound");
         let error = listen(address).expect_err("in use");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_events_file_that_cannot_be_is_a_sentence_with_the_mend() {
+    fn unusable_events_file_suggests_events_option() {
         let error = open(&Destination::File("/nonexistent/events".into())).expect_err("no such directory");
         assert_eq!(
             error.to_string(),

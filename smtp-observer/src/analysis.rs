@@ -21,7 +21,7 @@ mod transaction;
 mod words;
 
 use self::pending::{Answered, Pending};
-use self::phase::Phase;
+use self::phase::SessionTracker;
 use self::transaction::Transactions;
 use crate::event::Time;
 use crate::fact::What;
@@ -46,7 +46,7 @@ pub(crate) fn software(greeting: &Reply) -> Option<&'static str> {
 /// Turns one session's items into facts.
 #[derive(Debug, Default)]
 pub struct Analysis {
-    phase: Phase,
+    phase: SessionTracker,
     transactions: Transactions,
     pending: Pending,
 }

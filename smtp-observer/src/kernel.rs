@@ -48,7 +48,7 @@ pub use surroundings::{Finding, State};
 const BATCH: Duration = Duration::from_millis(20);
 
 /// Most events taken in one go: some milliseconds of work.
-const MOST_AT_ONCE: usize = 16_384;
+const MAX_AT_ONCE: usize = 16_384;
 
 /// The object that the build script made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/smtp-ebpf"));
@@ -290,7 +290,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes the events that wait, at most [`MOST_AT_ONCE`]: a host that never pauses must not keep the agent from
+    /// Takes the events that wait, at most [`MAX_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
         let Self { ring, reader, seen, unnamed, .. } = self;
@@ -349,9 +349,9 @@ impl Kernel {
     }
 }
 
-/// Takes the records that wait, at most [`MOST_AT_ONCE`]: whether some were left.
+/// Takes the records that wait, at most [`MAX_AT_ONCE`]: whether some were left.
 fn records(ring: &mut RingBuf<MapData>, sink: &mut dyn FnMut(&[u8])) -> bool {
-    for _ in 0..MOST_AT_ONCE {
+    for _ in 0..MAX_AT_ONCE {
         let Some(record) = ring.next() else { return false };
         sink(&record);
     }

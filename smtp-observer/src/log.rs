@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most bytes that are held; what comes then is left out.
-const MOST_HELD: usize = 64 * 1024;
+const MAX_HELD: usize = 64 * 1024;
 
 /// Lines that wait for the screen's end; none where there is no screen.
 static HELD: Mutex<Option<Held>> = Mutex::new(None);
@@ -17,7 +17,7 @@ struct Held {
 
 impl Held {
     fn push(&mut self, line: &[u8]) {
-        if self.lines.len() + line.len() <= MOST_HELD {
+        if self.lines.len() + line.len() <= MAX_HELD {
             self.lines.extend_from_slice(line);
         } else {
             self.left_out += 1;
@@ -87,7 +87,7 @@ mod tests {
         let mut out = Vec::new();
         held.write(&mut out).expect("writable");
         let text = String::from_utf8(out).expect("text");
-        assert!(text.len() < MOST_HELD + 100);
-        assert!(text.ends_with("x35 more lines of the log were left out\n"), "{}", &text[MOST_HELD - 1000..]);
+        assert!(text.len() < MAX_HELD + 100);
+        assert!(text.ends_with("x35 more lines of the log were left out\n"), "{}", &text[MAX_HELD - 1000..]);
     }
 }

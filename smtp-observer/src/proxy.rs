@@ -4,17 +4,17 @@
 //! [`Interceptions`] takes all observations in their order and passes them on, with its own among them. It knows nothing
 //! of the kernel but which two sockets are the ends of one connection ([`Interceptions::meet`]).
 
-mod case;
 pub(crate) mod comparison;
 pub(crate) mod dialogue;
 mod envelope;
-mod kin;
-mod middle;
+mod fingerprint;
 mod pairing;
+mod process_relation;
+mod proxied_session;
+mod proxy_processes;
 mod reasons;
 #[cfg(test)]
 mod tests;
-mod wording;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -24,13 +24,13 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
 
-pub use self::case::Accepted;
-use self::case::{Case, Recognised, Side};
 use self::dialogue::{Dialogue, Said};
 use self::envelope::Envelopes;
-use self::middle::Middles;
+use self::fingerprint::Fingerprints;
+pub use self::proxied_session::Accepted;
+use self::proxied_session::{ProxiedSession, Recognised, Side};
+use self::proxy_processes::ProxyProcesses;
 use self::reasons::Held;
-use self::wording::Texts;
 use crate::fact::{Fact, What};
 use crate::observation::{self, Caller, Endpoint, Interception, Method, Role, Timestamp};
 use crate::redact::RedactionPolicy;
@@ -43,16 +43,16 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Most connections that are over and remembered.
-const MOST_REMEMBERED: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 
 /// Most beginnings of connections that are kept while there are no cases.
-const MOST_RECENT: usize = 64;
+const MAX_RECENT: usize = 64;
 
 /// Most accepted sockets whose clients are not known yet.
-const MOST_EXPECTED: usize = 256;
+const MAX_EXPECTED: usize = 256;
 
 /// Most RSETs and NOOPs that wait for the other side.
-const MOST_HELD: usize = 1024;
+const MAX_HELD: usize = 1024;
 
 /// Finds programs in the middle.
 pub struct Interceptions {
@@ -61,7 +61,7 @@ pub struct Interceptions {
     /// The clients' connections, by cookie.
     legs: HashMap<u64, Leg>,
     /// Those of them that end on this host.
-    cases: HashMap<u64, Case>,
+    cases: HashMap<u64, ProxiedSession>,
     /// The clients that do not know who is in their middle, as was told.
     exposed: HashSet<u64>,
     /// The client's cookie, by that of the accepted socket.
@@ -71,8 +71,8 @@ pub struct Interceptions {
     /// How the last connections to servers began, while there are no cases: one of them may be the way on of a proxy that
     /// was not known yet.
     recent: VecDeque<Beginning>,
-    texts: Texts,
-    middles: Middles,
+    texts: Fingerprints,
+    middles: ProxyProcesses,
     envelopes: Envelopes,
     /// Connections that are over, until when they are remembered, in this order.
     over: VecDeque<(Timestamp, u64)>,
@@ -157,7 +157,7 @@ impl Leg {
 }
 
 impl Interceptions {
-    /// Nothing is known yet. Texts that evidence quotes are redacted by `policy`.
+    /// Nothing is known yet. Fingerprints that evidence quotes are redacted by `policy`.
     pub fn new(policy: RedactionPolicy) -> Self {
         Self {
             policy,
@@ -167,8 +167,8 @@ impl Interceptions {
             accepted: HashMap::default(),
             expected: VecDeque::new(),
             recent: VecDeque::new(),
-            texts: Texts::default(),
-            middles: Middles::default(),
+            texts: Fingerprints::default(),
+            middles: ProxyProcesses::default(),
             envelopes: Envelopes::default(),
             over: VecDeque::new(),
             due: VecDeque::new(),
@@ -187,13 +187,13 @@ impl Interceptions {
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);
         self.exposed.remove(&cookie);
-        self.cases.insert(cookie, Case::new(cookie, accepted, method, asked_this_host));
+        self.cases.insert(cookie, ProxiedSession::new(cookie, accepted, method, asked_this_host));
     }
 
     /// A connection was accepted from a client that will be heard of when it has heard the greeting: it asked for a
     /// proxy on a port that is not watched.
     pub fn expect(&mut self, client: u64, accepted: Accepted) {
-        if self.expected.len() >= MOST_EXPECTED {
+        if self.expected.len() >= MAX_EXPECTED {
             self.expected.pop_front();
         }
         self.expected.push_back((client, accepted));
@@ -263,7 +263,7 @@ impl Interceptions {
             self.release(client, now, sink);
         } else if let Some(sign) = suspicion {
             let leg = Leg::new(Opened { requested: None, ..Opened::by(fact) });
-            sink(&leg.tells(now, &case::suspected(&leg.side(), sign)));
+            sink(&leg.tells(now, &proxied_session::suspected(&leg.side(), sign)));
         }
     }
 
@@ -277,7 +277,7 @@ impl Interceptions {
             }
             _ => return,
         };
-        if self.recent.len() >= MOST_RECENT {
+        if self.recent.len() >= MAX_RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(beginning);
@@ -394,7 +394,7 @@ impl Interceptions {
         while let Some((_, cookie)) = self
             .over
             .pop_front_if(|(until, _)| *until <= now)
-            .or_else(|| (self.over.len() > MOST_REMEMBERED).then(|| self.over.pop_front()).flatten())
+            .or_else(|| (self.over.len() > MAX_REMEMBERED).then(|| self.over.pop_front()).flatten())
         {
             if let Some(leg) = self.legs.remove(&cookie)
                 && let Some(caller) = &leg.process

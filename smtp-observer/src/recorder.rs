@@ -2,15 +2,15 @@
 //! observations.
 //!
 //! Neither of these leaves the kernel. What is left to replace are the names of mailboxes: in a command's line, and in the
-//! reply that repeats one. So a transfer is withheld, in its connection's `reel`, until its lines are whole and its replies
+//! reply that repeats one. So a transfer is withheld, in its connection's `pending` transfers, until its lines are whole and its replies
 //! known. Entries are numbered as they came in, and may come out in another order.
 
-mod reel;
-mod shape;
+mod pending;
+mod sanitize;
 
 use std::collections::BTreeSet;
 
-pub(crate) use self::reel::Reel;
+pub(crate) use self::pending::PendingTransfers;
 use crate::event::{KernelEvent, Time, TransferEvent};
 use crate::redact::{Addresses, Key, RedactionPolicy};
 use crate::smtp::Peer;
@@ -57,11 +57,11 @@ impl Recorder {
     }
 
     /// Takes a transfer; it is kept as its connection's reel says, or in its shape.
-    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut Reel>, peer: Peer) {
+    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut PendingTransfers>, peer: Peer) {
         let number = self.number();
         let kept = match reel {
             Some(reel) => reel.push(number, event, peer),
-            None => Some(shape::of_event(event)),
+            None => Some(sanitize::of_event(event)),
         };
         match kept {
             Some(event) => self.out.push((number, Entry::Event(KernelEvent::Transfer(event)))),

@@ -6,7 +6,7 @@
 //! tell what is no SMTP. `items` has the room for all that.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
-//! [`LONGEST_REPLY`], [`MOST_WAITING`], [`MOST_WAITING_BYTES`] and [`MOST_HELD`] are its parts. Of all connections together the
+//! [`LONGEST_REPLY`], [`MAX_WAITING`], [`MAX_WAITING_BYTES`] and [`MAX_HELD`] are its parts. Of all connections together the
 //! observer bounds it: [`Session::held_bytes`], [`Session::give_up`].
 
 mod anomalies;
@@ -32,18 +32,18 @@ mod tls;
 pub(crate) mod transcript;
 mod waiting;
 
-pub use anomalies::MOST_OF_A_KIND;
+pub use anomalies::MAX_OF_A_KIND;
 pub use command::{Command, Verb};
 pub use escape::{escape, write_escaped};
 pub use extensions::{Extensions, Keyword};
-pub use held::MOST_HELD;
+pub use held::MAX_HELD;
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
-pub use items::Items;
+pub use items::DecoderOutput;
 pub use line::LONGEST_LINE;
 pub use masked::is_greeting as is_masked_greeting;
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
-pub use waiting::{MOST_WAITING, MOST_WAITING_BYTES};
+pub use waiting::{MAX_WAITING, MAX_WAITING_BYTES};
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

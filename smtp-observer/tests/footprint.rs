@@ -9,7 +9,7 @@ use smtp_observer::event::{
 };
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
-use smtp_observer::smtp::{Items, Peer, Session};
+use smtp_observer::smtp::{DecoderOutput, Peer, Session};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -22,7 +22,7 @@ const COMMANDS: usize = 1000;
 const CONNECTIONS: u64 = 1000;
 
 /// Bytes that an idle connection may hold.
-const MOST_IDLE: usize = 1024;
+const MAX_IDLE: usize = 1024;
 
 const GREETING: &str = "220 mx.example ESMTP Postfix\r\n";
 const EHLO: &str = "EHLO client.example\r\n";
@@ -47,7 +47,7 @@ fn main() {
 
 /// Further commands on so many connections that take turns, so many commands in a write, allocate nothing.
 fn commands(connections: usize, group: usize) {
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     let mut sessions: Vec<_> = (0..connections).map(|_| greeted(&mut items)).collect();
     items.clear();
     let dialogue = || DIALOGUE.into_iter().cycle().take(group);
@@ -77,7 +77,7 @@ fn commands(connections: usize, group: usize) {
 
 /// Lines that stay in the kernel allocate nothing, however long they are.
 fn withheld_lines() {
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     let mut session = greeted(&mut items);
     let mut speak = |length| {
         let withheld = |length| Segment::Withheld(Withheld { length, end: LineEnd::Crlf, nul: false, bare_cr: false });
@@ -100,7 +100,7 @@ fn withheld_lines() {
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
 }
 
-fn greeted(items: &mut Items) -> Session {
+fn greeted(items: &mut DecoderOutput) -> Session {
     let mut session = Session::new();
     session.receive(Peer::Server, Time(1), GREETING.as_bytes(), items);
     session.receive(Peer::Client, Time(1), EHLO.as_bytes(), items);
@@ -135,7 +135,7 @@ fn idle_connections() {
         // Opened, greeted, EHLO, and TLS was offered.
         assert!(told >= (4 + burst) * CONNECTIONS as usize, "{told} observations");
         println!("a connection that is idle behind {} commands: {held} bytes", 1 + burst);
-        assert!(held < MOST_IDLE, "{held} bytes a connection that is idle behind {} commands", 1 + burst);
+        assert!(held < MAX_IDLE, "{held} bytes a connection that is idle behind {} commands", 1 + burst);
     }
 }
 

@@ -24,7 +24,7 @@ use smtp_observer_tests::scene::{SERVER, Scene};
 const HOSTILE: [&str; 3] = ["<img src=x onerror=alert(1)>", "\"><script>alert(2)</script>", "{{7*7}}${7*7}</style>"];
 
 /// Bytes by which the agent may grow for all that clients do, wherever the kernel puts them.
-const MOST_GROWTH: u64 = 96 << 20;
+const MAX_GROWTH: u64 = 96 << 20;
 
 fn page(agent: &Agent, width: u32) -> Result<Browser> {
     let mut browser = Browser::start(width)?;
@@ -356,7 +356,7 @@ fn hostile_clients_neither_block_a_scrape_nor_take_memory() -> Result<()> {
     let (status, list) = http::get(agent.http, "/api/v1/connections")?;
     ensure!(status == 200 && list.contains("10.77.0.2"), "{status}: {list}");
     let grown = agent.memory("VmRSS")?.saturating_sub(before);
-    ensure!(grown < MOST_GROWTH, "the agent has grown by {grown} bytes");
+    ensure!(grown < MAX_GROWTH, "the agent has grown by {grown} bytes");
 
     // What those missed who did not read is counted when they go, at the latest.
     drop((streams, unread, slow, idle));

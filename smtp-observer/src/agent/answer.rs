@@ -7,7 +7,7 @@ use super::{Session, record};
 use crate::kernel;
 use crate::observer::Observer;
 use crate::sink::connection_table::{ConnectionState, ConnectionTable};
-use crate::sink::http::{Ask, Listing, MOST_LISTED};
+use crate::sink::http::{Ask, Listing, MAX_LISTED};
 use crate::sink::metrics::Format;
 
 impl Session {
@@ -49,7 +49,7 @@ impl Session {
 }
 
 fn connections(table: &ConnectionTable, observer: &Observer) -> Listing {
-    let rows = table.heard_last(MOST_LISTED).into_iter();
+    let rows = table.heard_last(MAX_LISTED).into_iter();
     Listing {
         rows: rows.map(|row| ConnectionState { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
         total: table.rows().len() as u64,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::next::Next;
-use super::phase::{Before, Noops, Point};
+use super::phase::{CommandContext, Noops, SessionState};
 use crate::observation::NoopReason::{
     self, Excessive, IdleKeepalive, InterceptorKeepalive, LeaseCheck, PipelineSync, ReachabilityTest, Verification,
 };
@@ -17,8 +17,8 @@ const PERIODIC: u32 = 3;
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// The reason that follows from what was before, whatever comes next.
-pub(super) fn at_once(before: &Before) -> Option<NoopReason> {
-    let is_idle = !before.point.is_in_transaction() && before.point != Point::Unknown;
+pub(super) fn at_once(before: &CommandContext) -> Option<NoopReason> {
+    let is_idle = !before.point.is_in_transaction() && before.point != SessionState::Unknown;
     match before.noops.total > MOST {
         true => Some(Excessive),
         false => (is_idle && is_periodic(&before.noops)).then_some(IdleKeepalive),
@@ -32,14 +32,14 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
 
 /// The reasons that are left when it is known what came next: of [`at_once`] there was none. `accepted`: the reply to the
 /// NOOP was 2yz.
-pub(super) fn settled(before: &Before, accepted: bool, next: Next) -> Vec<NoopReason> {
+pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReason> {
     let early = matches!(next, Next::Command { early: true, .. });
     if before.pipelined && !early && next != Next::Unseen {
         return vec![PipelineSync];
     }
     let mut reasons = match before.point {
-        Point::Unknown if next.verb() == Some(Verb::Rcpt) => vec![Verification],
-        Point::Unknown => vec![LeaseCheck, IdleKeepalive, Verification, InterceptorKeepalive],
+        SessionState::Unknown if next.verb() == Some(Verb::Rcpt) => vec![Verification],
+        SessionState::Unknown => vec![LeaseCheck, IdleKeepalive, Verification, InterceptorKeepalive],
         point if point.is_in_transaction() => in_transaction(point, next),
         _ => outside(before, accepted, next),
     };
@@ -50,20 +50,20 @@ pub(super) fn settled(before: &Before, accepted: bool, next: Next) -> Vec<NoopRe
 }
 
 /// Who waits in the middle for a message, and who tests addresses, send NOOPs where a sender would go on.
-fn in_transaction(point: Point, next: Next) -> Vec<NoopReason> {
+fn in_transaction(point: SessionState, next: Next) -> Vec<NoopReason> {
     match next.verb() {
         Some(Verb::Rcpt) => vec![Verification],
         // That a message is waited for can be seen at the other connection alone.
         Some(Verb::Data | Verb::Bdat | Verb::Burl) => vec![InterceptorKeepalive],
         _ => match point {
-            Point::Chunk | Point::ChunkRefused { .. } => vec![InterceptorKeepalive],
+            SessionState::Chunk | SessionState::ChunkRefused { .. } => vec![InterceptorKeepalive],
             _ => vec![InterceptorKeepalive, Verification],
         },
     }
 }
 
 /// No transaction is open.
-fn outside(before: &Before, accepted: bool, next: Next) -> Vec<NoopReason> {
+fn outside(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReason> {
     let alone = before.noops.row == 1;
     match next {
         _ if alone && accepted && next.is(Verb::Mail) => vec![LeaseCheck],

@@ -13,7 +13,7 @@ const IDLE: Duration = Duration::from_millis(300);
 
 /// Follows when replies and commands come.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct Timing {
     last_reply: Option<Time>,
     /// The shortest time from a reply to the command behind it: at a server it has the way to the client and back in it.
     fastest: Option<Duration>,
@@ -29,7 +29,7 @@ pub(super) struct Pause {
     pub(super) moved: bool,
 }
 
-impl Pace {
+impl Timing {
     /// A reply is complete.
     pub(super) fn reply(&mut self, time: Time) {
         self.last_reply = Some(time);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_way_to_a_far_client_is_no_pause() {
-        let mut pace = Pace::default();
+        let mut pace = Timing::default();
         pace.reply(at(0));
         assert_eq!(pace.command(&command(299)), Pause::default());
         pace.reply(at(1000));
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn another_process_between_reply_and_command() {
-        let mut pace = Pace::default();
+        let mut pace = Timing::default();
         pace.moved(at(5));
         pace.reply(at(10));
         assert!(!pace.command(&command(11)).moved);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_early_had_no_pause() {
-        let mut pace = Pace::default();
+        let mut pace = Timing::default();
         pace.reply(at(0));
         let pipelined = Command { pipelined: true, ..command(5000) };
         assert_eq!(pace.command(&pipelined), Pause::default());

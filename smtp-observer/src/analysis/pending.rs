@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::next::{Next, PATIENCE};
-use super::phase::{Before, Point};
+use super::phase::{CommandContext, SessionState};
 use super::repeat::{Comparison, Repeat};
 use super::{Told, noop, rset};
 use crate::event::Time;
@@ -26,7 +26,7 @@ pub(super) struct Answered {
     pub(super) time: Time,
     pub(super) latency: Option<Duration>,
     pub(super) code: u16,
-    pub(super) before: Before,
+    pub(super) before: CommandContext,
 }
 
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Rset {
         if !rset::compares(before, next) {
             return Some((next, None));
         }
-        let to_the_end = before.point == Point::MessageAccepted;
+        let to_the_end = before.point == SessionState::MessageAccepted;
         match Comparison::begin(before.envelope, before.size, to_the_end, exchange) {
             Ok(comparison) => {
                 self.compared = Some((next, comparison));

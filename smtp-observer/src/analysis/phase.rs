@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::noop;
-use super::pace::{Pace, Pause};
+use super::pace::{Pause, Timing};
 use super::words::{Count, Seconds};
 use crate::event::Time;
 use crate::smtp::{Command, Exchange, Message, Verb};
 
 /// Follows a session from exchange to exchange.
 #[derive(Debug, Default)]
-pub(super) struct Phase {
-    point: Point,
+pub(super) struct SessionTracker {
+    point: SessionState,
     transactions: u32,
     envelope: Envelope,
     /// Bytes of the last message.
     size: Option<u64>,
     noops: Noops,
-    pace: Pace,
+    pace: Timing,
 }
 
 /// What the last thing that matters was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Point {
+pub(super) enum SessionState {
     /// It was not seen.
     #[default]
     Unknown,
@@ -66,8 +66,8 @@ pub(super) struct Noops {
 
 /// What a judgement of a command builds on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Before {
-    pub(super) point: Point,
+pub(super) struct CommandContext {
+    pub(super) point: SessionState,
     /// The client had not seen the reply to the command before it.
     pub(super) pipelined: bool,
     pub(super) pause: Pause,
@@ -80,7 +80,7 @@ pub(super) struct Before {
     lower_case: bool,
 }
 
-impl Before {
+impl CommandContext {
     /// What was before in words, and how the command was sent where that says something.
     pub(super) fn evidence(&self) -> Vec<String> {
         let mut evidence = vec![self.point.to_string()];
@@ -132,16 +132,16 @@ impl Noops {
     }
 }
 
-impl Phase {
+impl SessionTracker {
     /// The server greeted: the session is seen from its start.
     pub(super) fn greeted(&mut self, time: Time) {
-        self.point = Point::Start;
+        self.point = SessionState::Start;
         self.pace.reply(time);
     }
 
     /// Something was not seen.
     pub(super) fn lost(&mut self) {
-        self.point = Point::Unknown;
+        self.point = SessionState::Unknown;
         self.size = None;
         self.noops.row = 0;
         self.pace.lost();
@@ -153,12 +153,12 @@ impl Phase {
     }
 
     /// What the judgement of a command builds on.
-    pub(super) fn before(&mut self, command: &Command) -> Before {
+    pub(super) fn before(&mut self, command: &Command) -> CommandContext {
         let is_noop = command.verb == Verb::Noop;
         if is_noop {
             self.noops.another(command.first_byte);
         }
-        let before = Before {
+        let before = CommandContext {
             point: self.point,
             pipelined: command.pipelined,
             pause: self.pace.command(command),
@@ -183,37 +183,44 @@ impl Phase {
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
             (Verb::StartTls | Verb::XAnonymousTls | Verb::XClient, _) if code == 220 => {
                 self.transactions = 0;
-                Point::Start
+                SessionState::Start
             }
             (Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset, point) if accepts => match (point, self.transactions) {
-                (Point::Start | Point::AuthRefused { .. }, 0) => Point::Start,
-                (Point::Authenticated, 0) => Point::Authenticated,
-                _ => Point::Idle,
+                (SessionState::Start | SessionState::AuthRefused { .. }, 0) => SessionState::Start,
+                (SessionState::Authenticated, 0) => SessionState::Authenticated,
+                _ => SessionState::Idle,
             },
-            (Verb::Auth | Verb::XExps, point) if point.is_start() && accepts => Point::Authenticated,
-            (Verb::Auth | Verb::XExps, point) if point.is_start() && refuses => Point::AuthRefused { code },
+            (Verb::Auth | Verb::XExps, point) if point.is_start() && accepts => SessionState::Authenticated,
+            (Verb::Auth | Verb::XExps, point) if point.is_start() && refuses => SessionState::AuthRefused { code },
             (verb, point) if verb.opens_transaction() => self.mail(point, command, accepts, refuses, code),
             (Verb::Rcpt, point) => {
                 self.envelope.rcpt(command);
                 point.with_recipient(accepts, refuses)
             }
-            (Verb::Data, Point::Envelope { accepted: 1.., .. }) if refuses => Point::DataRefused { code },
-            (Verb::Bdat, Point::Envelope { .. } | Point::Chunk) if accepts => Point::Chunk,
+            (Verb::Data, SessionState::Envelope { accepted: 1.., .. }) if refuses => SessionState::DataRefused { code },
+            (Verb::Bdat, SessionState::Envelope { .. } | SessionState::Chunk) if accepts => SessionState::Chunk,
             // With the last chunk it is the message that is refused.
-            (Verb::Bdat, Point::Envelope { accepted: 1.., .. } | Point::Chunk)
+            (Verb::Bdat, SessionState::Envelope { accepted: 1.., .. } | SessionState::Chunk)
                 if refuses && !command.is_last_chunk() =>
             {
-                Point::ChunkRefused { code }
+                SessionState::ChunkRefused { code }
             }
             (_, point) => point,
         };
     }
 
     /// MAIL has its reply.
-    fn mail(&mut self, point: Point, command: &Command, accepts: bool, refuses: bool, code: u16) -> Point {
+    fn mail(
+        &mut self,
+        point: SessionState,
+        command: &Command,
+        accepts: bool,
+        refuses: bool,
+        code: u16,
+    ) -> SessionState {
         let nested = match point {
-            Point::Envelope { .. } | Point::Chunk | Point::ChunkRefused { .. } => true,
-            Point::DataRefused { .. } => code == 503,
+            SessionState::Envelope { .. } | SessionState::Chunk | SessionState::ChunkRefused { .. } => true,
+            SessionState::DataRefused { .. } => code == 503,
             _ => false,
         };
         // A second MAIL in a transaction is refused for its place, not for its sender.
@@ -223,8 +230,8 @@ impl Phase {
         self.transactions = self.transactions.saturating_add(1);
         self.envelope = Envelope::mail(command);
         match accepts {
-            true => Point::Envelope { accepted: 0, rejected: 0 },
-            false => Point::SenderRefused { code },
+            true => SessionState::Envelope { accepted: 0, rejected: 0 },
+            false => SessionState::SenderRefused { code },
         }
     }
 
@@ -234,19 +241,20 @@ impl Phase {
         self.pace.reply(reply.last_byte);
         self.size = message.size;
         self.point = match (message.accepted, self.point) {
-            (1.., _) => Point::MessageAccepted,
+            (1.., _) => SessionState::MessageAccepted,
             // Behind a refused sender, refused recipients or a refused chunk it is refused because of them.
             (
                 0,
-                point
-                @ (Point::SenderRefused { .. } | Point::ChunkRefused { .. } | Point::Envelope { accepted: 0, .. }),
+                point @ (SessionState::SenderRefused { .. }
+                | SessionState::ChunkRefused { .. }
+                | SessionState::Envelope { accepted: 0, .. }),
             ) => point,
-            (0, _) => Point::MessageRefused { code: reply.code },
+            (0, _) => SessionState::MessageRefused { code: reply.code },
         };
     }
 }
 
-impl Point {
+impl SessionState {
     /// No MAIL was before in this session.
     pub(super) fn is_start(self) -> bool {
         matches!(self, Self::Start | Self::Authenticated | Self::AuthRefused { .. })
@@ -273,7 +281,7 @@ impl Point {
     }
 }
 
-impl fmt::Display for Point {
+impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Unknown => f.write_str("what was before was not seen"),
@@ -304,27 +312,27 @@ impl fmt::Display for Point {
 pub(super) mod tests {
     use super::*;
 
-    const POINTS: [Point; 16] = [
-        Point::Unknown,
-        Point::Start,
-        Point::Authenticated,
-        Point::AuthRefused { code: 535 },
-        Point::Idle,
-        Point::SenderRefused { code: 550 },
-        Point::Envelope { accepted: 0, rejected: 0 },
-        Point::Envelope { accepted: 0, rejected: 1 },
-        Point::Envelope { accepted: 0, rejected: 2 },
-        Point::Envelope { accepted: 1, rejected: 0 },
-        Point::Envelope { accepted: 2, rejected: 1 },
-        Point::DataRefused { code: 451 },
-        Point::Chunk,
-        Point::ChunkRefused { code: 552 },
-        Point::MessageAccepted,
-        Point::MessageRefused { code: 554 },
+    const POINTS: [SessionState; 16] = [
+        SessionState::Unknown,
+        SessionState::Start,
+        SessionState::Authenticated,
+        SessionState::AuthRefused { code: 535 },
+        SessionState::Idle,
+        SessionState::SenderRefused { code: 550 },
+        SessionState::Envelope { accepted: 0, rejected: 0 },
+        SessionState::Envelope { accepted: 0, rejected: 1 },
+        SessionState::Envelope { accepted: 0, rejected: 2 },
+        SessionState::Envelope { accepted: 1, rejected: 0 },
+        SessionState::Envelope { accepted: 2, rejected: 1 },
+        SessionState::DataRefused { code: 451 },
+        SessionState::Chunk,
+        SessionState::ChunkRefused { code: 552 },
+        SessionState::MessageAccepted,
+        SessionState::MessageRefused { code: 554 },
     ];
 
     /// Each point with all else that differs in a judgement.
-    pub(in crate::analysis) fn befores() -> Vec<Before> {
+    pub(in crate::analysis) fn befores() -> Vec<CommandContext> {
         let mut befores = Vec::new();
         for point in POINTS {
             for pipelined in [false, true] {
@@ -333,7 +341,13 @@ pub(super) mod tests {
                         for row in [0, 1, 2] {
                             let pause = Pause { idle, moved };
                             let noops = Noops { row, total: row, ..Noops::default() };
-                            befores.push(Before { point, pipelined, pause, noops, ..Before::default() });
+                            befores.push(CommandContext {
+                                point,
+                                pipelined,
+                                pause,
+                                noops,
+                                ..CommandContext::default()
+                            });
                         }
                     }
                 }

@@ -9,7 +9,7 @@ use crate::event::crossing::Filter;
 use crate::fact::What;
 use crate::observation::Event;
 use crate::redact::{Addresses, RedactionPolicy};
-use crate::smtp::{Items, Peer, Session};
+use crate::smtp::{DecoderOutput, Peer, Session};
 
 /// Whole lines, so that a secret stands where a client puts it.
 const CLIENT: &[&str] = &[
@@ -68,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
     let (mut session, mut judge, mut filter) = (Session::new(), Analysis::default(), Filter::new());
-    let (mut items, mut events) = (Items::default(), Vec::new());
+    let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
     let policy = RedactionPolicy::new(addresses);
     let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     for step in steps {

@@ -1,7 +1,7 @@
 //! Why an RSET was sent.
 
 use super::next::Next;
-use super::phase::{Before, Point};
+use super::phase::{CommandContext, SessionState};
 use super::repeat::Repeat;
 use crate::observation::RsetReason::{
     self, AddressProbe, AuthRetry, BeforeQuit, BetweenMessages, ChunkAbort, ClientAbort, DataRejected,
@@ -11,60 +11,62 @@ use crate::observation::RsetReason::{
 use crate::smtp::Verb;
 
 /// The reason that follows from what was before, whatever comes next.
-pub(super) fn at_once(before: &Before) -> Option<RsetReason> {
+pub(super) fn at_once(before: &CommandContext) -> Option<RsetReason> {
     match before.point {
-        Point::Chunk | Point::ChunkRefused { .. } => Some(ChunkAbort),
+        SessionState::Chunk | SessionState::ChunkRefused { .. } => Some(ChunkAbort),
         // The client did not know how the command before it went.
         _ if before.pipelined => None,
-        Point::SenderRefused { .. } => Some(SenderRejected),
-        Point::Envelope { accepted: 0, rejected: 1.. } => Some(RecipientsRejected),
-        Point::Envelope { rejected: 1.., .. } => Some(RecipientRejected),
-        Point::DataRefused { .. } => Some(DataRejected),
+        SessionState::SenderRefused { .. } => Some(SenderRejected),
+        SessionState::Envelope { accepted: 0, rejected: 1.. } => Some(RecipientsRejected),
+        SessionState::Envelope { rejected: 1.., .. } => Some(RecipientRejected),
+        SessionState::DataRefused { .. } => Some(DataRejected),
         // A message that was refused long ago, or to another process, is not what Postfix' probe is about.
-        Point::MessageRefused { .. } if !before.pause.is_over() => Some(MessageRejected),
+        SessionState::MessageRefused { .. } if !before.pause.is_over() => Some(MessageRejected),
         _ => None,
     }
 }
 
 /// Whether the next command is waited for however late it comes: an interceptor may send the message on long after its
 /// RSET, when its client has gone.
-pub(super) fn is_patient(before: &Before) -> bool {
+pub(super) fn is_patient(before: &CommandContext) -> bool {
     is_accepted(before)
 }
 
 /// Whether the transaction that the next command begins says more.
-pub(super) fn compares(before: &Before, next: Next) -> bool {
+pub(super) fn compares(before: &CommandContext, next: Next) -> bool {
     match before.point {
-        Point::MessageAccepted => next.is(Verb::Mail) && !before.pipelined && !before.pause.is_over(),
+        SessionState::MessageAccepted => next.is(Verb::Mail) && !before.pipelined && !before.pause.is_over(),
         _ => next.verb() == Some(Verb::Mail) && is_accepted(before),
     }
 }
 
 /// The client knows that its transaction is open and that no recipient was refused.
-fn is_accepted(before: &Before) -> bool {
-    matches!(before.point, Point::Envelope { rejected: 0, .. }) && !before.pipelined
+fn is_accepted(before: &CommandContext) -> bool {
+    matches!(before.point, SessionState::Envelope { rejected: 0, .. }) && !before.pipelined
 }
 
 /// The reasons that are left when it is known what came next: of [`at_once`] there was none. `accepted`: the reply to the
 /// RSET was 2yz.
-pub(super) fn settled(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
+pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
     match before.point {
-        Point::Start | Point::Authenticated => at_start(before, accepted, next),
-        Point::AuthRefused { .. } => behind_auth(next),
-        Point::MessageRefused { .. } if !before.pipelined => behind_refusal(before, accepted, next),
-        Point::Idle | Point::MessageAccepted | Point::MessageRefused { .. } => between(before, accepted, next, repeat),
+        SessionState::Start | SessionState::Authenticated => at_start(before, accepted, next),
+        SessionState::AuthRefused { .. } => behind_auth(next),
+        SessionState::MessageRefused { .. } if !before.pipelined => behind_refusal(before, accepted, next),
+        SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
+            between(before, accepted, next, repeat)
+        }
         _ if before.pipelined => unaware(before, next),
-        Point::Unknown => unknown(next),
+        SessionState::Unknown => unknown(next),
         _ => in_transaction(before, next, repeat),
     }
 }
 
 /// The connection was tried, and used or left as it turned out.
-fn is_probe(before: &Before, accepted: bool, next: Next) -> bool {
+fn is_probe(before: &CommandContext, accepted: bool, next: Next) -> bool {
     before.pause.is_over() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
 }
 
-fn at_start(before: &Before, accepted: bool, next: Next) -> Vec<RsetReason> {
+fn at_start(before: &CommandContext, accepted: bool, next: Next) -> Vec<RsetReason> {
     let over = before.pause.is_over();
     if is_probe(before, accepted, next) {
         return vec![ReuseProbe];
@@ -90,7 +92,7 @@ fn behind_auth(next: Next) -> Vec<RsetReason> {
 }
 
 /// A message was refused, and then the client paused.
-fn behind_refusal(before: &Before, accepted: bool, next: Next) -> Vec<RsetReason> {
+fn behind_refusal(before: &CommandContext, accepted: bool, next: Next) -> Vec<RsetReason> {
     match before.pause.moved && is_probe(before, accepted, next) {
         true => vec![ReuseProbe],
         false => vec![MessageRejected, ReuseProbe],
@@ -98,7 +100,7 @@ fn behind_refusal(before: &Before, accepted: bool, next: Next) -> Vec<RsetReason
 }
 
 /// No transaction is open, and one was before.
-fn between(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
+fn between(before: &CommandContext, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
     let over = before.pause.is_over();
     match next {
         _ if next.is_early(Verb::Mail) => vec![PipelinedBetweenMessages],
@@ -114,7 +116,7 @@ fn between(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) 
         Next::Closed | Next::Moved if over => vec![BetweenMessages, ReuseProbe],
         Next::Nothing if before.pause.moved => vec![BetweenMessages, ReuseProbe],
         // It may not have been a message that was before.
-        _ if before.point == Point::Idle => vec![BetweenMessages, ReuseProbe],
+        _ if before.point == SessionState::Idle => vec![BetweenMessages, ReuseProbe],
         _ => match repeat {
             Some(Repeat::SameMessage(_)) => vec![SameMessageSplit],
             Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
@@ -126,7 +128,7 @@ fn between(before: &Before, accepted: bool, next: Next, repeat: Option<Repeat>) 
 }
 
 /// Everything was accepted, and the client knows it.
-fn in_transaction(before: &Before, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
+fn in_transaction(before: &CommandContext, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
     let has_recipients = before.envelope.named() > 0;
     let tests = has_recipients && before.envelope.sends_nothing() && before.noops.row == 0;
     match (next, repeat) {
@@ -148,7 +150,7 @@ fn in_transaction(before: &Before, next: Next, repeat: Option<Repeat>) -> Vec<Rs
 }
 
 /// The client did not wait to know how its transaction went.
-fn unaware(before: &Before, next: Next) -> Vec<RsetReason> {
+fn unaware(before: &CommandContext, next: Next) -> Vec<RsetReason> {
     let has_recipients = before.envelope.named() > 0 && before.point.has_envelope();
     match next {
         Next::Unseen => vec![ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit],

@@ -29,7 +29,7 @@ const GREETINGS: &[(&str, &str)] = &[
     ("TrendMicro IMSS SMTP proxy", "Trend Micro"),
     ("Symantec Messaging Gateway", "Symantec"),
     ("Symantec Mail Security", "Symantec"),
-    ("CheckPoint FireWall-1 secure SMTP server", "Check Point"),
+    ("CheckPoint FireWall-1 secure SMTP server", "Check SessionState"),
     ("PGP Universal service ready", "PGP Universal"),
     ("smtp.passthru", "proxsmtp"),
 ];

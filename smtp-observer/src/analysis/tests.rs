@@ -6,7 +6,7 @@ use crate::fact::What;
 use crate::observation::Event;
 use crate::redact::{Addresses, RedactionPolicy};
 use crate::smtp::transcript::{feed, steps};
-use crate::smtp::{Items, Session};
+use crate::smtp::{DecoderOutput, Session};
 
 const OPENED: Time = Time(500_000_000);
 
@@ -18,7 +18,7 @@ fn at(seconds: u64) -> Time {
 fn events(addresses: Addresses, transcript: &str) -> Vec<(Time, Event)> {
     let (mut session, mut judge) = (Session::new(), Analysis::default());
     let policy = RedactionPolicy::new(addresses);
-    let (mut items, mut events) = (Items::default(), Vec::new());
+    let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
     let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     let mut seconds = 0;
     for step in steps(transcript) {

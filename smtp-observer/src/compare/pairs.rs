@@ -21,7 +21,7 @@ const HANDED_ON: Duration = Duration::from_secs(60);
 const UNKNOWN: Duration = Duration::from_secs(3600);
 
 /// Most pairs of transactions that are tried to find out how the clocks stand.
-const MOST_TRIED: usize = 4096;
+const MAX_TRIED: usize = 4096;
 
 /// What two conversations are taken for a pair by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -54,9 +54,9 @@ pub struct Pair {
 /// The pairs, in the order of the client's conversations, and how the two clocks stand, where that is known.
 pub fn find(clients: &[&Conversation], servers: &[&Conversation]) -> (Vec<Pair>, Option<Clocks>) {
     let alike = same_addresses(clients, servers);
-    let mut clocks = agree(clients, servers, &all(&alike, MOST_TRIED));
+    let mut clocks = agree(clients, servers, &all(&alike, MAX_TRIED));
     if clocks.is_none() {
-        clocks = agree(clients, servers, &same_envelopes(clients, servers, MOST_TRIED, Some));
+        clocks = agree(clients, servers, &same_envelopes(clients, servers, MAX_TRIED, Some));
     }
     let mut pairs = by_addresses(clients, servers, alike, clocks);
     let more = by_envelope(clients, servers, clocks, &pairs);

@@ -4,9 +4,9 @@ use super::tracker::{Conversation, timestamp};
 use super::{Observer, Out};
 use crate::event::{Time, TransferEvent};
 use crate::fact::Fact;
-use crate::recorder::{Entry, Recorder, Reel};
+use crate::recorder::{Entry, PendingTransfers, Recorder};
 use crate::redact::{Addresses, Key, RedactionPolicy};
-use crate::smtp::{Items, Session};
+use crate::smtp::{DecoderOutput, Session};
 
 impl Observer {
     /// An observer whose recorder takes down what it is told.
@@ -33,7 +33,7 @@ impl Observer {
     /// Gives the recorder the transfers of open connections that it still waits for, as if these ended. No more is to be
     /// told to this observer.
     pub fn finish_recording(&mut self) {
-        let mut items = Items::default();
+        let mut items = DecoderOutput::default();
         for conversation in self.tracker.conversations.values_mut() {
             let time = conversation.connection.last_seen;
             conversation.session.finish(time, &mut items);
@@ -41,7 +41,7 @@ impl Observer {
                 items.iter().for_each(|item| reel.item(item));
             }
             items.clear();
-            conversation.take_down(self.tracker.recorder.as_mut(), Reel::finish);
+            conversation.take_down(self.tracker.recorder.as_mut(), PendingTransfers::finish);
         }
     }
 }
@@ -51,7 +51,7 @@ impl Conversation {
     pub(super) fn take_down(
         &mut self,
         recorder: Option<&mut Recorder>,
-        give: impl FnOnce(&mut Reel, &Session, &mut dyn FnMut(u64, TransferEvent<'static>)),
+        give: impl FnOnce(&mut PendingTransfers, &Session, &mut dyn FnMut(u64, TransferEvent<'static>)),
     ) {
         let (Some(recorder), Some(reel)) = (recorder, &mut self.reel) else { return };
         give(reel, &self.session, &mut |number, event| recorder.release(number, event));

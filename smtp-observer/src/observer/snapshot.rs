@@ -12,7 +12,7 @@ use super::Out;
 use super::tracker::{Conversation, Tracker};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
 use crate::observation::Role;
-use crate::recorder::Reel;
+use crate::recorder::PendingTransfers;
 use crate::smtp::Session;
 
 impl Tracker {
@@ -83,7 +83,7 @@ impl Tracker {
     pub(super) fn make_way(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
         let Some(mut before) = self.conversations.remove(&cookie) else { return false };
         self.count_held(&mut before, 0);
-        before.take_down(self.recorder.as_mut(), Reel::finish);
+        before.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let announced = before.connection.announced;
         if before.connection.listed.is_some_and(|listed| time <= listed) {
             return announced;

@@ -18,8 +18,8 @@ use crate::fact::{ConnectionClosed, Fact, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
-use crate::recorder::{Recorder, Reel};
-use crate::smtp::{Items, Peer, Session};
+use crate::recorder::{PendingTransfers, Recorder};
+use crate::smtp::{DecoderOutput, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 pub(super) const MAX_CONNECTIONS: usize = 65_536;
@@ -50,7 +50,7 @@ pub(super) struct Tracker {
     /// What all sessions take for what waits for servers.
     pub(super) held_bytes: usize,
     // Kept from event to event for its room.
-    items: Items,
+    items: DecoderOutput,
 }
 
 /// A connection and what is said on it.
@@ -59,7 +59,7 @@ pub(super) struct Conversation {
     pub(super) session: Session,
     pub(super) analysis: Analysis,
     /// What waits to be taken down of it.
-    pub(super) reel: Option<Box<Reel>>,
+    pub(super) reel: Option<Box<PendingTransfers>>,
     /// How it ended, when it has.
     pub(super) over: Option<Box<StateEvent>>,
     /// The other end, where what is said there is compared.
@@ -82,7 +82,7 @@ impl Tracker {
             recorder,
             expected: Expected::default(),
             held_bytes: 0,
-            items: Items::default(),
+            items: DecoderOutput::default(),
         }
     }
 
@@ -189,7 +189,7 @@ impl Tracker {
             }
         } else {
             self.count_held(&mut conversation, 0);
-            conversation.take_down(self.recorder.as_mut(), Reel::finish);
+            conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         }
     }
 
@@ -336,7 +336,7 @@ impl Tracker {
             analysis.item(connection.opened, item, told);
         }
         self.items.clear();
-        conversation.take_down(self.recorder.as_mut(), Reel::conclude);
+        conversation.take_down(self.recorder.as_mut(), PendingTransfers::conclude);
     }
 
     /// Notes who uses the connection.
@@ -380,7 +380,7 @@ impl Tracker {
         let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
         analysis.finish(ended, time, told);
         self.count_held(&mut conversation, 0);
-        conversation.take_down(self.recorder.as_mut(), Reel::finish);
+        conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let connection = &conversation.connection;
         let closed = ConnectionClosed {
             bytes_sent: connection.bytes_sent(),
@@ -393,7 +393,7 @@ impl Tracker {
     }
 
     pub(super) fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
-        let reel = self.recorder.as_ref().map(|recorder| Box::new(Reel::new(recorder.policy())));
+        let reel = self.recorder.as_ref().map(|recorder| Box::new(PendingTransfers::new(recorder.policy())));
         let connection = Connection::new(identity(&self.host, socket, role), time);
         Box::new(Conversation {
             connection,
@@ -427,7 +427,7 @@ impl Tracker {
                 true => self.end(conversation, out),
                 false => {
                     self.count_held(&mut conversation, 0);
-                    conversation.take_down(self.recorder.as_mut(), Reel::finish);
+                    conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
                 }
             }
         }

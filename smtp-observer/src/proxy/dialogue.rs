@@ -10,7 +10,7 @@ use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Exchange, Reply, Verb};
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
-const MOST_STEPS: usize = 64;
+const MAX_STEPS: usize = 64;
 
 /// Characters kept of a text.
 const LONGEST_TEXT: usize = 512;
@@ -34,7 +34,7 @@ pub struct Dialogue {
 
 impl Default for Dialogue {
     fn default() -> Self {
-        Self::keeping(MOST_STEPS)
+        Self::keeping(MAX_STEPS)
     }
 }
 

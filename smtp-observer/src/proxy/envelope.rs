@@ -9,7 +9,7 @@ use crate::observation::Timestamp;
 
 /// Most envelopes remembered, and most transactions with the same one.
 const MOST: usize = 8192;
-const MOST_ALIKE: usize = 16;
+const MAX_ALIKE: usize = 16;
 
 /// A transaction's sender and first recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Envelopes {
 }
 
 fn push(queue: &mut VecDeque<(u64, Timestamp)>, transaction: (u64, Timestamp)) {
-    if queue.len() >= MOST_ALIKE {
+    if queue.len() >= MAX_ALIKE {
         queue.pop_front();
     }
     queue.push_back(transaction);

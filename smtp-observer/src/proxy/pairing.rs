@@ -1,8 +1,8 @@
 //! Which connection carries a client's conversation on.
 
-use super::case::{self, Case, Link, Recognised};
 use super::envelope::Envelopes;
-use super::kin::{Kin, kin};
+use super::process_relation::{ProcessRelation, kin};
+use super::proxied_session::{self, Link, ProxiedSession, Recognised};
 use super::{Interceptions, Leg};
 use crate::observation::{Endpoint, Timestamp};
 
@@ -18,7 +18,7 @@ impl Interceptions {
     }
 
     /// Seeks a connection of the process in the middle, made since the client's, that looks like the one it goes on with.
-    pub(super) fn seek(&mut self, client: u64, is_alike: impl Fn(&Case, Endpoint, &Leg) -> bool) {
+    pub(super) fn seek(&mut self, client: u64, is_alike: impl Fn(&ProxiedSession, Endpoint, &Leg) -> bool) {
         let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
         let Some(middle) = case.middle.as_ref().and_then(|caller| self.middles.get(caller.process.pid)) else { return };
         let since =
@@ -79,9 +79,9 @@ impl Interceptions {
         };
         client != upstream
             && match kin(&middle.process, &owner.process) {
-                Some(Kin::Near) => true,
+                Some(ProcessRelation::Near) => true,
                 // What one process of a mail server took, another sends on: when it is taken.
-                Some(Kin::Sibling) => case::taken_before(&inner.dialogue, from),
+                Some(ProcessRelation::Sibling) => proxied_session::taken_before(&inner.dialogue, from),
                 None => false,
             }
             && !case.links.iter().any(has)

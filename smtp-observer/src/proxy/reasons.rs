@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::case::{Case, Recognised};
 use super::comparison::{Alignment, LATE, seconds};
 use super::dialogue::{Dialogue, Step};
-use super::{Interceptions, MOST_HELD, PATIENCE};
+use super::proxied_session::{ProxiedSession, Recognised};
+use super::{Interceptions, MAX_HELD, PATIENCE};
 use crate::fact::{Fact, What};
 use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
 
@@ -76,7 +76,7 @@ impl Interceptions {
     /// Takes an RSET or a NOOP on a connection that carries another on, and keeps it back unless the client's side is known.
     /// Whether it was one.
     pub(super) fn hold(&mut self, fact: &Fact<'_>, sink: &mut dyn FnMut(&Fact<'_>)) -> bool {
-        if !matches!(fact.what, What::Rset(_) | What::Noop(_)) || self.held.len() >= MOST_HELD {
+        if !matches!(fact.what, What::Rset(_) | What::Noop(_)) || self.held.len() >= MAX_HELD {
             return false;
         }
         let Some(client) = self.served(fact.connection) else { return false };
@@ -176,9 +176,9 @@ impl Interceptions {
     }
 
     /// The case that a connection served at this moment.
-    fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&Case, &Dialogue)> {
+    fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&ProxiedSession, &Dialogue)> {
         let case = self.cases.get(&serves?)?;
-        let serves = |link: &&super::case::Link| {
+        let serves = |link: &&super::proxied_session::Link| {
             link.cookie == upstream && link.part.contains(&sent) && link.sign != Recognised::Alike
         };
         case.links.iter().find(serves)?;

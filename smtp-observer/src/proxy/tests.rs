@@ -440,7 +440,7 @@ fn what_is_over_is_forgotten() {
         stage.close(client);
     }
     let Interceptions { legs, cases, accepted, .. } = &stage.interceptions;
-    assert!(legs.len() <= MOST_REMEMBERED + 2 && cases.len() <= MOST_REMEMBERED && accepted.len() <= MOST_REMEMBERED);
+    assert!(legs.len() <= MAX_REMEMBERED + 2 && cases.len() <= MAX_REMEMBERED && accepted.len() <= MAX_REMEMBERED);
     stage.pass(60);
     let Interceptions { legs, cases, accepted, middles, due, held, over, .. } = &stage.interceptions;
     assert_eq!((legs.len(), cases.len(), accepted.len(), over.len()), (0, 0, 0, 0));

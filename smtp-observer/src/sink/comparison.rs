@@ -23,7 +23,7 @@ const WIDTH: usize = 56;
 const NOTE_WIDTH: usize = 400;
 
 /// Most conversations that are named of those that do not differ, and of those that one end alone saw.
-const MOST_NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 const PLAIN: Style = Style::new();
 const BOLD: Style = Style::new().bold();
@@ -54,11 +54,11 @@ impl Format {
             }
             writeln!(out)?;
         }
-        for compared in same.iter().take(MOST_NAMED) {
+        for compared in same.iter().take(MAX_NAMED) {
             self.heading(compared, &mut out)?;
             writeln!(out, "  the same was said at both ends\n")?;
         }
-        if let Some(more @ 1..) = same.len().checked_sub(MOST_NAMED) {
+        if let Some(more @ 1..) = same.len().checked_sub(MAX_NAMED) {
             writeln!(out, "and {more} more of which the same was said at both ends\n")?;
         }
         for (role, alone) in [(Role::Client, &report.client_only), (Role::Server, &report.server_only)] {
@@ -102,11 +102,11 @@ impl Format {
 
     /// Conversations that the other end did not see.
     fn alone(self, role: Role, conversations: &[&Conversation], out: &mut impl Write) -> io::Result<()> {
-        for conversation in conversations.iter().take(MOST_NAMED) {
+        for conversation in conversations.iter().take(MAX_NAMED) {
             writeln!(out, "{}", self.paint(BOLD, named(conversation)))?;
             writeln!(out, "  seen at the {}'s end alone", role.as_str())?;
         }
-        match conversations.len().saturating_sub(MOST_NAMED) {
+        match conversations.len().saturating_sub(MAX_NAMED) {
             0 if conversations.is_empty() => Ok(()),
             0 => writeln!(out),
             more => writeln!(out, "and {more} more at the {}'s end alone\n", role.as_str()),

@@ -18,22 +18,22 @@ use crate::observation::{
 };
 
 /// Most connections that are shown; those that come when there are so many are counted.
-pub const MOST_ROWS: usize = 10_000;
+pub const MAX_ROWS: usize = 10_000;
 
 /// How long a connection that is over stays.
 pub const KEPT: Duration = Duration::from_secs(30);
 
 /// Most connections that are over and stay.
-const MOST_OVER: usize = 1000;
+const MAX_OVER: usize = 1000;
 
 /// Most conversations of which it is kept what is in their middle.
-const MOST_INTERCEPTIONS: usize = 256;
+const MAX_INTERCEPTIONS: usize = 256;
 
 /// Most observations kept of all connections together.
-pub const MOST_LATEST: usize = 512;
+pub const MAX_LATEST: usize = 512;
 
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
-const MOST_KEPT: usize = 32 * 1024;
+const MAX_KEPT: usize = 32 * 1024;
 
 /// Bytes that all transcripts together have, about: beyond it the oldest observations are forgotten, whosever they are.
 const MAX_KEPT_BYTES: usize = 8 << 20;
@@ -323,14 +323,14 @@ impl ConnectionTable {
         self.bound_transcripts();
         self.taken += 1;
         let time = observation.time();
-        push(&mut self.latest, MOST_LATEST, observation);
+        push(&mut self.latest, MAX_LATEST, observation);
         self.forget(time);
     }
 
     /// Lets go of what is over for long by this time.
     pub fn forget(&mut self, now: Timestamp) {
         let long_ago = now.before(KEPT);
-        while self.over.len() > MOST_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
+        while self.over.len() > MAX_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
                 let gone = self.rows.remove(&id);
                 self.kept_bytes -= gone.map_or(0, |row| row.transcript.iter().map(Retained::cost).sum());
@@ -388,7 +388,7 @@ impl ConnectionTable {
         rows
     }
 
-    /// Connections that are not shown, since there were [`MOST_ROWS`] when they were opened.
+    /// Connections that are not shown, since there were [`MAX_ROWS`] when they were opened.
     pub fn unlisted(&self) -> u64 {
         self.unlisted
     }
@@ -427,13 +427,13 @@ impl ConnectionTable {
             if !opens {
                 return;
             }
-            if self.rows.len() >= MOST_ROWS {
+            if self.rows.len() >= MAX_ROWS {
                 self.unlisted += 1;
                 return;
             }
             self.rows.insert(Arc::clone(id), ConnectionState::new(observation));
         }
-        let most = self.transcript.min((MOST_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
+        let most = self.transcript.min((MAX_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
         let Some(row) = self.rows.get_mut(id) else { return };
         row.observe(observation);
         if most > 0 {
@@ -459,7 +459,7 @@ impl ConnectionTable {
             }
         }
         // What is there no longer takes little, and is let go of when most of it is such.
-        if self.kept.len() > 2 * MOST_KEPT {
+        if self.kept.len() > 2 * MAX_KEPT {
             let Self { rows, kept, .. } = self;
             kept.retain(|(id, number)| rows.get(id).is_some_and(|row| row.forgotten <= *number));
         }
@@ -472,7 +472,7 @@ impl ConnectionTable {
         // A verdict that is withdrawn leaves nothing.
         let stands = interception.verdict != Verdict::Direct;
         if stands {
-            push(&mut self.interceptions, MOST_INTERCEPTIONS, Arc::clone(&observation));
+            push(&mut self.interceptions, MAX_INTERCEPTIONS, Arc::clone(&observation));
         }
         if let Some(row) = self.rows.get_mut(client) {
             row.intercepted = interception.verdict.is_hidden();

@@ -67,7 +67,7 @@ pub struct Listing {
 }
 
 /// Most connections in a [`Listing`].
-pub const MOST_LISTED: usize = 1000;
+pub const MAX_LISTED: usize = 1000;
 
 /// Tells those who follow the observations that there are new ones, and counts what they miss. What they have not seen
 /// yet waits on the agent's table alone, so that a slow one takes no memory.

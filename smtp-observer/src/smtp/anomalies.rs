@@ -1,13 +1,13 @@
 //! Departures from the protocol, reported a bounded number of times.
 
 use super::item::{Anomaly, Item};
-use super::items::Items;
+use super::items::DecoderOutput;
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 /// How often one session reports one kind; further ones are not reported, so that a hostile peer cannot flood the
 /// record.
-pub const MOST_OF_A_KIND: u8 = 16;
+pub const MAX_OF_A_KIND: u8 = 16;
 
 /// Counts what a session has reported.
 #[derive(Debug, Default)]
@@ -18,9 +18,15 @@ pub(super) struct Anomalies {
 
 impl Anomalies {
     /// Reports an anomaly, unless its kind was reported often enough. The detail is only made where it is shown.
-    pub(super) fn report(&mut self, time: Time, kind: AnomalyKind, items: &mut Items, detail: impl FnOnce() -> String) {
+    pub(super) fn report(
+        &mut self,
+        time: Time,
+        kind: AnomalyKind,
+        items: &mut DecoderOutput,
+        detail: impl FnOnce() -> String,
+    ) {
         let reported = &mut self.reported.get_or_insert_default()[kind as usize];
-        if *reported < MOST_OF_A_KIND {
+        if *reported < MAX_OF_A_KIND {
             *reported += 1;
             items.push(Item::Anomaly(Anomaly { time, kind, detail: detail() }));
         }
@@ -34,7 +40,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_bound() {
         let mut anomalies = Anomalies::default();
-        let mut items = Items::default();
+        let mut items = DecoderOutput::default();
         for _ in 0..1000 {
             anomalies.report(Time(1), AnomalyKind::NulByte, &mut items, String::new);
         }

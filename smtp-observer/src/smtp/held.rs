@@ -7,19 +7,19 @@ use crate::event::{Time, Withheld};
 
 /// Bytes that are held as they came. Of what comes behind them only the last [`LAST`] are kept: enough to find the end
 /// of a message, while the rest counts as not seen.
-pub const MOST_HELD: usize = 16 * 1024;
+pub const MAX_HELD: usize = 16 * 1024;
 
-/// Bytes kept of the end of what is more than [`MOST_HELD`].
+/// Bytes kept of the end of what is more than [`MAX_HELD`].
 const LAST: usize = 1024;
 
 /// Parts with times of their own; further bytes have the time of the part they join.
-const MOST_PARTS: usize = 64;
+const MAX_PARTS: usize = 64;
 
 /// Gaps that are told apart.
-const MOST_GAPS: usize = 16;
+const MAX_GAPS: usize = 16;
 
 /// Parts of lines that did not cross. What comes with more of them counts as not seen.
-const MOST_WITHHELD: usize = 256;
+const MAX_WITHHELD: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -74,7 +74,7 @@ impl Held {
 
     /// Adds bytes that end at `end`.
     pub(super) fn push(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
-        let (fits, rest) = bytes.split_at(bytes.len().min(MOST_HELD - self.bytes));
+        let (fits, rest) = bytes.split_at(bytes.len().min(MAX_HELD - self.bytes));
         self.bytes += fits.len();
         self.append(time, write, end.saturating_sub(rest.len() as u64), fits);
         if !rest.is_empty() {
@@ -84,7 +84,7 @@ impl Held {
 
     /// Adds bytes that are no lines, behind those that end at `end`.
     pub(super) fn unread(&mut self, time: Time, write: u32, end: u64, unread: Unread, length: u64) {
-        if self.bytes == MOST_HELD {
+        if self.bytes == MAX_HELD {
             // What was kept of the end is not the end any more.
             self.drop_last();
         }
@@ -95,7 +95,7 @@ impl Held {
             return;
         }
         let gaps = self.parts.iter().filter(|part| matches!(part.content, Content::Unread(..))).count();
-        let content = match gaps >= MOST_GAPS {
+        let content = match gaps >= MAX_GAPS {
             true => Content::Unread(Unread::Gap, self.forget().saturating_add(length)),
             false => Content::Unread(unread, length),
         };
@@ -105,11 +105,11 @@ impl Held {
     /// Adds a line, or a part of one, that did not cross and ends at `end`.
     pub(super) fn withheld(&mut self, time: Time, write: u32, end: u64, withheld: Withheld) {
         let parts = self.parts.iter().filter(|part| matches!(part.content, Content::Withheld(_))).count();
-        if parts >= MOST_WITHHELD {
+        if parts >= MAX_WITHHELD {
             self.unread(time, write, end, Unread::Gap, withheld.length);
             return;
         }
-        if self.bytes == MOST_HELD {
+        if self.bytes == MAX_HELD {
             self.drop_last();
         }
         self.parts.push_back(Part::new(time, write, end, Content::Withheld(withheld)));
@@ -157,7 +157,7 @@ impl Held {
         let read = part.read + read;
         let part = Part { read, ..part };
         if !part.bytes().is_empty() {
-            self.bytes = (self.bytes + part.bytes().len()).min(MOST_HELD);
+            self.bytes = (self.bytes + part.bytes().len()).min(MAX_HELD);
             self.parts.push_front(part);
         }
     }
@@ -166,7 +166,7 @@ impl Held {
         if bytes.is_empty() {
             return;
         }
-        let full = self.parts.len() >= MOST_PARTS;
+        let full = self.parts.len() >= MAX_PARTS;
         match self.parts.back_mut() {
             // Whatever the calls: one that came in pieces is not to use up the parts.
             Some(Part { time: last, end: until, content: Content::Bytes(held), .. }) if full || *last == time => {

@@ -6,17 +6,17 @@ use std::ops::Deref;
 use super::command::Command;
 use super::item::{Exchange, Item};
 use super::reply::Reply;
-use super::waiting::Slot;
+use super::waiting::PendingReply;
 
 /// Commands that are kept for the next ones, and replies: as many as are pipelined on one connection, or a few on many.
-const MOST_OF_EACH: usize = 256;
+const MAX_OF_EACH: usize = 256;
 
 /// Room for their texts, when they are new: few lines of a dialogue are longer. And the most that is kept.
 pub(super) const ROOM: usize = 128;
-const MOST_ROOM: usize = 512;
+const MAX_ROOM: usize = 512;
 
 /// Queues that are kept for the next commands, and the longest of them.
-const MOST_QUEUES: usize = 64;
+const MAX_QUEUES: usize = 64;
 const LONGEST_QUEUE: usize = 128;
 
 /// Places in a new queue.
@@ -25,16 +25,16 @@ const QUEUE: usize = 4;
 /// What sessions have yielded, in order. It lends them room and, cleared, has back that of its items: a dialogue that
 /// goes on as before allocates nothing, and a session that waits for nothing holds nothing.
 #[derive(Debug, Default)]
-pub struct Items {
+pub struct DecoderOutput {
     items: Vec<Item>,
     #[expect(clippy::vec_box, reason = "they are handed out as they are")]
     commands: Vec<Box<Command>>,
     #[expect(clippy::vec_box, reason = "they are handed out as they are")]
     replies: Vec<Box<Reply>>,
-    queues: Vec<VecDeque<Slot>>,
+    queues: Vec<VecDeque<PendingReply>>,
 }
 
-impl Items {
+impl DecoderOutput {
     /// Adds what comes next.
     #[inline]
     pub(super) fn push(&mut self, item: Item) {
@@ -72,7 +72,7 @@ impl Items {
 
     /// Takes back a command.
     pub(super) fn take_command(&mut self, command: Box<Command>) {
-        if self.commands.len() < MOST_OF_EACH && command.line.capacity() <= MOST_ROOM {
+        if self.commands.len() < MAX_OF_EACH && command.line.capacity() <= MAX_ROOM {
             self.commands.push(command);
         }
     }
@@ -85,32 +85,32 @@ impl Items {
 
     /// Takes back a reply.
     pub(super) fn take_reply(&mut self, reply: Box<Reply>) {
-        if self.replies.len() < MOST_OF_EACH && reply.text.capacity() <= MOST_ROOM {
+        if self.replies.len() < MAX_OF_EACH && reply.text.capacity() <= MAX_ROOM {
             self.replies.push(reply);
         }
     }
 
     /// An empty queue.
-    pub(super) fn queue(&mut self) -> VecDeque<Slot> {
+    pub(super) fn queue(&mut self) -> VecDeque<PendingReply> {
         self.queues.pop().unwrap_or_else(|| VecDeque::with_capacity(QUEUE))
     }
 
     /// Takes back a queue.
-    pub(super) fn take_queue(&mut self, mut queue: VecDeque<Slot>) {
-        if self.queues.len() < MOST_QUEUES && (QUEUE..=LONGEST_QUEUE).contains(&queue.capacity()) {
+    pub(super) fn take_queue(&mut self, mut queue: VecDeque<PendingReply>) {
+        if self.queues.len() < MAX_QUEUES && (QUEUE..=LONGEST_QUEUE).contains(&queue.capacity()) {
             queue.clear();
             self.queues.push(queue);
         }
     }
 }
 
-impl Extend<Item> for Items {
+impl Extend<Item> for DecoderOutput {
     fn extend<I: IntoIterator<Item = Item>>(&mut self, items: I) {
         self.items.extend(items);
     }
 }
 
-impl Deref for Items {
+impl Deref for DecoderOutput {
     type Target = [Item];
 
     fn deref(&self) -> &[Item] {
@@ -118,7 +118,7 @@ impl Deref for Items {
     }
 }
 
-impl IntoIterator for Items {
+impl IntoIterator for DecoderOutput {
     type Item = Item;
     type IntoIter = std::vec::IntoIter<Item>;
 
@@ -135,11 +135,11 @@ mod tests {
 
     #[test]
     fn room_is_used_again_and_bounded() {
-        let mut items = Items::default();
+        let mut items = DecoderOutput::default();
         let mut session = Session::new();
         session.receive(Peer::Server, Time(1), b"220 mx.example\r\n", &mut items);
         items.clear();
-        for (commands, kept, queues) in [(1, 1, 1), (50, 50, 1), (1, 50, 1), (900, MOST_OF_EACH, 0)] {
+        for (commands, kept, queues) in [(1, 1, 1), (50, 50, 1), (1, 50, 1), (900, MAX_OF_EACH, 0)] {
             session.receive(Peer::Client, Time(2), "NOOP\r\n".repeat(commands).as_bytes(), &mut items);
             session.receive(Peer::Server, Time(3), "250 ok\r\n".repeat(commands).as_bytes(), &mut items);
             items.clear();
@@ -149,9 +149,9 @@ mod tests {
 
     #[test]
     fn what_is_long_is_not_kept() {
-        let mut items = Items::default();
-        items.take_command(Box::new(Command::with_room(MOST_ROOM + 1)));
-        items.take_reply(Box::new(Reply::with_room(MOST_ROOM + 1)));
+        let mut items = DecoderOutput::default();
+        items.take_command(Box::new(Command::with_room(MAX_ROOM + 1)));
+        items.take_reply(Box::new(Reply::with_room(MAX_ROOM + 1)));
         assert!(items.commands.is_empty() && items.replies.is_empty());
     }
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::transcript::{Step, feed, items_in_pieces, line, steps, without_writes};
-use super::{Items, MOST_HELD, MOST_WAITING, MOST_WAITING_BYTES, Peer, Session};
+use super::{DecoderOutput, MAX_HELD, MAX_WAITING, MAX_WAITING_BYTES, Peer, Session};
 use crate::event::Time;
 
 /// Pieces that dialogues are made of, and their breakage.
@@ -112,7 +112,7 @@ proptest! {
         let whole = items_in_pieces(session(midstream), &steps, usize::MAX);
         prop_assert_eq!(&items_in_pieces(session(midstream), &steps, size), &whole);
 
-        let mut items = Items::default();
+        let mut items = DecoderOutput::default();
         let mut random = session(midstream);
         let mut cuts = cuts.iter().cycle();
         for step in &steps {
@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn every_loss_is_recovered_from(steps in vec(step(), 0..24), midstream: bool) {
         let mut session = session(midstream);
-        let mut items = Items::default();
+        let mut items = DecoderOutput::default();
         steps.iter().for_each(|step| feed(&mut session, Time(1), step, &mut items));
         // A loss in either direction, then the end of any message, and commands that are sent one by one.
         session.gap(Peer::Client, Time(1), u64::MAX, &mut items);
@@ -161,7 +161,7 @@ proptest! {
 /// Feeds a pattern for `calls` calls and tells the most memory a session had.
 fn most_memory(peer: Peer, start: &[(Peer, &[u8])], piece: &[u8], calls: usize) -> usize {
     let mut session = Session::new();
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     let mut most = 0;
     for (peer, bytes) in start {
         session.receive(*peer, Time(0), bytes, &mut items);
@@ -179,7 +179,7 @@ fn most_memory(peer: Peer, start: &[(Peer, &[u8])], piece: &[u8], calls: usize) 
 
 #[test]
 fn memory_is_bounded() {
-    let bound = 2 * MOST_WAITING_BYTES + 4 * MOST_HELD + MOST_WAITING * 512;
+    let bound = 2 * MAX_WAITING_BYTES + 4 * MAX_HELD + MAX_WAITING * 512;
     let greeted: &[(Peer, &[u8])] = &[(Peer::Server, b"220 mx.example\r\n")];
     let data: &[(Peer, &[u8])] = &[(Peer::Server, b"220 mx.example\r\n"), (Peer::Client, b"DATA\r\n")];
     let long = [b'a'; 8192];
@@ -202,7 +202,7 @@ fn memory_is_bounded() {
 #[test]
 fn an_idle_session_is_small() {
     let mut session = Session::new();
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     session.receive(Peer::Server, Time(1), b"220 mx.example\r\n", &mut items);
     session.receive(Peer::Client, Time(1), b"EHLO client.example\r\n", &mut items);
     session.receive(Peer::Server, Time(1), b"250 mx.example\r\n", &mut items);

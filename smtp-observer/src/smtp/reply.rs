@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::items::Items;
+use super::items::DecoderOutput;
 use super::line::Line;
 use crate::event::Time;
 
@@ -145,7 +145,7 @@ impl Replies {
         span: Range<u64>,
         first_byte: Time,
         last_byte: Time,
-        items: &mut Items,
+        items: &mut DecoderOutput,
     ) -> Outcome {
         let (withheld, line) = (line.is_withheld(), line.said());
         let Some((code, continues, text, mut malformed)) = parse(line) else {
@@ -234,8 +234,13 @@ mod tests {
         let mut replies = Replies::default();
         let (mut complete, mut malformed) = (Vec::new(), Vec::new());
         for (at, line) in lines.iter().enumerate() {
-            let outcome =
-                replies.line(&whole(line), 0..0, Time(at as u64 * 10), Time(at as u64 * 10 + 1), &mut Items::default());
+            let outcome = replies.line(
+                &whole(line),
+                0..0,
+                Time(at as u64 * 10),
+                Time(at as u64 * 10 + 1),
+                &mut DecoderOutput::default(),
+            );
             complete.extend(outcome.reply.map(|reply| *reply));
             if outcome.malformed {
                 malformed.push(at);
@@ -289,7 +294,7 @@ mod tests {
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
         let mut contradicts =
-            |line: &[u8]| replies.line(&whole(line), 0..0, Time(0), Time(0), &mut Items::default()).contradicts;
+            |line: &[u8]| replies.line(&whole(line), 0..0, Time(0), Time(0), &mut DecoderOutput::default()).contradicts;
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));
@@ -334,12 +339,12 @@ mod tests {
     fn what_is_withheld_of_a_text_is_not_in_it() {
         let mut replies = Replies::default();
         let line = Line { bytes: b"550 5.1.1 xxxxx", length: 15, crossed: 10, bare_lf: false };
-        let outcome = replies.line(&line, 0..0, Time(0), Time(0), &mut Items::default());
+        let outcome = replies.line(&line, 0..0, Time(0), Time(0), &mut DecoderOutput::default());
         let reply = outcome.reply.expect("a reply");
         assert_eq!((reply.code, reply.enhanced_code), (550, Some(EnhancedCode(5, 1, 1))));
         assert_eq!((&reply.text[..], reply.withheld), (&b"5.1.1 "[..], true));
         let line = Line { bytes: b"250 x", length: 5, crossed: 5, bare_lf: false };
-        let next = replies.line(&line, 0..0, Time(0), Time(0), &mut Items::default()).reply.expect("a reply");
+        let next = replies.line(&line, 0..0, Time(0), Time(0), &mut DecoderOutput::default()).reply.expect("a reply");
         assert!(!next.withheld);
     }
 }

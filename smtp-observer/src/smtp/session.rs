@@ -12,7 +12,7 @@ mod server;
 
 use std::time::Duration;
 
-use self::fork::Fork;
+use self::fork::SmugglingState;
 use self::lost::Lost;
 use self::opening::Early;
 use super::Peer;
@@ -21,12 +21,12 @@ use super::body::Body;
 use super::extensions::Extensions;
 use super::held::{Content, Held, Unread};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
-use super::items::Items;
+use super::items::DecoderOutput;
 use super::line::{Lines, Origin};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
 use super::tls::Opening;
-use super::waiting::{Slot, Waiting};
+use super::waiting::{PendingReplies, PendingReply};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
@@ -38,7 +38,7 @@ use crate::observation::AnomalyKind;
 #[derive(Debug)]
 pub struct Session {
     mode: Mode,
-    waiting: Waiting,
+    waiting: PendingReplies,
     client: Direction,
     server: Direction,
     replies: Replies,
@@ -88,7 +88,7 @@ pub struct Session {
     /// The octets that are being received are a chunk's.
     in_chunk: bool,
     /// The message that is received, or whose reply is due, is over already for some servers.
-    fork: Option<Box<Fork>>,
+    fork: Option<Box<SmugglingState>>,
     /// A reply had the message over: bytes of it may still wait in the kernel.
     left_waiting: bool,
     /// A message was received up to its end of data.
@@ -163,7 +163,7 @@ impl Session {
     /// A session that is followed from the start of its connection: the server greets first.
     pub fn new() -> Self {
         let mut session = Self::with(Mode::Command);
-        session.waiting = Waiting::for_greeting_alone();
+        session.waiting = PendingReplies::for_greeting_alone();
         session.preamble = Preamble::expected();
         session
     }
@@ -176,7 +176,7 @@ impl Session {
     fn with(mode: Mode) -> Self {
         Self {
             mode,
-            waiting: Waiting::default(),
+            waiting: PendingReplies::default(),
             client: Direction::default(),
             server: Direction::default(),
             replies: Replies::default(),
@@ -236,7 +236,7 @@ impl Session {
 
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
-    pub fn finish(&mut self, _time: Time, items: &mut Items) {
+    pub fn finish(&mut self, _time: Time, items: &mut DecoderOutput) {
         self.give_up_preamble(items);
         self.report_early(items);
         self.read_unfinished_reply(items);
@@ -253,7 +253,7 @@ impl Session {
         self.held = Held::default();
     }
 
-    fn client_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+    fn client_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
         if self.preamble.is_socks() {
             return;
         }
@@ -291,7 +291,7 @@ impl Session {
         }
     }
 
-    fn server_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+    fn server_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
         if self.preamble.is_socks() {
             self.preamble.answer_unseen();
             return;
@@ -337,7 +337,7 @@ impl Session {
 
     /// It is not certain any more what the client's next bytes are. What waits for a reply still gets it, unless
     /// replies were lost.
-    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
+    fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut DecoderOutput) {
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
         self.mode = Mode::Lost(Lost::after_gap());
@@ -359,7 +359,7 @@ impl Session {
     }
 
     /// Gives up what waits for the server: there is no room for all that all sessions wait for.
-    pub fn give_up(&mut self, time: Time, items: &mut Items) {
+    pub fn give_up(&mut self, time: Time, items: &mut DecoderOutput) {
         match &mut self.mode {
             Mode::Lost(lost) => {
                 lost.unsure();
@@ -373,22 +373,22 @@ impl Session {
         }
     }
 
-    fn give_up_waiting(&mut self, items: &mut Items) {
+    fn give_up_waiting(&mut self, items: &mut DecoderOutput) {
         while let Some(slot) = self.waiting.pop(items) {
             match slot {
-                Slot::Command(command, message) => {
+                PendingReply::Command(command, message) => {
                     self.report_hello(&command, None, items);
                     items.push(Item::Exchange(Exchange { command, reply: None }));
                     items.extend(message.map(Item::Message));
                 }
-                Slot::Message(message, _) => items.push(Item::Message(message)),
-                Slot::Greeting | Slot::Octets => {}
+                PendingReply::Message(message, _) => items.push(Item::Message(message)),
+                PendingReply::Greeting | PendingReply::Octets => {}
             }
         }
     }
 
     /// Reads what was held, in the mode that is known now.
-    fn read_held(&mut self, sent_early: bool, items: &mut Items) {
+    fn read_held(&mut self, sent_early: bool, items: &mut DecoderOutput) {
         let write = self.write;
         let origin = std::mem::take(&mut self.origin);
         self.sent_early = sent_early;

@@ -5,7 +5,7 @@
 //! seen, `C content 100` bytes that were left out because they are content, `C withheld 20` a line that stayed in the
 //! kernel, with CR LF at its end, and `C withheld| 20` one without its end. `\r`, `\n`, `\0` and `\xNN` stand for bytes.
 
-use super::{Exchange, Item, Items, Message, Peer, Session};
+use super::{DecoderOutput, Exchange, Item, Message, Peer, Session};
 use crate::event::{LineEnd, Segment, Time, Withheld};
 
 /// What reaches a session.
@@ -83,7 +83,7 @@ fn unescape(text: &str) -> Vec<u8> {
 
 /// The items of a dialogue, each step a second after the one before, from second 1 on.
 pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     let mut seconds = 0;
     for step in steps {
         seconds += 1;
@@ -97,7 +97,7 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
 
 /// The same without times: each piece of at most `size` bytes in a call of its own.
 pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize) -> Vec<Item> {
-    let mut items = Items::default();
+    let mut items = DecoderOutput::default();
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => {
@@ -110,7 +110,7 @@ pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize)
     without_writes(items)
 }
 
-pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut Items) {
+pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut DecoderOutput) {
     match step {
         Step::Bytes(peer, bytes) => session.receive(*peer, time, bytes, items),
         Step::Gap(peer, length) => session.gap(*peer, time, *length, items),
@@ -123,7 +123,7 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut I
 }
 
 /// Which commands share a write is a matter of the pieces.
-pub(crate) fn without_writes(items: Items) -> Vec<Item> {
+pub(crate) fn without_writes(items: DecoderOutput) -> Vec<Item> {
     let mut items: Vec<Item> = items.into_iter().collect();
     for item in &mut items {
         if let Item::Exchange(exchange) = item {

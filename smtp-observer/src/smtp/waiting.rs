@@ -4,31 +4,31 @@ use std::collections::VecDeque;
 
 use super::command::{Command, Verb};
 use super::item::Message;
-use super::items::{Items, ROOM};
+use super::items::{DecoderOutput, ROOM};
 use crate::event::Time;
 
 /// Commands that may wait for their replies; with one more the stream counts as lost.
-pub const MOST_WAITING: usize = 1000;
+pub const MAX_WAITING: usize = 1000;
 
 /// Bytes that their lines may have together.
-pub const MOST_WAITING_BYTES: usize = 256 * 1024;
+pub const MAX_WAITING_BYTES: usize = 256 * 1024;
 
 /// Something that earns a reply.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(super) enum PendingReply {
     /// The connection itself: its reply is the greeting.
     Greeting,
     /// A command line. The last chunk of a message brings the message along.
     Command(Box<Command>, Option<Box<Message>>),
     /// The end of a message, with the replies that it still earns.
-    Message(Box<Message>, Owed),
+    Message(Box<Message>, ExpectedReplies),
     /// Octets that no command line announced with a reply of its own (XEXCH50).
     Octets,
 }
 
 /// The replies that the end of a message still earns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owed {
+pub(super) enum ExpectedReplies {
     /// The first one tells.
     Unknown,
     /// Each tells of a recipient, or of all (RFC 2033, 4.2).
@@ -39,14 +39,14 @@ pub(super) enum Owed {
 
 /// The queue's room is of the items, where it is empty.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    slots: VecDeque<Slot>,
+pub(super) struct PendingReplies {
+    slots: VecDeque<PendingReply>,
     bytes: usize,
 }
 
-impl Waiting {
+impl PendingReplies {
     pub(super) fn for_greeting_alone() -> Self {
-        Self { slots: [Slot::Greeting].into(), bytes: 0 }
+        Self { slots: [PendingReply::Greeting].into(), bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,25 +54,28 @@ impl Waiting {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.slots.len() > MOST_WAITING || self.bytes > MOST_WAITING_BYTES
+        self.slots.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES
     }
 
     /// Bytes of memory that it takes, about.
     pub(super) fn cost(&self) -> usize {
-        self.slots.len() * (size_of::<Slot>() + size_of::<Command>() + ROOM) + self.bytes
+        self.slots.len() * (size_of::<PendingReply>() + size_of::<Command>() + ROOM) + self.bytes
     }
 
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
+    pub(super) fn get(&self, index: usize) -> Option<&PendingReply> {
         self.slots.get(index)
     }
 
     /// Behind the first that waits is another, and it is not QUIT, after which replies are not waited for.
     pub(super) fn holds_more_than_quit(&self) -> bool {
-        self.slots.iter().skip(1).any(|slot| !matches!(slot, Slot::Command(command, _) if command.verb == Verb::Quit))
+        self.slots
+            .iter()
+            .skip(1)
+            .any(|slot| !matches!(slot, PendingReply::Command(command, _) if command.verb == Verb::Quit))
     }
 
     /// Only one thing waits.
@@ -82,7 +85,7 @@ impl Waiting {
 
     /// The greeting has not come.
     pub(super) fn for_greeting(&self) -> bool {
-        matches!(self.slots.front(), Some(Slot::Greeting))
+        matches!(self.slots.front(), Some(PendingReply::Greeting))
     }
 
     /// Something of the client's waits.
@@ -90,26 +93,26 @@ impl Waiting {
         self.slots.len() > usize::from(self.for_greeting())
     }
 
-    pub(super) fn front_mut(&mut self) -> Option<&mut Slot> {
+    pub(super) fn front_mut(&mut self) -> Option<&mut PendingReply> {
         self.slots.front_mut()
     }
 
     #[inline]
-    pub(super) fn push(&mut self, slot: Slot, items: &mut Items) {
+    pub(super) fn push(&mut self, slot: PendingReply, items: &mut DecoderOutput) {
         self.make_room(items);
         self.bytes += slot.bytes();
         self.slots.push_back(slot);
     }
 
     /// Puts back what has more replies to come.
-    pub(super) fn push_front(&mut self, slot: Slot, items: &mut Items) {
+    pub(super) fn push_front(&mut self, slot: PendingReply, items: &mut DecoderOutput) {
         self.make_room(items);
         self.bytes += slot.bytes();
         self.slots.push_front(slot);
     }
 
     #[inline]
-    pub(super) fn pop(&mut self, items: &mut Items) -> Option<Slot> {
+    pub(super) fn pop(&mut self, items: &mut DecoderOutput) -> Option<PendingReply> {
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.bytes();
         if self.slots.is_empty() {
@@ -118,7 +121,7 @@ impl Waiting {
         Some(slot)
     }
 
-    fn make_room(&mut self, items: &mut Items) {
+    fn make_room(&mut self, items: &mut DecoderOutput) {
         if self.slots.capacity() == 0 {
             self.slots = items.queue();
         }
@@ -126,14 +129,14 @@ impl Waiting {
 
     /// So many octets of the message that the last command ends have come.
     pub(super) fn chunk_grew(&mut self, length: u64) {
-        if let Some(Slot::Command(_, Some(message))) = self.slots.back_mut() {
+        if let Some(PendingReply::Command(_, Some(message))) = self.slots.back_mut() {
             message.size = message.size.map(|size| size.saturating_add(length));
         }
     }
 
     /// The chunk that was announced last is complete.
     pub(super) fn chunk_ended(&mut self, time: Time) {
-        if let Some(Slot::Command(command, message)) = self.slots.back_mut() {
+        if let Some(PendingReply::Command(command, message)) = self.slots.back_mut() {
             command.last_byte = time;
             if let Some(message) = message {
                 message.ended_at = Some(time);
@@ -143,11 +146,11 @@ impl Waiting {
 
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.bytes
+        self.slots.capacity() * size_of::<PendingReply>() + self.bytes
     }
 }
 
-impl Slot {
+impl PendingReply {
     fn bytes(&self) -> usize {
         match self {
             Self::Command(command, _) => command.line.len(),
@@ -161,32 +164,32 @@ impl Slot {
 mod tests {
     use super::*;
 
-    fn command(length: usize) -> Slot {
-        Slot::Command(Box::new(Command::new(&vec![b'x'; length], Time(1), Time(1))), None)
+    fn command(length: usize) -> PendingReply {
+        PendingReply::Command(Box::new(Command::new(&vec![b'x'; length], Time(1), Time(1))), None)
     }
 
     #[test]
     fn first_in_first_out() {
-        let mut items = Items::default();
-        let mut waiting = Waiting::for_greeting_alone();
+        let mut items = DecoderOutput::default();
+        let mut waiting = PendingReplies::for_greeting_alone();
         waiting.push(command(4), &mut items);
         assert!(waiting.for_greeting() && !waiting.is_single());
-        assert!(matches!(waiting.pop(&mut items), Some(Slot::Greeting)));
+        assert!(matches!(waiting.pop(&mut items), Some(PendingReply::Greeting)));
         assert!(!waiting.for_greeting() && waiting.is_single());
-        assert!(matches!(waiting.pop(&mut items), Some(Slot::Command(..))));
+        assert!(matches!(waiting.pop(&mut items), Some(PendingReply::Command(..))));
         assert!(waiting.pop(&mut items).is_none() && waiting.is_empty());
     }
 
     #[test]
     fn bounds() {
-        let mut items = Items::default();
-        let mut waiting = Waiting::default();
-        (0..MOST_WAITING).for_each(|_| waiting.push(command(10), &mut items));
+        let mut items = DecoderOutput::default();
+        let mut waiting = PendingReplies::default();
+        (0..MAX_WAITING).for_each(|_| waiting.push(command(10), &mut items));
         assert!(!waiting.is_full());
         waiting.push(command(10), &mut items);
         assert!(waiting.is_full());
 
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingReplies::default();
         (0..128).for_each(|_| waiting.push(command(2048), &mut items));
         assert!(!waiting.is_full());
         waiting.push(command(1), &mut items);

@@ -10,7 +10,7 @@ use crate::proxy::dialogue::{Said, Step};
 const NOTABLE: Duration = Duration::from_millis(250);
 
 /// Most lines of a reply that are shown.
-const MOST_LINES: usize = 24;
+const MAX_LINES: usize = 24;
 
 /// A line of both columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Block {
 
 /// Each line with the code.
 fn reply_lines(indent: &str, said: &Said) -> Vec<String> {
-    let lines = said.text.lines().take(MOST_LINES).map(|line| format!("{indent}{} {line}", said.code));
+    let lines = said.text.lines().take(MAX_LINES).map(|line| format!("{indent}{} {line}", said.code));
     let lines: Vec<_> = lines.map(|line| line.trim_end().to_owned()).collect();
     if lines.is_empty() { vec![format!("{indent}{}", said.code)] } else { lines }
 }

@@ -124,7 +124,7 @@ fn many_connections_have_short_transcripts() {
         samples.iter().for_each(|sample| table.take(sample.at(samples::noop())));
     }
     let kept: usize = table.rows().map(|row| row.transcript.len()).sum();
-    assert_eq!(kept, MOST_KEPT);
+    assert_eq!(kept, MAX_KEPT);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn transcripts_have_a_bound_in_bytes() {
     // The latest is there of each, and all is given back.
     assert!(table.rows().all(|row| !row.transcript.is_empty()));
     assert!(costs(&table) > MAX_KEPT_BYTES / 2);
-    assert!(table.kept.len() <= 2 * MOST_KEPT + 1);
+    assert!(table.kept.len() <= 2 * MAX_KEPT + 1);
     for number in 0..500 {
         table.take(sample.clone().with_id(&format!("b-{number}")).closed());
     }
@@ -165,21 +165,21 @@ fn command() -> Command {
 fn all_that_is_kept_has_a_bound() {
     let sample = Sample::client();
     let mut table = session(&sample, vec![]);
-    for _ in 0..2 * MOST_LATEST {
+    for _ in 0..2 * MAX_LATEST {
         table.take(sample.at(samples::noop()));
     }
-    assert_eq!(table.latest().count(), MOST_LATEST);
+    assert_eq!(table.latest().count(), MAX_LATEST);
     assert_eq!(only(&table).transcript.len(), 3);
-    for number in 0..MOST_ROWS + 5 {
+    for number in 0..MAX_ROWS + 5 {
         table.take(sample.clone().with_id(&format!("b-{}", number + 10)).opened());
     }
-    assert_eq!((table.rows().len(), table.unlisted()), (MOST_ROWS, 6));
-    for number in 0..MOST_ROWS {
+    assert_eq!((table.rows().len(), table.unlisted()), (MAX_ROWS, 6));
+    for number in 0..MAX_ROWS {
         table.take(sample.clone().with_id(&format!("b-{}", number + 10)).closed());
         table.take(found(&sample.clone().with_id(&format!("b-{}", number + 10)), Verdict::Relay));
     }
-    assert_eq!(table.rows().len(), MOST_OVER + 1);
-    assert_eq!(table.interceptions().count(), MOST_INTERCEPTIONS);
+    assert_eq!(table.rows().len(), MAX_OVER + 1);
+    assert_eq!(table.interceptions().count(), MAX_INTERCEPTIONS);
 }
 
 #[test]
@@ -194,13 +194,13 @@ fn one_who_looks_again_sees_what_is_new_and_what_is_lost() {
     assert_eq!(since(&table, Some(2)), (1, 3, 0));
     assert_eq!(since(&table, Some(3)), (0, 3, 0));
     assert_eq!(since(&table, Some(9)), (0, 3, 0), "a number of another agent");
-    let most = MOST_LATEST as u64;
+    let most = MAX_LATEST as u64;
     for _ in 0..most {
         table.take(sample.at(samples::noop()));
     }
-    assert_eq!(since(&table, Some(3)), (MOST_LATEST, most + 3, 0));
-    assert_eq!(since(&table, Some(1)), (MOST_LATEST, most + 3, 2));
-    assert_eq!(since(&table, None), (MOST_LATEST, most + 3, 0));
+    assert_eq!(since(&table, Some(3)), (MAX_LATEST, most + 3, 0));
+    assert_eq!(since(&table, Some(1)), (MAX_LATEST, most + 3, 2));
+    assert_eq!(since(&table, None), (MAX_LATEST, most + 3, 0));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::PIECE;
 use super::{Ask, Context};
-use crate::sink::connection_table::{MOST_LATEST, Since};
+use crate::sink::connection_table::{MAX_LATEST, Since};
 use crate::sink::events;
 use crate::sink::retained::Retained;
 
@@ -210,7 +210,7 @@ impl Drop for Viewer {
     fn drop(&mut self) {
         self.seat.taken.store(false, Ordering::Relaxed);
         if let Some(seen) = self.seen {
-            let kept = MOST_LATEST as u64;
+            let kept = MAX_LATEST as u64;
             let gone = self.context.agent.taken.borrow().saturating_sub(kept);
             self.context.agent.dropped.fetch_add(gone.saturating_sub(seen), Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::*;
-use crate::sink::connection_table::{ConnectionTable, MOST_LATEST};
+use crate::sink::connection_table::{ConnectionTable, MAX_LATEST};
 use crate::sink::samples::{self, Sample};
 
 /// Longer than any test takes; what must end by itself is given a far shorter limit.
@@ -282,11 +282,11 @@ async fn one_who_is_too_slow_is_told_what_is_lost_and_it_is_counted() {
     let mut follower = Follower::start(address, "").await;
     follower.next("observation").await.expect("the first");
     // All at once: nobody is given a chance to look in between.
-    for _ in 0..MOST_LATEST + 3 {
+    for _ in 0..MAX_LATEST + 3 {
         told.observe(Sample::client().at(samples::noop()));
     }
     assert_eq!(follower.next("lost").await.expect("a loss").1, json!({"count": 3}));
-    for number in 0..MOST_LATEST {
+    for number in 0..MAX_LATEST {
         let (id, _) = follower.next("observation").await.expect("what was kept");
         assert!(id.ends_with(&format!("-{}", number + 5)), "{id}");
     }
@@ -302,7 +302,7 @@ async fn one_who_does_not_read_takes_no_memory_and_his_loss_is_counted_when_he_g
     let long = "x".repeat(2000);
     // Far more than the sockets' buffers hold, with time for the stream to send what it can.
     for _ in 0..40 {
-        for _ in 0..MOST_LATEST {
+        for _ in 0..MAX_LATEST {
             told.observe(Sample::client().with_id(&long).at(samples::noop()));
         }
         tokio::task::yield_now().await;

@@ -9,7 +9,7 @@ use super::series::{Labels, Programs, label};
 use crate::observation::{Caller, Interception, Timestamp};
 
 /// Most interceptors that are described at once; the one that was not seen for the longest time makes way.
-const MOST_DESCRIBED: usize = 64;
+const MAX_DESCRIBED: usize = 64;
 
 /// Bytes of an executable's path in a label.
 const LONGEST_PATH: usize = 128;
@@ -68,7 +68,7 @@ impl Interceptions {
             described.seen = now;
             return;
         }
-        if self.described.len() >= MOST_DESCRIBED
+        if self.described.len() >= MAX_DESCRIBED
             && let Some(oldest) = self.described.iter().map(|described| described.seen).min()
         {
             self.keep(|described| described.seen > oldest);

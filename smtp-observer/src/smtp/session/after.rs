@@ -5,16 +5,16 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::masked;
 use super::super::reply::Reply;
-use super::super::waiting::Slot;
+use super::super::waiting::PendingReply;
 use super::{Direction, Mode, Session, message};
 use crate::observation::AnomalyKind;
 
 impl Session {
     /// A command has its reply: what the session is from now on.
-    pub(super) fn reply_to_command(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn reply_to_command(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut DecoderOutput) {
         let verb = command.verb;
         let octets = if verb == Verb::Xexch50 { command.octets() } else { None };
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
@@ -72,7 +72,7 @@ impl Session {
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut Items) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut DecoderOutput) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
@@ -85,7 +85,7 @@ impl Session {
         self.answer_waits = answers && !self.client.skip;
         self.mode = match octets {
             Some(octets) if octets > 0 && code / 100 == 3 => {
-                self.waiting.push(Slot::Octets, items);
+                self.waiting.push(PendingReply::Octets, items);
                 Mode::Octets(octets)
             }
             _ => Mode::Command,
@@ -94,7 +94,7 @@ impl Session {
     }
 
     /// The server greets.
-    pub(super) fn greeted(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn greeted(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         self.report_early(items);
         if masked::is_greeting(&reply.text) {
             let detail = || format!("the greeting is {}", escape(&reply.text));
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it.
-    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut Items) {
+    pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut DecoderOutput) {
         let verb = command.verb;
         if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() {
             return;

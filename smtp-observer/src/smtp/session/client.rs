@@ -6,19 +6,19 @@ use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::masked;
 use super::super::preamble;
 use super::super::tls::Look;
-use super::super::waiting::{Owed, Slot};
-use super::fork::Fork;
+use super::super::waiting::{ExpectedReplies, PendingReply};
+use super::fork::SmugglingState;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
-    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut Items) {
+    pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut DecoderOutput) {
         self.client_goes_on(items);
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
@@ -28,7 +28,7 @@ impl Session {
     }
 
     /// The client sends more: for a client that does not pipeline, the server has said all that was due.
-    pub(super) fn client_goes_on(&mut self, items: &mut Items) {
+    pub(super) fn client_goes_on(&mut self, items: &mut DecoderOutput) {
         self.client_went_on();
         if std::mem::take(&mut self.garbled)
             && self.waiting.is_single()
@@ -44,7 +44,7 @@ impl Session {
     }
 
     /// Reads up to where it is not known how to; how many bytes that are.
-    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) -> usize {
+    pub(super) fn read_client(&mut self, time: Time, mut bytes: &[u8], items: &mut DecoderOutput) -> usize {
         let (length, reversed) = (bytes.len(), self.reversed);
         while !bytes.is_empty() {
             if self.reversed != reversed {
@@ -80,7 +80,7 @@ impl Session {
                         Found::Nothing => {}
                         Found::End => self.body_ended(time, items),
                         Found::Form(form) => {
-                            self.fork = Some(Box::new(Fork::new(form.size, time)));
+                            self.fork = Some(Box::new(SmugglingState::new(form.size, time)));
                             let detail = || format!("a lone dot in a message: {}.{}", form.before, form.behind);
                             self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
                         }
@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// The first bytes may be a proxy's header.
-    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
+    fn look_at_preamble(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) {
         if let preamble::Look::Plain(taken, since) = self.preamble.look(time, bytes) {
             let end = self.end(Peer::Client) - bytes.len() as u64;
             self.up_to(end, Peer::Client, |session| session.client_bytes(since, taken, items));
@@ -107,7 +107,7 @@ impl Session {
     }
 
     /// The first bytes may be TLS. True when they are not, and can be read.
-    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) -> bool {
+    fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) -> bool {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
+    fn client_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) {
         if self.client.lines.at_start() {
             self.line = LineStart {
                 time,
@@ -211,7 +211,7 @@ impl Session {
     }
 
     /// What a command line shows at once.
-    fn report_command(&mut self, command: &Command, length: u64, items: &mut Items) {
+    fn report_command(&mut self, command: &Command, length: u64, items: &mut DecoderOutput) {
         if self.line.early {
             self.spoke_early(command.last_byte, || of_client(command, length));
         }
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// A command line is complete.
-    pub(super) fn command(&mut self, command: Box<Command>, items: &mut Items) {
+    pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
         (self.command_write, self.command_at) = (self.write, time);
         self.left_waiting = false;
@@ -243,7 +243,7 @@ impl Session {
             (_, Some((_, last))) => self.chunk(time, last),
             _ => None,
         };
-        self.waiting.push(Slot::Command(command, last), items);
+        self.waiting.push(PendingReply::Command(command, last), items);
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
         } else if verb.decides_what_follows() {
@@ -302,7 +302,7 @@ impl Session {
     }
 
     /// The end of data was seen.
-    fn body_ended(&mut self, time: Time, items: &mut Items) {
+    fn body_ended(&mut self, time: Time, items: &mut DecoderOutput) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         message.size = body.size_at_end();
         (self.command_write, self.command_at) = (self.write, time);
@@ -319,13 +319,13 @@ impl Session {
             }
             _ => {
                 message.reply = None;
-                self.waiting.push(Slot::Message(message, Owed::Unknown), items);
+                self.waiting.push(PendingReply::Message(message, ExpectedReplies::Unknown), items);
             }
         }
     }
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
-    pub(super) fn read_held_for_line(&mut self, items: &mut Items) {
+    pub(super) fn read_held_for_line(&mut self, items: &mut DecoderOutput) {
         if !matches!(self.mode, Mode::HeldForLine(..)) {
             return;
         }

@@ -8,20 +8,20 @@ use memchr::memchr;
 
 use super::super::command::Verb;
 use super::super::item::{Item, Message};
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::reply::Reply;
-use super::super::waiting::Slot;
+use super::super::waiting::PendingReply;
 use super::server::line;
 use super::{Mode, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 /// Replies that are withheld at most; then the message was one.
-const MOST_WITHHELD: usize = 32;
+const MAX_WITHHELD: usize = 32;
 
 /// The two readings of a message.
 #[derive(Debug)]
-pub(super) struct Fork {
+pub(super) struct SmugglingState {
     /// Bytes of content before the form, and when it was seen.
     size: u64,
     ended_at: Time,
@@ -46,7 +46,7 @@ struct Commands {
     missed: bool,
 }
 
-impl Fork {
+impl SmugglingState {
     /// A form ended now, behind so many bytes of content.
     pub(super) fn new(size: u64, time: Time) -> Self {
         Self { size, ended_at: time, commands: Commands::default(), withheld: Vec::new(), client_went_on: false }
@@ -133,9 +133,9 @@ impl Session {
     }
 
     /// A reply behind the end of data.
-    pub(super) fn withhold(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn withhold(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let Some(mut fork) = self.fork.take() else { return };
-        let tells_nothing = reply.code == 421 || fork.withheld.len() >= MOST_WITHHELD;
+        let tells_nothing = reply.code == 421 || fork.withheld.len() >= MAX_WITHHELD;
         fork.withheld.push(reply);
         let due = self.due(&fork);
         let smuggled = fork.withheld.len() > due || !self.can_be_last(&fork);
@@ -151,24 +151,24 @@ impl Session {
     }
 
     /// The message was one: its replies are what they seem.
-    pub(super) fn settle_fork(&mut self, items: &mut Items) {
+    pub(super) fn settle_fork(&mut self, items: &mut DecoderOutput) {
         if let Some(fork) = self.fork.take() {
             self.release(*fork, items);
         }
     }
 
-    fn release(&mut self, fork: Fork, items: &mut Items) {
+    fn release(&mut self, fork: SmugglingState, items: &mut DecoderOutput) {
         for reply in fork.withheld {
             self.reply(reply, items);
         }
     }
 
     /// Replies that one message and the commands behind it earn.
-    fn due(&self, fork: &Fork) -> usize {
+    fn due(&self, fork: &SmugglingState) -> usize {
         self.due_to_message(fork).saturating_add(self.waiting.len()).saturating_sub(1)
     }
 
-    fn due_to_message(&self, fork: &Fork) -> usize {
+    fn due_to_message(&self, fork: &SmugglingState) -> usize {
         let replies = match fork.withheld.first() {
             Some(first) if first.code == 353 => self.recipients.saturating_add(2),
             _ if self.lmtp => self.recipients.max(1),
@@ -178,11 +178,11 @@ impl Session {
     }
 
     /// The last reply can be the one to what waits in its place.
-    fn can_be_last(&self, fork: &Fork) -> bool {
+    fn can_be_last(&self, fork: &SmugglingState) -> bool {
         let Some(reply) = fork.withheld.last() else { return true };
         let place = fork.withheld.len().saturating_sub(self.due_to_message(fork));
         match self.waiting.get(place) {
-            Some(Slot::Command(command, _)) => match command.verb {
+            Some(PendingReply::Command(command, _)) => match command.verb {
                 Verb::Data | Verb::Xexch50 | Verb::Other => true,
                 Verb::Quit => reply.code == 221 || !reply.accepts() && reply.code != 354,
                 _ => reply.code != 354,
@@ -192,8 +192,8 @@ impl Session {
     }
 
     /// More was answered behind the end of data than was asked.
-    fn smuggled_behind_its_end(&mut self, fork: Fork, items: &mut Items) {
-        let Some(Slot::Message(mut message, _)) = self.waiting.pop(items) else { return };
+    fn smuggled_behind_its_end(&mut self, fork: SmugglingState, items: &mut DecoderOutput) {
+        let Some(PendingReply::Message(mut message, _)) = self.waiting.pop(items) else { return };
         let due = |owed: usize| self.due_to_message(&fork).saturating_add(owed).saturating_add(self.waiting.len());
         let later = fork.owed().map(|owed| due(owed).saturating_sub(fork.withheld.len()));
         let own = self.due_to_message(&fork);
@@ -214,7 +214,7 @@ impl Session {
         reply: &Reply,
         message: Option<Box<Message>>,
         later: Option<usize>,
-        items: &mut Items,
+        items: &mut DecoderOutput,
     ) {
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
         items.extend(message.map(Item::Message));

@@ -3,15 +3,15 @@
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::item::{GoAhead, Item, Transfer};
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::reply::Reply;
 use super::super::tls::Opening;
-use super::super::waiting::Slot;
+use super::super::waiting::PendingReply;
 use super::{Mode, Session, message};
 use crate::observation::AnomalyKind;
 
 /// Replies to what was sent before that are waited for at most.
-const MOST_OLDER: usize = 64;
+const MAX_OLDER: usize = 64;
 
 /// What was seen since the state became uncertain. Certain points are a 354, which only DATA earns, and
 /// a reply to a command that was sent alone: then neither peer owes the other anything.
@@ -58,7 +58,7 @@ impl Lost {
     /// All was seen, and so many replies are still to come for it.
     pub(super) fn expect(&mut self, replies: usize) {
         self.missed = false;
-        self.older = replies.min(MOST_OLDER);
+        self.older = replies.min(MAX_OLDER);
     }
 
     /// More bytes were not seen.
@@ -76,7 +76,7 @@ impl Lost {
 }
 
 impl Session {
-    pub(super) fn reply_while_lost(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn reply_while_lost(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let Mode::Lost(lost) = &mut self.mode else { return };
         if lost.older > 0 {
             lost.older -= 1;
@@ -118,7 +118,7 @@ impl Session {
                     true => Mode::Held,
                     false => Mode::Command,
                 };
-                self.waiting.push(Slot::Command(command, None), items);
+                self.waiting.push(PendingReply::Command(command, None), items);
                 self.reply(reply, items);
             }
             // The reply to a message that was not followed.

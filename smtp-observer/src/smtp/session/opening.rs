@@ -2,7 +2,7 @@
 
 use super::super::Peer;
 use super::super::item::Item;
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::preamble::{self, Answer};
 use super::{Mode, Session};
 use crate::event::Time;
@@ -29,7 +29,7 @@ impl Session {
     }
 
     /// The greeting is there, or none came.
-    pub(super) fn report_early(&mut self, items: &mut Items) {
+    pub(super) fn report_early(&mut self, items: &mut DecoderOutput) {
         let Some(early) = self.early.take() else { return };
         self.anomalies.report(early.time, AnomalyKind::EarlyTalker, items, || match early.more {
             0 => early.first,
@@ -44,7 +44,7 @@ impl Session {
     }
 
     /// A peer speaks another protocol: nothing of it is read.
-    pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut Items) {
+    pub(super) fn not_smtp(&mut self, time: Time, detail: String, items: &mut DecoderOutput) {
         self.anomalies.report(time, AnomalyKind::NotSmtp, items, || detail);
         self.settle_fork(items);
         self.give_up_waiting(items);
@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// The client speaks TLS.
-    pub(super) fn start_tls(&mut self, time: Time, items: &mut Items) {
+    pub(super) fn start_tls(&mut self, time: Time, items: &mut DecoderOutput) {
         self.settle_fork(items);
         self.give_up_waiting(items);
         items.push(Item::TlsStarted(time));
@@ -60,14 +60,14 @@ impl Session {
     }
 
     /// What was not seen behind STARTTLS is TLS.
-    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut Items) {
+    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
         self.start_tls(time, items);
         self.opaque_bytes = self.opaque_bytes.saturating_add(length);
     }
 
     /// STARTTLS was accepted, and the client's next bytes are no TLS record. True where it goes on in clear, as where
     /// something else has taken the TLS away.
-    pub(super) fn stays_plain(&mut self, time: Time, first: Option<u8>, items: &mut Items) -> bool {
+    pub(super) fn stays_plain(&mut self, time: Time, first: Option<u8>, items: &mut DecoderOutput) -> bool {
         if self.sent_early {
             let detail = || "the client sent more behind STARTTLS".into();
             self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// The server goes on in clear behind the 220 that starts TLS, where the client speaks first.
-    pub(super) fn inject(&mut self, time: Time, items: &mut Items) {
+    pub(super) fn inject(&mut self, time: Time, items: &mut DecoderOutput) {
         if let Mode::StartTls { injected: injected @ false } = &mut self.mode {
             *injected = true;
             let detail = || "the server sent more behind its 220".into();
@@ -91,14 +91,14 @@ impl Session {
     }
 
     /// No proxy's header comes any more: what may have begun one is the client's.
-    pub(super) fn give_up_preamble(&mut self, items: &mut Items) {
+    pub(super) fn give_up_preamble(&mut self, items: &mut DecoderOutput) {
         if let Some((taken, since)) = self.preamble.give_up() {
             self.client_bytes(since, taken, items);
         }
     }
 
     /// The client has asked a SOCKS proxy for the connection: reads up to the server's greeting.
-    pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
+    pub(super) fn read_answer(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) {
         let Answer::Replies { code, since, answered } = self.preamble.answered(time, bytes) else { return };
         if !answered {
             let detail = "the client asks a SOCKS proxy, and the server is none";

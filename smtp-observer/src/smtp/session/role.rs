@@ -3,9 +3,9 @@
 use super::super::Peer;
 use super::super::held::Content;
 use super::super::item::Item;
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::preamble::Preamble;
-use super::super::waiting::Slot;
+use super::super::waiting::PendingReply;
 use super::{Direction, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
@@ -21,9 +21,9 @@ impl Session {
     }
 
     /// ATRN or TURN was accepted (RFC 2645, 5.2; RFC 821, 3.8): who asked for it greets, the other gives the commands.
-    pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut Items) {
+    pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut DecoderOutput) {
         self.reverse(time, || format!("{verb} was accepted"), items);
-        self.waiting.push(Slot::Greeting, items);
+        self.waiting.push(PendingReply::Greeting, items);
         let mut held = std::mem::take(&mut self.held);
         while let Some(part) = held.pop() {
             match part.content {
@@ -40,7 +40,14 @@ impl Session {
 
     /// The client's first line is a greeting, and the server has not greeted: that line, which begins there, with its end,
     /// and all that follows it are a server's.
-    pub(super) fn greeted_by_client(&mut self, at: u64, first_byte: Time, time: Time, line: &[u8], items: &mut Items) {
+    pub(super) fn greeted_by_client(
+        &mut self,
+        at: u64,
+        first_byte: Time,
+        time: Time,
+        line: &[u8],
+        items: &mut DecoderOutput,
+    ) {
         self.reverse(time, || "the client greets".into(), items);
         let (text, end) = line.split_at(line.len().saturating_sub(1));
         let behind = at + line.len() as u64;
@@ -49,7 +56,7 @@ impl Session {
     }
 
     /// Nothing of what was said before counts.
-    fn reverse(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut Items) {
+    fn reverse(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut DecoderOutput) {
         self.anomalies.report(time, AnomalyKind::RoleReversed, items, detail);
         items.push(Item::Reversed);
         self.reversed = !self.reversed;

@@ -2,7 +2,7 @@
 
 use super::super::Peer;
 use super::super::held::Unread;
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::line::Origin;
 use super::{Mode, Session};
 use crate::event::{LineEnd, Segment, Time, Uncaptured, Unseen, Withheld};
@@ -22,7 +22,14 @@ impl Session {
     }
 
     /// Takes a segment of a peer's call. Its first byte was sent then, where it was sent before this call.
-    pub fn segment(&mut self, peer: Peer, time: Time, begun: Option<Time>, segment: Segment<'_>, items: &mut Items) {
+    pub fn segment(
+        &mut self,
+        peer: Peer,
+        time: Time,
+        begun: Option<Time>,
+        segment: Segment<'_>,
+        items: &mut DecoderOutput,
+    ) {
         let begun = begun.filter(|begun| *begun < time);
         match segment {
             Segment::Text(bytes) => {
@@ -55,13 +62,13 @@ impl Session {
     }
 
     /// Takes bytes that a peer sent, as one call moved them.
-    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
+    pub fn receive(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut DecoderOutput) {
         self.begin_call(peer);
         self.said(peer, time, bytes, items);
     }
 
     /// Takes notice of `length` bytes of a peer that were not seen. Inside a message they are content.
-    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+    pub fn gap(&mut self, peer: Peer, time: Time, length: u64, items: &mut DecoderOutput) {
         if length > 0 {
             self.begin_call(peer);
             self.unseen(peer, time, Unread::Gap, length, items);
@@ -69,7 +76,7 @@ impl Session {
     }
 
     /// Takes notice of `length` bytes of a peer that are content of a message: its end is not among them.
-    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+    pub fn content(&mut self, peer: Peer, time: Time, length: u64, items: &mut DecoderOutput) {
         match self.acts_as(peer) {
             Peer::Client => self.client_content(time, length, items),
             Peer::Server => self.server_gap(time, Unread::Content, length, items),
@@ -117,7 +124,7 @@ impl Session {
         self.write = write;
     }
 
-    fn said(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut Items) {
+    fn said(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut DecoderOutput) {
         self.ends[usize::from(peer == Peer::Server)] += bytes.len() as u64;
         match self.acts_as(peer) {
             _ if bytes.is_empty() => {}
@@ -132,7 +139,7 @@ impl Session {
         }
     }
 
-    fn withheld(&mut self, peer: Peer, time: Time, withheld: Withheld, items: &mut Items) {
+    fn withheld(&mut self, peer: Peer, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
         self.ends[usize::from(peer == Peer::Server)] += withheld.length;
         match self.acts_as(peer) {
             _ if withheld.length == 0 => {}
@@ -147,7 +154,7 @@ impl Session {
         }
     }
 
-    fn unseen(&mut self, peer: Peer, time: Time, unread: Unread, length: u64, items: &mut Items) {
+    fn unseen(&mut self, peer: Peer, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
         match self.acts_as(peer) {
             _ if length == 0 => {}
             Peer::Client => self.client_gap(time, unread, length, items),
@@ -155,7 +162,7 @@ impl Session {
         }
     }
 
-    fn ciphertext(&mut self, peer: Peer, time: Time, length: u64, items: &mut Items) {
+    fn ciphertext(&mut self, peer: Peer, time: Time, length: u64, items: &mut DecoderOutput) {
         match self.acts_as(peer) {
             _ if length == 0 => {}
             Peer::Client => self.client_unread(time, Unread::Ciphertext, length, items),
@@ -164,7 +171,7 @@ impl Session {
     }
 
     /// Bytes of TLS: nothing else is said from here on.
-    fn tls_goes_on(&mut self, time: Time, length: u64, items: &mut Items) {
+    fn tls_goes_on(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
         if !self.is_opaque() {
             self.start_tls(time, items);
         }
@@ -172,7 +179,7 @@ impl Session {
     }
 
     /// Bytes of the client that are no lines.
-    pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+    pub(super) fn client_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
         match unread {
             Unread::Gap | Unread::Uncertain => self.client_gap(time, unread, length, items),
             // Of a message that the server did not want: lines, in truth.
@@ -187,7 +194,7 @@ impl Session {
         }
     }
 
-    fn client_content(&mut self, time: Time, length: u64, items: &mut Items) {
+    fn client_content(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
         match &mut self.mode {
             // What waited for more, when the server had the message over.
             Mode::Command if length <= LONGEST_WAITING && std::mem::take(&mut self.left_waiting) => {}
@@ -205,12 +212,12 @@ impl Session {
         }
     }
 
-    pub(super) fn hold_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut Items) {
+    pub(super) fn hold_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
         self.held.unread(time, self.write, self.end(Peer::Client), unread, length);
         self.read_held_for_line(items);
     }
 
-    fn client_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+    fn client_withheld(&mut self, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
         self.client_goes_on(items);
         if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) {
             self.held.withheld(time, self.write, self.end(Peer::Client), withheld);
@@ -221,11 +228,11 @@ impl Session {
     }
 
     /// Reads stand-ins, of which nothing can be left when it is not known how to read on: their line ends with them.
-    pub(super) fn read_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+    pub(super) fn read_withheld(&mut self, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
         self.stand_in(Peer::Client, withheld, |session, bytes| session.read_client(time, bytes, items) == bytes.len());
     }
 
-    pub(super) fn server_withheld(&mut self, time: Time, withheld: Withheld, items: &mut Items) {
+    pub(super) fn server_withheld(&mut self, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
         self.stand_in(Peer::Server, withheld, |session, bytes| {
             session.server_bytes(time, bytes, items);
             true

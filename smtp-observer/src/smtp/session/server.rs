@@ -5,11 +5,11 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
-use super::super::items::Items;
+use super::super::items::DecoderOutput;
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::reply::Reply;
 use super::super::tls::Look;
-use super::super::waiting::{Owed, Slot};
+use super::super::waiting::{ExpectedReplies, PendingReply};
 use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;
@@ -19,7 +19,7 @@ use crate::observation::AnomalyKind;
 const TLS_HANDSHAKE: u8 = 22;
 
 impl Session {
-    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut Items) {
+    pub(super) fn server_bytes(&mut self, time: Time, mut bytes: &[u8], items: &mut DecoderOutput) {
         self.give_up_preamble(items);
         let reversed = self.reversed;
         while !bytes.is_empty() {
@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Reads up to the end of a line.
-    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut Items) {
+    fn server_step(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) {
         let socket = self.socket(Peer::Server);
         if self.server.lines.at_start() {
             self.reply_line = time;
@@ -114,7 +114,7 @@ impl Session {
     }
 
     /// A reply is complete.
-    pub(super) fn reply(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn reply(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         self.garbled = false;
         if self.withholds() {
             self.withhold(reply, items);
@@ -139,8 +139,8 @@ impl Session {
     /// there and back.
     fn has_crossed(&self, timeout: &Reply) -> bool {
         let sent = match self.waiting.get(0) {
-            Some(Slot::Command(command, _)) => Some(command.last_byte),
-            Some(Slot::Message(message, _)) => message.ended_at,
+            Some(PendingReply::Command(command, _)) => Some(command.last_byte),
+            Some(PendingReply::Message(message, _)) => message.ended_at,
             _ => None,
         };
         let quicker = |quickest, sent| timeout.first_byte.since(sent) < quickest / 2;
@@ -148,12 +148,12 @@ impl Session {
     }
 
     /// A 421 that is no reply.
-    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut Items) {
+    pub(super) fn shut_down(&mut self, reply: &Reply, items: &mut DecoderOutput) {
         self.anomalies.report(reply.last_byte, AnomalyKind::ServerShutdown, items, || line(reply));
     }
 
     /// A reply to what has waited longest.
-    pub(super) fn reply_in_turn(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn reply_in_turn(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         if let Mode::Lost(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
@@ -164,7 +164,7 @@ impl Session {
         let alone = self.waiting.is_single();
         if reply.code == 334
             && alone
-            && let Some(Slot::Command(command, _)) = self.waiting.front_mut()
+            && let Some(PendingReply::Command(command, _)) = self.waiting.front_mut()
             && match self.mode {
                 Mode::Held => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
@@ -182,13 +182,13 @@ impl Session {
                 self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
             }
             None => self.reply_to_nothing(reply, items),
-            Some(Slot::Greeting) => self.greeted(reply, items),
-            Some(Slot::Octets) => {}
-            Some(Slot::Message(message, owed)) => self.reply_to_message(message, owed, reply, items),
-            Some(Slot::Command(command, None)) if self.opens_content(&command, &reply) => {
+            Some(PendingReply::Greeting) => self.greeted(reply, items),
+            Some(PendingReply::Octets) => {}
+            Some(PendingReply::Message(message, owed)) => self.reply_to_message(message, owed, reply, items),
+            Some(PendingReply::Command(command, None)) if self.opens_content(&command, &reply) => {
                 self.go_ahead_to_another(command, reply, items);
             }
-            Some(Slot::Command(command, None)) => {
+            Some(PendingReply::Command(command, None)) => {
                 self.answered_at = reply.last_byte;
                 if !command.pipelined {
                     let took = reply.first_byte.since(command.last_byte);
@@ -196,9 +196,10 @@ impl Session {
                 }
                 self.reply_to_command(command, reply, items);
             }
-            Some(Slot::Command(command, Some(message))) => {
+            Some(PendingReply::Command(command, Some(message))) => {
                 // The command was not understood, or is out of place: that is one reply for all.
-                let owed = if matches!(reply.code, 500..=504) { Owed::Each(1) } else { Owed::Unknown };
+                let owed =
+                    if matches!(reply.code, 500..=504) { ExpectedReplies::Each(1) } else { ExpectedReplies::Unknown };
                 items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
                 self.reply_to_message(message, owed, reply, items);
             }
@@ -216,7 +217,7 @@ impl Session {
             && !matches!(command.verb, Verb::Data | Verb::Xexch50)
     }
 
-    fn go_ahead_to_another(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut Items) {
+    fn go_ahead_to_another(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut DecoderOutput) {
         let (time, requested_at) = (reply.last_byte, command.last_byte);
         let known = command.verb != Verb::Other;
         items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
@@ -243,33 +244,41 @@ impl Session {
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(&mut self, mut message: Box<Message>, owed: Owed, reply: Box<Reply>, items: &mut Items) {
+    fn reply_to_message(
+        &mut self,
+        mut message: Box<Message>,
+        owed: ExpectedReplies,
+        reply: Box<Reply>,
+        items: &mut DecoderOutput,
+    ) {
         let owed = match owed {
-            Owed::Unknown if reply.code == 353 => Owed::EachAndAll(self.recipients.saturating_add(2)),
-            Owed::Unknown if self.lmtp => Owed::Each(self.recipients.max(1)),
-            Owed::Unknown => Owed::Each(1),
+            ExpectedReplies::Unknown if reply.code == 353 => {
+                ExpectedReplies::EachAndAll(self.recipients.saturating_add(2))
+            }
+            ExpectedReplies::Unknown if self.lmtp => ExpectedReplies::Each(self.recipients.max(1)),
+            ExpectedReplies::Unknown => ExpectedReplies::Each(1),
             known => known,
         };
         message.accepted = match (owed, reply.accepts()) {
-            (Owed::EachAndAll(1), true) => message.accepted.max(1),
-            (Owed::EachAndAll(1), false) => 0,
+            (ExpectedReplies::EachAndAll(1), true) => message.accepted.max(1),
+            (ExpectedReplies::EachAndAll(1), false) => 0,
             (_, accepts) => message.accepted + u32::from(accepts),
         };
         message.reply = Some(reply);
         let still = match owed {
-            Owed::Each(replies @ 2..) => Owed::Each(replies - 1),
-            Owed::EachAndAll(replies @ 2..) => Owed::EachAndAll(replies - 1),
+            ExpectedReplies::Each(replies @ 2..) => ExpectedReplies::Each(replies - 1),
+            ExpectedReplies::EachAndAll(replies @ 2..) => ExpectedReplies::EachAndAll(replies - 1),
             _ => {
                 self.recipients = 0;
                 items.push(Item::Message(message));
                 return;
             }
         };
-        self.waiting.push_front(Slot::Message(message, still), items);
+        self.waiting.push_front(PendingReply::Message(message, still), items);
     }
 
     /// A reply that nothing waits for.
-    fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut Items) {
+    fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         if reply.code == 421 {
             self.shut_down(&reply, items);
             return;
@@ -286,7 +295,7 @@ impl Session {
     }
 
     /// The end of data was in a hole; whether the client sent more behind it is only known if it stops there.
-    pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut Items) {
+    pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         self.left_waiting = true;
@@ -295,7 +304,7 @@ impl Session {
             message.ended_at = None;
         }
         message.size = body.size_at_end();
-        self.reply_to_message(message, Owed::Unknown, reply, items);
+        self.reply_to_message(message, ExpectedReplies::Unknown, reply, items);
         if may_have_ended {
             items.push(Item::Lost);
             let detail = || "a reply shows that the message is over".into();
@@ -306,7 +315,7 @@ impl Session {
     }
 
     /// A reply before the end of data: the server refuses the message early, or has it over.
-    fn reply_in_content(&mut self, reply: Box<Reply>, items: &mut Items) {
+    fn reply_in_content(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let Mode::Body(body, message) = &mut self.mode else { return };
         let is_first = message.reply.is_none();
         // Only a refusal comes early, and only once.
@@ -335,7 +344,7 @@ impl Session {
     }
 
     /// The connection is over: its last line may be a reply though its end is missing.
-    pub(super) fn read_unfinished_reply(&mut self, items: &mut Items) {
+    pub(super) fn read_unfinished_reply(&mut self, items: &mut DecoderOutput) {
         if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
             return;
         }

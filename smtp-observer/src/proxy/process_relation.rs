@@ -4,7 +4,7 @@ use crate::observation::{Caller, Process};
 
 /// How near two processes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kin {
+pub enum ProcessRelation {
     /// One is the other, or one is forked from the other.
     Near,
     /// Both are of one program, and have one parent.
@@ -12,14 +12,14 @@ pub enum Kin {
 }
 
 /// Whether `other` works for `one`: that both were started by one shell, supervisor or container says nothing.
-pub fn kin(one: &Process, other: &Process) -> Option<Kin> {
+pub fn kin(one: &Process, other: &Process) -> Option<ProcessRelation> {
     let parent = |process: &Process| process.parent.as_ref().map(|parent| parent.pid);
     let is_fork = || one.executable.is_some() && one.executable == other.executable;
     let are_near = || parent(other) == Some(one.pid) || parent(one) == Some(other.pid);
     if one.pid == other.pid || are_near() && is_fork() {
-        Some(Kin::Near)
+        Some(ProcessRelation::Near)
     } else if parent(one).is_some_and(|pid| pid > 1) && parent(one) == parent(other) && are_of_one_program(one, other) {
-        Some(Kin::Sibling)
+        Some(ProcessRelation::Sibling)
     } else {
         None
     }
@@ -57,14 +57,17 @@ mod tests {
     fn who_belongs_together() {
         let (sink, source) = ("/usr/sbin/smtp-sink", "/usr/sbin/smtp-source");
         let proxy = of(200, 50, "/opt/proxy/proxy");
-        assert_eq!(kin(&proxy, &proxy), Some(Kin::Near));
-        assert_eq!(kin(&proxy, &of(201, 200, "/opt/proxy/proxy")), Some(Kin::Near));
+        assert_eq!(kin(&proxy, &proxy), Some(ProcessRelation::Near));
+        assert_eq!(kin(&proxy, &of(201, 200, "/opt/proxy/proxy")), Some(ProcessRelation::Near));
         assert_eq!(kin(&proxy, &of(201, 200, "/usr/bin/mail")), None, "a program that it has started");
-        assert_eq!(kin(&of(201, 200, "/opt/proxy/proxy"), &proxy), Some(Kin::Near));
+        assert_eq!(kin(&of(201, 200, "/opt/proxy/proxy"), &proxy), Some(ProcessRelation::Near));
         assert_eq!(kin(&of(201, 200, sink), &of(200, 50, "/usr/bin/bash")), None, "a shell and what it has started");
         let (smtpd, smtp) = (of(201, 50, "/usr/lib/postfix/sbin/smtpd"), of(202, 50, "/usr/lib/postfix/sbin/smtp"));
-        assert_eq!(kin(&smtpd, &smtp), Some(Kin::Sibling));
-        assert_eq!(kin(&of(201, 50, "/usr/sbin/exim4"), &of(202, 50, "/usr/sbin/exim4")), Some(Kin::Sibling));
+        assert_eq!(kin(&smtpd, &smtp), Some(ProcessRelation::Sibling));
+        assert_eq!(
+            kin(&of(201, 50, "/usr/sbin/exim4"), &of(202, 50, "/usr/sbin/exim4")),
+            Some(ProcessRelation::Sibling)
+        );
         assert_eq!(kin(&of(201, 50, sink), &of(202, 50, source)), None, "one shell has started both");
         assert_eq!(kin(&of(201, 1, "/usr/sbin/exim4"), &of(202, 1, "/usr/sbin/exim4")), None);
     }

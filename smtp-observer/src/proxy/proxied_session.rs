@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::comparison::{Differences, Part, Sides, compare, seconds};
 use super::dialogue::Dialogue;
-use super::kin::{Kin, kin, program};
-use super::wording::Sign;
+use super::fingerprint::BannerMismatch;
+use super::process_relation::{ProcessRelation, kin, program};
 use crate::observation::{
     self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
     Verdict,
@@ -14,14 +14,14 @@ use crate::observation::{
 use std::sync::Arc;
 
 /// Most upstream connections of one conversation.
-const MOST_LINKS: usize = 8;
+const MAX_LINKS: usize = 8;
 
 /// Ends this close together are one end.
 const COUPLED: Duration = Duration::from_millis(100);
 
 /// A client's conversation with a process on this host.
 #[derive(Debug)]
-pub struct Case {
+pub struct ProxiedSession {
     /// The cookie of the client's socket.
     pub client: u64,
     /// The accepted socket.
@@ -119,7 +119,7 @@ pub struct Finding {
     pub open: bool,
 }
 
-impl Case {
+impl ProxiedSession {
     /// A connection from a client on this host was accepted.
     pub fn new(client: u64, accepted: Accepted, method: Method, asked_this_host: bool) -> Self {
         Self {
@@ -149,7 +149,7 @@ impl Case {
     /// From now on this connection carries it on.
     pub fn link(&mut self, link: Link) {
         self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());
-        if self.links.len() >= MOST_LINKS {
+        if self.links.len() >= MAX_LINKS {
             self.links.pop_front();
         }
         self.links.push_back(link);
@@ -160,7 +160,7 @@ impl Case {
         &mut self,
         client: &Side<'_>,
         upstream: Option<&Side<'_>>,
-        signs: &[Sign],
+        signs: &[BannerMismatch],
         overdue: Timestamp,
         milestone: bool,
     ) -> Finding {
@@ -202,7 +202,7 @@ impl Case {
         &self,
         client: &Side<'_>,
         upstream: Option<&Side<'_>>,
-        signs: &[Sign],
+        signs: &[BannerMismatch],
         overdue: Timestamp,
         in_words: bool,
     ) -> Weighed {
@@ -250,7 +250,7 @@ impl Case {
     /// The connection is another process's of the same mail server: it has the message from its queue.
     fn is_siblings(&self, upstream: &Side<'_>) -> bool {
         let processes = self.middle.as_ref().zip(upstream.process);
-        processes.is_some_and(|(middle, owner)| kin(&middle.process, &owner.process) == Some(Kin::Sibling))
+        processes.is_some_and(|(middle, owner)| kin(&middle.process, &owner.process) == Some(ProcessRelation::Sibling))
     }
 
     /// What the addresses alone show.
@@ -293,8 +293,8 @@ impl Side<'_> {
 }
 
 /// What the texts of a connection come to, if nothing else is known of it.
-pub fn suspected(client: &Side<'_>, sign: Sign) -> Interception {
-    let Sign { evidence, product } = sign;
+pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
+    let BannerMismatch { evidence, product } = sign;
     let evidence = vec![evidence];
     Interception {
         verdict: Verdict::SuspectedMiddlebox,

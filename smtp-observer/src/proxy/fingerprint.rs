@@ -10,14 +10,14 @@ use crate::smtp::{Exchange, Reply, Verb};
 
 /// The texts of all clients' connections, by cookie: what was read that matters later.
 #[derive(Default)]
-pub struct Texts {
+pub struct Fingerprints {
     read: HashMap<u64, Wording>,
-    signs: HashMap<u64, Vec<Sign>>,
+    signs: HashMap<u64, Vec<BannerMismatch>>,
 }
 
-impl Texts {
+impl Fingerprints {
     /// Reads what was said; a sign that is new.
-    pub fn read(&mut self, fact: &Fact<'_>, policy: RedactionPolicy) -> Option<Sign> {
+    pub fn read(&mut self, fact: &Fact<'_>, policy: RedactionPolicy) -> Option<BannerMismatch> {
         if fact.connection.role == Role::Server || !is_telling(fact.what) {
             return None;
         }
@@ -49,7 +49,7 @@ impl Texts {
     }
 
     /// The signs that were found on a connection.
-    pub fn signs(&self, cookie: u64) -> &[Sign] {
+    pub fn signs(&self, cookie: u64) -> &[BannerMismatch] {
         self.signs.get(&cookie).map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -64,9 +64,9 @@ struct Wording {
     offers_chunks: bool,
 }
 
-/// Texts that do not fit together, and the product that is known to speak like that.
+/// Fingerprints that do not fit together, and the product that is known to speak like that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sign {
+pub struct BannerMismatch {
     /// What does not fit.
     pub evidence: Evidence,
     /// A program in the middle with these words.
@@ -94,7 +94,7 @@ const PRODUCTS: &[&str] = &["avast", "AVG", "F-Secure", "BitDefender", "G DATA",
 
 impl Wording {
     /// Reads what was said; a sign, if that is one.
-    fn read(&mut self, what: What<'_>, policy: RedactionPolicy) -> Option<Sign> {
+    fn read(&mut self, what: What<'_>, policy: RedactionPolicy) -> Option<BannerMismatch> {
         match what {
             What::Greeting { reply, .. } => {
                 let software = analysis::software(reply)?;
@@ -114,7 +114,7 @@ impl Wording {
         }
     }
 
-    fn offers(&mut self, reply: &Reply) -> Option<Sign> {
+    fn offers(&mut self, reply: &Reply) -> Option<BannerMismatch> {
         let words = || {
             let lines = reply.text.split(|&byte| byte == b'\n').skip(1);
             lines.filter_map(|line| line.split(|byte| matches!(byte, b' ' | b'=')).next())
@@ -132,7 +132,7 @@ impl Wording {
         })
     }
 
-    fn go_ahead(&self, reply: &Reply, policy: RedactionPolicy) -> Option<Sign> {
+    fn go_ahead(&self, reply: &Reply, policy: RedactionPolicy) -> Option<BannerMismatch> {
         let text = reply.text.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let (_, servers, products) = GO_AHEADS
             .iter()
@@ -165,14 +165,14 @@ fn is_telling(what: What<'_>) -> bool {
 /// An enhanced status code and a blank (RFC 3463).
 const LONGEST_CODE: usize = "2.255.255 ".len();
 
-fn refused(verb: &str, extension: &str, reply: &Reply, policy: RedactionPolicy) -> Sign {
+fn refused(verb: &str, extension: &str, reply: &Reply, policy: RedactionPolicy) -> BannerMismatch {
     let (code, text) = (reply.code, first_line(reply, policy));
     let detail = format!("{extension} was offered, {verb} was answered \"{code} {text}\"");
     sign(EvidenceKind::OfferedExtensionRefused, detail, None)
 }
 
-fn sign(kind: EvidenceKind, detail: String, product: Option<&'static str>) -> Sign {
-    Sign { evidence: Evidence { kind, detail }, product }
+fn sign(kind: EvidenceKind, detail: String, product: Option<&'static str>) -> BannerMismatch {
+    BannerMismatch { evidence: Evidence { kind, detail }, product }
 }
 
 /// The first line of a reply, as it is shown.

@@ -11,7 +11,7 @@ const LOOKED_AT: usize = 16;
 
 /// The processes, by pid.
 #[derive(Default)]
-pub struct Middles(HashMap<u32, Middle>);
+pub struct ProxyProcesses(HashMap<u32, Middle>);
 
 /// A process.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Middle {
     free: VecDeque<u64>,
 }
 
-impl Middles {
+impl ProxyProcesses {
     /// The process, if it may be in the middle.
     pub fn get(&self, pid: u32) -> Option<&Middle> {
         self.0.get(&pid)

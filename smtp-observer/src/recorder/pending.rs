@@ -4,18 +4,18 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::shape;
+use super::sanitize;
 use crate::event::{LineEnd, Said, Segment, TransferEvent};
 use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Command, Exchange, Item, Message, Peer, Reply, Session};
 
 /// Bytes of memory that the withheld transfers of one connection may have: enough for as many commands as may wait for
 /// their replies. Of what comes when there are more, only the shape is kept.
-const MOST_WITHHELD: usize = 1 << 20;
+const MAX_WITHHELD: usize = 1 << 20;
 
 /// What is withheld of a connection.
 #[derive(Debug)]
-pub(crate) struct Reel {
+pub(crate) struct PendingTransfers {
     policy: RedactionPolicy,
     /// Of the socket that connected, and of the other.
     sides: [Side; 2],
@@ -27,7 +27,7 @@ pub(crate) struct Reel {
 /// The transfers of one direction, in their order.
 #[derive(Debug, Default)]
 struct Side {
-    strips: VecDeque<Strip>,
+    strips: VecDeque<PendingTransfer>,
     /// Bytes so far, as a session counts them.
     end: u64,
     /// Lines whose names have not been replaced.
@@ -49,7 +49,7 @@ enum ReplyVisibility {
 
 /// One transfer, and its texts, in which names are replaced.
 #[derive(Debug)]
-struct Strip {
+struct PendingTransfer {
     number: u64,
     event: TransferEvent<'static>,
     texts: Vec<Text>,
@@ -81,7 +81,7 @@ enum State {
     Broken,
 }
 
-impl Reel {
+impl PendingTransfers {
     pub(crate) fn new(policy: RedactionPolicy) -> Self {
         Self { policy, sides: Default::default(), reversed: false, withheld: 0 }
     }
@@ -89,17 +89,17 @@ impl Reel {
     /// Takes a transfer. One that cannot be withheld, or need not be, comes back.
     pub(super) fn push(&mut self, number: u64, event: &TransferEvent, peer: Peer) -> Option<TransferEvent<'static>> {
         let cost = cost(event);
-        let fits = self.withheld + cost <= MOST_WITHHELD;
+        let fits = self.withheld + cost <= MAX_WITHHELD;
         let side = &mut self.sides[usize::from(peer == Peer::Server)];
         let texts = side.read(&event.said, fits);
         if texts.is_empty() {
             return Some(event.clone().into_owned());
         }
         if !fits {
-            return Some(shape::of_event(event));
+            return Some(sanitize::of_event(event));
         }
         self.withheld += cost;
-        side.strips.push_back(Strip { number, event: event.clone().into_owned(), texts, end: side.end });
+        side.strips.push_back(PendingTransfer { number, event: event.clone().into_owned(), texts, end: side.end });
         None
     }
 
@@ -156,7 +156,7 @@ fn cost(event: &TransferEvent) -> usize {
         Segment::Text(bytes) => size_of::<Text>() + size_of::<Line>() + 3 * bytes.len(),
         _ => 0,
     });
-    size_of::<Strip>() + texts.sum::<usize>()
+    size_of::<PendingTransfer>() + texts.sum::<usize>()
 }
 
 impl Side {
@@ -245,26 +245,26 @@ impl Line {
             _ => LineEnd::None,
         };
         let (line, _) = self.bytes.split_at(self.bytes.len() - end.bytes().len());
-        let (code, text) = line.split_at(shape::text_of(line));
+        let (code, text) = line.split_at(sanitize::text_of(line));
         let is_reply = !code.is_empty();
         let shown: Cow<'_, [u8]> = match reply {
             Some(ReplyVisibility::ReplyTo(command)) => [code, &policy.reply_line(command, text)].concat().into(),
             Some(ReplyVisibility::Text) => [code, &policy.text_line(text)].concat().into(),
-            Some(ReplyVisibility::Codes) => shape::of_reply(line).into(),
+            Some(ReplyVisibility::Codes) => sanitize::of_reply(line).into(),
             // It may be half a mailbox.
-            None if self.state == State::Broken && is_reply => shape::of_reply(line).into(),
+            None if self.state == State::Broken && is_reply => sanitize::of_reply(line).into(),
             None if is_reply => [code, &policy.text_line(text)].concat().into(),
             None => policy.line(line),
         };
         debug_assert_eq!(shown.len(), line.len(), "a stand-in is as long as what it stands for");
         match shown.len() == line.len() {
             true => [&shown, end.bytes()].concat(),
-            false => [&shape::of_reply(line), end.bytes()].concat(),
+            false => [&sanitize::of_reply(line), end.bytes()].concat(),
         }
     }
 }
 
-impl Strip {
+impl PendingTransfer {
     fn into_event(self) -> TransferEvent<'static> {
         let mut texts = self.texts.iter();
         let said = Said::of(self.event.said.segments().map(|segment| match segment {
