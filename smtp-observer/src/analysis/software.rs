@@ -29,7 +29,7 @@ const GREETINGS: &[(&str, &str)] = &[
     ("TrendMicro IMSS SMTP proxy", "Trend Micro"),
     ("Symantec Messaging Gateway", "Symantec"),
     ("Symantec Mail Security", "Symantec"),
-    ("CheckPoint FireWall-1 secure SMTP server", "Check SessionState"),
+    ("CheckPoint FireWall-1 secure SMTP server", "Check Point"),
     ("PGP Universal service ready", "PGP Universal"),
     ("smtp.passthru", "proxsmtp"),
 ];
@@ -57,6 +57,7 @@ mod tests {
             ("mx.google.com ESMTP a1-20020 - gsmtp", Some("Gmail")),
             ("mx.example Microsoft ESMTP MAIL Service ready at Tue, 3 Nov 2026", Some("Microsoft Exchange")),
             ("mx.example avast! SMTP proxy ready.", Some("avast")),
+            ("CheckPoint FireWall-1 secure SMTP server", Some("Check Point")),
             ("****************2*0*** **", Some("Cisco ASA")),
             ("mx.example ESMTP", None),
             ("mx.example ESMTP ready", None),

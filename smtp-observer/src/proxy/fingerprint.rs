@@ -64,7 +64,7 @@ struct Wording {
     offers_chunks: bool,
 }
 
-/// Fingerprints that do not fit together, and the product that is known to speak like that.
+/// Texts that do not fit together, and the product that is known to speak like that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BannerMismatch {
     /// What does not fit.

@@ -248,7 +248,7 @@ impl ConnectionState {
             self.owner = Some(process.clone());
         }
         if let Some((verb, code)) = retained.command() {
-            return self.command(&verb, code, retained);
+            return self.command(verb, code, retained);
         }
         match &retained.shown().event {
             Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),

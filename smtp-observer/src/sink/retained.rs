@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::event::Time;
 use crate::fact::{Fact, What};
 use crate::observation::{Caller, Connection, Event, Observation, Timestamp};
-use crate::redact::RedactionPolicy;
+use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Command, EnhancedCode, Exchange, Reply};
 
 /// Bytes of a command and its reply that are kept as they were said. What is longer is cut, and cut only when it is redacted: half
@@ -38,6 +38,8 @@ struct Said {
     process: Option<Caller>,
     intercepted: bool,
     policy: RedactionPolicy,
+    /// The verb as it is shown.
+    verb: Cow<'static, str>,
     /// The command's line and, from `text` on, the reply's text.
     bytes: Box<[u8]>,
     text: usize,
@@ -152,13 +154,10 @@ impl Retained {
     }
 
     /// A command, and the code that it was answered with; none where it is something else, or was never put in words.
-    pub(super) fn command(&self) -> Option<(Cow<'static, str>, Option<u16>)> {
+    pub(super) fn command(&self) -> Option<(&str, Option<u16>)> {
         match &*self.0 {
             Kept::Shown(_) => None,
-            Kept::Command(said) => {
-                let verb = crate::redact::verb(&said.command());
-                Some((verb, said.reply.as_ref().map(|reply| reply.code)))
-            }
+            Kept::Command(said) => Some((&said.verb, said.reply.as_ref().map(|reply| reply.code))),
         }
     }
 
@@ -187,6 +186,7 @@ impl Said {
             process: fact.process.cloned(),
             intercepted: fact.intercepted,
             policy,
+            verb: redact::verb(command),
             bytes: [&command.line, text].concat().into(),
             text: command.line.len(),
             length: command.length,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ratatui::style::Style;
 
-use super::why::{Level, Middles};
+use super::why::{Level, ProxyProcesses};
 use super::{Moment, Theme};
 use crate::observation::{Role, Timestamp};
 use crate::sink::connection_table::{ConnectionState, State};
@@ -141,7 +141,7 @@ impl Column {
         self,
         row: &ConnectionState,
         moment: &Moment<'_>,
-        middles: &Middles<'_>,
+        proxies: &ProxyProcesses<'_>,
         theme: Theme,
         width: u16,
     ) -> (String, Style) {
@@ -154,7 +154,7 @@ impl Column {
                 process.user.as_ref().map_or_else(|| process.uid.to_string(), |user| cut(user, width))
             })),
             Self::Program => {
-                let style = if middles.owns(row) { theme.interceptor() } else { theme.bold() };
+                let style = if proxies.owns(row) { theme.interceptor() } else { theme.bold() };
                 (process.map_or("?".into(), |process| cut(process.program(), width)), style)
             }
             Self::Role => plain(row.connection.role.as_str().into()),
@@ -181,12 +181,12 @@ impl Column {
             Self::Sent => plain(bytes(row, moment).map_or(String::new(), |(sent, _)| size(sent))),
             Self::Received => plain(bytes(row, moment).map_or(String::new(), |(_, received)| size(received))),
             Self::Age => plain(age(lasted(row, moment.time))),
-            Self::Why => middles.why(row, theme, width),
+            Self::Why => proxies.why(row, theme, width),
         };
         (cut(&text, width), style)
     }
 
-    fn sorts<'a>(self, row: &'a ConnectionState, moment: &Moment<'_>, middles: &Middles<'_>) -> Key<'a> {
+    fn sorts<'a>(self, row: &'a ConnectionState, moment: &Moment<'_>, proxies: &ProxyProcesses<'_>) -> Key<'a> {
         let process = row.owner.as_ref().map(|owner| &*owner.process);
         match self {
             Self::Pid => Key::Number(process.map_or(0, |process| process.pid.into())),
@@ -206,7 +206,7 @@ impl Column {
             Self::Sent => Key::Most(Reverse(bytes(row, moment).map_or(0, |(sent, _)| sent))),
             Self::Received => Key::Most(Reverse(bytes(row, moment).map_or(0, |(_, received)| received))),
             Self::Age => Key::Most(Reverse(lasted(row, moment.time).as_nanos() as u64)),
-            Self::Why => Key::Level(Reverse(middles.level(row))),
+            Self::Why => Key::Level(Reverse(proxies.level(row))),
         }
     }
 }
@@ -253,9 +253,9 @@ impl Sort {
         self,
         rows: impl Iterator<Item = &'a ConnectionState>,
         moment: &Moment<'_>,
-        middles: &Middles<'_>,
+        proxies: &ProxyProcesses<'_>,
     ) -> Vec<&'a ConnectionState> {
-        let mut keyed: Vec<_> = rows.map(|row| (self.column.sorts(row, moment, middles), row)).collect();
+        let mut keyed: Vec<_> = rows.map(|row| (self.column.sorts(row, moment, proxies), row)).collect();
         keyed.sort_unstable_by(|(first, one), (second, other)| {
             let order = first.cmp(second);
             let order = if self.reversed { order.reverse() } else { order };

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use super::columns::{Column, fitting};
 use super::detail::{self, clock};
 use super::view::{Mode, View};
-use super::why::{Middles, is_unusual};
+use super::why::{ProxyProcesses, is_unusual};
 use super::{Moment, help};
 use crate::sink::trace;
 
@@ -55,16 +55,16 @@ impl View {
 
     fn show(&mut self, moment: &Moment<'_>, paused: bool, frame: &mut Frame<'_>) {
         let area = frame.area();
-        let middles = Middles::of(moment.table);
-        self.arrange(moment, &middles);
+        let proxies = ProxyProcesses::of(moment.table);
+        self.arrange(moment, &proxies);
         let [header, body, footer] = [
             Rect { height: HEADER, ..area },
             Rect { y: area.y + HEADER, height: area.height - HEADER - 1, ..area },
             Rect { y: area.bottom() - 1, height: 1, ..area },
         ];
-        self.header(moment, &middles, paused, header, frame.buffer_mut());
+        self.header(moment, &proxies, paused, header, frame.buffer_mut());
         match &self.mode {
-            Mode::Table | Mode::Filter => self.table(moment, &middles, body, frame.buffer_mut()),
+            Mode::Table | Mode::Filter => self.table(moment, &proxies, body, frame.buffer_mut()),
             Mode::Detail(_) => self.detail(moment, body, frame.buffer_mut()),
             Mode::Help(first) => {
                 let lines = help::lines(self.theme);
@@ -76,7 +76,7 @@ impl View {
         self.footer(footer, frame);
     }
 
-    fn header(&self, moment: &Moment<'_>, middles: &Middles<'_>, paused: bool, area: Rect, buffer: &mut Buffer) {
+    fn header(&self, moment: &Moment<'_>, proxies: &ProxyProcesses<'_>, paused: bool, area: Rect, buffer: &mut Buffer) {
         let table = moment.table;
         let open = table.rows().filter(|row| row.closed.is_none()).count();
         let mut first = format!("smtp-observer top, {}: {open} open", self.title);
@@ -95,7 +95,7 @@ impl View {
         let right_width = right.width() as u16;
         let line = |row: u16| Rect { y: area.y + row, height: 1, ..area };
 
-        let programs = middles.programs();
+        let programs = proxies.programs();
         let mut second = vec![Span::raw(format!("Interceptors: {}", programs.len()))];
         if !programs.is_empty() {
             let names: Vec<_> = programs.iter().map(|program| trace::program(program)).collect();
@@ -127,7 +127,7 @@ impl View {
         put_line(&Line::from(third), line(2), buffer);
     }
 
-    fn table(&mut self, moment: &Moment<'_>, middles: &Middles<'_>, area: Rect, buffer: &mut Buffer) {
+    fn table(&mut self, moment: &Moment<'_>, proxies: &ProxyProcesses<'_>, area: Rect, buffer: &mut Buffer) {
         self.page = usize::from(area.height - 1);
         self.scroll_to_selected();
         let columns = fitting(area.width);
@@ -150,7 +150,7 @@ impl View {
             let y = area.y + 1 + line as u16;
             let mut x = area.x;
             for (column, width) in &columns {
-                let (text, style) = column.cell(row, moment, middles, self.theme, *width);
+                let (text, style) = column.cell(row, moment, proxies, self.theme, *width);
                 // What is over stands back.
                 let style = if row.closed.is_some() { style.patch(self.theme.dim()) } else { style };
                 buffer.set_stringn(x, y, aligned(*column, &text, *width), usize::from(*width), style);

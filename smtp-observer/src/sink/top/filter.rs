@@ -1,6 +1,6 @@
 //! Which connections are shown.
 
-use super::why::Middles;
+use super::why::ProxyProcesses;
 use crate::sink::connection_table::{ConnectionState, Note, interception};
 
 /// Most characters of a filter.
@@ -37,12 +37,12 @@ impl Filter {
 
     /// Whether the connection has all the words in its program, user, addresses, pid, role, state, last verb and code,
     /// reason or verdict, whatever their case.
-    pub(super) fn admits(&self, row: &ConnectionState, middles: &Middles<'_>) -> bool {
-        self.text.split_whitespace().all(|word| matches(row, middles, word))
+    pub(super) fn admits(&self, row: &ConnectionState, proxies: &ProxyProcesses<'_>) -> bool {
+        self.text.split_whitespace().all(|word| matches(row, proxies, word))
     }
 }
 
-fn matches(row: &ConnectionState, middles: &Middles<'_>, word: &str) -> bool {
+fn matches(row: &ConnectionState, proxies: &ProxyProcesses<'_>, word: &str) -> bool {
     let has = |text: &str| contains(text, word);
     let process = row.owner.as_ref().map(|owner| &*owner.process);
     let found = row.interception.as_deref().and_then(interception);
@@ -61,7 +61,7 @@ fn matches(row: &ConnectionState, middles: &Middles<'_>, word: &str) -> bool {
         Some(row.connection.role.as_str()),
         Some(row.state.as_str()),
         row.intercepted.then_some("intercepted"),
-        middles.owns(row).then_some("interceptor"),
+        proxies.owns(row).then_some("interceptor"),
     ];
     // What has to be written out first comes last.
     names.into_iter().flatten().any(has)

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::columns::Sort;
 use super::filter::Filter;
 use super::keys::{Move, step};
-use super::why::Middles;
+use super::why::ProxyProcesses;
 use super::{Moment, Theme};
 use crate::observation::Timestamp;
 use crate::sink::connection_table::{ConnectionState, ConnectionTable};
@@ -109,9 +109,9 @@ impl View {
     }
 
     /// Lists the connections, in their order, and finds the selected one again.
-    pub(super) fn arrange(&mut self, moment: &Moment<'_>, middles: &Middles<'_>) {
-        let rows = moment.table.rows().filter(|row| self.filter.is_empty() || self.filter.admits(row, middles));
-        let sorted = self.sort.sort(rows, moment, middles);
+    pub(super) fn arrange(&mut self, moment: &Moment<'_>, proxies: &ProxyProcesses<'_>) {
+        let rows = moment.table.rows().filter(|row| self.filter.is_empty() || self.filter.admits(row, proxies));
+        let sorted = self.sort.sort(rows, moment, proxies);
         self.order.clear();
         self.order.extend(sorted.into_iter().map(|row| Arc::clone(&row.connection.id)));
         if let Some(selected) = &self.selected {

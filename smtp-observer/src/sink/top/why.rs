@@ -29,23 +29,23 @@ pub(super) enum Level {
 
 /// Programs that clients know nothing of, and what goes through them.
 #[derive(Debug, Default)]
-pub(super) struct Middles<'a> {
+pub(super) struct ProxyProcesses<'a> {
     programs: HashMap<u32, &'a Caller>,
     upstreams: HashSet<&'a str>,
 }
 
-impl<'a> Middles<'a> {
+impl<'a> ProxyProcesses<'a> {
     pub(super) fn of(table: &'a ConnectionTable) -> Self {
-        let mut middles = Self::default();
+        let mut proxies = Self::default();
         for found in hidden(table) {
             if let Some(interceptor) = &found.interceptor {
-                middles.programs.insert(interceptor.process.pid, interceptor);
+                proxies.programs.insert(interceptor.process.pid, interceptor);
             }
             if let Some(upstream) = &found.upstream {
-                middles.upstreams.insert(&upstream.connection_id);
+                proxies.upstreams.insert(&upstream.connection_id);
             }
         }
-        middles
+        proxies
     }
 
     /// Each program once, by pid.
