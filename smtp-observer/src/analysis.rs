@@ -7,21 +7,21 @@
 mod envelope;
 mod next;
 mod noop;
-mod pace;
 mod pending;
-mod phase;
 #[cfg(test)]
 mod properties;
 mod repeat;
 mod rset;
+mod session_tracker;
 mod software;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod transaction;
 mod words;
 
 use self::pending::{Answered, Pending};
-use self::phase::SessionTracker;
+use self::session_tracker::SessionTracker;
 use self::transaction::Transactions;
 use crate::event::Time;
 use crate::fact::What;
@@ -46,7 +46,7 @@ pub(crate) fn software(greeting: &Reply) -> Option<&'static str> {
 /// Turns one session's items into facts.
 #[derive(Debug, Default)]
 pub struct Analysis {
-    phase: SessionTracker,
+    session: SessionTracker,
     transactions: Transactions,
     pending: Pending,
 }
@@ -56,7 +56,7 @@ impl Analysis {
     pub(crate) fn item(&mut self, opened: Option<Time>, item: &Item, told: &mut Told<'_>) {
         match item {
             Item::Greeting(reply) => {
-                self.phase.greeted(reply.last_byte);
+                self.session.greeted(reply.last_byte);
                 let latency = opened.map(|opened| reply.last_byte.since(opened));
                 told(reply.last_byte, What::Greeting { reply, latency });
             }
@@ -67,7 +67,7 @@ impl Analysis {
             Item::Reversed => {}
             Item::Lost => {
                 self.pending.unseen(told);
-                self.phase.lost();
+                self.session.lost();
                 self.transactions.lost();
             }
             Item::Anomaly(Anomaly { time, kind, detail }) => told(*time, What::Anomaly { kind: *kind, detail }),
@@ -79,7 +79,7 @@ impl Analysis {
     pub(crate) fn owner_changed(&mut self, role: Role, time: Time, told: &mut Told<'_>) {
         self.pending.moved(told);
         if role == Role::Client {
-            self.phase.moved(time);
+            self.session.moved(time);
         }
     }
 
@@ -105,7 +105,7 @@ impl Analysis {
     fn exchange(&mut self, exchange: &Exchange, told: &mut Told<'_>) {
         self.pending.exchange(exchange, told);
         told(exchange.time(), What::Command(exchange));
-        let before = self.phase.before(&exchange.command);
+        let before = self.session.before(&exchange.command);
         if let Some(code) = exchange.code() {
             let answered = || Answered { time: exchange.time(), latency: exchange.latency(), code, before };
             match exchange.command.verb {
@@ -114,14 +114,14 @@ impl Analysis {
                 _ => {}
             }
         }
-        self.phase.exchange(exchange);
+        self.session.exchange(exchange);
         self.transactions.exchange(exchange, told);
     }
 
     fn message(&mut self, message: &Message, told: &mut Told<'_>) {
         self.pending.message(message, told);
         told(message.time(), What::Data(message));
-        self.phase.message(message);
+        self.session.message(message);
         self.transactions.message(message, told);
     }
 }

@@ -2,6 +2,7 @@
 
 mod ends;
 mod expected;
+mod held;
 mod recorded;
 mod settling;
 mod snapshot;

@@ -1,9 +1,9 @@
 //! The SMTP dialogue, seen from beside it: bytes and gaps in, [`Item`]s out. No sockets, no clock.
 //!
 //! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
-//! `waiting` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
+//! `pending_replies` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
 //! message among its `dots`, and `held` keeps what cannot be read before the server has said how. `preamble` and `tls`
-//! tell what is no SMTP. `items` has the room for all that.
+//! tell what is no SMTP. `decoder_output` has the room for all that.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
 //! [`LONGEST_REPLY`], [`MAX_WAITING`], [`MAX_WAITING_BYTES`] and [`MAX_HELD`] are its parts. Of all connections together the
@@ -12,6 +12,7 @@
 mod anomalies;
 mod body;
 mod command;
+mod decoder_output;
 #[cfg(test)]
 mod dialogues;
 mod dots;
@@ -19,9 +20,9 @@ mod escape;
 mod extensions;
 mod held;
 mod item;
-mod items;
 mod line;
 mod masked;
+mod pending_replies;
 mod preamble;
 #[cfg(test)]
 mod properties;
@@ -30,20 +31,19 @@ mod session;
 mod tls;
 #[cfg(test)]
 pub(crate) mod transcript;
-mod waiting;
 
 pub use anomalies::MAX_OF_A_KIND;
 pub use command::{Command, Verb};
+pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};
 pub use extensions::{Extensions, Keyword};
 pub use held::MAX_HELD;
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
-pub use items::DecoderOutput;
 pub use line::LONGEST_LINE;
 pub use masked::is_greeting as is_masked_greeting;
+pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
-pub use waiting::{MAX_WAITING, MAX_WAITING_BYTES};
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::next::Next;
-use super::phase::{CommandContext, Noops, SessionState};
+use super::session_tracker::{CommandContext, Noops, SessionState};
 use crate::observation::NoopReason::{
     self, Excessive, IdleKeepalive, InterceptorKeepalive, LeaseCheck, PipelineSync, ReachabilityTest, Verification,
 };
@@ -81,7 +81,7 @@ fn outside(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReaso
 mod tests {
     use super::*;
     use crate::analysis::next::tests::NEXTS;
-    use crate::analysis::phase::tests::befores;
+    use crate::analysis::session_tracker::tests::befores;
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::next::{Next, PATIENCE};
-use super::phase::{CommandContext, SessionState};
 use super::repeat::{Comparison, Repeat};
+use super::session_tracker::{CommandContext, SessionState};
 use super::{Told, noop, rset};
 use crate::event::Time;
 use crate::fact::What;

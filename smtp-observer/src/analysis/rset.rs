@@ -1,8 +1,8 @@
 //! Why an RSET was sent.
 
 use super::next::Next;
-use super::phase::{CommandContext, SessionState};
 use super::repeat::Repeat;
+use super::session_tracker::{CommandContext, SessionState};
 use crate::observation::RsetReason::{
     self, AddressProbe, AuthRetry, BeforeQuit, BetweenMessages, ChunkAbort, ClientAbort, DataRejected,
     InterceptorDiscard, InterceptorReplay, MessageRejected, PipelinedBetweenMessages, RecipientRejected,
@@ -189,7 +189,7 @@ fn unknown(next: Next) -> Vec<RsetReason> {
 mod tests {
     use super::*;
     use crate::analysis::next::tests::NEXTS;
-    use crate::analysis::phase::tests::befores;
+    use crate::analysis::session_tracker::tests::befores;
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {

@@ -24,13 +24,6 @@ use crate::smtp::{DecoderOutput, Peer, Session};
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
 pub(super) const MAX_CONNECTIONS: usize = 65_536;
 
-/// Bytes that all sessions together may take for what waits for servers. Beyond it those give up who have more than is
-/// [`FAIR_HELD_BYTES`]: one that waits for a few replies does not.
-const MAX_HELD_BYTES: usize = 8 << 20;
-
-/// What each may have then.
-const FAIR_HELD_BYTES: usize = 8 << 10;
-
 /// Follows every connection on the watched ports by itself.
 pub(super) struct Tracker {
     ports: Vec<u16>,
@@ -50,7 +43,7 @@ pub(super) struct Tracker {
     /// What all sessions take for what waits for servers.
     pub(super) held_bytes: usize,
     // Kept from event to event for its room.
-    items: DecoderOutput,
+    pub(super) items: DecoderOutput,
 }
 
 /// A connection and what is said on it.
@@ -65,7 +58,7 @@ pub(super) struct Conversation {
     /// The other end, where what is said there is compared.
     pub(super) other_end: Option<Box<OtherEnd>>,
     /// What its session takes of the room for what waits for servers.
-    held_bytes: usize,
+    pub(super) held_bytes: usize,
 }
 
 impl Tracker {
@@ -310,23 +303,8 @@ impl Tracker {
         self.bound_held(conversation, event.time, out);
     }
 
-    /// Has a session that takes too much of the room for what waits for servers give up.
-    fn bound_held(&mut self, conversation: &mut Conversation, time: Time, out: &mut Out<'_>) {
-        self.count_held(conversation, conversation.session.held_bytes());
-        if self.held_bytes > MAX_HELD_BYTES && conversation.held_bytes > FAIR_HELD_BYTES {
-            conversation.session.give_up(time, &mut self.items);
-            self.analyse(conversation, out);
-            self.count_held(conversation, conversation.session.held_bytes());
-        }
-    }
-
-    /// A session takes so much of the room for what waits for servers.
-    pub(super) fn count_held(&mut self, conversation: &mut Conversation, held: usize) {
-        self.held_bytes = self.held_bytes + held - std::mem::replace(&mut conversation.held_bytes, held);
-    }
-
     /// Has the new items judged. What is known of the bytes now, the recorder may have.
-    fn analyse(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
+    pub(super) fn analyse(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
         let Conversation { connection, analysis, reel, .. } = &mut *conversation;
         for item in self.items.iter() {
             if let Some(reel) = reel {

@@ -1,7 +1,7 @@
 //! Departures from the protocol, reported a bounded number of times.
 
+use super::decoder_output::DecoderOutput;
 use super::item::{Anomaly, Item};
-use super::items::DecoderOutput;
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 

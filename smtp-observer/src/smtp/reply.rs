@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::items::DecoderOutput;
+use super::decoder_output::DecoderOutput;
 use super::line::Line;
 use crate::event::Time;
 

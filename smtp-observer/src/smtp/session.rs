@@ -18,15 +18,15 @@ use self::opening::Early;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
+use super::decoder_output::DecoderOutput;
 use super::extensions::Extensions;
 use super::held::{Content, Held, Unread};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
-use super::items::DecoderOutput;
 use super::line::{Lines, Origin};
+use super::pending_replies::{PendingReplies, PendingReply};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
 use super::tls::Opening;
-use super::waiting::{PendingReplies, PendingReply};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
 

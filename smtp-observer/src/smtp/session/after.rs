@@ -2,13 +2,13 @@
 
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
-use super::super::items::DecoderOutput;
 use super::super::masked;
+use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
-use super::super::waiting::PendingReply;
 use super::{Direction, Mode, Session, message};
 use crate::observation::AnomalyKind;
 

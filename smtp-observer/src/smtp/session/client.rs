@@ -3,15 +3,15 @@
 use super::super::Peer;
 use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
+use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
-use super::super::items::DecoderOutput;
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::masked;
+use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::preamble;
 use super::super::tls::Look;
-use super::super::waiting::{ExpectedReplies, PendingReply};
 use super::fork::SmugglingState;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;

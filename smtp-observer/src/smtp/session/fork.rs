@@ -7,10 +7,10 @@
 use memchr::memchr;
 
 use super::super::command::Verb;
+use super::super::decoder_output::DecoderOutput;
 use super::super::item::{Item, Message};
-use super::super::items::DecoderOutput;
+use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
-use super::super::waiting::PendingReply;
 use super::server::line;
 use super::{Mode, Session};
 use crate::event::Time;

@@ -2,11 +2,11 @@
 
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::decoder_output::DecoderOutput;
 use super::super::item::{GoAhead, Item, Transfer};
-use super::super::items::DecoderOutput;
+use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
 use super::super::tls::Opening;
-use super::super::waiting::PendingReply;
 use super::{Mode, Session, message};
 use crate::observation::AnomalyKind;
 

@@ -1,8 +1,8 @@
 //! What the first bytes make of a session, and the first behind STARTTLS: TLS, a proxy's header, or no SMTP at all.
 
 use super::super::Peer;
+use super::super::decoder_output::DecoderOutput;
 use super::super::item::Item;
-use super::super::items::DecoderOutput;
 use super::super::preamble::{self, Answer};
 use super::{Mode, Session};
 use crate::event::Time;

@@ -1,11 +1,11 @@
 //! Who gives the commands: it may change within a connection.
 
 use super::super::Peer;
+use super::super::decoder_output::DecoderOutput;
 use super::super::held::Content;
 use super::super::item::Item;
-use super::super::items::DecoderOutput;
+use super::super::pending_replies::PendingReply;
 use super::super::preamble::Preamble;
-use super::super::waiting::PendingReply;
 use super::{Direction, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;

@@ -1,8 +1,8 @@
 //! What comes of a peer: the segments of its calls.
 
 use super::super::Peer;
+use super::super::decoder_output::DecoderOutput;
 use super::super::held::Unread;
-use super::super::items::DecoderOutput;
 use super::super::line::Origin;
 use super::{Mode, Session};
 use crate::event::{LineEnd, Segment, Time, Uncaptured, Unseen, Withheld};

@@ -3,13 +3,13 @@
 use super::super::Peer;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
+use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
-use super::super::items::DecoderOutput;
 use super::super::line::{LONGEST_LINE, Line, Step};
+use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::Reply;
 use super::super::tls::Look;
-use super::super::waiting::{ExpectedReplies, PendingReply};
 use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;

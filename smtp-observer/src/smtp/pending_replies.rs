@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::command::{Command, Verb};
+use super::decoder_output::{DecoderOutput, ROOM};
 use super::item::Message;
-use super::items::{DecoderOutput, ROOM};
 use crate::event::Time;
 
 /// Commands that may wait for their replies; with one more the stream counts as lost.

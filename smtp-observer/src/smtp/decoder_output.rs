@@ -5,8 +5,8 @@ use std::ops::Deref;
 
 use super::command::Command;
 use super::item::{Exchange, Item};
+use super::pending_replies::PendingReply;
 use super::reply::Reply;
-use super::waiting::PendingReply;
 
 /// Commands that are kept for the next ones, and replies: as many as are pipelined on one connection, or a few on many.
 const MAX_OF_EACH: usize = 256;

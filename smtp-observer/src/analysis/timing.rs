@@ -79,33 +79,33 @@ mod tests {
 
     #[test]
     fn the_way_to_a_far_client_is_no_pause() {
-        let mut pace = Timing::default();
-        pace.reply(at(0));
-        assert_eq!(pace.command(&command(299)), Pause::default());
-        pace.reply(at(1000));
-        assert_eq!(pace.command(&command(1500)), Pause::default());
-        pace.reply(at(2000));
-        assert_eq!(pace.command(&command(2600)).idle, Some(Duration::from_millis(600)));
-        assert_eq!(pace.fastest, Some(Duration::from_millis(299)));
+        let mut timing = Timing::default();
+        timing.reply(at(0));
+        assert_eq!(timing.command(&command(299)), Pause::default());
+        timing.reply(at(1000));
+        assert_eq!(timing.command(&command(1500)), Pause::default());
+        timing.reply(at(2000));
+        assert_eq!(timing.command(&command(2600)).idle, Some(Duration::from_millis(600)));
+        assert_eq!(timing.fastest, Some(Duration::from_millis(299)));
     }
 
     #[test]
     fn another_process_between_reply_and_command() {
-        let mut pace = Timing::default();
-        pace.moved(at(5));
-        pace.reply(at(10));
-        assert!(!pace.command(&command(11)).moved);
-        pace.moved(at(20));
-        assert!(pace.command(&command(20)).moved);
-        pace.lost();
-        assert_eq!(pace.command(&command(9000)), Pause::default());
+        let mut timing = Timing::default();
+        timing.moved(at(5));
+        timing.reply(at(10));
+        assert!(!timing.command(&command(11)).moved);
+        timing.moved(at(20));
+        assert!(timing.command(&command(20)).moved);
+        timing.lost();
+        assert_eq!(timing.command(&command(9000)), Pause::default());
     }
 
     #[test]
     fn what_was_sent_early_had_no_pause() {
-        let mut pace = Timing::default();
-        pace.reply(at(0));
+        let mut timing = Timing::default();
+        timing.reply(at(0));
         let pipelined = Command { pipelined: true, ..command(5000) };
-        assert_eq!(pace.command(&pipelined), Pause::default());
+        assert_eq!(timing.command(&pipelined), Pause::default());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::noop;
-use super::pace::{Pause, Timing};
+use super::timing::{Pause, Timing};
 use super::words::{Count, Seconds};
 use crate::event::Time;
 use crate::smtp::{Command, Exchange, Message, Verb};
@@ -19,7 +19,7 @@ pub(super) struct SessionTracker {
     /// Bytes of the last message.
     size: Option<u64>,
     noops: Noops,
-    pace: Timing,
+    timing: Timing,
 }
 
 /// What the last thing that matters was.
@@ -136,7 +136,7 @@ impl SessionTracker {
     /// The server greeted: the session is seen from its start.
     pub(super) fn greeted(&mut self, time: Time) {
         self.point = SessionState::Start;
-        self.pace.reply(time);
+        self.timing.reply(time);
     }
 
     /// Something was not seen.
@@ -144,12 +144,12 @@ impl SessionTracker {
         self.point = SessionState::Unknown;
         self.size = None;
         self.noops.row = 0;
-        self.pace.lost();
+        self.timing.lost();
     }
 
     /// Another process goes on with the client's socket.
     pub(super) fn moved(&mut self, time: Time) {
-        self.pace.moved(time);
+        self.timing.moved(time);
     }
 
     /// What the judgement of a command builds on.
@@ -161,7 +161,7 @@ impl SessionTracker {
         let before = CommandContext {
             point: self.point,
             pipelined: command.pipelined,
-            pause: self.pace.command(command),
+            pause: self.timing.command(command),
             noops: self.noops,
             envelope: self.envelope,
             size: self.size,
@@ -177,7 +177,7 @@ impl SessionTracker {
     /// Takes an exchange into account.
     pub(super) fn exchange(&mut self, exchange: &Exchange) {
         let Exchange { command, reply: Some(reply) } = exchange else { return };
-        self.pace.reply(reply.last_byte);
+        self.timing.reply(reply.last_byte);
         let (accepts, refuses, code) = (reply.accepts(), reply.refuses(), reply.code);
         self.point = match (command.verb, self.point) {
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
@@ -238,7 +238,7 @@ impl SessionTracker {
     /// Takes a message's final reply into account.
     pub(super) fn message(&mut self, message: &Message) {
         let Some(reply) = &message.reply else { return };
-        self.pace.reply(reply.last_byte);
+        self.timing.reply(reply.last_byte);
         self.size = message.size;
         self.point = match (message.accepted, self.point) {
             (1.., _) => SessionState::MessageAccepted,
