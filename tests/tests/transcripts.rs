@@ -67,8 +67,9 @@ fn no_cut_changes_what_is_observed() -> Result<()> {
     Ok(())
 }
 
-/// Needs two ends that are both seen, or a kind of connection that no transcript can be.
-const NOT_IN_ONE_DIALOGUE: [&str; 6] = [
+/// Needs two ends that are both seen, more than one dialogue shows, or a kind of connection that no transcript can be.
+const NOT_IN_ONE_DIALOGUE: [&str; 7] = [
+    "rset same_message_split",
     "rset relayed",
     "rset interceptor_discard",
     "rset encrypted",

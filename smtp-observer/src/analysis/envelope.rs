@@ -10,6 +10,8 @@ use crate::smtp::Command;
 pub(super) struct Envelope {
     sender: u64,
     sends_nothing: bool,
+    /// Its recipients are such as programs name that test addresses, or NOOPs stood between them.
+    tests: bool,
     /// The sum of their hashes: their order does not matter.
     recipients: u64,
     named: u32,
@@ -19,12 +21,14 @@ impl Envelope {
     /// MAIL opens it.
     pub(super) fn mail(command: &Command) -> Self {
         let sender = mailbox(command.argument());
-        Self { sender: hash(sender), sends_nothing: sends_nothing(sender), recipients: 0, named: 0 }
+        Self { sender: hash(sender), sends_nothing: sends_nothing(sender), tests: false, recipients: 0, named: 0 }
     }
 
     /// RCPT adds to it.
     pub(super) fn rcpt(&mut self, command: &Command) {
-        self.recipients = self.recipients.wrapping_add(hash(mailbox(command.argument())));
+        let recipient = mailbox(command.argument());
+        self.tests |= recipient.is_some_and(is_probe);
+        self.recipients = self.recipients.wrapping_add(hash(recipient));
         self.named = self.named.saturating_add(1);
     }
 
@@ -36,6 +40,16 @@ impl Envelope {
     /// Its sender is one in whose name addresses are tested: nobody (Exim's callout), or Postfix's `double-bounce`.
     pub(super) fn sends_nothing(&self) -> bool {
         self.sends_nothing
+    }
+
+    /// A NOOP stood before a recipient, as between the addresses that a program tests.
+    pub(super) fn tests_addresses(&mut self) {
+        self.tests = true;
+    }
+
+    /// Something shows that addresses are tested, and nothing is to be sent.
+    pub(super) fn is_test(&self) -> bool {
+        self.sends_nothing || self.tests
     }
 
     /// Both name the same sender.
@@ -53,6 +67,19 @@ fn sends_nothing(sender: Option<&[u8]>) -> bool {
     const POSTFIX: &[u8] = b"double-bounce@";
     let Some(sender) = sender else { return false };
     sender.is_empty() || sender.get(..POSTFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(POSTFIX))
+}
+
+/// A mailbox that nobody has, named to see whether the server takes any: of smtp-validate-email, and of Exim's callout
+/// (`callout_random_local_part`).
+fn is_probe(mailbox: &[u8]) -> bool {
+    const ANY: &[u8] = b"catch-all-test-";
+    const EXIM: &[u8] = b"-testing";
+    let name = mailbox.split(|byte| *byte == b'@').next().unwrap_or_default();
+    let is_exim = || {
+        let before = name.strip_suffix(EXIM)?;
+        before.rsplit(|byte| *byte == b'-').next().map(|time| time.len() >= 9 && time.iter().all(u8::is_ascii_digit))
+    };
+    name.get(..ANY.len()).is_some_and(|start| start.eq_ignore_ascii_case(ANY)) || is_exim().unwrap_or(false)
 }
 
 /// The same in every run, so that a recording is judged as the connection was.
@@ -82,6 +109,19 @@ mod tests {
         let three = envelope(&["MAIL FROM:<A@x.example>", "RCPT TO:<b@y.example>"]);
         assert!(!one.has_sender_of(&three) && !one.has_recipients_of(&three));
         assert_eq!((one.named(), three.named()), (2, 1));
+    }
+
+    #[test]
+    fn recipients_of_tests() {
+        for (line, expected) in [
+            ("RCPT TO:<catch-all-test-1700000000@y.example>", true),
+            ("RCPT TO:<mx.x.example-1700000000-testing@y.example>", true),
+            ("RCPT TO:<load-testing@y.example>", false),
+            ("RCPT TO:<catch-all@y.example>", false),
+            ("RCPT TO:<b@y.example>", false),
+        ] {
+            assert_eq!(envelope(&["MAIL FROM:<a@x.example>", line]).is_test(), expected, "{line}");
+        }
     }
 
     #[test]

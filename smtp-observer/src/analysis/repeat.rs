@@ -61,9 +61,10 @@ impl Comparison {
                 None
             }
             Verb::Noop => None,
-            Verb::Data | Verb::Bdat | Verb::Burl if self.to_the_end => {
-                exchange.reply.as_ref().is_none_or(|reply| reply.refuses()).then_some(Repeat::Unfinished)
-            }
+            Verb::Data | Verb::Bdat | Verb::Burl if self.to_the_end => match &exchange.reply {
+                Some(reply) => reply.refuses().then_some(Repeat::Unfinished),
+                None => Some(Repeat::Unseen),
+            },
             Verb::Data | Verb::Bdat | Verb::Burl => Some(match self.first.has_recipients_of(&self.second) {
                 true => Repeat::SameEnvelope,
                 false => Repeat::OtherRecipients,

@@ -17,8 +17,9 @@ pub(super) fn at_once(before: &CommandContext) -> Option<RsetReason> {
         // The client did not know how the command before it went.
         _ if before.pipelined => None,
         SessionState::SenderRefused { .. } => Some(SenderRejected),
-        SessionState::Envelope { accepted: 0, rejected: 1.. } => Some(RecipientsRejected),
-        SessionState::Envelope { rejected: 1.., .. } => Some(RecipientRejected),
+        SessionState::Envelope { accepted: 0, rejected: 1.., .. } => Some(RecipientsRejected),
+        SessionState::Envelope { refused_last: true, .. } => Some(RecipientRejected),
+        SessionState::Envelope { rejected: 1.., .. } if before.envelope.is_test() => Some(AddressProbe),
         SessionState::DataRefused { .. } => Some(DataRejected),
         // A message that was refused long ago, or to another process, is not what Postfix' probe is about.
         SessionState::MessageRefused { .. } if !before.pause.is_over() => Some(MessageRejected),
@@ -57,6 +58,8 @@ pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next, repea
         }
         _ if before.pipelined => unaware(before, next),
         SessionState::Unknown => unknown(next),
+        // An acceptance came behind the refusal, and was left unused.
+        SessionState::Envelope { rejected: 1.., .. } => vec![RecipientRejected, AddressProbe],
         _ => in_transaction(before, next, repeat),
     }
 }
@@ -118,7 +121,8 @@ fn between(before: &CommandContext, accepted: bool, next: Next, repeat: Option<R
         // It may not have been a message that was before.
         _ if before.point == SessionState::Idle => vec![BetweenMessages, ReuseProbe],
         _ => match repeat {
-            Some(Repeat::SameMessage(_)) => vec![SameMessageSplit],
+            // Personal mails of a series may have one size, too.
+            Some(Repeat::SameMessage(_)) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
             Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
             // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
             _ if next.is(Verb::Mail) => vec![BetweenMessages, ReuseProbe],

@@ -38,8 +38,8 @@ pub(super) enum SessionState {
     Idle,
     /// MAIL was refused.
     SenderRefused { code: u16 },
-    /// MAIL was accepted, and so many recipients were and were not.
-    Envelope { accepted: u32, rejected: u32 },
+    /// MAIL was accepted, and so many recipients were and were not. `refused_last`: the last of them was not.
+    Envelope { accepted: u32, rejected: u32, refused_last: bool },
     /// DATA was refused though a recipient was accepted.
     DataRefused { code: u16 },
     /// A chunk of a message was accepted, the last is to come.
@@ -169,6 +169,9 @@ impl SessionTracker {
             lower_case: matches!(command.word(), b"rset" | b"noop"),
         };
         if !is_noop {
+            if command.verb == Verb::Rcpt && self.noops.row > 0 {
+                self.envelope.tests_addresses();
+            }
             self.noops.row = 0;
         }
         before
@@ -176,7 +179,11 @@ impl SessionTracker {
 
     /// Takes an exchange into account.
     pub(super) fn exchange(&mut self, exchange: &Exchange) {
-        let Exchange { command, reply: Some(reply) } = exchange else { return };
+        let Exchange { command, reply } = exchange;
+        let Some(reply) = reply else {
+            self.unanswered(command.verb);
+            return;
+        };
         self.timing.reply(reply.last_byte);
         let (accepts, refuses, code) = (reply.accepts(), reply.refuses(), reply.code);
         self.point = match (command.verb, self.point) {
@@ -209,6 +216,16 @@ impl SessionTracker {
         };
     }
 
+    /// What a command without a reply has led to is not known.
+    fn unanswered(&mut self, verb: Verb) {
+        self.timing.lost();
+        match verb {
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Quit | Verb::Other => {}
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if self.point.is_start() => {}
+            _ => self.point = SessionState::Unknown,
+        }
+    }
+
     /// MAIL has its reply.
     fn mail(
         &mut self,
@@ -220,7 +237,7 @@ impl SessionTracker {
     ) -> SessionState {
         let nested = match point {
             SessionState::Envelope { .. } | SessionState::Chunk | SessionState::ChunkRefused { .. } => true,
-            SessionState::DataRefused { .. } => code == 503,
+            SessionState::DataRefused { .. } | SessionState::Unknown => code == 503,
             _ => false,
         };
         // A second MAIL in a transaction is refused for its place, not for its sender.
@@ -230,14 +247,17 @@ impl SessionTracker {
         self.transactions = self.transactions.saturating_add(1);
         self.envelope = Envelope::mail(command);
         match accepts {
-            true => SessionState::Envelope { accepted: 0, rejected: 0 },
+            true => SessionState::Envelope { accepted: 0, rejected: 0, refused_last: false },
             false => SessionState::SenderRefused { code },
         }
     }
 
     /// Takes a message's final reply into account.
     pub(super) fn message(&mut self, message: &Message) {
-        let Some(reply) = &message.reply else { return };
+        let Some(reply) = &message.reply else {
+            self.point = SessionState::Unknown;
+            return;
+        };
         self.timing.reply(reply.last_byte);
         self.size = message.size;
         self.point = match (message.accepted, self.point) {
@@ -272,9 +292,10 @@ impl SessionState {
 
     fn with_recipient(self, accepts: bool, refuses: bool) -> Self {
         match self {
-            Self::Envelope { accepted, rejected } => Self::Envelope {
+            Self::Envelope { accepted, rejected, refused_last } => Self::Envelope {
                 accepted: accepted.saturating_add(u32::from(accepts)),
                 rejected: rejected.saturating_add(u32::from(refuses)),
+                refused_last: refuses || refused_last && !accepts,
             },
             point => point,
         }
@@ -290,7 +311,7 @@ impl fmt::Display for SessionState {
             Self::AuthRefused { code } => write!(f, "AUTH was refused with {code}"),
             Self::Idle => f.write_str("no transaction is open"),
             Self::SenderRefused { code } => write!(f, "MAIL was refused with {code}"),
-            Self::Envelope { accepted, rejected } => {
+            Self::Envelope { accepted, rejected, .. } => {
                 f.write_str("MAIL was accepted")?;
                 match (accepted, rejected) {
                     (0, 0) => f.write_str(", no recipient was named"),
@@ -312,18 +333,19 @@ impl fmt::Display for SessionState {
 pub(super) mod tests {
     use super::*;
 
-    const POINTS: [SessionState; 16] = [
+    const POINTS: [SessionState; 17] = [
         SessionState::Unknown,
         SessionState::Start,
         SessionState::Authenticated,
         SessionState::AuthRefused { code: 535 },
         SessionState::Idle,
         SessionState::SenderRefused { code: 550 },
-        SessionState::Envelope { accepted: 0, rejected: 0 },
-        SessionState::Envelope { accepted: 0, rejected: 1 },
-        SessionState::Envelope { accepted: 0, rejected: 2 },
-        SessionState::Envelope { accepted: 1, rejected: 0 },
-        SessionState::Envelope { accepted: 2, rejected: 1 },
+        SessionState::Envelope { accepted: 0, rejected: 0, refused_last: false },
+        SessionState::Envelope { accepted: 0, rejected: 1, refused_last: true },
+        SessionState::Envelope { accepted: 0, rejected: 2, refused_last: true },
+        SessionState::Envelope { accepted: 1, rejected: 0, refused_last: false },
+        SessionState::Envelope { accepted: 2, rejected: 1, refused_last: true },
+        SessionState::Envelope { accepted: 2, rejected: 1, refused_last: false },
         SessionState::DataRefused { code: 451 },
         SessionState::Chunk,
         SessionState::ChunkRefused { code: 552 },

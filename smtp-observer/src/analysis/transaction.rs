@@ -31,6 +31,8 @@ struct Open {
     sender_refused: bool,
     data_refused: bool,
     last_refusal: Time,
+    /// The reply to its message did not come: it may have been delivered.
+    unanswered: bool,
     /// Something was not seen since: only the reply to a message says how it ended.
     uncertain: bool,
 }
@@ -86,7 +88,12 @@ impl Transactions {
 
     /// A message's final reply ends its transaction.
     pub(super) fn message(&mut self, message: &Message, told: &mut Told<'_>) {
-        let Some(reply) = &message.reply else { return };
+        let Some(reply) = &message.reply else {
+            if let Some(open) = &mut self.open {
+                open.unanswered = true;
+            }
+            return;
+        };
         let Some(open) = self.open.take() else { return };
         let outcome = if message.accepted > 0 { Outcome::Delivered } else { Outcome::Rejected };
         told(reply.last_byte, What::Transaction(open.ended(outcome, reply.last_byte)));
@@ -109,7 +116,7 @@ impl Transactions {
     /// that may have ended unseen is forgotten.
     fn end(&mut self, outcome: Outcome, time: Time, told: &mut Told<'_>) {
         let Some(open) = self.open.take() else { return };
-        if open.uncertain {
+        if open.uncertain || open.unanswered && outcome == Outcome::Reset {
             return;
         }
         let transaction = match open.is_refused() {
