@@ -5,6 +5,8 @@
 //! follows from it.
 
 mod envelope;
+#[cfg(test)]
+mod missing_replies;
 mod next;
 mod noop;
 mod pending;

@@ -297,6 +297,8 @@ names! {
         SmugglingAttempt => "smuggling_attempt",
         /// The server took them for its end.
         SmugglingEffective => "smuggling_effective",
+        /// The client shut its direction in a message, and the server accepted what had come.
+        ContentCutShort => "content_cut_short",
         /// A NUL byte in a line.
         NulByte => "nul_byte",
         /// A line longer than what is kept; the rest is skipped.
@@ -309,6 +311,10 @@ names! {
         ServerShutdown => "server_shutdown",
         /// Plain bytes behind STARTTLS.
         StarttlsInjection => "starttls_injection",
+        /// The client speaks TLS from its first byte, the server does not.
+        TlsToPlainPort => "tls_to_plain_port",
+        /// The server speaks TLS from its first byte, the client does not.
+        PlaintextToTlsPort => "plaintext_to_tls_port",
         /// A peer does not speak SMTP.
         NotSmtp => "not_smtp",
         /// Commands were pipelined though the server never offered it.

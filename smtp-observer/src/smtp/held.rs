@@ -67,6 +67,11 @@ impl Held {
         self.parts.is_empty()
     }
 
+    /// When the first of it came.
+    pub(super) fn time(&self) -> Option<Time> {
+        self.parts.front().map(|part| part.time)
+    }
+
     /// Bytes of memory that it takes, about.
     pub(super) fn cost(&self) -> usize {
         self.parts.len() * size_of::<Part>() + self.bytes

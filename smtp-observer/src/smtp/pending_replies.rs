@@ -70,6 +70,15 @@ impl PendingReplies {
         self.slots.get(index)
     }
 
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut PendingReply> {
+        self.slots.get_mut(index)
+    }
+
+    /// What was sent last.
+    pub(super) fn last(&self) -> Option<&PendingReply> {
+        self.slots.back()
+    }
+
     /// Behind the first that waits is another, and it is not QUIT, after which replies are not waited for.
     pub(super) fn holds_more_than_quit(&self) -> bool {
         self.slots

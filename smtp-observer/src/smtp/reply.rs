@@ -111,12 +111,18 @@ pub(super) struct Replies {
 /// What a line was.
 #[derive(Debug, PartialEq)]
 pub(super) struct Outcome {
+    /// The reply that it ends by having another code.
+    pub(super) before: Option<Box<Reply>>,
     /// The reply it completes.
     pub(super) reply: Option<Box<Reply>>,
+    /// Its code; zero where it has none.
+    pub(super) code: u16,
     /// It is not as RFC 5321, 4.2 has it.
     pub(super) malformed: bool,
     /// The class of its enhanced code is not the code's (RFC 2034, 4).
     pub(super) contradicts: bool,
+    /// More lines of its reply are to come.
+    pub(super) continues: bool,
     /// It has no code and stands in no reply: it was dropped.
     pub(super) dropped: bool,
 }
@@ -125,6 +131,11 @@ impl Replies {
     /// Forgets the reply that is being received.
     pub(super) fn reset(&mut self) {
         self.partial = None;
+    }
+
+    /// Takes the reply as it is of which more lines were to come.
+    pub(super) fn take(&mut self) -> Option<Box<Reply>> {
+        self.partial.take()
     }
 
     /// Where the reply begins of which more lines are to come.
@@ -138,13 +149,14 @@ impl Replies {
     }
 
     /// Takes a line, which is there with its end. A line without a code belongs to the reply it stands in, and is dropped where it
-    /// stands in none.
+    /// stands in none. `apart`: a line with another code begins another reply.
     pub(super) fn line(
         &mut self,
         line: &Line<'_>,
         span: Range<u64>,
         first_byte: Time,
         last_byte: Time,
+        apart: bool,
         items: &mut DecoderOutput,
     ) -> Outcome {
         let (withheld, line) = (line.is_withheld(), line.said());
@@ -154,8 +166,17 @@ impl Replies {
                 append(&mut partial.text, line);
                 partial.withheld |= withheld;
             }
-            return Outcome { reply: None, malformed: true, contradicts: false, dropped };
+            return Outcome {
+                before: None,
+                reply: None,
+                code: 0,
+                malformed: true,
+                contradicts: false,
+                continues: false,
+                dropped,
+            };
         };
+        let before = self.partial.take_if(|partial| apart && partial.code != code);
         let mut reply = match self.partial.take() {
             Some(mut partial) => {
                 malformed |= partial.code != code;
@@ -183,9 +204,9 @@ impl Replies {
         reply.last_byte = last_byte;
         if continues {
             self.partial = Some(reply);
-            return Outcome { reply: None, malformed, contradicts, dropped: false };
+            return Outcome { before, reply: None, code, malformed, contradicts, continues, dropped: false };
         }
-        Outcome { reply: Some(reply), malformed, contradicts, dropped: false }
+        Outcome { before, reply: Some(reply), code, malformed, contradicts, continues, dropped: false }
     }
 
     #[cfg(test)]
@@ -239,6 +260,7 @@ mod tests {
                 0..0,
                 Time(at as u64 * 10),
                 Time(at as u64 * 10 + 1),
+                false,
                 &mut DecoderOutput::default(),
             );
             complete.extend(outcome.reply.map(|reply| *reply));
@@ -293,8 +315,9 @@ mod tests {
     #[test]
     fn an_enhanced_code_of_another_class() {
         let mut replies = Replies::default();
-        let mut contradicts =
-            |line: &[u8]| replies.line(&whole(line), 0..0, Time(0), Time(0), &mut DecoderOutput::default()).contradicts;
+        let mut contradicts = |line: &[u8]| {
+            replies.line(&whole(line), 0..0, Time(0), Time(0), false, &mut DecoderOutput::default()).contradicts
+        };
         assert!(contradicts(b"250 5.1.1 no"));
         assert!(contradicts(b"550 4.1.1 later"));
         assert!(!contradicts(b"550 5.1.1 no"));
@@ -339,12 +362,13 @@ mod tests {
     fn what_is_withheld_of_a_text_is_not_in_it() {
         let mut replies = Replies::default();
         let line = Line { bytes: b"550 5.1.1 xxxxx", length: 15, crossed: 10, bare_lf: false };
-        let outcome = replies.line(&line, 0..0, Time(0), Time(0), &mut DecoderOutput::default());
+        let outcome = replies.line(&line, 0..0, Time(0), Time(0), false, &mut DecoderOutput::default());
         let reply = outcome.reply.expect("a reply");
         assert_eq!((reply.code, reply.enhanced_code), (550, Some(EnhancedCode(5, 1, 1))));
         assert_eq!((&reply.text[..], reply.withheld), (&b"5.1.1 "[..], true));
         let line = Line { bytes: b"250 x", length: 5, crossed: 5, bare_lf: false };
-        let next = replies.line(&line, 0..0, Time(0), Time(0), &mut DecoderOutput::default()).reply.expect("a reply");
+        let next =
+            replies.line(&line, 0..0, Time(0), Time(0), false, &mut DecoderOutput::default()).reply.expect("a reply");
         assert!(!next.withheld);
     }
 }

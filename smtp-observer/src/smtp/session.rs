@@ -9,12 +9,14 @@ mod place;
 mod role;
 mod said;
 mod server;
+mod unsettled;
 
 use std::time::Duration;
 
 use self::fork::SmugglingState;
 use self::lost::Lost;
 use self::opening::Early;
+use self::unsettled::Unsettled;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
@@ -93,10 +95,18 @@ pub struct Session {
     left_waiting: bool,
     /// A message was received up to its end of data.
     had_content: bool,
-    /// The server's last line had no code, where one command waits for a reply.
+    /// The server's last line had no code, or was not the last of its reply, where one command waits for it.
     garbled: bool,
     /// A 421 where more waits for a reply: the reply to the first that waits, unless it is the last of all.
     last_word: Option<Box<Reply>>,
+    /// It is not certain which commands the replies answer.
+    unsettled: Option<Box<Unsettled>>,
+    /// The client has sent a command before the reply to the one before it.
+    pipelines: bool,
+    /// A message was accepted before its end, and nothing of it has come since.
+    cut_short: bool,
+    /// Lines of the client ended with LF alone, and with CR LF.
+    ended_by: [bool; 2],
     /// The time of the quickest reply to a command.
     quickest: Option<Duration>,
 }
@@ -118,6 +128,8 @@ enum Mode {
     Octets(u64),
     /// As TLS, unless its first bytes are none. The server has spoken before, or not.
     StartTls { injected: bool },
+    /// As TLS, which nobody has asked for. The server's next bytes tell whether it speaks that too.
+    ClientTls { since: Time, refused: bool },
     /// Not at all: TLS, or no SMTP.
     Opaque,
     /// Not until the next certain point.
@@ -210,6 +222,10 @@ impl Session {
             had_content: false,
             garbled: false,
             last_word: None,
+            unsettled: None,
+            pipelines: false,
+            cut_short: false,
+            ended_by: [false; 2],
             quickest: None,
         }
     }
@@ -236,16 +252,20 @@ impl Session {
 
     /// The connection is over: what waits for a reply comes out without one, and so does a message whose end did not
     /// come.
-    pub fn finish(&mut self, _time: Time, items: &mut DecoderOutput) {
+    pub fn finish(&mut self, time: Time, items: &mut DecoderOutput) {
         self.give_up_preamble(items);
         self.report_early(items);
         self.read_unfinished_reply(items);
+        self.give_up_pairing(time, items);
+        self.end_of_client_tls(items);
         self.settle_fork(items);
         if let Some(last_word) = self.last_word.take() {
             self.shut_down(&last_word, items);
         }
         self.give_up_waiting(items);
-        if let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) {
+        let mut mode = std::mem::replace(&mut self.mode, Mode::Command);
+        self.report_cut_short(time, &mut mode, items);
+        if let Mode::Body(body, mut message) = mode {
             message.size = body.size();
             message.ended_at = None;
             items.push(Item::Message(message));
@@ -262,7 +282,7 @@ impl Session {
             self.settle_fork(items);
         }
         match &mut self.mode {
-            Mode::Opaque => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
+            Mode::Opaque | Mode::ClientTls { .. } => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
             Mode::StartTls { .. } => self.tls_unseen(time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
@@ -270,6 +290,7 @@ impl Session {
                 self.fork = None;
                 if let Some(reply) = message.reply.take() {
                     // It came out of turn because the end of data was not seen to come.
+                    self.cut_short = false;
                     message.ended_at = None;
                     self.reply_behind_a_hole(reply, items);
                 }
@@ -301,7 +322,9 @@ impl Session {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(length);
                 return;
             }
-            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
+            Mode::StartTls { .. } | Mode::ClientTls { refused: false, .. } => {
+                return self.tls_unseen(time, length, items);
+            }
             _ => self.give_up_preamble(items),
         }
         // The greeting may have been among them.
@@ -328,6 +351,7 @@ impl Session {
                 lost.unsure();
                 self.give_up_waiting(items);
             }
+            Mode::ClientTls { .. } => self.give_up_waiting(items),
             _ => {
                 self.give_up_waiting(items);
                 self.lose(time, detail, items);
@@ -338,9 +362,14 @@ impl Session {
     /// It is not certain any more what the client's next bytes are. What waits for a reply still gets it, unless
     /// replies were lost.
     fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut DecoderOutput) {
+        self.give_up_pairing(time, items);
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
-        self.mode = Mode::Lost(Lost::after_gap());
+        self.forget(Lost::after_gap());
+    }
+
+    fn forget(&mut self, lost: Lost) {
+        self.mode = Mode::Lost(lost);
         self.held = Held::default();
         self.chunks = None;
         self.shelved = None;
@@ -355,7 +384,7 @@ impl Session {
 
     /// Bytes of memory that it takes for what waits for the server, about.
     pub fn held_bytes(&self) -> usize {
-        self.waiting.cost() + self.held.cost()
+        self.waiting.cost() + self.held.cost() + self.unsettled.as_ref().map_or(0, |unsettled| unsettled.cost())
     }
 
     /// Gives up what waits for the server: there is no room for all that all sessions wait for.
@@ -369,33 +398,39 @@ impl Session {
                 self.give_up_waiting(items);
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
-            Mode::Body(..) | Mode::StartTls { .. } | Mode::Opaque => {}
+            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Opaque => {}
         }
     }
 
     fn give_up_waiting(&mut self, items: &mut DecoderOutput) {
-        while let Some(slot) = self.waiting.pop(items) {
-            match slot {
-                PendingReply::Command(command, message) => {
-                    self.report_hello(&command, None, items);
-                    items.push(Item::Exchange(Exchange { command, reply: None }));
-                    items.extend(message.map(Item::Message));
-                }
-                PendingReply::Message(message, _) => items.push(Item::Message(message)),
-                PendingReply::Greeting | PendingReply::Octets => {}
-            }
+        self.unsettled = None;
+        while let Some(waits) = self.waiting.pop(items) {
+            self.unanswered(waits, items);
         }
     }
 
-    /// Reads what was held, in the mode that is known now.
-    fn read_held(&mut self, sent_early: bool, items: &mut DecoderOutput) {
+    /// What waited comes out without a reply.
+    fn unanswered(&mut self, waits: PendingReply, items: &mut DecoderOutput) {
+        match waits {
+            PendingReply::Command(command, message) => {
+                self.report_hello(&command, None, items);
+                items.push(Item::Exchange(Exchange { command, reply: None }));
+                items.extend(message.map(Item::Message));
+            }
+            PendingReply::Message(message, _) => items.push(Item::Message(message)),
+            PendingReply::Greeting | PendingReply::Octets => {}
+        }
+    }
+
+    /// Reads what was held, in the mode that is known now: since a reply at that time, if it was one that told.
+    fn read_held(&mut self, replied: Option<Time>, items: &mut DecoderOutput) {
         let write = self.write;
         let origin = std::mem::take(&mut self.origin);
-        self.sent_early = sent_early;
         while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))
             && let Some(part) = self.held.pop()
         {
             self.write = part.write;
+            self.sent_early = replied.is_some_and(|replied| part.time <= replied);
             self.up_to(part.end, Peer::Client, |session| match &part.content {
                 Content::Bytes(_) => {
                     let taken = session.read_client(part.time, part.bytes(), items);
@@ -423,7 +458,7 @@ impl Session {
     /// Nothing is read, or the roles are not those of the peers' sockets.
     #[cfg(test)]
     pub(super) fn is_changed(&self) -> bool {
-        matches!(self.mode, Mode::Opaque) || self.reversed
+        matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) || self.reversed
     }
 
     #[cfg(test)]

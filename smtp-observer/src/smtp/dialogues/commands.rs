@@ -79,3 +79,17 @@ fn commands_of_one_write() {
         ]
     );
 }
+
+#[test]
+fn a_greeting_longer_than_what_is_kept_is_one_reply() {
+    let lines = format!("S: 220-{}\n", "x".repeat(80)).repeat(60);
+    let steps = steps(&format!(
+        "{lines}S: 220 end\nC: EHLO client.example\nS: 250 mx.example\nC: MAIL FROM:<a@x.example>\nS: 550 no"
+    ));
+    let items = items(Session::new(), &steps);
+    let [Item::Greeting(greeting), Item::Exchange(hello), Item::Exchange(mail)] = items.as_slice() else {
+        panic!("{items:?}")
+    };
+    assert_eq!((greeting.code, greeting.text.len()), (220, crate::smtp::LONGEST_REPLY));
+    assert_eq!((hello.code(), mail.code()), (Some(250), Some(550)));
+}

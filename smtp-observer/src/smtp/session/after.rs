@@ -10,6 +10,7 @@ use super::super::masked;
 use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
 use super::{Direction, Mode, Session, message};
+use crate::event::Time;
 use crate::observation::AnomalyKind;
 
 impl Session {
@@ -58,25 +59,25 @@ impl Session {
             (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() && code / 100 == 3 => {
                 let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);
-                self.read_held(true, items);
+                self.read_held(Some(time), items);
             }
             (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() => {
                 self.mode = Mode::HeldForLine(Box::new(go_ahead), requested_at);
                 self.read_held_for_line(items);
             }
             (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
-                self.decided(verb, code, octets, items);
+                self.decided(verb, code, octets, time, items);
             }
             _ => {}
         }
     }
 
     /// The reply to a command other than DATA says how to read on.
-    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, items: &mut DecoderOutput) {
+    fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, time: Time, items: &mut DecoderOutput) {
         if verb.starts_tls() && code == 220 {
             self.mode = Mode::StartTls { injected: false };
             self.client = Direction::default();
-            self.read_held(true, items);
+            self.read_held(Some(time), items);
             return;
         }
         // An answer that was not complete stays an answer, be it that it waits in the kernel.
@@ -90,7 +91,7 @@ impl Session {
             }
             _ => Mode::Command,
         };
-        self.read_held(true, items);
+        self.read_held(Some(time), items);
     }
 
     /// The server greets.

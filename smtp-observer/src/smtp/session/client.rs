@@ -24,6 +24,7 @@ impl Session {
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
             self.held.push(time, self.write, self.end(Peer::Client), rest);
             self.read_held_for_line(items);
+            self.settle_by_next_line(time, items);
         }
     }
 
@@ -36,10 +37,15 @@ impl Session {
             && self.held.is_empty()
             && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
         {
-            // What had no code was the reply.
             self.settle_fork(items);
-            self.give_up_waiting(items);
-            self.mode = Mode::Command;
+            match self.replies.take() {
+                Some(reply) => self.reply_without_end(reply, items),
+                // What had no code was the reply.
+                None => {
+                    self.give_up_waiting(items);
+                    self.mode = Mode::Command;
+                }
+            }
         }
     }
 
@@ -51,7 +57,7 @@ impl Session {
                 self.server_bytes(time, bytes, items);
                 return length;
             }
-            if matches!(self.mode, Mode::Opaque) {
+            if matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) {
                 self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
                 return length;
             }
@@ -68,6 +74,7 @@ impl Session {
             match &mut self.mode {
                 Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
                 Mode::Held | Mode::HeldForLine(..) => return length - bytes.len(),
+                Mode::Body(..) if self.cut_short => self.content_goes_on(items),
                 Mode::Body(body, message) => {
                     let scan = body.scan(bytes);
                     message.ended_at = Some(time);
@@ -80,9 +87,11 @@ impl Session {
                         Found::Nothing => {}
                         Found::End => self.body_ended(time, items),
                         Found::Form(form) => {
-                            self.fork = Some(Box::new(SmugglingState::new(form.size, time)));
-                            let detail = || format!("a lone dot in a message: {}.{}", form.before, form.behind);
-                            self.anomalies.report(time, AnomalyKind::SmugglingAttempt, items, detail);
+                            let is_own = self.ended_by == [true, false] && form.behind == r"\n";
+                            self.fork = Some(Box::new(SmugglingState::new(form, time, is_own)));
+                            if !is_own {
+                                self.report_attempt(items);
+                            }
                         }
                     }
                 }
@@ -92,7 +101,7 @@ impl Session {
                     self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::StartTls { .. } | Mode::Opaque => return length,
+                Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Opaque => return length,
             }
         }
         length
@@ -111,7 +120,7 @@ impl Session {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(since) => {
-                self.start_tls(since, items);
+                self.client_speaks_tls(since, items);
                 return false;
             }
             Look::Plain(withheld) => withheld,
@@ -162,6 +171,7 @@ impl Session {
             }
             Step::Line(line) => line,
         };
+        self.ended_by[usize::from(!line.bare_lf)] = true;
         if self.client.skip {
             self.client.skip = false;
             return;
@@ -206,6 +216,7 @@ impl Session {
                 self.anomalies.report(time, kind, items, || detail);
             },
         );
+        self.suspect(&command);
         self.report_command(&command, length, items);
         self.command(command, items);
     }
@@ -218,7 +229,9 @@ impl Session {
         let mut report = |kind, detail: &dyn Fn() -> String| {
             self.anomalies.report(command.last_byte, kind, items, detail);
         };
-        if command.pipelined && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
+        // While a reply may be missing, it is not certain that the command was sent early.
+        let is_early = command.pipelined && self.unsettled.is_none();
+        if is_early && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
         if command.verb == Verb::Other && masked::is_verb(command.word()) {
@@ -286,6 +299,7 @@ impl Session {
     pub(super) fn octets(&mut self, time: Time, length: u64) {
         let Mode::Octets(remaining) = &mut self.mode else { return };
         *remaining -= length;
+        self.cut_short &= length == 0;
         let ended = *remaining == 0;
         if self.in_chunk {
             match &mut self.chunks {
@@ -304,6 +318,11 @@ impl Session {
     /// The end of data was seen.
     fn body_ended(&mut self, time: Time, items: &mut DecoderOutput) {
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        self.ended_by[1] = true;
+        if self.fork.as_ref().is_some_and(|fork| fork.is_own()) {
+            // It ends its message otherwise.
+            self.report_attempt(items);
+        }
         message.size = body.size_at_end();
         (self.command_write, self.command_at) = (self.write, time);
         self.had_content = true;
@@ -337,7 +356,7 @@ impl Session {
                 let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);
             }
-            self.read_held(false, items);
+            self.read_held(None, items);
         }
     }
 }
@@ -369,7 +388,7 @@ impl Flaws {
 }
 
 /// A client's line in a detail: its verb where that is known, and its length. The rest may be a credential.
-fn of_client(command: &Command, length: u64) -> String {
+pub(super) fn of_client(command: &Command, length: u64) -> String {
     match command.verb {
         Verb::Other => format!("an unknown command of {length} bytes"),
         verb => format!("{} in a line of {length} bytes", verb.as_str()),

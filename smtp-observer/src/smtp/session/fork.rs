@@ -6,6 +6,7 @@
 
 use memchr::memchr;
 
+use super::super::body::Form;
 use super::super::command::Verb;
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::{Item, Message};
@@ -22,8 +23,10 @@ const MAX_WITHHELD: usize = 32;
 /// The two readings of a message.
 #[derive(Debug)]
 pub(super) struct SmugglingState {
-    /// Bytes of content before the form, and when it was seen.
-    size: u64,
+    form: Form,
+    /// All lines of the client end as this form has it: it ends the message, if the server takes it for that.
+    is_own: bool,
+    /// When the form was seen.
     ended_at: Time,
     commands: Commands,
     /// Replies since the end of data.
@@ -47,14 +50,31 @@ struct Commands {
 }
 
 impl SmugglingState {
-    /// A form ended now, behind so many bytes of content.
-    pub(super) fn new(size: u64, time: Time) -> Self {
-        Self { size, ended_at: time, commands: Commands::default(), withheld: Vec::new(), client_went_on: false }
+    /// A form ended now.
+    pub(super) fn new(form: Form, time: Time, is_own: bool) -> Self {
+        Self {
+            form,
+            is_own,
+            ended_at: time,
+            commands: Commands::default(),
+            withheld: Vec::new(),
+            client_went_on: false,
+        }
     }
 
     /// Takes what follows the form, up to the end of data.
     pub(super) fn follow(&mut self, bytes: &[u8]) {
         self.commands.read(bytes);
+    }
+
+    /// The form is the client's own end of data.
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Nothing follows the form.
+    pub(super) fn is_last(&self) -> bool {
+        self.commands.is_empty()
     }
 
     /// What follows the form stayed in the kernel.
@@ -74,12 +94,16 @@ impl SmugglingState {
 
     /// The message as the server has it.
     pub(super) fn end(&self, message: &mut Message) {
-        message.size = Some(self.size);
+        message.size = Some(self.form.size);
         message.ended_at = Some(self.ended_at);
     }
 }
 
 impl Commands {
+    fn is_empty(&self) -> bool {
+        self.length == 0 && self.owed == 0 && !self.missed
+    }
+
     fn read(&mut self, mut bytes: &[u8]) {
         while let Some(line) = memchr(b'\n', bytes) {
             self.grow(&bytes[..line]);
@@ -110,6 +134,15 @@ impl Commands {
 }
 
 impl Session {
+    /// A form that some servers take for the end of data.
+    pub(super) fn report_attempt(&mut self, items: &mut DecoderOutput) {
+        if let Some(fork) = &mut self.fork {
+            fork.is_own = false;
+            let detail = || format!("a lone dot in a message: {}.{}", fork.form.before, fork.form.behind);
+            self.anomalies.report(fork.ended_at, AnomalyKind::SmugglingAttempt, items, detail);
+        }
+    }
+
     /// Whether the replies of a message that may have been several are withheld.
     pub(super) fn withholds(&self) -> bool {
         self.fork.is_some() && !matches!(self.mode, Mode::Body(..))

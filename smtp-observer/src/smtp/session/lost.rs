@@ -7,6 +7,7 @@ use super::super::item::{GoAhead, Item, Transfer};
 use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
 use super::super::tls::Opening;
+use super::unsettled::earned_by_few;
 use super::{Mode, Session, message};
 use crate::observation::AnomalyKind;
 
@@ -21,6 +22,8 @@ pub(super) struct Lost {
     after_gap: bool,
     /// Bytes were not seen, as opposed to not being understood: DATA may be among them.
     missed: bool,
+    /// A reply is missing: the next one may be that to the line before the last.
+    unpaired: bool,
     /// Replies that are still to come for what was sent before.
     older: usize,
     /// Nothing was seen of either peer.
@@ -34,11 +37,16 @@ pub(super) struct Lost {
 impl Lost {
     /// The session was under way when it was first seen.
     pub(super) fn unseen() -> Self {
-        Self { after_gap: false, missed: true, older: 0, untouched: true, lines: 0, last: None }
+        Self { after_gap: false, untouched: true, ..Self::after_gap() }
     }
 
     pub(super) fn after_gap() -> Self {
-        Self { after_gap: true, missed: true, older: 0, untouched: false, lines: 0, last: None }
+        Self { after_gap: true, missed: true, unpaired: false, older: 0, untouched: false, lines: 0, last: None }
+    }
+
+    /// It is not certain which commands the replies answer.
+    pub(super) fn unpaired() -> Self {
+        Self { after_gap: false, unpaired: true, ..Self::after_gap() }
     }
 
     /// A line of the client: a command, an answer to AUTH, or content. The one before it comes back.
@@ -64,6 +72,7 @@ impl Lost {
     /// More bytes were not seen.
     pub(super) fn unsure(&mut self) {
         self.missed = true;
+        self.unpaired = false;
         self.older = 0;
         self.not_alone();
     }
@@ -89,6 +98,8 @@ impl Session {
         let lines = std::mem::replace(&mut lost.lines, 0);
         let alone = lines == 1 && complete;
         let after_gap = lost.after_gap;
+        let unpaired = lost.unpaired;
+        let pairs = |code| !unpaired || earned_by_few(code);
         let time = reply.last_byte;
 
         if untouched && reply.code == 220 {
@@ -99,11 +110,15 @@ impl Session {
         }
         let is_data = |command: &Command| command.verb == Verb::Data && reply.code == 354 && complete;
         let found = match &mut lost.last {
-            Some(last) if alone && last.line == b"." && matches!(reply.code / 100, 2 | 4 | 5) => Found::End,
-            Some(last) if alone && is_answered_by(last, reply.code) || is_data(last) => match lost.last.take() {
-                Some(command) => Found::Command(command),
-                None => return,
-            },
+            Some(last) if alone && !unpaired && last.line == b"." && matches!(reply.code / 100, 2 | 4 | 5) => {
+                Found::End
+            }
+            Some(last) if alone && pairs(reply.code) && is_answered_by(last, reply.code) || is_data(last) => {
+                match lost.last.take() {
+                    Some(command) => Found::Command(command),
+                    None => return,
+                }
+            }
             _ if reply.code == 354 && (missed || lines > 0) => Found::Content { complete: lines == 0 && complete },
             _ => return,
         };

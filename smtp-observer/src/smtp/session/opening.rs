@@ -3,7 +3,8 @@
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::Item;
-use super::super::preamble::{self, Answer};
+use super::super::preamble::{self, Answer, Preamble};
+use super::super::tls::Opening;
 use super::{Mode, Session};
 use crate::event::Time;
 use crate::observation::AnomalyKind;
@@ -57,6 +58,50 @@ impl Session {
         self.give_up_waiting(items);
         items.push(Item::TlsStarted(time));
         self.become_opaque();
+    }
+
+    /// The client's bytes are TLS: as was agreed, or the server has yet to agree.
+    pub(super) fn client_speaks_tls(&mut self, since: Time, items: &mut DecoderOutput) {
+        if !matches!(self.mode, Mode::Command) {
+            self.start_tls(since, items);
+            return;
+        }
+        self.mode = Mode::ClientTls { since, refused: false };
+        self.preamble = Preamble::default();
+        self.server.opening = Opening::default();
+    }
+
+    /// The server's bytes are TLS.
+    pub(super) fn server_speaks_tls(&mut self, time: Time, items: &mut DecoderOutput) {
+        match self.mode {
+            Mode::ClientTls { since, .. } => self.start_tls(since, items),
+            Mode::Command | Mode::Held if self.waiting.for_greeting() && self.spoken => {
+                let detail = || "the client speaks in clear, and the server answers with TLS".into();
+                self.anomalies.report(time, AnomalyKind::PlaintextToTlsPort, items, detail);
+                self.give_up_waiting(items);
+                self.become_opaque();
+            }
+            _ => self.start_tls(time, items),
+        }
+    }
+
+    /// The server's bytes are none of TLS.
+    pub(super) fn server_speaks_plainly(&mut self, time: Time, items: &mut DecoderOutput) {
+        if let Mode::ClientTls { refused: refused @ false, .. } = &mut self.mode {
+            *refused = true;
+            let detail = || "the client speaks TLS, and the server answers in clear".into();
+            self.anomalies.report(time, AnomalyKind::TlsToPlainPort, items, detail);
+        }
+    }
+
+    /// The connection is over: a server that had greeted in clear speaks no TLS before it is asked to.
+    pub(super) fn end_of_client_tls(&mut self, items: &mut DecoderOutput) {
+        if let Mode::ClientTls { since, refused: false } = self.mode
+            && !self.waiting.for_greeting()
+        {
+            let detail = || "the client speaks TLS, and the server has greeted in clear".into();
+            self.anomalies.report(since, AnomalyKind::TlsToPlainPort, items, detail);
+        }
     }
 
     /// What was not seen behind STARTTLS is TLS.

@@ -27,7 +27,8 @@ impl Session {
         let opening = self.server.opening.is_undecided().then(|| end.saturating_sub(1));
         let withheld = self.fork.as_ref().and_then(|fork| fork.first_withheld());
         let last_word = self.last_word.as_deref();
-        let replies = [withheld, last_word].map(|reply| reply.map(|reply| reply.span.start));
+        let unsettled = self.unsettled.as_ref().and_then(|unsettled| unsettled.first());
+        let replies = [withheld, last_word, unsettled].map(|reply| reply.map(|reply| reply.span.start));
         let line = (!self.server.lines.at_start()).then_some(self.reply_line_at);
         replies.into_iter().chain([opening, self.replies.start(), line]).flatten().min()
     }

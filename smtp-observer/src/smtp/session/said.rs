@@ -97,7 +97,9 @@ impl Session {
     /// what a SOCKS proxy is asked.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..), Peer::Client) => false,
+            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..) | Mode::ClientTls { .. }, Peer::Client) => {
+                false
+            }
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => length > 0 && !self.preamble.is_socks(),
         }
@@ -166,14 +168,19 @@ impl Session {
         match self.acts_as(peer) {
             _ if length == 0 => {}
             Peer::Client => self.client_unread(time, Unread::Ciphertext, length, items),
-            Peer::Server => self.tls_goes_on(time, length, items),
+            Peer::Server => {
+                if !self.is_opaque() {
+                    self.server_speaks_tls(time, items);
+                }
+                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+            }
         }
     }
 
-    /// Bytes of TLS: nothing else is said from here on.
+    /// Bytes of TLS of the client: it says nothing else from here on.
     fn tls_goes_on(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
-        if !self.is_opaque() {
-            self.start_tls(time, items);
+        if !matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) {
+            self.client_speaks_tls(time, items);
         }
         self.opaque_bytes = self.opaque_bytes.saturating_add(length);
     }
@@ -206,6 +213,7 @@ impl Session {
                 if let Some(fork) = &mut self.fork {
                     fork.miss();
                 }
+                self.content_goes_on(items);
             }
             Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Content, length, items),
             _ => self.client_gap(time, Unread::Content, length, items),

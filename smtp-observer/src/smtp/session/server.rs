@@ -46,16 +46,16 @@ impl Session {
                 // What it has of the header may be lines to it.
                 self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
-            if matches!(self.mode, Mode::Lost(_)) && !self.server.opening.is_past() {
+            let may_be_tls = self.waiting.for_greeting() || matches!(self.mode, Mode::Lost(_) | Mode::ClientTls { .. });
+            if may_be_tls && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
                     Look::Tls(since) => {
-                        items.push(Item::TlsStarted(since));
-                        self.become_opaque();
+                        self.server_speaks_tls(since, items);
                         continue;
                     }
                     // A line that begins with a withheld byte is malformed with or without it.
-                    Look::Plain(_) => {}
+                    Look::Plain(_) => self.server_speaks_plainly(time, items),
                 }
             }
             self.server_step(time, &mut bytes, items);
@@ -82,7 +82,7 @@ impl Session {
             Step::Line(line) => line,
         };
         let span = self.reply_line_at..self.ends[socket] - bytes.len() as u64;
-        let outcome = self.replies.line(&line, span, self.reply_line, time, items);
+        let outcome = self.replies.line(&line, span, self.reply_line, time, self.waiting.for_greeting(), items);
         let is_foreign =
             self.waiting.for_greeting() && self.replies.is_no_reply(&outcome) && !line.bytes.trim_ascii().is_empty();
         if is_foreign {
@@ -106,11 +106,36 @@ impl Session {
             if outcome.malformed || outcome.contradicts {
                 self.anomalies.report(time, AnomalyKind::MalformedReply, items, shown);
             }
-            self.garbled |= outcome.dropped && self.waiting.is_single() && !self.waiting.for_greeting();
+            let is_flawed = outcome.dropped || outcome.continues && !self.pipelines;
+            self.garbled |= is_flawed && self.waiting.is_single() && !self.waiting.for_greeting();
+        }
+        if let Some(greeting) = outcome.before {
+            self.greeted_in_part(greeting, outcome.code, items);
         }
         if let Some(reply) = outcome.reply {
             self.reply(reply, items);
         }
+    }
+
+    /// The client goes on: it has read a reply whose last line is missing.
+    pub(super) fn reply_without_end(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
+        self.report_without_end(&reply, items);
+        self.reply(reply, items);
+    }
+
+    fn report_without_end(&mut self, reply: &Reply, items: &mut DecoderOutput) {
+        let detail = || format!("the last line of a reply with {} is missing", reply.code);
+        self.anomalies.report(reply.last_byte, AnomalyKind::MalformedReply, items, detail);
+    }
+
+    /// Another reply follows the first lines of a greeting: a refusal, as of a server that tests whether its client waits
+    /// (Postfix's postscreen), or the reply to a client that has taken these lines for all of it.
+    fn greeted_in_part(&mut self, greeting: Box<Reply>, next: u16, items: &mut DecoderOutput) {
+        if next < 400 {
+            self.early = None;
+            self.report_without_end(&greeting, items);
+        }
+        self.reply(greeting, items);
     }
 
     /// A reply is complete.
@@ -125,7 +150,10 @@ impl Session {
         }
         let is_lost = matches!(self.mode, Mode::Lost(_));
         if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {
-            self.reply_in_turn(reply, items);
+            self.pair(reply, items);
+        } else if self.unsettled.is_some() {
+            self.give_up_waiting(items);
+            self.shut_down(&reply, items);
         } else if self.has_crossed(&reply) {
             self.shut_down(&reply, items);
         } else if self.waiting.holds_more_than_quit() {
@@ -174,7 +202,7 @@ impl Session {
             command.challenges = command.challenges.saturating_add(1);
             // A challenge (RFC 4954, 4): the command's own reply is still to come.
             self.mode = Mode::Answer;
-            self.read_held(true, items);
+            self.read_held(Some(reply.last_byte), items);
             return;
         }
         match self.waiting.pop(items) {
@@ -197,6 +225,7 @@ impl Session {
                 self.reply_to_command(command, reply, items);
             }
             Some(PendingReply::Command(command, Some(message))) => {
+                self.cut_short = reply.accepts() && matches!(self.mode, Mode::Octets(1..)) && self.waiting.is_empty();
                 // The command was not understood, or is out of place: that is one reply for all.
                 let owed =
                     if matches!(reply.code, 500..=504) { ExpectedReplies::Each(1) } else { ExpectedReplies::Unknown };
@@ -239,7 +268,7 @@ impl Session {
         let since = self.line.time;
         self.read_client(since, &begun, items);
         self.content(Peer::Client, self.line.time, length - begun.len() as u64, items);
-        self.read_held(true, items);
+        self.read_held(Some(time), items);
     }
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
@@ -279,7 +308,8 @@ impl Session {
 
     /// A reply that nothing waits for.
     fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
-        if reply.code == 421 {
+        // RFC 5321, 3.8; RFC 7504, 3. And where nobody has asked for anything but the connection, it is that which is refused.
+        if matches!(reply.code, 421 | 521) || self.write == 0 && reply.refuses() {
             self.shut_down(&reply, items);
             return;
         }
@@ -318,18 +348,33 @@ impl Session {
     fn reply_in_content(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let Mode::Body(body, message) = &mut self.mode else { return };
         let is_first = message.reply.is_none();
+        if self.fork.as_ref().is_some_and(|fork| fork.is_own() && (fork.is_last() || reply.accepts())) {
+            self.reply_to_own_end(reply, items);
+            return;
+        }
         // Only a refusal comes early, and only once.
         let smuggled = match &self.fork {
             Some(_) => reply.accepts() || !is_first,
             None => reply.code == 354 && !is_first && body.is_left_out(),
         };
         if !smuggled {
-            self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply));
-            if is_first && (reply.accepts() || reply.refuses()) {
+            if is_first && reply.accepts() {
+                // The client may have shut its direction: then this is the final reply.
                 message.reply = Some(reply);
+                self.cut_short = true;
+                return;
             }
+            if is_first && reply.refuses() {
+                message.reply = Some(reply.clone());
+            }
+            // With the connection's end, nothing more is said of the message.
+            if !matches!(reply.code, 221 | 421) {
+                self.content_goes_on(items);
+            }
+            self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply));
             return;
         }
+        self.content_goes_on(items);
         let Mode::Body(_, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
         let fork = self.fork.take();
         message.size = None;
@@ -343,9 +388,58 @@ impl Session {
         self.smuggled(&reply, Some(message), later, items);
     }
 
+    /// All lines of the client end with LF alone, and the server takes LF `.` LF for the end of data, too.
+    fn reply_to_own_end(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
+        let Some(fork) = self.fork.take() else { return };
+        let Mode::Body(_, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        let time = reply.last_byte;
+        fork.end(&mut message);
+        message.reply = None;
+        self.had_content = true;
+        self.reply_to_message(message, ExpectedReplies::Unknown, reply, items);
+        if !fork.is_last() {
+            self.lose(time, || "commands behind the end of a message".into(), items);
+            if let Mode::Lost(lost) = &mut self.mode {
+                lost.expect(fork.owed().unwrap_or(0));
+            }
+        }
+    }
+
+    /// The message goes on, or more is said to it: the reply that has accepted it was none to its end.
+    pub(super) fn content_goes_on(&mut self, items: &mut DecoderOutput) {
+        if std::mem::take(&mut self.cut_short)
+            && let Mode::Body(_, message) = &self.mode
+            && let Some(reply) = &message.reply
+        {
+            self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(reply));
+        }
+    }
+
+    /// The connection is over, and so is a message that was accepted before its end.
+    pub(super) fn report_cut_short(&mut self, time: Time, mode: &mut Mode, items: &mut DecoderOutput) {
+        if !std::mem::take(&mut self.cut_short) {
+            if let Mode::Body(_, message) = mode {
+                // It was none to the end of the message, which did not come.
+                message.reply.take_if(|reply| reply.accepts());
+            }
+            return;
+        }
+        let detail = match mode {
+            Mode::Body(_, message) => {
+                let Some(reply) = &message.reply else { return };
+                message.accepted = 1;
+                line(reply)
+            }
+            Mode::Octets(remaining) => format!("{remaining} bytes of a chunk did not come"),
+            _ => return,
+        };
+        self.anomalies.report(time, AnomalyKind::ContentCutShort, items, || detail);
+    }
+
     /// The connection is over: its last line may be a reply though its end is missing.
     pub(super) fn read_unfinished_reply(&mut self, items: &mut DecoderOutput) {
-        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || self.waiting.is_empty() {
+        let is_due = self.waiting.for_command() && !self.waiting.for_greeting();
+        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || !is_due {
             return;
         }
         let crossed = self.server.lines.crossed();
@@ -355,7 +449,7 @@ impl Session {
         }
         let line = Line::unfinished(&line, crossed);
         let span = self.reply_line_at..self.end(Peer::Server);
-        if let Some(reply) = self.replies.line(&line, span, self.reply_line, self.reply_line, items).reply {
+        if let Some(reply) = self.replies.line(&line, span, self.reply_line, self.reply_line, false, items).reply {
             self.reply(reply, items);
         }
     }
