@@ -11,7 +11,7 @@ mod said;
 mod server;
 mod unsettled;
 
-use std::time::Duration;
+use std::num::NonZero;
 
 use self::fork::SmugglingState;
 use self::lost::Lost;
@@ -107,8 +107,8 @@ pub struct Session {
     cut_short: bool,
     /// Lines of the client ended with LF alone, and with CR LF.
     ended_by: [bool; 2],
-    /// The time of the quickest reply to a command.
-    quickest: Option<Duration>,
+    /// Nanoseconds that the quickest reply to a command took.
+    quickest: Option<NonZero<u64>>,
 }
 
 /// How the client's next bytes are read.

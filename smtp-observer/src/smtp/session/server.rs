@@ -1,5 +1,7 @@
 //! The server's bytes.
 
+use std::num::NonZero;
+
 use super::super::Peer;
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
@@ -167,11 +169,11 @@ impl Session {
     /// there and back.
     fn has_crossed(&self, timeout: &Reply) -> bool {
         let sent = match self.waiting.get(0) {
-            Some(PendingReply::Command(command, _)) => Some(command.last_byte),
-            Some(PendingReply::Message(message, _)) => message.ended_at,
+            Some(PendingReply::Command(command, _)) => Some(command.last_byte.0),
+            Some(PendingReply::Message(message, _)) => message.ended_at.map(|time| time.0),
             _ => None,
         };
-        let quicker = |quickest, sent| timeout.first_byte.since(sent) < quickest / 2;
+        let quicker = |quickest: NonZero<u64>, sent| timeout.first_byte.0.saturating_sub(sent) < quickest.get() / 2;
         timeout.names_a_timeout() && self.quickest.zip(sent).is_some_and(|(quickest, sent)| quicker(quickest, sent))
     }
 
@@ -219,8 +221,8 @@ impl Session {
             Some(PendingReply::Command(command, None)) => {
                 self.answered_at = reply.last_byte;
                 if !command.pipelined {
-                    let took = reply.first_byte.since(command.last_byte);
-                    self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
+                    let took = NonZero::new(reply.first_byte.0.saturating_sub(command.last_byte.0));
+                    self.quickest = self.quickest.into_iter().chain(took).min();
                 }
                 self.reply_to_command(command, reply, items);
             }
