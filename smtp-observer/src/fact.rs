@@ -84,6 +84,8 @@ pub struct ConnectionClosed {
     /// Bytes of both directions whose content was not seen. Absent where positions tell nothing (kTLS, MPTCP): what no hook
     /// saw is not known there.
     pub lost_bytes: Option<u64>,
+    /// Bytes that came of the greeting, where it did not come in full.
+    pub greeting_bytes: Option<u64>,
     /// What ended it.
     pub closed_by: ClosedBy,
 }

@@ -243,6 +243,9 @@ pub enum Event {
         /// what no hook saw is not known there.
         #[serde(skip_serializing_if = "Option::is_none")]
         lost_bytes: Option<u64>,
+        /// Bytes that came of the greeting, where it did not come in full.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        greeting_bytes: Option<u64>,
         /// What ended it.
         closed_by: ClosedBy,
     },

@@ -30,6 +30,7 @@ pub(crate) fn closed() -> What<'static> {
         bytes_received: 2290,
         duration: Duration::from_millis(5500),
         lost_bytes: Some(0),
+        greeting_bytes: None,
         closed_by: ClosedBy::Local,
     })
 }

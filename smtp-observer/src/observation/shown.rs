@@ -32,8 +32,9 @@ impl Event {
                 Self::ConnectionOwnerChanged { previous_process: previous.clone() }
             }
             What::ConnectionClosed(closed) => {
-                let ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by } = closed;
-                Self::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by }
+                let ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by } =
+                    closed;
+                Self::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by }
             }
             What::Greeting { reply, latency } => Self::Greeting(Greeting {
                 code: reply.code,

@@ -422,3 +422,23 @@ fn what_waits_on_all_connections_is_bounded() {
     story.observer.settle(Time(u64::MAX), &mut |_| {});
     assert_eq!(most(&story), 0);
 }
+
+#[test]
+fn half_a_greeting_is_counted_and_not_told() {
+    for (text, expected) in
+        [("220 mx.exam", Some(11)), ("220-mx.example\r\n220 ESM", Some(23)), ("220 mx\r\n", None), ("", None)]
+    {
+        let mut story = Story::new();
+        story.connect();
+        if !text.is_empty() {
+            story.transfer(CLIENT, Flow::Received, text);
+        }
+        story.state(TcpState::LastAck, TcpState::Close, None);
+        let greeted = story.told.iter().any(|observation| matches!(observation.event, Event::Greeting(_)));
+        assert_eq!(greeted, text.ends_with("mx\r\n"), "{text:?}");
+        let Some(Event::ConnectionClosed { greeting_bytes, .. }) = story.told.last().map(|told| &told.event) else {
+            panic!("{:?}", story.told)
+        };
+        assert_eq!(*greeting_bytes, expected, "{text:?}");
+    }
+}

@@ -352,6 +352,7 @@ impl Tracker {
             let (peer, waiting) = (conversation.peer(flow), conversation.connection.waiting(flow));
             conversation.session.waited(peer, waiting);
         }
+        let awaits_greeting = conversation.session.awaits_greeting();
         conversation.session.finish(time, &mut self.items);
         self.analyse(&mut conversation, out);
         let Conversation { connection, analysis, .. } = &mut *conversation;
@@ -360,11 +361,16 @@ impl Tracker {
         self.count_held(&mut conversation, 0);
         conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let connection = &conversation.connection;
+        let of_server = match connection.role() {
+            Role::Client => connection.bytes_received(),
+            Role::Server => connection.bytes_sent(),
+        };
         let closed = ConnectionClosed {
             bytes_sent: connection.bytes_sent(),
             bytes_received: connection.bytes_received(),
             duration: connection.age(time),
             lost_bytes: (!connection.apart).then_some(connection.lost),
+            greeting_bytes: Some(of_server).filter(|bytes| awaits_greeting && *bytes > 0),
             closed_by,
         };
         out.tell(&connection.fact(&self.host, time, What::ConnectionClosed(closed)));

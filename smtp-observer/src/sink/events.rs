@@ -191,13 +191,20 @@ mod tests {
 
     #[test]
     fn durations_are_decimal_numbers() {
-        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, closed_by, .. } =
+        let Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, greeting_bytes, closed_by, .. } =
             Sample::server().closed().event
         else {
             panic!("closed")
         };
         let duration = Duration::from_nanos(1);
-        let fields = fields(Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by });
+        let fields = fields(Event::ConnectionClosed {
+            bytes_sent,
+            bytes_received,
+            duration,
+            lost_bytes,
+            greeting_bytes,
+            closed_by,
+        });
         assert_eq!(fields["duration_seconds"].as_f64(), Some(1e-9));
     }
 }

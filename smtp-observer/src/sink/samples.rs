@@ -117,6 +117,7 @@ impl Sample {
             bytes_received: 2290,
             duration: Duration::from_millis(5500),
             lost_bytes: Some(0),
+            greeting_bytes: None,
             closed_by: ClosedBy::Local,
         })
     }

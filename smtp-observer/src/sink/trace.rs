@@ -88,7 +88,7 @@ impl Format {
             Event::ConnectionOwnerChanged { previous_process } => {
                 self.paint(YELLOW, format!("  taken over from {}", program(previous_process)))
             }
-            Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by } => {
+            Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by } => {
                 let lasted = Span(*duration);
                 let by = match closed_by {
                     ClosedBy::Local => " by this side",
@@ -102,6 +102,9 @@ impl Format {
                     format!("  closed after {lasted}{by}: {bytes_sent} bytes sent, {bytes_received} received");
                 if let Some(lost_bytes @ 1..) = lost_bytes {
                     put(&mut text, format_args!(", {lost_bytes} not seen"));
+                }
+                if let Some(greeting_bytes) = greeting_bytes {
+                    put(&mut text, format_args!(", {greeting_bytes} of a greeting that was cut short"));
                 }
                 self.paint(DIM, text)
             }

@@ -245,6 +245,11 @@ impl Session {
         !self.waiting.is_empty() && !self.has_withheld_all()
     }
 
+    /// Whether the greeting has not come, or not in full.
+    pub fn awaits_greeting(&self) -> bool {
+        self.waiting.for_greeting()
+    }
+
     /// Whether the server owes nothing, and the client has not begun another line.
     pub fn is_at_rest(&self) -> bool {
         self.waiting.is_empty() && self.client.lines.at_start()

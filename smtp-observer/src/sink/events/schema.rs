@@ -92,6 +92,7 @@ fn events() -> Vec<Event> {
             bytes_received: 0,
             duration: Duration::from_nanos(1),
             lost_bytes: None,
+            greeting_bytes: Some(7),
             closed_by: ClosedBy::Unknown,
         },
         samples::greeting(),
