@@ -7,6 +7,7 @@ mod pseudonym;
 pub(crate) use self::policy::verb;
 pub use self::policy::{RedactionPolicy, Shown};
 pub use self::pseudonym::Key;
+pub(crate) use self::pseudonym::probe_mark;
 use crate::smtp::{Command, Reply, Verb};
 
 /// How much of a mailbox events show.

@@ -1,7 +1,8 @@
 //! The SMTP dialogue, seen from beside it: bytes and gaps in, [`Item`]s out. No sockets, no clock.
 //!
 //! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
-//! `pending_replies` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), `body` finds the end of a
+//! `pending_replies` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), and `session::unsettled` keeps
+//! both readings where a reply is late or never comes. `body` finds the end of a
 //! message among its `dots`, and `held` keeps what cannot be read before the server has said how. `preamble` and `tls`
 //! tell what is no SMTP. `decoder_output` has the room for all that.
 //!

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::redact::mailbox;
+use crate::redact::{mailbox, probe_mark};
 use crate::smtp::Command;
 
 /// The sender and the recipients that a transaction named, accepted or not. Hashes are compared within one session only.
@@ -69,17 +69,9 @@ fn sends_nothing(sender: Option<&[u8]>) -> bool {
     sender.is_empty() || sender.get(..POSTFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(POSTFIX))
 }
 
-/// A mailbox that nobody has, named to see whether the server takes any: of smtp-validate-email, and of Exim's callout
-/// (`callout_random_local_part`).
+/// A mailbox that nobody has.
 fn is_probe(mailbox: &[u8]) -> bool {
-    const ANY: &[u8] = b"catch-all-test-";
-    const EXIM: &[u8] = b"-testing";
-    let name = mailbox.split(|byte| *byte == b'@').next().unwrap_or_default();
-    let is_exim = || {
-        let before = name.strip_suffix(EXIM)?;
-        before.rsplit(|byte| *byte == b'-').next().map(|time| time.len() >= 9 && time.iter().all(u8::is_ascii_digit))
-    };
-    name.get(..ANY.len()).is_some_and(|start| start.eq_ignore_ascii_case(ANY)) || is_exim().unwrap_or(false)
+    mailbox.split(|byte| *byte == b'@').next().is_some_and(|name| probe_mark(name).is_some())
 }
 
 /// The same in every run, so that a recording is judged as the connection was.

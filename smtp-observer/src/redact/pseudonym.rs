@@ -1,9 +1,24 @@
 //! What stands for something that is not shown.
 
 use std::hash::{DefaultHasher, Hasher as _};
+use std::ops::Range;
 
 /// Names that are nobody's, and by which a program is told: Postfix verifies addresses with the first.
 const ROLES: [&[u8]; 2] = [b"double-bounce", b"postmaster"];
+
+/// What of a name shows that nobody has it: it is named to see whether a server takes any (smtp-validate-email; Exim's callout,
+/// `callout_random_local_part`).
+pub(crate) fn probe_mark(local_part: &[u8]) -> Option<Range<usize>> {
+    const ANY: &[u8] = b"catch-all-test-";
+    const EXIM: &[u8] = b"-testing";
+    const TIME: usize = 9;
+    if local_part.get(..ANY.len()).is_some_and(|start| start.eq_ignore_ascii_case(ANY)) {
+        return Some(0..ANY.len());
+    }
+    let before = local_part.strip_suffix(EXIM)?;
+    let digits = before.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    (digits >= TIME).then_some(before.len()..local_part.len())
+}
 
 /// Makes the names in one recording others than those in the next. Whoever has it can undo them: it is nowhere kept.
 #[derive(Clone, Copy)]
@@ -55,6 +70,10 @@ impl Key {
         let (local_part, domain) = name.split_at(name.iter().position(|&byte| byte == b'@').unwrap_or(name.len()));
         if ROLES.iter().any(|role| role.eq_ignore_ascii_case(local_part)) {
             return [local_part, &self.pseudonym_of_all(domain)].concat();
+        }
+        if let Some(Range { start, end }) = probe_mark(local_part) {
+            let (before, behind) = (self.pseudonym_of_all(&name[..start]), self.pseudonym_of_all(&name[end..]));
+            return [&before, &name[start..end], &behind].concat();
         }
         self.pseudonym_of_all(name)
     }
@@ -132,6 +151,13 @@ mod tests {
         let whole = pseudonym("Postmaster@x.example");
         assert!(whole.starts_with(b"Postmaster@") && !whole.ends_with(b"@x.example"), "{}", whole.escape_ascii());
         assert_ne!(pseudonym("postmasters"), b"postmasters");
+        for (name, begin, end) in [
+            ("catch-all-test-1700000000@y.example", "catch-all-test-", ""),
+            ("mx.x.example-1700000000-testing", "", "-testing"),
+        ] {
+            let stand_in = String::from_utf8(pseudonym(name)).expect("ASCII");
+            assert!(stand_in.starts_with(begin) && stand_in.ends_with(end) && stand_in != name, "{stand_in}");
+        }
     }
 
     #[test]
