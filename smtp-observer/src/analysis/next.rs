@@ -20,7 +20,7 @@ pub(super) enum Next {
     /// Another process took the connection over.
     Moved,
     /// It was not seen.
-    Unseen,
+    CaptureMiss,
 }
 
 impl Next {
@@ -57,7 +57,7 @@ impl fmt::Display for Next {
             Self::Nothing => write!(f, "nothing followed for {} s", PATIENCE.as_secs()),
             Self::Closed => f.write_str("the connection was closed behind it"),
             Self::Moved => f.write_str("another process took the connection over behind it"),
-            Self::Unseen => f.write_str("what followed was not seen"),
+            Self::CaptureMiss => f.write_str("what followed was not seen"),
         }
     }
 }
@@ -70,7 +70,7 @@ pub(super) mod tests {
     pub(in crate::analysis) const NEXTS: [Next; 14] = [
         Next::Nothing,
         Next::Closed,
-        Next::Unseen,
+        Next::CaptureMiss,
         Next::Command { verb: Verb::Mail, early: false },
         Next::Command { verb: Verb::Mail, early: true },
         Next::Command { verb: Verb::Rcpt, early: false },

@@ -34,7 +34,7 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
 /// NOOP was 2yz.
 pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReason> {
     let early = matches!(next, Next::Command { early: true, .. });
-    if before.pipelined && !early && next != Next::Unseen {
+    if before.pipelined && !early && next != Next::CaptureMiss {
         return vec![PipelineSync];
     }
     let mut reasons = match before.point {
@@ -43,7 +43,7 @@ pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next) -> Ve
         point if point.is_in_transaction() => in_transaction(point, next),
         _ => outside(before, accepted, next),
     };
-    if before.pipelined && next == Next::Unseen {
+    if before.pipelined && next == Next::CaptureMiss {
         reasons.push(PipelineSync);
     }
     reasons
@@ -72,7 +72,7 @@ fn outside(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReaso
             false => vec![ReachabilityTest, LeaseCheck],
         },
         _ if alone && !accepted && next.leaves() => vec![LeaseCheck],
-        Next::Unseen if before.point.is_start() => vec![ReachabilityTest, LeaseCheck, IdleKeepalive],
+        Next::CaptureMiss if before.point.is_start() => vec![ReachabilityTest, LeaseCheck, IdleKeepalive],
         _ => vec![LeaseCheck, IdleKeepalive],
     }
 }

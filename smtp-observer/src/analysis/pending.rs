@@ -82,7 +82,7 @@ impl Pending {
 
     /// Nothing more is known of what comes.
     pub(super) fn unseen(&mut self, told: &mut Told<'_>) {
-        self.settle(|_| Some(Next::Unseen), told);
+        self.settle(|_| Some(Next::CaptureMiss), told);
     }
 
     /// Another process goes on with the socket.
@@ -115,8 +115,8 @@ impl Pending {
     fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<Next>, told: &mut Told<'_>) {
         if let Some(rset) = self.rset.take() {
             match (next(rset.deadline()), rset.compared) {
-                (Some(Next::Unseen), Some((next, _))) => {
-                    rset.answered.rset_settled(next, Some(Repeat::Unseen), told);
+                (Some(Next::CaptureMiss), Some((next, _))) => {
+                    rset.answered.rset_settled(next, Some(Repeat::CaptureMiss), told);
                 }
                 (Some(_), Some((next, _))) => rset.answered.rset_settled(next, Some(Repeat::Unfinished), told),
                 (Some(next), None) => rset.answered.rset_settled(next, None, told),

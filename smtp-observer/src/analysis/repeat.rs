@@ -21,7 +21,7 @@ pub(super) enum Repeat {
     /// The same sender was named, and no message came.
     Unfinished,
     /// The same sender was named, and what came then was not seen.
-    Unseen,
+    CaptureMiss,
 }
 
 /// A comparison under way: the same sender was named again.
@@ -79,7 +79,7 @@ impl Comparison {
                 Repeat::SameMessage(first)
             }
             (Some(_), Some(_)) => Repeat::OtherMessage,
-            _ => Repeat::Unseen,
+            _ => Repeat::CaptureMiss,
         }
     }
 }
@@ -95,7 +95,7 @@ impl fmt::Display for Repeat {
                 write!(f, "the same sender sent as many bytes to other recipients then: {size}")
             }
             Self::Unfinished => f.write_str("the same sender was named again, and no message came"),
-            Self::Unseen => f.write_str("the same sender was named again"),
+            Self::CaptureMiss => f.write_str("the same sender was named again"),
         }
     }
 }

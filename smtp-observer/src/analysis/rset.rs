@@ -72,8 +72,8 @@ fn at_start(before: &CommandContext, accepted: bool, next: Next) -> Vec<RsetReas
         return vec![ReuseProbe];
     }
     match next {
-        Next::Unseen if over => vec![SessionStart, ReuseProbe, BeforeQuit],
-        Next::Unseen => vec![SessionStart, BeforeQuit],
+        Next::CaptureMiss if over => vec![SessionStart, ReuseProbe, BeforeQuit],
+        Next::CaptureMiss => vec![SessionStart, BeforeQuit],
         Next::Closed | Next::Moved if over => vec![SessionStart, ReuseProbe],
         _ if next.is(Verb::Quit) && over => vec![BeforeQuit, ReuseProbe],
         _ if next.verb() == Some(Verb::Quit) => vec![BeforeQuit],
@@ -86,7 +86,7 @@ fn behind_auth(next: Next) -> Vec<RsetReason> {
         Some(Verb::Auth | Verb::XExps) => vec![AuthRetry],
         Some(Verb::Mail) => vec![SessionStart],
         Some(Verb::Quit) => vec![BeforeQuit],
-        _ if next == Next::Unseen => vec![AuthRetry, SessionStart, BeforeQuit],
+        _ if next == Next::CaptureMiss => vec![AuthRetry, SessionStart, BeforeQuit],
         _ => vec![AuthRetry, SessionStart],
     }
 }
@@ -105,7 +105,7 @@ fn between(before: &CommandContext, accepted: bool, next: Next, repeat: Option<R
     match next {
         _ if next.is_early(Verb::Mail) => vec![PipelinedBetweenMessages],
         _ if next.is_early(Verb::Quit) => vec![BeforeQuit],
-        Next::Unseen => {
+        Next::CaptureMiss => {
             vec![BetweenMessages, PipelinedBetweenMessages, ReuseProbe, SameMessageSplit, BeforeQuit]
         }
         _ if before.pipelined && next.is(Verb::Quit) => vec![BeforeQuit],
@@ -119,7 +119,7 @@ fn between(before: &CommandContext, accepted: bool, next: Next, repeat: Option<R
         _ if before.point == SessionState::Idle => vec![BetweenMessages, ReuseProbe],
         _ => match repeat {
             Some(Repeat::SameMessage(_)) => vec![SameMessageSplit],
-            Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
+            Some(Repeat::Unfinished | Repeat::CaptureMiss) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
             // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
             _ if next.is(Verb::Mail) => vec![BetweenMessages, ReuseProbe],
             _ => vec![BetweenMessages],
@@ -135,7 +135,7 @@ fn in_transaction(before: &CommandContext, next: Next, repeat: Option<Repeat>) -
         (_, Some(Repeat::SameEnvelope)) if before.noops.row > 0 => vec![InterceptorReplay],
         (_, Some(Repeat::SameEnvelope)) => vec![InterceptorReplay, ClientAbort],
         _ if has_recipients && next.is_early(Verb::Quit) => vec![AddressProbe],
-        (Next::Unseen, _) | (_, Some(Repeat::Unseen)) if has_recipients => {
+        (Next::CaptureMiss, _) | (_, Some(Repeat::CaptureMiss)) if has_recipients => {
             vec![ClientAbort, AddressProbe, InterceptorReplay, InterceptorDiscard]
         }
         _ if tests => vec![AddressProbe],
@@ -153,7 +153,7 @@ fn in_transaction(before: &CommandContext, next: Next, repeat: Option<Repeat>) -
 fn unaware(before: &CommandContext, next: Next) -> Vec<RsetReason> {
     let has_recipients = before.envelope.named() > 0 && before.point.has_envelope();
     match next {
-        Next::Unseen => vec![ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit],
+        Next::CaptureMiss => vec![ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit],
         // Whatever the replies: it never meant to send.
         _ if has_recipients && (next.leaves() || before.envelope.sends_nothing()) => vec![AddressProbe],
         _ if next.verb() == Some(Verb::Quit) => vec![ClientAbort, BeforeQuit],
@@ -164,7 +164,7 @@ fn unaware(before: &CommandContext, next: Next) -> Vec<RsetReason> {
 
 /// What was before was not seen: all reasons that what came next allows.
 fn unknown(next: Next) -> Vec<RsetReason> {
-    let unseen = next == Next::Unseen;
+    let unseen = next == Next::CaptureMiss;
     let mut reasons = vec![SenderRejected, RecipientsRejected, RecipientRejected, DataRejected, MessageRejected];
     reasons.extend([ChunkAbort, ClientAbort, AddressProbe]);
     if unseen || matches!(next.verb(), Some(Verb::Auth | Verb::XExps)) {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {
-        let repeats = [Repeat::OtherSender, Repeat::SameEnvelope, Repeat::SameMessage(9), Repeat::Unseen];
+        let repeats = [Repeat::OtherSender, Repeat::SameEnvelope, Repeat::SameMessage(9), Repeat::CaptureMiss];
         for before in befores().into_iter().filter(|before| at_once(before).is_none()) {
             for next in NEXTS {
                 let compared = repeats.into_iter().filter(|_| compares(&before, next)).map(Some);

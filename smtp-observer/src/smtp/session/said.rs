@@ -5,7 +5,7 @@ use super::super::decoder_output::DecoderOutput;
 use super::super::held::Unread;
 use super::super::line::Origin;
 use super::{Mode, Session};
-use crate::event::{LineEnd, Segment, Time, Uncaptured, Unseen, Withheld};
+use crate::event::{CaptureMiss, LineEnd, Segment, Time, Uncaptured, Withheld};
 
 /// Bytes of content that wait in the kernel at most: they may begin its end.
 const LONGEST_WAITING: u64 = 5;
@@ -53,7 +53,7 @@ impl Session {
             }
             Segment::Content(length) => self.content(peer, time, length, items),
             Segment::Uncaptured(Uncaptured { length, cause, .. }) => {
-                let unread = if cause == Unseen::Uncertain { Unread::Uncertain } else { Unread::Gap };
+                let unread = if cause == CaptureMiss::Uncertain { Unread::Uncertain } else { Unread::Gap };
                 self.unseen(peer, time, unread, length, items);
             }
             Segment::Ciphertext(length) => self.ciphertext(peer, time, length, items),
