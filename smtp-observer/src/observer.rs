@@ -10,7 +10,7 @@ mod tracker;
 
 pub use self::deadlines::GRACE_PERIOD;
 use self::tracker::{Tracker, timestamp};
-use crate::event::{KernelEvent, StateEvent, Time, TransferEvent};
+use crate::event::{KernelEvent, ProcessEvent, Snapshot, StateEvent, Time, TransferEvent};
 use crate::fact::Fact;
 use crate::observation::{self, Timestamp};
 use crate::proxy::Interceptions;
@@ -43,7 +43,7 @@ impl Observer {
     }
 
     fn with(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
-        Self { tracker: Tracker::new(ports, recorder), interceptions: Interceptions::new(policy) }
+        Self { tracker: Tracker::new(ports, policy, recorder), interceptions: Interceptions::new(policy) }
     }
 
     /// What the host's clock shows at this time of the events.
@@ -55,7 +55,7 @@ impl Observer {
     pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(&Fact<'_>)) {
         let Self { tracker, interceptions } = self;
         if let Some(recorder) = &mut tracker.recorder
-            && let Some(event) = kept(&event)
+            && let Some(event) = kept(&event, recorder.policy())
         {
             recorder.keep(Entry::Event(event));
         }
@@ -84,11 +84,19 @@ impl Observer {
 }
 
 /// What a recording has of an event by itself: a transfer is taken with its connection.
-fn kept(event: &KernelEvent<'_>) -> Option<KernelEvent<'static>> {
+fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<'static>> {
+    let redacted = |process: &ProcessEvent| {
+        let arguments = policy.arguments(&process.arguments);
+        ProcessEvent { arguments, ..process.clone() }
+    };
     Some(match event {
         KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
-        KernelEvent::Process(process) => KernelEvent::Process(process.clone()),
-        KernelEvent::Snapshot(snapshot) => KernelEvent::Snapshot(snapshot.clone()),
+        KernelEvent::Process(process) => KernelEvent::Process(redacted(process)),
+        KernelEvent::Snapshot(Snapshot { time, processes, sockets }) => KernelEvent::Snapshot(Snapshot {
+            time: *time,
+            processes: processes.iter().map(redacted).collect(),
+            sockets: sockets.clone(),
+        }),
         KernelEvent::State(state) => KernelEvent::State(state.clone()),
         KernelEvent::Transfer(_) => return None,
     })
