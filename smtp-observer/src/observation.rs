@@ -29,6 +29,11 @@ impl Timestamp {
         Self(self.0.saturating_sub(nanoseconds(duration)))
     }
 
+    /// The moment by a clock that was set forward by so many nanoseconds, or back.
+    pub(crate) fn by_clock(self, set: i64) -> Self {
+        Self(self.0.saturating_add(set))
+    }
+
     /// How much later it is than an earlier moment; nothing, where that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or_default())
