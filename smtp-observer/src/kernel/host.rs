@@ -193,7 +193,7 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     let stat = process.stat()?;
     let status = process.status()?;
     let arguments = process.cmdline().unwrap_or_default();
-    let executable = process.exe().ok().map(|path| executable(path));
+    let executable = process.exe().ok().map(executable);
     let shown = RedactionPolicy::new(Addresses::default()).arguments(&arguments);
     let cgroup: Option<Arc<str>> = process.cgroups().ok().and_then(|groups| {
         groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.as_str().into())
