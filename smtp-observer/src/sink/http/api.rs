@@ -19,13 +19,16 @@ use futures_util::stream;
 use serde::Serialize;
 
 use super::stream::Seat;
-use super::{Ask, Context, plain, unavailable};
+use super::{Ask, Context, Verdicts, plain, unavailable};
 use crate::observation::{Caller, Connection, Timestamp, Verdict};
 use crate::sink::connection_table::{ConnectionState, Exchange};
 use crate::sink::retained::Retained;
 
 /// How many there are, where not all are listed.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// How many earlier entries are kept no longer.
+const DROPPED: HeaderName = HeaderName::from_static("x-dropped-count");
 
 /// Bytes of a piece, about.
 pub(super) const PIECE: usize = 32 * 1024;
@@ -50,7 +53,9 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
     match context.ask(|reply| Ask::Connection(id, reply)).await {
         Some(Some(row)) => {
             let mut out = Vec::new();
-            write(&View { observations: Some(&row.transcript), ..View::new(&row, now()) }, &mut out);
+            let (observations, dropped) = (Some(&row.transcript), row.forgotten);
+            let observations_dropped = Some(dropped).filter(|dropped| *dropped > 0);
+            write(&View { observations, observations_dropped, ..View::new(&row, now()) }, &mut out);
             json(out)
         }
         Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
@@ -60,7 +65,11 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
 
 async fn interceptions(State(context): State<Context>) -> Response {
     match context.ask(Ask::Interceptions).await {
-        Some(interceptions) => array(interceptions, write),
+        Some(Verdicts { list, dropped }) => {
+            let mut response = array(list, write);
+            response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
+            response
+        }
         None => unavailable(),
     }
 }
@@ -148,6 +157,9 @@ struct View<'a> {
     verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     observations: Option<&'a VecDeque<Retained>>,
+    /// Earlier ones that are kept no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observations_dropped: Option<u64>,
 }
 
 /// The last reply; the greeting's has no verb, and a command that was not answered no code.
@@ -179,6 +191,7 @@ impl<'a> View<'a> {
             intercepted: row.intercepted,
             verdict: row.verdict(),
             observations: None,
+            observations_dropped: None,
         }
     }
 }

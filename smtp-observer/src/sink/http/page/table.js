@@ -1,7 +1,7 @@
 // The connections of now: sorted by a heading, filtered by a word, each with what was said on it last.
 
 import { byId, element, say } from "./dom.js";
-import { age, brief, bytes, clock, counted, endpoint, program, user } from "./words.js";
+import { age, brief, bytes, clock, counted, dropped, endpoint, program, user } from "./words.js";
 
 /** Most rows that are drawn; the filter looks in all. */
 const MOST = 300;
@@ -171,6 +171,7 @@ export async function refresh(id) {
   ].filter(Boolean);
   list.replaceChildren(
     element("li", { class: "quiet" }, about.join("; ")),
+    ...(row.observations_dropped ? [element("li", { class: "quiet" }, dropped(row.observations_dropped))] : []),
     ...row.observations.map((observation) =>
       element("li", { "data-event": observation.event }, element("time", { datetime: observation.time }, clock(observation.time)), " ", brief(observation)),
     ),
