@@ -460,8 +460,30 @@ pub struct Interception {
 pub struct News {
     /// That the client does not know of what is in the middle.
     pub hidden: bool,
+    /// That the client is led to another server than it asked for.
+    pub redirected: bool,
     /// How long DATA was held back.
     pub hold: bool,
+}
+
+impl News {
+    /// What is news beside what was told before.
+    pub(crate) fn since(self, told: Self) -> Self {
+        Self {
+            hidden: self.hidden && !told.hidden,
+            redirected: self.redirected && !told.redirected,
+            hold: self.hold && !told.hold,
+        }
+    }
+
+    /// What was told in the one or the other.
+    pub(crate) fn and(self, told: Self) -> Self {
+        Self {
+            hidden: self.hidden || told.hidden,
+            redirected: self.redirected || told.redirected,
+            hold: self.hold || told.hold,
+        }
+    }
 }
 
 /// The client of an intercepted conversation.

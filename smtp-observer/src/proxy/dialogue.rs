@@ -32,6 +32,8 @@ pub struct Dialogue {
     texts: usize,
     /// The connection is over.
     pub closed: Option<Timestamp>,
+    /// Bytes that the client had sent and received then, where both are known.
+    bytes_at_end: Option<(u64, u64)>,
     /// TLS has started: what follows is not seen.
     pub encrypted: Option<Timestamp>,
     /// When the server took a message first.
@@ -106,6 +108,7 @@ impl Dialogue {
             forgotten: 0,
             texts: 0,
             closed: None,
+            bytes_at_end: None,
             encrypted: None,
             accepted: None,
             transferring: false,
@@ -143,6 +146,11 @@ impl Dialogue {
             reads::count();
             (first + place as u64, step)
         })
+    }
+
+    /// Bytes that the client had sent and received when the connection was over, where that is known.
+    pub fn bytes_at_end(&self) -> Option<(u64, u64)> {
+        self.bytes_at_end
     }
 
     /// Bytes that it takes, about.
@@ -209,7 +217,11 @@ impl Dialogue {
                 self.content(message.transfer.as_str(), content);
             }
             What::Tls(TlsPhase::Started) => self.encrypted = Some(time),
-            What::ConnectionClosed(_) => self.closed = Some(time),
+            What::ConnectionClosed(closed) => {
+                self.closed = Some(time);
+                // Where positions tell nothing, bytes may have gone by unseen.
+                self.bytes_at_end = closed.lost_bytes.map(|_| (closed.bytes_sent, closed.bytes_received));
+            }
             _ => return false,
         }
         true

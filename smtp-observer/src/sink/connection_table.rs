@@ -405,7 +405,7 @@ fn settle(accounts: &mut Accounts, row: &mut ConnectionState, class: Class) {
 fn class(verdict: Verdict) -> Class {
     match verdict {
         Verdict::Direct => Class::Ordinary,
-        Verdict::InlineProxy | Verdict::Relay => Class::Proxied,
+        Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected => Class::Proxied,
         _ => Class::Intercepted,
     }
 }

@@ -233,6 +233,11 @@ impl Metrics {
                     "SMTP connections of clients that end in a program they know nothing of.",
                     &["interceptor", "client", "method"],
                 )?,
+                counter(
+                    "smtp_redirected_connections_total",
+                    "SMTP connections of clients that were led to another server than they asked for.",
+                    &["server", "client", "method"],
+                )?,
                 histogram(
                     "smtp_interception_data_delay_seconds",
                     "Seconds from a client's DATA to the DATA that the server got from the program in the middle.",

@@ -201,9 +201,9 @@ impl Format {
     fn interception(&self, interception: &Interception) -> String {
         let Interception { verdict, method, confidence, evidence, hold, .. } = interception;
         let style = match verdict {
-            Verdict::TransparentInterceptor | Verdict::LikelyInterceptor => RED.bold(),
+            Verdict::TransparentInterceptor | Verdict::LikelyInterceptor | Verdict::TransparentRelay => RED.bold(),
             Verdict::TransparentL4 | Verdict::SuspectedMiddlebox => YELLOW,
-            Verdict::InlineProxy | Verdict::Relay | Verdict::Direct => CYAN,
+            Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected | Verdict::Direct => CYAN,
         };
         let mut text = self.paint(
             style,

@@ -70,9 +70,11 @@ impl<'a> ProxyProcesses<'a> {
     /// How much the connection asks to be looked at.
     pub(super) fn level(&self, row: &ConnectionState) -> Level {
         let verdict = match row.verdict() {
-            Some(Verdict::TransparentInterceptor | Verdict::LikelyInterceptor) => Level::Intercepted,
+            Some(Verdict::TransparentInterceptor | Verdict::LikelyInterceptor | Verdict::TransparentRelay) => {
+                Level::Intercepted
+            }
             Some(Verdict::TransparentL4 | Verdict::SuspectedMiddlebox) => Level::Suspicious,
-            Some(Verdict::InlineProxy | Verdict::Relay) => Level::Known,
+            Some(Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected) => Level::Known,
             Some(Verdict::Direct) | None if row.intercepted || self.owns(row) => Level::Intercepted,
             Some(Verdict::Direct) | None => Level::Silent,
         };
