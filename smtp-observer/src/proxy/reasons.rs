@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::comparison::{Alignment, LATE, seconds};
+use super::comparison::{Alignment, LATE};
 use super::dialogue::{Dialogue, Step};
 use super::proxied_session::{ProxiedSession, Recognised};
 use super::{Interceptions, MAX_HELD, PATIENCE};
+use crate::fact::evidence::{EvidenceList, ReasonEvidence};
 use crate::fact::{Fact, What};
 use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
+use crate::smtp::Verb;
 
 /// An RSET or a NOOP that waits for the other side.
 #[derive(Clone)]
@@ -28,8 +30,8 @@ enum Command {
 impl Held {
     fn of(fact: &Fact<'_>) -> Option<Self> {
         let command = match fact.what {
-            What::Rset(rset) => Command::Rset(rset.clone()),
-            What::Noop(noop) => Command::Noop(noop.clone()),
+            What::Rset(rset) => Command::Rset(*rset),
+            What::Noop(noop) => Command::Noop(*noop),
             _ => return None,
         };
         let (connection, process) = (Arc::clone(fact.connection), fact.process.cloned());
@@ -51,10 +53,10 @@ impl Held {
 }
 
 impl Command {
-    fn verb(&self) -> &'static str {
+    fn verb(&self) -> Verb {
         match self {
-            Self::Rset(_) => "RSET",
-            Self::Noop(_) => "NOOP",
+            Self::Rset(_) => Verb::Rset,
+            Self::Noop(_) => Verb::Noop,
         }
     }
 }
@@ -144,7 +146,7 @@ impl Interceptions {
     /// The same with its reason, if the client's side is known.
     fn resolve(&self, held: &Held, overdue: Timestamp) -> Option<Held> {
         let unchanged = || Some(held.clone());
-        let verb = held.command.verb();
+        let verb = held.command.verb().as_str();
         let upstream = self.near_end(&held.connection);
         let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
         let place = match held.connection.role {
@@ -166,7 +168,7 @@ impl Interceptions {
         let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
         match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
-            Some(origin) => relayed(&mut resolved.command, verb, sent.since(origin.sent)),
+            Some(origin) => relayed(&mut resolved.command, sent.since(origin.sent)),
             None => {
                 let moment = Moment { inner, outer: &outer.dialogue, carried: &alignment.carried, place, sent };
                 invented(&mut resolved.command, &moment);
@@ -239,38 +241,30 @@ impl Moment<'_> {
     }
 }
 
-fn relayed(command: &mut Command, verb: &str, earlier: Duration) {
-    let evidence = format!("the client had sent {verb} {} before", seconds(earlier));
+fn relayed(command: &mut Command, earlier: Duration) {
+    let evidence = [ReasonEvidence::SentByClient { verb: command.verb(), earlier }].into();
     match command {
-        Command::Rset(rset) => explain(rset, RsetReason::Relayed, vec![evidence]),
-        Command::Noop(noop) => explain(noop, NoopReason::Relayed, vec![evidence]),
+        Command::Rset(rset) => explain(rset, RsetReason::Relayed, evidence),
+        Command::Noop(noop) => explain(noop, NoopReason::Relayed, evidence),
     }
 }
 
 fn invented(command: &mut Command, moment: &Moment<'_>) {
     // Between messages a process in the middle has its own reasons, which are a client's.
     let Some(earlier) = moment.held_data() else { return };
-    let evidence = |verb| {
-        vec![
-            format!("the client had not sent {verb}"),
-            format!("the client had sent DATA {} before, the server had not got it", seconds(earlier)),
-        ]
-    };
+    let mut evidence =
+        EvidenceList::from([ReasonEvidence::NotSentByClient(command.verb()), ReasonEvidence::DataHeldBack(earlier)]);
     match command {
-        Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence("NOOP")),
-        Command::Rset(rset) => {
-            let mut evidence = evidence("RSET");
-            let repeated = moment.is_repeated();
-            if repeated {
-                evidence.push("the same transaction was begun again behind it".to_owned());
-            }
-            let reason = if repeated { RsetReason::InterceptorReplay } else { RsetReason::InterceptorDiscard };
-            explain(rset, reason, evidence);
+        Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence),
+        Command::Rset(rset) if moment.is_repeated() => {
+            evidence.push(ReasonEvidence::TransactionRepeated);
+            explain(rset, RsetReason::InterceptorReplay, evidence);
         }
+        Command::Rset(rset) => explain(rset, RsetReason::InterceptorDiscard, evidence),
     }
 }
 
-fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: Vec<String>) {
+fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: EvidenceList) {
     reasoned.reason = reason;
     reasoned.evidence = evidence;
 }
