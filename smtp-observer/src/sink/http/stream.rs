@@ -3,7 +3,7 @@
 //! | event | data |
 //! | --- | --- |
 //! | `hello` | `run`: the same as long as the agent runs; `version` |
-//! | `observation` | one, as in the events' file; its `id` is where to go on from |
+//! | `observation` | one, as in the events' file, with its `display`; its `id` is where to go on from |
 //! | `lost` | `count`: observations that this client was too slow or too late for |
 //! | `now` | `time`, and nothing new: the agent lives |
 //! | `full` | others look, too, and this client has looked for longest: it may come again in a while |
@@ -23,10 +23,9 @@ use futures_util::stream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::api::PIECE;
+use super::api::{Displayed, PIECE, write};
 use super::{Ask, Context};
 use crate::sink::connection_table::{MAX_LATEST, Since};
-use crate::sink::events;
 use crate::sink::retained::Retained;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -170,9 +169,8 @@ impl Viewer {
             && let Some(observation) = self.waiting.pop_front()
         {
             let _ = write!(out, "id: {}-{}\nevent: observation\ndata: ", self.context.agent.run, self.next);
-            // Its own line's end is the data's.
-            events::write(&observation.shown(), &mut out);
-            out.push(b'\n');
+            write(&Displayed::new(observation.shown()), &mut out);
+            out.extend_from_slice(b"\n\n");
             self.next += 1;
         }
         Some(out)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::*;
+use crate::observation::{Event, Tls, TlsPhase};
 use crate::sink::connection_table::{ConnectionTable, MAX_LATEST};
 use crate::sink::samples::{self, Sample};
 
@@ -224,7 +225,12 @@ async fn connections_have_the_names_of_the_events() {
     assert_eq!(row["connection"]["remote"], json!({"address": "192.0.2.25", "port": 25}));
     assert_eq!((&row["process"]["pid"], &row["process"]["name"]), (&json!(4711), &json!("perl")));
     assert_eq!(row["state"], "closed");
-    let last = json!({"code": 220, "reply": "mail.example ESMTP Postfix", "latency_seconds": 0.02});
+    let last = json!({
+        "text": "(greeting) → 220 mail.example ESMTP Postfix",
+        "code": 220,
+        "reply": "mail.example ESMTP Postfix",
+        "latency_seconds": 0.02,
+    });
     assert_eq!(row["last"], last);
     assert_eq!(row["note"], "recipients_rejected");
     assert_eq!((&row["bytes_sent"], &row["bytes_received"]), (&json!(311), &json!(2290)));
@@ -240,6 +246,53 @@ async fn connections_have_the_names_of_the_events() {
     let all = content(&fetch(address, "/api/v1/observations").await);
     assert_eq!(all.as_array().map(Vec::len), Some(4));
     assert_eq!(content(&fetch(address, "/api/v1/interceptions").await), json!([]));
+}
+
+#[tokio::test]
+async fn observations_come_with_the_text_and_the_level_of_a_trace() {
+    let (address, told) = start_with_board(LIMITS).await;
+    let sample = Sample::client();
+    let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
+    let shown = [
+        (
+            samples::greeting(),
+            json!({"text": "(greeting) → 220 mail.example ESMTP Postfix (20.0 ms)", "level": "info"}),
+        ),
+        (offered, Value::Null),
+        (
+            samples::rset(),
+            json!({
+                "text": "RSET because recipients_rejected: MAIL was accepted, 1 recipient was refused; sent in lower case, as by \
+                    Python's smtplib",
+                "level": "notice",
+            }),
+        ),
+        (
+            samples::command("RCPT\u{1b}[2J", 550),
+            json!({
+                "text": "RCPT\\x1b[2J client.example → 550 mail.example (+2 lines) (2.00 ms)",
+                "level": "warning",
+            }),
+        ),
+    ];
+    told.observe(sample.opened());
+    shown.iter().for_each(|(event, _)| told.observe(sample.at(event.clone())));
+    let expected: Vec<_> = shown.iter().map(|(_, display)| display).collect();
+
+    let all = content(&fetch(address, "/api/v1/observations").await);
+    let all = all.as_array().expect("an array");
+    assert_eq!(all[1..].iter().map(|shown| &shown["display"]).collect::<Vec<_>>(), expected);
+    // The fields of the event stay as they are.
+    assert_eq!((&all[1]["text"], &all[1]["event"]), (&json!("mail.example ESMTP Postfix"), &json!("smtp.greeting")));
+
+    let one = content(&fetch(address, "/api/v1/connections/b-1").await);
+    let one = one["observations"].as_array().expect("an array");
+    assert_eq!(one.iter().map(|shown| &shown["display"]).collect::<Vec<_>>(), expected);
+
+    let mut follower = Follower::start(address, "").await;
+    for expected in all {
+        assert_eq!(follower.next("observation").await.map(|(_, shown)| shown).as_ref(), Some(expected));
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use ratatui::style::Style;
 use super::Theme;
 use crate::observation::{Caller, Interception, NoopReason, Outcome, RsetReason, Verdict};
 use crate::sink::connection_table::{ConnectionState, ConnectionTable, Note, interception};
-use crate::sink::trace;
+use crate::sink::text;
 
 /// How much a connection asks to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +97,7 @@ impl<'a> ProxyProcesses<'a> {
         let note = row.note.map(Note::as_str);
         if let Some(found) = row.interception.as_deref().and_then(interception) {
             let verdict = found.verdict.as_str();
-            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", trace::program(program)));
+            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", text::program(program)));
             return whole.filter(|whole| whole.chars().count() <= width).unwrap_or_else(|| verdict.to_owned());
         }
         let mark = match (self.owns(row), row.intercepted) {

@@ -26,7 +26,7 @@ export function group(interceptions) {
   for (const found of interceptions) {
     const who = found.interceptor ? `pid ${found.interceptor.pid}` : `at ${endpoint(found.client.requested)}`;
     const key = `${found.verdict} ${who}`;
-    const known = groups.get(key) ?? { key, weight: weight(found.verdict), all: [] };
+    const known = groups.get(key) ?? { key, weight: weight(found), all: [] };
     known.all.push(found);
     groups.set(key, known);
   }
