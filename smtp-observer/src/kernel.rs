@@ -28,6 +28,7 @@ use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot, Time};
 use layout::Layout;
 
 pub mod chain;
+mod diagnostics;
 mod hooks;
 pub mod host;
 pub mod layout;
@@ -35,14 +36,13 @@ mod open;
 mod owners;
 pub mod probe;
 pub mod ring;
-mod surroundings;
 mod users;
 
+pub use diagnostics::{Diagnostic, State};
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};
 pub use probe::{Check, FamilyCheck, check};
 pub use ring::Reader;
-pub use surroundings::{Finding, State};
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);

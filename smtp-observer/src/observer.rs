@@ -1,14 +1,14 @@
 //! Kernel events in, facts out: the only door of the pure core.
 
+mod deadlines;
 mod ends;
 mod expected;
 mod held;
 mod recorded;
-mod settling;
 mod snapshot;
 mod tracker;
 
-pub use self::settling::SETTLING;
+pub use self::deadlines::GRACE_PERIOD;
 use self::tracker::{Tracker, timestamp};
 use crate::event::{KernelEvent, StateEvent, Time, TransferEvent};
 use crate::fact::Fact;
@@ -78,8 +78,8 @@ impl Observer {
     }
 
     /// Whether a second snapshot is wanted, to tell whether connections are closed.
-    pub fn doubts(&self) -> bool {
-        self.tracker.doubts
+    pub fn needs_second_snapshot(&self) -> bool {
+        self.tracker.needs_second_snapshot
     }
 }
 

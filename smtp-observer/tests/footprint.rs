@@ -4,7 +4,7 @@ use std::alloc::System;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, LineEnd, Positions, ProcessKey, Said, Segment, Socket, StateEvent, Task, TcpState, Time,
+    Flow, Host, KernelEvent, LineEnd, ProcessKey, Said, Segment, SeqNumbers, Socket, StateEvent, Task, TcpState, Time,
     TransferEvent, Withheld,
 };
 use smtp_observer::observer::Observer;
@@ -144,12 +144,12 @@ struct Connection<'a> {
     observer: &'a mut Observer,
     told: &'a mut usize,
     cookie: u64,
-    positions: Positions,
+    positions: SeqNumbers,
 }
 
 impl<'a> Connection<'a> {
     fn open(observer: &'a mut Observer, cookie: u64, told: &'a mut usize) -> Self {
-        let mut connection = Self { observer, told, cookie, positions: Positions { written: 1, read: 1 } };
+        let mut connection = Self { observer, told, cookie, positions: SeqNumbers { write_seq: 1, copied_seq: 1 } };
         connection.state(TcpState::Close, TcpState::SynSent);
         connection.state(TcpState::SynSent, TcpState::Established);
         connection.transfer(Flow::Received, GREETING);
@@ -177,8 +177,8 @@ impl<'a> Connection<'a> {
     fn transfer(&mut self, flow: Flow, text: &str) {
         let length = text.len() as u32;
         match flow {
-            Flow::Sent => self.positions.written += length,
-            Flow::Received => self.positions.read += length,
+            Flow::Sent => self.positions.write_seq += length,
+            Flow::Received => self.positions.copied_seq += length,
         }
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(2),
@@ -203,7 +203,7 @@ impl<'a> Connection<'a> {
             local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40_000)),
             remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
             state,
-            apart: false,
+            seq_unreliable: false,
         }
     }
 }

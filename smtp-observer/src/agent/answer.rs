@@ -3,14 +3,14 @@
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Session, record};
+use super::{Runtime, record};
 use crate::kernel;
 use crate::observer::Observer;
 use crate::sink::connection_table::{ConnectionState, ConnectionTable};
 use crate::sink::http::{Ask, Listing, MAX_LISTED};
 use crate::sink::metrics::Format;
 
-impl Session {
+impl Runtime {
     /// Answers an HTTP client, with all that has happened until now.
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();

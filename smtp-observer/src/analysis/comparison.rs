@@ -59,7 +59,7 @@ impl Comparison {
                 TransactionComparison::SameMessage { bytes: first }
             }
             (Some(_), Some(_)) => TransactionComparison::OtherMessage,
-            _ => TransactionComparison::Unseen,
+            _ => TransactionComparison::Unknown,
         }
     }
 }

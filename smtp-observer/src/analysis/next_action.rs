@@ -36,7 +36,7 @@ pub(super) mod tests {
     pub(in crate::analysis) const NEXT_ACTIONS: [NextAction; 14] = [
         NextAction::Nothing,
         NextAction::Closed,
-        NextAction::Unseen,
+        NextAction::Unknown,
         NextAction::Command { verb: Verb::Mail, early: false },
         NextAction::Command { verb: Verb::Mail, early: true },
         NextAction::Command { verb: Verb::Rcpt, early: false },

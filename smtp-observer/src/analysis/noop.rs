@@ -34,7 +34,7 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
 /// NOOP was 2yz.
 pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
     let early = matches!(next, NextAction::Command { early: true, .. });
-    if context.pipelined && !early && next != NextAction::Unseen {
+    if context.pipelined && !early && next != NextAction::Unknown {
         return [PipelineSync].into();
     }
     let mut reasons = match context.state {
@@ -43,7 +43,7 @@ pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextActio
         state if state.is_in_transaction() => in_transaction(state, next),
         _ => outside(context, accepted, next),
     };
-    if context.pipelined && next == NextAction::Unseen {
+    if context.pipelined && next == NextAction::Unknown {
         reasons.push(PipelineSync);
     }
     reasons
@@ -72,7 +72,7 @@ fn outside(context: &CommandContext, accepted: bool, next: NextAction) -> Reason
             false => [ReachabilityTest, LeaseCheck].into(),
         },
         _ if alone && !accepted && next.leaves() => [LeaseCheck].into(),
-        NextAction::Unseen if context.state.is_start() => [ReachabilityTest, LeaseCheck, IdleKeepalive].into(),
+        NextAction::Unknown if context.state.is_start() => [ReachabilityTest, LeaseCheck, IdleKeepalive].into(),
         _ => [LeaseCheck, IdleKeepalive].into(),
     }
 }

@@ -84,7 +84,7 @@ impl Pending {
 
     /// Nothing more is known of what comes.
     pub(super) fn unseen(&mut self, emit: &mut Emit<'_>) {
-        self.settle(|_| Some(NextAction::Unseen), emit);
+        self.settle(|_| Some(NextAction::Unknown), emit);
     }
 
     /// Another process goes on with the socket.
@@ -117,8 +117,8 @@ impl Pending {
     fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<NextAction>, emit: &mut Emit<'_>) {
         if let Some(rset) = self.rset.take() {
             match (next(rset.deadline()), rset.compared) {
-                (Some(NextAction::Unseen), Some((next, _))) => {
-                    rset.answered.settle_rset(next, Some(TransactionComparison::Unseen), emit);
+                (Some(NextAction::Unknown), Some((next, _))) => {
+                    rset.answered.settle_rset(next, Some(TransactionComparison::Unknown), emit);
                 }
                 (Some(_), Some((next, _))) => {
                     rset.answered.settle_rset(next, Some(TransactionComparison::Unfinished), emit)

@@ -76,8 +76,8 @@ fn at_start(context: &CommandContext, accepted: bool, next: NextAction) -> Reaso
         return [ReuseProbe].into();
     }
     match next {
-        NextAction::Unseen if over => [SessionStart, ReuseProbe, BeforeQuit].into(),
-        NextAction::Unseen => [SessionStart, BeforeQuit].into(),
+        NextAction::Unknown if over => [SessionStart, ReuseProbe, BeforeQuit].into(),
+        NextAction::Unknown => [SessionStart, BeforeQuit].into(),
         NextAction::Closed | NextAction::OwnerChanged if over => [SessionStart, ReuseProbe].into(),
         _ if next.is(Verb::Quit) && over => [BeforeQuit, ReuseProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
@@ -90,7 +90,7 @@ fn behind_auth(next: NextAction) -> Reasons<RsetReason> {
         Some(Verb::Auth | Verb::XExps) => [AuthRetry].into(),
         Some(Verb::Mail) => [SessionStart].into(),
         Some(Verb::Quit) => [BeforeQuit].into(),
-        _ if next == NextAction::Unseen => [AuthRetry, SessionStart, BeforeQuit].into(),
+        _ if next == NextAction::Unknown => [AuthRetry, SessionStart, BeforeQuit].into(),
         _ => [AuthRetry, SessionStart].into(),
     }
 }
@@ -114,7 +114,7 @@ fn between(
     match next {
         _ if next.is_early(Verb::Mail) => [PipelinedBetweenMessages].into(),
         _ if next.is_early(Verb::Quit) => [BeforeQuit].into(),
-        NextAction::Unseen => {
+        NextAction::Unknown => {
             [BetweenMessages, PipelinedBetweenMessages, ReuseProbe, SameMessageSplit, BeforeQuit].into()
         }
         _ if context.pipelined && next.is(Verb::Quit) => [BeforeQuit].into(),
@@ -128,7 +128,7 @@ fn between(
         _ if context.state == SessionState::Idle => [BetweenMessages, ReuseProbe].into(),
         _ => match repeat {
             Some(TransactionComparison::SameMessage { .. }) => [SameMessageSplit].into(),
-            Some(TransactionComparison::Unfinished | TransactionComparison::Unseen) => {
+            Some(TransactionComparison::Unfinished | TransactionComparison::Unknown) => {
                 [BetweenMessages, ReuseProbe, SameMessageSplit].into()
             }
             // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
@@ -150,7 +150,7 @@ fn in_transaction(
         (_, Some(TransactionComparison::SameEnvelope)) if context.noops.in_a_row > 0 => [InterceptorReplay].into(),
         (_, Some(TransactionComparison::SameEnvelope)) => [InterceptorReplay, ClientAbort].into(),
         _ if has_recipients && next.is_early(Verb::Quit) => [AddressProbe].into(),
-        (NextAction::Unseen, _) | (_, Some(TransactionComparison::Unseen)) if has_recipients => {
+        (NextAction::Unknown, _) | (_, Some(TransactionComparison::Unknown)) if has_recipients => {
             [ClientAbort, AddressProbe, InterceptorReplay, InterceptorDiscard].into()
         }
         _ if tests => [AddressProbe].into(),
@@ -170,7 +170,7 @@ fn in_transaction(
 fn unaware(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
     let has_recipients = context.envelope.named() > 0 && context.state.has_envelope();
     match next {
-        NextAction::Unseen => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
+        NextAction::Unknown => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
         // Whatever the replies: it never meant to send.
         _ if has_recipients && (next.leaves() || context.envelope.sends_nothing()) => [AddressProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [ClientAbort, BeforeQuit].into(),
@@ -181,7 +181,7 @@ fn unaware(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
 
 /// What was before was not seen: all reasons that what came next allows.
 fn unknown(next: NextAction) -> Reasons<RsetReason> {
-    let unseen = next == NextAction::Unseen;
+    let unseen = next == NextAction::Unknown;
     let mut reasons =
         Reasons::from([SenderRejected, RecipientsRejected, RecipientRejected, DataRejected, MessageRejected]);
     reasons.extend([ChunkAbort, ClientAbort, AddressProbe]);
@@ -215,7 +215,7 @@ mod tests {
             TransactionComparison::OtherSender,
             TransactionComparison::SameEnvelope,
             TransactionComparison::SameMessage { bytes: 9 },
-            TransactionComparison::Unseen,
+            TransactionComparison::Unknown,
         ];
         for context in contexts().into_iter().filter(|context| immediate(context).is_none()) {
             for next in NEXT_ACTIONS {

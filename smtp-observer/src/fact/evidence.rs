@@ -135,7 +135,7 @@ pub enum NextAction {
     /// Another process took the connection over.
     OwnerChanged,
     /// It was not seen.
-    Unseen,
+    Unknown,
 }
 
 /// How two transactions of a session compare.
@@ -157,7 +157,7 @@ pub enum TransactionComparison {
     /// The same sender was named, and no message came.
     Unfinished,
     /// The same sender was named, and what came then was not seen.
-    Unseen,
+    Unknown,
 }
 
 #[cfg(test)]

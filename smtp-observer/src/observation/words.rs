@@ -97,7 +97,7 @@ impl fmt::Display for NextAction {
             Self::Nothing => write!(f, "nothing followed for {} s", NEXT_COMMAND_TIMEOUT.as_secs()),
             Self::Closed => f.write_str("the connection was closed behind it"),
             Self::OwnerChanged => f.write_str("another process took the connection over behind it"),
-            Self::Unseen => f.write_str("what followed was not seen"),
+            Self::Unknown => f.write_str("what followed was not seen"),
         }
     }
 }
@@ -113,7 +113,7 @@ impl fmt::Display for TransactionComparison {
                 write!(f, "the same sender sent as many bytes to other recipients then: {bytes}")
             }
             Self::Unfinished => f.write_str("the same sender was named again, and no message came"),
-            Self::Unseen => f.write_str("the same sender was named again"),
+            Self::Unknown => f.write_str("the same sender was named again"),
         }
     }
 }

@@ -13,20 +13,20 @@ use crate::fact::What;
 ///
 /// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
 /// before the end can still be read.
-pub const SETTLING: Duration = Duration::from_secs(1);
+pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 impl Observer {
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
-    pub fn is_settling(&self) -> bool {
-        !self.tracker.settling.is_empty() || self.interceptions.is_waiting()
+    pub fn has_deadlines(&self) -> bool {
+        !self.tracker.deadlines.is_empty() || self.interceptions.is_waiting()
     }
 }
 
 impl Tracker {
-    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen. And tells the
+    /// Ends the connections that have waited for [`GRACE_PERIOD`]; what is missing of them has gone unseen. And tells the
     /// judges whose deadlines have passed.
-    pub(super) fn settle_until(&mut self, now: Time, out: &mut Out<'_>) {
-        while let Some((_, cookie)) = self.settling.pop_front_if(|(due, _)| *due <= now) {
+    pub(super) fn pass_deadlines(&mut self, now: Time, out: &mut Out<'_>) {
+        while let Some((_, cookie)) = self.deadlines.pop_front_if(|(due, _)| *due <= now) {
             self.settle_one(cookie, now, out);
         }
     }
@@ -35,7 +35,7 @@ impl Tracker {
         // It may have ended by itself, or its socket may have connected again.
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         match &conversation.over {
-            Some(over) if settled_by(over.time) <= now => self.end(conversation, out),
+            Some(over) if deadline_after(over.time) <= now => self.end(conversation, out),
             Some(_) => self.keep(cookie, conversation, out),
             None => {
                 conversation.connection.awaited = false;
@@ -64,14 +64,14 @@ impl Tracker {
             && let Some(deadline) = conversation.analysis.deadline()
         {
             conversation.connection.awaited = true;
-            self.settling.push_back((deadline, cookie));
+            self.deadlines.push_back((deadline, cookie));
         }
     }
 }
 
 /// When what was over at this time has settled.
-pub(super) fn settled_by(over: Time) -> Time {
-    Time(over.0.saturating_add(SETTLING.as_nanos() as u64))
+pub(super) fn deadline_after(over: Time) -> Time {
+    Time(over.0.saturating_add(GRACE_PERIOD.as_nanos() as u64))
 }
 
 #[cfg(test)]
@@ -123,7 +123,7 @@ mod tests {
     fn an_rset_that_nothing_follows_is_told_after_a_second() {
         let mut story = reset();
         let told = story.told.len();
-        assert!(story.observer.is_settling());
+        assert!(story.observer.has_deadlines());
         settle(&mut story, SECOND - 1);
         assert_eq!(story.told.len(), told);
         settle(&mut story, SECOND);
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((reason, evidence), ("between_messages", vec![ReasonEvidence::Next(NextAction::Nothing)]));
         // It has the RSET's own time.
         assert_eq!(observation.time, story.told[told - 1].time);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let mut story = reset();
         story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
         settle(&mut story, 9 * SECOND);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
         story.time += 9 * SECOND;
         story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
         assert_eq!(rset(&story).1, "before_quit");
@@ -205,9 +205,9 @@ mod tests {
             story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
             story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
         }
-        assert_eq!(story.observer.tracker.settling.len(), 1);
+        assert_eq!(story.observer.tracker.deadlines.len(), 1);
         settle(&mut story, SECOND);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
         let noops = story.told.iter().filter(|observation| matches!(observation.event, Event::Noop(_)));
         assert_eq!(noops.count(), 1000);
     }
