@@ -1,8 +1,7 @@
-//! What the dialogue means: transactions and their outcomes, why RSET and NOOP were sent, which software greets, and how
-//! much of it may be shown.
+//! What a dialogue means: transactions and their outcomes, why RSET and NOOP were sent, which software greets.
 //!
-//! [`Analysis`] takes the items of one session in their order. It judges by this one connection alone and claims only what
-//! follows from it.
+//! [`Analysis`] takes the items of one session in their order. It uses this one connection alone, and states only what follows
+//! from it.
 
 mod comparison;
 mod envelope;
@@ -51,7 +50,7 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Judges an item. `opened` is when the connection was made, where that was seen.
+    /// Takes the next item. `opened` is when the connection was made, if that was seen.
     pub(crate) fn item(&mut self, opened: Option<Time>, item: &Item, emit: &mut Emit<'_>) {
         match item {
             Item::Greeting(reply) => {
@@ -73,16 +72,15 @@ impl Analysis {
         }
     }
 
-    /// Another process goes on with the socket, which is the client's or the server's. What the one before it has left
-    /// to be judged is told first.
+    /// Another process uses the socket of this role from now on. Pending commands of the process before it are settled first.
     pub(crate) fn owner_changed(&mut self, role: Role, time: Time, emit: &mut Emit<'_>) {
-        self.pending.moved(emit);
+        self.pending.owner_changed(emit);
         if role == Role::Client {
-            self.session.moved(time);
+            self.session.owner_changed(time);
         }
     }
 
-    /// When [`Self::pass`] wants to be called: a client that has said nothing by then says something with it.
+    /// When [`Self::pass`] is to be called: the silence of a client until then is evidence.
     pub fn deadline(&self) -> Option<Time> {
         self.pending.deadline()
     }
@@ -92,7 +90,7 @@ impl Analysis {
         self.pending.pass(now, emit);
     }
 
-    /// The connection is over; what is still open is abandoned. `ended` is when, where that was seen.
+    /// The connection is over; an open transaction is abandoned. `ended` is when, if that was seen.
     pub(crate) fn finish(&mut self, ended: Option<Time>, time: Time, emit: &mut Emit<'_>) {
         match ended {
             Some(ended) => self.pending.finish(ended, emit),

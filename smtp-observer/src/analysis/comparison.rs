@@ -4,7 +4,7 @@ use super::envelope::Envelope;
 use crate::fact::evidence::TransactionComparison;
 use crate::smtp::{Exchange, Message, Verb};
 
-/// A comparison under way: the same sender was named again.
+/// A comparison that is not complete: both transactions name the same sender.
 #[derive(Debug)]
 pub(super) struct Comparison {
     first: Envelope,
@@ -16,7 +16,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Begins with MAIL. What is known at once comes instead.
+    /// Begins with the second MAIL. The error is the result, if MAIL alone decides it.
     pub(super) fn begin(
         first: Envelope,
         message: Option<u64>,

@@ -32,7 +32,7 @@ impl NextAction {
 pub(super) mod tests {
     use super::*;
 
-    /// All that differ in a judgement.
+    /// All that the reasons depend on.
     pub(in crate::analysis) const NEXT_ACTIONS: [NextAction; 14] = [
         NextAction::Nothing,
         NextAction::Closed,

@@ -9,14 +9,14 @@ use crate::observation::NoopReason::{
 };
 use crate::smtp::Verb;
 
-/// NOOPs in a session that any purpose explains; Sendmail slows a client down beyond it (`MAXNOOPCOMMANDS`).
+/// Most NOOPs of a session that a purpose explains; Sendmail slows a client down after more (`MAXNOOPCOMMANDS`).
 pub(super) const MAX_EXPLAINED: u32 = 20;
 
-/// NOOPs that make a period, and the shortest one: what a client sends at once keeps nothing alive.
+/// Fewest NOOPs that make a period, and the shortest period: a client that sends NOOPs without a pause keeps nothing alive.
 const PERIODIC: u32 = 3;
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
-/// The reason that follows from what was before, whatever comes next.
+/// The reason that follows from the context alone.
 pub(super) fn immediate(context: &CommandContext) -> Option<NoopReason> {
     let is_idle = !context.state.is_in_transaction() && context.state != SessionState::Unknown;
     match context.noops.total > MAX_EXPLAINED {
@@ -30,8 +30,8 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
     noops.steady >= PERIODIC && noops.period >= SHORTEST_PERIOD
 }
 
-/// The reasons that are left when it is known what came next: of [`immediate`] there was none. `accepted`: the reply to the
-/// NOOP was 2yz.
+/// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the NOOP was
+/// 2yz.
 pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
     let early = matches!(next, NextAction::Command { early: true, .. });
     if context.pipelined && !early && next != NextAction::Unknown {
@@ -49,11 +49,11 @@ pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextActio
     reasons
 }
 
-/// Who waits in the middle for a message, and who tests addresses, send NOOPs where a sender would go on.
+/// A transaction is open: an interceptor that waits for a message, and a program that tests addresses, send NOOPs there.
 fn in_transaction(state: SessionState, next: NextAction) -> Reasons<NoopReason> {
     match next.verb() {
         Some(Verb::Rcpt) => [Verification].into(),
-        // That a message is waited for can be seen at the other connection alone.
+        // Only the other connection shows that a message is waited for.
         Some(Verb::Data | Verb::Bdat | Verb::Burl) => [InterceptorKeepalive].into(),
         _ => match state {
             SessionState::Chunk | SessionState::ChunkRefused { .. } => [InterceptorKeepalive].into(),

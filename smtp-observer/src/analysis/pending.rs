@@ -1,4 +1,4 @@
-//! RSETs and NOOPs whose reason depends on what comes next.
+//! RSETs and NOOPs whose reason depends on what the client does next.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::fact::evidence::{
 use crate::observation::{NoopReason, Reasoned, RsetReason};
 use crate::smtp::{Exchange, Message};
 
-/// What waits. It is settled by the next command, by the end of the connection, by a loss, or by a deadline: whichever
-/// was first on the wire, not in this program.
+/// The commands whose reason is not known yet. The next command, the end of the connection, a loss or a deadline settles them:
+/// whichever was first on the wire, by the times of the events.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     rset: Option<Box<Rset>>,
@@ -24,7 +24,7 @@ pub(super) struct Pending {
 /// An RSET or a NOOP, with its reply.
 #[derive(Debug)]
 pub(super) struct Answered {
-    /// When the reply was there.
+    /// When the reply was complete.
     pub(super) time: Time,
     pub(super) latency: Option<Duration>,
     pub(super) code: u16,
@@ -34,7 +34,7 @@ pub(super) struct Answered {
 #[derive(Debug)]
 struct Rset {
     answered: Answered,
-    /// What came next, and began a transaction that is compared.
+    /// The MAIL that came next, and the comparison of its transaction with the one before.
     compared: Option<(NextAction, Comparison)>,
 }
 
@@ -61,7 +61,7 @@ impl Pending {
         }
     }
 
-    /// The next command came.
+    /// The next command came, with its reply.
     pub(super) fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
         if let Some(mut rset) = self.rset.take() {
             match rset.exchange(exchange) {
@@ -82,13 +82,13 @@ impl Pending {
         }
     }
 
-    /// Nothing more is known of what comes.
+    /// Something was not seen.
     pub(super) fn unseen(&mut self, emit: &mut Emit<'_>) {
         self.settle(|_| Some(NextAction::Unknown), emit);
     }
 
     /// Another process goes on with the socket.
-    pub(super) fn moved(&mut self, emit: &mut Emit<'_>) {
+    pub(super) fn owner_changed(&mut self, emit: &mut Emit<'_>) {
         self.settle(|_| Some(NextAction::OwnerChanged), emit);
     }
 
@@ -101,19 +101,19 @@ impl Pending {
         self.settle(next, emit);
     }
 
-    /// When that nothing came says something, too.
+    /// When [`Self::pass`] is to be called.
     pub(super) fn deadline(&self) -> Option<Time> {
         let rset = self.rset.as_ref().and_then(|rset| rset.deadline());
         let noop = self.noop.as_ref().map(|noop| noop.deadline());
         [rset, noop].into_iter().flatten().min()
     }
 
-    /// Nothing was said until now.
+    /// Nothing was said until `now`.
     pub(super) fn pass(&mut self, now: Time, emit: &mut Emit<'_>) {
         self.settle(|deadline| deadline.filter(|deadline| *deadline <= now).map(|_| NextAction::Nothing), emit);
     }
 
-    /// Settles those for whose deadline there is something that came next.
+    /// Settles each command for whose deadline `next` gives an action.
     fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<NextAction>, emit: &mut Emit<'_>) {
         if let Some(rset) = self.rset.take() {
             match (next(rset.deadline()), rset.compared) {
@@ -142,7 +142,7 @@ impl Rset {
         waits.then(|| self.answered.deadline())
     }
 
-    /// What came next, when enough is known of it.
+    /// Takes the next exchange; gives the next action and the comparison, once both are known.
     fn exchange(&mut self, exchange: &Exchange) -> Option<(NextAction, Option<TransactionComparison>)> {
         if let Some((next, comparison)) = &mut self.compared {
             return comparison.exchange(exchange).map(|comparison| (*next, Some(comparison)));
@@ -204,7 +204,7 @@ impl Answered {
         self.code / 100 == 2
     }
 
-    /// What was before, the reply where it was a no, and what came next.
+    /// The context of the command, its reply if that refuses it, and the next action.
     fn evidence(&self, next: NextAction) -> EvidenceList {
         let mut evidence = self.context.evidence();
         if !self.is_accepted() {
@@ -215,7 +215,7 @@ impl Answered {
     }
 }
 
-/// What a command is, read as what came next.
+/// The next action that this exchange is.
 fn next(Exchange { command, .. }: &Exchange, deadline: Time) -> NextAction {
     match command.first_byte >= deadline {
         true => NextAction::Nothing,

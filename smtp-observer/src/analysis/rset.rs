@@ -9,7 +9,7 @@ use crate::observation::RsetReason::{
 };
 use crate::smtp::Verb;
 
-/// The reason that follows from what was before, whatever comes next.
+/// The reason that follows from the context alone.
 pub(super) fn immediate(context: &CommandContext) -> Option<RsetReason> {
     match context.state {
         SessionState::Chunk | SessionState::ChunkRefused { .. } => Some(ChunkAbort),
@@ -19,22 +19,22 @@ pub(super) fn immediate(context: &CommandContext) -> Option<RsetReason> {
         SessionState::Envelope { accepted: 0, rejected: 1.. } => Some(RecipientsRejected),
         SessionState::Envelope { rejected: 1.., .. } => Some(RecipientRejected),
         SessionState::DataRefused { .. } => Some(DataRejected),
-        // A message that was refused long ago, or to another process, is not what Postfix' probe is about.
-        SessionState::MessageRefused { .. } if !context.pause.is_over() => Some(MessageRejected),
+        // After a pause, or in another process, the RSET may as well be Postfix's probe of a cached connection.
+        SessionState::MessageRefused { .. } if !context.pause.is_reuse() => Some(MessageRejected),
         _ => None,
     }
 }
 
-/// Whether the next command is waited for however late it comes: an interceptor may send the message on long after its
-/// RSET, when its client has gone.
+/// Whether the next command counts however late it comes: an interceptor may pass the message on long after its RSET, when its
+/// client has gone.
 pub(super) fn waits_without_deadline(context: &CommandContext) -> bool {
     is_accepted(context)
 }
 
-/// Whether the transaction that the next command begins says more.
+/// Whether the transaction that the next command begins is evidence, too.
 pub(super) fn compares(context: &CommandContext, next: NextAction) -> bool {
     match context.state {
-        SessionState::MessageAccepted => next.is(Verb::Mail) && !context.pipelined && !context.pause.is_over(),
+        SessionState::MessageAccepted => next.is(Verb::Mail) && !context.pipelined && !context.pause.is_reuse(),
         _ => next.verb() == Some(Verb::Mail) && is_accepted(context),
     }
 }
@@ -44,48 +44,48 @@ fn is_accepted(context: &CommandContext) -> bool {
     matches!(context.state, SessionState::Envelope { rejected: 0, .. }) && !context.pipelined
 }
 
-/// The reasons that are left when it is known what came next: of [`immediate`] there was none. `accepted`: the reply to the
-/// RSET was 2yz.
+/// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the RSET was
+/// 2yz.
 pub(super) fn possible(
     context: &CommandContext,
     accepted: bool,
     next: NextAction,
-    repeat: Option<TransactionComparison>,
+    comparison: Option<TransactionComparison>,
 ) -> Reasons<RsetReason> {
     match context.state {
         SessionState::Start | SessionState::Authenticated => at_start(context, accepted, next),
-        SessionState::AuthRefused { .. } => behind_auth(next),
-        SessionState::MessageRefused { .. } if !context.pipelined => behind_refusal(context, accepted, next),
+        SessionState::AuthRefused { .. } => after_refused_auth(next),
+        SessionState::MessageRefused { .. } if !context.pipelined => after_refused_message(context, accepted, next),
         SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
-            between(context, accepted, next, repeat)
+            between_transactions(context, accepted, next, comparison)
         }
-        _ if context.pipelined => unaware(context, next),
+        _ if context.pipelined => pipelined_in_transaction(context, next),
         SessionState::Unknown => unknown(next),
-        _ => in_transaction(context, next, repeat),
+        _ => in_transaction(context, next, comparison),
     }
 }
 
-/// The connection was tried, and used or left as it turned out.
+/// The RSET tested the connection: the client used the connection, or left it, by the reply.
 fn is_probe(context: &CommandContext, accepted: bool, next: NextAction) -> bool {
-    context.pause.is_over() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
+    context.pause.is_reuse() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
 }
 
 fn at_start(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
-    let over = context.pause.is_over();
+    let reuses = context.pause.is_reuse();
     if is_probe(context, accepted, next) {
         return [ReuseProbe].into();
     }
     match next {
-        NextAction::Unknown if over => [SessionStart, ReuseProbe, BeforeQuit].into(),
+        NextAction::Unknown if reuses => [SessionStart, ReuseProbe, BeforeQuit].into(),
         NextAction::Unknown => [SessionStart, BeforeQuit].into(),
-        NextAction::Closed | NextAction::OwnerChanged if over => [SessionStart, ReuseProbe].into(),
-        _ if next.is(Verb::Quit) && over => [BeforeQuit, ReuseProbe].into(),
+        NextAction::Closed | NextAction::OwnerChanged if reuses => [SessionStart, ReuseProbe].into(),
+        _ if next.is(Verb::Quit) && reuses => [BeforeQuit, ReuseProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
         _ => [SessionStart].into(),
     }
 }
 
-fn behind_auth(next: NextAction) -> Reasons<RsetReason> {
+fn after_refused_auth(next: NextAction) -> Reasons<RsetReason> {
     match next.verb() {
         Some(Verb::Auth | Verb::XExps) => [AuthRetry].into(),
         Some(Verb::Mail) => [SessionStart].into(),
@@ -96,21 +96,21 @@ fn behind_auth(next: NextAction) -> Reasons<RsetReason> {
 }
 
 /// A message was refused, and then the client paused.
-fn behind_refusal(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
-    match context.pause.moved && is_probe(context, accepted, next) {
+fn after_refused_message(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
+    match context.pause.owner_changed && is_probe(context, accepted, next) {
         true => [ReuseProbe].into(),
         false => [MessageRejected, ReuseProbe].into(),
     }
 }
 
 /// No transaction is open, and one was before.
-fn between(
+fn between_transactions(
     context: &CommandContext,
     accepted: bool,
     next: NextAction,
-    repeat: Option<TransactionComparison>,
+    comparison: Option<TransactionComparison>,
 ) -> Reasons<RsetReason> {
-    let over = context.pause.is_over();
+    let reuses = context.pause.is_reuse();
     match next {
         _ if next.is_early(Verb::Mail) => [PipelinedBetweenMessages].into(),
         _ if next.is_early(Verb::Quit) => [BeforeQuit].into(),
@@ -120,13 +120,13 @@ fn between(
         _ if context.pipelined && next.is(Verb::Quit) => [BeforeQuit].into(),
         _ if context.pipelined => [PipelinedBetweenMessages, BetweenMessages].into(),
         _ if is_probe(context, accepted, next) => [ReuseProbe].into(),
-        _ if over && next.is(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
+        _ if reuses && next.is(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
         _ if next.is(Verb::Quit) => [BeforeQuit].into(),
-        NextAction::Closed | NextAction::OwnerChanged if over => [BetweenMessages, ReuseProbe].into(),
-        NextAction::Nothing if context.pause.moved => [BetweenMessages, ReuseProbe].into(),
+        NextAction::Closed | NextAction::OwnerChanged if reuses => [BetweenMessages, ReuseProbe].into(),
+        NextAction::Nothing if context.pause.owner_changed => [BetweenMessages, ReuseProbe].into(),
         // It may not have been a message that was before.
         _ if context.state == SessionState::Idle => [BetweenMessages, ReuseProbe].into(),
-        _ => match repeat {
+        _ => match comparison {
             Some(TransactionComparison::SameMessage { .. }) => [SameMessageSplit].into(),
             Some(TransactionComparison::Unfinished | TransactionComparison::Unknown) => {
                 [BetweenMessages, ReuseProbe, SameMessageSplit].into()
@@ -142,11 +142,11 @@ fn between(
 fn in_transaction(
     context: &CommandContext,
     next: NextAction,
-    repeat: Option<TransactionComparison>,
+    comparison: Option<TransactionComparison>,
 ) -> Reasons<RsetReason> {
     let has_recipients = context.envelope.named() > 0;
     let tests = has_recipients && context.envelope.sends_nothing() && context.noops.in_a_row == 0;
-    match (next, repeat) {
+    match (next, comparison) {
         (_, Some(TransactionComparison::SameEnvelope)) if context.noops.in_a_row > 0 => [InterceptorReplay].into(),
         (_, Some(TransactionComparison::SameEnvelope)) => [InterceptorReplay, ClientAbort].into(),
         _ if has_recipients && next.is_early(Verb::Quit) => [AddressProbe].into(),
@@ -166,8 +166,8 @@ fn in_transaction(
     }
 }
 
-/// The client did not wait to know how its transaction went.
-fn unaware(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
+/// The client sent the RSET before it knew how its transaction went.
+fn pipelined_in_transaction(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
     let has_recipients = context.envelope.named() > 0 && context.state.has_envelope();
     match next {
         NextAction::Unknown => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
@@ -179,7 +179,7 @@ fn unaware(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
     }
 }
 
-/// What was before was not seen: all reasons that what came next allows.
+/// The state before it was not seen: all reasons that the next action allows.
 fn unknown(next: NextAction) -> Reasons<RsetReason> {
     let unseen = next == NextAction::Unknown;
     let mut reasons =
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {
-        let repeats = [
+        let comparisons = [
             TransactionComparison::OtherSender,
             TransactionComparison::SameEnvelope,
             TransactionComparison::SameMessage { bytes: 9 },
@@ -219,9 +219,11 @@ mod tests {
         ];
         for context in contexts().into_iter().filter(|context| immediate(context).is_none()) {
             for next in NEXT_ACTIONS {
-                let compared = repeats.into_iter().filter(|_| compares(&context, next)).map(Some);
-                for (accepted, repeat) in compared.chain([None]).flat_map(|repeat| [(true, repeat), (false, repeat)]) {
-                    let reasons = possible(&context, accepted, next, repeat);
+                let compared = comparisons.into_iter().filter(|_| compares(&context, next)).map(Some);
+                for (accepted, comparison) in
+                    compared.chain([None]).flat_map(|comparison| [(true, comparison), (false, comparison)])
+                {
+                    let reasons = possible(&context, accepted, next, comparison);
                     let distinct = reasons.iter().collect::<std::collections::HashSet<_>>();
                     assert!(
                         reasons.iter().count() > 0 && distinct.len() == reasons.iter().count(),

@@ -1,4 +1,4 @@
-//! Follows the state of a session, and gives what the judgement of a command builds on.
+//! Follows the state of a session, and gives the context of each command.
 
 use std::time::Duration;
 
@@ -21,19 +21,19 @@ pub(super) struct SessionTracker {
     timing: Timing,
 }
 
-/// The session's NOOPs, the one that is judged included.
+/// The NOOPs of the session, the current command included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Noops {
     pub(super) total: u32,
-    /// With no other command between them.
+    /// NOOPs in a row, with no other command between them.
     pub(super) in_a_row: u32,
-    /// Of those, the last that came at a constant period.
+    /// The latest NOOPs in a row that came at a constant period.
     pub(super) steady: u32,
     pub(super) period: Duration,
     last: Time,
 }
 
-/// What a judgement of a command builds on.
+/// What the reason of a command is derived from, without the reply and what follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommandContext {
     pub(super) state: SessionState,
@@ -58,7 +58,7 @@ impl CommandContext {
             evidence.push(ReasonEvidence::Pipelined);
         }
         evidence.extend(self.pause.idle.map(ReasonEvidence::Idle));
-        if self.pause.moved {
+        if self.pause.owner_changed {
             evidence.push(ReasonEvidence::OwnerChanged);
         }
         if self.lower_case {
@@ -114,11 +114,11 @@ impl SessionTracker {
     }
 
     /// Another process goes on with the client's socket.
-    pub(super) fn moved(&mut self, time: Time) {
-        self.timing.moved(time);
+    pub(super) fn owner_changed(&mut self, time: Time) {
+        self.timing.owner_changed(time);
     }
 
-    /// What the judgement of a command builds on.
+    /// The context of a command.
     pub(super) fn context(&mut self, command: &Command) -> CommandContext {
         let is_noop = command.verb == Verb::Noop;
         if is_noop {
@@ -208,7 +208,7 @@ impl SessionTracker {
         self.size = message.size;
         self.state = match (message.accepted, self.state) {
             (1.., _) => SessionState::MessageAccepted,
-            // Behind a refused sender, refused recipients or a refused chunk it is refused because of them.
+            // After a refused sender, refused recipients or a refused chunk, they are why the message is refused.
             (
                 0,
                 state @ (SessionState::SenderRefused { .. }
@@ -221,7 +221,7 @@ impl SessionTracker {
 }
 
 impl SessionState {
-    /// No MAIL was before in this session.
+    /// No MAIL was sent in this session.
     pub(super) fn is_start(self) -> bool {
         matches!(self, Self::Start | Self::Authenticated | Self::AuthRefused { .. })
     }
@@ -270,15 +270,15 @@ pub(super) mod tests {
         SessionState::MessageRefused { code: 554 },
     ];
 
-    /// Each state with all else that differs in a judgement.
+    /// Each state with all else that the reasons depend on.
     pub(in crate::analysis) fn contexts() -> Vec<CommandContext> {
         let mut contexts = Vec::new();
         for state in STATES {
             for pipelined in [false, true] {
                 for idle in [None, Some(Duration::from_secs(5))] {
-                    for moved in [false, true] {
+                    for owner_changed in [false, true] {
                         for in_a_row in [0, 1, 2] {
-                            let pause = Pause { idle, moved };
+                            let pause = Pause { idle, owner_changed };
                             let noops = Noops { in_a_row, total: in_a_row, ..Noops::default() };
                             contexts.push(CommandContext {
                                 state,

@@ -9,7 +9,7 @@ use crate::smtp::{Command, Exchange, Message, Verb};
 
 /// Follows a session's transactions, of which one at a time is open.
 ///
-/// A MAIL that is refused opens one too, so that what was tried and came to nothing is told: it ends, rejected, where
+/// A refused MAIL opens one, too, so that a mail that came to nothing is counted: it ends, rejected, where
 /// the client leaves it, and so does one whose recipients or DATA were refused. Its duration ends at the last refusal.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {

@@ -46,7 +46,7 @@ impl fmt::Display for ReasonEvidence {
             Self::DataHeldBack(time) => {
                 write!(f, "the client had sent DATA {} before, the server had not got it", Elapsed(time))
             }
-            Self::TransactionRepeated => f.write_str("the same transaction was begun again behind it"),
+            Self::TransactionRepeated => f.write_str("the same transaction was begun again after it"),
         }
     }
 }
@@ -63,7 +63,7 @@ fn possible(f: &mut fmt::Formatter<'_>, reasons: impl Iterator<Item = &'static s
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Unknown => f.write_str("what was before was not seen"),
+            Self::Unknown => f.write_str("what came before it was not seen"),
             Self::Start => f.write_str("no MAIL before it in this session"),
             Self::Authenticated => f.write_str("AUTH was accepted, no MAIL before it in this session"),
             Self::AuthRefused { code } => write!(f, "AUTH was refused with {code}"),
@@ -95,8 +95,8 @@ impl fmt::Display for NextAction {
                 f.write_str(if early { " was sent before its reply" } else { " followed" })
             }
             Self::Nothing => write!(f, "nothing followed for {} s", NEXT_COMMAND_TIMEOUT.as_secs()),
-            Self::Closed => f.write_str("the connection was closed behind it"),
-            Self::OwnerChanged => f.write_str("another process took the connection over behind it"),
+            Self::Closed => f.write_str("the connection was closed after it"),
+            Self::OwnerChanged => f.write_str("another process took the connection over after it"),
             Self::Unknown => f.write_str("what followed was not seen"),
         }
     }
@@ -105,12 +105,12 @@ impl fmt::Display for NextAction {
 impl fmt::Display for TransactionComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherSender => f.write_str("another sender was named then"),
+            Self::OtherSender => f.write_str("the next MAIL named another sender"),
             Self::OtherRecipients => f.write_str("the same sender was named again, with other recipients"),
             Self::SameEnvelope => f.write_str("the same sender and recipients were named again, then the message came"),
             Self::OtherMessage => f.write_str("the same sender was named again, with another message"),
             Self::SameMessage { bytes } => {
-                write!(f, "the same sender sent as many bytes to other recipients then: {bytes}")
+                write!(f, "the next message of the same sender has as many bytes, {bytes}, and other recipients")
             }
             Self::Unfinished => f.write_str("the same sender was named again, and no message came"),
             Self::Unknown => f.write_str("the same sender was named again"),

@@ -1,9 +1,9 @@
-//! Observations for a reader: one aligned line each.
+//! Observations as aligned lines, one each, for terminals and files that people read.
 //!
 //! `time  program[pid]  → peer  VERB argument  code text  latency`; the arrow points away from a client and towards a
 //! server. What is not a command with its reply is set in by two blanks. A `*` before the program marks a conversation
-//! that goes through a program which its client knows nothing of. Why an RSET or a NOOP was sent may be told when
-//! later lines are out: such a line has the time of its command's reply, and is about the last one above it.
+//! that goes through a program which its client knows nothing of. The reason of an RSET or a NOOP may come after
+//! later lines: its line has the time of the command's reply, and is about the last such command above it.
 
 use std::io::Write as _;
 
@@ -176,7 +176,7 @@ mod tests {
             ),
             (
                 samples::ambiguous(),
-                "  RSET for a reason that is ambiguous: what was before was not seen; possible: session_start, reuse_probe\n",
+                "  RSET for a reason that is ambiguous: what came before it was not seen; possible: session_start, reuse_probe\n",
             ),
             (samples::noop(), "  NOOP because idle_keepalive: idle for 28 s before it\n"),
             (

@@ -1,6 +1,6 @@
 //! What the page asks for, as JSON: with the names of the events, and with the texts of `trace`.
 //!
-//! An answer is made while its client takes it, a piece at a time: a long one that nobody reads takes no memory.
+//! An answer is rendered piece by piece, as its client reads it: a long answer that nobody reads takes no memory.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
 use crate::sink::connection_table::{ConnectionState, Exchange};
 use crate::sink::text::Text;
 
-/// How many there are, where not all are listed.
+/// The number of all connections, of which an answer may have a part.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 /// Bytes of a piece, about.
@@ -65,7 +65,7 @@ async fn interceptions(State(context): State<Context>) -> Response {
     }
 }
 
-/// What was observed last; to those who ask for events, what comes, too.
+/// The last observations; for a client that accepts `text/event-stream`, the stream.
 async fn observations(
     State(context): State<Context>,
     Extension(seat): Extension<Arc<Seat>>,
@@ -98,7 +98,7 @@ fn json(body: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
 }
 
-/// An array, made as it is taken.
+/// An array, rendered as it is read.
 fn array<T: Send + 'static>(items: Vec<T>, write: impl Fn(&T, &mut Vec<u8>) + Send + 'static) -> Response {
     let mut items = items.into_iter();
     let mut separator = Some("[");
