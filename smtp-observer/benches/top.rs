@@ -29,6 +29,7 @@ fn observation(number: u32, event: Event) -> Observation {
         pid: 1000 + number,
         name: "program".into(),
         executable: Some(format!("/usr/sbin/program-{}", number % 100).into()),
+        script: None,
         command_line: None,
         uid: 101,
         user: Some("postfix".into()),

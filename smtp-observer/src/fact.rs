@@ -29,6 +29,13 @@ pub struct Fact<'a> {
     pub what: What<'a>,
 }
 
+impl Fact<'_> {
+    /// The fact by a clock that was set forward by so many nanoseconds, or back.
+    pub(crate) fn by_clock(&self, set: i64) -> Self {
+        Self { time: self.time.by_clock(set), ..*self }
+    }
+}
+
 /// What can be known. Nothing in it is redacted yet.
 #[derive(Clone, Copy, Debug)]
 pub enum What<'a> {

@@ -33,6 +33,11 @@ impl Timestamp {
         Self(self.0.saturating_sub(nanoseconds(duration)))
     }
 
+    /// The moment by a clock that was set forward by so many nanoseconds, or back.
+    pub(crate) fn by_clock(self, set: i64) -> Self {
+        Self(self.0.saturating_add(set))
+    }
+
     /// How much later it is than an earlier moment; nothing, where that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or_default())
@@ -160,7 +165,10 @@ pub struct Process {
     /// Path of its executable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executable: Option<Arc<str>>,
-    /// Its arguments, joined by blanks.
+    /// The script, module, jar or class that it runs, where its executable is an interpreter and its arguments show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Arc<str>>,
+    /// Its arguments, joined by blanks, without secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_line: Option<Arc<str>>,
     /// The effective user.
@@ -186,9 +194,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name metrics use: the executable's base name, or `comm` where the executable is not known.
+    /// The name that metrics and tables use: the base name of the script that it runs, or else of its executable; `comm`
+    /// where neither is known.
     pub fn program(&self) -> &str {
-        match &self.executable {
+        match self.script.as_ref().or(self.executable.as_ref()) {
             Some(path) => path.rsplit('/').next().unwrap_or(path),
             None => &self.name,
         }

@@ -30,7 +30,6 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
 
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
-        let unix_offset = kernel.host().unix_offset;
         let (policy, table) =
             (RedactionPolicy::new(observe.addresses), Some(ConnectionTable::with_transcripts(TRANSCRIPT)));
         let sinks = Sinks { policy, metrics: None, lines: None, table, viewers: None };
@@ -39,7 +38,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
 
         let view = View::new(title, Theme { colour: colour(&io::stdout()) }, TimeZone::system());
         let screen = Screen::take().map_err(system("draw on the terminal"))?;
-        let mut top = Top { runtime, screen, view, pace: Pace::default(), stops: false, changes: 0, unix_offset };
+        let mut top = Top { runtime, screen, view, pace: Pace::default(), stops: false, changes: 0 };
         let outcome = tokio::select! {
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
@@ -63,7 +62,6 @@ struct Top {
     stops: bool,
     /// Of the table, when it was drawn last.
     changes: u64,
-    unix_offset: i64,
 }
 
 /// Why nothing more is shown.
@@ -166,7 +164,7 @@ impl Top {
     /// Looks at what there is now.
     fn look<T>(&mut self, look: impl FnOnce(&mut View, &mut Screen, &Moment<'_>) -> T) -> Result<T, Error> {
         let now = kernel::now().map_err(system("read the clock"))?;
-        let time = Timestamp((now.0 as i64).saturating_add(self.unix_offset));
+        let time = Timestamp((now.0 as i64).saturating_add(self.runtime.kernel.host().unix_offset));
         let Runtime { kernel, observer, sinks, .. } = &mut self.runtime;
         let table = sinks.table.get_or_insert_default();
         table.forget(time);

@@ -22,7 +22,8 @@ impl Observer {
     /// Passes on what has waited long enough by now.
     pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(&Fact<'_>)) {
         let has_deadlines = self.has_deadlines();
-        let Self { tracker, interceptions } = self;
+        let Self { tracker, interceptions, clock_set, .. } = self;
+        let sink = &mut |fact: &Fact<'_>| sink(&fact.by_clock(*clock_set));
         if has_deadlines && let Some(recorder) = &mut tracker.recorder {
             recorder.keep(Entry::Settled(now));
         }

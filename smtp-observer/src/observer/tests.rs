@@ -131,6 +131,27 @@ pub(super) fn socket(state: TcpState) -> Socket {
 }
 
 #[test]
+fn a_clock_that_is_set_moves_what_is_told_from_then_on() {
+    const HOURS: i64 = 3 * 3600 * 1_000_000_000;
+    let mut story = Story::new();
+    story.connect();
+    story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+    let before = story.told.last().expect("a greeting").time;
+    let set = Host { unix_offset: 1_000_000_000 + HOURS, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
+    story.event(KernelEvent::Host(set));
+    story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
+    story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+    let noop = story.told.iter().find(|observation| matches!(observation.event, Event::Command(_))).expect("NOOP");
+    assert!((HOURS..HOURS + 1_000_000).contains(&(noop.time.0 - before.0)), "{before:?} {noop:?}");
+    // How long it was open has nothing to do with the wall clock.
+    story.state(TcpState::LastAck, TcpState::Close, None);
+    let Some(Event::ConnectionClosed { duration, .. }) = story.told.last().map(|observation| &observation.event) else {
+        panic!("{:?}", story.told.last());
+    };
+    assert!(duration.as_secs() < 1, "{duration:?}");
+}
+
+#[test]
 fn a_session_from_connect_to_close() {
     let mut story = Story::new();
     story.connect();

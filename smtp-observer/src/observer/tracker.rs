@@ -19,6 +19,7 @@ use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
 use crate::recorder::{PendingTransfers, Recorder};
+use crate::redact::RedactionPolicy;
 use crate::smtp::{DecoderOutput, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
@@ -62,11 +63,11 @@ pub(super) struct Conversation {
 }
 
 impl Tracker {
-    pub(super) fn new(ports: &[u16], recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
         Self {
             ports: ports.to_vec(),
             host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
-            processes: Processes::default(),
+            processes: Processes::new(policy),
             conversations: HashMap::default(),
             deadlines: VecDeque::new(),
             unseen: [0; CaptureMiss::ALL.len()],

@@ -78,6 +78,7 @@ impl Interceptions {
                     .is_some_and(|leg| leg.serves == Some(client) && leg.dialogue.closed.is_none())
         };
         client != upstream
+            && !self.ends_at(upstream, case)
             && match kin(&middle.process, &owner.process) {
                 Some(ProcessRelation::Near) => true,
                 // What one process of a mail server took, another sends on: when it is taken.
@@ -85,6 +86,14 @@ impl Interceptions {
                 None => false,
             }
             && !case.links.iter().any(has)
+    }
+
+    /// Whether the connection ends at the very listener that has accepted the case's: then the one in the middle is its
+    /// server, not its client.
+    fn ends_at(&self, connection: u64, case: &ProxiedSession) -> bool {
+        let (Some(end), Some(middle)) = (self.cases.get(&connection), &case.middle) else { return false };
+        end.accepted.local == case.accepted.local
+            && end.middle.as_ref().is_some_and(|server| kin(&middle.process, &server.process).is_some())
     }
 
     /// From this transaction on the connection carries the client's conversation.

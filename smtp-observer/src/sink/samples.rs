@@ -53,6 +53,7 @@ impl Sample {
             pid,
             name: name.chars().take(15).collect::<String>().into(),
             executable: Some(executable.into()),
+            script: None,
             command_line: Some(format!("{name} -n smtp").into()),
             uid: 101,
             user: Some("postfix".into()),

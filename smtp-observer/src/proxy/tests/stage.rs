@@ -46,6 +46,7 @@ pub(in crate::proxy) fn process((pid, parent): (u32, u32)) -> Caller {
         pid,
         name: format!("program-{pid}").into(),
         executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
+        script: None,
         command_line: None,
         uid: 0,
         user: None,

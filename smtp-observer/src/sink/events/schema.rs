@@ -136,6 +136,7 @@ fn events() -> Vec<Event> {
 fn observations() -> Vec<Observation> {
     let full = Process {
         preload: Some("/opt/wrap.so".into()),
+        script: Some("/opt/smtpd.py".into()),
         container_id: Some("4f9c".into()),
         ..Process::clone(&Sample::client().caller().process)
     };
