@@ -194,6 +194,15 @@ pub struct Process {
 }
 
 impl Process {
+    /// Bytes of memory that its description takes, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.executable, &self.script, &self.command_line, &self.user, &self.preload, &self.cgroup];
+        let more = [&self.container_id, &self.systemd_unit];
+        let parent = self.parent.as_ref().map_or(0, |parent| parent.name.len());
+        let texts = texts.into_iter().chain(more).flatten().map(|text| text.len());
+        size_of::<Self>() + self.name.len() + parent + texts.sum::<usize>()
+    }
+
     /// The name that metrics and tables use: the base name of the script that it runs, or else of its executable; `comm`
     /// where neither is known.
     pub fn program(&self) -> &str {

@@ -17,19 +17,24 @@ use crate::redact::RedactionPolicy;
 /// describe again is still known here.
 const GENERATION: usize = DESCRIBED_PROCESSES as usize;
 
+/// Most bytes of one generation: of a few KiB each, where somebody starts processes with long arguments.
+const GENERATION_BYTES: usize = 4 << 20;
+
 /// The processes that were described, in two generations: what was not used while a whole generation was described
 /// is forgotten.
 pub struct Processes {
     /// Of their arguments.
     policy: RedactionPolicy,
     young: HashMap<ProcessKey, Arc<Process>>,
+    /// Bytes of the young ones.
+    bytes: usize,
     old: HashMap<ProcessKey, Arc<Process>>,
 }
 
 impl Processes {
     /// None is known yet. What is told of their arguments is redacted by `policy`.
     pub fn new(policy: RedactionPolicy) -> Self {
-        Self { policy, young: HashMap::default(), old: HashMap::default() }
+        Self { policy, young: HashMap::default(), bytes: 0, old: HashMap::default() }
     }
 
     /// Learns what a process is.
@@ -79,9 +84,11 @@ impl Processes {
     }
 
     fn insert(&mut self, key: ProcessKey, process: Arc<Process>) {
-        if self.young.len() >= GENERATION {
+        if self.young.len() >= GENERATION || self.bytes >= GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
+            self.bytes = 0;
         }
+        self.bytes += process.bytes();
         self.young.insert(key, process);
     }
 }

@@ -66,6 +66,8 @@ pub enum ReasonEvidence {
     DataHeldBack(Duration),
     /// A proxy began the same transaction again after the command.
     TransactionRepeated,
+    /// What the client of a proxy sent at that time is not kept any more.
+    ClientCommandsForgotten,
 }
 
 /// What a session has come to: the last event in it that matters for the reason of a command.

@@ -46,6 +46,7 @@ impl fmt::Display for ReasonEvidence {
             Self::DataHeldBack(time) => {
                 write!(f, "the client had sent DATA {} before, the server had not got it", Elapsed(time))
             }
+            Self::ClientCommandsForgotten => f.write_str("the client's commands of that time are forgotten"),
             Self::TransactionRepeated => f.write_str("the same transaction was begun again after it"),
         }
     }

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::comparison::{Differences, Part, Sides, compare, seconds};
+use super::comparison::{Differences, Kinds, Part, Sides, seconds};
+use super::cursor::Cursor;
 use super::dialogue::Dialogue;
 use super::fingerprint::BannerMismatch;
 use super::process_relation::{ProcessRelation, kin, program};
 use crate::observation::{
-    self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
-    Verdict,
+    self, Caller, Endpoint, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream, Verdict,
 };
 use std::sync::Arc;
 
@@ -36,8 +36,6 @@ pub struct ProxiedSession {
     pub links: VecDeque<Link>,
     /// A time is set for what it waits for.
     pub awaited: bool,
-    /// How many RSETs and NOOPs wait for it.
-    pub held: usize,
     /// What was told last.
     told: Option<Told>,
     /// What was ever told.
@@ -66,11 +64,31 @@ pub struct Link {
     pub part: Part,
     /// Why it is taken for this.
     pub sign: Recognised,
+    /// How far the two dialogues are compared.
+    pub cursor: Cursor,
 }
 
 impl Link {
+    /// One of which nothing is compared yet.
+    pub fn new(cookie: u64, of: Part, part: Part, sign: Recognised) -> Self {
+        Self { cookie, of, part, sign, cursor: Cursor::default() }
+    }
+
+    /// What is said on the connection is compared: it is certain enough that it carries the conversation on.
+    pub fn is_compared(&self) -> bool {
+        self.sign != Recognised::Alike
+    }
+
+    /// Reads what is new of the client's dialogue and of the one that carries it on.
+    pub fn advance(&mut self, inner: &Dialogue, outer: &Dialogue, now: Timestamp) {
+        let Self { of, part, cursor, .. } = self;
+        let sides = Sides { inner, of, outer, part, slack: Duration::ZERO };
+        cursor.advance(&sides);
+        cursor.settle(&sides, now);
+    }
+
     /// The client's dialogue beside the one that carries it on.
-    pub fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
+    fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
         Sides { inner, of: &self.of, outer, part: &self.part, slack: Duration::ZERO }
     }
 }
@@ -130,7 +148,6 @@ impl ProxiedSession {
             asked_this_host,
             links: VecDeque::new(),
             awaited: false,
-            held: 0,
             told: None,
             counted: News::default(),
         }
@@ -165,7 +182,7 @@ impl ProxiedSession {
         milestone: bool,
     ) -> Finding {
         let Weighed { found, verdict } = self.weigh(client, upstream, signs, overdue, false);
-        let told = verdict.map(|verdict| Told { verdict, evidence: found.evidence.len(), hold: found.hold.is_some() });
+        let told = verdict.map(|verdict| Told { verdict, evidence: found.kinds().len(), hold: found.hold.is_some() });
         let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
         let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
         if !news {
@@ -189,7 +206,7 @@ impl ProxiedSession {
                 remote: upstream.connection.remote,
                 source_preserved: upstream.connection.local.address == client.connection.local.address,
             }),
-            confidence: confidence(verdict, score(&found.evidence)),
+            confidence: confidence(verdict, score(found.kinds())),
             evidence: found.evidence,
             hold: found.hold,
             news,
@@ -222,18 +239,19 @@ impl ProxiedSession {
                     "the server was told the same sender and recipient".to_owned()
                 });
             }
-            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
+            let is_taken = client.dialogue.accepted.is_some_and(|accepted| accepted <= *link.part.start());
+            relays = !asked_for && is_taken || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
-            if link.sign != Recognised::Alike && !relays {
-                compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
+            if link.is_compared() && !relays {
+                link.cursor.compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
                 coupled(client.dialogue, upstream.dialogue, &mut found);
                 for sign in signs.iter().filter(|_| self.is_hidden()) {
                     found.add(sign.evidence.kind, || sign.evidence.detail.clone());
                 }
             }
         }
-        let passes = found.same || (mirrored && !is_changed(&found.evidence));
-        let verdict = self.verdict(&found.evidence, upstream.is_some(), relays, passes);
+        let passes = found.same || (mirrored && !is_changed(found.kinds()));
+        let verdict = self.verdict(found.kinds(), upstream.is_some(), relays, passes);
         Weighed { found, verdict }
     }
 
@@ -268,7 +286,7 @@ impl ProxiedSession {
         }
     }
 
-    fn verdict(&self, evidence: &[Evidence], has_upstream: bool, relays: bool, passes: bool) -> Option<Verdict> {
+    fn verdict(&self, evidence: Kinds, has_upstream: bool, relays: bool, passes: bool) -> Option<Verdict> {
         if !has_upstream || self.middle.is_none() {
             return None;
         }
@@ -294,26 +312,18 @@ impl Side<'_> {
 
 /// What the texts of a connection come to, if nothing else is known of it.
 pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
-    let BannerMismatch { evidence, product } = sign;
-    let evidence = vec![evidence];
     Interception {
         verdict: Verdict::SuspectedMiddlebox,
         method: Method::Remote,
         interceptor: None,
-        product,
+        product: sign.product,
         client: client.intercepted(),
         upstream: None,
-        confidence: confidence(Verdict::SuspectedMiddlebox, score(&evidence)),
-        evidence,
+        confidence: confidence(Verdict::SuspectedMiddlebox, weight(sign.evidence.kind)),
+        evidence: vec![sign.evidence],
         hold: None,
         news: News::default(),
     }
-}
-
-/// The client's message was taken before this.
-pub fn taken_before(dialogue: &Dialogue, time: Timestamp) -> bool {
-    let contents = dialogue.steps.iter().filter_map(|step| step.content.as_ref());
-    contents.filter_map(super::dialogue::Content::accepted).any(|accepted| accepted <= time)
 }
 
 fn coupled(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
@@ -350,15 +360,15 @@ fn weight(kind: EvidenceKind) -> u32 {
     }
 }
 
-fn score(evidence: &[Evidence]) -> u32 {
-    evidence.iter().map(|evidence| weight(evidence.kind)).sum()
+fn score(evidence: Kinds) -> u32 {
+    evidence.iter().map(weight).sum()
 }
 
 /// Something did not pass as it came.
-fn is_changed(evidence: &[Evidence]) -> bool {
-    evidence.iter().any(|evidence| {
+fn is_changed(evidence: Kinds) -> bool {
+    evidence.iter().any(|kind| {
         !matches!(
-            evidence.kind,
+            kind,
             EvidenceKind::LocalPeer
                 | EvidenceKind::ConnectRewritten
                 | EvidenceKind::OriginalDestinationAsked

@@ -1,5 +1,6 @@
 //! Stories of clients, programs in the middle and servers, told as the observations that single connections give.
 
+mod long;
 mod stage;
 
 use std::net::Ipv4Addr;
@@ -9,7 +10,7 @@ pub(super) use self::stage::process;
 use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage, shown};
 use super::*;
 use crate::fact::samples as facts;
-use crate::observation::{EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
+use crate::observation::{Event, EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
 
 fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
     interception.evidence.iter().map(|evidence| evidence.kind).collect()
@@ -444,6 +445,6 @@ fn what_is_over_is_forgotten() {
     stage.pass(60);
     let Interceptions { legs, cases, accepted, middles, due, held, over, .. } = &stage.interceptions;
     assert_eq!((legs.len(), cases.len(), accepted.len(), over.len()), (0, 0, 0, 0));
-    assert_eq!((due.len(), held.len()), (0, 0));
+    assert_eq!((due.len(), held.is_waiting(), legs.bytes()), (0, false, 0));
     assert!(middles.get(MIDDLE.0).is_none() && middles.get(CLIENT.0).is_none());
 }

@@ -77,6 +77,7 @@ pub struct Metrics {
     recursion_misses: IntCounterVec,
     bytes_unseen: IntCounterVec,
     face_dropped: IntCounterVec,
+    history_dropped: IntCounter,
 }
 
 /// A connection that counts as open.
@@ -271,6 +272,13 @@ impl Metrics {
                 "Observations that an output was too slow for or failed to write, by output.",
                 &["sink"],
             )?,
+            history_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "smtp_observer_history_dropped_total",
+                    "Verdicts, and connections with a verdict or an anomaly, that the status page keeps no longer.",
+                )?,
+            )?,
 
             registry,
             programs: Programs::default(),
@@ -405,6 +413,11 @@ impl Metrics {
     /// Sets how many observations an output has dropped.
     pub fn set_dropped(&self, sink: &'static str, dropped: u64) {
         set_totals(&self.face_dropped, [(sink, dropped)]);
+    }
+
+    /// Sets how many verdicts and connections that were worth looking at later had to make way for others.
+    pub fn set_history_dropped(&self, dropped: u64) {
+        self.history_dropped.inc_by(dropped.saturating_sub(self.history_dropped.get()));
     }
 
     /// The metrics as they are now, in one of their formats.

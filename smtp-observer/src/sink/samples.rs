@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::fact::evidence::{ReasonEvidence, SessionState};
 use crate::fact::{Fact, What};
 use crate::observation::{
-    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, NoopReason, Observation, Outcome, Parent,
-    Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
+    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, InterceptedClient, Interception, Method,
+    News, NoopReason, Observation, Outcome, Parent, Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
+    Upstream, Verdict,
 };
 
 /// 2026-11-23T17:04:05.123456789Z.
@@ -219,4 +220,29 @@ pub(crate) fn delivered() -> Event {
         recipients_rejected: 0,
         duration: Duration::from_secs(5),
     })
+}
+
+/// A program in the middle of a client's connection, and the connection that it goes on with.
+pub(crate) fn found(client: &Sample, upstream: &Sample) -> Observation {
+    let remote = endpoint("192.0.2.25", 25);
+    client.at(Event::Interception(Box::new(Interception {
+        verdict: Verdict::TransparentInterceptor,
+        method: Method::Redirect,
+        interceptor: Some(upstream.caller()),
+        product: None,
+        client: InterceptedClient {
+            process: Some(client.caller()),
+            connection_id: Arc::clone(&client.connection.id),
+            requested: remote,
+        },
+        upstream: Some(Upstream {
+            connection_id: Arc::clone(&upstream.connection.id),
+            remote,
+            source_preserved: false,
+        }),
+        confidence: 0.9,
+        evidence: Vec::new(),
+        hold: None,
+        news: News::default(),
+    })))
 }

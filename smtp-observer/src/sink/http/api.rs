@@ -18,13 +18,16 @@ use futures_util::stream;
 use serde::Serialize;
 
 use super::stream::Seat;
-use super::{Ask, Context, plain, unavailable};
+use super::{Ask, Context, Verdicts, plain, unavailable};
 use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
 use crate::sink::connection_table::{ConnectionState, Exchange};
 use crate::sink::text::Text;
 
 /// The number of all connections, of which an answer may have a part.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// How many earlier entries are kept no longer.
+const DROPPED: HeaderName = HeaderName::from_static("x-dropped-count");
 
 /// Bytes of a piece, about.
 pub(super) const PIECE: usize = 32 * 1024;
@@ -50,7 +53,9 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
         Some(Some(row)) => {
             let mut out = Vec::new();
             let observations = row.transcript.iter().map(|kept| Displayed::new(kept.shown())).collect();
-            write(&View { observations: Some(observations), ..View::new(&row, now()) }, &mut out);
+            let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
+            let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
+            write(&view, &mut out);
             json(out)
         }
         Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
@@ -60,7 +65,11 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
 
 async fn interceptions(State(context): State<Context>) -> Response {
     match context.ask(Ask::Interceptions).await {
-        Some(interceptions) => array(interceptions, |found, out| write(&Displayed::new(Cow::Borrowed(&**found)), out)),
+        Some(Verdicts { list, dropped }) => {
+            let mut response = array(list, |found, out| write(&Displayed::new(Cow::Borrowed(&**found)), out));
+            response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
+            response
+        }
         None => unavailable(),
     }
 }
@@ -148,6 +157,9 @@ struct View<'a> {
     verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     observations: Option<Vec<Displayed<'a>>>,
+    /// Earlier ones that are kept no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observations_dropped: Option<u64>,
 }
 
 /// An observation, as an event has it, and how it is displayed.
@@ -205,6 +217,7 @@ impl<'a> View<'a> {
             intercepted: row.intercepted,
             verdict: row.verdict(),
             observations: None,
+            observations_dropped: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 
 use super::*;
 use crate::observation::{Event, Tls, TlsPhase};
-use crate::sink::connection_table::{ConnectionTable, MAX_LATEST};
+use crate::sink::connection_table::MAX_LATEST;
 use crate::sink::samples::{self, Sample};
 
 /// Longer than any test takes; what must end by itself is given a far shorter limit.
@@ -58,10 +58,10 @@ async fn start_with_table(limits: Limits) -> (SocketAddr, TestAgent) {
                 Ask::Ready(reply) => reply.send(()).ok(),
                 Ask::Connections(reply) => {
                     let rows = table.heard_last(2).into_iter().map(ConnectionState::without_transcript).collect();
-                    reply.send(Listing { rows, total: table.rows().len() as u64 }).ok()
+                    reply.send(Listing { rows, total: table.len() as u64 }).ok()
                 }
                 Ask::Connection(id, reply) => reply.send(table.row(&id).cloned()).ok(),
-                Ask::Interceptions(reply) => reply.send(table.interceptions().cloned().collect()).ok(),
+                Ask::Interceptions(reply) => reply.send(Verdicts::of(&table)).ok(),
                 Ask::Observations(seen, reply) => reply.send(table.since(seen)).ok(),
             };
         }
@@ -417,6 +417,56 @@ async fn neither_do_idle_connections_push_out_a_stream_nor_streams_a_scrape() {
         others.push(Follower::start(address, "").await);
         assert!(fetch(address, "/metrics").await.starts_with("HTTP/1.1 200 OK\r\n"));
     }
+}
+
+#[tokio::test]
+async fn a_page_that_is_opened_late_has_both_dialogues() {
+    let (address, told) = start_with_table(LIMITS).await;
+    let (client, upstream) = (Sample::client().with_id("found"), Sample::client().with_id("onward"));
+    for sample in [&client, &upstream] {
+        told.observe(sample.opened());
+        told.observe(sample.at(samples::greeting()));
+    }
+    told.observe(samples::found(&client, &upstream));
+    for sample in [&client, &upstream] {
+        told.observe(sample.closed());
+    }
+    for number in 0..3000 {
+        let other = Sample::client().with_id(&format!("other-{number}"));
+        told.observe(other.opened());
+        told.observe(other.at(samples::noop()));
+        told.observe(other.closed());
+    }
+    let answer = content(&fetch(address, "/api/v1/interceptions").await);
+    let found = &answer[0];
+    assert_eq!(found["connection"]["id"], json!("found"));
+    for (id, lines) in [(&found["client"]["connection_id"], 4), (&found["upstream"]["connection_id"], 3)] {
+        let id = id.as_str().expect("an id");
+        let connection = content(&fetch(address, &format!("/api/v1/connections/{id}")).await);
+        assert_eq!(connection["observations"].as_array().map(Vec::len), Some(lines), "{connection}");
+        assert_eq!(connection["observations"][1]["event"], json!("smtp.greeting"));
+        assert_eq!(connection.get("observations_dropped"), None);
+    }
+    let answer = content(&fetch(address, "/api/v1/connections").await);
+    let listed: Vec<_> = answer.as_array().expect("an array").iter().map(|row| &row["connection"]["id"]).collect();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&&json!("found")) || listed.contains(&&json!("onward")), "{listed:?}");
+    let head = fetch(address, "/api/v1/interceptions").await;
+    assert!(head.contains("\r\nx-dropped-count: 0\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn what_is_kept_no_longer_is_counted() {
+    let (address, told) = start_with_table(LIMITS).await;
+    let sample = Sample::client();
+    told.observe(sample.opened());
+    for _ in 0..10 {
+        told.observe(sample.at(samples::noop()));
+    }
+    let connection = content(&fetch(address, "/api/v1/connections/b-1").await);
+    // The table of these tests keeps four.
+    assert_eq!(connection["observations"].as_array().map(Vec::len), Some(4));
+    assert_eq!(connection["observations_dropped"], json!(7));
 }
 
 #[tokio::test]

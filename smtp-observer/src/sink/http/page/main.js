@@ -18,7 +18,7 @@ const SILENCE = 15_000;
 const AGAIN = 5_000;
 
 /** What is known. */
-const known = { connections: [], total: 0, interceptions: [], run: undefined, number: 0 };
+const known = { connections: [], total: 0, interceptions: [], dropped: 0, run: undefined, number: 0 };
 
 let stream;
 let heard = Date.now();
@@ -101,6 +101,7 @@ async function look() {
     known.connections = connections.body;
     known.total = connections.total ?? connections.body.length;
     known.interceptions = interceptions.body;
+    known.dropped = interceptions.dropped;
     paint();
     if (refreshPicked) {
       refreshPicked = false;
@@ -125,12 +126,13 @@ async function ask(what) {
   const response = await fetch(`api/v1/${what}`, { signal: AbortSignal.timeout(SILENCE) });
   if (!response.ok) throw new Error(String(response.status));
   const total = response.headers.get("x-total-count");
-  return { body: await response.json(), total: total === null ? undefined : Number(total) };
+  const dropped = Number(response.headers.get("x-dropped-count") ?? 0);
+  return { body: await response.json(), total: total === null ? undefined : Number(total), dropped };
 }
 
 function paint() {
   const open = new Set(known.connections.filter((row) => row.closed === undefined).map((row) => row.connection.id));
-  verdict.paint(known.interceptions, open, known.number);
+  verdict.paint(known.interceptions, open, known.number, known.dropped);
   drawing.paint(known.connections, known.interceptions, table.filter);
   table.paint(known.connections, known.total);
   charts.paint();

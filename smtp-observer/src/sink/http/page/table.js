@@ -1,7 +1,7 @@
 // The connections of now: sorted by a heading, filtered by a word, each with what was said on it last.
 
 import { byId, element, say } from "./dom.js";
-import { age, bytes, clock, counted, endpoint, program, user } from "./words.js";
+import { age, bytes, clock, counted, dropped, endpoint, program, user } from "./words.js";
 
 /** Most rows that are drawn; the filter looks in all. */
 const MOST = 300;
@@ -167,6 +167,7 @@ export async function refresh(id) {
   ].filter(Boolean);
   list.replaceChildren(
     element("li", { class: "quiet" }, about.join("; ")),
+    ...(row.observations_dropped ? [element("li", { class: "quiet" }, dropped(row.observations_dropped))] : []),
     ...row.observations
       .filter(({ display }) => display)
       .map(({ display, event, time }) =>

@@ -1,7 +1,7 @@
 // The answer: who is in the middle, and how that is known.
 
 import { byId, element, say } from "./dom.js";
-import { clock, counted, endpoint, program, user, weight } from "./words.js";
+import { clock, counted, dropped, endpoint, program, user, weight } from "./words.js";
 
 const ORDER = ["hidden", "suspected", "chosen"];
 
@@ -51,16 +51,17 @@ function listed(items, most = 3) {
 const nameOf = ({ best }) => (best.interceptor ? program(best.interceptor) : "A program on another host");
 
 /** Shows the answer for these interceptions, with those connections open. */
-export function paint(interceptions, openIds, seen) {
+export function paint(interceptions, openIds, seen, count) {
   const groups = group(interceptions);
   headline(groups, openIds, seen);
-  const shape = JSON.stringify(groups.map(({ key, all, best, last }) => [key, all.length, best.evidence.length, best.confidence, last]));
+  const shape = count + JSON.stringify(groups.map(({ key, all, best, last }) => [key, all.length, best.evidence.length, best.confidence, last]));
   if (shape === painted) return;
   painted = shape;
   byId("cards-section").hidden = groups.length === 0;
   byId("cards").replaceChildren(
     ...groups.slice(0, MOST).map(card),
     ...(groups.length > MOST ? [element("p", { class: "quiet" }, `and ${groups.length - MOST} more programs`)] : []),
+    ...(count > 0 ? [element("p", { class: "quiet" }, dropped(count))] : []),
   );
 }
 

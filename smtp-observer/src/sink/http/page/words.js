@@ -53,6 +53,9 @@ export function clock(time) {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${thousandths}`;
 }
 
+/** What is kept no longer. */
+export const dropped = (count) => `${counted(count, "earlier entry", "earlier entries")} dropped`;
+
 /** Something and how often. */
 export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
