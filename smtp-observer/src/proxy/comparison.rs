@@ -257,12 +257,12 @@ pub(super) fn swallowed(found: &mut Differences, step: &Step) {
     }
 }
 
-/// An outer step that carries nothing on.
-pub(super) fn injected(found: &mut Differences, step: &Step, sides: &Sides<'_>, overdue: Timestamp) {
+/// An outer step that carries nothing on, if that `is_known` by now.
+pub(super) fn injected(found: &mut Differences, step: &Step, is_known: bool) {
     if !is_telling(&step.verb) {
         return;
     }
-    match sides.inner.knows(step.sent, overdue) {
+    match is_known {
         true => found.add(EvidenceKind::CommandInjected, || {
             format!("the server got a {} that the client had not sent", step.verb)
         }),

@@ -343,7 +343,9 @@ impl Cursor {
 
     fn compare_outer(&self, found: &mut Differences, number: u64, step: &Step, sides: &Sides<'_>, overdue: Timestamp) {
         if self.pair_of(number).is_none() && !self.outer.is_doubtful(number, step, &self.inner) {
-            comparison::injected(found, step, sides, overdue);
+            // What the client sent is carried on in its order.
+            let is_known = number < self.outer.next || sides.inner.knows(step.sent, overdue);
+            comparison::injected(found, step, is_known);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Stories of clients, programs in the middle and servers, told as the observations that single connections give.
 
 mod long;
+mod random;
 mod stage;
 
 use std::net::Ipv4Addr;
