@@ -1,7 +1,9 @@
 //! Facts: what the core tells, typed and borrowed from what it works on. Nobody before a sink makes text of it.
 
+pub mod evidence;
 #[cfg(test)]
 pub(crate) mod samples;
+mod short_list;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::fact::evidence::EvidenceList;
+
 mod names;
 mod shown;
+mod words;
 
+pub(crate) use self::words::Elapsed;
 pub use names::{AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
 /// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
@@ -272,10 +276,10 @@ pub enum Event {
     Command(Command),
     /// An RSET, and why it was sent.
     #[serde(rename = "smtp.rset")]
-    Rset(Reasoned<RsetReason>),
+    Rset(Box<Reasoned<RsetReason>>),
     /// A NOOP, and why it was sent.
     #[serde(rename = "smtp.noop")]
-    Noop(Reasoned<NoopReason>),
+    Noop(Box<Reasoned<NoopReason>>),
     /// A message's content was handed over.
     #[serde(rename = "smtp.data")]
     Data(Data),
@@ -337,12 +341,13 @@ pub struct Command {
 }
 
 /// A command that needs explaining, with the explanation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reasoned<R> {
     /// Why it was sent.
     pub reason: R,
-    /// What leads to that reason, each a short text.
-    pub evidence: Vec<String>,
+    /// What leads to that reason; in JSON each piece is a short text.
+    #[serde(serialize_with = "words::serialize")]
+    pub evidence: EvidenceList,
     /// From the command's last byte to the reply's last byte.
     #[serde(rename = "latency_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub latency: Option<Duration>,

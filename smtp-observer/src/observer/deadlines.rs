@@ -77,6 +77,7 @@ pub(super) fn deadline_after(over: Time) -> Time {
 #[cfg(test)]
 mod tests {
     use crate::event::{Flow, TcpState, Time};
+    use crate::fact::evidence::{NextAction, ReasonEvidence};
     use crate::observation::{Event, Observation};
     use crate::observer::tests::{CLIENT, OTHER, Story, shown};
 
@@ -100,11 +101,11 @@ mod tests {
         story
     }
 
-    /// The observation of the RSET: its reason, and its evidence behind what was before.
+    /// The observation of the RSET, its reason, and its evidence without the state of the session.
     #[track_caller]
-    fn rset(story: &Story) -> (&Observation, &str, &[String]) {
+    fn rset(story: &Story) -> (&Observation, &str, Vec<ReasonEvidence>) {
         let mut rsets = story.told.iter().filter_map(|observation| match &observation.event {
-            Event::Rset(rset) => Some((observation, rset.reason.as_str(), &rset.evidence[1..])),
+            Event::Rset(rset) => Some((observation, rset.reason.as_str(), rset.evidence.iter().skip(1).collect())),
             _ => None,
         });
         let rset = rsets.next().expect("an RSET was judged");
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(story.told.len(), told);
         settle(&mut story, SECOND);
         let (observation, reason, evidence) = rset(&story);
-        assert_eq!((reason, evidence), ("between_messages", &["nothing followed for 1 s".to_owned()][..]));
+        assert_eq!((reason, evidence), ("between_messages", vec![ReasonEvidence::Next(NextAction::Nothing)]));
         // It has the RSET's own time.
         assert_eq!(observation.time, story.told[told - 1].time);
         assert!(!story.observer.has_deadlines());
@@ -182,7 +183,7 @@ mod tests {
         story.transfer(OTHER, Flow::Sent, "MAIL FROM:<a@x.example>\r\n");
         let (observation, reason, evidence) = rset(&story);
         assert_eq!(reason, "between_messages");
-        assert_eq!(evidence, ["another process took the connection over behind it"]);
+        assert_eq!(evidence, [ReasonEvidence::Next(NextAction::OwnerChanged)]);
         assert_eq!(observation.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
     }
 
@@ -190,11 +191,11 @@ mod tests {
     fn the_end_in_time_is_what_followed() {
         let mut story = reset();
         story.state(TcpState::LastAck, TcpState::Close, None);
-        assert_eq!(rset(&story).2, ["the connection was closed behind it"]);
+        assert_eq!(rset(&story).2, [ReasonEvidence::Next(NextAction::Closed)]);
         let mut story = reset();
         story.time += 2 * SECOND;
         story.state(TcpState::LastAck, TcpState::Close, None);
-        assert_eq!(rset(&story).2, ["nothing followed for 1 s"]);
+        assert_eq!(rset(&story).2, [ReasonEvidence::Next(NextAction::Nothing)]);
     }
 
     #[test]

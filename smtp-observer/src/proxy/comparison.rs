@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Message};
 use super::dialogue::{Content, Dialogue, Said, Step};
-use crate::observation::{Evidence, EvidenceKind, Timestamp};
+use crate::observation::{Elapsed, Evidence, EvidenceKind, Timestamp};
 
 /// An inner dialogue and the outer one that carries it on, of each a part.
 #[derive(Clone, Copy, Debug)]
@@ -317,9 +317,5 @@ pub(super) fn message(found: &mut Differences, step: &Step, message: &Message, s
 
 /// A duration as people read it.
 pub fn seconds(duration: Duration) -> String {
-    match duration.as_secs_f64() {
-        // Where rounding would show a thousand milliseconds, it is a second.
-        long if long >= 0.999_95 => format!("{long:.1} s"),
-        short => format!("{:.1} ms", short * 1000.0),
-    }
+    Elapsed(duration).to_string()
 }

@@ -9,6 +9,7 @@ use foldhash::HashMap;
 use super::{Interceptions, PATIENCE, reasons};
 use crate::fact::{Fact, What};
 use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
+use crate::smtp::Verb;
 
 /// Most RSETs and NOOPs that wait for the other side, of one conversation and of all.
 const MAX_OF_ONE: usize = 64;
@@ -44,8 +45,8 @@ pub(super) enum Command {
 impl Held {
     fn of(fact: &Fact<'_>) -> Option<Self> {
         let command = match fact.what {
-            What::Rset(rset) => Command::Rset(rset.clone()),
-            What::Noop(noop) => Command::Noop(noop.clone()),
+            What::Rset(rset) => Command::Rset(*rset),
+            What::Noop(noop) => Command::Noop(*noop),
             _ => return None,
         };
         let (connection, process) = (Arc::clone(fact.connection), fact.process.cloned());
@@ -67,10 +68,10 @@ impl Held {
 }
 
 impl Command {
-    pub(super) fn verb(&self) -> &'static str {
+    pub(super) fn verb(&self) -> Verb {
         match self {
-            Self::Rset(_) => "RSET",
-            Self::Noop(_) => "NOOP",
+            Self::Rset(_) => Verb::Rset,
+            Self::Noop(_) => Verb::Noop,
         }
     }
 }

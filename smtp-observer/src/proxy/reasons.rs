@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::Interceptions;
-use super::comparison::{LATE, seconds};
+use super::comparison::LATE;
 use super::cursor::{HeldBack, Origin};
 use super::dialogue::{Dialogue, Step};
 use super::held::{Command, Held};
 use super::proxied_session::Link;
+use crate::fact::evidence::{EvidenceList, ReasonEvidence, Reasons};
 use crate::observation::{NoopReason, Reasoned, Role, RsetReason, Timestamp};
 
 impl Interceptions {
@@ -15,7 +16,7 @@ impl Interceptions {
     /// sent; where the connection `is_over`, nothing more comes on it.
     pub(super) fn resolve(&self, held: &Held, overdue: Timestamp, is_over: bool) -> Option<Held> {
         let unchanged = || Some(held.clone());
-        let verb = held.command.verb();
+        let verb = held.command.verb().as_str();
         let upstream = self.near_end(&held.connection);
         let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
         let dialogue = &outer.dialogue;
@@ -36,7 +37,7 @@ impl Interceptions {
         }
         let mut resolved = held.clone();
         match (link.cursor.origin(number, step), link.cursor.held_back(number, step.sent)) {
-            (Origin::Client(sent), _) => relayed(&mut resolved.command, verb, step.sent.since(sent)),
+            (Origin::Client(sent), _) => relayed(&mut resolved.command, step.sent.since(sent)),
             (Origin::Unknown, _) | (_, HeldBack::Unknown) => forgotten(&mut resolved.command),
             // Between messages a process in the middle has its own reasons, which are a client's.
             (Origin::Middle, HeldBack::Nothing) => {}
@@ -121,8 +122,8 @@ fn other_end<'a>(
     within(Duration::ZERO).or_else(|| within(LATE).filter(|_| dialogue.knows(answered, overdue)))
 }
 
-fn relayed(command: &mut Command, verb: &str, earlier: Duration) {
-    let evidence = vec![format!("the client had sent {verb} {} before", seconds(earlier))];
+fn relayed(command: &mut Command, earlier: Duration) {
+    let evidence = [ReasonEvidence::SentByClient { verb: command.verb(), earlier }].into();
     match command {
         Command::Rset(rset) => explain(rset, RsetReason::Relayed, evidence),
         Command::Noop(noop) => explain(noop, NoopReason::Relayed, evidence),
@@ -131,22 +132,20 @@ fn relayed(command: &mut Command, verb: &str, earlier: Duration) {
 
 /// A command that the client did not send, while its message was held back: its reason, if that is known.
 fn invented(command: &mut Command, earlier: Duration, repeats: impl FnOnce() -> Option<Repeats>) -> Option<()> {
-    let mut evidence = vec![
-        format!("the client had not sent {}", command.verb()),
-        format!("the client had sent DATA {} before, the server had not got it", seconds(earlier)),
-    ];
+    let mut evidence =
+        EvidenceList::from([ReasonEvidence::NotSentByClient(command.verb()), ReasonEvidence::DataHeldBack(earlier)]);
     match command {
         Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence),
         Command::Rset(rset) => {
             use RsetReason::{Ambiguous, InterceptorDiscard, InterceptorReplay};
             let reason = match repeats()? {
                 Repeats::Yes => {
-                    evidence.push("the same transaction was begun again behind it".to_owned());
+                    evidence.push(ReasonEvidence::TransactionRepeated);
                     InterceptorReplay
                 }
                 Repeats::No => InterceptorDiscard,
                 Repeats::Unknown => {
-                    evidence.push(possible([InterceptorDiscard, InterceptorReplay].map(RsetReason::as_str).into()));
+                    evidence.push(ReasonEvidence::PossibleRset([InterceptorDiscard, InterceptorReplay].into()));
                     Ambiguous
                 }
             };
@@ -158,30 +157,26 @@ fn invented(command: &mut Command, earlier: Duration, repeats: impl FnOnce() -> 
 
 /// Whether the client sent the command cannot be told any more.
 pub(super) fn forgotten(command: &mut Command) {
-    let evidence = |candidates: Vec<&'static str>| {
-        vec!["the client's commands of that time are forgotten".to_owned(), possible(candidates)]
-    };
+    let evidence = |possible| [ReasonEvidence::ClientCommandsForgotten, possible].into();
     match command {
         Command::Rset(rset) => {
             use RsetReason::{Ambiguous, InterceptorDiscard, InterceptorReplay, Relayed};
             let own = Some(rset.reason).filter(|own| ![Ambiguous, InterceptorReplay].contains(own));
-            let candidates = [Relayed, InterceptorDiscard, InterceptorReplay].into_iter().chain(own);
-            explain(rset, Ambiguous, evidence(candidates.map(RsetReason::as_str).collect()));
+            let mut possible = Reasons::from([Relayed, InterceptorDiscard, InterceptorReplay]);
+            possible.extend(own);
+            explain(rset, Ambiguous, evidence(ReasonEvidence::PossibleRset(possible)));
         }
         Command::Noop(noop) => {
             use NoopReason::{Ambiguous, InterceptorKeepalive, Relayed};
             let own = Some(noop.reason).filter(|own| ![Ambiguous, InterceptorKeepalive].contains(own));
-            let candidates = [Relayed, InterceptorKeepalive].into_iter().chain(own);
-            explain(noop, Ambiguous, evidence(candidates.map(NoopReason::as_str).collect()));
+            let mut possible = Reasons::from([Relayed, InterceptorKeepalive]);
+            possible.extend(own);
+            explain(noop, Ambiguous, evidence(ReasonEvidence::PossibleNoop(possible)));
         }
     }
 }
 
-fn possible(names: Vec<&'static str>) -> String {
-    format!("possible: {}", names.join(", "))
-}
-
-fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: Vec<String>) {
+fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: EvidenceList) {
     reasoned.reason = reason;
     reasoned.evidence = evidence;
 }

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub(super) use self::stage::process;
-use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage, shown};
+use self::stage::{CLIENT, MIDDLE, MILLISECOND, OTHER_SERVER, OWN, PROXY, SERVER, Stage, shown};
 use super::*;
 use crate::fact::samples as facts;
 use crate::observation::{Event, EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
@@ -98,7 +98,7 @@ fn the_servers_own_end_tells_the_same_reasons() {
 }
 
 #[test]
-fn the_first_verdict_rests_on_the_addresses_alone() {
+fn addresses_alone_are_no_verdict_where_a_greeting_will_tell_more() {
     let mut stage = Stage::default();
     stage.connect(1, CLIENT, SERVER);
     stage.reach(1, 2, PROXY, false);
@@ -106,9 +106,63 @@ fn the_first_verdict_rests_on_the_addresses_alone() {
     stage.connect(3, MIDDLE, SERVER);
     assert!(stage.verdicts_of(1).is_empty(), "whoever else asks for that server may be another client");
     stage.serve(2, MIDDLE, PROXY);
-    let verdict = stage.verdict(1);
-    assert_eq!(verdict.verdict, Verdict::LikelyInterceptor);
-    assert_eq!(kinds(verdict), [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+    assert!(stage.verdicts_of(1).is_empty(), "it may pass on every byte");
+    stage.greet(3, "mx ESMTP");
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.greet(1, "mx ESMTP");
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4);
+    let kinds = kinds(stage.verdict(1));
+    assert_eq!(kinds, [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+    stage.close(1);
+    stage.close(3);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::TransparentL4));
+}
+
+#[test]
+fn a_connection_that_ends_before_any_greeting_has_its_addresses_alone() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.connect(3, MIDDLE, SERVER);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::LikelyInterceptor);
+}
+
+/// A front of several servers: a virtual address leads to it, and it goes on to one of them.
+#[test]
+fn who_goes_on_to_another_address_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    stage.message(3, 100, 250, "Queued as 1");
+    stage.message(1, 100, 250, "Queued as 1");
+    stage.close(3);
+    stage.close(1);
+    assert!(!stage.verdicts_of(1).is_empty());
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::Redirected));
+    assert_eq!(stage.verdicts_of(1).iter().filter(|verdict| verdict.news.redirected).count(), 1, "counted once");
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.news.hidden), "nobody is accused");
+}
+
+/// A published port, or a redirect to a server that keeps what it gets.
+#[test]
+fn who_answers_by_itself_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.greet(1, "mx ESMTP");
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+    assert!(stage.verdicts_of(1).is_empty(), "it may go on yet");
+    stage.say(1, "DATA", 354, "Go on");
+    stage.message(1, 100, 250, "Queued as 1");
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
 }
 
 #[test]

@@ -79,10 +79,9 @@ fn texts(event: &Event) -> impl Iterator<Item = &String> {
 /// Bytes of memory that an event takes beside its own, about.
 pub(super) fn cost(event: &Event) -> usize {
     let said: usize = texts(event).map(String::len).sum();
-    let reasons = |evidence: &[String]| evidence.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>();
     said + match event {
-        Event::Rset(rset) => reasons(&rset.evidence),
-        Event::Noop(noop) => reasons(&noop.evidence),
+        Event::Rset(rset) => size_of_val(&**rset),
+        Event::Noop(noop) => size_of_val(&**noop),
         Event::Anomaly(anomaly) => anomaly.detail.len(),
         Event::Interception(interception) => {
             let evidence = interception.evidence.iter().map(|it| size_of::<Evidence>() + it.detail.len());

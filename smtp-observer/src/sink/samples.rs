@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fact::evidence::{ReasonEvidence, SessionState};
 use crate::fact::{Fact, What};
 use crate::observation::{
     Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, InterceptedClient, Interception, Method,
@@ -164,30 +165,38 @@ pub(crate) fn unanswered(verb: &str) -> Event {
 }
 
 pub(crate) fn rset() -> Event {
-    Event::Rset(Reasoned {
+    Event::Rset(Box::new(Reasoned {
         reason: RsetReason::RecipientsRejected,
-        evidence: vec!["550 to the only RCPT".into(), "no other recipient".into()],
+        evidence: [
+            ReasonEvidence::State(SessionState::Envelope { accepted: 0, rejected: 1 }),
+            ReasonEvidence::LowerCase,
+        ]
+        .into(),
         latency: Some(Duration::from_millis(2)),
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn ambiguous() -> Event {
-    Event::Rset(Reasoned {
+    Event::Rset(Box::new(Reasoned {
         reason: RsetReason::Ambiguous,
-        evidence: vec!["what was before was not seen".into(), "possible: session_start, reuse_probe".into()],
+        evidence: [
+            ReasonEvidence::State(SessionState::Unknown),
+            ReasonEvidence::PossibleRset([RsetReason::SessionStart, RsetReason::ReuseProbe].into()),
+        ]
+        .into(),
         latency: None,
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn noop() -> Event {
-    Event::Noop(Reasoned {
+    Event::Noop(Box::new(Reasoned {
         reason: NoopReason::IdleKeepalive,
-        evidence: vec!["28 s after the last reply".into()],
+        evidence: [ReasonEvidence::Idle(Duration::from_secs(28))].into(),
         latency: Some(Duration::from_millis(1)),
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn data() -> Event {

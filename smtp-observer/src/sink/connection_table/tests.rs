@@ -123,7 +123,7 @@ fn many_connections_have_short_transcripts() {
     let samples: Vec<_> = (0..connections).map(|number| sample.clone().with_id(&format!("b-{number}"))).collect();
     samples.iter().for_each(|sample| table.take(sample.opened()));
     for _ in 0..100 {
-        samples.iter().for_each(|sample| table.take(sample.at(samples::noop())));
+        samples.iter().for_each(|sample| table.take(sample.at(samples::delivered())));
     }
     let kept: usize = table.rows().map(|row| row.transcript.len()).sum();
     assert_eq!(kept, MAX_KEPT);

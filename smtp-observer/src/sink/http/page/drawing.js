@@ -57,7 +57,7 @@ export function relations(connections, interceptions) {
   const middle = (found) => {
     const key = found.interceptor ? `pid ${found.interceptor.pid}` : `at ${endpoint(found.client.requested)}`;
     const known = box(1, key, found.interceptor ? program(found.interceptor) : "another host");
-    known.weight = weight(found.verdict);
+    known.weight = weight(found);
     known.note = found.interceptor ? `pid ${found.interceptor.pid}, ${user(found.interceptor)}` : "not seen from here";
     known.extra = `${found.verdict}, ${Math.round(found.confidence * 100)} %`;
     return known;
@@ -94,7 +94,7 @@ export function relations(connections, interceptions) {
       if (!isMiddle) line(client(process, "not known"), to, "plain", over, connection.id);
       else if (!interceptions.some((found) => found.upstream?.connection_id === connection.id)) {
         const found = middles.get(process.pid);
-        line(middle(found), to, weight(found.verdict), over, connection.id);
+        line(middle(found), to, weight(found), over, connection.id);
       }
     } else if (!otherEnd(row) && !isMiddle) {
       line(client(undefined, connection.remote.address), server(connection.local, process), "plain", over, connection.id);

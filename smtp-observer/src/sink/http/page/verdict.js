@@ -12,6 +12,8 @@ const MEANING = {
   transparent_interceptor: "Its client believes to speak with the server, and speaks with this program.",
   likely_interceptor: "Its client most likely believes to speak with the server, and speaks with this program.",
   transparent_l4: "It passes on every byte, and its client knows nothing of it.",
+  transparent_relay: "It takes mail that its client sends to another server, and sends it on later.",
+  redirected: "Its client asked for another address and was led to this server: a published port, a virtual address, or a redirect.",
   inline_proxy: "Its client asked for this program, which speaks with the server at once.",
   relay: "Its client asked for this program, a mail server that passes mail on.",
   suspected_middlebox: "The replies do not fit one server: somebody on the way may answer in its name.",
@@ -26,7 +28,7 @@ export function group(interceptions) {
   for (const found of interceptions) {
     const who = found.interceptor ? `pid ${found.interceptor.pid}` : `at ${endpoint(found.client.requested)}`;
     const key = `${found.verdict} ${who}`;
-    const known = groups.get(key) ?? { key, weight: weight(found.verdict), all: [] };
+    const known = groups.get(key) ?? { key, weight: weight(found), all: [] };
     known.all.push(found);
     groups.set(key, known);
   }
