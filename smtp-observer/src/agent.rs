@@ -192,9 +192,7 @@ fn create(path: &Path) -> Result<New, Error> {
 }
 
 fn start_record(new: Option<New>, observe: &Observe) -> Result<Option<Record>, Error> {
-    new.map(|new| Record::start(new, observe.ports.as_slice(), observe.addresses))
-        .transpose()
-        .map_err(system("start a thread for the recording"))
+    new.map(|new| Record::start(new, observe)).transpose().map_err(system("start a thread for the recording"))
 }
 
 fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {

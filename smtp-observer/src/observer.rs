@@ -8,6 +8,8 @@ mod recorded;
 mod snapshot;
 mod tracker;
 
+use ipnet::IpNet;
+
 pub use self::deadlines::GRACE_PERIOD;
 use self::tracker::{Tracker, timestamp};
 use crate::event::{KernelEvent, ProcessEvent, Snapshot, StateEvent, Time, TransferEvent};
@@ -53,6 +55,11 @@ impl Observer {
             first_offset: None,
             clock_set: 0,
         }
+    }
+
+    /// These addresses lead to servers of one's own on this host: who asks for one of them is not led elsewhere.
+    pub fn set_service_addresses(&mut self, addresses: Vec<IpNet>) {
+        self.interceptions.service_addresses = addresses;
     }
 
     /// What the host's clock shows at this time of the events.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
+use ipnet::IpNet;
 
 use self::dialogue::Said;
 use self::envelope::Envelopes;
@@ -62,6 +63,8 @@ const KEPT_STEPS: u64 = 16;
 pub struct Interceptions {
     /// Of the texts that evidence quotes.
     policy: RedactionPolicy,
+    /// Addresses that lead to servers of one's own on this host.
+    pub(crate) service_addresses: Vec<IpNet>,
     /// The clients' connections, by cookie.
     legs: Legs,
     /// Those of them that end on this host.
@@ -128,6 +131,7 @@ impl Interceptions {
     pub fn new(policy: RedactionPolicy) -> Self {
         Self {
             policy,
+            service_addresses: Vec::new(),
             legs: Legs::default(),
             cases: HashMap::default(),
             exposed: HashSet::default(),
@@ -150,7 +154,9 @@ impl Interceptions {
         let cookie = client.connection.cookie;
         let leg = Leg::new(client);
         let method = method(&leg, accepted.local, transparent);
-        let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
+        let asked = leg.asked.address;
+        let is_service = self.service_addresses.iter().any(|network| network.contains(&asked));
+        let asked_this_host = asked.is_loopback() || own.contains(&asked) || is_service;
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);
         self.exposed.remove(&cookie);

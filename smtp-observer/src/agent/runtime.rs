@@ -42,10 +42,11 @@ pub(super) struct Runtime {
 impl Runtime {
     pub(super) fn new(kernel: Kernel, observe: &Observe, sinks: Sinks, record: Option<Record>) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
-        let observer = match record {
+        let mut observer = match record {
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, RedactionPolicy::new(addresses)),
         };
+        observer.set_service_addresses(observe.service_addresses.clone());
         let mut runtime = Self { kernel, observer, sinks, record, losses: Losses::default(), look: None };
         let host = KernelEvent::Host(runtime.kernel.host());
         runtime.observer.event(host, &mut |_| ());

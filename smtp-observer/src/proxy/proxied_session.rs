@@ -319,7 +319,8 @@ impl ProxiedSession {
     /// The process goes on with no connection that is known. Where it is another than the client asked for, it is what the
     /// client was led to, as soon as it has done a server's work; one that sends on what it took is another matter.
     fn without_upstream(&self, client: &Side<'_>) -> Judgement {
-        let is_server = client.dialogue.accepted.is_some() || client.dialogue.closed.is_some() && client.dialogue.end() > 0;
+        let is_server =
+            client.dialogue.accepted.is_some() || client.dialogue.closed.is_some() && client.dialogue.end() > 0;
         match self.is_hidden() && is_server {
             true => Judgement::Known(Verdict::Redirected),
             false => Judgement::Nothing,
@@ -335,7 +336,9 @@ fn hidden(client: &Side<'_>, upstream: &Side<'_>, evidence: Kinds, passes: bool)
         () if is_changed(evidence) && score(evidence) >= CERTAIN => Judgement::Known(Verdict::TransparentInterceptor),
         () if is_changed(evidence) => Judgement::Known(Verdict::LikelyInterceptor),
         // How much was encrypted is known at the end.
-        () if (inner.encrypted.or(outer.encrypted)).is_some() && inner.bytes_at_end().zip(outer.bytes_at_end()).is_none() => {
+        () if (inner.encrypted.or(outer.encrypted)).is_some()
+            && inner.bytes_at_end().zip(outer.bytes_at_end()).is_none() =>
+        {
             Judgement::Waits
         }
         () if passes => Judgement::Known(Verdict::TransparentL4),

@@ -147,6 +147,19 @@ fn who_goes_on_to_another_address_is_what_the_client_was_led_to() {
     assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.news.hidden), "nobody is accused");
 }
 
+#[test]
+fn a_service_of_one_s_own_is_no_finding() {
+    let mut stage = Stage::default();
+    stage.interceptions.service_addresses = vec!["192.0.2.0/24".parse().expect("a block")];
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.close(3);
+    stage.close(1);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.verdict.is_hidden() && !verdict.news.redirected));
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict != Verdict::Redirected));
+}
+
 /// A published port, or a redirect to a server that keeps what it gets.
 #[test]
 fn who_answers_by_itself_is_what_the_client_was_led_to() {

@@ -80,7 +80,7 @@ fn entries() -> Vec<Entry> {
 /// A file with these numbers' entries.
 fn file(numbers: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
-    Header::new(&[25, 2525], Addresses::None).write(&mut out);
+    Header::new(&[25, 2525], Addresses::None, &["192.0.2.0/24".parse().expect("a block")]).write(&mut out);
     let entries = entries();
     numbers.iter().for_each(|number| write(*number, &entries[*number as usize % entries.len()], &mut out));
     out
@@ -101,7 +101,7 @@ fn refusal(file: &[u8]) -> String {
 fn what_is_written_is_read() {
     let file = file(&[0, 1, 2, 3, 4, 5, 6, 7]);
     let (header, _) = open(Cursor::new(&file)).expect("a recording");
-    assert_eq!(header, Header::new(&[25, 2525], Addresses::None));
+    assert_eq!(header, Header::new(&[25, 2525], Addresses::None, &["192.0.2.0/24".parse().expect("a block")]));
     assert_eq!(read(&file).expect("a recording"), (entries(), 0, false));
     assert!(file.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')), "no peer steers a reader's terminal");
 }

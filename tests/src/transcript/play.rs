@@ -46,7 +46,7 @@ pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observ
 pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
     let mut player = play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut);
     let mut file = Vec::new();
-    Header::new(&[25], Addresses::Domain).write(&mut file);
+    Header::new(&[25], Addresses::Domain, &[]).write(&mut file);
     let recorder = player.observer.recorder().context("nothing is recorded")?;
     recorder.drain().for_each(|(number, entry)| recording::write(number, &entry, &mut file));
     Ok((player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?, file))

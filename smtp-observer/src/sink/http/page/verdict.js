@@ -3,7 +3,7 @@
 import { byId, element, say } from "./dom.js";
 import { clock, counted, dropped, endpoint, program, user, weight } from "./words.js";
 
-const ORDER = ["hidden", "suspected", "chosen"];
+const ORDER = ["hidden", "suspected", "led", "chosen"];
 
 /** Most programs that get a card. */
 const MOST = 12;
@@ -53,9 +53,9 @@ function listed(items, most = 3) {
 const nameOf = ({ best }) => (best.interceptor ? program(best.interceptor) : "A program on another host");
 
 /** Shows the answer for these interceptions, with those connections open. */
-export function paint(interceptions, openIds, seen, count) {
+export function paint(interceptions, openIds, isAnythingSeen, count) {
   const groups = group(interceptions);
-  headline(groups, openIds, seen);
+  headline(groups, openIds, isAnythingSeen);
   const shape = count + JSON.stringify(groups.map(({ key, all, best, last }) => [key, all.length, best.evidence.length, best.confidence, last]));
   if (shape === painted) return;
   painted = shape;
@@ -67,7 +67,7 @@ export function paint(interceptions, openIds, seen, count) {
   );
 }
 
-function headline(groups, openIds, seen) {
+function headline(groups, openIds, isAnythingSeen) {
   const worst = groups.filter((each) => each.weight === "hidden");
   const suspected = groups.filter((each) => each.weight === "suspected");
   const title = byId("answer-title");
@@ -76,12 +76,14 @@ function headline(groups, openIds, seen) {
   byId("answer").dataset.weight = worst.length > 0 ? "hidden" : suspected.length > 0 ? "suspected" : "none";
   if (told.length === 0) {
     say(title, "Nobody is in the middle");
-    const chosen = groups.length > 0 ? " What is between them, the clients chose themselves." : "";
+    const led = groups.some((each) => each.weight === "led");
+    const found = led ? " Some clients are led to another server than they asked for." : " What is between them, the clients chose themselves.";
+    const others = groups.length > 0 ? found : "";
     say(
       lead,
-      seen === 0
+      !isAnythingSeen
         ? "No SMTP has been seen yet: what comes will be shown here at once."
-        : `Of what was seen, no conversation goes through a program that its client knows nothing of.${chosen}`,
+        : `Of what was seen, no conversation goes through a program that its client knows nothing of.${others}`,
     );
     return;
   }
@@ -108,7 +110,7 @@ function card(each) {
     "dl",
     {},
     fact("Verdict", element("span", { class: "tag" }, best.verdict)),
-    interceptor && fact("Program", element("code", {}, interceptor.executable ?? interceptor.name)),
+    interceptor && fact("Program", element("code", {}, [interceptor.executable ?? interceptor.name, interceptor.script].filter(Boolean).join(" "))),
     interceptor && fact("Process", `pid ${interceptor.pid}, ${user(interceptor)}`),
     interceptor?.parent && fact("Started by", `${interceptor.parent.name}, pid ${interceptor.parent.pid}`),
     interceptor?.systemd_unit && fact("Unit", interceptor.systemd_unit),

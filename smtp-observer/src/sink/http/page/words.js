@@ -5,10 +5,10 @@ export function endpoint({ address, port }) {
   return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
-/** A process's name: that of its executable, as in the metrics. */
+/** A process's name: that of its script, or of its executable, as in the metrics. */
 export function program(process) {
   if (!process) return "not known";
-  return process.executable?.split("/").pop() || process.name;
+  return (process.script ?? process.executable)?.split("/").pop() || process.name;
 }
 
 /** Who runs it. */
@@ -59,5 +59,6 @@ export const dropped = (count) => `${counted(count, "earlier entry", "earlier en
 /** Something and how often. */
 export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-/** How much a verdict is to worry, by its level: `hidden`, `suspected` or `chosen`. */
-export const weight = ({ display }) => ({ alert: "hidden", notice: "suspected" })[display.level] ?? "chosen";
+/** How much a verdict is to worry: `hidden`, `suspected`, `led` (the client was led elsewhere) or `chosen`. */
+export const weight = ({ display, verdict }) =>
+  verdict === "redirected" ? "led" : ({ alert: "hidden", notice: "suspected" })[display.level] ?? "chosen";
