@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use smtp_ebpf::event::{Segment, SegmentKind, Unseen};
+use smtp_ebpf::event::{CaptureMiss, Segment, SegmentKind};
 use smtp_ebpf::protocol::{Call, Crossing, Dialogue, Speaker, Work, miss, pass};
 
 /// No text has this byte but what stands for content (it is not part of UTF-8).
@@ -89,7 +89,7 @@ impl Talk {
             Turn::Fault(speaker, length) => {
                 let call = self.call(*speaker, *length);
                 // SAFETY: both are this talk's own.
-                let crossing = unsafe { miss(&raw mut *self.dialogue, &raw mut *self.work, call, Unseen::Fault) };
+                let crossing = unsafe { miss(&raw mut *self.dialogue, &raw mut *self.work, call, CaptureMiss::Fault) };
                 let Crossing::Segments(size) = crossing else { unreachable!("no text was read") };
                 self.told[*speaker as usize].read(&self.work.out[..size as usize]);
             }

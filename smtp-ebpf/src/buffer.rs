@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use smtp_ebpf::event::{Unseen, WINDOW_LENGTH};
+use smtp_ebpf::event::{CaptureMiss, WINDOW_LENGTH};
 
+use crate::buffer_location::{self, Array, BufferLocation, BufferSource, Part};
 use crate::kernel::{Sock, copy_kernel, copy_user, probe_kernel, probe_user};
-use crate::place::{self, Array, Locate, Part, Place};
 
 /// Most parts of a vector (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
 pub const MAX_PARTS: u64 = 1024;
@@ -14,7 +14,7 @@ pub const MAX_PARTS: u64 = 1024;
 /// The bytes of a call, and the window of them that is copied; in a map value.
 #[repr(C)]
 pub struct Walk {
-    place: Place,
+    place: BufferLocation,
     /// Bytes that the call moved.
     length: u64,
     /// The window: from this byte of the call on, before this one.
@@ -32,10 +32,10 @@ pub struct Walk {
 /// # Safety
 /// `walk` is a map value.
 #[inline(always)]
-pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: Locate, length: u32) {
+pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: BufferSource, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
-        place::find(&raw mut (*walk).place, sock, locate, length);
+        buffer_location::find(&raw mut (*walk).place, sock, locate, length);
         (&raw mut (*walk).length).write_volatile(u64::from(length));
     }
 }
@@ -45,17 +45,17 @@ pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: Locate, length: u32) {
 /// # Safety
 /// `walk` is a map value in which a call was located.
 #[inline(always)]
-pub unsafe fn withhold(walk: *mut Walk, cause: Unseen) {
+pub unsafe fn withhold(walk: *mut Walk, cause: CaptureMiss) {
     // SAFETY: the caller's promise.
     unsafe { (&raw mut (*walk).place.unseen).write_volatile(cause) };
 }
 
-/// Why the call's bytes cannot be copied, unless [`Unseen::None`].
+/// Why the call's bytes cannot be copied, unless [`CaptureMiss::None`].
 ///
 /// # Safety
 /// `walk` is a map value in which a call was located.
 #[inline(always)]
-pub unsafe fn cause(walk: *const Walk) -> Unseen {
+pub unsafe fn cause(walk: *const Walk) -> CaptureMiss {
     // SAFETY: the caller's promise.
     unsafe { (&raw const (*walk).place.unseen).read_volatile() }
 }
@@ -69,7 +69,7 @@ pub unsafe fn plain(walk: *const Walk) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let is_plain = matches!((&raw const (*walk).place.array).read_volatile(), Array::None)
-            && matches!((&raw const (*walk).place.unseen).read_volatile(), Unseen::None)
+            && matches!((&raw const (*walk).place.unseen).read_volatile(), CaptureMiss::None)
             && (&raw const (*walk).place.bytes_in_kernel).read_volatile() == 0;
         if is_plain {
             (&raw const (*walk).place.address).read_volatile() + (&raw const (*walk).place.skip).read_volatile()
@@ -85,7 +85,7 @@ pub unsafe fn plain(walk: *const Walk) -> u64 {
 /// `walk` is a map value in which a call was located. `destination` is of a map value, too, and has room for
 /// twice [`WINDOW_LENGTH`] bytes: the verifier adds the longest part to the last place.
 #[inline(always)]
-pub unsafe fn copy(walk: *mut Walk, destination: *mut u8, from: u64, to: u64) -> Unseen {
+pub unsafe fn copy(walk: *mut Walk, destination: *mut u8, from: u64, to: u64) -> CaptureMiss {
     // SAFETY: the caller's promise.
     unsafe {
         let array = (&raw const (*walk).place.array).read_volatile();
@@ -94,7 +94,11 @@ pub unsafe fn copy(walk: *mut Walk, destination: *mut u8, from: u64, to: u64) ->
             let kernels = (&raw const (*walk).place.bytes_in_kernel).read_volatile() != 0;
             let length = clamped(walk, to - from, WINDOW_LENGTH as u64);
             let start = address + (&raw const (*walk).place.skip).read_volatile() + from;
-            return if copy_memory(destination, length as u32, start, kernels) { Unseen::None } else { Unseen::Fault };
+            return if copy_memory(destination, length as u32, start, kernels) {
+                CaptureMiss::None
+            } else {
+                CaptureMiss::Fault
+            };
         }
         (&raw mut (*walk).from).write_volatile(from);
         (&raw mut (*walk).to).write_volatile(to);
@@ -104,9 +108,9 @@ pub unsafe fn copy(walk: *mut Walk, destination: *mut u8, from: u64, to: u64) ->
         let mut walking = Walking { walk, destination };
         bpf_loop(at_most(parts, MAX_PARTS) as u32, walk_part as *mut c_void, (&raw mut walking).cast(), 0);
         if (&raw const (*walk).done).read_volatile() < to {
-            return Unseen::Vector;
+            return CaptureMiss::Vector;
         }
-        if (&raw const (*walk).fault).read_volatile() != 0 { Unseen::Fault } else { Unseen::None }
+        if (&raw const (*walk).fault).read_volatile() != 0 { CaptureMiss::Fault } else { CaptureMiss::None }
     }
 }
 

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use smtp_ebpf::event::{Positions, Task};
+use smtp_ebpf::event::{SeqNumbers, Task};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::kernel::Sock;
@@ -144,10 +144,10 @@ pub fn begins(sock: Sock) {
 
 /// The connection of this socket is there, and its streams are at these positions.
 #[inline(always)]
-pub fn is_established(sock: Sock, positions: Positions, accepted: bool) {
+pub fn is_established(sock: Sock, positions: SeqNumbers, accepted: bool) {
     let Some(followed) = Followed::of(sock) else { return };
-    let Positions { written, read } = positions;
-    let (client, server) = if accepted { (read, written) } else { (written, read) };
+    let SeqNumbers { write_seq, copied_seq } = positions;
+    let (client, server) = if accepted { (copied_seq, write_seq) } else { (write_seq, copied_seq) };
     // SAFETY: it is a map value. Only now it is certain which addresses it has.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);

@@ -59,7 +59,7 @@ pub type Lost = [u64; Kind::ALL.len() + 1];
 /// Why bytes that a call moved are not in its record.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unseen {
+pub enum CaptureMiss {
     /// All of them are.
     None = 0,
     /// The call was longer than what is captured: its middle is missing.
@@ -85,7 +85,7 @@ pub enum Unseen {
     Uncertain = 10,
 }
 
-impl Unseen {
+impl CaptureMiss {
     /// Every cause, in the order of their numbers.
     pub const ALL: [Self; 11] = [
         Self::None,
@@ -153,8 +153,8 @@ pub struct Socket {
     pub remote_port: u16,
     /// `sock_common.skc_state`, before the change in a [`State`] record.
     pub state: u16,
-    /// Not zero where the positions are not those of the stream that processes use: kTLS, MPTCP.
-    pub apart: u32,
+    /// Not zero where the sequence numbers are not those of the stream that processes use: kTLS, MPTCP.
+    pub seq_unreliable: u32,
     /// The local address; IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2).
     pub local: [u8; 16],
     /// The remote address, likewise.
@@ -165,11 +165,11 @@ pub struct Socket {
 /// counted.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Positions {
+pub struct SeqNumbers {
     /// `tcp_sock.write_seq`: the sequence number after the last byte the process has handed over.
-    pub written: u32,
+    pub write_seq: u32,
     /// `tcp_sock.copied_seq`: the sequence number of the first byte the process has not read.
-    pub read: u32,
+    pub copied_seq: u32,
 }
 
 /// A TCP socket changed its state (`sock:inet_sock_set_state`).
@@ -183,7 +183,7 @@ pub struct State {
     /// The socket.
     pub socket: Socket,
     /// Its positions.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
     /// The state it leaves (`include/net/tcp_states.h`); the one it enters where nothing changes. Then the socket turned out
     /// to be the accepted one of a proxy, and [`Self::peer`] is its client, which the header's time is that of; or without a
     /// peer it may be such a client.
@@ -233,8 +233,8 @@ pub struct Transfer {
     pub kind: u32,
     /// `sock_common.skc_state`.
     pub state: u8,
-    /// As [`Socket::apart`].
-    pub apart: u8,
+    /// As [`Socket::seq_unreliable`].
+    pub seq_unreliable: u8,
     /// Not zero: the record before it on this socket, in this direction, tells of the same call.
     pub continues: u8,
     /// Explicit padding, zero.
@@ -244,7 +244,7 @@ pub struct Transfer {
     /// The socket's [`Socket::cookie`].
     pub cookie: u64,
     /// Its positions after the part of the call that this record tells of.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
     /// Bytes of that part; never zero.
     pub length: u32,
     /// Bytes of segments that follow this record.
@@ -265,7 +265,7 @@ pub struct Transfer {
 pub struct Segment {
     /// A [`SegmentKind`].
     pub kind: u8,
-    /// Of [`SegmentKind::Withheld`]: its `WITHHELD_…` bits. Of [`SegmentKind::Uncaptured`]: the [`Unseen`] that is the cause.
+    /// Of [`SegmentKind::Withheld`]: its `WITHHELD_…` bits. Of [`SegmentKind::Uncaptured`]: the [`CaptureMiss`] that is the cause.
     pub flags: u8,
     /// Of [`SegmentKind::Text`] and [`SegmentKind::Begun`]: so many bytes follow. Of [`SegmentKind::Uncaptured`]: lines that
     /// end in it, where they were counted.
@@ -353,7 +353,7 @@ pub struct Open {
     /// The socket.
     pub socket: Socket,
     /// Its positions.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
     /// `task_struct.real_parent->tgid`.
     pub parent_pid: u32,
     /// Bytes of the executable's path that follow.

@@ -7,7 +7,7 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
-use smtp_ebpf::event::{CONNECTIONS_ON_THIS_HOST, DESCRIBED_PROCESSES, Positions};
+use smtp_ebpf::event::{CONNECTIONS_ON_THIS_HOST, DESCRIBED_PROCESSES, SeqNumbers};
 
 use crate::capture;
 use crate::kernel::{Sock, Task};
@@ -19,7 +19,7 @@ use crate::track::{self, Socket, Standing};
 /// Where the streams of a connection began that a client here has made. The initial sequence numbers of both directions
 /// name a connection: no translation of addresses changes them.
 #[map]
-static BEGINNINGS: LruHashMap<Positions, Beginning> = LruHashMap::with_max_entries(CONNECTIONS_ON_THIS_HOST, 0);
+static BEGINNINGS: LruHashMap<SeqNumbers, Beginning> = LruHashMap::with_max_entries(CONNECTIONS_ON_THIS_HOST, 0);
 
 /// A client's connection that has begun.
 #[repr(C)]
@@ -63,10 +63,10 @@ pub fn begins(stream: Stream, sock: Sock, ours: bool) {
 
 /// The client whose connection was accepted with these positions.
 #[inline(always)]
-pub fn beginning(positions: Positions) -> Beginning {
-    let Positions { written, read } = positions;
+pub fn beginning(positions: SeqNumbers) -> Beginning {
+    let SeqNumbers { write_seq, copied_seq } = positions;
     // SAFETY: the value is copied at once; an entry is not written twice.
-    let beginning = unsafe { BEGINNINGS.get(Positions { written: read, read: written }) };
+    let beginning = unsafe { BEGINNINGS.get(SeqNumbers { write_seq: copied_seq, copied_seq: write_seq }) };
     beginning.copied().unwrap_or(Beginning { client: 0, ours: 0 })
 }
 

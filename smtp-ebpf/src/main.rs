@@ -6,6 +6,7 @@
 
 mod atomic;
 mod buffer;
+mod buffer_location;
 mod capture;
 mod dialogue;
 mod environment;
@@ -13,7 +14,6 @@ mod kernel;
 mod local_pair;
 mod open;
 mod owner;
-mod place;
 mod program;
 mod socket;
 mod state;
@@ -23,7 +23,7 @@ mod transfer;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
-use smtp_ebpf::event::Unseen;
+use smtp_ebpf::event::CaptureMiss;
 
 use crate::kernel::{Message, Sock, Socket};
 use crate::program::Program;
@@ -46,14 +46,14 @@ fn inet_sock_set_state_inside(context: BtfTracePointContext) -> i32 {
 /// `sock:sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(context: BtfTracePointContext) -> i32 {
-    transfer::called(&context, Program::Send, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
+    transfer::on_tracepoint(&context, Program::Send, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
     0
 }
 
 /// `sock:sock_recv_length(struct sock *sk, int ret, int flags)`, since 6.3
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(context: BtfTracePointContext) -> i32 {
-    transfer::called(&context, Program::Receive, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
+    transfer::on_tracepoint(&context, Program::Receive, Sock::new(context.arg(0)), context.arg(2), context.arg(1));
     0
 }
 
@@ -63,7 +63,7 @@ fn sock_recv_length(context: BtfTracePointContext) -> i32 {
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg_exit(context: FExitContext) -> i32 {
     let message = Message::new(context.arg(1), context.arg(2));
-    transfer::leaves(&context, Program::Send, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
+    transfer::on_exit(&context, Program::Send, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
     0
 }
 
@@ -71,7 +71,7 @@ fn inet_sendmsg_exit(context: FExitContext) -> i32 {
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg_exit(context: FExitContext) -> i32 {
     let message = Message::new(context.arg(1), context.arg(2));
-    transfer::leaves(&context, Program::Send6, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
+    transfer::on_exit(&context, Program::Send6, Socket::new(context.arg(0)), message, message.flags(), context.arg(3));
     0
 }
 
@@ -79,7 +79,7 @@ fn inet6_sendmsg_exit(context: FExitContext) -> i32 {
 #[fexit(function = "inet_recvmsg")]
 fn inet_recvmsg_exit(context: FExitContext) -> i32 {
     let message = Message::new(context.arg(1), context.arg(2));
-    transfer::leaves(&context, Program::Receive, Socket::new(context.arg(0)), message, context.arg(3), context.arg(4));
+    transfer::on_exit(&context, Program::Receive, Socket::new(context.arg(0)), message, context.arg(3), context.arg(4));
     0
 }
 
@@ -87,21 +87,34 @@ fn inet_recvmsg_exit(context: FExitContext) -> i32 {
 #[fexit(function = "inet6_recvmsg")]
 fn inet6_recvmsg_exit(context: FExitContext) -> i32 {
     let message = Message::new(context.arg(1), context.arg(2));
-    transfer::leaves(&context, Program::Receive6, Socket::new(context.arg(0)), message, context.arg(3), context.arg(4));
+    transfer::on_exit(
+        &context,
+        Program::Receive6,
+        Socket::new(context.arg(0)),
+        message,
+        context.arg(3),
+        context.arg(4),
+    );
     0
 }
 
 /// `ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)`
 #[fexit(function = "tcp_splice_read")]
 fn tcp_splice_read_exit(context: FExitContext) -> i32 {
-    transfer::leaves_unseen(&context, Program::Splice, Socket::new(context.arg(0)), Unseen::Path, context.arg(5));
+    transfer::leaves_unseen(&context, Program::Splice, Socket::new(context.arg(0)), CaptureMiss::Path, context.arg(5));
     0
 }
 
 /// `ssize_t inet_sendpage(struct socket *sock, struct page *page, int offset, size_t size, int flags)`, until 6.4
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage_exit(context: FExitContext) -> i32 {
-    transfer::leaves_unseen(&context, Program::SendPages, Socket::new(context.arg(0)), Unseen::Pages, context.arg(5));
+    transfer::leaves_unseen(
+        &context,
+        Program::SendPages,
+        Socket::new(context.arg(0)),
+        CaptureMiss::Pages,
+        context.arg(5),
+    );
     0
 }
 

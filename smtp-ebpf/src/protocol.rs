@@ -92,7 +92,7 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
 /// # Safety
 /// As of [`step`].
 #[inline(always)]
-pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: crate::event::Unseen) -> Crossing {
+pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: crate::event::CaptureMiss) -> Crossing {
     // SAFETY: the caller's promise.
     unsafe {
         told::begin(work, 0);

@@ -1,6 +1,6 @@
 //! Is this socket ours to watch, and how is it written down.
 
-use smtp_ebpf::event::{Positions, Socket};
+use smtp_ebpf::event::{SeqNumbers, Socket};
 
 use crate::kernel::{Sock, TcpSock, is_watched};
 use crate::state::TCP_CLOSE;
@@ -112,18 +112,18 @@ impl Stream {
         self.tcp.is_some_and(TcpSock::has_upper_layer)
     }
 
-    /// The positions, meaningless where [`Socket::apart`] is not zero.
+    /// The positions, meaningless where [`Socket::seq_unreliable`] is not zero.
     #[inline(always)]
-    pub fn positions(self) -> Positions {
+    pub fn positions(self) -> SeqNumbers {
         match self.tcp {
             Some(tcp) => tcp.positions(self.sock.state()),
-            None => Positions { written: 0, read: 0 },
+            None => SeqNumbers { write_seq: 0, copied_seq: 0 },
         }
     }
 
     /// Not zero where its positions are not those of the stream that processes use.
     #[inline(always)]
-    pub fn apart(self) -> u32 {
+    pub fn seq_unreliable(self) -> u32 {
         u32::from(self.tcp.is_none_or(TcpSock::has_upper_layer))
     }
 
@@ -150,7 +150,7 @@ impl Stream {
             local_port: self.local_port(),
             remote_port: sock.remote_port(),
             state: u16::from(sock.state()),
-            apart: self.apart(),
+            seq_unreliable: self.seq_unreliable(),
             local,
             remote,
         }

@@ -3,10 +3,10 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use smtp_ebpf::event::{Kind, Positions, State};
+use smtp_ebpf::event::{Kind, SeqNumbers, State};
 
+use crate::buffer_location::UserMessage;
 use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
-use crate::place::UserMessage;
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::track::{self, Standing};
@@ -152,7 +152,7 @@ pub fn tell_of_pair<C: EbpfContext>(
     program: Program,
     stream: Stream,
     time: u64,
-    positions: Positions,
+    positions: SeqNumbers,
     client: u64,
 ) {
     let Some(state) = PAIR.get_ptr_mut(program as u32) else { return };

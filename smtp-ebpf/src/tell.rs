@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use smtp_ebpf::event::{Kind, Owner, Segment, SegmentKind, Transfer, Unseen, WINDOW_LENGTH};
+use smtp_ebpf::event::{CaptureMiss, Kind, Owner, Segment, SegmentKind, Transfer, WINDOW_LENGTH};
 use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Speaker, Work};
 
 use crate::buffer::{self, Walk};
@@ -46,7 +46,7 @@ pub struct Scratch {
     /// What the window takes of the call, and whether its bytes are read, and if not why.
     pub taken: u64,
     pub is_read: u32,
-    pub cause: Unseen,
+    pub cause: CaptureMiss,
     /// What crosses: all of it as it is, or segments of this size.
     pub is_whole: u32,
     pub size: u32,
@@ -152,19 +152,19 @@ unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
         let mut is_read = false;
         let mut cause = buffer::cause(walk);
         if Dialogue::skips(dialogue, speaker(scratch), left as u32) {
-            (taken, cause) = (left, Unseen::None);
-        } else if !matches!(cause, Unseen::None) {
+            (taken, cause) = (left, CaptureMiss::None);
+        } else if !matches!(cause, CaptureMiss::None) {
             taken = left;
         } else if index != 0 && left > taken && Dialogue::is_in_content(dialogue, speaker(scratch)) {
             // Of long content the beginning and the end are looked at.
             taken = left - taken;
         } else if index + 1 == MAX_WINDOWS && left > taken {
-            (taken, cause) = (left, Unseen::Long);
+            (taken, cause) = (left, CaptureMiss::Long);
         } else {
             (&raw mut (*scratch).taken).write_volatile(taken);
             copy_window(scratch);
             cause = (&raw const (*scratch).cause).read_volatile();
-            is_read = matches!(cause, Unseen::None);
+            is_read = matches!(cause, CaptureMiss::None);
             taken = if is_read { taken } else { left };
         }
         (&raw mut (*scratch).taken).write_volatile(taken);
@@ -246,9 +246,9 @@ unsafe extern "C" fn tell(scratch: *mut Scratch) -> u64 {
         let end = (&raw const (*scratch).end).read_volatile();
         let end = end.wrapping_sub(((&raw const (*scratch).length).read_volatile() - done) as u32);
         if let Kind::Send = kind(transfer) {
-            (&raw mut (*transfer).positions.written).write_volatile(end);
+            (&raw mut (*transfer).positions.write_seq).write_volatile(end);
         } else {
-            (&raw mut (*transfer).positions.read).write_volatile(end);
+            (&raw mut (*transfer).positions.copied_seq).write_volatile(end);
         }
         if (&raw const (*scratch).is_whole).read_volatile() == 0 {
             let size = (&raw const (*scratch).size).read_volatile();

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::Array;
-use smtp_ebpf::event::Positions;
+use smtp_ebpf::event::SeqNumbers;
 
 use crate::kernel::{Sock, is_watched};
 use crate::{atomic, socket};
@@ -31,7 +31,7 @@ pub struct Socket {
     /// The cookie of the client's socket at the other end, where it was accepted from a client on this host.
     pub client: u64,
     /// Where its streams began.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
 }
 
 /// How a socket without a watched port stands.

@@ -4,13 +4,13 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
-use smtp_ebpf::event::{Kind, Owner, Transfer, Unseen, WINDOW_LENGTH};
+use smtp_ebpf::event::{CaptureMiss, Kind, Owner, Transfer, WINDOW_LENGTH};
 use smtp_ebpf::protocol::{Dialogue, HOLD, Speaker};
 
 use crate::buffer;
+use crate::buffer_location::{self, BufferSource};
 use crate::dialogue::Followed;
 use crate::kernel::{Message, Sock, Socket, Task};
-use crate::place::{self, Locate};
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::tell::{Scratch, call, speaker, tell_at_once, tell_windows};
@@ -26,7 +26,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::CO
 
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
-pub fn leaves<C: EbpfContext>(
+pub fn on_exit<C: EbpfContext>(
     context: &C,
     program: Program,
     socket: Socket,
@@ -42,7 +42,7 @@ pub fn leaves<C: EbpfContext>(
 
 /// A function ends that moved bytes which no iterator leads to.
 #[inline(always)]
-pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: Unseen, returned: i64) {
+pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Socket, cause: CaptureMiss, returned: i64) {
     let Some(sock) = socket.sock() else { return };
     if returned > 0 && socket::is_ours(sock) {
         record(context, program, sock, 0, returned as u32, By::Nothing(cause));
@@ -51,7 +51,7 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
 
 /// A message was moved, or an error came of it.
 #[inline(always)]
-pub fn called<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
+pub fn on_tracepoint<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
     if moves_stream(flags, returned) && socket::is_ours(sock) {
         record(context, program, sock, flags, returned as u32, By::Call);
     }
@@ -65,7 +65,7 @@ enum By {
     /// The message with which the function that returns was called.
     Message(Message),
     /// Nothing, for this cause.
-    Nothing(Unseen),
+    Nothing(CaptureMiss),
 }
 
 /// Whether a call moved bytes of the stream: what was looked at comes again when it is read.
@@ -109,7 +109,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     match by {
         By::Call => locate_of_call(&moved, scratch, followed),
         By::Message(message) => locate_of_message(&moved, scratch, message),
-        By::Nothing(cause) => locate(&moved, scratch, Locate::Unseen(cause)),
+        By::Nothing(cause) => locate(&moved, scratch, BufferSource::NotFound(cause)),
     }
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
@@ -124,7 +124,7 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
         }
         tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
         let cause = buffer::cause(&raw const (*scratch).walk);
-        if !matches!(cause, Unseen::None) {
+        if !matches!(cause, CaptureMiss::None) {
             debug!(context, "{} bytes not seen: cause {}", length, cause as u32);
         }
     }
@@ -143,7 +143,7 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     }
     let followed = Followed::of(sock)?;
     let time = capture::now();
-    let apart = stream.apart();
+    let seq_unreliable = stream.seq_unreliable();
     let positions = stream.positions();
     // Verifiers before 6.6 forget the bounds of a number whose bytes are swapped, and learn them again where it is read.
     // SAFETY: the pointer is to this CPU's map value.
@@ -157,7 +157,8 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     let serves = track::is_accepted(sock, local_port, remote_port) == sends;
     let (speaker, listener) =
         if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
-    let (end, other) = if sends { (positions.written, positions.read) } else { (positions.read, positions.written) };
+    let (end, other) =
+        if sends { (positions.write_seq, positions.copied_seq) } else { (positions.copied_seq, positions.write_seq) };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         let dialogue = &raw mut (*followed).dialogue;
@@ -166,8 +167,8 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (&raw mut (*scratch).time).write_volatile(time);
         (&raw mut (*scratch).end).write_volatile(end);
         (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
-        (&raw mut (*scratch).has_positions).write_volatile(u32::from(apart == 0));
-        let is_behind = apart == 0 && Dialogue::is_behind(dialogue, listener, other);
+        (&raw mut (*scratch).has_positions).write_volatile(u32::from(seq_unreliable == 0));
+        let is_behind = seq_unreliable == 0 && Dialogue::is_behind(dialogue, listener, other);
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
         if Dialogue::is_ciphertext(dialogue, speaker) && !Followed::is_told(followed, speaker, time) {
             Dialogue::go_on(dialogue, &call(scratch, u64::from(length)));
@@ -186,7 +187,7 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
         (&raw mut (*transfer).kind).write_volatile(program.kind() as u32);
         (&raw mut (*transfer).state).write_volatile(stream.state());
-        (&raw mut (*transfer).apart).write_volatile(apart as u8);
+        (&raw mut (*transfer).seq_unreliable).write_volatile(seq_unreliable as u8);
         (&raw mut (*transfer).continues).write_volatile(0);
         (&raw mut (*transfer).padding).write_volatile(0);
         (&raw mut (*transfer).time).write_volatile(time);
@@ -226,7 +227,7 @@ fn plain_address(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed) 
         if !is_watched || is_sealed || !sends && flags & MSG_TRUNC != 0 {
             return 0;
         }
-        place::of_plain_call(task, sends, &raw const (*followed).file, length)
+        buffer_location::of_plain_call(task, sends, &raw const (*followed).file, length)
     }
 }
 
@@ -236,26 +237,26 @@ fn locate_of_call(moved: &Moved, scratch: *mut Scratch, followed: *mut Followed)
     let sends = matches!(moved.program.kind(), Kind::Send);
     // SAFETY: it is a map value.
     let file = unsafe { &raw mut (*followed).file };
-    locate(moved, scratch, Locate::Caller { task: moved.task, sends, file });
+    locate(moved, scratch, BufferSource::Caller { task: moved.task, sends, file });
 }
 
 /// Finds the bytes of a message.
 #[inline(never)]
 fn locate_of_message(moved: &Moved, scratch: *mut Scratch, message: Message) {
-    locate(moved, scratch, Locate::Message(message));
+    locate(moved, scratch, BufferSource::Message(message));
 }
 
 #[inline(always)]
-fn locate(moved: &Moved, scratch: *mut Scratch, locate: Locate) {
+fn locate(moved: &Moved, scratch: *mut Scratch, locate: BufferSource) {
     let Moved { program, sock, flags, length, .. } = *moved;
     // SAFETY: the pointer is to this CPU's map value.
     unsafe {
         let walk = &raw mut (*scratch).walk;
         buffer::locate(walk, sock, locate, length);
         if !matches!(program.kind(), Kind::Send) && flags & MSG_TRUNC != 0 {
-            buffer::withhold(walk, Unseen::Discarded);
+            buffer::withhold(walk, CaptureMiss::Discarded);
         } else if (&raw const (*scratch).is_sealed).read_volatile() != 0 {
-            buffer::withhold(walk, Unseen::Tls);
+            buffer::withhold(walk, CaptureMiss::Tls);
         }
     }
 }
@@ -286,8 +287,8 @@ unsafe fn first_bytes(scratch: *mut Scratch, length: u32) -> [u8; 3] {
         let walk = &raw mut (*scratch).walk;
         let bytes = (&raw mut (*scratch).work.bytes).cast::<u8>().add(HOLD);
         let is_there = length >= 3
-            && matches!(buffer::cause(walk), Unseen::None)
-            && matches!(buffer::copy(walk, bytes, 0, 3), Unseen::None);
+            && matches!(buffer::cause(walk), CaptureMiss::None)
+            && matches!(buffer::copy(walk, bytes, 0, 3), CaptureMiss::None);
         if is_there { bytes.cast::<[u8; 3]>().read_volatile() } else { [0; 3] }
     }
 }

@@ -32,6 +32,7 @@ fn observation(number: u32, event: Event) -> Observation {
         pid: 4711,
         name: "smtp".into(),
         executable: Some("/usr/lib/postfix/sbin/smtp".into()),
+        script: None,
         command_line: Some("smtp -n smtp -t unix -u -c".into()),
         uid: 101,
         user: Some("postfix".into()),

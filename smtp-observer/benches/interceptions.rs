@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smtp_observer::event::{
-    Flow, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
+    Flow, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::fact::What;
 use smtp_observer::observation::Verdict;
@@ -58,7 +58,7 @@ impl Host {
             time: Time(self.time),
             task: pid.map(task),
             socket,
-            positions: Positions { written: 0, read: 0 },
+            positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
             new,
             requested: None,
             peer,
@@ -74,7 +74,7 @@ impl Host {
             time: Time(self.time),
             task: task(pid),
             socket: Socket { state: TcpState::Established, ..socket },
-            positions: Positions { written: 0, read: 0 },
+            positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
             flow,
             length: text.len() as u32,
             continues: false,
@@ -92,7 +92,7 @@ impl Host {
             local,
             remote,
             state: TcpState::Close,
-            apart: true,
+            seq_unreliable: true,
         };
         let client = socket(1, address(number), SERVER);
         let accepted = Socket { state: TcpState::SynReceived, ..socket(2, PROXY, address(number)) };

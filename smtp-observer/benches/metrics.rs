@@ -32,6 +32,7 @@ impl End {
             pid: program,
             executable: Some(format!("/tmp/{name}").into()),
             name,
+            script: None,
             command_line: None,
             uid: 0,
             user: None,

@@ -10,6 +10,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use smtp_observer::fact::evidence::EvidenceList;
 use smtp_observer::observation::{
     Caller, Connection, Endpoint, Event, Observation, Process, Reasoned, Role, RsetReason, Timestamp,
 };
@@ -28,6 +29,7 @@ fn observation(number: u32, event: Event) -> Observation {
         pid: 1000 + number,
         name: "program".into(),
         executable: Some(format!("/usr/sbin/program-{}", number % 100).into()),
+        script: None,
         command_line: None,
         uid: 101,
         user: Some("postfix".into()),
@@ -63,7 +65,7 @@ fn table(connections: usize) -> ConnectionTable {
         let latency = Some(Duration::from_millis(1));
         table.take(observation(
             number,
-            Event::Rset(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }),
+            Event::Rset(Box::new(Reasoned { reason, evidence: EvidenceList::default(), latency, code: Some(250) })),
         ));
     }
     table

@@ -5,7 +5,7 @@ mod compare;
 mod error;
 mod record;
 mod replay;
-mod session;
+mod runtime;
 mod signals;
 mod sinks;
 mod top;
@@ -16,7 +16,7 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use sd_notify::NotifyState;
-use tokio::runtime::Runtime;
+
 use tokio::sync::mpsc;
 use tracing::debug;
 use tracing::level_filters::LevelFilter;
@@ -26,7 +26,7 @@ pub use self::error::Error;
 use self::error::system;
 use self::record::{New, Record};
 pub use self::replay::ReplayError;
-use self::session::{Session, at};
+use self::runtime::{Runtime, at};
 use self::signals::Signals;
 use self::sinks::{Format, Lines, Sinks};
 use crate::cli::{Cli, Command, ConnectionsArgs, Destination, Observe, Ports, Run, Trace};
@@ -80,7 +80,7 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
     let listener = listen(config.listen)?;
     let target = config.events.as_ref().map(open).transpose()?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
-    runtime()?.block_on(async {
+    tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
@@ -97,12 +97,12 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let table = Some(ConnectionTable::with_transcripts(TRANSCRIPT));
         let policy = RedactionPolicy::new(config.observe.addresses);
         let sinks = Sinks { policy, metrics: Some(metrics), lines: output, table, viewers: Some(viewers) };
-        let mut session = Session::new(kernel, &config.observe, sinks, record);
-        session.look_round();
+        let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
+        runtime.resnapshot();
         let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
-        announce(&config.observe.ports, &session.kernel, &more);
+        announce(&config.observe.ports, &runtime.kernel, &more);
         let hangup = signals.hangup.take();
-        session.serve(questions, &mut signals, hangup, config.observe.duration).await
+        runtime.serve(questions, &mut signals, hangup, config.observe.duration).await
     })
 }
 
@@ -110,7 +110,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
     let target = Target::standard_output().map_err(system("use standard output"))?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
-    runtime()?.block_on(async {
+    tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
 
         let output = Output::start(target).map_err(system("start a thread for the output"))?;
@@ -124,12 +124,12 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         let record = start_record(recording, &config.observe)?;
         let policy = RedactionPolicy::new(config.observe.addresses);
         let sinks = Sinks { policy, metrics: None, lines: Some(output), table: None, viewers: None };
-        let mut session = Session::new(kernel, &config.observe, sinks, record);
-        session.look_round();
-        announce(&config.observe.ports, &session.kernel, "ends with Ctrl-C");
+        let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
+        runtime.resnapshot();
+        announce(&config.observe.ports, &runtime.kernel, "ends with Ctrl-C");
         // Nobody asks: the channel is closed from the start.
         let (_, questions) = mpsc::channel(1);
-        session.serve(questions, &mut signals, None, config.observe.duration).await
+        runtime.serve(questions, &mut signals, None, config.observe.duration).await
     })
 }
 
@@ -192,12 +192,10 @@ fn create(path: &Path) -> Result<New, Error> {
 }
 
 fn start_record(new: Option<New>, observe: &Observe) -> Result<Option<Record>, Error> {
-    new.map(|new| Record::start(new, observe.ports.as_slice(), observe.addresses))
-        .transpose()
-        .map_err(system("start a thread for the recording"))
+    new.map(|new| Record::start(new, observe)).transpose().map_err(system("start a thread for the recording"))
 }
 
-fn runtime() -> Result<Runtime, Error> {
+fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start"))
 }
 

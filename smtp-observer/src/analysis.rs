@@ -1,18 +1,17 @@
-//! What the dialogue means: transactions and their outcomes, why RSET and NOOP were sent, which software greets, and how
-//! much of it may be shown.
+//! What a dialogue means: transactions and their outcomes, why RSET and NOOP were sent, which software greets.
 //!
-//! [`Analysis`] takes the items of one session in their order. It judges by this one connection alone and claims only what
-//! follows from it.
+//! [`Analysis`] takes the items of one session in their order. It uses this one connection alone, and states only what follows
+//! from it.
 
+mod comparison;
 mod envelope;
 #[cfg(test)]
 mod missing_replies;
-mod next;
+mod next_action;
 mod noop;
 mod pending;
 #[cfg(test)]
 mod properties;
-mod repeat;
 mod rset;
 mod session_tracker;
 mod software;
@@ -20,7 +19,6 @@ mod software;
 mod tests;
 mod timing;
 mod transaction;
-mod words;
 
 use self::pending::{Answered, Pending};
 use self::session_tracker::SessionTracker;
@@ -31,8 +29,8 @@ use crate::observation::{Role, TlsPhase};
 use crate::redact;
 use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
 
-/// Takes what is known, with its time.
-pub(crate) type Told<'a> = dyn FnMut(Time, What<'_>) + 'a;
+/// Takes a fact, with its time.
+pub(crate) type Emit<'a> = dyn FnMut(Time, What<'_>) + 'a;
 
 /// The fingerprint of the mailbox in the argument of MAIL or RCPT, by which two connections are compared: the same in every
 /// run.
@@ -54,76 +52,75 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Judges an item. `opened` is when the connection was made, where that was seen.
-    pub(crate) fn item(&mut self, opened: Option<Time>, item: &Item, told: &mut Told<'_>) {
+    /// Takes the next item. `opened` is when the connection was made, if that was seen.
+    pub(crate) fn item(&mut self, opened: Option<Time>, item: &Item, emit: &mut Emit<'_>) {
         match item {
             Item::Greeting(reply) => {
                 self.session.greeted(reply.last_byte);
                 let latency = opened.map(|opened| reply.last_byte.since(opened));
-                told(reply.last_byte, What::Greeting { reply, latency });
+                emit(reply.last_byte, What::Greeting { reply, latency });
             }
-            Item::Exchange(exchange) => self.exchange(exchange, told),
-            Item::Message(message) => self.message(message, told),
-            Item::TlsOffered(time) => told(*time, What::Tls(TlsPhase::Offered)),
-            Item::TlsStarted(time) => told(*time, What::Tls(TlsPhase::Started)),
+            Item::Exchange(exchange) => self.exchange(exchange, emit),
+            Item::Message(message) => self.message(message, emit),
+            Item::TlsOffered(time) => emit(*time, What::Tls(TlsPhase::Offered)),
+            Item::TlsStarted(time) => emit(*time, What::Tls(TlsPhase::Started)),
             Item::Reversed => {}
             Item::Lost => {
-                self.pending.unseen(told);
+                self.pending.unseen(emit);
                 self.session.lost();
                 self.transactions.lost();
             }
-            Item::Anomaly(Anomaly { time, kind, detail }) => told(*time, What::Anomaly { kind: *kind, detail }),
+            Item::Anomaly(Anomaly { time, kind, detail }) => emit(*time, What::Anomaly { kind: *kind, detail }),
         }
     }
 
-    /// Another process goes on with the socket, which is the client's or the server's. What the one before it has left
-    /// to be judged is told first.
-    pub(crate) fn owner_changed(&mut self, role: Role, time: Time, told: &mut Told<'_>) {
-        self.pending.moved(told);
+    /// Another process uses the socket of this role from now on. Pending commands of the process before it are settled first.
+    pub(crate) fn owner_changed(&mut self, role: Role, time: Time, emit: &mut Emit<'_>) {
+        self.pending.owner_changed(emit);
         if role == Role::Client {
-            self.session.moved(time);
+            self.session.owner_changed(time);
         }
     }
 
-    /// When [`Self::pass`] wants to be called: a client that has said nothing by then says something with it.
+    /// When [`Self::pass`] is to be called: the silence of a client until then is evidence.
     pub fn deadline(&self) -> Option<Time> {
         self.pending.deadline()
     }
 
     /// Nothing was said on the connection from the last item until now.
-    pub(crate) fn pass(&mut self, now: Time, told: &mut Told<'_>) {
-        self.pending.pass(now, told);
+    pub(crate) fn pass(&mut self, now: Time, emit: &mut Emit<'_>) {
+        self.pending.pass(now, emit);
     }
 
-    /// The connection is over; what is still open is abandoned. `ended` is when, where that was seen.
-    pub(crate) fn finish(&mut self, ended: Option<Time>, time: Time, told: &mut Told<'_>) {
+    /// The connection is over; an open transaction is abandoned. `ended` is when, if that was seen.
+    pub(crate) fn finish(&mut self, ended: Option<Time>, time: Time, emit: &mut Emit<'_>) {
         match ended {
-            Some(ended) => self.pending.finish(ended, told),
-            None => self.pending.unseen(told),
+            Some(ended) => self.pending.finish(ended, emit),
+            None => self.pending.unseen(emit),
         }
-        self.transactions.abandon(time, told);
+        self.transactions.abandon(time, emit);
     }
 
-    fn exchange(&mut self, exchange: &Exchange, told: &mut Told<'_>) {
-        self.pending.exchange(exchange, told);
-        told(exchange.time(), What::Command(exchange));
-        let before = self.session.before(&exchange.command);
+    fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
+        self.pending.exchange(exchange, emit);
+        emit(exchange.time(), What::Command(exchange));
+        let context = self.session.context(&exchange.command);
         if let Some(code) = exchange.code() {
-            let answered = || Answered { time: exchange.time(), latency: exchange.latency(), code, before };
+            let answered = || Answered { time: exchange.time(), latency: exchange.latency(), code, context };
             match exchange.command.verb {
-                Verb::Rset => self.pending.rset(answered(), told),
-                Verb::Noop => self.pending.noop(answered(), told),
+                Verb::Rset => self.pending.rset(answered(), emit),
+                Verb::Noop => self.pending.noop(answered(), emit),
                 _ => {}
             }
         }
         self.session.exchange(exchange);
-        self.transactions.exchange(exchange, told);
+        self.transactions.exchange(exchange, emit);
     }
 
-    fn message(&mut self, message: &Message, told: &mut Told<'_>) {
-        self.pending.message(message, told);
-        told(message.time(), What::Data(message));
+    fn message(&mut self, message: &Message, emit: &mut Emit<'_>) {
+        self.pending.message(message, emit);
+        emit(message.time(), What::Data(message));
         self.session.message(message);
-        self.transactions.message(message, told);
+        self.transactions.message(message, emit);
     }
 }

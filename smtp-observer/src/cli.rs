@@ -12,12 +12,13 @@ mod tests;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
@@ -30,7 +31,7 @@ pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
 
 /// Where `run` serves HTTP unless told otherwise: on this host alone.
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -109,6 +110,11 @@ pub struct ObserveArgs {
     /// How much of a mailbox address is shown [default: domain].
     #[arg(long, value_enum)]
     addresses: Option<Addresses>,
+
+    /// Addresses that lead to servers of one's own on this host, such as published ports and virtual addresses: who asks for
+    /// them is not redirected.
+    #[arg(long, value_name = "CIDR[,CIDR…]", value_delimiter = ',', value_parser = parse_network)]
+    service_address: Vec<IpNet>,
 
     /// Room for what the hooks deliver until the agent takes it: `512KiB`, `16MiB` [default: 4MiB].
     #[arg(long, value_name = "SIZE")]
@@ -236,6 +242,8 @@ pub struct Observe {
     pub hooks: Hooks,
     /// How much of a mailbox address is shown.
     pub addresses: Addresses,
+    /// Addresses that lead to servers of one's own on this host.
+    pub service_addresses: Vec<IpNet>,
     /// Room for what the hooks deliver.
     pub ring_size: RingSize,
     /// Where the kernel's events are kept.
@@ -302,6 +310,10 @@ impl ObserveArgs {
             ports: self.port.or(file.port).unwrap_or_default(),
             hooks: self.hooks.or(file.hooks).unwrap_or(Hooks::Auto),
             addresses: self.addresses.or(file.addresses).unwrap_or(Addresses::Domain),
+            service_addresses: match self.service_address.is_empty() {
+                true => file.service_address,
+                false => self.service_address,
+            },
             ring_size: self.ring_size.or(file.ring_size).unwrap_or_default(),
             record: self.record.or(file.record),
             duration: self.duration.or(file.duration),
@@ -316,6 +328,8 @@ struct File {
     port: Option<Ports>,
     hooks: Option<Hooks>,
     addresses: Option<Addresses>,
+    #[serde(rename = "service-address", default, deserialize_with = "networks")]
+    service_address: Vec<IpNet>,
     #[serde(rename = "ring-size")]
     ring_size: Option<RingSize>,
     record: Option<PathBuf>,
@@ -434,6 +448,19 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = text.trim().parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
     let duration = Duration::try_from(duration).map_err(|_| wrong())?;
     if duration.is_zero() { Err("the time must be longer than nothing".into()) } else { Ok(duration) }
+}
+
+/// `192.0.2.0/24`, or one address.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| format!("`{text}` is neither an address nor a block of addresses such as 192.0.2.0/24"))
+}
+
+/// A list of what [`parse_network`] takes.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse_network(text).map_err(de::Error::custom)).collect()
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -153,7 +153,7 @@ impl<'a> Compared<'a> {
         };
         compared.limit();
         let mut differences = Differences::new(true);
-        comparison::compare(&mut differences, &compared.sides(), Timestamp(i64::MIN));
+        comparison::compare(&mut differences, &compared.sides());
         compared.hold = differences.hold;
         compared.evidence = differences.evidence;
         // What was not seen may have been said.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Flow, Positions, StateEvent, TcpState, Time, TransferEvent};
+use crate::event::{Flow, SeqNumbers, StateEvent, TcpState, Time, TransferEvent};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
@@ -38,7 +38,7 @@ pub struct Connection {
     /// Bytes whose content was not seen, of those that should have been.
     pub lost: u64,
     /// Its positions tell nothing: bytes that no hook saw are not known.
-    pub apart: bool,
+    pub seq_unreliable: bool,
     sent: Stream,
     received: Stream,
     held: VecDeque<TransferEvent<'static>>,
@@ -107,7 +107,7 @@ impl Connection {
             announced: false,
             awaited: false,
             lost: 0,
-            apart: false,
+            seq_unreliable: false,
             sent: Stream::default(),
             received: Stream::default(),
             held: VecDeque::new(),
@@ -120,11 +120,13 @@ impl Connection {
         if !self.announced {
             self.first_seen = event.time;
         }
-        if event.socket.apart {
-            self.apart = true;
+        if event.socket.seq_unreliable {
+            self.seq_unreliable = true;
             return;
         }
-        for (stream, next) in [(&mut self.sent, event.positions.written), (&mut self.received, event.positions.read)] {
+        for (stream, next) in
+            [(&mut self.sent, event.positions.write_seq), (&mut self.received, event.positions.copied_seq)]
+        {
             stream.begin(stream.next().unwrap_or(next));
         }
     }
@@ -135,16 +137,16 @@ impl Connection {
     }
 
     /// Where its streams begin, if its beginning was seen and nothing has been said since.
-    pub fn beginning(&self) -> Option<Positions> {
-        let is_new = self.opened.is_some() && !self.apart && self.sent.bytes == 0 && self.received.bytes == 0;
-        let positions = Positions { written: self.sent.next()?, read: self.received.next()? };
+    pub fn beginning(&self) -> Option<SeqNumbers> {
+        let is_new = self.opened.is_some() && !self.seq_unreliable && self.sent.bytes == 0 && self.received.bytes == 0;
+        let positions = SeqNumbers { write_seq: self.sent.next()?, copied_seq: self.received.next()? };
         is_new.then_some(positions)
     }
 
     /// It was found under way: from here on no byte is missed without its being known.
-    pub fn join(&mut self, positions: Positions) {
-        self.sent.begin(positions.written);
-        self.received.begin(positions.read);
+    pub fn join(&mut self, positions: SeqNumbers) {
+        self.sent.begin(positions.write_seq);
+        self.received.begin(positions.copied_seq);
     }
 
     /// The transfer, if it is its turn.
@@ -152,7 +154,7 @@ impl Connection {
     /// A send is told when it returns, and by then another thread may have read the answer: a receive whose socket
     /// has sent more than was seen is held until that send comes, and so is all that is received after it. Each
     /// transfer that had its turn may [`release`](Self::release) others.
-    pub fn in_turn<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
+    pub fn reorder<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
         self.last_seen = event.time;
         if event.flow == Flow::Received && (self.is_early(&event) || !self.held.is_empty()) {
             self.held.push_back(event.into_owned());
@@ -164,8 +166,8 @@ impl Connection {
 
     /// The next transfer that was held for a send which came before this one, and is therefore lost.
     pub fn release_before(&mut self, send: &TransferEvent) -> Option<TransferEvent<'static>> {
-        let start = send.positions.written.wrapping_sub(send.length);
-        let before = start.wrapping_sub(self.held.front()?.positions.written) as i32 >= 0;
+        let start = send.positions.write_seq.wrapping_sub(send.length);
+        let before = start.wrapping_sub(self.held.front()?.positions.write_seq) as i32 >= 0;
         if send.flow == Flow::Sent && before { self.held.pop_front() } else { None }
     }
 
@@ -181,29 +183,29 @@ impl Connection {
     }
 
     /// The next transfer that was held, at the end of the connection.
-    pub fn release_in_vain(&mut self) -> Option<TransferEvent<'static>> {
+    pub fn drain_held(&mut self) -> Option<TransferEvent<'static>> {
         self.held.pop_front()
     }
 
     fn is_early(&self, event: &TransferEvent) -> bool {
         // What is not counted in positions cannot be put in order by them.
-        !event.socket.apart
+        !event.socket.seq_unreliable
             // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
             && event.socket.state != TcpState::Close
-            && self.sent.next().is_some_and(|next| (event.positions.written.wrapping_sub(next) as i32) > 0)
+            && self.sent.next().is_some_and(|next| (event.positions.write_seq.wrapping_sub(next) as i32) > 0)
     }
 
     /// Accounts for a transfer: how many bytes of its direction, before it, no event tells of.
     pub fn advance(&mut self, event: &TransferEvent) -> u64 {
-        self.apart |= event.socket.apart;
+        self.seq_unreliable |= event.socket.seq_unreliable;
         let stream = self.stream(event.flow);
         let waiting = (u64::from(stream.waiting) + u64::from(event.length)).saturating_sub(event.said.length());
         stream.waiting = u16::try_from(waiting).unwrap_or(u16::MAX);
         match event.flow {
-            Flow::Sent if self.apart => self.sent.grow(event.length),
-            Flow::Received if self.apart => self.received.grow(event.length),
-            Flow::Sent => self.sent.advance(event.positions.written, event.length),
-            Flow::Received => self.received.advance(event.positions.read, event.length),
+            Flow::Sent if self.seq_unreliable => self.sent.grow(event.length),
+            Flow::Received if self.seq_unreliable => self.received.grow(event.length),
+            Flow::Sent => self.sent.advance(event.positions.write_seq, event.length),
+            Flow::Received => self.received.advance(event.positions.copied_seq, event.length),
         }
     }
 
@@ -220,16 +222,16 @@ impl Connection {
     }
 
     /// Whether transfers told of all that the socket moved up to its last positions.
-    pub fn is_complete(&self, last: Positions) -> bool {
-        self.apart || self.sent.reaches(last.written) && self.received.reaches(last.read)
+    pub fn is_complete(&self, last: SeqNumbers) -> bool {
+        self.seq_unreliable || self.sent.reaches(last.write_seq) && self.received.reaches(last.copied_seq)
     }
 
     /// How many bytes of one direction, up to the socket's last position, no transfer tells of.
-    pub fn last_hole(&mut self, flow: Flow, last: Positions) -> u64 {
+    pub fn last_hole(&mut self, flow: Flow, last: SeqNumbers) -> u64 {
         match flow {
-            _ if self.apart => 0,
-            Flow::Sent => self.sent.advance(last.written, 0),
-            Flow::Received => self.received.advance(last.read, 0),
+            _ if self.seq_unreliable => 0,
+            Flow::Sent => self.sent.advance(last.write_seq, 0),
+            Flow::Received => self.received.advance(last.copied_seq, 0),
         }
     }
 
@@ -265,7 +267,7 @@ impl StateEvent {
         const ETIMEDOUT: u32 = 110;
         const EHOSTUNREACH: u32 = 113;
         match (self.socket.state, self.error) {
-            _ if self.new != TcpState::Close || self.socket.apart => ClosedBy::Unknown,
+            _ if self.new != TcpState::Close || self.socket.seq_unreliable => ClosedBy::Unknown,
             (TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing, _) => ClosedBy::Local,
             (TcpState::CloseWait | TcpState::LastAck, _) => ClosedBy::Remote,
             // SO_LINGER, bytes left unread (RFC 2525, 2.17), or another process that has it ended (`ss --kill`).
@@ -283,7 +285,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::event::{Positions, ProcessKey, Said, Socket, Task};
+    use crate::event::{ProcessKey, Said, SeqNumbers, Socket, Task};
 
     fn socket() -> Socket {
         Socket {
@@ -292,12 +294,12 @@ mod tests {
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, 40000)),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 25)),
             state: TcpState::SynSent,
-            apart: false,
+            seq_unreliable: false,
         }
     }
 
     /// Established with both streams at these positions.
-    fn established(written: u32, read: u32) -> Connection {
+    fn established(write_seq: u32, copied_seq: u32) -> Connection {
         let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
         let (local, remote) = (end(40000), end(25));
         let identity =
@@ -307,7 +309,7 @@ mod tests {
             time: Time(1),
             task: None,
             socket: socket(),
-            positions: Positions { written, read },
+            positions: SeqNumbers { write_seq, copied_seq },
             new: TcpState::Established,
             requested: None,
             peer: None,
@@ -317,7 +319,7 @@ mod tests {
         connection
     }
 
-    fn transfer(flow: Flow, text: &'static str, written: u32, read: u32) -> TransferEvent<'static> {
+    fn transfer(flow: Flow, text: &'static str, write_seq: u32, copied_seq: u32) -> TransferEvent<'static> {
         TransferEvent {
             time: Time(2),
             task: Task {
@@ -328,7 +330,7 @@ mod tests {
                 comm: "swaks".into(),
             },
             socket: socket(),
-            positions: Positions { written, read },
+            positions: SeqNumbers { write_seq, copied_seq },
             flow,
             length: text.len() as u32,
             continues: false,
@@ -337,9 +339,9 @@ mod tests {
     }
 
     /// What has its turn with this event.
-    fn in_turn(connection: &mut Connection, event: TransferEvent<'static>) -> Vec<TransferEvent<'static>> {
+    fn reorder(connection: &mut Connection, event: TransferEvent<'static>) -> Vec<TransferEvent<'static>> {
         let mut turns = Vec::new();
-        if let Some(event) = connection.in_turn(event) {
+        if let Some(event) = connection.reorder(event) {
             connection.advance(&event);
             turns.push(event);
             while let Some(held) = connection.release() {
@@ -352,7 +354,7 @@ mod tests {
     #[test]
     fn what_comes_first_has_closed_it() {
         let closed_by = |state, error| {
-            let positions = Positions { written: 0, read: 0 };
+            let positions = SeqNumbers { write_seq: 0, copied_seq: 0 };
             let socket = Socket { state, ..socket() };
             let (time, new) = (Time(1), TcpState::Close);
             let event = StateEvent {
@@ -392,7 +394,7 @@ mod tests {
     fn the_last_hole_reaches_to_the_sockets_end() {
         let mut connection = established(u32::MAX - 2, 500);
         assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 3, 500)), 0);
-        let last = Positions { written: 13, read: 500 };
+        let last = SeqNumbers { write_seq: 13, copied_seq: 500 };
         assert_eq!(connection.last_hole(Flow::Sent, last), 10);
         assert_eq!(connection.last_hole(Flow::Received, last), 0);
         assert_eq!((connection.bytes_sent(), connection.bytes_received()), (16, 0));
@@ -405,7 +407,7 @@ mod tests {
         let identity =
             observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
         let mut connection = Connection::new(identity, Time(0));
-        assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 900, read: 900 }), 0);
+        assert_eq!(connection.last_hole(Flow::Sent, SeqNumbers { write_seq: 900, copied_seq: 900 }), 0);
         assert_eq!(connection.bytes_sent(), 0);
     }
 
@@ -415,7 +417,7 @@ mod tests {
         // Two threads sent six bytes each; the second was told first, and its six bytes before with it.
         assert_eq!(connection.advance(&transfer(Flow::Sent, "QUIT\r\n", 12, 0)), 6);
         assert_eq!(connection.advance(&transfer(Flow::Sent, "NOOP\r\n", 6, 0)), 0);
-        assert_eq!(connection.last_hole(Flow::Sent, Positions { written: 12, read: 0 }), 0);
+        assert_eq!(connection.last_hole(Flow::Sent, SeqNumbers { write_seq: 12, copied_seq: 0 }), 0);
     }
 
     #[test]
@@ -430,9 +432,9 @@ mod tests {
         let mut connection = established(0, 0);
         // Another thread reads the answer before the sender's call returns.
         let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
-        assert_eq!(in_turn(&mut connection, answer.clone()), []);
+        assert_eq!(reorder(&mut connection, answer.clone()), []);
         let command = transfer(Flow::Sent, "NOOP\r\n", 6, 8);
-        let ready = in_turn(&mut connection, command.clone());
+        let ready = reorder(&mut connection, command.clone());
         assert_eq!(ready, [command, answer]);
     }
 
@@ -441,9 +443,9 @@ mod tests {
         let mut connection = established(0, 0);
         // An answer of six bytes was lost, so the next command seems to be early.
         let command = transfer(Flow::Received, "NOOP\r\n", 6, 12);
-        assert_eq!(in_turn(&mut connection, command.clone()), []);
+        assert_eq!(reorder(&mut connection, command.clone()), []);
         let answer = transfer(Flow::Sent, "250 \r\n", 12, 12);
-        let send = connection.in_turn(answer).expect("a send never waits");
+        let send = connection.reorder(answer).expect("a send never waits");
         assert_eq!(connection.release_before(&send), Some(command));
         assert_eq!(connection.release_before(&send), None);
     }
@@ -452,8 +454,8 @@ mod tests {
     fn what_waits_in_vain_comes_in_the_end() {
         let mut connection = established(0, 0);
         let answer = transfer(Flow::Received, "250 ok\r\n", 6, 8);
-        assert_eq!(in_turn(&mut connection, answer.clone()), []);
-        assert_eq!(connection.release_in_vain(), Some(answer));
+        assert_eq!(reorder(&mut connection, answer.clone()), []);
+        assert_eq!(connection.drain_held(), Some(answer));
     }
 
     #[test]
@@ -461,10 +463,10 @@ mod tests {
         let mut connection = established(0, 0);
         let mut seen = 0;
         for read in 1..=100 {
-            seen += in_turn(&mut connection, transfer(Flow::Received, "x", 6, read)).len();
+            seen += reorder(&mut connection, transfer(Flow::Received, "x", 6, read)).len();
         }
         assert!(connection.held.len() <= MAX_HELD);
-        while connection.release_in_vain().is_some() {
+        while connection.drain_held().is_some() {
             seen += 1;
         }
         assert_eq!(seen, 100);

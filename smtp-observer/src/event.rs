@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+pub use smtp_ebpf::event::CaptureMiss;
 use smtp_ebpf::event::Kind;
-pub use smtp_ebpf::event::Unseen;
 
 pub use self::said::{LineEnd, Said, Segment, Segments, Uncaptured, Withheld};
 pub use self::wire::cause_name;
@@ -123,18 +123,20 @@ pub struct Socket {
     pub remote: SocketAddr,
     /// Its state, before the change in a [`StateEvent`].
     pub state: TcpState,
-    /// Its positions are not those of the stream that processes use, and tell nothing: kTLS, MPTCP.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub apart: bool,
+    /// Its sequence numbers are not those of the stream that processes use: kTLS, MPTCP.
+    #[serde(default, skip_serializing_if = "is_default", alias = "apart")]
+    pub seq_unreliable: bool,
 }
 
 /// Stream positions, as TCP sequence numbers that wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Positions {
-    /// After the last byte the process handed over.
-    pub written: u32,
-    /// Of the first byte the process has not read.
-    pub read: u32,
+pub struct SeqNumbers {
+    /// `tcp_sock.write_seq`: after the last byte that the process handed over.
+    #[serde(alias = "written")]
+    pub write_seq: u32,
+    /// `tcp_sock.copied_seq`: of the first byte that the process has not read.
+    #[serde(alias = "read")]
+    pub copied_seq: u32,
 }
 
 /// TCP states (`include/net/tcp_states.h`).
@@ -194,7 +196,7 @@ pub struct StateEvent {
     /// The socket, as it was before.
     pub socket: Socket,
     /// Its positions.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
     /// The state it enters.
     pub new: TcpState,
     /// What the caller asked `connect` for.
@@ -232,7 +234,7 @@ pub struct OpenSocket {
     /// The socket.
     pub socket: Socket,
     /// Its positions.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
 }
 
 /// Which way bytes went, seen from the process that owns the socket.
@@ -255,7 +257,7 @@ pub struct TransferEvent<'a> {
     /// On which socket.
     pub socket: Socket,
     /// Its positions after the call.
-    pub positions: Positions,
+    pub positions: SeqNumbers,
     /// Which way.
     pub flow: Flow,
     /// How many bytes.

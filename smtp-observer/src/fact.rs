@@ -1,7 +1,9 @@
 //! Facts: what the core tells, typed and borrowed from what it works on. Nobody before a sink makes text of it.
 
+pub mod evidence;
 #[cfg(test)]
 pub(crate) mod samples;
+mod short_list;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,13 @@ pub struct Fact<'a> {
     pub intercepted: bool,
     /// What it is.
     pub what: What<'a>,
+}
+
+impl Fact<'_> {
+    /// The fact by a clock that was set forward by so many nanoseconds, or back.
+    pub(crate) fn by_clock(&self, set: i64) -> Self {
+        Self { time: self.time.by_clock(set), ..*self }
+    }
 }
 
 /// What can be known. Nothing in it is redacted yet.

@@ -5,17 +5,12 @@
 //! [`host`] reads the host's own files.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrStorage;
-use nix::time::{ClockId, clock_gettime};
 use procfs::KernelVersion;
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
 use smtp_ebpf::event::{Kind, Lost};
@@ -24,10 +19,11 @@ use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
-use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot, Time};
+use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot};
 use layout::Layout;
 
 pub mod chain;
+mod diagnostics;
 mod hooks;
 pub mod host;
 pub mod layout;
@@ -35,14 +31,16 @@ mod open;
 mod owners;
 pub mod probe;
 pub mod ring;
-mod surroundings;
+mod this_host;
 mod users;
 
+pub use diagnostics::{Diagnostic, State};
 use hooks::Loaded;
 pub use hooks::{Family, Hooks};
 pub use probe::{Check, FamilyCheck, check};
 pub use ring::Reader;
-pub use surroundings::{Finding, State};
+use this_host::ThisHost;
+pub use this_host::now;
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);
@@ -184,7 +182,7 @@ pub struct Kernel {
     ring: AsyncFd<RingBuf<MapData>>,
     reader: Reader,
     lost: PerCpuArray<MapData, Lost>,
-    host: Host,
+    host: ThisHost,
     seen: Counts,
     /// Events of sockets that no record has named.
     unnamed: Counts,
@@ -237,7 +235,7 @@ impl Kernel {
     /// Must be called in a tokio runtime; needs CAP_BPF and CAP_PERFMON, which may be dropped afterwards.
     pub fn attach(settings: &Settings) -> Result<Self, Error> {
         probe::require_privileges()?;
-        let host = this_host().map_err(Error::Clock)?;
+        let host = ThisHost::new().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let mut programs = load(settings, &layout)?;
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
@@ -267,9 +265,9 @@ impl Kernel {
         self.loaded.family
     }
 
-    /// What ties the events to wall-clock time: the first item of the stream.
+    /// What ties the events to wall-clock time, as it was told last: the first item of the stream.
     pub fn host(&self) -> Host {
-        self.host.clone()
+        self.host.told().clone()
     }
 
     /// Completes when events wait, and then a little later, so that those that follow come with them.
@@ -293,7 +291,10 @@ impl Kernel {
     /// Takes the events that wait, at most [`MAX_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
-        let Self { ring, reader, seen, unnamed, .. } = self;
+        let Self { ring, reader, seen, unnamed, host, .. } = self;
+        if let Some(host) = host.news() {
+            sink(KernelEvent::Host(host));
+        }
         self.behind = records(ring.get_mut(), &mut |record| match reader.read(record) {
             Ok((kind, event)) => {
                 seen.extend([(kind, 1)]);
@@ -468,36 +469,6 @@ unsafe impl aya::Pod for PlainSyscalls {}
 struct PlainIterators(Iterators);
 // SAFETY: as above.
 unsafe impl aya::Pod for PlainIterators {}
-/// What the clock of the events says.
-pub fn now() -> io::Result<Time> {
-    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
-    Ok(Time(boot.as_nanos() as u64))
-}
-
-fn this_host() -> io::Result<Host> {
-    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-    let unix = clock_gettime(ClockId::CLOCK_REALTIME)?;
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(Host {
-        unix_offset: nanoseconds(unix) - nanoseconds(boot),
-        boot_id: Arc::from(boot_id.trim()),
-        addresses: addresses()?,
-    })
-}
-
-/// The addresses of this network namespace's interfaces.
-fn addresses() -> io::Result<Vec<IpAddr>> {
-    let address = |storage: SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    };
-    Ok(getifaddrs()?.filter_map(|interface| interface.address.and_then(address)).collect())
-}
-
-fn nanoseconds(time: nix::sys::time::TimeSpec) -> i64 {
-    time.tv_sec() * 1_000_000_000 + time.tv_nsec()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

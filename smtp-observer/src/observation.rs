@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::fact::evidence::EvidenceList;
+
 mod names;
 mod shown;
+mod words;
 
+pub(crate) use self::words::Elapsed;
 pub use names::{AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict};
 
 /// Nanoseconds since the Unix epoch; shown as RFC 3339 in UTC with nine digits.
@@ -27,6 +31,11 @@ impl Timestamp {
     /// The moment that is so much earlier; the first one there is, where that is beyond it.
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(nanoseconds(duration)))
+    }
+
+    /// The moment by a clock that was set forward by so many nanoseconds, or back.
+    pub(crate) fn by_clock(self, set: i64) -> Self {
+        Self(self.0.saturating_add(set))
     }
 
     /// How much later it is than an earlier moment; nothing, where that is not earlier.
@@ -156,7 +165,10 @@ pub struct Process {
     /// Path of its executable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executable: Option<Arc<str>>,
-    /// Its arguments, joined by blanks.
+    /// The script, module, jar or class that it runs, where its executable is an interpreter and its arguments show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Arc<str>>,
+    /// Its arguments, joined by blanks, without secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_line: Option<Arc<str>>,
     /// The effective user.
@@ -182,9 +194,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name metrics use: the executable's base name, or `comm` where the executable is not known.
+    /// Bytes of memory that its description takes, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.executable, &self.script, &self.command_line, &self.user, &self.preload, &self.cgroup];
+        let more = [&self.container_id, &self.systemd_unit];
+        let parent = self.parent.as_ref().map_or(0, |parent| parent.name.len());
+        let texts = texts.into_iter().chain(more).flatten().map(|text| text.len());
+        size_of::<Self>() + self.name.len() + parent + texts.sum::<usize>()
+    }
+
+    /// The name that metrics and tables use: the base name of the script that it runs, or else of its executable; `comm`
+    /// where neither is known.
     pub fn program(&self) -> &str {
-        match &self.executable {
+        match self.script.as_ref().or(self.executable.as_ref()) {
             Some(path) => path.rsplit('/').next().unwrap_or(path),
             None => &self.name,
         }
@@ -257,10 +279,10 @@ pub enum Event {
     Command(Command),
     /// An RSET, and why it was sent.
     #[serde(rename = "smtp.rset")]
-    Rset(Reasoned<RsetReason>),
+    Rset(Box<Reasoned<RsetReason>>),
     /// A NOOP, and why it was sent.
     #[serde(rename = "smtp.noop")]
-    Noop(Reasoned<NoopReason>),
+    Noop(Box<Reasoned<NoopReason>>),
     /// A message's content was handed over.
     #[serde(rename = "smtp.data")]
     Data(Data),
@@ -322,12 +344,13 @@ pub struct Command {
 }
 
 /// A command that needs explaining, with the explanation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reasoned<R> {
     /// Why it was sent.
     pub reason: R,
-    /// What leads to that reason, each a short text.
-    pub evidence: Vec<String>,
+    /// What leads to that reason; in JSON each piece is a short text.
+    #[serde(serialize_with = "words::serialize")]
+    pub evidence: EvidenceList,
     /// From the command's last byte to the reply's last byte.
     #[serde(rename = "latency_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub latency: Option<Duration>,
@@ -445,8 +468,30 @@ pub struct Interception {
 pub struct News {
     /// That the client does not know of what is in the middle.
     pub hidden: bool,
+    /// That the client is led to another server than it asked for.
+    pub redirected: bool,
     /// How long DATA was held back.
     pub hold: bool,
+}
+
+impl News {
+    /// What is news beside what was told before.
+    pub(crate) fn since(self, told: Self) -> Self {
+        Self {
+            hidden: self.hidden && !told.hidden,
+            redirected: self.redirected && !told.redirected,
+            hold: self.hold && !told.hold,
+        }
+    }
+
+    /// What was told in the one or the other.
+    pub(crate) fn and(self, told: Self) -> Self {
+        Self {
+            hidden: self.hidden || told.hidden,
+            redirected: self.redirected || told.redirected,
+            hold: self.hold || told.hold,
+        }
+    }
 }
 
 /// The client of an intercepted conversation.

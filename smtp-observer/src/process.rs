@@ -1,35 +1,51 @@
 //! Processes: what is known of each, for as long as the kernel side may name it.
 
+mod interpreter;
+
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use smtp_ebpf::event::DESCRIBED_PROCESSES;
 
+pub use self::interpreter::script;
 use crate::cgroup;
 use crate::event::{ProcessEvent, ProcessKey, Task};
 use crate::observation::{Caller, Parent, Process};
+use crate::redact::RedactionPolicy;
 
 /// Most processes in one generation: as many as the kernel side remembers to have described, so that what it will not
 /// describe again is still known here.
 const GENERATION: usize = DESCRIBED_PROCESSES as usize;
 
+/// Most bytes of one generation: of a few KiB each, where somebody starts processes with long arguments.
+const GENERATION_BYTES: usize = 4 << 20;
+
 /// The processes that were described, in two generations: what was not used while a whole generation was described
 /// is forgotten.
-#[derive(Default)]
 pub struct Processes {
+    /// Of their arguments.
+    policy: RedactionPolicy,
     young: HashMap<ProcessKey, Arc<Process>>,
+    /// Bytes of the young ones.
+    bytes: usize,
     old: HashMap<ProcessKey, Arc<Process>>,
 }
 
 impl Processes {
+    /// None is known yet. What is told of their arguments is redacted by `policy`.
+    pub fn new(policy: RedactionPolicy) -> Self {
+        Self { policy, young: HashMap::default(), bytes: 0, old: HashMap::default() }
+    }
+
     /// Learns what a process is.
     pub fn describe(&mut self, event: ProcessEvent) {
         let cgroup = event.cgroup;
         let process = Process {
             pid: event.task.process.pid,
             name: event.task.comm,
-            executable: event.executable,
-            command_line: (!event.arguments.is_empty()).then(|| event.arguments.join(" ").into()),
+            script: event.executable.as_deref().and_then(|path| script(path, &event.arguments)).map(Into::into),
+            command_line: (!event.arguments.is_empty())
+                .then(|| self.policy.arguments(&event.arguments).join(" ").into()),
             uid: event.task.uid,
             user: event.task.user,
             preload: event.preload,
@@ -37,6 +53,7 @@ impl Processes {
             container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
             systemd_unit: cgroup.as_deref().and_then(cgroup::systemd_unit).map(Into::into),
             cgroup,
+            executable: event.executable,
         };
         self.insert(event.task.process, Arc::new(process));
     }
@@ -67,9 +84,11 @@ impl Processes {
     }
 
     fn insert(&mut self, key: ProcessKey, process: Arc<Process>) {
-        if self.young.len() >= GENERATION {
+        if self.young.len() >= GENERATION || self.bytes >= GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
+            self.bytes = 0;
         }
+        self.bytes += process.bytes();
         self.young.insert(key, process);
     }
 }
@@ -88,6 +107,7 @@ fn undescribed(task: &Task) -> Process {
         pid: task.process.pid,
         name: Arc::clone(&task.comm),
         executable: None,
+        script: None,
         command_line: None,
         uid: task.uid,
         user: task.user.clone(),
@@ -103,6 +123,7 @@ fn undescribed(task: &Task) -> Process {
 mod tests {
     use super::*;
     use crate::event::Time;
+    use crate::redact::Addresses;
 
     fn task(pid: u32) -> Task {
         let process = ProcessKey { pid, start_time: Time(7), exec_id: 1 };
@@ -124,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_was_described_is_known() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(RedactionPolicy::new(Addresses::Domain));
         processes.describe(described(5));
         let caller = processes.caller(&task(5));
         assert_eq!(caller.process.program(), "smtpd");
@@ -134,7 +155,7 @@ mod tests {
 
     #[test]
     fn user_and_name_are_those_of_the_call() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(RedactionPolicy::new(Addresses::Domain));
         processes.describe(described(5));
         let root = Task { user: Some("root".into()), ..task(5) };
         let before = processes.caller(&root).process;
@@ -150,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_process_in_use_outlives_those_that_are_not() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(RedactionPolicy::new(Addresses::Domain));
         processes.describe(described(1));
         processes.describe(described(2));
         for pid in 0..3 * DESCRIBED_PROCESSES {

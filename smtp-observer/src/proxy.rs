@@ -5,9 +5,12 @@
 //! of the kernel but which two sockets are the ends of one connection ([`Interceptions::meet`]).
 
 pub(crate) mod comparison;
+mod cursor;
 pub(crate) mod dialogue;
 mod envelope;
 mod fingerprint;
+mod held;
+mod legs;
 mod pairing;
 mod process_relation;
 mod proxied_session;
@@ -23,16 +26,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
+use ipnet::IpNet;
 
-use self::dialogue::{Dialogue, Said};
+use self::dialogue::Said;
 use self::envelope::Envelopes;
 use self::fingerprint::Fingerprints;
+use self::held::HeldCommands;
+use self::legs::{Leg, Legs};
 pub use self::proxied_session::Accepted;
-use self::proxied_session::{ProxiedSession, Recognised, Side};
+use self::proxied_session::{ProxiedSession, Recognised};
 use self::proxy_processes::ProxyProcesses;
-use self::reasons::Held;
 use crate::fact::{Fact, What};
-use crate::observation::{self, Caller, Endpoint, Interception, Method, Role, Timestamp};
+use crate::observation::{self, Caller, Endpoint, Method, Role, Timestamp};
 use crate::redact::RedactionPolicy;
 use crate::smtp::{Exchange, Verb};
 
@@ -51,15 +56,17 @@ const MAX_RECENT: usize = 64;
 /// Most accepted sockets whose clients are not known yet.
 const MAX_EXPECTED: usize = 256;
 
-/// Most RSETs and NOOPs that wait for the other side.
-const MAX_HELD: usize = 1024;
+/// Steps that are kept of a dialogue behind those that are compared: an RSET or a NOOP may be told a little later.
+const KEPT_STEPS: u64 = 16;
 
 /// Finds programs in the middle.
 pub struct Interceptions {
     /// Of the texts that evidence quotes.
     policy: RedactionPolicy,
+    /// Addresses that lead to servers of one's own on this host.
+    pub(crate) service_addresses: Vec<IpNet>,
     /// The clients' connections, by cookie.
-    legs: HashMap<u64, Leg>,
+    legs: Legs,
     /// Those of them that end on this host.
     cases: HashMap<u64, ProxiedSession>,
     /// The clients that do not know who is in their middle, as was told.
@@ -79,7 +86,7 @@ pub struct Interceptions {
     /// Cases that wait for the other side, and until when, in about this order.
     due: VecDeque<(Timestamp, u64)>,
     /// RSETs and NOOPs that do.
-    held: VecDeque<Held>,
+    held: HeldCommands,
     /// The time of the latest thing that was observed; what is told of a connection may be from before.
     heard: Timestamp,
 }
@@ -104,17 +111,6 @@ enum Beginning {
     Greeted(Opened, Said),
 }
 
-/// A client's connection while there are cases: it has one, or may carry one on.
-struct Leg {
-    connection: Arc<observation::Connection>,
-    process: Option<Caller>,
-    asked: Endpoint,
-    opened: Timestamp,
-    dialogue: Dialogue,
-    /// The cookie of the client that it carries on.
-    serves: Option<u64>,
-}
-
 impl Opened {
     fn by(fact: &Fact<'_>) -> Self {
         let requested = match fact.what {
@@ -130,38 +126,13 @@ impl Opened {
     }
 }
 
-impl Leg {
-    fn new(Opened { connection, process, requested, time }: Opened) -> Self {
-        let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
-        Self { connection, process, asked, opened: time, dialogue: Dialogue::default(), serves: None }
-    }
-
-    fn tells<'a>(&'a self, time: Timestamp, interception: &'a Interception) -> Fact<'a> {
-        Fact {
-            time,
-            connection: &self.connection,
-            process: self.process.as_ref(),
-            intercepted: false,
-            what: What::Interception(interception),
-        }
-    }
-
-    fn side(&self) -> Side<'_> {
-        Side {
-            connection: &self.connection,
-            process: self.process.as_ref(),
-            asked: self.asked,
-            dialogue: &self.dialogue,
-        }
-    }
-}
-
 impl Interceptions {
     /// Nothing is known yet. Fingerprints that evidence quotes are redacted by `policy`.
     pub fn new(policy: RedactionPolicy) -> Self {
         Self {
             policy,
-            legs: HashMap::default(),
+            service_addresses: Vec::new(),
+            legs: Legs::default(),
             cases: HashMap::default(),
             exposed: HashSet::default(),
             accepted: HashMap::default(),
@@ -172,7 +143,7 @@ impl Interceptions {
             envelopes: Envelopes::default(),
             over: VecDeque::new(),
             due: VecDeque::new(),
-            held: VecDeque::new(),
+            held: HeldCommands::default(),
             heard: Timestamp::default(),
         }
     }
@@ -183,7 +154,9 @@ impl Interceptions {
         let cookie = client.connection.cookie;
         let leg = Leg::new(client);
         let method = method(&leg, accepted.local, transparent);
-        let asked_this_host = leg.asked.address.is_loopback() || own.contains(&leg.asked.address);
+        let asked = leg.asked.address;
+        let is_service = self.service_addresses.iter().any(|network| network.contains(&asked));
+        let asked_this_host = asked.is_loopback() || own.contains(&asked) || is_service;
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);
         self.exposed.remove(&cookie);
@@ -202,7 +175,7 @@ impl Interceptions {
                 Beginning::Opened(opened) => drop(self.opens(opened)),
                 Beginning::Greeted(opened, greeting) => {
                     let cookie = opened.connection.cookie;
-                    self.legs.entry(cookie).or_insert_with(|| Leg::new(opened)).dialogue.greeted(greeting);
+                    self.legs.change(cookie, || Leg::new(opened), |leg| leg.dialogue.greeted(greeting));
                     self.greets(cookie);
                 }
             }
@@ -211,7 +184,7 @@ impl Interceptions {
 
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
     pub fn is_waiting(&self) -> bool {
-        !self.due.is_empty() || !self.held.is_empty()
+        !self.due.is_empty() || self.held.is_waiting()
     }
 
     /// Time has passed.
@@ -247,6 +220,8 @@ impl Interceptions {
             fact.what,
             What::Data(_) | What::Transaction(_) | What::ConnectionClosed(_) | What::Greeting { .. }
         );
+        self.advance(fact.connection, now);
+        self.legs.make_room(|cookie| self.cases.contains_key(&cookie));
         if !self.hold(fact, sink) {
             if matches!(fact.what, What::ConnectionClosed(_)) {
                 let cookie = fact.connection.cookie;
@@ -300,11 +275,13 @@ impl Interceptions {
             return self.opens(Opened::by(fact));
         }
         // One that was open before there were cases may carry them on, too.
-        let leg = self.legs.entry(cookie).or_insert_with(|| Leg::new(Opened::before(fact)));
-        if let Some(process) = fact.process {
-            leg.process = Some(process.clone());
-        }
-        let says = leg.dialogue.take(fact, self.policy);
+        let takes = |leg: &mut Leg| {
+            if let Some(process) = fact.process {
+                leg.process = Some(process.clone());
+            }
+            leg.dialogue.take(fact, self.policy)
+        };
+        let says = self.legs.change(cookie, || Leg::new(Opened::before(fact)), takes);
         match fact.what {
             What::Command(Exchange { command, .. }) if command.verb == Verb::Rcpt => self.named(cookie),
             What::Greeting { .. } => self.greets(cookie),
@@ -326,7 +303,7 @@ impl Interceptions {
         match expected.and_then(|place| self.expected.remove(place)) {
             // What a client asked for by another port than a watched one is what it got.
             Some((_, accepted)) => self.meet(opened, accepted, false, &[]),
-            None => drop(self.legs.insert(connection.cookie, Leg::new(opened))),
+            None => self.legs.insert(connection.cookie, Leg::new(opened)),
         }
         let middle = self.middles.opens(process?.process.pid, connection.cookie);
         // A process in the middle may be known by where it goes on to.
@@ -367,6 +344,31 @@ impl Interceptions {
             self.seek(client, |case, asked, leg| case.is_hidden() && leg.connection.remote == asked);
         }
         Some(client)
+    }
+
+    /// Compares what a connection has said with the other side: with what it carries on, and with what carries it on.
+    fn advance(&mut self, connection: &observation::Connection, now: Timestamp) {
+        let near = self.near_end(connection);
+        let Some(leg) = self.legs.get(&near) else { return };
+        // What is settled in all comparisons is forgotten.
+        let mut settled = None::<u64>;
+        let mut least = |number: u64| settled = Some(settled.map_or(number, |settled| settled.min(number)));
+        for client in [Some(near), leg.serves].into_iter().flatten() {
+            let (Some(case), Some(inner)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { continue };
+            if client == near && case.links.is_empty() {
+                least(0);
+            }
+            for link in case.links.iter_mut().filter(|link| client == near || link.cookie == near) {
+                let Some(outer) = self.legs.get(&link.cookie) else { continue };
+                if link.is_compared() {
+                    link.advance(&inner.dialogue, &outer.dialogue, now);
+                }
+                least(if client == near { link.cursor.open_inner() } else { link.cursor.open_outer() });
+            }
+        }
+        if let Some(settled) = settled.and_then(|settled| settled.checked_sub(KEPT_STEPS)) {
+            self.legs.release(near, settled);
+        }
     }
 
     /// Judges a case. What only grows is told at a milestone.

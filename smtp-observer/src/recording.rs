@@ -15,6 +15,7 @@ mod read;
 
 use std::io;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::read::{Entries, ReadError, open};
@@ -39,13 +40,17 @@ pub struct Header {
     pub ports: Vec<u16>,
     /// How much of mailboxes is in it.
     pub addresses: Addresses,
+    /// Addresses that lead to servers of one's own on this host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_addresses: Vec<IpNet>,
 }
 
 impl Header {
     /// The header of a recording that this program makes.
-    pub fn new(ports: &[u16], addresses: Addresses) -> Self {
+    pub fn new(ports: &[u16], addresses: Addresses, service_addresses: &[IpNet]) -> Self {
         let agent = env!("CARGO_PKG_VERSION").into();
-        Self { recording: NAME.into(), version: VERSION, agent, ports: ports.to_vec(), addresses }
+        let (ports, service_addresses) = (ports.to_vec(), service_addresses.to_vec());
+        Self { recording: NAME.into(), version: VERSION, agent, ports, addresses, service_addresses }
     }
 
     /// Appends its line.

@@ -1,5 +1,6 @@
 //! How much of a dialogue is shown: mailboxes as far as the user allows, credentials and content never.
 
+mod arguments;
 mod mailbox;
 mod policy;
 mod pseudonym;

@@ -10,6 +10,7 @@ pub mod http;
 pub mod metrics;
 pub mod output;
 pub mod retained;
+mod text;
 pub mod top;
 pub mod trace;
 

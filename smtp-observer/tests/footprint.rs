@@ -4,9 +4,10 @@ use std::alloc::System;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, LineEnd, Positions, ProcessKey, Said, Segment, Socket, StateEvent, Task, TcpState, Time,
+    Flow, Host, KernelEvent, LineEnd, ProcessKey, Said, Segment, SeqNumbers, Socket, StateEvent, Task, TcpState, Time,
     TransferEvent, Withheld,
 };
+use smtp_observer::fact::{Fact, What};
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
 use smtp_observer::smtp::{DecoderOutput, Peer, Session};
@@ -43,6 +44,7 @@ fn main() {
         commands(connections, group);
     }
     idle_connections();
+    commands_through_a_proxy();
 }
 
 /// Further commands on so many connections that take turns, so many commands in a write, allocate nothing.
@@ -139,17 +141,139 @@ fn idle_connections() {
     }
 }
 
+/// Commands that are counted through a proxy.
+const PROXIED: usize = 10_000;
+
+/// Commands through a proxy cost the same each, however many there were before, and what is kept of them does not grow.
+fn commands_through_a_proxy() {
+    const PLAIN: &[(&str, &str)] = &[("HELP\r\n", "214 2.0.0 no\r\n")];
+    // Why each RSET and NOOP was sent is told in words: only others allocate nothing.
+    for (dialogue, is_free) in [(PLAIN, true), (&DIALOGUE, false)] {
+        let (mut told, mut verdicts) = (0, 0);
+        let mut observer = Observer::new(&[25], RedactionPolicy::new(Addresses::Domain));
+        let mut events = Events::default();
+        events.begin();
+        let mut speak = |mut events: Events, commands: usize| {
+            for (command, reply) in dialogue.iter().cycle().take(commands) {
+                events.say(command, reply);
+            }
+            let region = Region::new(ALLOCATOR);
+            let mut count = |fact: &Fact<'_>| {
+                told += 1;
+                verdicts += usize::from(matches!(fact.what, What::Interception(_)));
+            };
+            events.list.drain(..).for_each(|event| observer.event(event, &mut count));
+            let change = region.change();
+            (Events { time: events.time, list: Vec::new() }, change.allocations + change.reallocations)
+        };
+        // What is told late and what is kept for later is there.
+        let (events, _) = speak(events, COMMANDS);
+        let (events, first) = speak(events, PROXIED / 2);
+        let region = Region::new(ALLOCATOR);
+        let (_, last) = speak(events, PROXIED / 2);
+        let change = region.change();
+        assert!(told >= 3 * PROXIED && verdicts > 0, "{told} facts, {verdicts} verdicts");
+        println!("{PROXIED} commands through a proxy: {} allocations", first + last);
+        assert_eq!(first, last, "the first half and the last one");
+        assert!(!is_free || last == 0, "{last} allocations");
+        let grown = change.bytes_allocated.abs_diff(change.bytes_deallocated);
+        assert!(grown < 4096, "{grown} bytes more or less are held behind {} more commands", PROXIED / 2);
+    }
+}
+
+/// What the kernel tells of a client's connection that ends in a proxy, and of the proxy's own.
+#[derive(Default)]
+struct Events {
+    time: u64,
+    list: Vec<KernelEvent<'static>>,
+}
+
+impl Events {
+    const CLIENT: u32 = 10;
+    const PROXY: u32 = 20;
+
+    /// The client's socket, the one that accepted it, and the one that the proxy connects.
+    fn sockets() -> [(Socket, u32); 3] {
+        let server = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 25), 25));
+        let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_025));
+        let client = |port| SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), port));
+        let state = TcpState::Close;
+        let socket = |cookie, local, remote| Socket { cookie, netns: 1, local, remote, state, seq_unreliable: true };
+        [
+            (socket(1, client(40_000), server), Self::CLIENT),
+            (socket(2, proxy, client(40_000)), Self::PROXY),
+            (socket(3, client(40_001), server), Self::PROXY),
+        ]
+    }
+
+    fn begin(&mut self) {
+        let [(client, who), (accepted, proxy), (upstream, _)] = Self::sockets();
+        self.state(client, TcpState::Close, TcpState::SynSent, Some(who), None);
+        self.state(client, TcpState::SynSent, TcpState::Established, None, None);
+        self.state(accepted, TcpState::SynReceived, TcpState::Established, None, Some(client.cookie));
+        self.state(upstream, TcpState::Close, TcpState::SynSent, Some(proxy), None);
+        self.state(upstream, TcpState::SynSent, TcpState::Established, None, None);
+        self.reply(GREETING);
+        self.say(EHLO, OFFER);
+    }
+
+    /// Said by the client, passed on, and answered.
+    fn say(&mut self, command: &str, reply: &str) {
+        let [client, accepted, upstream] = Self::sockets();
+        for (socket, flow) in [(client, Flow::Sent), (accepted, Flow::Received), (upstream, Flow::Sent)] {
+            self.moves(socket, flow, command);
+        }
+        self.reply(reply);
+    }
+
+    fn reply(&mut self, reply: &str) {
+        let [client, accepted, upstream] = Self::sockets();
+        for (socket, flow) in [(upstream, Flow::Received), (accepted, Flow::Sent), (client, Flow::Received)] {
+            self.moves(socket, flow, reply);
+        }
+    }
+
+    fn state(&mut self, socket: Socket, old: TcpState, new: TcpState, pid: Option<u32>, peer: Option<u64>) {
+        self.time += 1000;
+        self.list.push(KernelEvent::State(StateEvent {
+            time: Time(self.time),
+            task: pid.map(task_of),
+            socket: Socket { state: old, ..socket },
+            positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
+            new,
+            requested: None,
+            peer,
+            transparent: false,
+            error: 0,
+        }));
+    }
+
+    fn moves(&mut self, (socket, pid): (Socket, u32), flow: Flow, text: &str) {
+        self.time += 1000;
+        self.list.push(KernelEvent::Transfer(TransferEvent {
+            time: Time(self.time),
+            task: task_of(pid),
+            socket: Socket { state: TcpState::Established, ..socket },
+            positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
+            flow,
+            length: text.len() as u32,
+            continues: false,
+            said: Said::text(text.as_bytes()),
+        }));
+    }
+}
+
 /// A client's socket, as the kernel tells of it.
 struct Connection<'a> {
     observer: &'a mut Observer,
     told: &'a mut usize,
     cookie: u64,
-    positions: Positions,
+    positions: SeqNumbers,
 }
 
 impl<'a> Connection<'a> {
     fn open(observer: &'a mut Observer, cookie: u64, told: &'a mut usize) -> Self {
-        let mut connection = Self { observer, told, cookie, positions: Positions { written: 1, read: 1 } };
+        let mut connection = Self { observer, told, cookie, positions: SeqNumbers { write_seq: 1, copied_seq: 1 } };
         connection.state(TcpState::Close, TcpState::SynSent);
         connection.state(TcpState::SynSent, TcpState::Established);
         connection.transfer(Flow::Received, GREETING);
@@ -177,8 +301,8 @@ impl<'a> Connection<'a> {
     fn transfer(&mut self, flow: Flow, text: &str) {
         let length = text.len() as u32;
         match flow {
-            Flow::Sent => self.positions.written += length,
-            Flow::Received => self.positions.read += length,
+            Flow::Sent => self.positions.write_seq += length,
+            Flow::Received => self.positions.copied_seq += length,
         }
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(2),
@@ -203,12 +327,16 @@ impl<'a> Connection<'a> {
             local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40_000)),
             remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
             state,
-            apart: false,
+            seq_unreliable: false,
         }
     }
 }
 
 fn task() -> Task {
-    let process = ProcessKey { pid: 10, start_time: Time(1), exec_id: 1 };
-    Task { process, tid: 10, uid: 0, user: None, comm: "smtp".into() }
+    task_of(10)
+}
+
+fn task_of(pid: u32) -> Task {
+    let process = ProcessKey { pid, start_time: Time(1), exec_id: 1 };
+    Task { process, tid: pid, uid: 0, user: None, comm: "smtp".into() }
 }

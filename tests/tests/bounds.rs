@@ -9,7 +9,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use smtp_observer::event::{Flow, KernelEvent, Segment, TransferEvent, Unseen};
+use smtp_observer::event::{CaptureMiss, Flow, KernelEvent, Segment, TransferEvent};
 use smtp_observer::kernel::{Family, Kernel, Settings};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
@@ -84,13 +84,13 @@ impl Said {
 /// Wants these bytes to have been seen at one end: each that is shown is that of the stream, in its place, and either some
 /// are or none.
 fn check(end: &[TransferEvent], stream: &[u8], are_shown: bool) -> Result<()> {
-    let shown = check_places(end, stream, &[if are_shown { Unseen::Uncertain } else { Unseen::Path }])?;
+    let shown = check_places(end, stream, &[if are_shown { CaptureMiss::Uncertain } else { CaptureMiss::Path }])?;
     ensure!((shown > 0) == are_shown, "{shown} bytes were shown");
     Ok(())
 }
 
 /// The same, where others are missing for these causes: how many are shown.
-fn check_places(end: &[TransferEvent], stream: &[u8], causes: &[Unseen]) -> Result<usize> {
+fn check_places(end: &[TransferEvent], stream: &[u8], causes: &[CaptureMiss]) -> Result<usize> {
     let (mut moved, mut told, mut shown) = (0, 0, 0);
     for transfer in end {
         moved += transfer.length as usize;
@@ -103,7 +103,7 @@ fn check_places(end: &[TransferEvent], stream: &[u8], causes: &[Unseen]) -> Resu
                     text.len()
                 }
                 Segment::Uncaptured(missed) => {
-                    let is_known = missed.cause == Unseen::Long || causes.contains(&missed.cause);
+                    let is_known = missed.cause == CaptureMiss::Long || causes.contains(&missed.cause);
                     ensure!(is_known, "the cause is {:?}, none of {causes:?}: {transfer:?}", missed.cause);
                     missed.length as usize
                 }
@@ -163,7 +163,7 @@ fn beside_a_ring(port: u16, shots: Shots) -> Result<()> {
         Ok(()) => {
             check(&said.sent, &bytes.repeat(ROUNDS), true)?;
             // Of the calls recv is read; what the ring receives in the middle of it is, if the hooks are on functions.
-            check_places(&said.received, &bytes.repeat(ROUNDS), &[Unseen::Path, Unseen::Uncertain])?;
+            check_places(&said.received, &bytes.repeat(ROUNDS), &[CaptureMiss::Path, CaptureMiss::Uncertain])?;
             Ok(())
         }
         Err(error) => absent("a ring beside recv", error),

@@ -274,8 +274,9 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
         assert_eq!(listed.task.process, transfer.task.process);
         assert_eq!(listed.task.comm, transfer.task.comm);
         assert_eq!(listed.socket, transfer.socket);
-        let (written, read) = (listed.positions.written, listed.positions.read);
-        let moved = (transfer.positions.written.wrapping_sub(written), transfer.positions.read.wrapping_sub(read));
+        let (written, read) = (listed.positions.write_seq, listed.positions.copied_seq);
+        let moved =
+            (transfer.positions.write_seq.wrapping_sub(written), transfer.positions.copied_seq.wrapping_sub(read));
         ensure!(moved == (transfer.length, 0) || moved == (0, transfer.length), "{listed:?} {transfer:?}");
     }
     let ProcessKey { pid, .. } = transfers[0].task.process;

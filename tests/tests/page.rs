@@ -235,6 +235,9 @@ fn hostile_text_is_text_and_the_policy_bites() -> Result<()> {
         ensure!(log.contains(&format!("NOOP → 250 {hostile}")), "`{hostile}` is not shown as it is:\n{log}");
     }
     ensure!(log.contains("\\u{202e}turned"), "what turns text is not named:\n{log}");
+    let level =
+        "[...document.querySelectorAll('#log li')].find((line) => line.textContent.includes('turned')).dataset.level";
+    assert_eq!(browser.text(level)?, "notice", "an RSET asks for a look");
     let foreign = "document.querySelectorAll('img, script:not([src=\"page/main.js\"]), iframe, style').length";
     assert_eq!(browser.evaluate(foreign)?, 0, "text became markup");
     assert_eq!(browser.complaints()?, [""; 0]);

@@ -105,7 +105,7 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
     terminal.press("Enter")?;
     let chain = format!("mail-client[{}] → {named} → {SERVER}", who.client);
     let detail = terminal.wait_text(&chain)?;
-    ensure!(detail.contains("transparent_interceptor, ") && detail.contains("by redirect"), "{detail}");
+    ensure!(detail.contains("transparent_interceptor (") && detail.contains("by redirect"), "{detail}");
     ensure!(detail.contains("  local_peer: "), "{detail}");
     terminal.press("End")?;
     terminal.wait_text("250 Mail queued for delivery.")?;

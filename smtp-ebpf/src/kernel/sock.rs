@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
-use smtp_ebpf::event::Positions;
+use smtp_ebpf::event::SeqNumbers;
 
 use super::{OFFSETS, injected, is_watched_network, load, offset, probe_kernel};
 
@@ -203,9 +203,9 @@ impl TcpSock {
 
     /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.
     #[inline(always)]
-    pub fn positions(self, state: u8) -> Positions {
+    pub fn positions(self, state: u8) -> SeqNumbers {
         // SAFETY: write_seq, copied_seq and rcv_nxt are u32 of struct tcp_sock.
-        let (mut written, mut read, received): (u32, u32, u32) = unsafe {
+        let (mut write_seq, mut copied_seq, received): (u32, u32, u32) = unsafe {
             (
                 load(self.0.as_ptr(), offset(&OFFSETS.tcp_write_seq)),
                 load(self.0.as_ptr(), offset(&OFFSETS.tcp_copied_seq)),
@@ -214,13 +214,13 @@ impl TcpSock {
         };
         if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT) {
             // tcp_send_fin has counted one.
-            written = written.wrapping_sub(1);
+            write_seq = write_seq.wrapping_sub(1);
         }
-        if matches!(state, CLOSE_WAIT | CLOSING | LAST_ACK | TIME_WAIT | CLOSE) && read == received {
+        if matches!(state, CLOSE_WAIT | CLOSING | LAST_ACK | TIME_WAIT | CLOSE) && copied_seq == received {
             // tcp_recvmsg has gone over one.
-            read = read.wrapping_sub(1);
+            copied_seq = copied_seq.wrapping_sub(1);
         }
-        Positions { written, read }
+        SeqNumbers { write_seq, copied_seq }
     }
 }
 

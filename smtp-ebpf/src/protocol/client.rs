@@ -3,7 +3,7 @@
 use super::state::{Dialogue, Line, Mode};
 use super::work::{BYTES, Context, HOLD, Work, byte, copy_words, cut, get, repeat, set, stops};
 use super::{command, command_line, content, reply, scan, tls, told};
-use crate::event::Unseen;
+use crate::event::CaptureMiss;
 
 /// Most parts of a step: each takes bytes, or tells what the next one takes.
 const MAX_PARTS: u64 = 2 * BYTES as u64;
@@ -99,7 +99,7 @@ unsafe extern "C" fn octets(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             return 0;
         }
         if mode == Mode::FOREIGN {
-            told::uncaptured(work, Unseen::Uncertain, end - cursor, 0);
+            told::uncaptured(work, CaptureMiss::Uncertain, end - cursor, 0);
             set!(work.cursor, end);
             return 0;
         }
@@ -152,7 +152,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         if end - cursor > HOLD as u64 || line != Line::START && line != Line::UNKNOWN {
             // More lines than a record has room for.
             let lines = scan::lines(work, cursor, end);
-            told::uncaptured(work, Unseen::Uncertain, end - cursor, lines);
+            told::uncaptured(work, CaptureMiss::Uncertain, end - cursor, lines);
             set!(dialogue.client.mode, Mode::UNCERTAIN);
             set!(dialogue.client.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
             set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(lines as u32));
@@ -206,7 +206,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
             }
             return;
         }
-        told::uncaptured(work, Unseen::Uncertain, u64::from(get!(dialogue.client.held)), 0);
+        told::uncaptured(work, CaptureMiss::Uncertain, u64::from(get!(dialogue.client.held)), 0);
         set!(dialogue.client.held, 0);
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.line, Line::UNKNOWN);
@@ -216,7 +216,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
 
 /// Bytes of a call of the client could not be read, behind a hole of so many.
 #[inline(always)]
-pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, hole: u64, length: u64, cause: Unseen) {
+pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, hole: u64, length: u64, cause: CaptureMiss) {
     // SAFETY: the caller's promise.
     unsafe {
         reply::catch_up(dialogue, work);

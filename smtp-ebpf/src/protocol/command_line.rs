@@ -3,7 +3,7 @@
 use super::state::{Dialogue, Line, Mode};
 use super::work::{HOLD, Work, byte, get, set};
 use super::{command, line, opening, scan, tls, told, verb};
-use crate::event::{Unseen, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
+use crate::event::{CaptureMiss, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF, WITHHELD_NUL};
 
 /// The line was begun; it waits for more of it.
 pub const BEGUN: u64 = 0;
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 
         if line == Line::WITHHELD {
             withhold(work, cursor, to, ends, &raw mut (*dialogue).client.cr);
         } else {
-            told::uncaptured(work, Unseen::Uncertain, to - cursor, u64::from(ends));
+            told::uncaptured(work, CaptureMiss::Uncertain, to - cursor, u64::from(ends));
         }
         set!(work.cursor, to);
         if ends {
@@ -258,7 +258,7 @@ unsafe fn uncertain_line(dialogue: *mut Dialogue, work: *mut Work, from: u64, lf
             _ => true,
         };
         if !is_dot && (get!(work.full) == 0 || !may_follow) {
-            told::uncaptured(work, Unseen::Uncertain, lf + 1 - from, 1);
+            told::uncaptured(work, CaptureMiss::Uncertain, lf + 1 - from, 1);
             command::doubt(dialogue);
             set!(dialogue.client.wary, 1);
             if kind == verb::DATA {
@@ -293,7 +293,7 @@ unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 
         let to = cursor + HOLD as u64;
         let mode = get!(dialogue.client.mode);
         if mode == Mode::UNCERTAIN {
-            told::uncaptured(work, Unseen::Uncertain, HOLD as u64, 0);
+            told::uncaptured(work, CaptureMiss::Uncertain, HOLD as u64, 0);
             command::doubt(dialogue);
             set!(dialogue.client.wary, 1);
             set!(dialogue.client.line, Line::UNKNOWN);

@@ -3,7 +3,7 @@
 use super::state::{Dialogue, Line, Mode, reached};
 use super::work::{BYTES, Context, HOLD, Work, byte, copy_words, cut, get, repeat, set, stops, word};
 use super::{command_line, line, opening, scan, tls, told, verb};
-use crate::event::Unseen;
+use crate::event::CaptureMiss;
 
 /// Most parts of a step: each takes bytes, or tells what the next one takes.
 const MAX_PARTS: u64 = 2 * BYTES as u64;
@@ -284,7 +284,7 @@ unsafe extern "C" fn rest_of_line(dialogue: *mut Dialogue, work: *mut Work) -> u
         } else if line == Line::WITHHELD {
             command_line::withhold(work, cursor, to, ends, cr);
         } else {
-            told::uncaptured(work, Unseen::Uncertain, to - cursor, u64::from(ends));
+            told::uncaptured(work, CaptureMiss::Uncertain, to - cursor, u64::from(ends));
         }
         set!(work.cursor, to);
         if ends {
@@ -399,7 +399,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
         }
         if end - cursor > HOLD as u64 || get!(dialogue.server.line) != Line::START {
             // More lines than a record has room for.
-            told::uncaptured(work, Unseen::Uncertain, end - cursor, scan::lines(work, cursor, end));
+            told::uncaptured(work, CaptureMiss::Uncertain, end - cursor, scan::lines(work, cursor, end));
             set!(dialogue.server.is_go_ahead, 0);
             set!(dialogue.server.losses, get!(dialogue.server.losses).wrapping_add(1));
             set!(dialogue.server.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
@@ -429,7 +429,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work) {
         }
         set!(dialogue.server.octets, 0);
         set!(dialogue.server.is_go_ahead, 0);
-        told::uncaptured(work, Unseen::Uncertain, u64::from(get!(dialogue.server.held)), 0);
+        told::uncaptured(work, CaptureMiss::Uncertain, u64::from(get!(dialogue.server.held)), 0);
         set!(dialogue.server.held, 0);
         set!(dialogue.server.line, Line::UNKNOWN);
         set!(dialogue.server.losses, get!(dialogue.server.losses).wrapping_add(1));
@@ -438,7 +438,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work) {
 
 /// Bytes of a call of the server could not be read.
 #[inline(always)]
-pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, length: u64, cause: Unseen) {
+pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, length: u64, cause: CaptureMiss) {
     // SAFETY: the caller's promise.
     unsafe {
         lose(dialogue, work);

@@ -15,7 +15,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::event::{
-    Segment, SegmentKind, Unseen, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF,
+    CaptureMiss, Segment, SegmentKind, WINDOW_LENGTH, WITHHELD_BARE_CR, WITHHELD_CR, WITHHELD_CRLF, WITHHELD_LF,
     WITHHELD_NUL,
 };
 
@@ -148,7 +148,7 @@ impl Talk {
     fn misses(&mut self, speaker: Speaker, length: u32) {
         let call = self.call(speaker, length as usize);
         // SAFETY: both are this talk's own.
-        let crossing = unsafe { miss(&raw mut *self.dialogue, &raw mut *self.work, call, Unseen::Fault) };
+        let crossing = unsafe { miss(&raw mut *self.dialogue, &raw mut *self.work, call, CaptureMiss::Fault) };
         let Crossing::Segments(_) = crossing else { panic!("no text was read") };
         read(self.work.segments(crossing, 0), &mut self.told[speaker as usize]);
     }

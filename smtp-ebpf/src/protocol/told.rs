@@ -2,7 +2,7 @@
 
 use super::Crossing;
 use super::work::{BYTES, HOLD, OUT_LIMIT, Run, Work, cut, get, set, store};
-use crate::event::{Segment, SegmentKind, Unseen};
+use crate::event::{CaptureMiss, Segment, SegmentKind};
 
 const NOTHING: Run = Run { kind: 0, flags: 0, from: 0, length: 0, lines: 0, begun: 0 };
 
@@ -100,7 +100,7 @@ pub unsafe fn ciphertext(work: *mut Work, length: u64) {
 
 /// So many bytes are not told for this cause; so many lines end in them.
 #[inline(always)]
-pub unsafe fn uncaptured(work: *mut Work, cause: Unseen, length: u64, lines: u64) {
+pub unsafe fn uncaptured(work: *mut Work, cause: CaptureMiss, length: u64, lines: u64) {
     // SAFETY: the caller's promise.
     unsafe { grow(work, SegmentKind::Uncaptured, cause as u8, length, lines) }
 }

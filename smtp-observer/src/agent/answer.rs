@@ -3,14 +3,14 @@
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Session, record};
+use super::{Runtime, record};
 use crate::kernel;
 use crate::observer::Observer;
 use crate::sink::connection_table::{ConnectionState, ConnectionTable};
-use crate::sink::http::{Ask, Listing, MAX_LISTED};
+use crate::sink::http::{Ask, Listing, MAX_LISTED, Verdicts};
 use crate::sink::metrics::Format;
 
-impl Session {
+impl Runtime {
     /// Answers an HTTP client, with all that has happened until now.
     pub(super) fn answer(&mut self, question: Ask) {
         self.take_in();
@@ -20,7 +20,7 @@ impl Session {
             (Ask::Metrics(format, to), _) => self.metrics(format, to),
             (Ask::Connections(to), Some(table)) => reply(to, connections(table, observer)),
             (Ask::Connection(id, to), Some(table)) => reply(to, connection(table, observer, &id)),
-            (Ask::Interceptions(to), Some(table)) => reply(to, table.interceptions().cloned().collect()),
+            (Ask::Interceptions(to), Some(table)) => reply(to, Verdicts::of(table)),
             (Ask::Observations(seen, to), Some(table)) => reply(to, table.since(seen)),
             // Nobody is told anything, and so is told that there is no answer.
             (_, None) => (),
@@ -40,6 +40,9 @@ impl Session {
         if let Some(viewers) = &self.sinks.viewers {
             metrics.set_dropped("page", viewers.dropped());
         }
+        if let Some(table) = &self.sinks.table {
+            metrics.set_history_dropped(table.dropped());
+        }
         let now = kernel::now().map_err(anyhow::Error::from);
         match now.and_then(|now| Ok(metrics.text(format, observer.timestamp(now))?)) {
             Ok(text) => reply(to, text),
@@ -52,7 +55,7 @@ fn connections(table: &ConnectionTable, observer: &Observer) -> Listing {
     let rows = table.heard_last(MAX_LISTED).into_iter();
     Listing {
         rows: rows.map(|row| ConnectionState { bytes: bytes(row, observer), ..row.without_transcript() }).collect(),
-        total: table.rows().len() as u64,
+        total: table.len() as u64,
     }
 }
 

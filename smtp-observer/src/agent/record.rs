@@ -5,9 +5,10 @@ use std::hash::BuildHasher as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cli::Observe;
 use crate::observer::Observer;
 use crate::recording::{self, Header};
-use crate::redact::{Addresses, Key};
+use crate::redact::Key;
 use crate::sink::output::{Output, Target};
 
 /// The name under which losses are counted.
@@ -41,9 +42,10 @@ pub(super) struct Record {
 
 impl Record {
     /// Begins to write what an observer like this is told.
-    pub(super) fn start(new: New, ports: &[u16], addresses: Addresses) -> io::Result<Self> {
+    pub(super) fn start(new: New, observe: &Observe) -> io::Result<Self> {
         let mut output = Output::start(new.target)?;
-        output.line(|out| Header::new(ports, addresses).write(out));
+        let Observe { ports, addresses, service_addresses, .. } = observe;
+        output.line(|out| Header::new(ports.as_slice(), *addresses, service_addresses).write(out));
         Ok(Self { output, lost: 0, before: None })
     }
 

@@ -97,6 +97,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         result: Ok(()),
     };
     let mut observer = Observer::new(&header.ports, policy);
+    observer.set_service_addresses(header.service_addresses.clone());
     let end = loop {
         match entries.next() {
             Some(Ok(Entry::Event(event))) => observer.event(event, &mut |fact| out.write(fact)),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
 
-use super::{Error, Session, Sinks, at, attach, colour, create, named, runtime, start_record, system};
+use super::{Error, Runtime, Sinks, at, attach, colour, create, named, start_record, system, tokio_runtime};
 use crate::cli::Observe;
 use crate::kernel;
 use crate::observation::Timestamp;
@@ -24,38 +24,37 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
     screen::usable()?;
     privilege::may_observe()?;
     let recording = observe.record.as_deref().map(create).transpose()?;
-    runtime()?.block_on(async {
+    tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording)?;
         let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
 
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
-        let unix_offset = kernel.host().unix_offset;
         let (policy, table) =
             (RedactionPolicy::new(observe.addresses), Some(ConnectionTable::with_transcripts(TRANSCRIPT)));
         let sinks = Sinks { policy, metrics: None, lines: None, table, viewers: None };
-        let mut session = Session::new(kernel, &observe, sinks, record);
-        session.look_round();
+        let mut runtime = Runtime::new(kernel, &observe, sinks, record);
+        runtime.resnapshot();
 
         let view = View::new(title, Theme { colour: colour(&io::stdout()) }, TimeZone::system());
         let screen = Screen::take().map_err(system("draw on the terminal"))?;
-        let mut top = Top { session, screen, view, pace: Pace::default(), stops: false, changes: 0, unix_offset };
+        let mut top = Top { runtime, screen, view, pace: Pace::default(), stops: false, changes: 0 };
         let outcome = tokio::select! {
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
             () = passed(observe.duration) => Ok(()),
         };
-        let Top { session, screen, .. } = top;
+        let Top { runtime, screen, .. } = top;
         // First, so that what is said of losses can be read.
         screen.leave().await;
-        session.finish(false).await;
+        runtime.finish(false).await;
         outcome
     })
 }
 
 /// A session and its screen.
 struct Top {
-    session: Session,
+    runtime: Runtime,
     screen: Screen,
     view: View,
     pace: Pace,
@@ -63,7 +62,6 @@ struct Top {
     stops: bool,
     /// Of the table, when it was drawn last.
     changes: u64,
-    unix_offset: i64,
 }
 
 /// Why nothing more is shown.
@@ -96,8 +94,8 @@ impl Top {
         self.pace.want(Cause::Key, Instant::now());
         loop {
             tokio::select! {
-                ready = self.session.kernel.ready() => ready.map_err(system("read what the hooks deliver"))?,
-                () = at(self.session.look) => self.session.look_round(),
+                ready = self.runtime.kernel.ready() => ready.map_err(system("read what the hooks deliver"))?,
+                () = at(self.runtime.look) => self.runtime.resnapshot(),
                 Some(event) = input.recv() => {
                     if self.input(event?)? {
                         return Ok(());
@@ -117,7 +115,7 @@ impl Top {
                 self.screen.suspend()?;
             }
             // Whatever it was: it may have come between the kernel's waking and the taking.
-            self.session.take_in();
+            self.runtime.take_in();
             self.plan();
         }
     }
@@ -138,7 +136,7 @@ impl Top {
     /// Says when to draw next.
     fn plan(&mut self) {
         let now = Instant::now();
-        let Some(table) = &self.session.sinks.table else { return };
+        let Some(table) = &self.runtime.sinks.table else { return };
         if !self.view.is_paused() {
             if table.changes() != self.changes {
                 self.pace.want(Cause::Observed, now);
@@ -148,17 +146,17 @@ impl Top {
             }
         }
         // What only time settles is settled before it is drawn.
-        if self.session.observer.is_settling() {
+        if self.runtime.observer.has_deadlines() {
             self.pace.want(Cause::Time, now);
         }
     }
 
     fn draw(&mut self) -> Result<(), Over> {
-        if self.session.observer.is_settling() {
-            self.session.settle(kernel::now().map_err(system("read the clock"))?);
+        if self.runtime.observer.has_deadlines() {
+            self.runtime.settle(kernel::now().map_err(system("read the clock"))?);
         }
         self.look(|view, screen, moment| screen.draw(|frame| view.draw(moment, frame)))??;
-        self.changes = self.session.sinks.table.as_ref().map_or(0, ConnectionTable::changes);
+        self.changes = self.runtime.sinks.table.as_ref().map_or(0, ConnectionTable::changes);
         self.pace.drawn(Instant::now());
         Ok(())
     }
@@ -166,8 +164,8 @@ impl Top {
     /// Looks at what there is now.
     fn look<T>(&mut self, look: impl FnOnce(&mut View, &mut Screen, &Moment<'_>) -> T) -> Result<T, Error> {
         let now = kernel::now().map_err(system("read the clock"))?;
-        let time = Timestamp((now.0 as i64).saturating_add(self.unix_offset));
-        let Session { kernel, observer, sinks, .. } = &mut self.session;
+        let time = Timestamp((now.0 as i64).saturating_add(self.runtime.kernel.host().unix_offset));
+        let Runtime { kernel, observer, sinks, .. } = &mut self.runtime;
         let table = sinks.table.get_or_insert_default();
         table.forget(time);
         let bytes = |connection: &_| observer.bytes(connection);

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use super::next::Next;
-use super::session_tracker::{CommandContext, Noops, SessionState};
+use super::session_tracker::{CommandContext, Noops};
+use crate::fact::evidence::{NextAction, Reasons, SessionState};
 use crate::observation::NoopReason::{
     self, Excessive, IdleKeepalive, InterceptorKeepalive, LeaseCheck, PipelineSync, ReachabilityTest, Verification,
 };
 use crate::smtp::Verb;
 
-/// NOOPs in a session that any purpose explains; Sendmail slows a client down beyond it (`MAXNOOPCOMMANDS`).
-pub(super) const MOST: u32 = 20;
+/// Most NOOPs of a session that a purpose explains; Sendmail slows a client down after more (`MAXNOOPCOMMANDS`).
+pub(super) const MAX_EXPLAINED: u32 = 20;
 
-/// NOOPs that make a period, and the shortest one: what a client sends at once keeps nothing alive.
+/// Fewest NOOPs that make a period, and the shortest period: a client that sends NOOPs without a pause keeps nothing alive.
 const PERIODIC: u32 = 3;
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
-/// The reason that follows from what was before, whatever comes next.
-pub(super) fn at_once(before: &CommandContext) -> Option<NoopReason> {
-    let is_idle = !before.point.is_in_transaction() && before.point != SessionState::Unknown;
-    match before.noops.total > MOST {
+/// The reason that follows from the context alone.
+pub(super) fn immediate(context: &CommandContext) -> Option<NoopReason> {
+    let is_idle = !context.state.is_in_transaction() && context.state != SessionState::Unknown;
+    match context.noops.total > MAX_EXPLAINED {
         true => Some(Excessive),
-        false => (is_idle && is_periodic(&before.noops)).then_some(IdleKeepalive),
+        false => (is_idle && is_periodic(&context.noops)).then_some(IdleKeepalive),
     }
 }
 
@@ -30,69 +30,69 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
     noops.steady >= PERIODIC && noops.period >= SHORTEST_PERIOD
 }
 
-/// The reasons that are left when it is known what came next: of [`at_once`] there was none. `accepted`: the reply to the
-/// NOOP was 2yz.
-pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReason> {
-    let early = matches!(next, Next::Command { early: true, .. });
-    if before.pipelined && !early && next != Next::Unseen {
-        return vec![PipelineSync];
+/// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the NOOP was
+/// 2yz.
+pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
+    let early = matches!(next, NextAction::Command { early: true, .. });
+    if context.pipelined && !early && next != NextAction::Unknown {
+        return [PipelineSync].into();
     }
-    let mut reasons = match before.point {
-        SessionState::Unknown if next.verb() == Some(Verb::Rcpt) => vec![Verification],
-        SessionState::Unknown => vec![LeaseCheck, IdleKeepalive, Verification, InterceptorKeepalive],
-        point if point.is_in_transaction() => in_transaction(point, next),
-        _ => outside(before, accepted, next),
+    let mut reasons = match context.state {
+        SessionState::Unknown if next.verb() == Some(Verb::Rcpt) => [Verification].into(),
+        SessionState::Unknown => [LeaseCheck, IdleKeepalive, Verification, InterceptorKeepalive].into(),
+        state if state.is_in_transaction() => in_transaction(state, next),
+        _ => outside(context, accepted, next),
     };
-    if before.pipelined && next == Next::Unseen {
+    if context.pipelined && next == NextAction::Unknown {
         reasons.push(PipelineSync);
     }
     reasons
 }
 
-/// Who waits in the middle for a message, and who tests addresses, send NOOPs where a sender would go on.
-fn in_transaction(point: SessionState, next: Next) -> Vec<NoopReason> {
+/// A transaction is open: an interceptor that waits for a message, and a program that tests addresses, send NOOPs there.
+fn in_transaction(state: SessionState, next: NextAction) -> Reasons<NoopReason> {
     match next.verb() {
-        Some(Verb::Rcpt) => vec![Verification],
-        // That a message is waited for can be seen at the other connection alone.
-        Some(Verb::Data | Verb::Bdat | Verb::Burl) => vec![InterceptorKeepalive],
-        _ => match point {
-            SessionState::Chunk | SessionState::ChunkRefused { .. } => vec![InterceptorKeepalive],
-            _ => vec![InterceptorKeepalive, Verification],
+        Some(Verb::Rcpt) => [Verification].into(),
+        // Only the other connection shows that a message is waited for.
+        Some(Verb::Data | Verb::Bdat | Verb::Burl) => [InterceptorKeepalive].into(),
+        _ => match state {
+            SessionState::Chunk | SessionState::ChunkRefused { .. } => [InterceptorKeepalive].into(),
+            _ => [InterceptorKeepalive, Verification].into(),
         },
     }
 }
 
 /// No transaction is open.
-fn outside(before: &CommandContext, accepted: bool, next: Next) -> Vec<NoopReason> {
-    let alone = before.noops.row == 1;
+fn outside(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
+    let alone = context.noops.in_a_row == 1;
     match next {
-        _ if alone && accepted && next.is(Verb::Mail) => vec![LeaseCheck],
-        _ if before.point.is_start() && next.leaves() => match accepted {
-            true => vec![ReachabilityTest],
-            false => vec![ReachabilityTest, LeaseCheck],
+        _ if alone && accepted && next.is(Verb::Mail) => [LeaseCheck].into(),
+        _ if context.state.is_start() && next.leaves() => match accepted {
+            true => [ReachabilityTest].into(),
+            false => [ReachabilityTest, LeaseCheck].into(),
         },
-        _ if alone && !accepted && next.leaves() => vec![LeaseCheck],
-        Next::Unseen if before.point.is_start() => vec![ReachabilityTest, LeaseCheck, IdleKeepalive],
-        _ => vec![LeaseCheck, IdleKeepalive],
+        _ if alone && !accepted && next.leaves() => [LeaseCheck].into(),
+        NextAction::Unknown if context.state.is_start() => [ReachabilityTest, LeaseCheck, IdleKeepalive].into(),
+        _ => [LeaseCheck, IdleKeepalive].into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::next::tests::NEXTS;
-    use crate::analysis::session_tracker::tests::befores;
+    use crate::analysis::next_action::tests::NEXT_ACTIONS;
+    use crate::analysis::session_tracker::tests::contexts;
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {
-        for before in befores() {
-            for next in NEXTS {
+        for context in contexts() {
+            for next in NEXT_ACTIONS {
                 for accepted in [true, false] {
-                    let reasons = settled(&before, accepted, next);
+                    let reasons = possible(&context, accepted, next);
                     let distinct = reasons.iter().collect::<std::collections::HashSet<_>>();
                     assert!(
-                        !reasons.is_empty() && distinct.len() == reasons.len(),
-                        "{before:?}, {next:?}: {reasons:?}"
+                        reasons.iter().count() > 0 && distinct.len() == reasons.iter().count(),
+                        "{context:?}, {next:?}: {reasons:?}"
                     );
                 }
             }

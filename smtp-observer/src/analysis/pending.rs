@@ -1,18 +1,20 @@
-//! RSETs and NOOPs whose reason depends on what comes next.
+//! RSETs and NOOPs whose reason depends on what the client does next.
 
 use std::time::Duration;
 
-use super::next::{Next, PATIENCE};
-use super::repeat::{Comparison, Repeat};
-use super::session_tracker::{CommandContext, SessionState};
-use super::{Told, noop, rset};
+use super::comparison::Comparison;
+use super::session_tracker::CommandContext;
+use super::{Emit, noop, rset};
 use crate::event::Time;
 use crate::fact::What;
+use crate::fact::evidence::{
+    EvidenceList, NEXT_COMMAND_TIMEOUT, NextAction, ReasonEvidence, SessionState, TransactionComparison,
+};
 use crate::observation::{NoopReason, Reasoned, RsetReason};
 use crate::smtp::{Exchange, Message};
 
-/// What waits. It is settled by the next command, by the end of the connection, by a loss, or by a deadline: whichever
-/// was first on the wire, not in this program.
+/// The commands whose reason is not known yet. The next command, the end of the connection, a loss or a deadline settles them:
+/// whichever was first on the wire, by the times of the events.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     rset: Option<Box<Rset>>,
@@ -22,110 +24,112 @@ pub(super) struct Pending {
 /// An RSET or a NOOP, with its reply.
 #[derive(Debug)]
 pub(super) struct Answered {
-    /// When the reply was there.
+    /// When the reply was complete.
     pub(super) time: Time,
     pub(super) latency: Option<Duration>,
     pub(super) code: u16,
-    pub(super) before: CommandContext,
+    pub(super) context: CommandContext,
 }
 
 #[derive(Debug)]
 struct Rset {
     answered: Answered,
-    /// What came next, and began a transaction that is compared.
-    compared: Option<(Next, Comparison)>,
+    /// The MAIL that came next, and the comparison of its transaction with the one before.
+    compared: Option<(NextAction, Comparison)>,
 }
 
 impl Pending {
     /// An RSET was answered.
-    pub(super) fn rset(&mut self, answered: Answered, told: &mut Told<'_>) {
-        match rset::at_once(&answered.before) {
+    pub(super) fn rset(&mut self, answered: Answered, emit: &mut Emit<'_>) {
+        match rset::immediate(&answered.context) {
             Some(reason) => {
-                let evidence = answered.before.evidence();
-                answered.rset(reason, evidence, told);
+                let evidence = answered.context.evidence();
+                answered.rset(reason, evidence, emit);
             }
             None => self.rset = Some(Box::new(Rset { answered, compared: None })),
         }
     }
 
     /// A NOOP was answered.
-    pub(super) fn noop(&mut self, answered: Answered, told: &mut Told<'_>) {
-        match noop::at_once(&answered.before) {
+    pub(super) fn noop(&mut self, answered: Answered, emit: &mut Emit<'_>) {
+        match noop::immediate(&answered.context) {
             Some(reason) => {
-                let evidence = answered.before.evidence();
-                answered.noop(reason, evidence, told);
+                let evidence = answered.context.evidence();
+                answered.noop(reason, evidence, emit);
             }
             None => self.noop = Some(Box::new(answered)),
         }
     }
 
-    /// The next command came.
-    pub(super) fn exchange(&mut self, exchange: &Exchange, told: &mut Told<'_>) {
+    /// The next command came, with its reply.
+    pub(super) fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
         if let Some(mut rset) = self.rset.take() {
             match rset.exchange(exchange) {
-                Some((next, repeat)) => rset.answered.rset_settled(next, repeat, told),
+                Some((next, comparison)) => rset.answered.settle_rset(next, comparison, emit),
                 None => self.rset = Some(rset),
             }
         }
         if let Some(noop) = self.noop.take() {
-            noop.noop_settled(next(exchange, noop.deadline()), told);
+            noop.settle_noop(next(exchange, noop.deadline()), emit);
         }
     }
 
     /// A message is over.
-    pub(super) fn message(&mut self, message: &Message, told: &mut Told<'_>) {
+    pub(super) fn message(&mut self, message: &Message, emit: &mut Emit<'_>) {
         let Some(rset) = self.rset.take_if(|rset| rset.compared.is_some()) else { return };
         if let Some((next, comparison)) = rset.compared {
-            rset.answered.rset_settled(next, Some(comparison.message(message)), told);
+            rset.answered.settle_rset(next, Some(comparison.message(message)), emit);
         }
     }
 
-    /// Nothing more is known of what comes.
-    pub(super) fn unseen(&mut self, told: &mut Told<'_>) {
-        self.settle(|_| Some(Next::Unseen), told);
+    /// Something was not seen.
+    pub(super) fn unseen(&mut self, emit: &mut Emit<'_>) {
+        self.settle(|_| Some(NextAction::Unknown), emit);
     }
 
     /// Another process goes on with the socket.
-    pub(super) fn moved(&mut self, told: &mut Told<'_>) {
-        self.settle(|_| Some(Next::Moved), told);
+    pub(super) fn owner_changed(&mut self, emit: &mut Emit<'_>) {
+        self.settle(|_| Some(NextAction::OwnerChanged), emit);
     }
 
     /// The connection is over.
-    pub(super) fn finish(&mut self, time: Time, told: &mut Told<'_>) {
+    pub(super) fn finish(&mut self, time: Time, emit: &mut Emit<'_>) {
         let next = |deadline: Option<Time>| match deadline.is_some_and(|deadline| time >= deadline) {
-            true => Some(Next::Nothing),
-            false => Some(Next::Closed),
+            true => Some(NextAction::Nothing),
+            false => Some(NextAction::Closed),
         };
-        self.settle(next, told);
+        self.settle(next, emit);
     }
 
-    /// When that nothing came says something, too.
+    /// When [`Self::pass`] is to be called.
     pub(super) fn deadline(&self) -> Option<Time> {
         let rset = self.rset.as_ref().and_then(|rset| rset.deadline());
         let noop = self.noop.as_ref().map(|noop| noop.deadline());
         [rset, noop].into_iter().flatten().min()
     }
 
-    /// Nothing was said until now.
-    pub(super) fn pass(&mut self, now: Time, told: &mut Told<'_>) {
-        self.settle(|deadline| deadline.filter(|deadline| *deadline <= now).map(|_| Next::Nothing), told);
+    /// Nothing was said until `now`.
+    pub(super) fn pass(&mut self, now: Time, emit: &mut Emit<'_>) {
+        self.settle(|deadline| deadline.filter(|deadline| *deadline <= now).map(|_| NextAction::Nothing), emit);
     }
 
-    /// Settles those for whose deadline there is something that came next.
-    fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<Next>, told: &mut Told<'_>) {
+    /// Settles each command for whose deadline `next` gives an action.
+    fn settle(&mut self, next: impl Fn(Option<Time>) -> Option<NextAction>, emit: &mut Emit<'_>) {
         if let Some(rset) = self.rset.take() {
             match (next(rset.deadline()), rset.compared) {
-                (Some(Next::Unseen), Some((next, _))) => {
-                    rset.answered.rset_settled(next, Some(Repeat::Unseen), told);
+                (Some(NextAction::Unknown), Some((next, _))) => {
+                    rset.answered.settle_rset(next, Some(TransactionComparison::Unknown), emit);
                 }
-                (Some(_), Some((next, _))) => rset.answered.rset_settled(next, Some(Repeat::Unfinished), told),
-                (Some(next), None) => rset.answered.rset_settled(next, None, told),
+                (Some(_), Some((next, _))) => {
+                    rset.answered.settle_rset(next, Some(TransactionComparison::Unfinished), emit)
+                }
+                (Some(next), None) => rset.answered.settle_rset(next, None, emit),
                 (None, compared) => self.rset = Some(Box::new(Rset { answered: rset.answered, compared })),
             }
         }
         if let Some(noop) = self.noop.take() {
             match next(Some(noop.deadline())) {
-                Some(next) => noop.noop_settled(next, told),
+                Some(next) => noop.settle_noop(next, emit),
                 None => self.noop = Some(noop),
             }
         }
@@ -134,94 +138,87 @@ impl Pending {
 
 impl Rset {
     fn deadline(&self) -> Option<Time> {
-        let waits = self.compared.is_none() && !rset::is_patient(&self.answered.before);
+        let waits = self.compared.is_none() && !rset::waits_without_deadline(&self.answered.context);
         waits.then(|| self.answered.deadline())
     }
 
-    /// What came next, when enough is known of it.
-    fn exchange(&mut self, exchange: &Exchange) -> Option<(Next, Option<Repeat>)> {
+    /// Takes the next exchange; gives the next action and the comparison, once both are known.
+    fn exchange(&mut self, exchange: &Exchange) -> Option<(NextAction, Option<TransactionComparison>)> {
         if let Some((next, comparison)) = &mut self.compared {
-            return comparison.exchange(exchange).map(|repeat| (*next, Some(repeat)));
+            return comparison.exchange(exchange).map(|comparison| (*next, Some(comparison)));
         }
         let next = next(exchange, self.deadline().unwrap_or(Time(u64::MAX)));
-        let before = &self.answered.before;
-        if !rset::compares(before, next) {
+        let context = &self.answered.context;
+        if !rset::compares(context, next) {
             return Some((next, None));
         }
-        let to_the_end = before.point == SessionState::MessageAccepted;
-        match Comparison::begin(before.envelope, before.size, to_the_end, exchange) {
+        let to_the_end = context.state == SessionState::MessageAccepted;
+        match Comparison::begin(context.envelope, context.size, to_the_end, exchange) {
             Ok(comparison) => {
                 self.compared = Some((next, comparison));
                 None
             }
-            Err(repeat) => Some((next, Some(repeat))),
+            Err(comparison) => Some((next, Some(comparison))),
         }
     }
 }
 
 impl Answered {
     fn deadline(&self) -> Time {
-        Time(self.time.0.saturating_add(PATIENCE.as_nanos() as u64))
+        Time(self.time.0.saturating_add(NEXT_COMMAND_TIMEOUT.as_nanos() as u64))
     }
 
-    fn rset(&self, reason: RsetReason, evidence: Vec<String>, told: &mut Told<'_>) {
+    fn rset(&self, reason: RsetReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        told(time, What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
-    fn rset_settled(&self, next: Next, repeat: Option<Repeat>, told: &mut Told<'_>) {
-        let reasons = rset::settled(&self.before, self.is_accepted(), next, repeat);
+    fn settle_rset(&self, next: NextAction, comparison: Option<TransactionComparison>, emit: &mut Emit<'_>) {
+        let reasons = rset::possible(&self.context, self.is_accepted(), next, comparison);
         let mut evidence = self.evidence(next);
-        evidence.extend(repeat.map(|repeat| repeat.to_string()));
-        match reasons.as_slice() {
-            [reason] => self.rset(*reason, evidence, told),
-            reasons => {
-                evidence.push(possible(reasons.iter().map(|reason| reason.as_str())));
-                self.rset(RsetReason::Ambiguous, evidence, told)
-            }
-        }
+        evidence.extend(comparison.map(ReasonEvidence::Comparison));
+        let reason = reasons.only().unwrap_or_else(|| {
+            evidence.push(ReasonEvidence::PossibleRset(reasons));
+            RsetReason::Ambiguous
+        });
+        self.rset(reason, evidence, emit);
     }
 
-    fn noop(&self, reason: NoopReason, evidence: Vec<String>, told: &mut Told<'_>) {
+    fn noop(&self, reason: NoopReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        told(time, What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
-    fn noop_settled(&self, next: Next, told: &mut Told<'_>) {
-        let reasons = noop::settled(&self.before, self.is_accepted(), next);
+    fn settle_noop(&self, next: NextAction, emit: &mut Emit<'_>) {
+        let reasons = noop::possible(&self.context, self.is_accepted(), next);
         let mut evidence = self.evidence(next);
-        match reasons.as_slice() {
-            [reason] if *reason != NoopReason::InterceptorKeepalive => self.noop(*reason, evidence, told),
-            reasons => {
-                evidence.push(possible(reasons.iter().map(|reason| reason.as_str())));
-                self.noop(NoopReason::Ambiguous, evidence, told)
-            }
-        }
+        // One connection alone does not show that a program in the middle waits.
+        let reason = reasons.only().filter(|reason| *reason != NoopReason::InterceptorKeepalive).unwrap_or_else(|| {
+            evidence.push(ReasonEvidence::PossibleNoop(reasons));
+            NoopReason::Ambiguous
+        });
+        self.noop(reason, evidence, emit);
     }
 
     fn is_accepted(&self) -> bool {
         self.code / 100 == 2
     }
 
-    /// What was before, the reply where it was a no, and what came next.
-    fn evidence(&self, next: Next) -> Vec<String> {
-        let mut evidence = self.before.evidence();
+    /// The context of the command, its reply if that refuses it, and the next action.
+    fn evidence(&self, next: NextAction) -> EvidenceList {
+        let mut evidence = self.context.evidence();
         if !self.is_accepted() {
-            evidence.push(format!("answered {}", self.code));
+            evidence.push(ReasonEvidence::Refused(self.code));
         }
-        evidence.push(next.to_string());
+        evidence.push(ReasonEvidence::Next(next));
         evidence
     }
 }
 
-/// What a command is, read as what came next.
-fn next(Exchange { command, .. }: &Exchange, deadline: Time) -> Next {
+/// The next action that this exchange is.
+fn next(Exchange { command, .. }: &Exchange, deadline: Time) -> NextAction {
     match command.first_byte >= deadline {
-        true => Next::Nothing,
-        false => Next::Command { verb: command.verb, early: command.pipelined },
+        true => NextAction::Nothing,
+        false => NextAction::Command { verb: command.verb, early: command.pipelined },
     }
-}
-
-fn possible(names: impl Iterator<Item = &'static str>) -> String {
-    format!("possible: {}", names.collect::<Vec<_>>().join(", "))
 }

@@ -70,7 +70,7 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
     let (mut session, mut judge, mut filter) = (Session::new(), Analysis::default(), Filter::new());
     let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
     let policy = RedactionPolicy::new(addresses);
-    let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
+    let emit = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => {
@@ -84,12 +84,12 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
                 session.gap(*peer, Time(1), *length, &mut items);
             }
         }
-        items.iter().for_each(|item| judge.item(None, item, told));
+        items.iter().for_each(|item| judge.item(None, item, emit));
         items.clear();
     }
     session.finish(Time(1), &mut items);
-    items.iter().for_each(|item| judge.item(None, item, told));
-    judge.finish(Some(Time(1)), Time(1), told);
+    items.iter().for_each(|item| judge.item(None, item, emit));
+    judge.finish(Some(Time(1)), Time(1), emit);
     events
 }
 

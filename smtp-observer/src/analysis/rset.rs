@@ -1,8 +1,7 @@
 //! Why an RSET was sent.
 
-use super::next::Next;
-use super::repeat::Repeat;
-use super::session_tracker::{CommandContext, SessionState};
+use super::session_tracker::CommandContext;
+use crate::fact::evidence::{NextAction, Reasons, SessionState, TransactionComparison};
 use crate::observation::RsetReason::{
     self, AddressProbe, AuthRetry, BeforeQuit, BetweenMessages, ChunkAbort, ClientAbort, DataRejected,
     InterceptorDiscard, InterceptorReplay, MessageRejected, PipelinedBetweenMessages, RecipientRejected,
@@ -10,166 +9,186 @@ use crate::observation::RsetReason::{
 };
 use crate::smtp::Verb;
 
-/// The reason that follows from what was before, whatever comes next.
-pub(super) fn at_once(before: &CommandContext) -> Option<RsetReason> {
-    match before.point {
+/// The reason that follows from the context alone.
+pub(super) fn immediate(context: &CommandContext) -> Option<RsetReason> {
+    match context.state {
         SessionState::Chunk | SessionState::ChunkRefused { .. } => Some(ChunkAbort),
         // The client did not know how the command before it went.
-        _ if before.pipelined => None,
+        _ if context.pipelined => None,
         SessionState::SenderRefused { .. } => Some(SenderRejected),
         SessionState::Envelope { accepted: 0, rejected: 1.., .. } => Some(RecipientsRejected),
         SessionState::Envelope { refused_last: true, .. } => Some(RecipientRejected),
-        SessionState::Envelope { rejected: 1.., .. } if before.envelope.is_test() => Some(AddressProbe),
+        SessionState::Envelope { rejected: 1.., .. } if context.envelope.is_test() => Some(AddressProbe),
         SessionState::DataRefused { .. } => Some(DataRejected),
-        // A message that was refused long ago, or to another process, is not what Postfix' probe is about.
-        SessionState::MessageRefused { .. } if !before.pause.is_over() => Some(MessageRejected),
+        // After a pause, or in another process, the RSET may as well be Postfix's probe of a cached connection.
+        SessionState::MessageRefused { .. } if !context.pause.is_reuse() => Some(MessageRejected),
         _ => None,
     }
 }
 
-/// Whether the next command is waited for however late it comes: an interceptor may send the message on long after its
-/// RSET, when its client has gone.
-pub(super) fn is_patient(before: &CommandContext) -> bool {
-    is_accepted(before)
+/// Whether the next command counts however late it comes: an interceptor may pass the message on long after its RSET, when its
+/// client has gone.
+pub(super) fn waits_without_deadline(context: &CommandContext) -> bool {
+    is_accepted(context)
 }
 
-/// Whether the transaction that the next command begins says more.
-pub(super) fn compares(before: &CommandContext, next: Next) -> bool {
-    match before.point {
-        SessionState::MessageAccepted => next.is(Verb::Mail) && !before.pipelined && !before.pause.is_over(),
-        _ => next.verb() == Some(Verb::Mail) && is_accepted(before),
+/// Whether the transaction that the next command begins is evidence, too.
+pub(super) fn compares(context: &CommandContext, next: NextAction) -> bool {
+    match context.state {
+        SessionState::MessageAccepted => next.is(Verb::Mail) && !context.pipelined && !context.pause.is_reuse(),
+        _ => next.verb() == Some(Verb::Mail) && is_accepted(context),
     }
 }
 
 /// The client knows that its transaction is open and that no recipient was refused.
-fn is_accepted(before: &CommandContext) -> bool {
-    matches!(before.point, SessionState::Envelope { rejected: 0, .. }) && !before.pipelined
+fn is_accepted(context: &CommandContext) -> bool {
+    matches!(context.state, SessionState::Envelope { rejected: 0, .. }) && !context.pipelined
 }
 
-/// The reasons that are left when it is known what came next: of [`at_once`] there was none. `accepted`: the reply to the
-/// RSET was 2yz.
-pub(super) fn settled(before: &CommandContext, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
-    match before.point {
-        SessionState::Start | SessionState::Authenticated => at_start(before, accepted, next),
-        SessionState::AuthRefused { .. } => behind_auth(next),
-        SessionState::MessageRefused { .. } if !before.pipelined => behind_refusal(before, accepted, next),
+/// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the RSET was
+/// 2yz.
+pub(super) fn possible(
+    context: &CommandContext,
+    accepted: bool,
+    next: NextAction,
+    comparison: Option<TransactionComparison>,
+) -> Reasons<RsetReason> {
+    match context.state {
+        SessionState::Start | SessionState::Authenticated => at_start(context, accepted, next),
+        SessionState::AuthRefused { .. } => after_refused_auth(next),
+        SessionState::MessageRefused { .. } if !context.pipelined => after_refused_message(context, accepted, next),
         SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
-            between(before, accepted, next, repeat)
+            between_transactions(context, accepted, next, comparison)
         }
-        _ if before.pipelined => unaware(before, next),
+        _ if context.pipelined => pipelined_in_transaction(context, next),
         SessionState::Unknown => unknown(next),
-        // An acceptance came behind the refusal, and was left unused.
-        SessionState::Envelope { rejected: 1.., .. } => vec![RecipientRejected, AddressProbe],
-        _ => in_transaction(before, next, repeat),
+        // An acceptance came after the refusal, and was left unused.
+        SessionState::Envelope { rejected: 1.., .. } => [RecipientRejected, AddressProbe].into(),
+        _ => in_transaction(context, next, comparison),
     }
 }
 
-/// The connection was tried, and used or left as it turned out.
-fn is_probe(before: &CommandContext, accepted: bool, next: Next) -> bool {
-    before.pause.is_over() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
+/// The RSET tested the connection: the client used the connection, or left it, by the reply.
+fn is_probe(context: &CommandContext, accepted: bool, next: NextAction) -> bool {
+    context.pause.is_reuse() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
 }
 
-fn at_start(before: &CommandContext, accepted: bool, next: Next) -> Vec<RsetReason> {
-    let over = before.pause.is_over();
-    if is_probe(before, accepted, next) {
-        return vec![ReuseProbe];
+fn at_start(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
+    let reuses = context.pause.is_reuse();
+    if is_probe(context, accepted, next) {
+        return [ReuseProbe].into();
     }
     match next {
-        Next::Unseen if over => vec![SessionStart, ReuseProbe, BeforeQuit],
-        Next::Unseen => vec![SessionStart, BeforeQuit],
-        Next::Closed | Next::Moved if over => vec![SessionStart, ReuseProbe],
-        _ if next.is(Verb::Quit) && over => vec![BeforeQuit, ReuseProbe],
-        _ if next.verb() == Some(Verb::Quit) => vec![BeforeQuit],
-        _ => vec![SessionStart],
+        NextAction::Unknown if reuses => [SessionStart, ReuseProbe, BeforeQuit].into(),
+        NextAction::Unknown => [SessionStart, BeforeQuit].into(),
+        NextAction::Closed | NextAction::OwnerChanged if reuses => [SessionStart, ReuseProbe].into(),
+        _ if next.is(Verb::Quit) && reuses => [BeforeQuit, ReuseProbe].into(),
+        _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
+        _ => [SessionStart].into(),
     }
 }
 
-fn behind_auth(next: Next) -> Vec<RsetReason> {
+fn after_refused_auth(next: NextAction) -> Reasons<RsetReason> {
     match next.verb() {
-        Some(Verb::Auth | Verb::XExps) => vec![AuthRetry],
-        Some(Verb::Mail) => vec![SessionStart],
-        Some(Verb::Quit) => vec![BeforeQuit],
-        _ if next == Next::Unseen => vec![AuthRetry, SessionStart, BeforeQuit],
-        _ => vec![AuthRetry, SessionStart],
+        Some(Verb::Auth | Verb::XExps) => [AuthRetry].into(),
+        Some(Verb::Mail) => [SessionStart].into(),
+        Some(Verb::Quit) => [BeforeQuit].into(),
+        _ if next == NextAction::Unknown => [AuthRetry, SessionStart, BeforeQuit].into(),
+        _ => [AuthRetry, SessionStart].into(),
     }
 }
 
 /// A message was refused, and then the client paused.
-fn behind_refusal(before: &CommandContext, accepted: bool, next: Next) -> Vec<RsetReason> {
-    match before.pause.moved && is_probe(before, accepted, next) {
-        true => vec![ReuseProbe],
-        false => vec![MessageRejected, ReuseProbe],
+fn after_refused_message(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
+    match context.pause.owner_changed && is_probe(context, accepted, next) {
+        true => [ReuseProbe].into(),
+        false => [MessageRejected, ReuseProbe].into(),
     }
 }
 
 /// No transaction is open, and one was before.
-fn between(before: &CommandContext, accepted: bool, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
-    let over = before.pause.is_over();
+fn between_transactions(
+    context: &CommandContext,
+    accepted: bool,
+    next: NextAction,
+    comparison: Option<TransactionComparison>,
+) -> Reasons<RsetReason> {
+    let reuses = context.pause.is_reuse();
     match next {
-        _ if next.is_early(Verb::Mail) => vec![PipelinedBetweenMessages],
-        _ if next.is_early(Verb::Quit) => vec![BeforeQuit],
-        Next::Unseen => {
-            vec![BetweenMessages, PipelinedBetweenMessages, ReuseProbe, SameMessageSplit, BeforeQuit]
+        _ if next.is_early(Verb::Mail) => [PipelinedBetweenMessages].into(),
+        _ if next.is_early(Verb::Quit) => [BeforeQuit].into(),
+        NextAction::Unknown => {
+            [BetweenMessages, PipelinedBetweenMessages, ReuseProbe, SameMessageSplit, BeforeQuit].into()
         }
-        _ if before.pipelined && next.is(Verb::Quit) => vec![BeforeQuit],
-        _ if before.pipelined => vec![PipelinedBetweenMessages, BetweenMessages],
-        _ if is_probe(before, accepted, next) => vec![ReuseProbe],
-        _ if over && next.is(Verb::Quit) => vec![BeforeQuit, ReuseProbe],
-        _ if next.is(Verb::Quit) => vec![BeforeQuit],
-        Next::Closed | Next::Moved if over => vec![BetweenMessages, ReuseProbe],
-        Next::Nothing if before.pause.moved => vec![BetweenMessages, ReuseProbe],
+        _ if context.pipelined && next.is(Verb::Quit) => [BeforeQuit].into(),
+        _ if context.pipelined => [PipelinedBetweenMessages, BetweenMessages].into(),
+        _ if is_probe(context, accepted, next) => [ReuseProbe].into(),
+        _ if reuses && next.is(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
+        _ if next.is(Verb::Quit) => [BeforeQuit].into(),
+        NextAction::Closed | NextAction::OwnerChanged if reuses => [BetweenMessages, ReuseProbe].into(),
+        NextAction::Nothing if context.pause.owner_changed => [BetweenMessages, ReuseProbe].into(),
         // It may not have been a message that was before.
-        _ if before.point == SessionState::Idle => vec![BetweenMessages, ReuseProbe],
-        _ => match repeat {
+        _ if context.state == SessionState::Idle => [BetweenMessages, ReuseProbe].into(),
+        _ => match comparison {
             // Personal mails of a series may have one size, too.
-            Some(Repeat::SameMessage(_)) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
-            Some(Repeat::Unfinished | Repeat::Unseen) => vec![BetweenMessages, ReuseProbe, SameMessageSplit],
+            Some(
+                TransactionComparison::SameMessage { .. }
+                | TransactionComparison::Unfinished
+                | TransactionComparison::Unknown,
+            ) => [BetweenMessages, ReuseProbe, SameMessageSplit].into(),
             // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
-            _ if next.is(Verb::Mail) => vec![BetweenMessages, ReuseProbe],
-            _ => vec![BetweenMessages],
+            _ if next.is(Verb::Mail) => [BetweenMessages, ReuseProbe].into(),
+            _ => [BetweenMessages].into(),
         },
     }
 }
 
 /// Everything was accepted, and the client knows it.
-fn in_transaction(before: &CommandContext, next: Next, repeat: Option<Repeat>) -> Vec<RsetReason> {
-    let has_recipients = before.envelope.named() > 0;
-    let tests = has_recipients && before.envelope.sends_nothing() && before.noops.row == 0;
-    match (next, repeat) {
-        (_, Some(Repeat::SameEnvelope)) if before.noops.row > 0 => vec![InterceptorReplay],
-        (_, Some(Repeat::SameEnvelope)) => vec![InterceptorReplay, ClientAbort],
-        _ if has_recipients && next.is_early(Verb::Quit) => vec![AddressProbe],
-        (Next::Unseen, _) | (_, Some(Repeat::Unseen)) if has_recipients => {
-            vec![ClientAbort, AddressProbe, InterceptorReplay, InterceptorDiscard]
+fn in_transaction(
+    context: &CommandContext,
+    next: NextAction,
+    comparison: Option<TransactionComparison>,
+) -> Reasons<RsetReason> {
+    let has_recipients = context.envelope.named() > 0;
+    let tests = has_recipients && context.envelope.sends_nothing() && context.noops.in_a_row == 0;
+    match (next, comparison) {
+        (_, Some(TransactionComparison::SameEnvelope)) if context.noops.in_a_row > 0 => [InterceptorReplay].into(),
+        (_, Some(TransactionComparison::SameEnvelope)) => [InterceptorReplay, ClientAbort].into(),
+        _ if has_recipients && next.is_early(Verb::Quit) => [AddressProbe].into(),
+        (NextAction::Unknown, _) | (_, Some(TransactionComparison::Unknown)) if has_recipients => {
+            [ClientAbort, AddressProbe, InterceptorReplay, InterceptorDiscard].into()
         }
-        _ if tests => vec![AddressProbe],
+        _ if tests => [AddressProbe].into(),
         // A program in the middle waits for its client's next command, and has a recipient when it waits for a message.
-        (_, Some(Repeat::OtherSender | Repeat::OtherRecipients)) if next.is_early(Verb::Mail) || !has_recipients => {
-            vec![ClientAbort]
+        (_, Some(TransactionComparison::OtherSender | TransactionComparison::OtherRecipients))
+            if next.is_early(Verb::Mail) || !has_recipients =>
+        {
+            [ClientAbort].into()
         }
-        _ if has_recipients => vec![AddressProbe, ClientAbort, InterceptorDiscard],
-        _ if next.verb() == Some(Verb::Quit) => vec![ClientAbort, BeforeQuit],
-        _ => vec![ClientAbort, AddressProbe],
+        _ if has_recipients => [AddressProbe, ClientAbort, InterceptorDiscard].into(),
+        _ if next.verb() == Some(Verb::Quit) => [ClientAbort, BeforeQuit].into(),
+        _ => [ClientAbort, AddressProbe].into(),
     }
 }
 
-/// The client did not wait to know how its transaction went.
-fn unaware(before: &CommandContext, next: Next) -> Vec<RsetReason> {
-    let has_recipients = before.envelope.named() > 0 && before.point.has_envelope();
+/// The client sent the RSET before it knew how its transaction went.
+fn pipelined_in_transaction(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
+    let has_recipients = context.envelope.named() > 0 && context.state.has_envelope();
     match next {
-        Next::Unseen => vec![ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit],
+        NextAction::Unknown => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
         // Whatever the replies: it never meant to send.
-        _ if has_recipients && (next.leaves() || before.envelope.sends_nothing()) => vec![AddressProbe],
-        _ if next.verb() == Some(Verb::Quit) => vec![ClientAbort, BeforeQuit],
-        _ if next.is_early(Verb::Mail) => vec![ClientAbort, AddressProbe, PipelinedBetweenMessages],
-        _ => vec![ClientAbort, AddressProbe],
+        _ if has_recipients && (next.leaves() || context.envelope.sends_nothing()) => [AddressProbe].into(),
+        _ if next.verb() == Some(Verb::Quit) => [ClientAbort, BeforeQuit].into(),
+        _ if next.is_early(Verb::Mail) => [ClientAbort, AddressProbe, PipelinedBetweenMessages].into(),
+        _ => [ClientAbort, AddressProbe].into(),
     }
 }
 
-/// What was before was not seen: all reasons that what came next allows.
-fn unknown(next: Next) -> Vec<RsetReason> {
-    let unseen = next == Next::Unseen;
-    let mut reasons = vec![SenderRejected, RecipientsRejected, RecipientRejected, DataRejected, MessageRejected];
+/// The state before it was not seen: all reasons that the next action allows.
+fn unknown(next: NextAction) -> Reasons<RsetReason> {
+    let unseen = next == NextAction::Unknown;
+    let mut reasons =
+        Reasons::from([SenderRejected, RecipientsRejected, RecipientRejected, DataRejected, MessageRejected]);
     reasons.extend([ChunkAbort, ClientAbort, AddressProbe]);
     if unseen || matches!(next.verb(), Some(Verb::Auth | Verb::XExps)) {
         reasons.push(AuthRetry);
@@ -192,21 +211,28 @@ fn unknown(next: Next) -> Vec<RsetReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::next::tests::NEXTS;
-    use crate::analysis::session_tracker::tests::befores;
+    use crate::analysis::next_action::tests::NEXT_ACTIONS;
+    use crate::analysis::session_tracker::tests::contexts;
 
     #[test]
     fn there_is_always_a_reason_and_none_twice() {
-        let repeats = [Repeat::OtherSender, Repeat::SameEnvelope, Repeat::SameMessage(9), Repeat::Unseen];
-        for before in befores().into_iter().filter(|before| at_once(before).is_none()) {
-            for next in NEXTS {
-                let compared = repeats.into_iter().filter(|_| compares(&before, next)).map(Some);
-                for (accepted, repeat) in compared.chain([None]).flat_map(|repeat| [(true, repeat), (false, repeat)]) {
-                    let reasons = settled(&before, accepted, next, repeat);
+        let comparisons = [
+            TransactionComparison::OtherSender,
+            TransactionComparison::SameEnvelope,
+            TransactionComparison::SameMessage { bytes: 9 },
+            TransactionComparison::Unknown,
+        ];
+        for context in contexts().into_iter().filter(|context| immediate(context).is_none()) {
+            for next in NEXT_ACTIONS {
+                let compared = comparisons.into_iter().filter(|_| compares(&context, next)).map(Some);
+                for (accepted, comparison) in
+                    compared.chain([None]).flat_map(|comparison| [(true, comparison), (false, comparison)])
+                {
+                    let reasons = possible(&context, accepted, next, comparison);
                     let distinct = reasons.iter().collect::<std::collections::HashSet<_>>();
                     assert!(
-                        !reasons.is_empty() && distinct.len() == reasons.len(),
-                        "{before:?}, {next:?}: {reasons:?}"
+                        reasons.iter().count() > 0 && distinct.len() == reasons.iter().count(),
+                        "{context:?}, {next:?}: {reasons:?}"
                     );
                 }
             }
@@ -215,18 +241,18 @@ mod tests {
 
     #[test]
     fn a_reply_that_was_not_there_is_no_reason() {
-        let early = befores().into_iter().filter(|before| before.pipelined);
-        let reasons = early.filter_map(|before| at_once(&before));
+        let early = contexts().into_iter().filter(|context| context.pipelined);
+        let reasons = early.filter_map(|context| immediate(&context));
         assert!(reasons.into_iter().all(|reason| reason == ChunkAbort));
     }
 
     #[test]
     fn what_two_connections_show_is_not_claimed_of_one() {
-        for before in befores() {
-            for next in NEXTS {
-                let reasons = settled(&before, true, next, None);
-                assert_ne!(reasons, [InterceptorDiscard], "{before:?}, {next:?}");
-                assert!(!reasons.contains(&RsetReason::Relayed), "{before:?}, {next:?}");
+        for context in contexts() {
+            for next in NEXT_ACTIONS {
+                let reasons = possible(&context, true, next, None);
+                assert_ne!(reasons.only(), Some(InterceptorDiscard), "{context:?}, {next:?}");
+                assert!(reasons.iter().all(|reason| reason != RsetReason::Relayed), "{context:?}, {next:?}");
             }
         }
     }

@@ -1,19 +1,18 @@
-//! Where in a session a command comes: what the ones before it led to.
+//! Follows the state of a session, and gives the context of each command.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::noop;
 use super::timing::{Pause, Timing};
-use super::words::{Count, Seconds};
 use crate::event::Time;
+use crate::fact::evidence::{EvidenceList, ReasonEvidence, SessionState};
 use crate::smtp::{Command, Exchange, Message, Verb};
 
 /// Follows a session from exchange to exchange.
 #[derive(Debug, Default)]
 pub(super) struct SessionTracker {
-    point: SessionState,
+    state: SessionState,
     transactions: u32,
     envelope: Envelope,
     /// Bytes of the last message.
@@ -22,52 +21,22 @@ pub(super) struct SessionTracker {
     timing: Timing,
 }
 
-/// What the last thing that matters was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum SessionState {
-    /// It was not seen.
-    #[default]
-    Unknown,
-    /// Nothing: no MAIL in this session so far.
-    Start,
-    /// AUTH was accepted, before any MAIL.
-    Authenticated,
-    /// AUTH was refused, before any MAIL.
-    AuthRefused { code: u16 },
-    /// No transaction is open, and there was one before, or may have been.
-    Idle,
-    /// MAIL was refused.
-    SenderRefused { code: u16 },
-    /// MAIL was accepted, and so many recipients were and were not. `refused_last`: the last of them was not.
-    Envelope { accepted: u32, rejected: u32, refused_last: bool },
-    /// DATA was refused though a recipient was accepted.
-    DataRefused { code: u16 },
-    /// A chunk of a message was accepted, the last is to come.
-    Chunk,
-    /// A chunk that is not the last was refused.
-    ChunkRefused { code: u16 },
-    /// The message was accepted.
-    MessageAccepted,
-    /// The message was refused.
-    MessageRefused { code: u16 },
-}
-
-/// The session's NOOPs, the one that is judged included.
+/// The NOOPs of the session, the current command included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Noops {
     pub(super) total: u32,
-    /// With no other command between them.
-    pub(super) row: u32,
-    /// Of those, the last that came at a constant period.
+    /// NOOPs in a row, with no other command between them.
+    pub(super) in_a_row: u32,
+    /// The latest NOOPs in a row that came at a constant period.
     pub(super) steady: u32,
     pub(super) period: Duration,
     last: Time,
 }
 
-/// What a judgement of a command builds on.
+/// What the reason of a command is derived from, without the reply and what follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommandContext {
-    pub(super) point: SessionState,
+    pub(super) state: SessionState,
     /// The client had not seen the reply to the command before it.
     pub(super) pipelined: bool,
     pub(super) pause: Pause,
@@ -81,21 +50,19 @@ pub(super) struct CommandContext {
 }
 
 impl CommandContext {
-    /// What was before in words, and how the command was sent where that says something.
-    pub(super) fn evidence(&self) -> Vec<String> {
-        let mut evidence = vec![self.point.to_string()];
+    /// The state before the command, and how the command was sent where that says something.
+    pub(super) fn evidence(&self) -> EvidenceList {
+        let mut evidence = EvidenceList::from([ReasonEvidence::State(self.state)]);
         evidence.extend(self.noops.evidence(self.is_noop));
         if self.pipelined {
-            evidence.push("sent before the reply to the command before it".into());
+            evidence.push(ReasonEvidence::Pipelined);
         }
-        if let Some(idle) = self.pause.idle {
-            evidence.push(format!("idle for {} before it", Seconds(idle)));
-        }
-        if self.pause.moved {
-            evidence.push("another process took the connection over before it".into());
+        evidence.extend(self.pause.idle.map(ReasonEvidence::Idle));
+        if self.pause.owner_changed {
+            evidence.push(ReasonEvidence::OwnerChanged);
         }
         if self.lower_case {
-            evidence.push("sent in lower case, as by Python's smtplib".into());
+            evidence.push(ReasonEvidence::LowerCase);
         }
         evidence
     }
@@ -103,31 +70,30 @@ impl CommandContext {
 
 impl Noops {
     /// How many there are, where that says something: of a NOOP among others, or right before another command.
-    fn evidence(&self, is_noop: bool) -> Option<String> {
-        match (is_noop, self.row) {
-            (true, _) if self.total > noop::MOST => Some(format!("{} NOOPs in this session", self.total)),
+    fn evidence(&self, is_noop: bool) -> Option<ReasonEvidence> {
+        match (is_noop, self.in_a_row) {
+            (true, _) if self.total > noop::MAX_EXPLAINED => Some(ReasonEvidence::NoopsInSession(self.total)),
             (true, _) if noop::is_periodic(self) => {
-                Some(format!("{} NOOPs, one every {}", self.steady, Seconds(self.period)))
+                Some(ReasonEvidence::PeriodicNoops { count: self.steady, period: self.period })
             }
-            (true, 2..) => Some(format!("{} NOOPs in a row", self.row)),
-            (false, 1) => Some("1 NOOP right before it".into()),
-            (false, 2..) => Some(format!("{} NOOPs right before it", self.row)),
+            (true, count @ 2..) => Some(ReasonEvidence::NoopsInARow(count)),
+            (false, count @ 1..) => Some(ReasonEvidence::NoopsBefore(count)),
             _ => None,
         }
     }
 
-    /// Another one came.
-    fn another(&mut self, time: Time) {
+    /// A NOOP came.
+    fn add(&mut self, time: Time) {
         let passed = time.since(self.last);
         // Constant: less than a tenth away from the period before.
-        let constant = self.row >= 2 && passed.abs_diff(self.period) * 10 < self.period;
-        (self.steady, self.period) = match (self.row, constant) {
+        let constant = self.in_a_row >= 2 && passed.abs_diff(self.period) * 10 < self.period;
+        (self.steady, self.period) = match (self.in_a_row, constant) {
             (0, _) => (1, Duration::ZERO),
             (_, true) => (self.steady.saturating_add(1), self.period),
             (_, false) => (2, passed),
         };
         self.last = time;
-        self.row = self.row.saturating_add(1);
+        self.in_a_row = self.in_a_row.saturating_add(1);
         self.total = self.total.saturating_add(1);
     }
 }
@@ -135,31 +101,31 @@ impl Noops {
 impl SessionTracker {
     /// The server greeted: the session is seen from its start.
     pub(super) fn greeted(&mut self, time: Time) {
-        self.point = SessionState::Start;
+        self.state = SessionState::Start;
         self.timing.reply(time);
     }
 
     /// Something was not seen.
     pub(super) fn lost(&mut self) {
-        self.point = SessionState::Unknown;
+        self.state = SessionState::Unknown;
         self.size = None;
-        self.noops.row = 0;
+        self.noops.in_a_row = 0;
         self.timing.lost();
     }
 
     /// Another process goes on with the client's socket.
-    pub(super) fn moved(&mut self, time: Time) {
-        self.timing.moved(time);
+    pub(super) fn owner_changed(&mut self, time: Time) {
+        self.timing.owner_changed(time);
     }
 
-    /// What the judgement of a command builds on.
-    pub(super) fn before(&mut self, command: &Command) -> CommandContext {
+    /// The context of a command.
+    pub(super) fn context(&mut self, command: &Command) -> CommandContext {
         let is_noop = command.verb == Verb::Noop;
         if is_noop {
-            self.noops.another(command.first_byte);
+            self.noops.add(command.first_byte);
         }
-        let before = CommandContext {
-            point: self.point,
+        let context = CommandContext {
+            state: self.state,
             pipelined: command.pipelined,
             pause: self.timing.command(command),
             noops: self.noops,
@@ -169,12 +135,12 @@ impl SessionTracker {
             lower_case: matches!(command.word(), b"rset" | b"noop"),
         };
         if !is_noop {
-            if command.verb == Verb::Rcpt && self.noops.row > 0 {
+            if command.verb == Verb::Rcpt && self.noops.in_a_row > 0 {
                 self.envelope.tests_addresses();
             }
-            self.noops.row = 0;
+            self.noops.in_a_row = 0;
         }
-        before
+        context
     }
 
     /// Takes an exchange into account.
@@ -186,23 +152,23 @@ impl SessionTracker {
         };
         self.timing.reply(reply.last_byte);
         let (accepts, refuses, code) = (reply.accepts(), reply.refuses(), reply.code);
-        self.point = match (command.verb, self.point) {
+        self.state = match (command.verb, self.state) {
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
             (Verb::StartTls | Verb::XAnonymousTls | Verb::XClient, _) if code == 220 => {
                 self.transactions = 0;
                 SessionState::Start
             }
-            (Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset, point) if accepts => match (point, self.transactions) {
+            (Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset, state) if accepts => match (state, self.transactions) {
                 (SessionState::Start | SessionState::AuthRefused { .. }, 0) => SessionState::Start,
                 (SessionState::Authenticated, 0) => SessionState::Authenticated,
                 _ => SessionState::Idle,
             },
-            (Verb::Auth | Verb::XExps, point) if point.is_start() && accepts => SessionState::Authenticated,
-            (Verb::Auth | Verb::XExps, point) if point.is_start() && refuses => SessionState::AuthRefused { code },
-            (verb, point) if verb.opens_transaction() => self.mail(point, command, accepts, refuses, code),
-            (Verb::Rcpt, point) => {
+            (Verb::Auth | Verb::XExps, state) if state.is_start() && accepts => SessionState::Authenticated,
+            (Verb::Auth | Verb::XExps, state) if state.is_start() && refuses => SessionState::AuthRefused { code },
+            (verb, state) if verb.opens_transaction() => self.mail(state, command, accepts, refuses, code),
+            (Verb::Rcpt, state) => {
                 self.envelope.rcpt(command);
-                point.with_recipient(accepts, refuses)
+                state.with_recipient(accepts, refuses)
             }
             (Verb::Data, SessionState::Envelope { accepted: 1.., .. }) if refuses => SessionState::DataRefused { code },
             (Verb::Bdat, SessionState::Envelope { .. } | SessionState::Chunk) if accepts => SessionState::Chunk,
@@ -212,7 +178,7 @@ impl SessionTracker {
             {
                 SessionState::ChunkRefused { code }
             }
-            (_, point) => point,
+            (_, state) => state,
         };
     }
 
@@ -221,28 +187,28 @@ impl SessionTracker {
         self.timing.lost();
         match verb {
             Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Quit | Verb::Other => {}
-            Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if self.point.is_start() => {}
-            _ => self.point = SessionState::Unknown,
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if self.state.is_start() => {}
+            _ => self.state = SessionState::Unknown,
         }
     }
 
     /// MAIL has its reply.
     fn mail(
         &mut self,
-        point: SessionState,
+        state: SessionState,
         command: &Command,
         accepts: bool,
         refuses: bool,
         code: u16,
     ) -> SessionState {
-        let nested = match point {
+        let nested = match state {
             SessionState::Envelope { .. } | SessionState::Chunk | SessionState::ChunkRefused { .. } => true,
             SessionState::DataRefused { .. } | SessionState::Unknown => code == 503,
             _ => false,
         };
         // A second MAIL in a transaction is refused for its place, not for its sender.
         if !accepts && (nested || !refuses) {
-            return point;
+            return state;
         }
         self.transactions = self.transactions.saturating_add(1);
         self.envelope = Envelope::mail(command);
@@ -255,27 +221,27 @@ impl SessionTracker {
     /// Takes a message's final reply into account.
     pub(super) fn message(&mut self, message: &Message) {
         let Some(reply) = &message.reply else {
-            self.point = SessionState::Unknown;
+            self.state = SessionState::Unknown;
             return;
         };
         self.timing.reply(reply.last_byte);
         self.size = message.size;
-        self.point = match (message.accepted, self.point) {
+        self.state = match (message.accepted, self.state) {
             (1.., _) => SessionState::MessageAccepted,
-            // Behind a refused sender, refused recipients or a refused chunk it is refused because of them.
+            // After a refused sender, refused recipients or a refused chunk, they are why the message is refused.
             (
                 0,
-                point @ (SessionState::SenderRefused { .. }
+                state @ (SessionState::SenderRefused { .. }
                 | SessionState::ChunkRefused { .. }
                 | SessionState::Envelope { accepted: 0, .. }),
-            ) => point,
+            ) => state,
             (0, _) => SessionState::MessageRefused { code: reply.code },
         };
     }
 }
 
 impl SessionState {
-    /// No MAIL was before in this session.
+    /// No MAIL was sent in this session.
     pub(super) fn is_start(self) -> bool {
         matches!(self, Self::Start | Self::Authenticated | Self::AuthRefused { .. })
     }
@@ -297,34 +263,7 @@ impl SessionState {
                 rejected: rejected.saturating_add(u32::from(refuses)),
                 refused_last: refuses || refused_last && !accepts,
             },
-            point => point,
-        }
-    }
-}
-
-impl fmt::Display for SessionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Unknown => f.write_str("what was before was not seen"),
-            Self::Start => f.write_str("no MAIL before it in this session"),
-            Self::Authenticated => f.write_str("AUTH was accepted, no MAIL before it in this session"),
-            Self::AuthRefused { code } => write!(f, "AUTH was refused with {code}"),
-            Self::Idle => f.write_str("no transaction is open"),
-            Self::SenderRefused { code } => write!(f, "MAIL was refused with {code}"),
-            Self::Envelope { accepted, rejected, .. } => {
-                f.write_str("MAIL was accepted")?;
-                match (accepted, rejected) {
-                    (0, 0) => f.write_str(", no recipient was named"),
-                    (0, _) => write!(f, ", {} refused", Count(rejected, "recipient")),
-                    (_, 0) => write!(f, ", {} accepted", Count(accepted, "recipient")),
-                    _ => write!(f, ", {} accepted, {} refused", Count(accepted, "recipient"), Count(rejected, "")),
-                }
-            }
-            Self::DataRefused { code } => write!(f, "DATA was refused with {code}"),
-            Self::Chunk => f.write_str("a chunk was accepted, the last has not come"),
-            Self::ChunkRefused { code } => write!(f, "a chunk was refused with {code}"),
-            Self::MessageAccepted => f.write_str("the message before was accepted"),
-            Self::MessageRefused { code } => write!(f, "the message was refused with {code}"),
+            state => state,
         }
     }
 }
@@ -333,7 +272,7 @@ impl fmt::Display for SessionState {
 pub(super) mod tests {
     use super::*;
 
-    const POINTS: [SessionState; 17] = [
+    const STATES: [SessionState; 17] = [
         SessionState::Unknown,
         SessionState::Start,
         SessionState::Authenticated,
@@ -353,18 +292,18 @@ pub(super) mod tests {
         SessionState::MessageRefused { code: 554 },
     ];
 
-    /// Each point with all else that differs in a judgement.
-    pub(in crate::analysis) fn befores() -> Vec<CommandContext> {
-        let mut befores = Vec::new();
-        for point in POINTS {
+    /// Each state with all else that the reasons depend on.
+    pub(in crate::analysis) fn contexts() -> Vec<CommandContext> {
+        let mut contexts = Vec::new();
+        for state in STATES {
             for pipelined in [false, true] {
                 for idle in [None, Some(Duration::from_secs(5))] {
-                    for moved in [false, true] {
-                        for row in [0, 1, 2] {
-                            let pause = Pause { idle, moved };
-                            let noops = Noops { row, total: row, ..Noops::default() };
-                            befores.push(CommandContext {
-                                point,
+                    for owner_changed in [false, true] {
+                        for in_a_row in [0, 1, 2] {
+                            let pause = Pause { idle, owner_changed };
+                            let noops = Noops { in_a_row, total: in_a_row, ..Noops::default() };
+                            contexts.push(CommandContext {
+                                state,
                                 pipelined,
                                 pause,
                                 noops,
@@ -375,28 +314,16 @@ pub(super) mod tests {
                 }
             }
         }
-        befores
-    }
-
-    #[test]
-    fn recipients_in_words() {
-        for (point, expected) in [
-            (POINTS[6], "MAIL was accepted, no recipient was named"),
-            (POINTS[7], "MAIL was accepted, 1 recipient was refused"),
-            (POINTS[9], "MAIL was accepted, 1 recipient was accepted"),
-            (POINTS[10], "MAIL was accepted, 2 recipients were accepted, 1 was refused"),
-        ] {
-            assert_eq!(point.to_string(), expected);
-        }
+        contexts
     }
 
     #[test]
     fn periods() {
         let mut noops = Noops::default();
         for (second, steady) in [(0, 1), (30, 2), (60, 3), (91, 4), (125, 2), (159, 3)] {
-            noops.another(Time(second * 1_000_000_000));
+            noops.add(Time(second * 1_000_000_000));
             assert_eq!(noops.steady, steady, "at {second} s");
         }
-        assert_eq!((noops.row, noops.total, noops.period), (6, 6, Duration::from_secs(34)));
+        assert_eq!((noops.in_a_row, noops.total, noops.period), (6, 6, Duration::from_secs(34)));
     }
 }

@@ -19,17 +19,17 @@ fn events(addresses: Addresses, transcript: &str) -> Vec<(Time, Event)> {
     let (mut session, mut judge) = (Session::new(), Analysis::default());
     let policy = RedactionPolicy::new(addresses);
     let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
-    let told = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
+    let emit = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
     let mut seconds = 0;
     for step in steps(transcript) {
         seconds += 1;
         feed(&mut session, at(seconds), &step, &mut items);
-        items.iter().for_each(|item| judge.item(Some(OPENED), item, told));
+        items.iter().for_each(|item| judge.item(Some(OPENED), item, emit));
         items.clear();
     }
     session.finish(at(seconds + 1), &mut items);
-    items.iter().for_each(|item| judge.item(Some(OPENED), item, told));
-    judge.finish(Some(at(seconds + 1)), at(seconds + 1), told);
+    items.iter().for_each(|item| judge.item(Some(OPENED), item, emit));
+    judge.finish(Some(at(seconds + 1)), at(seconds + 1), emit);
     events
 }
 

@@ -1,11 +1,11 @@
-//! How a dialogue goes on in time, and through whose hands.
+//! Pauses before commands, and changes of owner in them.
 
 use std::time::Duration;
 
 use crate::event::Time;
 use crate::smtp::Command;
 
-/// A client that goes on with its work sends the next command sooner than this.
+/// A client that is at work sends its next command sooner than this.
 ///
 /// Postfix keeps a connection up to 2 s, Sendmail and JavaMail for minutes before they try whether it still lives; what
 /// resets a session after each message (go-mail, PHPMailer) does so at once.
@@ -15,18 +15,18 @@ const IDLE: Duration = Duration::from_millis(300);
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     last_reply: Option<Time>,
-    /// The shortest time from a reply to the command behind it: at a server it has the way to the client and back in it.
+    /// The shortest time from a reply to the next command: at a server it contains a round trip to the client.
     fastest: Option<Duration>,
-    moved: Option<Time>,
+    owner_changed: Option<Time>,
 }
 
-/// What was before a command.
+/// What happened between the last reply and a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pause {
-    /// Nothing was said for so long; absent where the client went on with its work.
+    /// Nothing was said for so long; absent if the client was at work.
     pub(super) idle: Option<Duration>,
     /// Another process had the connection when the last reply came.
-    pub(super) moved: bool,
+    pub(super) owner_changed: bool,
 }
 
 impl Timing {
@@ -36,8 +36,8 @@ impl Timing {
     }
 
     /// Another process goes on with the client's socket.
-    pub(super) fn moved(&mut self, time: Time) {
-        self.moved = Some(time);
+    pub(super) fn owner_changed(&mut self, time: Time) {
+        self.owner_changed = Some(time);
     }
 
     /// Something was not seen.
@@ -53,15 +53,17 @@ impl Timing {
         self.fastest = Some(self.fastest.map_or(passed, |fastest| fastest.min(passed)));
         Pause {
             idle: (passed >= limit).then_some(passed),
-            moved: self.moved.is_some_and(|moved| moved >= last_reply && moved <= command.first_byte),
+            owner_changed: self
+                .owner_changed
+                .is_some_and(|changed| changed >= last_reply && changed <= command.first_byte),
         }
     }
 }
 
 impl Pause {
-    /// The connection is used again, rather than used on.
-    pub(super) fn is_over(&self) -> bool {
-        self.moved || self.idle.is_some()
+    /// The client was not at work on the connection: it uses the connection again.
+    pub(super) fn is_reuse(&self) -> bool {
+        self.owner_changed || self.idle.is_some()
     }
 }
 
@@ -92,11 +94,11 @@ mod tests {
     #[test]
     fn another_process_between_reply_and_command() {
         let mut timing = Timing::default();
-        timing.moved(at(5));
+        timing.owner_changed(at(5));
         timing.reply(at(10));
-        assert!(!timing.command(&command(11)).moved);
-        timing.moved(at(20));
-        assert!(timing.command(&command(20)).moved);
+        assert!(!timing.command(&command(11)).owner_changed);
+        timing.owner_changed(at(20));
+        assert!(timing.command(&command(20)).owner_changed);
         timing.lost();
         assert_eq!(timing.command(&command(9000)), Pause::default());
     }

@@ -28,6 +28,13 @@ fn config_error(text: &str) -> String {
 }
 
 #[test]
+fn service_addresses_are_blocks_or_single_addresses() {
+    let run = run("run --service-address 10.96.0.0/12,192.0.2.7 --service-address 2001:db8::/32").expect("usable");
+    let blocks: Vec<String> = run.observe.service_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(blocks, ["10.96.0.0/12", "192.0.2.7/32", "2001:db8::/32"]);
+}
+
+#[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
 }

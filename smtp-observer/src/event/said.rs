@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use smtp_ebpf::event as record;
-use smtp_ebpf::event::{SegmentKind, Unseen};
+use smtp_ebpf::event::{CaptureMiss, SegmentKind};
 
 use super::{MalformedRecord, Time, wire};
 
@@ -69,7 +69,7 @@ pub enum LineEnd {
 pub struct Uncaptured {
     /// Why.
     #[serde(with = "wire::cause")]
-    pub cause: Unseen,
+    pub cause: CaptureMiss,
     /// How many bytes.
     pub length: u64,
     /// Lines that end in them, where they were counted.
@@ -182,7 +182,7 @@ impl<'a> Segment<'a> {
             SegmentKind::Withheld => Self::Withheld(Withheld::of(flags, length)),
             SegmentKind::Content => Self::Content(length),
             SegmentKind::Uncaptured => {
-                let cause = Unseen::from_number(flags.into()).ok_or(MalformedRecord::Cause(flags))?;
+                let cause = CaptureMiss::from_number(flags.into()).ok_or(MalformedRecord::Cause(flags))?;
                 Self::Uncaptured(Uncaptured { cause, length, lines: count })
             }
             SegmentKind::Ciphertext => Self::Ciphertext(length),
@@ -292,7 +292,7 @@ mod tests {
             withheld(LineEnd::Crlf, false, false),
             withheld(LineEnd::Cr, false, false),
             Segment::Content(u32::MAX.into()),
-            Segment::Uncaptured(Uncaptured { cause: Unseen::Uncertain, length: 3, lines: 2 }),
+            Segment::Uncaptured(Uncaptured { cause: CaptureMiss::Uncertain, length: 3, lines: 2 }),
             Segment::Ciphertext(5),
         ]
     }

@@ -2,22 +2,22 @@
 
 use bytes::Bytes;
 
-use super::Unseen;
+use super::CaptureMiss;
 
 /// The name of a cause, for labels and recordings.
-pub fn cause_name(cause: Unseen) -> &'static str {
+pub fn cause_name(cause: CaptureMiss) -> &'static str {
     match cause {
-        Unseen::None => "none",
-        Unseen::Long => "long",
-        Unseen::Fault => "fault",
-        Unseen::Path => "path",
-        Unseen::Compat => "compat",
-        Unseen::Vector => "vector",
-        Unseen::Content => "content",
-        Unseen::Discarded => "discarded",
-        Unseen::Pages => "pages",
-        Unseen::Tls => "tls",
-        Unseen::Uncertain => "uncertain",
+        CaptureMiss::None => "none",
+        CaptureMiss::Long => "long",
+        CaptureMiss::Fault => "fault",
+        CaptureMiss::Path => "path",
+        CaptureMiss::Compat => "compat",
+        CaptureMiss::Vector => "vector",
+        CaptureMiss::Content => "content",
+        CaptureMiss::Discarded => "discarded",
+        CaptureMiss::Pages => "pages",
+        CaptureMiss::Tls => "tls",
+        CaptureMiss::Uncertain => "uncertain",
     }
 }
 
@@ -47,15 +47,15 @@ pub(super) mod cause {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
     use serde::ser::Serializer;
 
-    use super::{Unseen, cause_name};
+    use super::{CaptureMiss, cause_name};
 
-    pub(in crate::event) fn serialize<S: Serializer>(cause: &Unseen, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::event) fn serialize<S: Serializer>(cause: &CaptureMiss, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(cause_name(*cause))
     }
 
-    pub(in crate::event) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Unseen, D::Error> {
+    pub(in crate::event) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CaptureMiss, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let cause = Unseen::ALL.into_iter().find(|cause| cause_name(*cause) == name);
+        let cause = CaptureMiss::ALL.into_iter().find(|cause| cause_name(*cause) == name);
         cause.ok_or_else(|| D::Error::custom(format!("the unknown cause `{name}`")))
     }
 }

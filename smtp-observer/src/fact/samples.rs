@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{ConnectionClosed, Transaction, What};
 use crate::event::Time;
+use crate::fact::evidence::EvidenceList;
 use crate::observation::{AnomalyKind, ClosedBy, Interception, NoopReason, Outcome, Reasoned, RsetReason};
 use crate::smtp::{Command, Exchange, GoAhead, Message, Reply, Transfer};
 
@@ -59,12 +60,12 @@ pub(crate) fn unanswered(line: &str) -> What<'static> {
 
 pub(crate) fn rset(reason: RsetReason) -> What<'static> {
     let latency = Some(Duration::from_millis(2));
-    What::Rset(leak(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }))
+    What::Rset(leak(Reasoned { reason, evidence: EvidenceList::default(), latency, code: Some(250) }))
 }
 
 pub(crate) fn noop(reason: NoopReason) -> What<'static> {
     let latency = Some(Duration::from_millis(1));
-    What::Noop(leak(Reasoned { reason, evidence: Vec::new(), latency, code: Some(250) }))
+    What::Noop(leak(Reasoned { reason, evidence: EvidenceList::default(), latency, code: Some(250) }))
 }
 
 /// A message of this size: its go-ahead came after 250 ms, its content took four seconds, and its final reply `latency`.

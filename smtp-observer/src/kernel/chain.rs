@@ -213,6 +213,7 @@ mod tests {
             pid,
             name: format!("program-{pid}").into(),
             executable: None,
+            script: None,
             command_line: None,
             uid: 0,
             user: None,

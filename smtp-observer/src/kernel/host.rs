@@ -15,6 +15,8 @@ use super::users::Users;
 use crate::cgroup;
 use crate::event::Time;
 use crate::observation::{Endpoint, Parent, Process, Role};
+use crate::process::script;
+use crate::redact::{Addresses, RedactionPolicy};
 
 /// A connection that is open, and the processes that hold its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -190,7 +192,9 @@ fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, Scan
 fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Process)> {
     let stat = process.stat()?;
     let status = process.status()?;
-    let command_line = process.cmdline().unwrap_or_default().join(" ");
+    let arguments = process.cmdline().unwrap_or_default();
+    let executable = process.exe().ok().map(executable);
+    let shown = RedactionPolicy::new(Addresses::default()).arguments(&arguments);
     let cgroup: Option<Arc<str>> = process.cgroups().ok().and_then(|groups| {
         groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.as_str().into())
     });
@@ -201,8 +205,9 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     let description = Process {
         pid: process.pid.unsigned_abs(),
         name: stat.comm.into(),
-        executable: process.exe().ok().map(|path| executable(path).into()),
-        command_line: Some(command_line).filter(|text| !text.is_empty()).map(Into::into),
+        script: executable.as_deref().and_then(|path| script(path, &arguments)).map(Into::into),
+        executable: executable.map(Into::into),
+        command_line: Some(shown.join(" ")).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,
         // All of them are looked at in one moment.
         user: users.name(status.euid, Time(0)),

@@ -91,7 +91,7 @@ mod tests {
     fn socket(cookie: u64, state: TcpState) -> Socket {
         let port = if state == TcpState::Close { 0 } else { 25 };
         let remote = SocketAddr::from(([127, 0, 0, 1], port));
-        Socket { cookie, netns: 1, local: remote, remote, state, apart: false }
+        Socket { cookie, netns: 1, local: remote, remote, state, seq_unreliable: false }
     }
 
     fn task(pid: u32, comm: &str) -> Task {

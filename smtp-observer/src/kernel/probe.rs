@@ -12,10 +12,10 @@ use serde::Serialize;
 use aya::Btf;
 use tracing::level_filters::LevelFilter;
 
+use super::diagnostics::{Diagnostic, State};
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::surroundings::{Finding, State};
-use super::{Error, Family, Hooks, NoLayout, Settings, chain, load, surroundings};
+use super::{Error, Family, Hooks, NoLayout, Settings, chain, diagnostics, load};
 
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
@@ -36,7 +36,7 @@ pub struct Check {
     /// This user may load eBPF programs.
     pub capabilities: bool,
     /// What was looked at, with what to do where it is not as it should be.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Diagnostic>,
     /// The hook families.
     pub families: Vec<FamilyCheck>,
     /// The family that `run` would use.
@@ -72,7 +72,7 @@ impl fmt::Display for Check {
             writeln!(f, "{}", format!("{name:<16} {state:<7} {detail}").trim_end())?;
             remedy.map_or(Ok(()), |remedy| writeln!(f, "{:24} {remedy}", ""))
         };
-        for Finding { name, state, detail, remedy } in &self.findings {
+        for Diagnostic { name, state, detail, remedy } in &self.findings {
             line(name, state.as_str(), detail, *remedy)?;
         }
         for FamilyCheck { family, available, reason, remedy } in &self.families {
@@ -93,7 +93,7 @@ pub fn check() -> Check {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     let (btf, capabilities) = (Path::new(VMLINUX).exists(), require_privileges().is_ok());
     let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
-    findings.extend(surroundings::look());
+    findings.extend(diagnostics::look());
     Check {
         kernel: release,
         architecture: ARCH,
@@ -105,32 +105,32 @@ pub fn check() -> Check {
     }
 }
 
-fn kernel(release: &str, version: Option<KernelVersion>) -> Finding {
+fn kernel(release: &str, version: Option<KernelVersion>) -> Diagnostic {
     let detail = format!("{release} ({ARCH})");
     match version {
-        Some(version) if version < OLDEST => Finding::wrong(
+        Some(version) if version < OLDEST => Diagnostic::wrong(
             "kernel",
             State::Partly,
             format!("{detail}: older than 5.17, unless its vendor has brought it up"),
             "Install Linux 5.17 or newer: what is said of the hooks below decides.",
         ),
-        _ => Finding::fine("kernel", detail),
+        _ => Diagnostic::fine("kernel", detail),
     }
 }
 
-fn types(btf: bool) -> Finding {
+fn types(btf: bool) -> Diagnostic {
     if btf {
-        return Finding::fine("BTF", VMLINUX);
+        return Diagnostic::fine("BTF", VMLINUX);
     }
-    Finding::wrong("BTF", State::No, format!("the kernel does not show its types in {VMLINUX}"), NO_TYPES)
+    Diagnostic::wrong("BTF", State::No, format!("the kernel does not show its types in {VMLINUX}"), NO_TYPES)
 }
 
-fn may_load(may: bool) -> Finding {
+fn may_load(may: bool) -> Diagnostic {
     let name = "may load eBPF";
     if may {
-        return Finding::fine(name, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN");
+        return Diagnostic::fine(name, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN");
     }
-    Finding::wrong(name, State::No, "neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN", NO_PRIVILEGES)
+    Diagnostic::wrong(name, State::No, "neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN", NO_PRIVILEGES)
 }
 
 fn family_check(family: Family, verdict: Result<(), Refusal>) -> FamilyCheck {

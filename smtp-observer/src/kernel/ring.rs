@@ -9,7 +9,7 @@ use smtp_ebpf::event::{self as record, Kind};
 use super::owners::Owners;
 use super::users::Users;
 use crate::event::{
-    Flow, KernelEvent, MalformedRecord, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Socket, StateEvent,
+    Flow, KernelEvent, MalformedRecord, OpenSocket, ProcessEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent,
     Task, TcpState, Time, TransferEvent, socket_address,
 };
 
@@ -97,7 +97,11 @@ impl Reader {
         Ok(TransferEvent {
             time: Time(record.time),
             task: Task { tid: record.tid, ..task.clone() },
-            socket: Socket { state: TcpState::from_number(record.state.into()), apart: record.apart != 0, ..*socket },
+            socket: Socket {
+                state: TcpState::from_number(record.state.into()),
+                seq_unreliable: record.seq_unreliable != 0,
+                ..*socket
+            },
             positions: positions(record.positions),
             flow,
             length: record.length,
@@ -230,12 +234,12 @@ fn socket(socket: &record::Socket) -> Socket {
         local: socket_address(socket.local, socket.local_port),
         remote: socket_address(socket.remote, socket.remote_port),
         state: TcpState::from_number(socket.state.into()),
-        apart: socket.apart != 0,
+        seq_unreliable: socket.seq_unreliable != 0,
     }
 }
 
-fn positions(positions: record::Positions) -> Positions {
-    Positions { written: positions.written, read: positions.read }
+fn positions(positions: record::SeqNumbers) -> SeqNumbers {
+    SeqNumbers { write_seq: positions.write_seq, copied_seq: positions.copied_seq }
 }
 
 #[cfg(test)]

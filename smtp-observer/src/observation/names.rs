@@ -167,9 +167,14 @@ names! {
         LikelyInterceptor => "likely_interceptor",
         /// A program that the client knows nothing of; every byte passes unchanged.
         TransparentL4 => "transparent_l4",
+        /// A server that the client knows nothing of takes its messages, and sends them on when it has them.
+        TransparentRelay => "transparent_relay",
+        /// The client is led to another server than it asked for, which answers itself or goes on to a third one: a published
+        /// port, a virtual address.
+        Redirected => "redirected",
         /// A proxy that the client chose.
         InlineProxy => "inline_proxy",
-        /// A server that takes messages, and sends them on when it has them.
+        /// A server that the client chose takes messages, and sends them on when it has them.
         Relay => "relay",
         /// What is said looks like a program in the middle; nothing but the texts says so.
         SuspectedMiddlebox => "suspected_middlebox",
@@ -181,7 +186,8 @@ names! {
 impl Verdict {
     /// The client does not know of what is in the middle, and it is on this host.
     pub fn is_hidden(self) -> bool {
-        matches!(self, Self::TransparentInterceptor | Self::LikelyInterceptor | Self::TransparentL4)
+        use Verdict::{LikelyInterceptor, TransparentInterceptor, TransparentL4, TransparentRelay};
+        matches!(self, TransparentInterceptor | LikelyInterceptor | TransparentL4 | TransparentRelay)
     }
 }
 
@@ -253,6 +259,8 @@ names! {
         HeloChanged => "helo_changed",
         /// The message has another size.
         BodyChanged => "body_changed",
+        /// TLS was spoken with the client and with the server, and not the same.
+        TlsTerminated => "tls_terminated",
         /// Both connections ended together.
         CoupledClose => "coupled_close",
     }

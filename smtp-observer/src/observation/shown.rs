@@ -43,8 +43,8 @@ impl Event {
                 latency,
             }),
             What::Command(exchange) => Self::Command(Command::of(exchange, policy)),
-            What::Rset(reasoned) => Self::Rset(reasoned.clone()),
-            What::Noop(reasoned) => Self::Noop(reasoned.clone()),
+            What::Rset(reasoned) => Self::Rset(Box::new(*reasoned)),
+            What::Noop(reasoned) => Self::Noop(Box::new(*reasoned)),
             What::Data(message) => Self::Data(Data {
                 verb: message.transfer.as_str(),
                 go_ahead: message.go_ahead_latency(),

@@ -14,7 +14,7 @@ use std::fmt;
 
 use super::Out;
 use super::tracker::{Conversation, Tracker};
-use crate::event::{Flow, LineEnd, Positions, Segment, StateEvent, Time, TransferEvent};
+use crate::event::{Flow, LineEnd, Segment, SeqNumbers, StateEvent, Time, TransferEvent};
 use crate::fact::What;
 use crate::observation::{AnomalyKind, Role};
 use crate::smtp::{Peer, Verb};
@@ -117,7 +117,7 @@ impl Tracker {
     /// The other end of this accepted socket's connection is a client here: they are compared if both begin now.
     pub(super) fn join_ends(&mut self, event: &StateEvent) {
         let cookie = event.socket.cookie;
-        let Some(peer) = event.peer.filter(|_| !event.socket.apart) else { return };
+        let Some(peer) = event.peer.filter(|_| !event.socket.seq_unreliable) else { return };
         let Some(client) = self.conversations.get_mut(&peer) else { return };
         let accepted = mirrored(event.positions);
         if client.connection.role() != Role::Client || client.connection.beginning() != Some(accepted) {
@@ -200,20 +200,20 @@ impl OtherEnd {
 }
 
 /// Of the one end's positions those of the other.
-pub(super) fn mirrored(Positions { written, read }: Positions) -> Positions {
-    Positions { written: read, read: written }
+pub(super) fn mirrored(SeqNumbers { write_seq, copied_seq }: SeqNumbers) -> SeqNumbers {
+    SeqNumbers { write_seq: copied_seq, copied_seq: write_seq }
 }
 
 impl Ends {
     /// Of a connection whose client's streams begin at these positions.
-    pub(super) fn beginning(client: Positions) -> Self {
+    pub(super) fn beginning(client: SeqNumbers) -> Self {
         let direction = |next| Some(Direction { sent: Stream::beginning(next), received: Stream::beginning(next) });
-        Self { callers: Default::default(), directions: [client.written, client.read].map(direction) }
+        Self { callers: Default::default(), directions: [client.write_seq, client.copied_seq].map(direction) }
     }
 
     /// Takes what one end shows of what one side has said.
     fn take(&mut self, speaker: Peer, event: &TransferEvent) -> Option<Disagreement> {
-        if event.socket.apart {
+        if event.socket.seq_unreliable {
             self.directions = [None, None];
             return None;
         }
@@ -268,8 +268,8 @@ impl Stream {
     /// Reads on. Whether the place in the stream is known to be right.
     fn take(&mut self, speaker: Peer, event: &TransferEvent) -> bool {
         let end = match event.flow {
-            Flow::Sent => event.positions.written,
-            Flow::Received => event.positions.read,
+            Flow::Sent => event.positions.write_seq,
+            Flow::Received => event.positions.copied_seq,
         };
         if end.wrapping_sub(event.length) != self.next {
             return false;

@@ -89,7 +89,7 @@ impl Tracker {
         let mut conversation = self.begin(socket, role, event.time, Session::new());
         let positions = if accepted { event.positions } else { mirrored(event.positions) };
         let other_end = if accepted { event.peer } else { Some(event.socket.cookie) };
-        conversation.other_end = other_end.filter(|_| !event.socket.apart).map(|other| {
+        conversation.other_end = other_end.filter(|_| !event.socket.seq_unreliable).map(|other| {
             // Of two ends the first that is heard of begins.
             let begins = !self.conversations.contains_key(&other);
             OtherEnd::new(other, begins.then(|| Ends::beginning(mirrored(event.positions))))
@@ -104,7 +104,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::super::tests::{CLIENT, OTHER, Story, task};
-    use crate::event::{Flow, KernelEvent, Positions, Said, Socket, StateEvent, TcpState, Time, TransferEvent};
+    use crate::event::{Flow, KernelEvent, Said, SeqNumbers, Socket, StateEvent, TcpState, Time, TransferEvent};
     use crate::observation::Role;
 
     const ACCEPTED: u64 = 0xa;
@@ -114,7 +114,7 @@ mod tests {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (local, remote) = if cookie == ACCEPTED { (10025, 40000) } else { (40000, 10025) };
         let (local, remote) = (address(local), address(remote));
-        Socket { cookie, netns: 7, local, remote, state: TcpState::Established, apart: false }
+        Socket { cookie, netns: 7, local, remote, state: TcpState::Established, seq_unreliable: false }
     }
 
     fn pair(cookie: u64, peer: Option<u64>) -> KernelEvent<'static> {
@@ -122,7 +122,7 @@ mod tests {
             time: Time(1000),
             task: None,
             socket: end(cookie),
-            positions: Positions { written: 100, read: 500 },
+            positions: SeqNumbers { write_seq: 100, copied_seq: 500 },
             new: TcpState::Established,
             requested: None,
             peer,
@@ -135,8 +135,8 @@ mod tests {
         const GREETING: &[u8] = b"220 proxy.example ESMTP\r\n";
         let length = GREETING.len() as u32;
         let (who, flow, positions) = match cookie {
-            ACCEPTED => (OTHER, Flow::Sent, Positions { written: 100 + length, read: 500 }),
-            _ => (CLIENT, Flow::Received, Positions { written: 500, read: 100 + length }),
+            ACCEPTED => (OTHER, Flow::Sent, SeqNumbers { write_seq: 100 + length, copied_seq: 500 }),
+            _ => (CLIENT, Flow::Received, SeqNumbers { write_seq: 500, copied_seq: 100 + length }),
         };
         KernelEvent::Transfer(TransferEvent {
             time: Time(2000),

@@ -21,12 +21,13 @@ impl Observer {
 
     /// Passes on what has waited long enough by now.
     pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(&Fact<'_>)) {
-        let is_settling = self.is_settling();
-        let Self { tracker, interceptions } = self;
-        if is_settling && let Some(recorder) = &mut tracker.recorder {
+        let has_deadlines = self.has_deadlines();
+        let Self { tracker, interceptions, clock_set, .. } = self;
+        let sink = &mut |fact: &Fact<'_>| sink(&fact.by_clock(*clock_set));
+        if has_deadlines && let Some(recorder) = &mut tracker.recorder {
             recorder.keep(Entry::Settled(now));
         }
-        tracker.settle_until(now, &mut Out { interceptions, sink });
+        tracker.pass_deadlines(now, &mut Out { interceptions, sink });
         interceptions.settle(timestamp(&tracker.host, now), sink);
     }
 

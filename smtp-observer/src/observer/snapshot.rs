@@ -36,7 +36,7 @@ impl Tracker {
     fn miss(&mut self, snapshot: &Snapshot, out: &mut Out<'_>) {
         let mut held = HashSet::with_capacity(snapshot.sockets.len());
         held.extend(snapshot.sockets.iter().map(|open| open.socket.cookie));
-        self.doubts = false;
+        self.needs_second_snapshot = false;
         let mut gone = Vec::new();
         for (cookie, conversation) in &mut self.conversations {
             let connection = &mut conversation.connection;
@@ -45,14 +45,14 @@ impl Tracker {
             } else if connection.missed.replace(connection.last_seen) == Some(connection.last_seen) {
                 gone.push(*cookie);
             } else {
-                self.doubts = true;
+                self.needs_second_snapshot = true;
             }
         }
         // In an order that the next observer of the same events has, too.
         gone.sort_unstable();
         for cookie in gone {
             let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
-            while let Some(waiting) = conversation.connection.release_in_vain() {
+            while let Some(waiting) = conversation.connection.drain_held() {
                 self.follow(&mut conversation, &waiting, out);
             }
             conversation.connection.last_seen = snapshot.time;
@@ -80,7 +80,7 @@ impl Tracker {
 
     /// Makes way for a connection whose beginning the ring buffer tells of. Whether it is announced already, by a
     /// snapshot that was taken before its beginning was taken in.
-    pub(super) fn make_way(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
+    pub(super) fn replace_existing(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
         let Some(mut before) = self.conversations.remove(&cookie) else { return false };
         self.count_held(&mut before, 0);
         before.take_down(self.recorder.as_mut(), PendingTransfers::finish);
@@ -100,7 +100,7 @@ impl Tracker {
 mod tests {
     use super::super::tests::*;
     use super::*;
-    use crate::event::{Flow, KernelEvent, Positions};
+    use crate::event::{Flow, KernelEvent, SeqNumbers};
     use crate::observation::{Event, Timestamp};
 
     /// The sockets that a snapshot lists.
@@ -109,7 +109,7 @@ mod tests {
             time: Time(time + 10),
             task: task(OTHER),
             socket: socket(*state),
-            positions: Positions { written: story.written, read: story.read },
+            positions: SeqNumbers { write_seq: story.written, copied_seq: story.read },
         };
         let sockets = states.iter().map(open).collect();
         KernelEvent::Snapshot(Snapshot { time: Time(time), processes: Vec::new(), sockets })
@@ -212,10 +212,10 @@ mod tests {
         let mut story = Story::new();
         story.connect();
         story.event(snapshot(&story, 5000, &[]));
-        assert!(story.observer.doubts());
+        assert!(story.observer.needs_second_snapshot());
         assert_eq!(story.names(), ["connection.opened"]);
         story.event(snapshot(&story, 6000, &[]));
-        assert!(!story.observer.doubts());
+        assert!(!story.observer.needs_second_snapshot());
         assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
         assert_eq!(story.told[1].time, Timestamp(1_000_006_000));
         // The end itself, late.
@@ -231,11 +231,11 @@ mod tests {
         story.event(snapshot(&story, 5000, &[]));
         story.event(snapshot(&story, 6000, &[TcpState::Established]));
         story.event(snapshot(&story, 7000, &[]));
-        assert!(story.observer.doubts());
+        assert!(story.observer.needs_second_snapshot());
         story.time = 7000;
         story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
         story.event(snapshot(&story, 9000, &[]));
-        assert!(story.observer.doubts());
+        assert!(story.observer.needs_second_snapshot());
         assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
     }
 
@@ -245,7 +245,7 @@ mod tests {
         story.state(TcpState::SynReceived, TcpState::Established, None);
         story.event(snapshot(&story, 5000, &[]));
         story.event(snapshot(&story, 6000, &[]));
-        assert!(!story.observer.doubts());
+        assert!(!story.observer.needs_second_snapshot());
         story.time = 7000;
         story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");
         assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);

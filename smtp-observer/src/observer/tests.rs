@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::tracker::MAX_CONNECTIONS;
 use super::*;
-use crate::event::{Flow, Host, Positions, ProcessKey, Said, Socket, Task, TcpState};
+use crate::event::{Flow, Host, ProcessKey, Said, SeqNumbers, Socket, Task, TcpState};
 use crate::observation::{Event, Observation, Role};
 use crate::redact::Addresses;
 
@@ -42,7 +42,7 @@ impl Story {
     pub(super) fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
         self.time += 1000;
         let task = (new == TcpState::SynSent).then(|| task(CLIENT));
-        let positions = Positions { written: self.written, read: self.read };
+        let positions = SeqNumbers { write_seq: self.written, copied_seq: self.read };
         let socket = socket(old);
         let event = StateEvent {
             time: Time(self.time),
@@ -78,7 +78,7 @@ impl Story {
             time: Time(self.time),
             task: task(who),
             socket,
-            positions: Positions { written: self.written, read: self.read },
+            positions: SeqNumbers { write_seq: self.written, copied_seq: self.read },
             flow,
             length,
             continues: false,
@@ -88,10 +88,10 @@ impl Story {
 
     /// As much time passes as connections wait.
     fn settle(&mut self) {
-        assert!(self.observer.is_settling());
-        let now = Time(self.time + SETTLING.as_nanos() as u64);
+        assert!(self.observer.has_deadlines());
+        let now = Time(self.time + GRACE_PERIOD.as_nanos() as u64);
         self.observer.settle(now, &mut |fact| self.told.push(shown(fact)));
-        assert!(!self.observer.is_settling());
+        assert!(!self.observer.has_deadlines());
     }
 
     /// Bytes sent, received and lost, as the last observation says.
@@ -126,8 +126,29 @@ pub(super) fn socket(state: TcpState) -> Socket {
         local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40000)),
         remote: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25)),
         state,
-        apart: false,
+        seq_unreliable: false,
     }
+}
+
+#[test]
+fn a_clock_that_is_set_moves_what_is_told_from_then_on() {
+    const HOURS: i64 = 3 * 3600 * 1_000_000_000;
+    let mut story = Story::new();
+    story.connect();
+    story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
+    let before = story.told.last().expect("a greeting").time;
+    let set = Host { unix_offset: 1_000_000_000 + HOURS, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
+    story.event(KernelEvent::Host(set));
+    story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
+    story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
+    let noop = story.told.iter().find(|observation| matches!(observation.event, Event::Command(_))).expect("NOOP");
+    assert!((HOURS..HOURS + 1_000_000).contains(&(noop.time.0 - before.0)), "{before:?} {noop:?}");
+    // How long it was open has nothing to do with the wall clock.
+    story.state(TcpState::LastAck, TcpState::Close, None);
+    let Some(Event::ConnectionClosed { duration, .. }) = story.told.last().map(|observation| &observation.event) else {
+        panic!("{:?}", story.told.last());
+    };
+    assert!(duration.as_secs() < 1, "{duration:?}");
 }
 
 #[test]
@@ -249,7 +270,7 @@ fn a_client_sends_before_fast_open_is_through() {
         time: Time(1),
         task: Some(task(CLIENT)),
         socket: unbound,
-        positions: Positions { written: 0, read: 0 },
+        positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
         new: TcpState::SynSent,
         requested: None,
         peer: None,
@@ -346,7 +367,7 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
             time: Time(story.time),
             task: None,
             socket: Socket { cookie, ..socket(TcpState::SynSent) },
-            positions: Positions { written: 0, read: 0 },
+            positions: SeqNumbers { write_seq: 0, copied_seq: 0 },
             new: TcpState::SynSent,
             requested: None,
             peer: None,
@@ -409,7 +430,7 @@ fn what_waits_on_all_connections_is_bounded() {
                 time: Time(story.time + 10_000_000_000),
                 task: None,
                 socket: Socket { state: TcpState::LastAck, ..socket },
-                positions: Positions { written: story.written, read: story.read },
+                positions: SeqNumbers { write_seq: story.written, copied_seq: story.read },
                 new: TcpState::Close,
                 requested: None,
                 peer: None,

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::Out;
+use super::deadlines::deadline_after;
 use super::ends::OtherEnd;
 use super::expected::Expected;
-use super::settling::settled_by;
 use crate::analysis::Analysis;
 use crate::connection::Connection;
 use crate::event::{
-    Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, Unseen, cause_name,
+    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, cause_name,
 };
 use crate::fact::{ConnectionClosed, Fact, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
 use crate::recorder::{PendingTransfers, Recorder};
+use crate::redact::RedactionPolicy;
 use crate::smtp::{DecoderOutput, Peer, Session};
 
 /// Most connections that are followed at once; beyond it those that were idle longest are let go.
@@ -32,11 +33,11 @@ pub(super) struct Tracker {
     pub(super) conversations: HashMap<u64, Box<Conversation>>,
     /// Those that wait, and until when, in about that order: they are over, or were asked something that only the
     /// client's next command explains.
-    pub(super) settling: VecDeque<(Time, u64)>,
-    unseen: [u64; Unseen::ALL.len()],
+    pub(super) deadlines: VecDeque<(Time, u64)>,
+    unseen: [u64; CaptureMiss::ALL.len()],
     holes: u64,
     /// The last snapshot has left connections in doubt.
-    pub(super) doubts: bool,
+    pub(super) needs_second_snapshot: bool,
     /// Takes down what this observer is told.
     pub(super) recorder: Option<Recorder>,
     pub(super) expected: Expected,
@@ -62,16 +63,16 @@ pub(super) struct Conversation {
 }
 
 impl Tracker {
-    pub(super) fn new(ports: &[u16], recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
         Self {
             ports: ports.to_vec(),
             host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
-            processes: Processes::default(),
+            processes: Processes::new(policy),
             conversations: HashMap::default(),
-            settling: VecDeque::new(),
-            unseen: [0; Unseen::ALL.len()],
+            deadlines: VecDeque::new(),
+            unseen: [0; CaptureMiss::ALL.len()],
             holes: 0,
-            doubts: false,
+            needs_second_snapshot: false,
             recorder,
             expected: Expected::default(),
             held_bytes: 0,
@@ -86,11 +87,11 @@ impl Tracker {
             KernelEvent::Process(process) => self.processes.describe(process),
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, out),
             KernelEvent::State(state) => {
-                self.settle_until(state.time, out);
+                self.pass_deadlines(state.time, out);
                 self.state(state, out);
             }
             KernelEvent::Transfer(transfer) => {
-                self.settle_until(transfer.time, out);
+                self.pass_deadlines(transfer.time, out);
                 self.transfer(transfer, out);
             }
         }
@@ -98,7 +99,7 @@ impl Tracker {
 
     /// Bytes whose content was not seen, by cause.
     pub(super) fn unseen(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let causes = Unseen::ALL.into_iter().zip(self.unseen).skip(1);
+        let causes = CaptureMiss::ALL.into_iter().zip(self.unseen).skip(1);
         causes.map(|(cause, bytes)| (cause_name(cause), bytes)).chain([("hole", self.holes)])
     }
 
@@ -118,7 +119,7 @@ impl Tracker {
                     .requested
                     .filter(|asked| *asked != event.socket.remote)
                     .map(|asked| Box::new(endpoint(asked)));
-                conversation.connection.announced = self.make_way(event.socket.cookie, event.time, out);
+                conversation.connection.announced = self.replace_existing(event.socket.cookie, event.time, out);
                 self.keep(event.socket.cookie, conversation, out);
             }
             TcpState::Established if event.socket.state == TcpState::Established => self.expect(event, out),
@@ -136,7 +137,7 @@ impl Tracker {
             // Who accepts it is not known yet: it is announced with its first transfer.
             let mut conversation = self.begin(&event.socket, Role::Server, event.time, Session::new());
             conversation.connection.establish(event);
-            conversation.connection.announced = self.make_way(cookie, event.time, out);
+            conversation.connection.announced = self.replace_existing(cookie, event.time, out);
             self.keep(cookie, conversation, out);
             self.join_ends(event);
             self.meet(event, out);
@@ -171,14 +172,14 @@ impl Tracker {
     fn closed(&mut self, event: StateEvent, out: &mut Out<'_>) {
         let (cookie, time) = (event.socket.cookie, event.time);
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
-        while let Some(held) = conversation.connection.release_in_vain() {
+        while let Some(held) = conversation.connection.drain_held() {
             self.follow(&mut conversation, &held, out);
         }
         if conversation.connection.opened.is_some() || conversation.connection.announced {
             conversation.announce(&self.host, out);
             conversation.over = Some(Box::new(event));
             if !self.keep_or_end(cookie, conversation, out) {
-                self.settling.push_back((settled_by(time), cookie));
+                self.deadlines.push_back((deadline_after(time), cookie));
             }
         } else {
             self.count_held(&mut conversation, 0);
@@ -253,7 +254,7 @@ impl Tracker {
             recorder.take(&event, conversation.reel.as_deref_mut(), peer);
         }
         let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
-        if let Some(event) = conversation.connection.in_turn(event) {
+        if let Some(event) = conversation.connection.reorder(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
                 self.follow(&mut conversation, &held, out);
             }
@@ -287,7 +288,9 @@ impl Tracker {
                     begun = Some(time);
                     continue;
                 }
-                Segment::Content(length) if session.misses_content(peer, length) => Some((length, Unseen::Content)),
+                Segment::Content(length) if session.misses_content(peer, length) => {
+                    Some((length, CaptureMiss::Content))
+                }
                 Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
                     Some((uncaptured.length, uncaptured.cause))
                 }
@@ -369,7 +372,7 @@ impl Tracker {
             bytes_sent: connection.bytes_sent(),
             bytes_received: connection.bytes_received(),
             duration: connection.age(time),
-            lost_bytes: (!connection.apart).then_some(connection.lost),
+            lost_bytes: (!connection.seq_unreliable).then_some(connection.lost),
             greeting_bytes: Some(of_server).filter(|bytes| awaits_greeting && *bytes > 0),
             closed_by,
         };
@@ -392,14 +395,14 @@ impl Tracker {
 
     pub(super) fn keep(&mut self, cookie: u64, conversation: Box<Conversation>, out: &mut Out<'_>) {
         if self.conversations.len() >= MAX_CONNECTIONS {
-            self.let_go(out);
+            self.evict_idle(out);
         }
         self.conversations.insert(cookie, conversation);
     }
 
     /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be. For those
     /// who listen they are closed; one that wakes up is first seen again.
-    fn let_go(&mut self, out: &mut Out<'_>) {
+    fn evict_idle(&mut self, out: &mut Out<'_>) {
         let mut idle: Vec<(Time, u64)> =
             self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
         let quarter = idle.len() / 4;

@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::dialogue::{Dialogue, Said, Step};
-use crate::observation::{Evidence, EvidenceKind, Timestamp};
+use super::cursor::{Cursor, Message};
+use super::dialogue::{Content, Dialogue, Said, Step};
+use crate::observation::{Elapsed, Evidence, EvidenceKind, Timestamp};
 
 /// An inner dialogue and the outer one that carries it on, of each a part.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +26,14 @@ pub struct Sides<'a> {
 /// process had lost the processor before it came back from the call.
 pub const LATE: Duration = Duration::from_millis(50);
 
+/// Characters kept of what a piece of evidence says.
+const LONGEST_DETAIL: usize = 512;
+
 /// A part of a dialogue: what was sent from one moment to another.
 pub type Part = RangeInclusive<Timestamp>;
 
-/// The steps of two dialogues that belong together.
-#[derive(Debug, Default)]
+/// The steps of two dialogues that belong together, by their places.
+#[derive(Debug)]
 pub struct Alignment {
     /// Of each inner step, the outer one that carries it on.
     pub carried: Vec<Option<usize>>,
@@ -38,46 +42,43 @@ pub struct Alignment {
 }
 
 impl Alignment {
-    /// Each outer step carries on the first inner step that says the same, was sent before it, and is not behind one that
-    /// is carried on already. Where there is none, one will do whose sending was told a little late.
+    /// Aligns two dialogues of which nothing is forgotten.
     pub fn of(sides: &Sides<'_>) -> Self {
-        let Sides { inner, of, outer, part, .. } = sides;
-        let mut carried = vec![None; inner.steps.len()];
-        let mut next = inner.steps.partition_point(|step| step.sent < *of.start());
-        let origin = outer.steps.iter().enumerate().map(|(place, step)| {
-            if !part.contains(&step.sent) {
-                return None;
-            }
-            let until = |time: Timestamp| time.min(*of.end());
-            let cause = |until: Timestamp| {
-                let before = inner.steps.iter().enumerate().skip(next).take_while(|(_, cause)| cause.sent <= until);
-                before.into_iter().find(|(_, cause)| step.says_what(cause)).map(|(cause, _)| cause)
-            };
-            let latest = sides.latest(step.sent);
-            let cause = cause(until(latest)).or_else(|| cause(until(latest.after(LATE))))?;
-            carried[cause] = Some(place);
-            next = cause + 1;
-            Some(cause)
-        });
-        let origin = origin.collect();
+        let mut cursor = Cursor::default();
+        cursor.advance(sides);
+        let (mut carried, mut origin) = (vec![None; sides.inner.steps.len()], vec![None; sides.outer.steps.len()]);
+        for (inner, outer) in cursor.pairs().map(|(inner, outer)| (inner as usize, outer as usize)) {
+            (carried[inner], origin[outer]) = (Some(outer), Some(inner));
+        }
         Self { carried, origin }
     }
 }
 
 impl Sides<'_> {
     /// The latest moment that may be before this one.
-    fn latest(&self, time: Timestamp) -> Timestamp {
+    pub(super) fn latest(&self, time: Timestamp) -> Timestamp {
         time.after(self.slack)
+    }
+
+    /// What was sent at the one moment may be the cause of what was sent at the other, which may be told a little early.
+    pub(super) fn may_cause(&self, cause: Timestamp, effect: Timestamp) -> bool {
+        cause <= self.latest(effect).after(LATE)
+    }
+
+    /// The outer step may carry the inner one on.
+    pub(super) fn may_carry(&self, carrier: &Step, step: &Step) -> bool {
+        self.may_cause(step.sent, carrier.sent) && carrier.says_what(step)
     }
 }
 
 /// What is found out by a comparison.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Differences {
-    /// Each kind at most once, in the order of the dialogue.
+    /// Each kind at most once, in the order of the dialogue; empty unless they are wanted in words.
     pub evidence: Vec<Evidence>,
-    /// The details of the evidence are wanted: they are for people, and made when they are told.
-    pub in_words: bool,
+    kinds: Kinds,
+    /// The details of the evidence are wanted: they are for people, and made when they are told or their steps are let go.
+    in_words: bool,
     /// How long DATA was held back.
     pub hold: Option<Duration>,
     /// The same message was asked for at both ends, or the same greeting was given.
@@ -86,52 +87,92 @@ pub struct Differences {
     pub open: bool,
 }
 
+/// A set of kinds of evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u32);
+
+impl Kinds {
+    fn bit(kind: EvidenceKind) -> u32 {
+        1 << kind as u32
+    }
+
+    /// Adds one; whether it is new.
+    fn insert(&mut self, kind: EvidenceKind) -> bool {
+        let is_new = self.0 & Self::bit(kind) == 0;
+        self.0 |= Self::bit(kind);
+        is_new
+    }
+
+    /// The kinds that are in it.
+    pub fn iter(self) -> impl Iterator<Item = EvidenceKind> {
+        EvidenceKind::ALL.iter().copied().filter(move |kind| self.0 & Self::bit(*kind) != 0)
+    }
+
+    /// How many are in it.
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+impl FromIterator<EvidenceKind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = EvidenceKind>>(kinds: I) -> Self {
+        Self(kinds.into_iter().map(Self::bit).fold(0, |all, bit| all | bit))
+    }
+}
+
 impl Differences {
     /// Nothing was found yet.
     pub fn new(in_words: bool) -> Self {
         Self { in_words, ..Self::default() }
     }
 
+    /// The same, with all that is added in words.
+    pub fn in_words(self) -> Self {
+        Self { in_words: true, ..self }
+    }
+
+    /// The kinds of evidence.
+    pub fn kinds(&self) -> Kinds {
+        self.kinds
+    }
+
     /// Adds a piece of evidence, if there is none of its kind.
     pub fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
-        if !self.evidence.iter().any(|evidence| evidence.kind == kind) {
-            self.evidence.push(Evidence { kind, detail: if self.in_words { detail() } else { String::new() } });
+        if self.kinds.insert(kind) && self.in_words {
+            let mut detail = detail();
+            if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
+                detail.truncate(end);
+                detail.push('…');
+            }
+            self.evidence.push(Evidence { kind, detail });
         }
+    }
+
+    /// Adds what was found before, of steps that wait for nothing.
+    pub fn extend(&mut self, settled: &Self) {
+        match self.in_words {
+            true => settled.evidence.iter().for_each(|it| self.add(it.kind, || it.detail.clone())),
+            false => self.kinds.0 |= settled.kinds.0,
+        }
+        self.hold = settled.hold.or(self.hold);
+        self.same |= settled.same;
     }
 }
 
-/// Compares the two sides: what differs is added to what was found. What was sent until `overdue` and is not known by now was
-/// not sent.
-pub fn compare(found: &mut Differences, sides: &Sides<'_>, overdue: Timestamp) {
-    let Sides { inner, of, outer, part, .. } = sides;
-    if let (Some(heard), Some(said)) = (&inner.greeting, &outer.greeting)
-        && part.contains(&said.time)
+/// Compares two sides of which nothing is forgotten: what differs is added to what was found.
+pub fn compare(found: &mut Differences, sides: &Sides<'_>) {
+    let mut cursor = Cursor::default();
+    cursor.advance(sides);
+    cursor.compare(found, sides, Timestamp(i64::MIN));
+}
+
+/// What differs between the greetings.
+pub(super) fn greeting(found: &mut Differences, sides: &Sides<'_>) {
+    if let (Some(heard), Some(said)) = (&sides.inner.greeting, &sides.outer.greeting)
+        && sides.part.contains(&said.time)
     {
         found.same |= heard.says_what(said);
         differ(found, "connecting", heard, said);
-    }
-    let alignment = Alignment::of(sides);
-    for (place, step) in inner.steps.iter().enumerate().filter(|(_, step)| of.contains(&step.sent)) {
-        match alignment.carried[place].and_then(|place| outer.steps.get(place)) {
-            Some(carrier) => {
-                pair(found, step, carrier);
-                content(found, step, Some(carrier), sides, overdue);
-            }
-            None => {
-                swallowed(found, step, &alignment.carried[place..], sides);
-                content(found, step, None, sides, overdue);
-            }
-        }
-    }
-    for (step, origin) in outer.steps.iter().zip(&alignment.origin) {
-        if origin.is_none() && part.contains(&step.sent) && is_telling(&step.verb) {
-            match inner.knows(step.sent, overdue) {
-                true => found.add(EvidenceKind::CommandInjected, || {
-                    format!("the server got a {} that the client had not sent", step.verb)
-                }),
-                false => found.open = true,
-            }
-        }
     }
 }
 
@@ -140,15 +181,15 @@ fn is_telling(verb: &str) -> bool {
     !matches!(verb, "EHLO" | "HELO" | "LHLO" | "QUIT" | "AUTH" | "STARTTLS")
 }
 
-/// What differs between a step and the one that carries it on.
+/// The same, in words.
 pub fn between(step: &Step, carrier: &Step) -> Vec<Evidence> {
     let mut found = Differences::new(true);
     pair(&mut found, step, carrier);
     found.evidence
 }
 
-/// A step and the one that carries it on.
-fn pair(found: &mut Differences, step: &Step, carrier: &Step) {
+/// What differs between a step and the one that carries it on.
+pub(super) fn pair(found: &mut Differences, step: &Step, carrier: &Step) {
     if step.name != carrier.name {
         found.add(EvidenceKind::HeloChanged, || {
             format!("the client said {}, the server was told {}", greets(step), greets(carrier))
@@ -208,44 +249,49 @@ fn differ(found: &mut Differences, what: &str, heard: &Said, said: &Said) {
     }
 }
 
-/// A step that nothing carries on; `carried` is of it and those behind it.
-fn swallowed(found: &mut Differences, step: &Step, carried: &[Option<usize>], Sides { inner, outer, .. }: &Sides<'_>) {
+/// An inner step that nothing carries on, though what came later is.
+pub(super) fn swallowed(found: &mut Differences, step: &Step) {
     // A proxy that refuses something itself asks nobody; what came before its connection was there is not for it.
-    if !is_telling(&step.verb) || !step.is_accepted() {
-        return;
-    }
-    let later = carried.iter().any(Option::is_some);
-    let ended = inner.closed.is_some() && outer.closed.is_some();
-    if later || ended {
+    if is_telling(&step.verb) && step.is_accepted() {
         found.add(EvidenceKind::CommandSwallowed, || format!("the client's {} did not reach the server", step.verb));
     }
 }
 
-/// A message of the client, and when the server was asked for it: by what carries the client's DATA on, or by BDAT.
-fn content(found: &mut Differences, step: &Step, carrier: Option<&Step>, sides: &Sides<'_>, overdue: Timestamp) {
-    if &*step.verb != "DATA" {
+/// An outer step that carries nothing on, if that `is_known` by now.
+pub(super) fn injected(found: &mut Differences, step: &Step, is_known: bool) {
+    if !is_telling(&step.verb) {
         return;
     }
-    let Sides { outer, part, .. } = sides;
+    match is_known {
+        true => found.add(EvidenceKind::CommandInjected, || {
+            format!("the server got a {} that the client had not sent", step.verb)
+        }),
+        false => found.open = true,
+    }
+}
+
+/// A message of the client, and when the server was asked for it: by what carries the client's DATA on, or by BDAT.
+pub(super) fn message(found: &mut Differences, step: &Step, message: &Message, sides: &Sides<'_>, overdue: Timestamp) {
+    if &*step.verb != "DATA" || message.asked.is_none() && message.is_doubtful {
+        return;
+    }
+    let outer = sides.outer;
     let Some(go_ahead) = step.reply.as_ref().filter(|reply| reply.code == 354) else { return };
-    let served = |other: &&Step| matches!(&*other.verb, "DATA" | "BDAT") && part.contains(&other.sent);
-    let asked =
-        carrier.or_else(|| outer.steps.iter().filter(served).find(|other| sides.latest(other.sent) >= step.sent));
-    let is_late = asked.is_none_or(|asked| asked.sent > sides.latest(go_ahead.time));
+    let is_late = message.asked.is_none_or(|(_, asked)| asked > sides.latest(go_ahead.time));
     if is_late {
-        match asked.is_some() || outer.knows(go_ahead.time, overdue) {
+        match message.asked.is_some() || outer.knows(go_ahead.time, overdue) {
             true => found.add(EvidenceKind::GoAheadNotFromUpstream, || {
                 format!("the client was told \"354 {}\" before the server was asked", go_ahead.text)
             }),
             false => found.open = true,
         }
     }
-    if let Some(asked) = asked {
-        let since = |time: Timestamp| asked.sent.since(time);
+    if let Some((_, asked)) = message.asked {
+        let since = |time: Timestamp| asked.since(time);
         found.hold = Some(since(step.sent));
         if let Some(ended) = step.content.as_ref().and_then(|content| content.ended)
             && is_late
-            && sides.latest(asked.sent) >= ended
+            && sides.latest(asked) >= ended
         {
             found.add(EvidenceKind::DataHeldBack, || {
                 format!(
@@ -256,22 +302,20 @@ fn content(found: &mut Differences, step: &Step, carrier: Option<&Step>, sides: 
             });
         }
     }
-    if let Some(success) = step.content.as_ref().and_then(super::dialogue::Content::accepted) {
-        let took = |other: &Step| other.content.as_ref().and_then(super::dialogue::Content::accepted);
-        let taken = outer.steps.iter().filter(served).filter_map(took).any(|time| time <= sides.latest(success));
-        if !taken {
-            found.add(EvidenceKind::SuccessBeforeUpstream, || {
-                "the client was told that its message is taken before the server had taken it".to_owned()
-            });
-        }
+    let Some(success) = step.content.as_ref().and_then(Content::accepted) else { return };
+    let asked = message.asked.map_or(outer.end(), |(number, _)| number);
+    let is_of_part = |other: &Step| other.is_message() && sides.part.contains(&other.sent);
+    let mut served = outer.range(asked..outer.end()).filter(|(_, other)| is_of_part(other));
+    let took = |other: &Step| other.content.as_ref().and_then(Content::accepted);
+    let is_taken = served.any(|(_, other)| took(other).is_some_and(|time| time <= sides.latest(success)));
+    if !is_taken && asked >= outer.first() {
+        found.add(EvidenceKind::SuccessBeforeUpstream, || {
+            "the client was told that its message is taken before the server had taken it".to_owned()
+        });
     }
 }
 
 /// A duration as people read it.
 pub fn seconds(duration: Duration) -> String {
-    match duration.as_secs_f64() {
-        // Where rounding would show a thousand milliseconds, it is a second.
-        long if long >= 0.999_95 => format!("{long:.1} s"),
-        short => format!("{:.1} ms", short * 1000.0),
-    }
+    Elapsed(duration).to_string()
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::analysis;
 use crate::fact::{Fact, What};
@@ -10,7 +11,10 @@ use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Exchange, Reply, Verb};
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
-const MAX_STEPS: usize = 64;
+pub const MAX_STEPS: usize = 64;
+
+/// Most bytes of texts kept of a connection by an agent, about, likewise.
+pub const MAX_TEXTS: usize = 16 * 1024;
 
 /// Characters kept of a text.
 const LONGEST_TEXT: usize = 512;
@@ -20,21 +24,33 @@ const LONGEST_TEXT: usize = 512;
 pub struct Dialogue {
     /// The server's first reply.
     pub greeting: Option<Said>,
-    /// Commands in their order.
+    /// Commands in their order, without those that are forgotten.
     pub steps: VecDeque<Step>,
+    /// How many are forgotten: the number of the first one that is kept.
+    forgotten: u64,
+    /// Bytes of the texts of greeting and steps.
+    texts: usize,
     /// The connection is over.
     pub closed: Option<Timestamp>,
+    /// Bytes that the client had sent and received then, where both are known.
+    bytes_at_end: Option<(u64, u64)>,
     /// TLS has started: what follows is not seen.
     pub encrypted: Option<Timestamp>,
+    /// When the server took a message first.
+    pub accepted: Option<Timestamp>,
     /// The client sends a message's content: until its end no command can come.
     transferring: bool,
-    /// Most steps that are kept.
-    most: usize,
+    /// The mailbox that the last MAIL named.
+    sender: Option<u64>,
+    /// The room of a reply's text that is forgotten, for the next one.
+    spare: String,
+    /// Most steps, and most bytes of their texts, that are kept.
+    most: (usize, usize),
 }
 
 impl Default for Dialogue {
     fn default() -> Self {
-        Self::keeping(MAX_STEPS)
+        Self::keeping(MAX_STEPS, MAX_TEXTS)
     }
 }
 
@@ -64,8 +80,8 @@ pub struct Step {
     pub reply: Option<Said>,
     /// Of DATA, and of the last BDAT: the content that followed.
     pub content: Option<Content>,
-    /// For the text of the reply.
-    room: String,
+    /// The mailbox that the last MAIL before it named.
+    pub sender_before: Option<u64>,
 }
 
 /// A message's content.
@@ -82,11 +98,87 @@ pub struct Content {
 impl Dialogue {
     /// One that keeps all that is said.
     pub fn whole() -> Self {
-        Self::keeping(usize::MAX)
+        Self::keeping(usize::MAX, usize::MAX)
     }
 
-    fn keeping(most: usize) -> Self {
-        Self { greeting: None, steps: VecDeque::new(), closed: None, encrypted: None, transferring: false, most }
+    fn keeping(steps: usize, texts: usize) -> Self {
+        Self {
+            greeting: None,
+            steps: VecDeque::new(),
+            forgotten: 0,
+            texts: 0,
+            closed: None,
+            bytes_at_end: None,
+            encrypted: None,
+            accepted: None,
+            transferring: false,
+            sender: None,
+            spare: String::new(),
+            most: (steps, texts),
+        }
+    }
+
+    /// The number of the first step that is kept; they are counted from 0.
+    pub fn first(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The number of the step that comes next.
+    pub fn end(&self) -> u64 {
+        self.forgotten + self.steps.len() as u64
+    }
+
+    /// The step with this number, if it is kept.
+    pub fn step(&self, number: u64) -> Option<&Step> {
+        self.steps.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
+    }
+
+    /// The steps with these numbers that are kept.
+    pub fn range(&self, numbers: Range<u64>) -> impl DoubleEndedIterator<Item = (u64, &Step)> {
+        let place = |number: u64| {
+            let place = usize::try_from(number.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+            place.min(self.steps.len())
+        };
+        let (from, until) = (place(numbers.start), place(numbers.end));
+        let first = self.forgotten + from as u64;
+        self.steps.range(from..until.max(from)).enumerate().map(move |(place, step)| {
+            #[cfg(test)]
+            reads::count();
+            (first + place as u64, step)
+        })
+    }
+
+    /// Bytes that the client had sent and received when the connection was over, where that is known.
+    pub fn bytes_at_end(&self) -> Option<(u64, u64)> {
+        self.bytes_at_end
+    }
+
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.texts + self.spare.capacity() + self.steps.capacity() * size_of::<Step>()
+    }
+
+    /// Lets go of the steps before this number.
+    pub fn release(&mut self, number: u64) {
+        while self.forgotten < number && self.forget_first() {}
+    }
+
+    /// Lets go of all that was said.
+    pub fn forget(&mut self) {
+        self.release(u64::MAX);
+        (self.greeting, self.steps, self.spare, self.texts) = (None, VecDeque::new(), String::new(), 0);
+    }
+
+    /// Forgets the first step, if there is one.
+    fn forget_first(&mut self) -> bool {
+        let Some(gone) = self.steps.pop_front() else { return false };
+        self.forgotten += 1;
+        self.texts -= gone.texts();
+        if let Some(reply) = gone.reply {
+            self.spare = reply.text;
+            self.spare.clear();
+        }
+        true
     }
 
     /// Takes what is known of the connection; whether that was something said, or the end.
@@ -108,7 +200,7 @@ impl Dialogue {
                     step.name = Some(kept(&policy.text(command.argument())));
                 }
                 step.reply = reply.as_ref().map(|reply| {
-                    let mut text = std::mem::take(&mut step.room);
+                    let mut text = std::mem::take(&mut self.spare);
                     policy.write_reply_to(command, reply, &mut text);
                     cut(&mut text);
                     Said { time, code: reply.code, text }
@@ -125,7 +217,11 @@ impl Dialogue {
                 self.content(message.transfer.as_str(), content);
             }
             What::Tls(TlsPhase::Started) => self.encrypted = Some(time),
-            What::ConnectionClosed(_) => self.closed = Some(time),
+            What::ConnectionClosed(closed) => {
+                self.closed = Some(time);
+                // Where positions tell nothing, bytes may have gone by unseen.
+                self.bytes_at_end = closed.lost_bytes.map(|_| (closed.bytes_sent, closed.bytes_received));
+            }
             _ => return false,
         }
         true
@@ -133,7 +229,9 @@ impl Dialogue {
 
     /// The server has said its first reply.
     pub fn greeted(&mut self, greeting: Said) {
-        self.greeting = Some(greeting);
+        self.texts += greeting.text.len();
+        let before = self.greeting.replace(greeting);
+        self.texts -= before.map_or(0, |before| before.text.len());
     }
 
     /// A command and its reply. `argument` is what is shown of what followed the verb, `mailbox` the fingerprint of the one in
@@ -151,23 +249,31 @@ impl Dialogue {
         self.push(step);
     }
 
-    /// An empty step, with the room of the one that makes way for it.
+    /// A step of which nothing but the verb is known.
     fn next_step(&mut self, verb: Cow<'static, str>, sent: Timestamp) -> Step {
-        let gone = if self.steps.len() >= self.most { self.steps.pop_front() } else { None };
-        let mut room = gone.and_then(|gone| gone.reply).map(|reply| reply.text).unwrap_or_default();
-        room.clear();
-        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, room }
+        while self.steps.len() >= self.most.0 || self.texts >= self.most.1 {
+            if !self.forget_first() {
+                break;
+            }
+        }
+        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before: self.sender }
     }
 
     fn push(&mut self, step: Step) {
         self.transferring = step.verb == "DATA" && step.reply.as_ref().is_some_and(|reply| reply.code == 354);
+        if step.verb == "MAIL" {
+            self.sender = step.mailbox;
+        }
+        self.texts += step.texts();
         self.steps.push_back(step);
     }
 
     /// The content that followed the last command with this verb.
     pub fn content(&mut self, verb: &str, content: Content) {
         self.transferring = false;
+        self.accepted = self.accepted.or(content.accepted());
         if let Some(step) = self.steps.iter_mut().rfind(|step| step.verb == verb && step.content.is_none()) {
+            self.texts += content.texts();
             step.content = Some(content);
         }
     }
@@ -177,6 +283,12 @@ impl Dialogue {
     pub fn knows(&self, time: Timestamp, overdue: Timestamp) -> bool {
         let later = self.steps.back().is_some_and(|last| last.sent > time);
         later || self.closed.is_some() || self.transferring || time <= overdue
+    }
+
+    /// Whether nothing that the client sent until this moment can still become known, as is known `now`.
+    pub fn is_complete(&self, time: Timestamp, now: Timestamp) -> bool {
+        let later = self.steps.back().is_some_and(|last| last.sent > time);
+        later || self.closed.is_some() || self.transferring && time <= now
     }
 
     /// The same by another clock, which is this many nanoseconds ahead.
@@ -199,6 +311,8 @@ impl Dialogue {
             steps: self.steps.iter().map(step).collect(),
             closed: self.closed.map(at),
             encrypted: self.encrypted.map(at),
+            accepted: self.accepted.map(at),
+            spare: String::new(),
             ..*self
         }
     }
@@ -224,6 +338,18 @@ impl Said {
 }
 
 impl Step {
+    /// Bytes of its texts.
+    fn texts(&self) -> usize {
+        let text = self.reply.as_ref().map_or(0, |reply| reply.text.len());
+        let name = self.name.as_ref().map_or(0, |name| name.len());
+        text + name + self.content.as_ref().map_or(0, Content::texts)
+    }
+
+    /// A message goes over with it, or a part of one.
+    pub fn is_message(&self) -> bool {
+        matches!(&*self.verb, "DATA" | "BDAT")
+    }
+
     /// It says the same: the verb, and for MAIL and RCPT the mailbox.
     pub fn says_what(&self, other: &Self) -> bool {
         self.kind() == other.kind() && self.mailbox == other.mailbox
@@ -234,7 +360,7 @@ impl Step {
     }
 
     /// The verb; the ways to say hello are one.
-    fn kind(&self) -> &str {
+    pub fn kind(&self) -> &str {
         match &*self.verb {
             "HELO" | "LHLO" => "EHLO",
             verb => verb,
@@ -259,6 +385,11 @@ impl Step {
 }
 
 impl Content {
+    /// Bytes of its texts.
+    fn texts(&self) -> usize {
+        self.reply.as_ref().map_or(0, |reply| reply.text.len())
+    }
+
     /// When the server took the message.
     pub fn accepted(&self) -> Option<Timestamp> {
         let reply = self.reply.as_ref()?;
@@ -278,5 +409,22 @@ fn kept(text: &str) -> Box<str> {
     match text.char_indices().nth(LONGEST_TEXT) {
         Some((end, _)) => text[..end].into(),
         None => text.into(),
+    }
+}
+
+/// How many steps were read, for tests that count the work.
+#[cfg(test)]
+pub(super) mod reads {
+    use std::cell::Cell;
+
+    thread_local!(static READS: Cell<usize> = const { Cell::new(0) });
+
+    pub fn count() {
+        READS.set(READS.get() + 1);
+    }
+
+    /// Since this was asked last.
+    pub fn take() -> usize {
+        READS.take()
     }
 }

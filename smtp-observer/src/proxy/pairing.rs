@@ -2,7 +2,7 @@
 
 use super::envelope::Envelopes;
 use super::process_relation::{ProcessRelation, kin};
-use super::proxied_session::{self, Link, ProxiedSession, Recognised};
+use super::proxied_session::{Link, ProxiedSession, Recognised};
 use super::{Interceptions, Leg};
 use crate::observation::{Endpoint, Timestamp};
 
@@ -78,13 +78,22 @@ impl Interceptions {
                     .is_some_and(|leg| leg.serves == Some(client) && leg.dialogue.closed.is_none())
         };
         client != upstream
+            && !self.ends_at(upstream, case)
             && match kin(&middle.process, &owner.process) {
                 Some(ProcessRelation::Near) => true,
                 // What one process of a mail server took, another sends on: when it is taken.
-                Some(ProcessRelation::Sibling) => proxied_session::taken_before(&inner.dialogue, from),
+                Some(ProcessRelation::Sibling) => inner.dialogue.accepted.is_some_and(|accepted| accepted <= from),
                 None => false,
             }
             && !case.links.iter().any(has)
+    }
+
+    /// Whether the connection ends at the very listener that has accepted the case's: then the one in the middle is its
+    /// server, not its client.
+    fn ends_at(&self, connection: u64, case: &ProxiedSession) -> bool {
+        let (Some(end), Some(middle)) = (self.cases.get(&connection), &case.middle) else { return false };
+        end.accepted.local == case.accepted.local
+            && end.middle.as_ref().is_some_and(|server| kin(&middle.process, &server.process).is_some())
     }
 
     /// From this transaction on the connection carries the client's conversation.
@@ -122,7 +131,7 @@ impl Interceptions {
             if case.links.iter().any(|link| link.sign == Recognised::Envelope) { inner } else { Timestamp(i64::MIN) };
         case.links.retain(|link| link.sign == Recognised::Envelope);
         let (of, part) = (from..=Timestamp(i64::MAX), first..=Timestamp(i64::MAX));
-        case.link(Link { cookie: upstream, of, part, sign: Recognised::Envelope });
+        case.link(Link::new(upstream, of, part, Recognised::Envelope));
         self.settle_link(client, upstream);
     }
 
@@ -130,7 +139,7 @@ impl Interceptions {
     pub(super) fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
         let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
-        case.link(Link { cookie: upstream, of, part, sign });
+        case.link(Link::new(upstream, of, part, sign));
         if case.middle.is_none() {
             case.middle = leg.process.clone();
         }
@@ -138,11 +147,8 @@ impl Interceptions {
     }
 
     fn settle_link(&mut self, client: u64, upstream: u64) {
-        if let Some(leg) = self.legs.get_mut(&upstream) {
-            leg.serves = Some(client);
-            if let Some(caller) = &leg.process {
-                self.middles.linked(caller.process.pid, client, upstream);
-            }
+        if let Some(caller) = self.legs.serves(upstream, client) {
+            self.middles.linked(caller.process.pid, client, upstream);
         }
         if let Some(middle) = self.cases.get(&client).and_then(|case| case.middle.as_ref()) {
             self.middles.linked(middle.process.pid, client, upstream);

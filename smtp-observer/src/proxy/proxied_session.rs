@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::comparison::{Differences, Part, Sides, compare, seconds};
+use super::comparison::{Differences, Kinds, Part, Sides, seconds};
+use super::cursor::Cursor;
 use super::dialogue::Dialogue;
 use super::fingerprint::BannerMismatch;
 use super::process_relation::{ProcessRelation, kin, program};
 use crate::observation::{
-    self, Caller, Endpoint, Evidence, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream,
-    Verdict,
+    self, Caller, Endpoint, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream, Verdict,
 };
 use std::sync::Arc;
 
@@ -36,8 +36,6 @@ pub struct ProxiedSession {
     pub links: VecDeque<Link>,
     /// A time is set for what it waits for.
     pub awaited: bool,
-    /// How many RSETs and NOOPs wait for it.
-    pub held: usize,
     /// What was told last.
     told: Option<Told>,
     /// What was ever told.
@@ -66,11 +64,31 @@ pub struct Link {
     pub part: Part,
     /// Why it is taken for this.
     pub sign: Recognised,
+    /// How far the two dialogues are compared.
+    pub cursor: Cursor,
 }
 
 impl Link {
+    /// One of which nothing is compared yet.
+    pub fn new(cookie: u64, of: Part, part: Part, sign: Recognised) -> Self {
+        Self { cookie, of, part, sign, cursor: Cursor::default() }
+    }
+
+    /// What is said on the connection is compared: it is certain enough that it carries the conversation on.
+    pub fn is_compared(&self) -> bool {
+        self.sign != Recognised::Alike
+    }
+
+    /// Reads what is new of the client's dialogue and of the one that carries it on.
+    pub fn advance(&mut self, inner: &Dialogue, outer: &Dialogue, now: Timestamp) {
+        let Self { of, part, cursor, .. } = self;
+        let sides = Sides { inner, of, outer, part, slack: Duration::ZERO };
+        cursor.advance(&sides);
+        cursor.settle(&sides, now);
+    }
+
     /// The client's dialogue beside the one that carries it on.
-    pub fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
+    fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
         Sides { inner, of: &self.of, outer, part: &self.part, slack: Duration::ZERO }
     }
 }
@@ -96,7 +114,18 @@ struct Told {
 /// What the evidence comes to.
 struct Weighed {
     found: Differences,
-    verdict: Option<Verdict>,
+    judgement: Judgement,
+}
+
+/// What is known of what is in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// Nothing is.
+    Nothing,
+    /// What comes next will tell more: what was told before stays.
+    Waits,
+    /// This is.
+    Known(Verdict),
 }
 
 /// A leg as a case sees it.
@@ -130,7 +159,6 @@ impl ProxiedSession {
             asked_this_host,
             links: VecDeque::new(),
             awaited: false,
-            held: 0,
             told: None,
             counted: News::default(),
         }
@@ -164,8 +192,13 @@ impl ProxiedSession {
         overdue: Timestamp,
         milestone: bool,
     ) -> Finding {
-        let Weighed { found, verdict } = self.weigh(client, upstream, signs, overdue, false);
-        let told = verdict.map(|verdict| Told { verdict, evidence: found.evidence.len(), hold: found.hold.is_some() });
+        let Weighed { found, judgement } = self.weigh(client, upstream, signs, overdue, false);
+        let verdict = match judgement {
+            Judgement::Waits => return Finding { interception: None, open: found.open },
+            Judgement::Nothing => None,
+            Judgement::Known(verdict) => Some(verdict),
+        };
+        let told = verdict.map(|verdict| Told { verdict, evidence: found.kinds().len(), hold: found.hold.is_some() });
         let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
         let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
         if !news {
@@ -175,9 +208,13 @@ impl ProxiedSession {
         // What is told is put in words.
         let Weighed { found, .. } = self.weigh(client, upstream, signs, overdue, true);
         let verdict = verdict.unwrap_or(Verdict::Direct);
-        let now = News { hidden: verdict.is_hidden(), hold: verdict.is_hidden() && found.hold.is_some() };
-        let news = News { hidden: now.hidden && !self.counted.hidden, hold: now.hold && !self.counted.hold };
-        self.counted = News { hidden: self.counted.hidden | now.hidden, hold: self.counted.hold | now.hold };
+        let now = News {
+            hidden: verdict.is_hidden(),
+            redirected: verdict == Verdict::Redirected,
+            hold: verdict.is_hidden() && found.hold.is_some(),
+        };
+        let news = now.since(self.counted);
+        self.counted = now.and(self.counted);
         let interception = Interception {
             verdict,
             method: self.method(client),
@@ -189,7 +226,7 @@ impl ProxiedSession {
                 remote: upstream.connection.remote,
                 source_preserved: upstream.connection.local.address == client.connection.local.address,
             }),
-            confidence: confidence(verdict, score(&found.evidence)),
+            confidence: confidence(verdict, score(found.kinds())),
             evidence: found.evidence,
             hold: found.hold,
             news,
@@ -213,7 +250,8 @@ impl ProxiedSession {
             let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
             if asked_for {
                 found.add(EvidenceKind::SameDestinationConnected, || {
-                    format!("{} connected to {}, too", self.middle(), upstream.connection.remote)
+                    let process = upstream.process.map_or_else(|| "the process".to_owned(), program);
+                    format!("{process} connected to {}, too", upstream.connection.remote)
                 });
             }
             mirrored = link.sign == Recognised::Envelope;
@@ -222,19 +260,29 @@ impl ProxiedSession {
                     "the server was told the same sender and recipient".to_owned()
                 });
             }
-            relays = !asked_for && taken_before(client.dialogue, *link.part.start()) || self.is_siblings(upstream);
+            let is_taken = client.dialogue.accepted.is_some_and(|accepted| accepted <= *link.part.start());
+            relays = is_taken || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
-            if link.sign != Recognised::Alike && !relays {
-                compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
+            if link.is_compared() && !relays {
+                link.cursor.compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
+                encrypted(client.dialogue, upstream.dialogue, &mut found);
                 coupled(client.dialogue, upstream.dialogue, &mut found);
                 for sign in signs.iter().filter(|_| self.is_hidden()) {
                     found.add(sign.evidence.kind, || sign.evidence.detail.clone());
                 }
             }
         }
-        let passes = found.same || (mirrored && !is_changed(&found.evidence));
-        let verdict = self.verdict(&found.evidence, upstream.is_some(), relays, passes);
-        Weighed { found, verdict }
+        let passes = found.same || (mirrored && !is_changed(found.kinds()));
+        let judgement = match upstream {
+            _ if self.middle.is_none() => Judgement::Nothing,
+            None => self.without_upstream(client),
+            Some(_) if relays && self.is_hidden() => Judgement::Known(Verdict::TransparentRelay),
+            Some(_) if relays => Judgement::Known(Verdict::Relay),
+            Some(_) if !self.is_hidden() => Judgement::Known(Verdict::InlineProxy),
+            Some(upstream) if upstream.connection.remote != client.asked => Judgement::Known(Verdict::Redirected),
+            Some(upstream) => hidden(client, upstream, found.kinds(), passes),
+        };
+        Weighed { found, judgement }
     }
 
     fn middle(&self) -> String {
@@ -268,17 +316,35 @@ impl ProxiedSession {
         }
     }
 
-    fn verdict(&self, evidence: &[Evidence], has_upstream: bool, relays: bool, passes: bool) -> Option<Verdict> {
-        if !has_upstream || self.middle.is_none() {
-            return None;
+    /// The process goes on with no connection that is known. Where it is another than the client asked for, it is what the
+    /// client was led to, as soon as it has done a server's work; one that sends on what it took is another matter.
+    fn without_upstream(&self, client: &Side<'_>) -> Judgement {
+        let is_server =
+            client.dialogue.accepted.is_some() || client.dialogue.closed.is_some() && client.dialogue.end() > 0;
+        match self.is_hidden() && is_server {
+            true => Judgement::Known(Verdict::Redirected),
+            false => Judgement::Nothing,
         }
-        match () {
-            () if relays => Some(Verdict::Relay),
-            () if !self.is_hidden() => Some(Verdict::InlineProxy),
-            () if is_changed(evidence) && score(evidence) >= CERTAIN => Some(Verdict::TransparentInterceptor),
-            () if passes && !is_changed(evidence) => Some(Verdict::TransparentL4),
-            () => Some(Verdict::LikelyInterceptor),
+    }
+}
+
+/// What a process that the client knows nothing of does, which goes on to the very server that the client asked for.
+fn hidden(client: &Side<'_>, upstream: &Side<'_>, evidence: Kinds, passes: bool) -> Judgement {
+    let (inner, outer) = (client.dialogue, upstream.dialogue);
+    let is_over = inner.closed.is_some();
+    match () {
+        () if is_changed(evidence) && score(evidence) >= CERTAIN => Judgement::Known(Verdict::TransparentInterceptor),
+        () if is_changed(evidence) => Judgement::Known(Verdict::LikelyInterceptor),
+        // How much was encrypted is known at the end.
+        () if (inner.encrypted.or(outer.encrypted)).is_some()
+            && inner.bytes_at_end().zip(outer.bytes_at_end()).is_none() =>
+        {
+            Judgement::Waits
         }
+        () if passes => Judgement::Known(Verdict::TransparentL4),
+        // Nothing was said yet that could be compared.
+        () if !is_over => Judgement::Waits,
+        () => Judgement::Known(Verdict::LikelyInterceptor),
     }
 }
 
@@ -294,26 +360,33 @@ impl Side<'_> {
 
 /// What the texts of a connection come to, if nothing else is known of it.
 pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
-    let BannerMismatch { evidence, product } = sign;
-    let evidence = vec![evidence];
     Interception {
         verdict: Verdict::SuspectedMiddlebox,
         method: Method::Remote,
         interceptor: None,
-        product,
+        product: sign.product,
         client: client.intercepted(),
         upstream: None,
-        confidence: confidence(Verdict::SuspectedMiddlebox, score(&evidence)),
-        evidence,
+        confidence: confidence(Verdict::SuspectedMiddlebox, weight(sign.evidence.kind)),
+        evidence: vec![sign.evidence],
         hold: None,
         news: News::default(),
     }
 }
 
-/// The client's message was taken before this.
-pub fn taken_before(dialogue: &Dialogue, time: Timestamp) -> bool {
-    let contents = dialogue.steps.iter().filter_map(|step| step.content.as_ref());
-    contents.filter_map(super::dialogue::Content::accepted).any(|accepted| accepted <= time)
+/// TLS that passes has as many bytes at either side; a process that takes part in it makes handshakes of its own.
+fn encrypted(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
+    let (Some(one), Some(other)) = (inner.bytes_at_end(), outer.bytes_at_end()) else { return };
+    match (inner.encrypted, outer.encrypted) {
+        (Some(_), Some(_)) if one != other => found.add(EvidenceKind::TlsTerminated, || {
+            let (sent, received) = one;
+            let (passed, got) = other;
+            format!("with TLS, the client sent {sent} bytes and got {received}, the server got {passed} and sent {got}")
+        }),
+        (Some(_), None) => found.add(EvidenceKind::TlsTerminated, || "only the client spoke TLS".to_owned()),
+        (None, Some(_)) => found.add(EvidenceKind::TlsTerminated, || "only the server spoke TLS".to_owned()),
+        _ => {}
+    }
 }
 
 fn coupled(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
@@ -332,7 +405,7 @@ const CERTAIN: u32 = 8;
 fn weight(kind: EvidenceKind) -> u32 {
     match kind {
         EvidenceKind::LocalPeer => 5,
-        EvidenceKind::ConnectRewritten | EvidenceKind::GoAheadNotFromUpstream => 4,
+        EvidenceKind::ConnectRewritten | EvidenceKind::GoAheadNotFromUpstream | EvidenceKind::TlsTerminated => 4,
         EvidenceKind::OriginalDestinationAsked
         | EvidenceKind::EnvelopeMirrored
         | EvidenceKind::DataHeldBack
@@ -350,15 +423,15 @@ fn weight(kind: EvidenceKind) -> u32 {
     }
 }
 
-fn score(evidence: &[Evidence]) -> u32 {
-    evidence.iter().map(|evidence| weight(evidence.kind)).sum()
+fn score(evidence: Kinds) -> u32 {
+    evidence.iter().map(weight).sum()
 }
 
 /// Something did not pass as it came.
-fn is_changed(evidence: &[Evidence]) -> bool {
-    evidence.iter().any(|evidence| {
+fn is_changed(evidence: Kinds) -> bool {
+    evidence.iter().any(|kind| {
         !matches!(
-            evidence.kind,
+            kind,
             EvidenceKind::LocalPeer
                 | EvidenceKind::ConnectRewritten
                 | EvidenceKind::OriginalDestinationAsked

@@ -1,189 +1,100 @@
-//! RSETs and NOOPs on a connection that carries another on, at either end: whether the client sent them, too.
+//! Why an RSET or a NOOP was sent on a connection that carries another on: whether the client sent it, too.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::comparison::{Alignment, LATE, seconds};
+use super::Interceptions;
+use super::comparison::LATE;
+use super::cursor::{HeldBack, Origin};
 use super::dialogue::{Dialogue, Step};
-use super::proxied_session::{ProxiedSession, Recognised};
-use super::{Interceptions, MAX_HELD, PATIENCE};
-use crate::fact::{Fact, What};
-use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
-
-/// An RSET or a NOOP that waits for the other side.
-#[derive(Clone)]
-pub(super) struct Held {
-    time: Timestamp,
-    connection: Arc<Connection>,
-    process: Option<Caller>,
-    command: Command,
-}
-
-#[derive(Clone)]
-enum Command {
-    Rset(Reasoned<RsetReason>),
-    Noop(Reasoned<NoopReason>),
-}
-
-impl Held {
-    fn of(fact: &Fact<'_>) -> Option<Self> {
-        let command = match fact.what {
-            What::Rset(rset) => Command::Rset(rset.clone()),
-            What::Noop(noop) => Command::Noop(noop.clone()),
-            _ => return None,
-        };
-        let (connection, process) = (Arc::clone(fact.connection), fact.process.cloned());
-        Some(Self { time: fact.time, connection, process, command })
-    }
-
-    fn fact(&self, intercepted: bool) -> Fact<'_> {
-        Fact {
-            time: self.time,
-            connection: &self.connection,
-            process: self.process.as_ref(),
-            intercepted,
-            what: match &self.command {
-                Command::Rset(rset) => What::Rset(rset),
-                Command::Noop(noop) => What::Noop(noop),
-            },
-        }
-    }
-}
-
-impl Command {
-    fn verb(&self) -> &'static str {
-        match self {
-            Self::Rset(_) => "RSET",
-            Self::Noop(_) => "NOOP",
-        }
-    }
-}
+use super::held::{Command, Held};
+use super::proxied_session::Link;
+use crate::fact::evidence::{EvidenceList, ReasonEvidence, Reasons};
+use crate::observation::{NoopReason, Reasoned, Role, RsetReason, Timestamp};
 
 impl Interceptions {
-    /// The client whose conversation is carried on by this connection.
-    fn served(&self, connection: &Connection) -> Option<u64> {
-        self.legs.get(&self.near_end(connection))?.serves
-    }
-
-    /// The cookie of the end that connected: the server's end of a connection on this host has the same dialogue.
-    pub(super) fn near_end(&self, connection: &Connection) -> u64 {
-        match connection.role {
-            Role::Client => connection.cookie,
-            Role::Server => self.accepted.get(&connection.cookie).copied().unwrap_or(connection.cookie),
-        }
-    }
-
-    /// Takes an RSET or a NOOP on a connection that carries another on, and keeps it back unless the client's side is known.
-    /// Whether it was one.
-    pub(super) fn hold(&mut self, fact: &Fact<'_>, sink: &mut dyn FnMut(&Fact<'_>)) -> bool {
-        if !matches!(fact.what, What::Rset(_) | What::Noop(_)) || self.held.len() >= MAX_HELD {
-            return false;
-        }
-        let Some(client) = self.served(fact.connection) else { return false };
-        let Some(held) = Held::of(fact) else { return false };
-        if let Some(resolved) = self.resolve(&held, held.time.before(PATIENCE)) {
-            sink(&resolved.fact(self.is_intercepted(&resolved.connection)));
-            return true;
-        }
-        if let Some(case) = self.cases.get_mut(&client) {
-            case.held += 1;
-        }
-        self.held.push_back(held);
-        true
-    }
-
-    /// Passes on what the client's side has made clear.
-    pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
-        if self.cases.get(&client).is_some_and(|case| case.held > 0) {
-            self.release_those(|this, held| this.served(&held.connection) == Some(client), now, sink);
-        }
-    }
-
-    /// Passes on what is held of this connection, which is over.
-    pub(super) fn release_of(&mut self, over: &Connection, sink: &mut dyn FnMut(&Fact<'_>)) {
-        if self.served(over).and_then(|client| self.cases.get(&client)).is_some_and(|case| case.held > 0) {
-            self.release_those(|_, held| held.connection.cookie == over.cookie, Timestamp(i64::MAX), sink);
-        }
-    }
-
-    /// Passes on what has waited long enough.
-    pub(super) fn release_overdue(&mut self, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
-        while self.held.front().is_some_and(|held| held.time <= now.before(PATIENCE)) {
-            let Some(held) = self.held.pop_front() else { return };
-            let resolved = self.resolve(&held, Timestamp(i64::MAX)).unwrap_or(held);
-            self.let_go(&resolved, sink);
-        }
-    }
-
-    fn release_those(
-        &mut self,
-        wanted: impl Fn(&Self, &Held) -> bool,
-        now: Timestamp,
-        sink: &mut dyn FnMut(&Fact<'_>),
-    ) {
-        let mut place = 0;
-        while let Some(held) = self.held.get(place) {
-            let resolved = if wanted(self, held) { self.resolve(held, now.before(PATIENCE)) } else { None };
-            match resolved {
-                Some(resolved) => {
-                    self.held.remove(place);
-                    self.let_go(&resolved, sink);
-                }
-                None => place += 1,
-            }
-        }
-    }
-
-    fn let_go(&mut self, resolved: &Held, sink: &mut dyn FnMut(&Fact<'_>)) {
-        if let Some(case) = self.served(&resolved.connection).and_then(|client| self.cases.get_mut(&client)) {
-            case.held = case.held.saturating_sub(1);
-        }
-        sink(&resolved.fact(self.is_intercepted(&resolved.connection)));
-    }
-
-    /// The same with its reason, if the client's side is known.
-    fn resolve(&self, held: &Held, overdue: Timestamp) -> Option<Held> {
+    /// The same with its reason, if the client's side is known. What was sent until `overdue` and is not known by now was not
+    /// sent; where the connection `is_over`, nothing more comes on it.
+    pub(super) fn resolve(&self, held: &Held, overdue: Timestamp, is_over: bool) -> Option<Held> {
         let unchanged = || Some(held.clone());
-        let verb = held.command.verb();
+        let verb = held.command.verb().as_str();
         let upstream = self.near_end(&held.connection);
         let Some(outer) = self.legs.get(&upstream) else { return unchanged() };
-        let place = match held.connection.role {
-            Role::Client => outer.dialogue.steps.iter().position(|step| answers(step, verb) == Some(held.time)),
-            Role::Server => other_end(&outer.dialogue, verb, held.time, overdue),
+        let dialogue = &outer.dialogue;
+        let step = match held.connection.role {
+            Role::Client => {
+                let mut steps = dialogue.range(0..dialogue.end());
+                steps.rfind(|(_, step)| answers(step, verb) == Some(held.time))
+            }
+            Role::Server => other_end(dialogue, verb, held.time, overdue),
         };
-        let Some(place) = place else {
+        let Some((number, step)) = step else {
             let comes = upstream != held.connection.cookie && held.time > overdue;
             return if comes { None } else { unchanged() };
         };
-        let sent = outer.dialogue.steps[place].sent;
-        let Some((case, inner)) = self.carried(outer.serves, upstream, sent) else { return unchanged() };
-        // Whether an RSET begins the same again, what follows it tells.
-        let last = verb == "RSET" && place + 1 == outer.dialogue.steps.len();
-        if !inner.knows(sent, overdue) || last && !outer.dialogue.knows(sent, overdue) {
+        let Some((link, inner)) = self.carried(outer.serves, upstream, step.sent) else { return unchanged() };
+        if !inner.knows(step.sent, overdue) {
             return None;
         }
-        let Some(link) = case.links.iter().find(|link| link.cookie == upstream) else { return unchanged() };
-        let alignment = Alignment::of(&link.sides(inner, &outer.dialogue));
         let mut resolved = held.clone();
-        match alignment.origin.get(place).copied().flatten().and_then(|origin| inner.steps.get(origin)) {
-            Some(origin) => relayed(&mut resolved.command, verb, sent.since(origin.sent)),
-            None => {
-                let moment = Moment { inner, outer: &outer.dialogue, carried: &alignment.carried, place, sent };
-                invented(&mut resolved.command, &moment);
+        match (link.cursor.origin(number, step), link.cursor.held_back(number, step.sent)) {
+            (Origin::Client(sent), _) => relayed(&mut resolved.command, step.sent.since(sent)),
+            (Origin::Unknown, _) | (_, HeldBack::Unknown) => forgotten(&mut resolved.command),
+            // Between messages a process in the middle has its own reasons, which are a client's.
+            (Origin::Middle, HeldBack::Nothing) => {}
+            (Origin::Middle, HeldBack::Message(message, earlier)) => {
+                let repeats = || match link.repeats(inner, dialogue, (number, step), overdue) {
+                    Repeats::Unknown if is_over => Some(Repeats::No),
+                    Repeats::Unknown if held.time > overdue => None,
+                    // Who has refused a message does not begin it again.
+                    Repeats::Unknown if is_refused(inner, message) => Some(Repeats::No),
+                    repeats => Some(repeats),
+                };
+                invented(&mut resolved.command, earlier, repeats)?;
             }
         }
         Some(resolved)
     }
 
-    /// The case that a connection served at this moment.
-    fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&ProxiedSession, &Dialogue)> {
+    /// How a connection carried a conversation on at this moment, and what was said in that.
+    fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&Link, &Dialogue)> {
         let case = self.cases.get(&serves?)?;
-        let serves = |link: &&super::proxied_session::Link| {
-            link.cookie == upstream && link.part.contains(&sent) && link.sign != Recognised::Alike
-        };
-        case.links.iter().find(serves)?;
-        Some((case, &self.legs.get(&case.client)?.dialogue))
+        let serves = |link: &&Link| link.cookie == upstream && link.part.contains(&sent) && link.is_compared();
+        Some((case.links.iter().find(serves)?, &self.legs.get(&case.client)?.dialogue))
     }
+}
+
+/// Whether the transaction that was open before an RSET is begun again behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeats {
+    Yes,
+    No,
+    /// Nothing that tells was heard yet.
+    Unknown,
+}
+
+impl Link {
+    /// Whether the transaction before this outer step is begun again behind it, though not by the client.
+    fn repeats(&self, inner: &Dialogue, outer: &Dialogue, (number, step): (u64, &Step), overdue: Timestamp) -> Repeats {
+        let mut behind = outer.range(number + 1..outer.end());
+        let next = behind.find(|(_, step)| matches!(&*step.verb, "MAIL" | "QUIT"));
+        match next {
+            None if outer.closed.is_some() => Repeats::No,
+            None => Repeats::Unknown,
+            Some((_, next)) if next.verb == "QUIT" || !self.part.contains(&next.sent) => Repeats::No,
+            Some((_, next)) if next.mailbox != step.sender_before => Repeats::No,
+            Some((number, next)) => match self.cursor.origin(number, next) {
+                Origin::Client(_) => Repeats::No,
+                Origin::Middle if inner.knows(next.sent, overdue) => Repeats::Yes,
+                Origin::Middle | Origin::Unknown => Repeats::Unknown,
+            },
+        }
+    }
+}
+
+/// The client was told that its message, which began with this step, is not taken.
+fn is_refused(inner: &Dialogue, message: u64) -> bool {
+    let content = inner.step(message).and_then(|step| step.content.as_ref());
+    content.and_then(|content| content.reply.as_ref()).is_some_and(|reply| reply.code >= 400)
 }
 
 /// When a step with this verb was answered.
@@ -191,86 +102,81 @@ fn answers(step: &Step, verb: &str) -> Option<Timestamp> {
     step.reply.as_ref().filter(|_| &*step.verb == verb).map(|reply| reply.time)
 }
 
-/// The place of the command in the dialogue of the end that sent it, which the other end answered at this time: it was sent
-/// before, and the answer was heard later. But each call is told when it returns, which may be late: if nothing more can come,
-/// it is the nearest.
-fn other_end(dialogue: &Dialogue, verb: &str, answered: Timestamp, overdue: Timestamp) -> Option<usize> {
+/// The command in the dialogue of the end that sent it, which the other end answered at this time: it was sent before, and the
+/// answer was heard later. But each call is told when it returns, which may be late: if nothing more can come, it is the
+/// nearest.
+fn other_end<'a>(
+    dialogue: &'a Dialogue,
+    verb: &str,
+    answered: Timestamp,
+    overdue: Timestamp,
+) -> Option<(u64, &'a Step)> {
     let within = |late: Duration| {
-        let steps = dialogue.steps.iter().enumerate();
-        let alike = steps.filter_map(|(place, step)| Some((place, step.sent, answers(step, verb)?)));
-        let fits = |(_, sent, heard): &(usize, Timestamp, Timestamp)| {
+        let steps = dialogue.range(0..dialogue.end());
+        let alike = steps.filter_map(|(number, step)| Some(((number, step), step.sent, answers(step, verb)?)));
+        let fits = |(_, sent, heard): &(_, Timestamp, Timestamp)| {
             *sent <= answered.after(late) && answered <= (*heard).after(late)
         };
-        alike.filter(fits).min_by_key(|(_, _, heard)| heard.0.abs_diff(answered.0)).map(|(place, _, _)| place)
+        alike.filter(fits).min_by_key(|(_, _, heard)| heard.0.abs_diff(answered.0)).map(|(step, _, _)| step)
     };
     within(Duration::ZERO).or_else(|| within(LATE).filter(|_| dialogue.knows(answered, overdue)))
 }
 
-/// When a command was sent that no client sent.
-struct Moment<'a> {
-    inner: &'a Dialogue,
-    outer: &'a Dialogue,
-    /// Of each inner step, the outer one that carries it on.
-    carried: &'a [Option<usize>],
-    place: usize,
-    sent: Timestamp,
-}
-
-impl Moment<'_> {
-    /// The client's DATA that was not sent on by then, and how long before.
-    fn held_data(&self) -> Option<Duration> {
-        let is_data = |step: &Step| matches!(&*step.verb, "DATA" | "BDAT");
-        let until = self.sent.after(LATE);
-        let (place, asked) =
-            self.inner.steps.iter().enumerate().rfind(|(_, step)| is_data(step) && step.sent <= until)?;
-        let is_carrier = |carrier: Option<usize>| carrier.is_some_and(|carrier| carrier < self.place);
-        let before = self.outer.steps.iter().take(self.place);
-        let passed = is_carrier(self.carried.get(place).copied().flatten())
-            || before.into_iter().any(|step| is_data(step) && step.sent >= asked.sent);
-        (!passed).then(|| self.sent.since(asked.sent))
-    }
-
-    /// The transaction that was open is begun again.
-    fn is_repeated(&self) -> bool {
-        let is_mail = |step: &&Step| &*step.verb == "MAIL";
-        let before = self.outer.steps.iter().take(self.place).rfind(is_mail);
-        let behind = self.outer.steps.iter().skip(self.place).find(is_mail);
-        before.zip(behind).is_some_and(|(before, behind)| before.mailbox == behind.mailbox)
-    }
-}
-
-fn relayed(command: &mut Command, verb: &str, earlier: Duration) {
-    let evidence = format!("the client had sent {verb} {} before", seconds(earlier));
+fn relayed(command: &mut Command, earlier: Duration) {
+    let evidence = [ReasonEvidence::SentByClient { verb: command.verb(), earlier }].into();
     match command {
-        Command::Rset(rset) => explain(rset, RsetReason::Relayed, vec![evidence]),
-        Command::Noop(noop) => explain(noop, NoopReason::Relayed, vec![evidence]),
+        Command::Rset(rset) => explain(rset, RsetReason::Relayed, evidence),
+        Command::Noop(noop) => explain(noop, NoopReason::Relayed, evidence),
     }
 }
 
-fn invented(command: &mut Command, moment: &Moment<'_>) {
-    // Between messages a process in the middle has its own reasons, which are a client's.
-    let Some(earlier) = moment.held_data() else { return };
-    let evidence = |verb| {
-        vec![
-            format!("the client had not sent {verb}"),
-            format!("the client had sent DATA {} before, the server had not got it", seconds(earlier)),
-        ]
-    };
+/// A command that the client did not send, while its message was held back: its reason, if that is known.
+fn invented(command: &mut Command, earlier: Duration, repeats: impl FnOnce() -> Option<Repeats>) -> Option<()> {
+    let mut evidence =
+        EvidenceList::from([ReasonEvidence::NotSentByClient(command.verb()), ReasonEvidence::DataHeldBack(earlier)]);
     match command {
-        Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence("NOOP")),
+        Command::Noop(noop) => explain(noop, NoopReason::InterceptorKeepalive, evidence),
         Command::Rset(rset) => {
-            let mut evidence = evidence("RSET");
-            let repeated = moment.is_repeated();
-            if repeated {
-                evidence.push("the same transaction was begun again behind it".to_owned());
-            }
-            let reason = if repeated { RsetReason::InterceptorReplay } else { RsetReason::InterceptorDiscard };
+            use RsetReason::{Ambiguous, InterceptorDiscard, InterceptorReplay};
+            let reason = match repeats()? {
+                Repeats::Yes => {
+                    evidence.push(ReasonEvidence::TransactionRepeated);
+                    InterceptorReplay
+                }
+                Repeats::No => InterceptorDiscard,
+                Repeats::Unknown => {
+                    evidence.push(ReasonEvidence::PossibleRset([InterceptorDiscard, InterceptorReplay].into()));
+                    Ambiguous
+                }
+            };
             explain(rset, reason, evidence);
+        }
+    }
+    Some(())
+}
+
+/// Whether the client sent the command cannot be told any more.
+pub(super) fn forgotten(command: &mut Command) {
+    let evidence = |possible| [ReasonEvidence::ClientCommandsForgotten, possible].into();
+    match command {
+        Command::Rset(rset) => {
+            use RsetReason::{Ambiguous, InterceptorDiscard, InterceptorReplay, Relayed};
+            let own = Some(rset.reason).filter(|own| ![Ambiguous, InterceptorReplay].contains(own));
+            let mut possible = Reasons::from([Relayed, InterceptorDiscard, InterceptorReplay]);
+            possible.extend(own);
+            explain(rset, Ambiguous, evidence(ReasonEvidence::PossibleRset(possible)));
+        }
+        Command::Noop(noop) => {
+            use NoopReason::{Ambiguous, InterceptorKeepalive, Relayed};
+            let own = Some(noop.reason).filter(|own| ![Ambiguous, InterceptorKeepalive].contains(own));
+            let mut possible = Reasons::from([Relayed, InterceptorKeepalive]);
+            possible.extend(own);
+            explain(noop, Ambiguous, evidence(ReasonEvidence::PossibleNoop(possible)));
         }
     }
 }
 
-fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: Vec<String>) {
+fn explain<R>(reasoned: &mut Reasoned<R>, reason: R, evidence: EvidenceList) {
     reasoned.reason = reason;
     reasoned.evidence = evidence;
 }

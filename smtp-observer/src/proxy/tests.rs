@@ -1,15 +1,17 @@
 //! Stories of clients, programs in the middle and servers, told as the observations that single connections give.
 
+mod long;
+mod random;
 mod stage;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub(super) use self::stage::process;
-use self::stage::{CLIENT, MIDDLE, MILLISECOND, OWN, PROXY, SERVER, Stage, shown};
+use self::stage::{CLIENT, MIDDLE, MILLISECOND, OTHER_SERVER, OWN, PROXY, SERVER, Stage, shown};
 use super::*;
 use crate::fact::samples as facts;
-use crate::observation::{EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
+use crate::observation::{Event, EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
 
 fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
     interception.evidence.iter().map(|evidence| evidence.kind).collect()
@@ -96,7 +98,7 @@ fn the_servers_own_end_tells_the_same_reasons() {
 }
 
 #[test]
-fn the_first_verdict_rests_on_the_addresses_alone() {
+fn addresses_alone_are_no_verdict_where_a_greeting_will_tell_more() {
     let mut stage = Stage::default();
     stage.connect(1, CLIENT, SERVER);
     stage.reach(1, 2, PROXY, false);
@@ -104,9 +106,76 @@ fn the_first_verdict_rests_on_the_addresses_alone() {
     stage.connect(3, MIDDLE, SERVER);
     assert!(stage.verdicts_of(1).is_empty(), "whoever else asks for that server may be another client");
     stage.serve(2, MIDDLE, PROXY);
-    let verdict = stage.verdict(1);
-    assert_eq!(verdict.verdict, Verdict::LikelyInterceptor);
-    assert_eq!(kinds(verdict), [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+    assert!(stage.verdicts_of(1).is_empty(), "it may pass on every byte");
+    stage.greet(3, "mx ESMTP");
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.greet(1, "mx ESMTP");
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4);
+    let kinds = kinds(stage.verdict(1));
+    assert_eq!(kinds, [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+    stage.close(1);
+    stage.close(3);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::TransparentL4));
+}
+
+#[test]
+fn a_connection_that_ends_before_any_greeting_has_its_addresses_alone() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.connect(3, MIDDLE, SERVER);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::LikelyInterceptor);
+}
+
+/// A front of several servers: a virtual address leads to it, and it goes on to one of them.
+#[test]
+fn who_goes_on_to_another_address_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    stage.message(3, 100, 250, "Queued as 1");
+    stage.message(1, 100, 250, "Queued as 1");
+    stage.close(3);
+    stage.close(1);
+    assert!(!stage.verdicts_of(1).is_empty());
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::Redirected));
+    assert_eq!(stage.verdicts_of(1).iter().filter(|verdict| verdict.news.redirected).count(), 1, "counted once");
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.news.hidden), "nobody is accused");
+}
+
+#[test]
+fn a_service_of_one_s_own_is_no_finding() {
+    let mut stage = Stage::default();
+    stage.interceptions.service_addresses = vec!["192.0.2.0/24".parse().expect("a block")];
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.close(3);
+    stage.close(1);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.verdict.is_hidden() && !verdict.news.redirected));
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict != Verdict::Redirected));
+}
+
+/// A published port, or a redirect to a server that keeps what it gets.
+#[test]
+fn who_answers_by_itself_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.greet(1, "mx ESMTP");
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+    assert!(stage.verdicts_of(1).is_empty(), "it may go on yet");
+    stage.say(1, "DATA", 354, "Go on");
+    stage.message(1, 100, 250, "Queued as 1");
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
 }
 
 #[test]
@@ -444,6 +513,6 @@ fn what_is_over_is_forgotten() {
     stage.pass(60);
     let Interceptions { legs, cases, accepted, middles, due, held, over, .. } = &stage.interceptions;
     assert_eq!((legs.len(), cases.len(), accepted.len(), over.len()), (0, 0, 0, 0));
-    assert_eq!((due.len(), held.len()), (0, 0));
+    assert_eq!((due.len(), held.is_waiting(), legs.bytes()), (0, false, 0));
     assert!(middles.get(MIDDLE.0).is_none() && middles.get(CLIENT.0).is_none());
 }

@@ -6,7 +6,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::event::crossing::Filter;
-use crate::event::{Flow, Host, Positions, ProcessKey, Segment, Socket, StateEvent, Task, TcpState};
+use crate::event::{Flow, Host, ProcessKey, Segment, SeqNumbers, Socket, StateEvent, Task, TcpState};
 use crate::fact::Fact;
 use crate::observation::{Observation, Role};
 use crate::observer::Observer;
@@ -228,11 +228,11 @@ impl Teller {
         let [client, server] =
             [(1, 40000), (2, 25)].map(|(host, port)| SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), port)));
         let (local, remote) = if self.role == Role::Client { (client, server) } else { (server, client) };
-        Socket { cookie: 0xc0, netns: 7, local, remote, state, apart: false }
+        Socket { cookie: 0xc0, netns: 7, local, remote, state, seq_unreliable: false }
     }
 
-    fn positions(&self) -> Positions {
-        Positions { written: self.written, read: self.read }
+    fn positions(&self) -> SeqNumbers {
+        SeqNumbers { write_seq: self.written, copied_seq: self.read }
     }
 
     fn state(&mut self, old: TcpState, new: TcpState) {

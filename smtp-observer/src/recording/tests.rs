@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{
-    Flow, Host, LineEnd, OpenSocket, Positions, ProcessEvent, ProcessKey, Said, Segment, Snapshot, Socket, StateEvent,
-    Task, TcpState, TransferEvent, Uncaptured, Unseen, Withheld,
+    CaptureMiss, Flow, Host, LineEnd, OpenSocket, ProcessEvent, ProcessKey, Said, Segment, SeqNumbers, Snapshot,
+    Socket, StateEvent, Task, TcpState, TransferEvent, Uncaptured, Withheld,
 };
 use crate::redact::RedactionPolicy;
 
@@ -19,8 +19,8 @@ fn task() -> Task {
 fn entries() -> Vec<Entry> {
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, 25));
     let state = TcpState::Other(99);
-    let socket = Socket { cookie: u64::MAX, netns: 7, local: address, remote: address, state, apart: true };
-    let positions = Positions { written: u32::MAX, read: 0 };
+    let socket = Socket { cookie: u64::MAX, netns: 7, local: address, remote: address, state, seq_unreliable: true };
+    let positions = SeqNumbers { write_seq: u32::MAX, copied_seq: 0 };
     let process = ProcessEvent {
         time: Time(3),
         task: task(),
@@ -56,7 +56,7 @@ fn entries() -> Vec<Entry> {
             Segment::Text(&Vec::from_iter(0..=255)),
             Segment::Withheld(Withheld { length: 20, end: LineEnd::Crlf, nul: true, bare_cr: true }),
             Segment::Content(9),
-            Segment::Uncaptured(Uncaptured { cause: Unseen::Uncertain, length: 7, lines: 1 }),
+            Segment::Uncaptured(Uncaptured { cause: CaptureMiss::Uncertain, length: 7, lines: 1 }),
             Segment::Ciphertext(5),
         ]),
     };
@@ -80,7 +80,7 @@ fn entries() -> Vec<Entry> {
 /// A file with these numbers' entries.
 fn file(numbers: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
-    Header::new(&[25, 2525], Addresses::None).write(&mut out);
+    Header::new(&[25, 2525], Addresses::None, &["192.0.2.0/24".parse().expect("a block")]).write(&mut out);
     let entries = entries();
     numbers.iter().for_each(|number| write(*number, &entries[*number as usize % entries.len()], &mut out));
     out
@@ -101,7 +101,7 @@ fn refusal(file: &[u8]) -> String {
 fn what_is_written_is_read() {
     let file = file(&[0, 1, 2, 3, 4, 5, 6, 7]);
     let (header, _) = open(Cursor::new(&file)).expect("a recording");
-    assert_eq!(header, Header::new(&[25, 2525], Addresses::None));
+    assert_eq!(header, Header::new(&[25, 2525], Addresses::None, &["192.0.2.0/24".parse().expect("a block")]));
     assert_eq!(read(&file).expect("a recording"), (entries(), 0, false));
     assert!(file.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')), "no peer steers a reader's terminal");
 }

@@ -1,21 +1,22 @@
 //! What a person wants to see of now: the connections, who uses them, what was said last and why, and what is in their
 //! middle. The live table and the status page show it.
 
+mod kept;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 
-use super::retained::Retained;
-use crate::observation::{
-    AnomalyKind, Caller, Connection, Event, Interception, NoopReason, Observation, Outcome, RsetReason, Timestamp,
-    TlsPhase, Verdict,
-};
+use self::kept::{Accounts, Class, Owners};
+pub use self::state::{ConnectionState, Exchange, Note, State};
+use super::retained::{self, Retained};
+use crate::observation::{Connection, Event, Interception, Observation, RsetReason, Timestamp, Verdict};
 
 /// Most connections that are shown; those that come when there are so many are counted.
 pub const MAX_ROWS: usize = 10_000;
@@ -35,14 +36,28 @@ pub const MAX_LATEST: usize = 512;
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
 const MAX_KEPT: usize = 32 * 1024;
 
-/// Bytes that all transcripts together have, about: beyond it the oldest observations are forgotten, whosever they are.
+/// Bytes that all connections and their transcripts have together, about. Beyond it the oldest observations are forgotten of the
+/// program that has most.
 const MAX_KEPT_BYTES: usize = 8 << 20;
+
+/// Bytes of that for the connections without their transcripts. Beyond it new ones are not listed.
+const MAX_ROW_BYTES: usize = 6 << 20;
+
+/// Bytes of the connections that are worth looking at later, about: of those with a verdict or an anomaly.
+const MAX_NOTED_BYTES: usize = 2 << 20;
+
+/// Bytes of the latest verdicts.
+const MAX_VERDICT_BYTES: usize = 512 << 10;
+
+/// Bytes of one connection's transcript, and of one that is worth looking at later.
+const MAX_OF_ONE: usize = 64 << 10;
+const MAX_NOTED_OF_ONE: usize = 128 << 10;
+
+/// How many times as many observations are kept of a connection that is worth looking at later.
+const NOTED: usize = 4;
 
 /// Observations kept of each connection, however many there are.
 const LEAST_KEPT: usize = 1;
-
-/// Characters kept of a reply.
-const LONGEST_TEXT: usize = 160;
 
 /// The connections of now, and what is in the middle of them.
 #[derive(Clone, Debug, Default)]
@@ -52,49 +67,25 @@ pub struct ConnectionTable {
     over: VecDeque<(Timestamp, Arc<str>)>,
     /// One a client's connection, the latest one last.
     interceptions: VecDeque<Arc<Observation>>,
+    verdict_bytes: usize,
     latest: VecDeque<Retained>,
     /// Observations taken since the beginning: the number of the latest one, the first one's being 1.
     taken: u64,
     /// Observations kept of each connection.
     transcript: usize,
-    /// What is in transcripts, the oldest first: whose it is, and which of its own. Some of it is there no longer.
-    kept: VecDeque<(Arc<str>, u64)>,
-    kept_bytes: usize,
+    /// Connections that are over for long and worth looking at later.
+    past: HashMap<Arc<str>, ConnectionState>,
+    /// Whose transcripts are.
+    accounts: Accounts,
+    /// Bytes of the rows without their transcripts and processes, and these processes.
+    row_bytes: usize,
+    owners: Owners,
+    /// Verdicts, and connections that were worth looking at later, that are kept no longer.
+    dropped: u64,
     unlisted: u64,
     /// RSETs by reason, in the order of [`RsetReason::ALL`].
     rsets: [u64; RsetReason::ALL.len()],
     changes: u64,
-}
-
-/// A connection.
-#[derive(Clone, Debug)]
-pub struct ConnectionState {
-    /// Which.
-    pub connection: Arc<Connection>,
-    /// The process that used it last.
-    pub owner: Option<Caller>,
-    /// When it was opened, or seen first.
-    pub opened: Timestamp,
-    /// When something was observed of it last.
-    pub heard: Timestamp,
-    /// When it was over.
-    pub closed: Option<Timestamp>,
-    /// How far the session is.
-    pub state: State,
-    /// What shows the last reply.
-    pub(crate) last: Option<Retained>,
-    /// The last thing that asks for an explanation, or gives one.
-    pub note: Option<Note>,
-    /// Bytes sent and received, when it is over; until then the observer knows.
-    pub bytes: Option<(u64, u64)>,
-    /// What is in its middle, where it is the client's.
-    pub interception: Option<Arc<Observation>>,
-    /// The conversation goes through a program that its client knows nothing of.
-    pub intercepted: bool,
-    /// The last things observed of it, the latest one last; empty unless the table keeps them.
-    pub transcript: VecDeque<Retained>,
-    /// Observations of it that were kept and are forgotten.
-    pub(crate) forgotten: u64,
 }
 
 /// What was observed since somebody looked last.
@@ -108,198 +99,6 @@ pub struct Since {
     pub lost: u64,
 }
 
-/// How far a session is, as its replies tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// No greeting yet.
-    Connected,
-    /// Between transactions.
-    Ready,
-    /// In a transaction: sender and recipients.
-    Envelope,
-    /// A message's content goes over, or waits for its answer.
-    Content,
-    /// TLS hides what is said.
-    Encrypted,
-    /// After QUIT.
-    Quitting,
-    /// Over.
-    Closed,
-}
-
-impl State {
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connected => "connected",
-            Self::Ready => "ready",
-            Self::Envelope => "envelope",
-            Self::Content => "content",
-            Self::Encrypted => "encrypted",
-            Self::Quitting => "quitting",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-/// A reply, and what it answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// The command's verb; absent for the greeting.
-    pub verb: Option<Cow<'static, str>>,
-    /// The reply's code; absent where there was none.
-    pub code: Option<u16>,
-    /// The first line of its text.
-    pub text: Box<str>,
-    /// From the command to the reply.
-    pub latency: Option<Duration>,
-}
-
-/// Something to be noted of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Why it saw an RSET.
-    Rset(RsetReason),
-    /// Why it saw a NOOP.
-    Noop(NoopReason),
-    /// A departure from the protocol.
-    Anomaly(AnomalyKind),
-    /// How its last transaction ended.
-    Transaction(Outcome),
-}
-
-impl Note {
-    /// Its name, as events have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rset(reason) => reason.as_str(),
-            Self::Noop(reason) => reason.as_str(),
-            Self::Anomaly(kind) => kind.as_str(),
-            Self::Transaction(outcome) => outcome.as_str(),
-        }
-    }
-}
-
-impl ConnectionState {
-    fn new(observation: &Retained) -> Self {
-        Self {
-            connection: Arc::clone(observation.connection()),
-            owner: observation.process().cloned(),
-            opened: observation.time(),
-            heard: observation.time(),
-            closed: None,
-            state: State::Connected,
-            last: None,
-            note: None,
-            bytes: None,
-            interception: None,
-            intercepted: false,
-            transcript: VecDeque::new(),
-            forgotten: 0,
-        }
-    }
-
-    /// All but its transcript, for a list of many.
-    pub fn without_transcript(&self) -> Self {
-        Self {
-            connection: Arc::clone(&self.connection),
-            owner: self.owner.clone(),
-            last: self.last.clone(),
-            interception: self.interception.clone(),
-            transcript: VecDeque::new(),
-            ..*self
-        }
-    }
-
-    /// What is in its middle.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.interception.as_deref().and_then(interception).map(|interception| interception.verdict)
-    }
-
-    /// The oldest of its observations, which is kept no longer: its bytes.
-    fn forget_oldest(&mut self) -> usize {
-        let Some(oldest) = self.transcript.pop_front() else { return 0 };
-        self.forgotten += 1;
-        oldest.cost()
-    }
-
-    /// The last reply, and to what.
-    pub fn last(&self) -> Option<Exchange> {
-        let observation = self.last.as_ref()?.shown();
-        Some(match &observation.event {
-            Event::Greeting(greeting) => Exchange::new(None, Some(greeting.code), &greeting.text, greeting.latency),
-            Event::Command(command) => {
-                let text = command.reply.as_deref().unwrap_or_default();
-                Exchange::new(Some(command.verb.clone()), command.code, text, command.latency)
-            }
-            // The end of data is answered like a command.
-            Event::Data(data) => {
-                let text = data.reply.as_deref().unwrap_or_default();
-                Exchange::new(Some(data.verb.into()), data.code, text, data.accept)
-            }
-            _ => return None,
-        })
-    }
-
-    fn observe(&mut self, retained: &Retained) {
-        self.heard = self.heard.max(retained.time());
-        self.intercepted |= retained.is_intercepted();
-        if let Some(process) = retained.process() {
-            self.owner = Some(process.clone());
-        }
-        if let Some((verb, code)) = retained.command() {
-            return self.command(verb, code, retained);
-        }
-        match &retained.shown().event {
-            Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
-            Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
-                self.closed = Some(retained.time());
-                self.state = State::Closed;
-                self.bytes = Some((*bytes_sent, *bytes_received));
-            }
-            Event::Greeting(_) => {
-                self.state = State::Ready;
-                self.last = Some(retained.clone());
-            }
-            Event::Command(command) => self.command(&command.verb, command.code, retained),
-            Event::Data(_) => {
-                self.state = State::Ready;
-                self.last = Some(retained.clone());
-            }
-            Event::Rset(rset) => self.note = Some(Note::Rset(rset.reason)),
-            Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
-            Event::Transaction(transaction) => self.note = Some(Note::Transaction(transaction.outcome)),
-            Event::Anomaly(anomaly) => self.note = Some(Note::Anomaly(anomaly.kind)),
-            Event::Tls(tls) => {
-                if tls.phase == TlsPhase::Started && !tls.visible {
-                    self.state = State::Encrypted;
-                }
-            }
-        }
-    }
-
-    fn command(&mut self, verb: &str, code: Option<u16>, retained: &Retained) {
-        let accepted = code.is_some_and(|code| code < 400);
-        self.state = match verb {
-            "MAIL" if accepted => State::Envelope,
-            "DATA" if code == Some(354) => State::Content,
-            "RSET" | "EHLO" | "HELO" | "LHLO" if accepted => State::Ready,
-            "QUIT" => State::Quitting,
-            _ if self.state == State::Connected => State::Ready,
-            _ => self.state,
-        };
-        self.last = Some(retained.clone());
-    }
-}
-
-impl Exchange {
-    fn new(verb: Option<Cow<'static, str>>, code: Option<u16>, text: &str, latency: Option<Duration>) -> Self {
-        let first = text.lines().next().unwrap_or_default();
-        let end = first.char_indices().nth(LONGEST_TEXT).map_or(first.len(), |(end, _)| end);
-        Self { verb, code, text: first[..end].into(), latency }
-    }
-}
-
 impl ConnectionTable {
     /// One that keeps this many observations of each connection.
     pub fn with_transcripts(lines: usize) -> Self {
@@ -309,18 +108,18 @@ impl ConnectionTable {
     /// Takes something that was observed.
     pub fn take(&mut self, observation: impl Into<Retained>) {
         let observation = observation.into();
-        if observation.command().is_none() {
-            let shown = observation.shown();
-            if let Some(interception) = interception(&shown) {
-                self.intercept(interception, &shown);
-            }
-            if let Event::Rset(rset) = &shown.event {
-                self.rsets[rset.reason as usize] += 1;
-            }
-        }
         self.changes += 1;
         self.update(&observation);
-        self.bound_transcripts();
+        if observation.command().is_none() {
+            let shown = observation.shown();
+            match &shown.event {
+                Event::Interception(interception) => self.intercept(interception, &observation),
+                Event::Anomaly(_) => self.note(&shown.connection.id, Class::Anomalous),
+                Event::Rset(rset) => self.rsets[rset.reason as usize] += 1,
+                _ => (),
+            }
+        }
+        self.make_room();
         self.taken += 1;
         let time = observation.time();
         push(&mut self.latest, MAX_LATEST, observation);
@@ -332,9 +131,13 @@ impl ConnectionTable {
         let long_ago = now.before(KEPT);
         while self.over.len() > MAX_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
             if let Some((_, id)) = self.over.pop_front() {
-                let gone = self.rows.remove(&id);
-                self.kept_bytes -= gone.map_or(0, |row| row.transcript.iter().map(Retained::cost).sum());
                 self.changes += 1;
+                let Some(row) = self.rows.remove(&id) else { continue };
+                self.row_bytes -= row.bytes_alone();
+                match row.class {
+                    Class::Ordinary => self.let_go(&row),
+                    _ => drop(self.past.insert(id, row)),
+                }
             }
         }
     }
@@ -344,9 +147,24 @@ impl ConnectionTable {
         self.rows.values()
     }
 
-    /// A connection.
+    /// A connection, also one that is over for long and was worth looking at later.
     pub fn row(&self, id: &str) -> Option<&ConnectionState> {
-        self.rows.get(id)
+        self.rows.get(id).or_else(|| self.past.get(id))
+    }
+
+    /// How many there are, with those that are over for long.
+    pub fn len(&self) -> usize {
+        self.rows.len() + self.past.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Verdicts, and connections with a verdict or an anomaly, that had to make way for others.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// What is, or was, in the middle of clients' connections: one each, the latest one last. Each is an
@@ -378,14 +196,15 @@ impl ConnectionTable {
         }
     }
 
-    /// The connections of which something was observed last, at most so many.
+    /// The connections of which something was observed last, at most so many. Half of them may be those that are worth looking
+    /// at, whatever came later.
     pub fn heard_last(&self, most: usize) -> Vec<&ConnectionState> {
-        let mut rows: Vec<_> = self.rows.values().collect();
-        if rows.len() > most {
-            rows.select_nth_unstable_by(most, |a, b| b.heard.cmp(&a.heard));
-            rows.truncate(most);
-        }
-        rows
+        let all = self.rows.values().chain(self.past.values());
+        let (mut noted, mut ordinary): (Vec<_>, Vec<_>) = all.partition(|row| row.class > Class::Ordinary);
+        select(&mut noted, most.div_ceil(2), |row| (row.class, row.heard));
+        select(&mut ordinary, most - noted.len(), |row| row.heard);
+        noted.extend(ordinary);
+        noted
     }
 
     /// Connections that are not shown, since there were [`MAX_ROWS`] when they were opened.
@@ -422,62 +241,201 @@ impl ConnectionTable {
                 _ => (false, false),
             },
         };
-        if !self.rows.contains_key(id) {
+        if !self.rows.contains_key(id) && !self.past.contains_key(id) {
             // What is told of a connection that is forgotten does not bring it back.
             if !opens {
                 return;
             }
-            if self.rows.len() >= MAX_ROWS {
+            if self.rows.len() >= MAX_ROWS || self.row_bytes + self.owners.bytes() >= MAX_ROW_BYTES {
                 self.unlisted += 1;
                 return;
             }
-            self.rows.insert(Arc::clone(id), ConnectionState::new(observation));
+            let mut row = ConnectionState::new(observation);
+            row.account = self.accounts.of(row.class, row.program());
+            self.owners.change(None, row.owner.as_ref());
+            self.row_bytes += row.bytes_alone();
+            self.rows.insert(Arc::clone(id), row);
         }
-        let most = self.transcript.min((MAX_KEPT / self.rows.len().max(1)).max(LEAST_KEPT));
-        let Some(row) = self.rows.get_mut(id) else { return };
+        let fair = (MAX_KEPT / self.rows.len().max(1)).max(LEAST_KEPT);
+        let Self { rows, past, accounts, owners, .. } = self;
+        let is_past = !rows.contains_key(id);
+        let Some(row) = rows.get_mut(id).or_else(|| past.get_mut(id)) else { return };
+        let (alone, owner) = (row.bytes_alone(), row.owner.clone());
         row.observe(observation);
-        if most > 0 {
-            while row.transcript.len() >= most {
-                self.kept_bytes -= row.forget_oldest();
-            }
-            self.kept_bytes += observation.cost();
-            self.kept.push_back((Arc::clone(&row.connection.id), row.forgotten + row.transcript.len() as u64));
-            row.transcript.push_back(observation.clone());
+        if !is_past {
+            self.row_bytes = self.row_bytes - alone + row.bytes_alone();
         }
-        if closes {
+        owners.change(owner.as_ref(), row.owner.as_ref());
+        if owner.is_none() && row.owner.is_some() {
+            settle(accounts, row, row.class);
+        }
+        let (most, bytes) = match row.class {
+            Class::Ordinary => (self.transcript.min(fair), MAX_OF_ONE),
+            _ => (self.transcript * NOTED, MAX_NOTED_OF_ONE),
+        };
+        if most > 0 {
+            while row.transcript.len() >= most || row.kept >= bytes {
+                accounts.subtract(row.account, row.forget_oldest());
+            }
+            accounts.add(row.account, row.keep(observation));
+            if row.class == Class::Ordinary {
+                accounts.push(row.account, id, row.latest().unwrap_or_default());
+            }
+        }
+        if closes && !is_past {
             self.over.push_back((observation.time(), Arc::clone(id)));
         }
     }
 
-    /// Forgets the oldest of what transcripts have, as far as that is too much.
-    fn bound_transcripts(&mut self) {
-        while self.kept_bytes > MAX_KEPT_BYTES
-            && let Some((id, number)) = self.kept.pop_front()
-        {
-            if let Some(row) = self.rows.get_mut(&id).filter(|row| row.forgotten == number) {
-                self.kept_bytes -= row.forget_oldest();
-            }
-        }
-        // What is there no longer takes little, and is let go of when most of it is such.
-        if self.kept.len() > 2 * MAX_KEPT {
-            let Self { rows, kept, .. } = self;
-            kept.retain(|(id, number)| rows.get(id).is_some_and(|row| row.forgotten <= *number));
+    /// A connection is worth looking at later, unless it is more so already.
+    fn note(&mut self, id: &str, class: Class) {
+        let Self { rows, past, accounts, .. } = self;
+        if let Some(row) = rows.get_mut(id).or_else(|| past.get_mut(id)).filter(|row| row.class < class) {
+            settle(accounts, row, class);
         }
     }
 
-    fn intercept(&mut self, interception: &Interception, observation: &Observation) {
-        let observation = Arc::new(observation.clone());
+    /// Gives up the oldest of whoever has most, as far as that is too much.
+    fn make_room(&mut self) {
+        while self.accounts.noted() > MAX_NOTED_BYTES
+            && let Some((account, id, _)) = self.accounts.pop(true)
+        {
+            if self.past.get(&id).is_some_and(|row| row.account == account) {
+                self.dropped += 1;
+                self.drop_past(&id);
+            } else if let Some(row) = self.rows.get_mut(&id).filter(|row| row.account == account) {
+                self.dropped += 1;
+                while !row.transcript.is_empty() {
+                    self.accounts.subtract(account, row.forget_oldest());
+                }
+                settle(&mut self.accounts, row, Class::Ordinary);
+            }
+        }
+        while self.accounts.ordinary() + self.row_bytes + self.owners.bytes() > MAX_KEPT_BYTES
+            && let Some((account, id, number)) = self.accounts.pop(false)
+        {
+            if let Some(row) = self.rows.get_mut(&id).filter(|row| row.account == account) {
+                while row.forgotten <= number && !row.transcript.is_empty() {
+                    self.accounts.subtract(account, row.forget_oldest());
+                }
+            }
+        }
+        // What is there no longer takes little, and is let go of when most of it is such.
+        if self.accounts.entries() > 2 * MAX_KEPT {
+            let Self { rows, past, accounts, .. } = self;
+            accounts.tidy(|account, id, number| {
+                let row = rows.get(id).or_else(|| past.get(id)).filter(|row| row.account == account);
+                row.is_some_and(|row| row.class > Class::Ordinary || row.forgotten <= number)
+            });
+        }
+    }
+
+    fn drop_past(&mut self, id: &str) {
+        if let Some(row) = self.past.remove(id) {
+            self.let_go(&row);
+        }
+    }
+
+    /// A connection is kept no longer.
+    fn let_go(&mut self, row: &ConnectionState) {
+        self.accounts.subtract(row.account, row.weight());
+        self.owners.change(row.owner.as_ref(), None);
+    }
+
+    fn intercept(&mut self, interception: &Interception, retained: &Retained) {
+        let observation = Arc::new(retained.shown().into_owned());
         let client = &observation.connection.id;
-        self.interceptions.retain(|known| known.connection.id != *client);
+        let has = |known: &Arc<Observation>| known.connection.id == *client;
+        if let Some(known) = self.interceptions.iter().position(has).and_then(|place| self.interceptions.remove(place))
+        {
+            self.verdict_bytes -= retained::cost(&known.event);
+        }
         // A verdict that is withdrawn leaves nothing.
-        let stands = interception.verdict != Verdict::Direct;
-        if stands {
-            push(&mut self.interceptions, MAX_INTERCEPTIONS, Arc::clone(&observation));
+        if interception.verdict == Verdict::Direct {
+            self.drop_past(client);
+            if let Some(row) = self.rows.get_mut(client) {
+                (row.intercepted, row.interception) = (false, None);
+                settle(&mut self.accounts, row, Class::Ordinary);
+            }
+            return;
         }
-        if let Some(row) = self.rows.get_mut(client) {
+        self.verdict_bytes += retained::cost(&observation.event);
+        self.interceptions.push_back(Arc::clone(&observation));
+        while self.interceptions.len() > MAX_INTERCEPTIONS || self.verdict_bytes > MAX_VERDICT_BYTES {
+            let Some(gone) = most_common(&self.interceptions).and_then(|place| self.interceptions.remove(place)) else {
+                break;
+            };
+            self.verdict_bytes -= retained::cost(&gone.event);
+            self.dropped += 1;
+        }
+        let class = class(interception.verdict);
+        if self.row(client).is_none() {
+            // It was not listed, or is over for long.
+            let mut row = ConnectionState::new(retained);
+            (row.state, row.account) = (State::Closed, self.accounts.of(class, row.program()));
+            row.class = class;
+            self.owners.change(None, row.owner.as_ref());
+            self.accounts.add(row.account, row.weight());
+            self.accounts.push(row.account, client, 0);
+            self.past.insert(Arc::clone(client), row);
+        }
+        if let Some(row) = self.rows.get_mut(client).or_else(|| self.past.get_mut(client)) {
             row.intercepted = interception.verdict.is_hidden();
-            row.interception = stands.then_some(observation);
+            row.interception = Some(Arc::clone(&observation));
         }
+        self.note(client, class);
+        if let Some(upstream) = &interception.upstream {
+            self.note(&upstream.connection_id, class);
+        }
+    }
+}
+
+/// A connection is of this class from now on: its bytes are on another account.
+fn settle(accounts: &mut Accounts, row: &mut ConnectionState, class: Class) {
+    accounts.subtract(row.account, row.weight());
+    row.class = class;
+    row.account = accounts.of(class, row.program());
+    accounts.add(row.account, row.weight());
+    if let Some(latest) = row.latest().or((class > Class::Ordinary).then_some(0)) {
+        accounts.push(row.account, &row.connection.id, latest);
+    }
+}
+
+/// How long a verdict is worth to be kept.
+fn class(verdict: Verdict) -> Class {
+    match verdict {
+        Verdict::Direct => Class::Ordinary,
+        Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected => Class::Proxied,
+        _ => Class::Intercepted,
+    }
+}
+
+/// The place of the oldest verdict of the kind and the program that most of them are of.
+fn most_common(verdicts: &VecDeque<Arc<Observation>>) -> Option<usize> {
+    let kind = |observation: &Arc<Observation>| {
+        let found = interception(observation);
+        let program =
+            found.and_then(|found| found.interceptor.as_ref()).map(|caller| caller.process.program().to_owned());
+        (found.map(|found| class(found.verdict)), program)
+    };
+    let mut kinds: Vec<(_, usize, usize)> = Vec::new();
+    for (place, observation) in verdicts.iter().enumerate() {
+        let kind = kind(observation);
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, count, _)) => *count += 1,
+            None => kinds.push((kind, 1, place)),
+        }
+    }
+    kinds.into_iter().max_by_key(|(_, count, place)| (*count, Reverse(*place))).map(|(_, _, place)| place)
+}
+
+/// Leaves those with the greatest keys, so many.
+fn select<K: Ord>(rows: &mut Vec<&ConnectionState>, most: usize, key: impl Fn(&ConnectionState) -> K) {
+    if rows.len() > most {
+        if most > 0 {
+            rows.select_nth_unstable_by(most - 1, |a, b| key(b).cmp(&key(a)));
+        }
+        rows.truncate(most);
     }
 }
 

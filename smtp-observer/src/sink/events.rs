@@ -164,7 +164,10 @@ mod tests {
             json!({
                 "event": "smtp.rset",
                 "reason": "recipients_rejected",
-                "evidence": ["550 to the only RCPT", "no other recipient"],
+                "evidence": [
+                    "MAIL was accepted, 1 recipient was refused",
+                    "sent in lower case, as by Python's smtplib",
+                ],
                 "latency_seconds": 0.002,
                 "code": 250,
             })

@@ -193,11 +193,11 @@ mod tests {
     #[test]
     fn what_is_out_of_the_ordinary() {
         let reset = |reason| match samples::rset() {
-            Event::Rset(reasoned) => Event::Rset(crate::observation::Reasoned { reason, ..reasoned }),
+            Event::Rset(reasoned) => Event::Rset(Box::new(crate::observation::Reasoned { reason, ..*reasoned })),
             other => panic!("{other:?}"),
         };
         let nothing = |reason| match samples::noop() {
-            Event::Noop(reasoned) => Event::Noop(crate::observation::Reasoned { reason, ..reasoned }),
+            Event::Noop(reasoned) => Event::Noop(Box::new(crate::observation::Reasoned { reason, ..*reasoned })),
             other => panic!("{other:?}"),
         };
         let ended = |outcome| match samples::delivered() {

@@ -36,7 +36,7 @@ use tracing::debug;
 
 use self::stream::{Seat, Streams};
 use crate::observation::Observation;
-use crate::sink::connection_table::{ConnectionState, Since};
+use crate::sink::connection_table::{ConnectionState, ConnectionTable, Since};
 use crate::sink::metrics::Format;
 
 /// What a request needs of the agent. It answers between two batches of observations, so an answer is also proof that
@@ -52,7 +52,7 @@ pub enum Ask {
     /// One of them, with what was observed of it last.
     Connection(String, oneshot::Sender<Option<ConnectionState>>),
     /// What is, or was, in the middle of clients' connections.
-    Interceptions(oneshot::Sender<Vec<Arc<Observation>>>),
+    Interceptions(oneshot::Sender<Verdicts>),
     /// What was observed after the observation of this number; without a number, what is kept.
     Observations(Option<u64>, oneshot::Sender<Since>),
 }
@@ -64,6 +64,22 @@ pub struct Listing {
     pub rows: Vec<ConnectionState>,
     /// How many there are.
     pub total: u64,
+}
+
+/// What is, or was, in the middle of clients' connections.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// The latest one of each connection, the latest one last.
+    pub list: Vec<Arc<Observation>>,
+    /// Verdicts, and connections with a verdict or an anomaly, that had to make way for others.
+    pub dropped: u64,
+}
+
+impl Verdicts {
+    /// Those of a table.
+    pub fn of(table: &ConnectionTable) -> Self {
+        Self { list: table.interceptions().cloned().collect(), dropped: table.dropped() }
+    }
 }
 
 /// Most connections in a [`Listing`].

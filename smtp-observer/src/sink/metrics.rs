@@ -77,6 +77,7 @@ pub struct Metrics {
     recursion_misses: IntCounterVec,
     bytes_unseen: IntCounterVec,
     face_dropped: IntCounterVec,
+    history_dropped: IntCounter,
 }
 
 /// A connection that counts as open.
@@ -232,6 +233,11 @@ impl Metrics {
                     "SMTP connections of clients that end in a program they know nothing of.",
                     &["interceptor", "client", "method"],
                 )?,
+                counter(
+                    "smtp_redirected_connections_total",
+                    "SMTP connections of clients that were led to another server than they asked for.",
+                    &["server", "client", "method"],
+                )?,
                 histogram(
                     "smtp_interception_data_delay_seconds",
                     "Seconds from a client's DATA to the DATA that the server got from the program in the middle.",
@@ -270,6 +276,13 @@ impl Metrics {
                 "smtp_observer_sink_dropped_total",
                 "Observations that an output was too slow for or failed to write, by output.",
                 &["sink"],
+            )?,
+            history_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "smtp_observer_history_dropped_total",
+                    "Verdicts, and connections with a verdict or an anomaly, that the status page keeps no longer.",
+                )?,
             )?,
 
             registry,
@@ -405,6 +418,11 @@ impl Metrics {
     /// Sets how many observations an output has dropped.
     pub fn set_dropped(&self, sink: &'static str, dropped: u64) {
         set_totals(&self.face_dropped, [(sink, dropped)]);
+    }
+
+    /// Sets how many verdicts and connections that were worth looking at later had to make way for others.
+    pub fn set_history_dropped(&self, dropped: u64) {
+        self.history_dropped.inc_by(dropped.saturating_sub(self.history_dropped.get()));
     }
 
     /// The metrics as they are now, in one of their formats.

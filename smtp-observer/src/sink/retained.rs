@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::event::Time;
 use crate::fact::{Fact, What};
-use crate::observation::{Caller, Connection, Event, Observation, Timestamp};
+use crate::observation::{Caller, Connection, Event, Evidence, Interception, Observation, Timestamp};
 use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Command, EnhancedCode, Exchange, Reply};
 
@@ -76,6 +76,21 @@ fn texts(event: &Event) -> impl Iterator<Item = &String> {
     texts.into_iter().flatten()
 }
 
+/// Bytes of memory that an event takes beside its own, about.
+pub(super) fn cost(event: &Event) -> usize {
+    let said: usize = texts(event).map(String::len).sum();
+    said + match event {
+        Event::Rset(rset) => size_of_val(&**rset),
+        Event::Noop(noop) => size_of_val(&**noop),
+        Event::Anomaly(anomaly) => anomaly.detail.len(),
+        Event::Interception(interception) => {
+            let evidence = interception.evidence.iter().map(|it| size_of::<Evidence>() + it.detail.len());
+            size_of::<Interception>() + evidence.sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
 fn texts_mut(event: &mut Event) -> impl Iterator<Item = &mut String> {
     let texts = match event {
         Event::Greeting(greeting) => [Some(&mut greeting.text), None],
@@ -115,7 +130,7 @@ impl Retained {
     /// Bytes of memory that it takes, about.
     pub fn cost(&self) -> usize {
         let more = match &*self.0 {
-            Kept::Shown(observation) => texts(&observation.event).map(|text| text.len()).sum(),
+            Kept::Shown(observation) => cost(&observation.event),
             Kept::Command(said) => said.bytes.len(),
         };
         size_of::<Kept>() + more

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fact::evidence::{ReasonEvidence, SessionState};
 use crate::fact::{Fact, What};
 use crate::observation::{
-    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, NoopReason, Observation, Outcome, Parent,
-    Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
+    Caller, ClosedBy, Command, Connection, Data, Endpoint, Event, Greeting, InterceptedClient, Interception, Method,
+    News, NoopReason, Observation, Outcome, Parent, Process, Reasoned, Role, RsetReason, Timestamp, Transaction,
+    Upstream, Verdict,
 };
 
 /// 2026-11-23T17:04:05.123456789Z.
@@ -52,6 +54,7 @@ impl Sample {
             pid,
             name: name.chars().take(15).collect::<String>().into(),
             executable: Some(executable.into()),
+            script: None,
             command_line: Some(format!("{name} -n smtp").into()),
             uid: 101,
             user: Some("postfix".into()),
@@ -163,30 +166,38 @@ pub(crate) fn unanswered(verb: &str) -> Event {
 }
 
 pub(crate) fn rset() -> Event {
-    Event::Rset(Reasoned {
+    Event::Rset(Box::new(Reasoned {
         reason: RsetReason::RecipientsRejected,
-        evidence: vec!["550 to the only RCPT".into(), "no other recipient".into()],
+        evidence: [
+            ReasonEvidence::State(SessionState::Envelope { accepted: 0, rejected: 1, refused_last: true }),
+            ReasonEvidence::LowerCase,
+        ]
+        .into(),
         latency: Some(Duration::from_millis(2)),
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn ambiguous() -> Event {
-    Event::Rset(Reasoned {
+    Event::Rset(Box::new(Reasoned {
         reason: RsetReason::Ambiguous,
-        evidence: vec!["what was before was not seen".into(), "possible: session_start, reuse_probe".into()],
+        evidence: [
+            ReasonEvidence::State(SessionState::Unknown),
+            ReasonEvidence::PossibleRset([RsetReason::SessionStart, RsetReason::ReuseProbe].into()),
+        ]
+        .into(),
         latency: None,
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn noop() -> Event {
-    Event::Noop(Reasoned {
+    Event::Noop(Box::new(Reasoned {
         reason: NoopReason::IdleKeepalive,
-        evidence: vec!["28 s after the last reply".into()],
+        evidence: [ReasonEvidence::Idle(Duration::from_secs(28))].into(),
         latency: Some(Duration::from_millis(1)),
         code: Some(250),
-    })
+    }))
 }
 
 pub(crate) fn data() -> Event {
@@ -210,4 +221,29 @@ pub(crate) fn delivered() -> Event {
         recipients_rejected: 0,
         duration: Duration::from_secs(5),
     })
+}
+
+/// A program in the middle of a client's connection, and the connection that it goes on with.
+pub(crate) fn found(client: &Sample, upstream: &Sample) -> Observation {
+    let remote = endpoint("192.0.2.25", 25);
+    client.at(Event::Interception(Box::new(Interception {
+        verdict: Verdict::TransparentInterceptor,
+        method: Method::Redirect,
+        interceptor: Some(upstream.caller()),
+        product: None,
+        client: InterceptedClient {
+            process: Some(client.caller()),
+            connection_id: Arc::clone(&client.connection.id),
+            requested: remote,
+        },
+        upstream: Some(Upstream {
+            connection_id: Arc::clone(&upstream.connection.id),
+            remote,
+            source_preserved: false,
+        }),
+        confidence: 0.9,
+        evidence: Vec::new(),
+        hold: None,
+        news: News::default(),
+    })))
 }

@@ -34,7 +34,7 @@ const FIRST: &str = "RSET\r\n";
 const FIRST_REPLY: &str = "250 Reset\r\n";
 
 /// Bytes that did not come within the tests' sight, by cause, all zero where there is none.
-type Unseen = BTreeMap<&'static str, u64>;
+type CaptureMiss = BTreeMap<&'static str, u64>;
 
 /// The values of the label `cause`.
 const CAUSES: [&str; 10] =
@@ -114,16 +114,16 @@ impl Scene {
     }
 
     /// Wants both ends of the connection from this port to have seen the same, and nothing to be missing.
-    pub fn check_alike(&self, port: u16, before: &Unseen, alike: Alike<'_>) -> Result<()> {
+    pub fn check_alike(&self, port: u16, before: &CaptureMiss, alike: Alike<'_>) -> Result<()> {
         self.check_ends(port, before, alike, Some(0))
     }
 
     /// The same where positions tell nothing: what is missing is not known then, and not told.
-    pub fn check_apart(&self, port: u16, before: &Unseen, alike: Alike<'_>) -> Result<()> {
+    pub fn check_apart(&self, port: u16, before: &CaptureMiss, alike: Alike<'_>) -> Result<()> {
         self.check_ends(port, before, alike, None)
     }
 
-    fn check_ends(&self, port: u16, before: &Unseen, alike: Alike<'_>, lost: Option<u64>) -> Result<()> {
+    fn check_ends(&self, port: u16, before: &CaptureMiss, alike: Alike<'_>, lost: Option<u64>) -> Result<()> {
         let [at_client, at_server] = self.ends(port)?;
         let Alike { events, client, server } = alike;
         compare_ends(&at_client, events, [Some(client), Some(server), lost])?;
@@ -146,7 +146,7 @@ impl Scene {
     }
 
     /// Bytes unseen so far, by cause.
-    pub fn unseen(&self) -> Result<Unseen> {
+    pub fn unseen(&self) -> Result<CaptureMiss> {
         let metrics = self.watch.agent.metrics()?;
         let of = |cause| metrics.sum("smtp_observer_uncaptured_bytes_total", &[&format!("cause=\"{cause}\"")]);
         CAUSES
@@ -156,11 +156,11 @@ impl Scene {
     }
 
     /// Wants so many bytes to have gone unseen since as are given for each sight, and no others.
-    pub fn check_unseen(&self, before: &Unseen, sights: &[(Sight, u64)]) -> Result<()> {
+    pub fn check_unseen(&self, before: &CaptureMiss, sights: &[(Sight, u64)]) -> Result<()> {
         let mut grown = self.unseen()?;
         grown.iter_mut().for_each(|(cause, bytes)| *bytes -= before[cause]);
         grown.retain(|_, bytes| *bytes > 0);
-        let mut expected = Unseen::new();
+        let mut expected = CaptureMiss::new();
         for (sight, bytes) in sights {
             if let Some(cause) = sight.cause().filter(|_| *bytes > 0) {
                 *expected.entry(cause).or_default() += bytes;

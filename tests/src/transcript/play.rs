@@ -8,10 +8,10 @@ use serde_json::Value;
 use smtp_ebpf::event::WINDOW_LENGTH;
 use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, Positions, ProcessKey, Said, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
+    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::observation::{Observation, Role};
-use smtp_observer::observer::{Observer, SETTLING};
+use smtp_observer::observer::{GRACE_PERIOD, Observer};
 use smtp_observer::recorder::Entry;
 use smtp_observer::recording::{self, Header};
 use smtp_observer::redact::{Addresses, Key, RedactionPolicy};
@@ -46,7 +46,7 @@ pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observ
 pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
     let mut player = play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut);
     let mut file = Vec::new();
-    Header::new(&[25], Addresses::Domain).write(&mut file);
+    Header::new(&[25], Addresses::Domain, &[]).write(&mut file);
     let recorder = player.observer.recorder().context("nothing is recorded")?;
     recorder.drain().for_each(|(number, entry)| recording::write(number, &entry, &mut file));
     Ok((player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?, file))
@@ -107,7 +107,7 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
     }
     player.time += STEP;
     player.state(TcpState::LastAck, TcpState::Close);
-    let end = Time(player.time + SETTLING.as_nanos() as u64);
+    let end = Time(player.time + GRACE_PERIOD.as_nanos() as u64);
     player.observer.settle(end, &mut |fact| player.observed.push(Observation::of(fact, player.policy)));
     player
 }
@@ -234,15 +234,15 @@ impl Player {
         self.observer.event(event, &mut |fact| self.observed.push(Observation::of(fact, self.policy)));
     }
 
-    fn positions(&self) -> Positions {
-        Positions { written: self.written, read: self.read }
+    fn positions(&self) -> SeqNumbers {
+        SeqNumbers { write_seq: self.written, copied_seq: self.read }
     }
 
     fn socket(&self, state: TcpState) -> Socket {
         let client = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 40000));
         let server = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 2), 25));
         let (local, remote) = if self.role == Role::Client { (client, server) } else { (server, client) };
-        Socket { cookie: 0xc0, netns: 7, local, remote, state, apart: false }
+        Socket { cookie: 0xc0, netns: 7, local, remote, state, seq_unreliable: false }
     }
 }
 

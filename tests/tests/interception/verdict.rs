@@ -6,7 +6,7 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::{Observed, Seen};
 
 /// The verdicts that accuse a program of standing where the client does not know of it.
-const ACCUSATIONS: [&str; 2] = ["transparent_interceptor", "likely_interceptor"];
+const ACCUSATIONS: [&str; 3] = ["transparent_interceptor", "likely_interceptor", "transparent_relay"];
 
 /// The means that a client knows of, or that nobody can tell.
 const OPEN_METHODS: [&str; 3] = ["local_proxy", "remote", "unknown"];

@@ -1,7 +1,7 @@
 use super::super::Observer;
 use super::super::tests::{CLIENT, OTHER, full, shown, socket, task};
 use super::*;
-use crate::event::{Host, KernelEvent, Said, Socket, TcpState, Uncaptured, Unseen, Withheld};
+use crate::event::{CaptureMiss, Host, KernelEvent, Said, Socket, TcpState, Uncaptured, Withheld};
 use crate::observation::{Event, Observation};
 use crate::recorder::Entry;
 use crate::redact::{Addresses, Key, RedactionPolicy};
@@ -21,7 +21,7 @@ struct Story {
     time: u64,
     /// Of each end the position behind what the client, and the server, has said.
     next: [[u32; 2]; 2],
-    apart: bool,
+    seq_unreliable: bool,
     told: Vec<Observation>,
 }
 
@@ -42,7 +42,7 @@ impl Story {
         observer.event(host(), &mut |_| {});
         // The client's stream wraps.
         let next = [[u32::MAX - 20, 5000]; 2];
-        Self { observer, time: 0, next, apart: false, told: Vec::new() }
+        Self { observer, time: 0, next, seq_unreliable: false, told: Vec::new() }
     }
 
     /// From the beginning on.
@@ -66,8 +66,8 @@ impl Story {
         self.time += 1000;
         let [client, server] = self.next[usize::from(cookie != CLIENTS)];
         let positions = match cookie {
-            CLIENTS => Positions { written: client, read: server },
-            _ => Positions { written: server, read: client },
+            CLIENTS => SeqNumbers { write_seq: client, copied_seq: server },
+            _ => SeqNumbers { write_seq: server, copied_seq: client },
         };
         let task = (new == TcpState::SynSent).then(|| task(CLIENT));
         let (time, socket) = (Time(self.time), end(cookie, old));
@@ -95,14 +95,14 @@ impl Story {
         *place = place.wrapping_add(length);
         let [client, server] = *next;
         let positions = match at_client {
-            true => Positions { written: client, read: server },
-            false => Positions { written: server, read: client },
+            true => SeqNumbers { write_seq: client, copied_seq: server },
+            false => SeqNumbers { write_seq: server, copied_seq: client },
         };
         let flow = if at_client == said_by_client { Flow::Sent } else { Flow::Received };
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(self.time),
             task: task(who),
-            socket: Socket { apart: self.apart, ..end(cookie, TcpState::Established) },
+            socket: Socket { seq_unreliable: self.seq_unreliable, ..end(cookie, TcpState::Established) },
             positions,
             flow,
             length,
@@ -275,7 +275,7 @@ fn what_is_found_in_its_middle_is_not_compared() {
 #[test]
 fn where_positions_tell_nothing_nothing_is_compared() {
     let mut story = Story::new();
-    story.apart = true;
+    story.seq_unreliable = true;
     story.both(Peer::Server, GREETING);
     story.text(AT_CLIENT, Peer::Client, "NOOP\r\n");
     story.text(AT_SERVER, Peer::Client, "RSET\r\n");
@@ -286,7 +286,7 @@ fn where_positions_tell_nothing_nothing_is_compared() {
 #[test]
 fn what_did_not_cross_at_one_end_is_not_compared() {
     let withheld = |length| Segment::Withheld(Withheld { length, end: LineEnd::Crlf, nul: false, bare_cr: false });
-    let uncaptured = Segment::Uncaptured(Uncaptured { cause: Unseen::Uncertain, length: 6, lines: 1 });
+    let uncaptured = Segment::Uncaptured(Uncaptured { cause: CaptureMiss::Uncertain, length: 6, lines: 1 });
     for hidden in
         [vec![withheld(6)], vec![Segment::Content(6)], vec![uncaptured], vec![Segment::Text(b"VRFY"), withheld(2)]]
     {

@@ -15,6 +15,7 @@ use crate::proxy::{Accepted, Interceptions, Opened};
 use crate::redact::{Addresses, RedactionPolicy};
 
 pub(super) const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
+pub(super) const OTHER_SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 26)), port: 25 };
 pub(super) const PROXY: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10025 };
 pub(super) const OWN: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 25 };
 
@@ -46,6 +47,7 @@ pub(in crate::proxy) fn process((pid, parent): (u32, u32)) -> Caller {
         pid,
         name: format!("program-{pid}").into(),
         executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
+        script: None,
         command_line: None,
         uid: 0,
         user: None,

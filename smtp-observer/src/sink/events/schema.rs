@@ -7,6 +7,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::{SCHEMA, write};
+use crate::fact::evidence::EvidenceList;
 use crate::observation::{
     Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
     Interception, Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase,
@@ -101,9 +102,19 @@ fn events() -> Vec<Event> {
         Event::Command(Command { length: Some(0), ..command(samples::unanswered("other")) }),
         samples::unanswered("QUIT"),
         samples::rset(),
-        Event::Rset(Reasoned { reason: RsetReason::Ambiguous, evidence: Vec::new(), latency: None, code: None }),
+        Event::Rset(Box::new(Reasoned {
+            reason: RsetReason::Ambiguous,
+            evidence: EvidenceList::default(),
+            latency: None,
+            code: None,
+        })),
         samples::noop(),
-        Event::Noop(Reasoned { reason: NoopReason::Excessive, evidence: Vec::new(), latency: None, code: None }),
+        Event::Noop(Box::new(Reasoned {
+            reason: NoopReason::Excessive,
+            evidence: EvidenceList::default(),
+            latency: None,
+            code: None,
+        })),
         samples::data(),
         Event::Data(bare_data),
         samples::delivered(),
@@ -126,6 +137,7 @@ fn events() -> Vec<Event> {
 fn observations() -> Vec<Observation> {
     let full = Process {
         preload: Some("/opt/wrap.so".into()),
+        script: Some("/opt/smtpd.py".into()),
         container_id: Some("4f9c".into()),
         ..Process::clone(&Sample::client().caller().process)
     };

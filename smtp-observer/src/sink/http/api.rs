@@ -1,9 +1,8 @@
-//! What the page asks for, as JSON: with the same names as the events.
+//! What the page asks for, as JSON: with the names of the events, and with the texts of `trace`.
 //!
-//! An answer is made while its client takes it, a piece at a time: a long one that nobody reads takes no memory.
+//! An answer is rendered piece by piece, as its client reads it: a long answer that nobody reads takes no memory.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +18,16 @@ use futures_util::stream;
 use serde::Serialize;
 
 use super::stream::Seat;
-use super::{Ask, Context, plain, unavailable};
-use crate::observation::{Caller, Connection, Timestamp, Verdict};
+use super::{Ask, Context, Verdicts, plain, unavailable};
+use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
 use crate::sink::connection_table::{ConnectionState, Exchange};
-use crate::sink::retained::Retained;
+use crate::sink::text::Text;
 
-/// How many there are, where not all are listed.
+/// The number of all connections, of which an answer may have a part.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// How many earlier entries are kept no longer.
+const DROPPED: HeaderName = HeaderName::from_static("x-dropped-count");
 
 /// Bytes of a piece, about.
 pub(super) const PIECE: usize = 32 * 1024;
@@ -50,7 +52,10 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
     match context.ask(|reply| Ask::Connection(id, reply)).await {
         Some(Some(row)) => {
             let mut out = Vec::new();
-            write(&View { observations: Some(&row.transcript), ..View::new(&row, now()) }, &mut out);
+            let observations = row.transcript.iter().map(|kept| Displayed::new(kept.shown())).collect();
+            let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
+            let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
+            write(&view, &mut out);
             json(out)
         }
         Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
@@ -60,12 +65,16 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
 
 async fn interceptions(State(context): State<Context>) -> Response {
     match context.ask(Ask::Interceptions).await {
-        Some(interceptions) => array(interceptions, write),
+        Some(Verdicts { list, dropped }) => {
+            let mut response = array(list, |found, out| write(&Displayed::new(Cow::Borrowed(&**found)), out));
+            response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
+            response
+        }
         None => unavailable(),
     }
 }
 
-/// What was observed last; to those who ask for events, what comes, too.
+/// The last observations; for a client that accepts `text/event-stream`, the stream.
 async fn observations(
     State(context): State<Context>,
     Extension(seat): Extension<Arc<Seat>>,
@@ -79,7 +88,7 @@ async fn observations(
         return context.follow(seat, &headers);
     }
     match context.ask(|reply| Ask::Observations(None, reply)).await {
-        Some(since) => array(since.observations, write),
+        Some(since) => array(since.observations, |kept, out| write(&Displayed::new(kept.shown()), out)),
         None => unavailable(),
     }
 }
@@ -98,7 +107,7 @@ fn json(body: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
 }
 
-/// An array, made as it is taken.
+/// An array, rendered as it is read.
 fn array<T: Send + 'static>(items: Vec<T>, write: impl Fn(&T, &mut Vec<u8>) + Send + 'static) -> Response {
     let mut items = items.into_iter();
     let mut separator = Some("[");
@@ -147,12 +156,41 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    observations: Option<&'a VecDeque<Retained>>,
+    observations: Option<Vec<Displayed<'a>>>,
+    /// Earlier ones that are kept no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observations_dropped: Option<u64>,
+}
+
+/// An observation, as an event has it, and how it is displayed.
+#[derive(Serialize)]
+pub(super) struct Displayed<'a> {
+    #[serde(flatten)]
+    observation: Cow<'a, Observation>,
+    /// Absent where another observation's text says the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display: Option<Display>,
+}
+
+/// What a line about an observation says.
+#[derive(Serialize)]
+struct Display {
+    text: String,
+    level: &'static str,
+}
+
+impl<'a> Displayed<'a> {
+    pub(super) fn new(observation: Cow<'a, Observation>) -> Self {
+        let text = Text::of(&observation.event, observation.connection.role);
+        Self { observation, display: text.map(|text| Display { text: text.to_string(), level: text.level() }) }
+    }
 }
 
 /// The last reply; the greeting's has no verb, and a command that was not answered no code.
 #[derive(Serialize)]
 struct Last {
+    /// What a line about it says.
+    text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     verb: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,12 +217,19 @@ impl<'a> View<'a> {
             intercepted: row.intercepted,
             verdict: row.verdict(),
             observations: None,
+            observations_dropped: None,
         }
     }
 }
 
 impl Last {
     fn new(Exchange { verb, code, text, latency }: Exchange) -> Self {
-        Self { verb, code, reply: text, latency_seconds: latency.map(|latency| latency.as_secs_f64()) }
+        Self {
+            text: Text::exchange(verb.as_deref(), code, &text).to_string(),
+            verb,
+            code,
+            reply: text,
+            latency_seconds: latency.map(|latency| latency.as_secs_f64()),
+        }
     }
 }

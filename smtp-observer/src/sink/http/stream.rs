@@ -1,12 +1,12 @@
-//! Observations as they come, for as long as somebody looks: server-sent events (WHATWG HTML, 9.2).
+//! The stream of observations: server-sent events (WHATWG HTML, 9.2).
 //!
 //! | event | data |
 //! | --- | --- |
 //! | `hello` | `run`: the same as long as the agent runs; `version` |
-//! | `observation` | one, as in the events' file; its `id` is where to go on from |
-//! | `lost` | `count`: observations that this client was too slow or too late for |
-//! | `now` | `time`, and nothing new: the agent lives |
-//! | `full` | others look, too, and this client has looked for longest: it may come again in a while |
+//! | `observation` | one, as in the events' file, with its `display`; its `id` is where to go on from |
+//! | `lost` | `count`: observations that this client missed |
+//! | `now` | `time`: nothing is new, and the agent runs |
+//! | `full` | there are too many streams, and this one, the oldest, ends; the client may connect again later |
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,10 +23,9 @@ use futures_util::stream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::api::PIECE;
+use super::api::{Displayed, PIECE, write};
 use super::{Ask, Context};
 use crate::sink::connection_table::{MAX_LATEST, Since};
-use crate::sink::events;
 use crate::sink::retained::Retained;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -34,13 +33,13 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Asks a proxy in between to pass on each piece at once.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// When a browser comes again that was cut off.
+/// When a browser connects again after its stream has ended.
 const COME_AGAIN: Duration = Duration::from_secs(1);
 
-/// When one comes again that had to make room.
+/// When a browser connects again whose stream ended for a newer one.
 const COME_LATER: Duration = Duration::from_secs(15);
 
-/// A connection's right to be left alone while it follows the observations.
+/// Marks an HTTP connection that has a stream: it is not closed for a new connection.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     taken: AtomicBool,
@@ -48,13 +47,13 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Whether its connection follows the observations.
+    /// Whether its connection has a stream.
     pub(super) fn is_taken(&self) -> bool {
         self.taken.load(Ordering::Relaxed)
     }
 }
 
-/// Those who follow.
+/// The streams.
 #[derive(Debug)]
 pub(super) struct Streams {
     most: usize,
@@ -67,7 +66,7 @@ impl Streams {
         Self { most, seats: Mutex::default() }
     }
 
-    /// Gives a connection its seat, and takes the oldest one where there are too many.
+    /// Gives a connection its seat, and ends the oldest stream if there are too many.
     fn seat(&self, seat: &Arc<Seat>) {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         seats.retain(|seat| seat.is_taken());
@@ -75,7 +74,7 @@ impl Streams {
         seats.push_back(Arc::clone(seat));
         while seats.len() > self.most {
             if let Some(oldest) = seats.pop_front() {
-                // At once, since one who does not read does not hear.
+                // At once: a client that does not read does not notice the end.
                 oldest.taken.store(false, Ordering::Relaxed);
                 oldest.leave.notify_one();
             }
@@ -83,26 +82,26 @@ impl Streams {
     }
 }
 
-/// One who follows.
+/// The client of a stream.
 struct Viewer {
     context: Context,
     seat: Arc<Seat>,
     /// The number of the last observation that was taken over to `waiting`, or lost; none before the first look.
     seen: Option<u64>,
-    /// Where it goes on from, as it says.
+    /// The number after which it continues, by its `Last-Event-ID`.
     from: Option<u64>,
-    /// What is to be said next, the first of it numbered so.
+    /// The observations to be sent next, and the number of the first of them.
     waiting: VecDeque<Retained>,
     next: u64,
     greeted: bool,
     over: bool,
-    /// When to look again at the earliest.
+    /// The earliest time to ask the agent again.
     look: Instant,
     end: Instant,
 }
 
 impl Context {
-    /// The stream for one who asked for it.
+    /// The answer to a request for the stream.
     pub(super) fn follow(self, seat: Arc<Seat>, headers: &HeaderMap) -> Response {
         self.streams.seat(&seat);
         let now = Instant::now();
@@ -134,7 +133,7 @@ fn number(id: &str, run: &str) -> Option<u64> {
 }
 
 impl Viewer {
-    /// What is said next; none at the end.
+    /// The next piece of the stream; none at its end.
     async fn piece(&mut self) -> Option<Vec<u8>> {
         if self.over {
             return None;
@@ -170,15 +169,14 @@ impl Viewer {
             && let Some(observation) = self.waiting.pop_front()
         {
             let _ = write!(out, "id: {}-{}\nevent: observation\ndata: ", self.context.agent.run, self.next);
-            // Its own line's end is the data's.
-            events::write(&observation.shown(), &mut out);
-            out.push(b'\n');
+            write(&Displayed::new(observation.shown()), &mut out);
+            out.extend_from_slice(b"\n\n");
             self.next += 1;
         }
         Some(out)
     }
 
-    /// Waits for what is new. That may be dropped at any time.
+    /// Waits for new observations. The future may be dropped at any time.
     async fn news(&mut self) -> Option<Since> {
         sleep_until(self.look).await;
         if let Some(seen) = self.seen {
@@ -192,7 +190,7 @@ impl Viewer {
         if since.lost > 0 {
             event(out, "lost", &serde_json::json!({"count": since.lost}));
         }
-        // One who comes back has missed what it was not there for: that is no loss of this stream's.
+        // What a client missed while it was not connected is not lost by this stream.
         if self.seen.is_some() {
             self.context.agent.dropped.fetch_add(since.lost, Ordering::Relaxed);
         } else {
@@ -206,7 +204,7 @@ impl Viewer {
 }
 
 impl Drop for Viewer {
-    /// What one has missed who has not read for long, and now never will.
+    /// Counts what the client has not read and what is stored no longer.
     fn drop(&mut self) {
         self.seat.taken.store(false, Ordering::Relaxed);
         if let Some(seen) = self.seen {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::*;
-use crate::sink::connection_table::{ConnectionTable, MAX_LATEST};
+use crate::observation::{Event, Tls, TlsPhase};
+use crate::sink::connection_table::MAX_LATEST;
 use crate::sink::samples::{self, Sample};
 
 /// Longer than any test takes; what must end by itself is given a far shorter limit.
@@ -26,12 +27,12 @@ const LIMITS: Limits = Limits {
 };
 
 /// What an agent answers with in these tests, and those whom it tells of what is new.
-struct Told {
+struct TestAgent {
     table: Arc<Mutex<ConnectionTable>>,
     viewers: Viewers,
 }
 
-impl Told {
+impl TestAgent {
     fn observe(&self, observation: Observation) {
         let mut table = self.table.lock().expect("no test panics in it");
         table.take(observation);
@@ -40,13 +41,13 @@ impl Told {
 }
 
 async fn start(limits: Limits) -> SocketAddr {
-    start_with_board(limits).await.0
+    start_with_table(limits).await.0
 }
 
-async fn start_with_board(limits: Limits) -> (SocketAddr, Told) {
+async fn start_with_table(limits: Limits) -> (SocketAddr, TestAgent) {
     let (agent, mut questions, viewers) = channel(1);
     let table = Arc::new(Mutex::new(ConnectionTable::with_transcripts(4)));
-    let told = Told { table: Arc::clone(&table), viewers };
+    let told = TestAgent { table: Arc::clone(&table), viewers };
     tokio::spawn(async move {
         while let Some(question) = questions.recv().await {
             let table = table.lock().expect("no test panics in it");
@@ -57,10 +58,10 @@ async fn start_with_board(limits: Limits) -> (SocketAddr, Told) {
                 Ask::Ready(reply) => reply.send(()).ok(),
                 Ask::Connections(reply) => {
                     let rows = table.heard_last(2).into_iter().map(ConnectionState::without_transcript).collect();
-                    reply.send(Listing { rows, total: table.rows().len() as u64 }).ok()
+                    reply.send(Listing { rows, total: table.len() as u64 }).ok()
                 }
                 Ask::Connection(id, reply) => reply.send(table.row(&id).cloned()).ok(),
-                Ask::Interceptions(reply) => reply.send(table.interceptions().cloned().collect()).ok(),
+                Ask::Interceptions(reply) => reply.send(Verdicts::of(&table)).ok(),
                 Ask::Observations(seen, reply) => reply.send(table.since(seen)).ok(),
             };
         }
@@ -212,7 +213,7 @@ async fn a_connection_has_an_age() {
 
 #[tokio::test]
 async fn connections_have_the_names_of_the_events() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     assert_eq!(content(&fetch(address, "/api/v1/connections").await), json!([]));
     let sample = Sample::client();
     told.observe(sample.opened());
@@ -224,7 +225,12 @@ async fn connections_have_the_names_of_the_events() {
     assert_eq!(row["connection"]["remote"], json!({"address": "192.0.2.25", "port": 25}));
     assert_eq!((&row["process"]["pid"], &row["process"]["name"]), (&json!(4711), &json!("perl")));
     assert_eq!(row["state"], "closed");
-    let last = json!({"code": 220, "reply": "mail.example ESMTP Postfix", "latency_seconds": 0.02});
+    let last = json!({
+        "text": "(greeting) → 220 mail.example ESMTP Postfix",
+        "code": 220,
+        "reply": "mail.example ESMTP Postfix",
+        "latency_seconds": 0.02,
+    });
     assert_eq!(row["last"], last);
     assert_eq!(row["note"], "recipients_rejected");
     assert_eq!((&row["bytes_sent"], &row["bytes_received"]), (&json!(311), &json!(2290)));
@@ -243,8 +249,55 @@ async fn connections_have_the_names_of_the_events() {
 }
 
 #[tokio::test]
+async fn observations_come_with_the_text_and_the_level_of_a_trace() {
+    let (address, told) = start_with_table(LIMITS).await;
+    let sample = Sample::client();
+    let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
+    let shown = [
+        (
+            samples::greeting(),
+            json!({"text": "(greeting) → 220 mail.example ESMTP Postfix (20.0 ms)", "level": "info"}),
+        ),
+        (offered, Value::Null),
+        (
+            samples::rset(),
+            json!({
+                "text": "RSET because recipients_rejected: MAIL was accepted, 1 recipient was refused; sent in lower case, as by \
+                    Python's smtplib",
+                "level": "notice",
+            }),
+        ),
+        (
+            samples::command("RCPT\u{1b}[2J", 550),
+            json!({
+                "text": "RCPT\\x1b[2J client.example → 550 mail.example (+2 lines) (2.00 ms)",
+                "level": "warning",
+            }),
+        ),
+    ];
+    told.observe(sample.opened());
+    shown.iter().for_each(|(event, _)| told.observe(sample.at(event.clone())));
+    let expected: Vec<_> = shown.iter().map(|(_, display)| display).collect();
+
+    let all = content(&fetch(address, "/api/v1/observations").await);
+    let all = all.as_array().expect("an array");
+    assert_eq!(all[1..].iter().map(|shown| &shown["display"]).collect::<Vec<_>>(), expected);
+    // The fields of the event stay as they are.
+    assert_eq!((&all[1]["text"], &all[1]["event"]), (&json!("mail.example ESMTP Postfix"), &json!("smtp.greeting")));
+
+    let one = content(&fetch(address, "/api/v1/connections/b-1").await);
+    let one = one["observations"].as_array().expect("an array");
+    assert_eq!(one.iter().map(|shown| &shown["display"]).collect::<Vec<_>>(), expected);
+
+    let mut follower = Follower::start(address, "").await;
+    for expected in all {
+        assert_eq!(follower.next("observation").await.map(|(_, shown)| shown).as_ref(), Some(expected));
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_is_cut_says_of_how_many() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     for number in 0..5 {
         told.observe(Sample::client().with_id(&format!("b-{number}")).opened());
     }
@@ -255,7 +308,7 @@ async fn a_list_that_is_cut_says_of_how_many() {
 
 #[tokio::test]
 async fn a_stream_goes_on_where_it_was_cut_off() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     told.observe(Sample::client().opened());
     let mut follower = Follower::start(address, "").await;
     follower.next("hello").await.expect("a greeting");
@@ -277,7 +330,7 @@ async fn a_stream_goes_on_where_it_was_cut_off() {
 
 #[tokio::test]
 async fn one_who_is_too_slow_is_told_what_is_lost_and_it_is_counted() {
-    let (address, told) = start_with_board(Limits { pace: Duration::from_millis(1), ..LIMITS }).await;
+    let (address, told) = start_with_table(Limits { pace: Duration::from_millis(1), ..LIMITS }).await;
     told.observe(Sample::client().opened());
     let mut follower = Follower::start(address, "").await;
     follower.next("observation").await.expect("the first");
@@ -295,7 +348,7 @@ async fn one_who_is_too_slow_is_told_what_is_lost_and_it_is_counted() {
 
 #[tokio::test]
 async fn one_who_does_not_read_takes_no_memory_and_his_loss_is_counted_when_he_goes() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     told.observe(Sample::client().opened());
     let mut follower = Follower::start(address, "").await;
     follower.next("observation").await.expect("the first");
@@ -319,7 +372,7 @@ async fn one_who_does_not_read_takes_no_memory_and_his_loss_is_counted_when_he_g
 #[tokio::test]
 async fn a_stream_ends_in_good_order_and_says_in_between_that_nothing_is_new() {
     let limits = Limits { stream: Duration::from_millis(500), heartbeat: Duration::from_millis(5), ..LIMITS };
-    let (address, _told) = start_with_board(limits).await;
+    let (address, _told) = start_with_table(limits).await;
     let head =
         "GET /api/v1/observations HTTP/1.1\r\nHost: [::1]\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n";
     let said = request(address, head).await;
@@ -330,7 +383,7 @@ async fn a_stream_ends_in_good_order_and_says_in_between_that_nothing_is_new() {
 
 #[tokio::test]
 async fn of_too_many_streams_the_oldest_has_to_go() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     let mut followers = Vec::new();
     for _ in 0..LIMITS.streams + 1 {
         let mut follower = Follower::start(address, "").await;
@@ -347,7 +400,7 @@ async fn of_too_many_streams_the_oldest_has_to_go() {
 
 #[tokio::test]
 async fn neither_do_idle_connections_push_out_a_stream_nor_streams_a_scrape() {
-    let (address, told) = start_with_board(LIMITS).await;
+    let (address, told) = start_with_table(LIMITS).await;
     let mut follower = Follower::start(address, "").await;
     follower.next("now").await.expect("a seat");
     let mut idle = Vec::new();
@@ -367,8 +420,58 @@ async fn neither_do_idle_connections_push_out_a_stream_nor_streams_a_scrape() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_opened_late_has_both_dialogues() {
+    let (address, told) = start_with_table(LIMITS).await;
+    let (client, upstream) = (Sample::client().with_id("found"), Sample::client().with_id("onward"));
+    for sample in [&client, &upstream] {
+        told.observe(sample.opened());
+        told.observe(sample.at(samples::greeting()));
+    }
+    told.observe(samples::found(&client, &upstream));
+    for sample in [&client, &upstream] {
+        told.observe(sample.closed());
+    }
+    for number in 0..3000 {
+        let other = Sample::client().with_id(&format!("other-{number}"));
+        told.observe(other.opened());
+        told.observe(other.at(samples::noop()));
+        told.observe(other.closed());
+    }
+    let answer = content(&fetch(address, "/api/v1/interceptions").await);
+    let found = &answer[0];
+    assert_eq!(found["connection"]["id"], json!("found"));
+    for (id, lines) in [(&found["client"]["connection_id"], 4), (&found["upstream"]["connection_id"], 3)] {
+        let id = id.as_str().expect("an id");
+        let connection = content(&fetch(address, &format!("/api/v1/connections/{id}")).await);
+        assert_eq!(connection["observations"].as_array().map(Vec::len), Some(lines), "{connection}");
+        assert_eq!(connection["observations"][1]["event"], json!("smtp.greeting"));
+        assert_eq!(connection.get("observations_dropped"), None);
+    }
+    let answer = content(&fetch(address, "/api/v1/connections").await);
+    let listed: Vec<_> = answer.as_array().expect("an array").iter().map(|row| &row["connection"]["id"]).collect();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&&json!("found")) || listed.contains(&&json!("onward")), "{listed:?}");
+    let head = fetch(address, "/api/v1/interceptions").await;
+    assert!(head.contains("\r\nx-dropped-count: 0\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn what_is_kept_no_longer_is_counted() {
+    let (address, told) = start_with_table(LIMITS).await;
+    let sample = Sample::client();
+    told.observe(sample.opened());
+    for _ in 0..10 {
+        told.observe(sample.at(samples::noop()));
+    }
+    let connection = content(&fetch(address, "/api/v1/connections/b-1").await);
+    // The table of these tests keeps four.
+    assert_eq!(connection["observations"].as_array().map(Vec::len), Some(4));
+    assert_eq!(connection["observations_dropped"], json!(7));
+}
+
+#[tokio::test]
 async fn the_page_is_for_its_own_host_and_site_and_says_what_browsers_may() {
-    let (address, _told) = start_with_board(LIMITS).await;
+    let (address, _told) = start_with_table(LIMITS).await;
     let ask = |path: &str, headers: &str| {
         let head = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         async move { request(address, &head).await }

@@ -18,9 +18,11 @@ const LONGEST_PATH: usize = 128;
 #[derive(Debug)]
 pub(super) struct Interceptions {
     connections: IntCounterVec,
+    redirected: IntCounterVec,
     hold: HistogramVec,
     info: IntGaugeVec,
     pairs: Labels<[String; 3]>,
+    redirected_pairs: Labels<[String; 3]>,
     holders: Labels<[String; 1]>,
     described: Vec<Described>,
 }
@@ -34,12 +36,19 @@ struct Described {
 }
 
 impl Interceptions {
-    pub(super) fn new(connections: IntCounterVec, hold: HistogramVec, info: IntGaugeVec) -> Self {
+    pub(super) fn new(
+        connections: IntCounterVec,
+        redirected: IntCounterVec,
+        hold: HistogramVec,
+        info: IntGaugeVec,
+    ) -> Self {
         Self {
             connections,
+            redirected,
             hold,
             info,
             pairs: Labels::new(super::MAX_SERIES),
+            redirected_pairs: Labels::new(super::MAX_SERIES),
             holders: Labels::new(super::MAX_HISTOGRAMS),
             described: Vec::new(),
         }
@@ -48,6 +57,11 @@ impl Interceptions {
     pub(super) fn observe(&mut self, interception: &Interception, programs: &mut Programs, now: Timestamp) {
         let interceptor = programs.label(interception.interceptor.as_ref(), now).to_string();
         let method = interception.method.as_str().to_owned();
+        if interception.news.redirected {
+            let client = programs.label(interception.client.process.as_ref(), now).to_string();
+            let labels = self.redirected_pairs.admit([interceptor.clone(), client, method.clone()]);
+            self.redirected.with_label_values(&labels).inc();
+        }
         if interception.news.hidden {
             let client = programs.label(interception.client.process.as_ref(), now).to_string();
             let labels = self.pairs.admit([interceptor.clone(), client, method.clone()]);
@@ -89,6 +103,9 @@ impl Interceptions {
         // What is let go of is there: it was set.
         for labels in self.pairs.forget(gone, 2) {
             let _ = self.connections.remove_label_values(&labels);
+        }
+        for labels in self.redirected_pairs.forget(gone, 2) {
+            let _ = self.redirected.remove_label_values(&labels);
         }
         for labels in self.holders.forget(gone, 1) {
             let _ = self.hold.remove_label_values(&labels);

@@ -12,6 +12,7 @@ use super::{Moment, Theme};
 use crate::observation::{Role, Timestamp};
 use crate::sink::connection_table::{ConnectionState, State};
 use crate::sink::escape::cut;
+use crate::sink::text::Emphasis;
 
 /// A column, in the order of their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Column {
                         Some(code) => {
                             let verb = cut(verb, width.saturating_sub(4));
                             let gap = if verb.is_empty() { "" } else { " " };
-                            (format!("{verb}{gap}{code}"), theme.code(code))
+                            (format!("{verb}{gap}{code}"), theme.of(Emphasis::of_code(code)))
                         }
                         None => (cut(verb, width), theme.dim()),
                     }

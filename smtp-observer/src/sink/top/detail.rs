@@ -7,11 +7,11 @@ use textwrap::{Options, wrap};
 
 use super::columns::{arrow, bytes, lasted};
 use super::{Moment, Theme};
-use crate::observation::{Event, Interception, Observation, Outcome, Process, Role, Timestamp};
+use crate::observation::{Interception, Observation, Process, Role, Timestamp};
 use crate::sink::connection_table::{ConnectionState, ConnectionTable, interception};
 use crate::sink::escape::cut;
 use crate::sink::retained::Retained;
-use crate::sink::trace;
+use crate::sink::text::{self, Emphasis, Kind, Text};
 
 /// Most characters of a text that others chose.
 const LONGEST: usize = 400;
@@ -93,7 +93,7 @@ impl Page<'_> {
             None => process.uid.to_string(),
         };
         let role = row.connection.role.as_str();
-        self.put(&format!("{}, user {user}, {role}", trace::program(owner)), self.theme.bold());
+        self.put(&format!("{}, user {user}, {role}", text::program(owner)), self.theme.bold());
         if let Some(executable) = &process.executable {
             self.put(&format!("  executable {}", cut(executable, LONGEST)), Style::new());
         }
@@ -123,7 +123,7 @@ impl Page<'_> {
             arrow(connection.role),
             connection.remote,
             row.state.as_str(),
-            trace::Span(lasted(row, moment.time))
+            text::Span(lasted(row, moment.time))
         );
         if let Some((sent, received)) = bytes(row, moment) {
             text.push_str(&format!(", {sent} bytes sent, {received} received"));
@@ -132,22 +132,14 @@ impl Page<'_> {
     }
 
     fn interception(&mut self, found: &Interception, row: &ConnectionState) {
-        let style = if found.verdict.is_hidden() { self.theme.interceptor() } else { self.theme.notable() };
+        let style = self.theme.of(Emphasis::of_verdict(found.verdict));
         if row.interception.is_none() {
             self.put("This connection is part of another's conversation:", Style::new());
         }
-        self.put(&trace::chain(found), style);
-        let mut text =
-            format!("{}, {:.0} % sure, by {}", found.verdict.as_str(), found.confidence * 100.0, found.method.as_str());
-        if let Some(product) = found.product {
-            text.push_str(&format!(", it speaks like {product}"));
-        }
-        if let Some(hold) = found.hold {
-            text.push_str(&format!(", DATA held for {}", trace::Span(hold)));
-        }
-        self.put(&text, style);
-        for evidence in &found.evidence {
-            self.put(&format!("  {}: {}", evidence.kind.as_str(), cut(&evidence.detail, LONGEST)), Style::new());
+        self.put(&text::chain(found), style);
+        self.put(&(text::verdict(found) + &text::signs(found)), style);
+        for evidence in text::evidence(found) {
+            self.put(&format!("  {evidence}"), Style::new());
         }
     }
 
@@ -161,62 +153,27 @@ impl Page<'_> {
     }
 
     fn said(&mut self, observation: &Observation) {
-        let event = &observation.event;
-        match event {
-            Event::Greeting(greeting) => {
-                self.exchange(observation.time, "(greeting)", Some(greeting.code), &greeting.text, greeting.latency);
-            }
-            Event::Command(command) => {
-                let request = match &command.argument {
-                    Some(argument) => format!("{} {argument}", command.verb),
-                    None => command.verb.to_string(),
-                };
-                let reply = command.reply.as_deref().unwrap_or_default();
-                self.exchange(observation.time, &request, command.code, reply, command.latency);
-            }
-            _ => {
-                let lines = trace::Format { colour: false, zone: self.zone.clone() };
-                let Some(text) = lines.event(event, observation.connection.role) else { return };
-                // The evidence of a verdict stands above.
-                let text = text.lines().next().unwrap_or_default().trim();
-                self.put(&format!("{} {text}", self.time(observation.time)), self.style(event));
-            }
+        let Some(text) = Text::of(&observation.event, observation.connection.role) else { return };
+        match text.kind {
+            Kind::Exchange => self.exchange(observation.time, &text),
+            // The evidence of a verdict stands above.
+            _ => self.put(&format!("{} {text}", self.time(observation.time)), self.theme.of(text.emphasis)),
         }
     }
 
     /// A command and its reply, on one line.
-    fn exchange(
-        &mut self,
-        time: Timestamp,
-        request: &str,
-        code: Option<u16>,
-        reply: &str,
-        latency: Option<std::time::Duration>,
-    ) {
+    fn exchange(&mut self, time: Timestamp, Text { emphasis, text, reply, latency, .. }: &Text) {
         let room = self.width.saturating_sub(TIME + LATENCY + 2);
         let request_width = room * 2 / 5;
         let reply_width = room - request_width;
-        let (reply, style) = match code {
-            Some(code) => {
-                let mut lines = reply.lines();
-                let first = lines.next().unwrap_or_default();
-                let more = match lines.count() {
-                    0 => String::new(),
-                    more => format!(" (+{more})"),
-                };
-                let text = cut(&format!("{code} {first}"), reply_width.saturating_sub(more.len()));
-                (text + &more, self.theme.code(code))
-            }
+        let (reply, style) = match reply {
+            Some(reply) => (reply.fit(reply_width), self.theme.of(Emphasis::of_code(reply.code))),
             None => ("(no reply)".to_owned(), self.theme.dim()),
         };
-        let latency = latency.map(|latency| trace::Span(latency).to_string()).unwrap_or_default();
-        let emphasis = match request {
-            "RSET" | "NOOP" => self.theme.notable(),
-            _ => Style::new(),
-        };
+        let latency = latency.map(|latency| text::Span(latency).to_string()).unwrap_or_default();
         self.lines.push(Line::from(vec![
             Span::styled(format!("{} ", self.time(time)), self.theme.dim()),
-            Span::styled(format!("{:request_width$} ", cut(request, request_width)), emphasis),
+            Span::styled(format!("{:request_width$} ", cut(text, request_width)), self.theme.of(*emphasis)),
             Span::styled(format!("{reply:reply_width$} "), style),
             Span::styled(format!("{latency:>LATENCY$}"), self.theme.dim()),
         ]));
@@ -224,23 +181,6 @@ impl Page<'_> {
 
     fn time(&self, time: Timestamp) -> String {
         clock(time, self.zone, "%H:%M:%S%.3f")
-    }
-
-    fn style(&self, event: &Event) -> Style {
-        match event {
-            Event::Rset(_) | Event::Noop(_) | Event::ConnectionOwnerChanged { .. } => self.theme.notable(),
-            Event::Anomaly(_) => self.theme.bad(),
-            Event::Tls(_) => self.theme.plain_news(),
-            Event::Interception(found) if found.verdict.is_hidden() => self.theme.interceptor(),
-            Event::Interception(_) => self.theme.notable(),
-            Event::Transaction(transaction) => match transaction.outcome {
-                Outcome::Delivered => self.theme.good(),
-                Outcome::Rejected => self.theme.bad(),
-                Outcome::Reset | Outcome::Abandoned => self.theme.notable(),
-            },
-            Event::ConnectionOpened { .. } | Event::ConnectionClosed { .. } => self.theme.dim(),
-            Event::Data(_) | Event::Greeting(_) | Event::Command(_) => Style::new(),
-        }
     }
 }
 

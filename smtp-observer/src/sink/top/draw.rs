@@ -14,7 +14,7 @@ use super::detail::{self, clock};
 use super::view::{Mode, View};
 use super::why::{ProxyProcesses, is_unusual};
 use super::{Moment, help};
-use crate::sink::trace;
+use crate::sink::text;
 
 /// Less than this shows nothing that makes sense.
 const LEAST: (u16, u16) = (40, 8);
@@ -98,7 +98,7 @@ impl View {
         let programs = proxies.programs();
         let mut second = vec![Span::raw(format!("Interceptors: {}", programs.len()))];
         if !programs.is_empty() {
-            let names: Vec<_> = programs.iter().map(|program| trace::program(program)).collect();
+            let names: Vec<_> = programs.iter().map(|program| text::program(program)).collect();
             second.push(Span::styled(format!("  {}", names.join(", ")), self.theme.interceptor()));
         }
 

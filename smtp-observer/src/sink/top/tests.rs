@@ -389,10 +389,10 @@ fn the_detail_has_chain_evidence_and_dialogue() {
         "  executable /usr/bin/mail-client",
         "  10.0.0.7:40000 → 192.0.2.25:25, content, open for 12.0 s, 311 bytes sent, 2290\n    received",
         "mail-client[7] → antivirus-proxy[8] → 192.0.2.25:25",
-        "transparent_interceptor, 99 % sure, by redirect, DATA held for 2.50 s",
+        "transparent_interceptor (99 % sure), by redirect, DATA held for 2.50 s",
         "  local_peer: it ends on this host at 127.0.0.1:10025",
         &format!("17:04:05.123 {:22} {:34} {:>9}", "(greeting)", "220 mail.example ESMTP Postfix", "20.0 ms"),
-        &format!("17:04:05.123 {:22} {:34} {:>9}", "DATA client.example", "354 mail.example (+2)", "2.00 ms"),
+        &format!("17:04:05.123 {:22} {:34} {:>9}", "DATA client.example", "354 mail.example (+2 lines)", "2.00 ms"),
     ] {
         assert!(text.contains(expected), "`{expected}` is not in:\n{text}");
     }

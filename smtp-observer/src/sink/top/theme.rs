@@ -2,6 +2,8 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::sink::text::Emphasis;
+
 /// How things look.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
@@ -35,13 +37,16 @@ impl Theme {
         self.coloured(Color::Cyan)
     }
 
-    /// By a reply's code.
-    pub(super) fn code(self, code: u16) -> Style {
-        match code / 100 {
-            2 => self.good(),
-            3 => self.plain_news(),
-            4 => self.notable(),
-            _ => self.bad(),
+    /// The same as in `trace`.
+    pub(super) fn of(self, emphasis: Emphasis) -> Style {
+        match emphasis {
+            Emphasis::Dim => self.dim(),
+            Emphasis::Plain => Style::new(),
+            Emphasis::Good => self.good(),
+            Emphasis::Progress => self.plain_news(),
+            Emphasis::Notice => self.notable(),
+            Emphasis::Warning => self.bad(),
+            Emphasis::Alert => self.interceptor(),
         }
     }
 

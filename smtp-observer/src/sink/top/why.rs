@@ -8,7 +8,7 @@ use ratatui::style::Style;
 use super::Theme;
 use crate::observation::{Caller, Interception, NoopReason, Outcome, RsetReason, Verdict};
 use crate::sink::connection_table::{ConnectionState, ConnectionTable, Note, interception};
-use crate::sink::trace;
+use crate::sink::text::{self, Emphasis};
 
 /// How much a connection asks to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,34 +70,33 @@ impl<'a> ProxyProcesses<'a> {
     /// How much the connection asks to be looked at.
     pub(super) fn level(&self, row: &ConnectionState) -> Level {
         let verdict = match row.verdict() {
-            Some(Verdict::TransparentInterceptor | Verdict::LikelyInterceptor) => Level::Intercepted,
-            Some(Verdict::TransparentL4 | Verdict::SuspectedMiddlebox) => Level::Suspicious,
-            Some(Verdict::InlineProxy | Verdict::Relay) => Level::Known,
-            Some(Verdict::Direct) | None if row.intercepted || self.owns(row) => Level::Intercepted,
-            Some(Verdict::Direct) | None => Level::Silent,
+            Some(verdict) if verdict.is_hidden() => Level::Intercepted,
+            Some(Verdict::SuspectedMiddlebox) => Level::Suspicious,
+            Some(Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected) => Level::Known,
+            _ if row.intercepted || self.owns(row) => Level::Intercepted,
+            _ => Level::Silent,
         };
         verdict.max(row.note.map_or(Level::Silent, note_level))
     }
 
     /// What its line says last where there is room for so much, and how it looks.
     pub(super) fn why(&self, row: &ConnectionState, theme: Theme, width: usize) -> (String, Style) {
-        let style = match (self.level(row), row.note) {
-            (Level::Intercepted, _) => theme.interceptor(),
-            (Level::Suspicious, Some(Note::Anomaly(_))) => theme.bad(),
-            (Level::Suspicious | Level::Unusual, _) => theme.notable(),
-            (Level::Known, _) => theme.plain_news(),
-            (Level::Usual, Some(Note::Transaction(Outcome::Delivered))) => theme.good(),
-            (Level::Usual, Some(Note::Transaction(Outcome::Rejected))) => theme.bad(),
-            (Level::Usual | Level::Silent, _) => Style::new(),
+        let emphasis = match (self.level(row), row.note) {
+            (Level::Intercepted, _) | (Level::Suspicious, Some(Note::Anomaly(_))) => Emphasis::Alert,
+            (Level::Suspicious | Level::Unusual, _) => Emphasis::Notice,
+            (Level::Known, _) => Emphasis::Progress,
+            (Level::Usual, Some(Note::Transaction(Outcome::Delivered))) => Emphasis::Good,
+            (Level::Usual, Some(Note::Transaction(Outcome::Rejected))) => Emphasis::Warning,
+            (Level::Usual | Level::Silent, _) => Emphasis::Plain,
         };
-        (self.text(row, width), style)
+        (self.text(row, width), theme.of(emphasis))
     }
 
     fn text(&self, row: &ConnectionState, width: usize) -> String {
         let note = row.note.map(Note::as_str);
         if let Some(found) = row.interception.as_deref().and_then(interception) {
             let verdict = found.verdict.as_str();
-            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", trace::program(program)));
+            let whole = found.interceptor.as_ref().map(|program| format!("{verdict} {}", text::program(program)));
             return whole.filter(|whole| whole.chars().count() <= width).unwrap_or_else(|| verdict.to_owned());
         }
         let mark = match (self.owns(row), row.intercepted) {

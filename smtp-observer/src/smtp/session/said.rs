@@ -5,7 +5,7 @@ use super::super::decoder_output::DecoderOutput;
 use super::super::held::Unread;
 use super::super::line::Origin;
 use super::{Mode, Session};
-use crate::event::{LineEnd, Segment, Time, Uncaptured, Unseen, Withheld};
+use crate::event::{CaptureMiss, LineEnd, Segment, Time, Uncaptured, Withheld};
 
 /// Bytes of content that wait in the kernel at most: they may begin its end.
 const LONGEST_WAITING: u64 = 5;
@@ -53,7 +53,7 @@ impl Session {
             }
             Segment::Content(length) => self.content(peer, time, length, items),
             Segment::Uncaptured(Uncaptured { length, cause, .. }) => {
-                let unread = if cause == Unseen::Uncertain { Unread::Uncertain } else { Unread::Gap };
+                let unread = if cause == CaptureMiss::Uncertain { Unread::Uncertain } else { Unread::Gap };
                 self.unseen(peer, time, unread, length, items);
             }
             Segment::Ciphertext(length) => self.ciphertext(peer, time, length, items),
@@ -97,9 +97,9 @@ impl Session {
     /// what a SOCKS proxy is asked.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::Body(..) | Mode::ClientTls { .. }, Peer::Client) => {
-                false
-            }
+            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::ClientTls { .. }, Peer::Client) => false,
+            // Where DATA was answered 2yz, what does not cross is read as content.
+            (Mode::Body(..) | Mode::HeldForLine(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => length > 0 && !self.preamble.is_socks(),
         }
@@ -108,7 +108,7 @@ impl Session {
     /// Whether `length` bytes of this peer that are content of a message would be missed: not where a message may be.
     pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Held | Mode::HeldForLine(..), Peer::Client) => false,
+            (Mode::Held, Peer::Client) => false,
             // What waited for more, when the server had the message over.
             (Mode::Command, Peer::Client) if length <= LONGEST_WAITING && self.left_waiting => false,
             _ => self.misses(peer, length),

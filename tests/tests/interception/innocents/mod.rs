@@ -4,6 +4,7 @@
 mod direct;
 mod postfix;
 mod relays;
+mod scripts;
 
 use std::any::Any;
 use std::process::Command;
@@ -90,6 +91,7 @@ pub fn all() -> Result<Vec<Innocent>> {
         direct::twins,
         direct::masqueraded,
         direct::forwarded,
+        scripts::python,
     ];
     all.iter().map(|make| make()).collect()
 }

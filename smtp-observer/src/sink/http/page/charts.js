@@ -9,7 +9,7 @@ const MOST = 10;
 const PHASES = [
   ["go-ahead", "go_ahead_seconds"],
   ["transfer", "transfer_seconds"],
-  ["accept", "final_reply_seconds"],
+  ["final reply", "final_reply_seconds"],
 ];
 
 const ROW = 34;
@@ -88,7 +88,7 @@ function chart(newest, width) {
       svg.append(
         drawn(
           "rect",
-          { class: `bar bar-${name}`, x: scale(from), y: y + 18, width: length, height: BAR, rx: 2 },
+          { class: `bar bar-${name.replace(" ", "-")}`, x: scale(from), y: y + 18, width: length, height: BAR, rx: 2 },
           drawn("title", {}, `${name}: ${duration(seconds)}`),
         ),
       );

@@ -57,7 +57,7 @@ export function relations(connections, interceptions) {
   const middle = (found) => {
     const key = found.interceptor ? `pid ${found.interceptor.pid}` : `at ${endpoint(found.client.requested)}`;
     const known = box(1, key, found.interceptor ? program(found.interceptor) : "another host");
-    known.weight = weight(found.verdict);
+    known.weight = weight(found);
     known.note = found.interceptor ? `pid ${found.interceptor.pid}, ${user(found.interceptor)}` : "not seen from here";
     known.extra = `${found.verdict}, ${Math.round(found.confidence * 100)} %`;
     return known;
@@ -72,7 +72,7 @@ export function relations(connections, interceptions) {
     from.first = via.first = true;
     line(from, via, via.weight, over, id, found.method);
     const upstream = found.upstream && rows.get(found.upstream.connection_id);
-    const goal = found.upstream?.remote ?? (via.weight === "chosen" ? undefined : found.client.requested);
+    const goal = found.upstream?.remote ?? (["chosen", "led"].includes(via.weight) ? undefined : found.client.requested);
     if (goal) {
       const to = server(goal, upstream && otherEnd(upstream)?.process);
       to.first = true;
@@ -94,7 +94,7 @@ export function relations(connections, interceptions) {
       if (!isMiddle) line(client(process, "not known"), to, "plain", over, connection.id);
       else if (!interceptions.some((found) => found.upstream?.connection_id === connection.id)) {
         const found = middles.get(process.pid);
-        line(middle(found), to, weight(found.verdict), over, connection.id);
+        line(middle(found), to, weight(found), over, connection.id);
       }
     } else if (!otherEnd(row) && !isMiddle) {
       line(client(undefined, connection.remote.address), server(connection.local, process), "plain", over, connection.id);
@@ -149,7 +149,7 @@ export function pulse(id) {
 }
 
 function sentence({ from, to, kind, over, ids }) {
-  const how = { plain: "", hidden: ", of which the client knows nothing", suspected: ", as is suspected", chosen: ", by the client's choice", asked: ", as it was asked for" }[kind];
+  const how = { plain: "", hidden: ", of which the client knows nothing", suspected: ", as is suspected", led: ", where it was led", chosen: ", by the client's choice", asked: ", as it was asked for" }[kind];
   return `${from.title} ${over ? "talked" : "talks"} to ${to.title}${how}, ${counted(ids.size, "connection", "connections")}`;
 }
 
@@ -176,7 +176,7 @@ function picture(width, boxes, lines, pick) {
   const svg = drawn(
     "svg",
     { class: width < 560 ? "narrow" : null, width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Who talks to whom: ${lines.map(sentence).slice(0, 6).join("; ")}` },
-    drawn("defs", {}, ["plain", "hidden", "suspected", "chosen", "asked"].map(arrow)),
+    drawn("defs", {}, ["plain", "hidden", "suspected", "led", "chosen", "asked"].map(arrow)),
   );
   const headings = width < 560 ? ["Clients", "Between", "Servers"] : ["Clients", "In the middle", "Servers"];
   for (const column of hasMiddle ? [0, 1, 2] : [0, 2]) {
@@ -189,7 +189,7 @@ function picture(width, boxes, lines, pick) {
   }
   paths = new Map();
   // What matters most is drawn last, on top.
-  const order = ["asked", "plain", "chosen", "suspected", "hidden"];
+  const order = ["asked", "plain", "chosen", "led", "suspected", "hidden"];
   for (const line of [...lines].sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))) {
     const [from, to] = [places.get(line.from.key), places.get(line.to.key)];
     if (from && to) svg.append(...connect(line, from, to, boxWidth, low));

@@ -1,7 +1,7 @@
 // The latest observations, the newest first.
 
 import { byId, element, say } from "./dom.js";
-import { brief, clock, program } from "./words.js";
+import { clock, program } from "./words.js";
 
 /** Most that are shown. */
 const MOST = 80;
@@ -30,6 +30,8 @@ export function clear() {
 
 /** Takes one; it is drawn soon. */
 export function take(observation) {
+  // What it says is in another's text.
+  if (!observation.display) return;
   waiting.push(observation);
   if (waiting.length > MOST) waiting.shift();
   if (!paused) soon();
@@ -56,16 +58,16 @@ function draw() {
 }
 
 function line(observation) {
-  const { process, connection, event, time } = observation;
+  const { process, connection, display, event, time } = observation;
   return element(
     "li",
-    { "data-event": event, "data-id": connection.id },
+    { "data-event": event, "data-level": display.level, "data-id": connection.id },
     element("time", { datetime: time }, clock(time)),
     " ",
     element("b", {}, process ? `${program(process)} ${process.pid}` : "not known"),
     " ",
     element("i", {}, connection.role),
     " ",
-    brief(observation),
+    display.text,
   );
 }

@@ -17,17 +17,31 @@ const SILENCE = 15_000;
 /** When to knock again where the agent has sent us away. */
 const AGAIN = 5_000;
 
-/** What is known. */
-const known = { connections: [], total: 0, interceptions: [], run: undefined, number: 0 };
+/** An answer that takes longer is late. */
+const LATE = 3_000;
+
+/** What is known; `answered` when the agent has answered once. */
+const known = { answered: false, connections: [], total: 0, interceptions: [], dropped: 0, run: undefined, number: 0 };
 
 let stream;
 let heard = Date.now();
 let goneSince;
+/** When the question began that has no answer yet. */
+let askedAt;
+let failed = false;
 
 function status(state, text) {
   const place = byId("status");
   place.dataset.state = state;
   say(place, text);
+}
+
+/** Says how the page stands, while the agent can be heard. */
+function standing() {
+  if (failed) status("gone", "the agent did not answer a question; asking again");
+  else if (askedAt !== undefined && Date.now() - askedAt > LATE) status("waiting", "the agent takes long to answer");
+  else if (known.answered) status("live", "live");
+  else status("waiting", "asking the agent");
 }
 
 function gone() {
@@ -56,12 +70,13 @@ function follow() {
     known.run = run;
     goneSince = undefined;
     say(byId("version"), `smtp-observer ${version}`);
-    status("live", "live");
+    standing();
     look();
   });
   on("observation", ({ data, lastEventId }) => take(JSON.parse(data), Number(lastEventId.split("-").pop())));
   on("now", () => {
-    status("live", "live");
+    goneSince = undefined;
+    standing();
     look();
   });
   on("full", () => status("waiting", "too many look at this agent: this page comes again in a while"));
@@ -96,19 +111,27 @@ async function look() {
   }
   looking = true;
   const begun = Date.now();
+  askedAt = begun;
   try {
     const [connections, interceptions] = await Promise.all(["connections", "interceptions"].map(ask));
     known.connections = connections.body;
     known.total = connections.total ?? connections.body.length;
     known.interceptions = interceptions.body;
+    known.dropped = interceptions.dropped;
+    known.answered = true;
+    failed = false;
     paint();
     if (refreshPicked) {
       refreshPicked = false;
       await table.refresh(table.pickedId());
     }
   } catch {
-    // The stream says so when the agent is gone.
+    failed = true;
+    again = true;
   }
+  askedAt = undefined;
+  // Where the agent is gone, the stream says so.
+  if (goneSince === undefined && stream) standing();
   const took = Date.now() - begun;
   setTimeout(
     () => {
@@ -125,12 +148,16 @@ async function ask(what) {
   const response = await fetch(`api/v1/${what}`, { signal: AbortSignal.timeout(SILENCE) });
   if (!response.ok) throw new Error(String(response.status));
   const total = response.headers.get("x-total-count");
-  return { body: await response.json(), total: total === null ? undefined : Number(total) };
+  const dropped = Number(response.headers.get("x-dropped-count") ?? 0);
+  return { body: await response.json(), total: total === null ? undefined : Number(total), dropped };
 }
 
 function paint() {
+  // What is not known yet is not said to be nothing.
+  if (!known.answered) return;
   const open = new Set(known.connections.filter((row) => row.closed === undefined).map((row) => row.connection.id));
-  verdict.paint(known.interceptions, open, known.number);
+  const isAnythingSeen = known.number > 0 || known.total > 0;
+  verdict.paint(known.interceptions, open, isAnythingSeen, known.dropped);
   drawing.paint(known.connections, known.interceptions, table.filter);
   table.paint(known.connections, known.total);
   charts.paint();
@@ -156,6 +183,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  if (stream && goneSince === undefined && askedAt !== undefined) standing();
   if (!stream || Date.now() - heard < SILENCE) return;
   gone();
   heard = Date.now();

@@ -1,7 +1,7 @@
 // The connections of now: sorted by a heading, filtered by a word, each with what was said on it last.
 
 import { byId, element, say } from "./dom.js";
-import { age, brief, bytes, clock, counted, endpoint, program, user } from "./words.js";
+import { age, bytes, clock, counted, dropped, endpoint, program, user } from "./words.js";
 
 /** Most rows that are drawn; the filter looks in all. */
 const MOST = 300;
@@ -9,11 +9,7 @@ const MOST = 300;
 const clientEnd = ({ connection }) => (connection.role === "client" ? connection.local : connection.remote);
 const peer = ({ connection }) => connection.remote;
 const owner = ({ process }) => (process ? `${program(process)} ${process.pid} ${user(process)}` : "not known");
-const last = ({ last: exchange }) => {
-  if (!exchange) return "";
-  const answer = exchange.code === undefined ? "no reply" : `${exchange.code} ${exchange.reply}`;
-  return `${exchange.verb ?? "greeting"} → ${answer}`;
-};
+const last = ({ last: exchange }) => exchange?.text ?? "";
 const reason = (row) => [row.verdict, row.note].filter(Boolean).join(", ");
 const total = (row) => (row.bytes_sent === undefined ? -1 : row.bytes_sent + row.bytes_received);
 const moved = (row) => (row.bytes_sent === undefined ? "" : `${bytes(row.bytes_sent)} / ${bytes(row.bytes_received)}`);
@@ -171,9 +167,12 @@ export async function refresh(id) {
   ].filter(Boolean);
   list.replaceChildren(
     element("li", { class: "quiet" }, about.join("; ")),
-    ...row.observations.map((observation) =>
-      element("li", { "data-event": observation.event }, element("time", { datetime: observation.time }, clock(observation.time)), " ", brief(observation)),
-    ),
+    ...(row.observations_dropped ? [element("li", { class: "quiet" }, dropped(row.observations_dropped))] : []),
+    ...row.observations
+      .filter(({ display }) => display)
+      .map(({ display, event, time }) =>
+        element("li", { "data-event": event, "data-level": display.level }, element("time", { datetime: time }, clock(time)), " ", display.text),
+      ),
   );
 }
 

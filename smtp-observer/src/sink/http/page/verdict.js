@@ -1,9 +1,9 @@
 // The answer: who is in the middle, and how that is known.
 
 import { byId, element, say } from "./dom.js";
-import { clock, counted, endpoint, program, user, weight } from "./words.js";
+import { clock, counted, dropped, endpoint, program, user, weight } from "./words.js";
 
-const ORDER = ["hidden", "suspected", "chosen"];
+const ORDER = ["hidden", "suspected", "led", "chosen"];
 
 /** Most programs that get a card. */
 const MOST = 12;
@@ -12,6 +12,8 @@ const MEANING = {
   transparent_interceptor: "Its client believes to speak with the server, and speaks with this program.",
   likely_interceptor: "Its client most likely believes to speak with the server, and speaks with this program.",
   transparent_l4: "It passes on every byte, and its client knows nothing of it.",
+  transparent_relay: "It takes mail that its client sends to another server, and sends it on later.",
+  redirected: "Its client asked for another address and was led to this server: a published port, a virtual address, or a redirect.",
   inline_proxy: "Its client asked for this program, which speaks with the server at once.",
   relay: "Its client asked for this program, a mail server that passes mail on.",
   suspected_middlebox: "The replies do not fit one server: somebody on the way may answer in its name.",
@@ -26,7 +28,7 @@ export function group(interceptions) {
   for (const found of interceptions) {
     const who = found.interceptor ? `pid ${found.interceptor.pid}` : `at ${endpoint(found.client.requested)}`;
     const key = `${found.verdict} ${who}`;
-    const known = groups.get(key) ?? { key, weight: weight(found.verdict), all: [] };
+    const known = groups.get(key) ?? { key, weight: weight(found), all: [] };
     known.all.push(found);
     groups.set(key, known);
   }
@@ -51,20 +53,21 @@ function listed(items, most = 3) {
 const nameOf = ({ best }) => (best.interceptor ? program(best.interceptor) : "A program on another host");
 
 /** Shows the answer for these interceptions, with those connections open. */
-export function paint(interceptions, openIds, seen) {
+export function paint(interceptions, openIds, isAnythingSeen, count) {
   const groups = group(interceptions);
-  headline(groups, openIds, seen);
-  const shape = JSON.stringify(groups.map(({ key, all, best, last }) => [key, all.length, best.evidence.length, best.confidence, last]));
+  headline(groups, openIds, isAnythingSeen);
+  const shape = count + JSON.stringify(groups.map(({ key, all, best, last }) => [key, all.length, best.evidence.length, best.confidence, last]));
   if (shape === painted) return;
   painted = shape;
   byId("cards-section").hidden = groups.length === 0;
   byId("cards").replaceChildren(
     ...groups.slice(0, MOST).map(card),
     ...(groups.length > MOST ? [element("p", { class: "quiet" }, `and ${groups.length - MOST} more programs`)] : []),
+    ...(count > 0 ? [element("p", { class: "quiet" }, dropped(count))] : []),
   );
 }
 
-function headline(groups, openIds, seen) {
+function headline(groups, openIds, isAnythingSeen) {
   const worst = groups.filter((each) => each.weight === "hidden");
   const suspected = groups.filter((each) => each.weight === "suspected");
   const title = byId("answer-title");
@@ -73,12 +76,14 @@ function headline(groups, openIds, seen) {
   byId("answer").dataset.weight = worst.length > 0 ? "hidden" : suspected.length > 0 ? "suspected" : "none";
   if (told.length === 0) {
     say(title, "Nobody is in the middle");
-    const chosen = groups.length > 0 ? " What is between them, the clients chose themselves." : "";
+    const led = groups.some((each) => each.weight === "led");
+    const found = led ? " Some clients are led to another server than they asked for." : " What is between them, the clients chose themselves.";
+    const others = groups.length > 0 ? found : "";
     say(
       lead,
-      seen === 0
+      !isAnythingSeen
         ? "No SMTP has been seen yet: what comes will be shown here at once."
-        : `Of what was seen, no conversation goes through a program that its client knows nothing of.${chosen}`,
+        : `Of what was seen, no conversation goes through a program that its client knows nothing of.${others}`,
     );
     return;
   }
@@ -105,7 +110,7 @@ function card(each) {
     "dl",
     {},
     fact("Verdict", element("span", { class: "tag" }, best.verdict)),
-    interceptor && fact("Program", element("code", {}, interceptor.executable ?? interceptor.name)),
+    interceptor && fact("Program", element("code", {}, [interceptor.executable ?? interceptor.name, interceptor.script].filter(Boolean).join(" "))),
     interceptor && fact("Process", `pid ${interceptor.pid}, ${user(interceptor)}`),
     interceptor?.parent && fact("Started by", `${interceptor.parent.name}, pid ${interceptor.parent.pid}`),
     interceptor?.systemd_unit && fact("Unit", interceptor.systemd_unit),

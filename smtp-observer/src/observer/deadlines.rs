@@ -13,20 +13,20 @@ use crate::fact::What;
 ///
 /// A transfer is told when its call returns; a reset may end the connection inside of the call. And what has arrived
 /// before the end can still be read.
-pub const SETTLING: Duration = Duration::from_secs(1);
+pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 impl Observer {
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
-    pub fn is_settling(&self) -> bool {
-        !self.tracker.settling.is_empty() || self.interceptions.is_waiting()
+    pub fn has_deadlines(&self) -> bool {
+        !self.tracker.deadlines.is_empty() || self.interceptions.is_waiting()
     }
 }
 
 impl Tracker {
-    /// Ends the connections that have waited for [`SETTLING`]; what is missing of them has gone unseen. And tells the
+    /// Ends the connections that have waited for [`GRACE_PERIOD`]; what is missing of them has gone unseen. And tells the
     /// judges whose deadlines have passed.
-    pub(super) fn settle_until(&mut self, now: Time, out: &mut Out<'_>) {
-        while let Some((_, cookie)) = self.settling.pop_front_if(|(due, _)| *due <= now) {
+    pub(super) fn pass_deadlines(&mut self, now: Time, out: &mut Out<'_>) {
+        while let Some((_, cookie)) = self.deadlines.pop_front_if(|(due, _)| *due <= now) {
             self.settle_one(cookie, now, out);
         }
     }
@@ -35,7 +35,7 @@ impl Tracker {
         // It may have ended by itself, or its socket may have connected again.
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         match &conversation.over {
-            Some(over) if settled_by(over.time) <= now => self.end(conversation, out),
+            Some(over) if deadline_after(over.time) <= now => self.end(conversation, out),
             Some(_) => self.keep(cookie, conversation, out),
             None => {
                 conversation.connection.awaited = false;
@@ -64,19 +64,20 @@ impl Tracker {
             && let Some(deadline) = conversation.analysis.deadline()
         {
             conversation.connection.awaited = true;
-            self.settling.push_back((deadline, cookie));
+            self.deadlines.push_back((deadline, cookie));
         }
     }
 }
 
 /// When what was over at this time has settled.
-pub(super) fn settled_by(over: Time) -> Time {
-    Time(over.0.saturating_add(SETTLING.as_nanos() as u64))
+pub(super) fn deadline_after(over: Time) -> Time {
+    Time(over.0.saturating_add(GRACE_PERIOD.as_nanos() as u64))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::event::{Flow, TcpState, Time};
+    use crate::fact::evidence::{NextAction, ReasonEvidence};
     use crate::observation::{Event, Observation};
     use crate::observer::tests::{CLIENT, OTHER, Story, shown};
 
@@ -100,11 +101,11 @@ mod tests {
         story
     }
 
-    /// The observation of the RSET: its reason, and its evidence behind what was before.
+    /// The observation of the RSET, its reason, and its evidence without the state of the session.
     #[track_caller]
-    fn rset(story: &Story) -> (&Observation, &str, &[String]) {
+    fn rset(story: &Story) -> (&Observation, &str, Vec<ReasonEvidence>) {
         let mut rsets = story.told.iter().filter_map(|observation| match &observation.event {
-            Event::Rset(rset) => Some((observation, rset.reason.as_str(), &rset.evidence[1..])),
+            Event::Rset(rset) => Some((observation, rset.reason.as_str(), rset.evidence.iter().skip(1).collect())),
             _ => None,
         });
         let rset = rsets.next().expect("an RSET was judged");
@@ -122,15 +123,15 @@ mod tests {
     fn an_rset_that_nothing_follows_is_told_after_a_second() {
         let mut story = reset();
         let told = story.told.len();
-        assert!(story.observer.is_settling());
+        assert!(story.observer.has_deadlines());
         settle(&mut story, SECOND - 1);
         assert_eq!(story.told.len(), told);
         settle(&mut story, SECOND);
         let (observation, reason, evidence) = rset(&story);
-        assert_eq!((reason, evidence), ("between_messages", &["nothing followed for 1 s".to_owned()][..]));
+        assert_eq!((reason, evidence), ("between_messages", vec![ReasonEvidence::Next(NextAction::Nothing)]));
         // It has the RSET's own time.
         assert_eq!(observation.time, story.told[told - 1].time);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
     }
 
     #[test]
@@ -138,7 +139,7 @@ mod tests {
         let mut story = reset();
         story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
         settle(&mut story, 9 * SECOND);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
         story.time += 9 * SECOND;
         story.transfer(CLIENT, Flow::Received, "221 bye\r\n");
         assert_eq!(rset(&story).1, "before_quit");
@@ -182,7 +183,7 @@ mod tests {
         story.transfer(OTHER, Flow::Sent, "MAIL FROM:<a@x.example>\r\n");
         let (observation, reason, evidence) = rset(&story);
         assert_eq!(reason, "between_messages");
-        assert_eq!(evidence, ["another process took the connection over behind it"]);
+        assert_eq!(evidence, [ReasonEvidence::Next(NextAction::OwnerChanged)]);
         assert_eq!(observation.process.as_ref().map(|caller| caller.process.pid), Some(CLIENT.0));
     }
 
@@ -190,11 +191,11 @@ mod tests {
     fn the_end_in_time_is_what_followed() {
         let mut story = reset();
         story.state(TcpState::LastAck, TcpState::Close, None);
-        assert_eq!(rset(&story).2, ["the connection was closed behind it"]);
+        assert_eq!(rset(&story).2, [ReasonEvidence::Next(NextAction::Closed)]);
         let mut story = reset();
         story.time += 2 * SECOND;
         story.state(TcpState::LastAck, TcpState::Close, None);
-        assert_eq!(rset(&story).2, ["nothing followed for 1 s"]);
+        assert_eq!(rset(&story).2, [ReasonEvidence::Next(NextAction::Nothing)]);
     }
 
     #[test]
@@ -204,9 +205,9 @@ mod tests {
             story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
             story.transfer(CLIENT, Flow::Received, "250 ok\r\n");
         }
-        assert_eq!(story.observer.tracker.settling.len(), 1);
+        assert_eq!(story.observer.tracker.deadlines.len(), 1);
         settle(&mut story, SECOND);
-        assert!(!story.observer.is_settling());
+        assert!(!story.observer.has_deadlines());
         let noops = story.told.iter().filter(|observation| matches!(observation.event, Event::Noop(_)));
         assert_eq!(noops.count(), 1000);
     }

@@ -28,7 +28,7 @@ const NO_LIMIT: u64 = 1 << 60;
 
 /// Something that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Diagnostic {
     /// What it is.
     pub name: &'static str,
     /// Whether it is as it should be.
@@ -40,7 +40,7 @@ pub struct Finding {
     pub remedy: Option<&'static str>,
 }
 
-/// How a [`Finding`] bears on what can be observed.
+/// How a [`Diagnostic`] bears on what can be observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-impl Finding {
+impl Diagnostic {
     /// It is as it should be.
     pub fn fine(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, state: State::Yes, detail: detail.into(), remedy: None }
@@ -76,7 +76,7 @@ impl Finding {
 }
 
 /// All of it.
-pub(super) fn look() -> Vec<Finding> {
+pub(super) fn look() -> Vec<Diagnostic> {
     vec![
         user_namespace(inode("/proc/self/ns/user")),
         pid_namespace(inode("/proc/self/ns/pid")),
@@ -92,39 +92,39 @@ fn inode(namespace: &str) -> Option<u64> {
     fs::metadata(namespace).ok().map(|metadata| metadata.ino())
 }
 
-fn user_namespace(inode: Option<u64>) -> Finding {
+fn user_namespace(inode: Option<u64>) -> Diagnostic {
     const NAME: &str = "user namespace";
     match inode {
-        Some(FIRST_USER_NAMESPACE) => Finding::fine(NAME, "the host's"),
-        Some(_) => Finding::wrong(
+        Some(FIRST_USER_NAMESPACE) => Diagnostic::fine(NAME, "the host's"),
+        Some(_) => Diagnostic::wrong(
             NAME,
             State::No,
             "it is a container's own, whose root may not load eBPF programs",
             "Run it as the host's root: not in a rootless container, nor behind `unshare --user`.",
         ),
-        None => Finding::fine(NAME, "not shown"),
+        None => Diagnostic::fine(NAME, "not shown"),
     }
 }
 
-fn pid_namespace(inode: Option<u64>) -> Finding {
+fn pid_namespace(inode: Option<u64>) -> Diagnostic {
     const NAME: &str = "pid namespace";
     match inode {
-        Some(FIRST_PID_NAMESPACE) => Finding::fine(NAME, "the host's"),
-        Some(_) => Finding::wrong(
+        Some(FIRST_PID_NAMESPACE) => Diagnostic::fine(NAME, "the host's"),
+        Some(_) => Diagnostic::wrong(
             NAME,
             State::Partly,
             "it is a container's own: `run` and `trace` name the host's processes all the same, but not the arguments of \
              those that were there before, and `connections` lists the container's alone",
             "Give it the host's: `--pid=host` for Docker and Podman, `hostPID: true` for Kubernetes.",
         ),
-        None => Finding::fine(NAME, "not shown"),
+        None => Diagnostic::fine(NAME, "not shown"),
     }
 }
 
-fn proc(mounts: Option<&[MountInfo]>) -> Finding {
+fn proc(mounts: Option<&[MountInfo]>) -> Diagnostic {
     const NAME: &str = "/proc";
     let Some(mounts) = mounts else {
-        return Finding::wrong(
+        return Diagnostic::wrong(
             NAME,
             State::Partly,
             "it cannot be read: `connections` finds nothing",
@@ -135,8 +135,8 @@ fn proc(mounts: Option<&[MountInfo]>) -> Finding {
     let options =
         mounts.iter().rev().find(|mount| mount.mount_point == Path::new("/proc")).map(|mount| &mount.super_options);
     match options.and_then(|options| options.get("hidepid")).and_then(Option::as_deref) {
-        None | Some("0" | "off") => Finding::fine(NAME, "shows every process"),
-        Some(value) => Finding::wrong(
+        None | Some("0" | "off") => Diagnostic::fine(NAME, "shows every process"),
+        Some(value) => Diagnostic::wrong(
             NAME,
             State::Partly,
             format!(
@@ -148,11 +148,11 @@ fn proc(mounts: Option<&[MountInfo]>) -> Finding {
     }
 }
 
-fn owners(may: Result<(), privilege::Missing>) -> Finding {
+fn owners(may: Result<(), privilege::Missing>) -> Diagnostic {
     const NAME: &str = "may read owners";
     match may {
-        Ok(()) => Finding::fine(NAME, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, for `connections`"),
-        Err(_) => Finding::wrong(
+        Ok(()) => Diagnostic::fine(NAME, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, for `connections`"),
+        Err(_) => Diagnostic::wrong(
             NAME,
             State::Partly,
             "`connections` needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
@@ -162,48 +162,48 @@ fn owners(may: Result<(), privilege::Missing>) -> Finding {
 }
 
 /// The kernel's words put the mode in force in brackets: `none [integrity] confidentiality`.
-fn lockdown(text: Option<&str>) -> Finding {
+fn lockdown(text: Option<&str>) -> Diagnostic {
     const NAME: &str = "lockdown";
     let mode = text.and_then(|text| Some(text.split_once('[')?.1.split_once(']')?.0));
     match mode {
-        None => Finding::fine(NAME, "the kernel has none, or does not show it"),
-        Some("confidentiality") => Finding::wrong(
+        None => Diagnostic::fine(NAME, "the kernel has none, or does not show it"),
+        Some("confidentiality") => Diagnostic::wrong(
             NAME,
             State::Partly,
             "confidentiality: programs may not read the kernel's memory",
             "Boot with `lockdown=integrity`, or without: what is said of the hooks below decides.",
         ),
-        Some(mode) => Finding::fine(NAME, mode),
+        Some(mode) => Diagnostic::fine(NAME, mode),
     }
 }
 
 /// 2 is a filter (`seccomp(2)`). What it forbids is known only to those who try.
-fn seccomp(mode: Option<u32>) -> Finding {
+fn seccomp(mode: Option<u32>) -> Diagnostic {
     const NAME: &str = "seccomp";
     match mode {
-        Some(2) => Finding::wrong(
+        Some(2) => Diagnostic::wrong(
             NAME,
             State::Partly,
             "a filter is in force, which may forbid bpf(2)",
             "Where the hooks below are refused, allow it: `--security-opt seccomp=unconfined` for Docker and Podman, \
              `seccompProfile: {type: Unconfined}` for Kubernetes.",
         ),
-        _ => Finding::fine(NAME, "no filter"),
+        _ => Diagnostic::fine(NAME, "no filter"),
     }
 }
 
-fn memory(limit: Option<u64>) -> Finding {
+fn memory(limit: Option<u64>) -> Diagnostic {
     const NAME: &str = "memory";
     match limit {
-        Some(limit) if limit < MEMORY => Finding::wrong(
+        Some(limit) if limit < MEMORY => Diagnostic::wrong(
             NAME,
             State::Partly,
             format!("its cgroup may have {} MiB, and {} MiB are needed as it starts", limit >> 20, MEMORY >> 20),
             "Allow more (`MemoryMax=` of a unit, `--memory` of a container), and the size of --ring-size on top.",
         ),
-        Some(limit) => Finding::fine(NAME, format!("its cgroup may have {} MiB", limit >> 20)),
+        Some(limit) => Diagnostic::fine(NAME, format!("its cgroup may have {} MiB", limit >> 20)),
         // `ulimit -l` does not count: eBPF's memory is the cgroup's since Linux 5.11.
-        None => Finding::fine(NAME, "no limit"),
+        None => Diagnostic::fine(NAME, "no limit"),
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
     }
 
     /// Whatever is not as it should be comes with what to do.
-    fn state(finding: &Finding) -> State {
+    fn state(finding: &Diagnostic) -> State {
         assert_eq!(finding.remedy.is_none(), finding.state == State::Yes, "{finding:?}");
         assert!(finding.remedy.is_none_or(|remedy| remedy.ends_with('.')), "{finding:?}");
         finding.state
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn modes_of_lockdown() {
         assert_eq!(state(&lockdown(Some("[none] integrity confidentiality\n"))), State::Yes);
-        assert_eq!(lockdown(Some("none [integrity] confidentiality\n")), Finding::fine("lockdown", "integrity"));
+        assert_eq!(lockdown(Some("none [integrity] confidentiality\n")), Diagnostic::fine("lockdown", "integrity"));
         assert_eq!(state(&lockdown(Some("none integrity [confidentiality]\n"))), State::Partly);
         assert_eq!(state(&lockdown(None)), State::Yes);
     }

@@ -17,7 +17,7 @@ use crate::cli::Observe;
 use crate::event::{KernelEvent, Time};
 use crate::kernel::{self, Kernel};
 use crate::loss::Losses;
-use crate::observer::{Observer, SETTLING};
+use crate::observer::{GRACE_PERIOD, Observer};
 use crate::redact::RedactionPolicy;
 use crate::sink::http::Ask;
 
@@ -29,7 +29,7 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// One run of the agent, from attached hooks to its end.
-pub(super) struct Session {
+pub(super) struct Runtime {
     pub(super) kernel: Kernel,
     pub(super) observer: Observer,
     pub(super) sinks: Sinks,
@@ -39,17 +39,18 @@ pub(super) struct Session {
     pub(super) look: Option<Instant>,
 }
 
-impl Session {
+impl Runtime {
     pub(super) fn new(kernel: Kernel, observe: &Observe, sinks: Sinks, record: Option<Record>) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
-        let observer = match record {
+        let mut observer = match record {
             Some(_) => Observer::recorded(ports, addresses, record::key()),
             None => Observer::new(ports, RedactionPolicy::new(addresses)),
         };
-        let mut session = Self { kernel, observer, sinks, record, losses: Losses::default(), look: None };
-        let host = KernelEvent::Host(session.kernel.host());
-        session.observer.event(host, &mut |_| ());
-        session
+        observer.set_service_addresses(observe.service_addresses.clone());
+        let mut runtime = Self { kernel, observer, sinks, record, losses: Losses::default(), look: None };
+        let host = KernelEvent::Host(runtime.kernel.host());
+        runtime.observer.event(host, &mut |_| ());
+        runtime
     }
 
     /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
@@ -76,8 +77,8 @@ impl Session {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
-                () = at(self.look) => self.look_round(),
-                () = tokio::time::sleep(SETTLING), if self.observer.is_settling() => match kernel::now() {
+                () = at(self.look) => self.resnapshot(),
+                () = tokio::time::sleep(GRACE_PERIOD), if self.observer.has_deadlines() => match kernel::now() {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
@@ -129,7 +130,7 @@ impl Session {
     }
 
     /// Tells the observer which sockets are open now, after all that waits.
-    pub(super) fn look_round(&mut self) {
+    pub(super) fn resnapshot(&mut self) {
         self.take_in();
         self.look = None;
         if self.kernel.is_behind() {
@@ -142,7 +143,7 @@ impl Session {
                 let event = KernelEvent::Snapshot(snapshot);
                 self.observer.event(event, &mut |fact| self.sinks.observe(fact));
                 self.flush();
-                if self.observer.doubts() {
+                if self.observer.needs_second_snapshot() {
                     self.look = Some(Instant::now() + SECOND_LOOK);
                 }
             }

@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use smtp_ebpf::event::Unseen;
+use smtp_ebpf::event::CaptureMiss;
 
 use crate::buffer::MAX_PARTS;
 use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_kernel, probe_user};
@@ -17,7 +17,7 @@ use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_kernel, probe_use
 /// Where the bytes of a call are.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct BufferLocation {
     /// The address of the buffer, or of an array of `struct iovec`.
     pub address: u64,
     /// The length of that array; 1 where there is none.
@@ -27,8 +27,8 @@ pub struct Place {
     pub array: Array,
     /// The bytes are in the kernel's memory.
     pub bytes_in_kernel: u32,
-    /// Why the bytes cannot be found, unless [`Unseen::None`].
-    pub unseen: Unseen,
+    /// Why the bytes cannot be found, unless [`CaptureMiss::None`].
+    pub unseen: CaptureMiss,
     padding: u32,
 }
 
@@ -52,18 +52,18 @@ pub enum Array {
     Kernel,
 }
 
-impl Place {
+impl BufferLocation {
     /// Nowhere to be found.
-    const fn unknown(unseen: Unseen) -> Self {
+    const fn unknown(unseen: CaptureMiss) -> Self {
         Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, padding: 0 }
     }
 
     const fn buffer(address: u64) -> Self {
-        Self { address, ..Self::unknown(Unseen::None) }
+        Self { address, ..Self::unknown(CaptureMiss::None) }
     }
 
     const fn vector(address: u64, parts: u64) -> Self {
-        Self { address, parts, array: Array::Caller, ..Self::unknown(Unseen::None) }
+        Self { address, parts, array: Array::Caller, ..Self::unknown(CaptureMiss::None) }
     }
 
     /// Where the current system call has its bytes, if it is certain to be the one on this socket that moved so many.
@@ -73,10 +73,10 @@ impl Place {
     #[inline(always)]
     unsafe fn of_caller(task: Task, sock: Sock, sends: bool, file: *mut u64, length: u32) -> Self {
         if task.is_kernels() {
-            return Self::unknown(Unseen::Path);
+            return Self::unknown(CaptureMiss::Path);
         }
         if task.is_compat() {
-            return Self::unknown(Unseen::Compat);
+            return Self::unknown(CaptureMiss::Compat);
         }
         let registers = task.registers();
         let (address, count) = (registers.argument_2(), registers.argument_3());
@@ -90,7 +90,7 @@ impl Place {
         };
         // SAFETY: the caller's promise.
         if !is_certain || !registers.is_under_way() || !unsafe { task.holds_file(registers.argument_1(), sock, file) } {
-            return Self::unknown(Unseen::Path);
+            return Self::unknown(CaptureMiss::Path);
         }
         match call {
             Call::Buffer => Self::buffer(address),
@@ -98,7 +98,7 @@ impl Place {
             // A `struct mmsghdr` begins with its message.
             _ => match probe_user::<UserMessage>(address) {
                 Some(message) => Self::vector(message.vector, message.parts),
-                None => Self::unknown(Unseen::Fault),
+                None => Self::unknown(CaptureMiss::Fault),
             },
         }
     }
@@ -110,8 +110,8 @@ impl Place {
         let moved = message.has_moved(length);
         let length = u64::from(length);
         match message.iterator() {
-            Iterator::Pages => Self::unknown(Unseen::Pages),
-            _ if !moved => Self::unknown(Unseen::Path),
+            Iterator::Pages => Self::unknown(CaptureMiss::Pages),
+            _ if !moved => Self::unknown(CaptureMiss::Path),
             Iterator::Buffer { address } => Self::buffer(address.wrapping_sub(length)),
             Iterator::Vector { address, within, kernels } => Self {
                 skip: within.wrapping_sub(length),
@@ -147,7 +147,7 @@ pub unsafe fn of_plain_call(task: Task, sends: bool, file: *const u64, length: u
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-unsafe fn go_back(place: *mut Place) {
+unsafe fn go_back(place: *mut BufferLocation) {
     // SAFETY: the caller's promise.
     unsafe {
         let begins_before = || ((&raw const (*place).skip).read_volatile() as i64) < 0;
@@ -157,7 +157,7 @@ unsafe fn go_back(place: *mut Place) {
         let mut going = Going { place };
         bpf_loop(MAX_PARTS as u32, part_before as *mut c_void, (&raw mut going).cast(), 0);
         if begins_before() {
-            (&raw mut (*place).unseen).write_volatile(Unseen::Vector);
+            (&raw mut (*place).unseen).write_volatile(CaptureMiss::Vector);
         }
     }
 }
@@ -165,7 +165,7 @@ unsafe fn go_back(place: *mut Place) {
 /// What a step back is given.
 #[repr(C)]
 struct Going {
-    place: *mut Place,
+    place: *mut BufferLocation,
 }
 
 /// Takes the part before, if bytes of the call are in it.
@@ -189,14 +189,14 @@ unsafe extern "C" fn part_before(_index: u64, going: *mut Going) -> i64 {
 
 /// How a hook finds the bytes of a call.
 #[derive(Clone, Copy)]
-pub enum Locate {
+pub enum BufferSource {
     /// Behind the iterator of the message with which the function that returns was called.
     Message(Message),
     /// Where the current system call has them, one that sends or one that receives.
     /// `file` is where the socket's file is remembered, in a map value of the socket.
     Caller { task: Task, sends: bool, file: *mut u64 },
     /// Not at all, for this cause.
-    Unseen(Unseen),
+    NotFound(CaptureMiss),
 }
 
 /// `struct user_msghdr` of a 64-bit program (`include/linux/socket.h`).
@@ -217,18 +217,18 @@ pub struct UserMessage {
 /// # Safety
 /// `place` belongs to a map value.
 #[inline(always)]
-pub unsafe fn find(place: *mut Place, sock: Sock, locate: Locate, length: u32) {
+pub unsafe fn find(place: *mut BufferLocation, sock: Sock, locate: BufferSource, length: u32) {
     // SAFETY: the caller's promise. What is written volatile stays in memory: the verifier then sees one way on.
     unsafe {
         match locate {
-            Locate::Message(message) => {
-                place.write_volatile(Place::of_message(message, length));
+            BufferSource::Message(message) => {
+                place.write_volatile(BufferLocation::of_message(message, length));
                 go_back(place);
             }
-            Locate::Caller { task, sends, file } => {
-                place.write_volatile(Place::of_caller(task, sock, sends, file, length));
+            BufferSource::Caller { task, sends, file } => {
+                place.write_volatile(BufferLocation::of_caller(task, sock, sends, file, length));
             }
-            Locate::Unseen(cause) => place.write_volatile(Place::unknown(cause)),
+            BufferSource::NotFound(cause) => place.write_volatile(BufferLocation::unknown(cause)),
         }
     }
 }
