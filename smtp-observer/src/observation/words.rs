@@ -179,7 +179,9 @@ mod tests {
 
     #[test]
     fn evidence_as_people_read_it() {
-        let envelope = |accepted, rejected| ReasonEvidence::State(SessionState::Envelope { accepted, rejected, refused_last: false });
+        let envelope = |accepted, rejected| {
+            ReasonEvidence::State(SessionState::Envelope { accepted, rejected, refused_last: false })
+        };
         let next = |verb, early| ReasonEvidence::Next(NextAction::Command { verb, early });
         let rset = [RsetReason::BeforeQuit, RsetReason::ReuseProbe];
         for (evidence, expected) in [

@@ -48,11 +48,25 @@ impl RedactionPolicy {
                 true => Cow::Borrowed(&**argument),
                 false => without_secrets(before, argument),
             };
-            let text = self.text_line(without_secrets.as_bytes());
-            shown.push(String::from_utf8_lossy(&text).into_owned());
+            shown.push(self.mailboxes(&without_secrets));
             before = argument;
         }
         shown
+    }
+}
+
+impl RedactionPolicy {
+    /// An argument with the mailboxes in it as far as they are shown. Angle brackets may stand for anything there, so that a
+    /// text is looked at word by word, unless a quoted name may have blanks.
+    fn mailboxes(self, argument: &str) -> String {
+        let shown = |text: &str| match text.contains('@') {
+            true => String::from_utf8_lossy(&self.text_line(text.as_bytes())).into_owned(),
+            false => text.to_owned(),
+        };
+        match argument.contains("\"@") {
+            true => shown(argument),
+            false => argument.split_inclusive(char::is_whitespace).map(shown).collect(),
+        }
     }
 }
 
@@ -171,6 +185,15 @@ mod tests {
         check(Addresses::Full, &given, &given);
         check(Addresses::Domain, &given, &["swaks", "--to", "*@example.org", "--from=<*@example.net>"]);
         check(Addresses::None, &given, &["swaks", "--to", "*", "--from=<*>"]);
+    }
+
+    #[test]
+    fn what_is_no_mailbox_stays() {
+        let code = ["bash", "-c", "read -r line <&3; echo $line >&2"];
+        check(Addresses::Domain, &code, &code);
+        let given = ["bash", "-c", "mail -r al@example.net bob@example.org <&3 >&2"];
+        check(Addresses::Domain, &given, &["bash", "-c", "mail -r *@example.net *@example.org <&3 >&2"]);
+        check(Addresses::Domain, &["x", "\"bob smith\"@example.org"], &["x", "*@example.org"]);
     }
 
     #[test]
