@@ -25,7 +25,8 @@ use self::session_tracker::SessionTracker;
 use self::transaction::Transactions;
 use crate::event::Time;
 use crate::fact::What;
-use crate::observation::{Role, TlsPhase};
+use crate::identity::Role;
+use crate::names::TlsPhase;
 use crate::redact;
 use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
 

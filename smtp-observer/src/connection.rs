@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Flow, SeqNumbers, StateEvent, TcpState, Time, TransferEvent};
-use crate::observation::{self, Caller, ClosedBy, Endpoint, Role};
+use crate::identity;
+use crate::identity::{Caller, Endpoint, Role};
+use crate::names::ClosedBy;
 
 /// Most transfers held back because a send that came before them has not been seen.
 const MAX_HELD: usize = 16;
@@ -16,7 +18,7 @@ const MAX_HELD: usize = 16;
 /// What a connection is, without what is said on it.
 pub struct Connection {
     /// As sinks show it.
-    pub identity: Arc<observation::Connection>,
+    pub identity: Arc<identity::Connection>,
     /// When it was established; absent where that was not seen.
     pub opened: Option<Time>,
     /// When the first event came.
@@ -94,7 +96,7 @@ impl Stream {
 
 impl Connection {
     /// A connection that `connect` just began, or that was just accepted, or whose first transfer was just seen.
-    pub fn new(identity: observation::Connection, time: Time) -> Self {
+    pub fn new(identity: identity::Connection, time: Time) -> Self {
         Self {
             identity: Arc::new(identity),
             opened: None,
@@ -302,8 +304,7 @@ mod tests {
     fn established(write_seq: u32, copied_seq: u32) -> Connection {
         let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
         let (local, remote) = (end(40000), end(25));
-        let identity =
-            observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
+        let identity = identity::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
         let mut connection = Connection::new(identity, Time(0));
         connection.establish(&StateEvent {
             time: Time(1),
@@ -404,8 +405,7 @@ mod tests {
     fn a_stream_whose_start_is_not_known_has_no_hole() {
         let end = |port| Endpoint { address: Ipv4Addr::LOCALHOST.into(), port };
         let (local, remote) = (end(40000), end(25));
-        let identity =
-            observation::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
+        let identity = identity::Connection { id: "1".into(), role: Role::Client, local, remote, netns: 1, cookie: 1 };
         let mut connection = Connection::new(identity, Time(0));
         assert_eq!(connection.last_hole(Flow::Sent, SeqNumbers { write_seq: 900, copied_seq: 900 }), 0);
         assert_eq!(connection.bytes_sent(), 0);

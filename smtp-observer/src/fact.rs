@@ -1,18 +1,23 @@
 //! Facts: what the core tells, typed and borrowed from what it works on. Nobody before a sink makes text of it.
 
 pub mod evidence;
+mod interception;
+mod reasoned;
 #[cfg(test)]
 pub(crate) mod samples;
 mod short_list;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::observation::{
-    AnomalyKind, Caller, ClosedBy, Connection, Endpoint, Interception, NoopReason, Outcome, Reasoned, RsetReason,
-    Timestamp, TlsPhase,
-};
+pub use self::interception::{Evidence, InterceptedClient, Interception, News, Upstream};
+pub use self::reasoned::Reasoned;
+pub(crate) use self::words::Elapsed;
+use crate::identity::{Caller, Connection, Endpoint};
+use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason, TlsPhase};
 use crate::smtp::{Exchange, Message, Reply};
+use crate::timestamp::Timestamp;
 
 /// Something that is known of a connection.
 #[derive(Clone, Copy, Debug)]

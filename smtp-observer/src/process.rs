@@ -10,7 +10,7 @@ use smtp_ebpf::event::DESCRIBED_PROCESSES;
 pub use self::interpreter::script;
 use crate::cgroup;
 use crate::event::{ProcessEvent, ProcessKey, Task};
-use crate::observation::{Caller, Parent, Process};
+use crate::identity::{Caller, Parent, Process};
 use crate::redact::RedactionPolicy;
 
 /// Most processes in one generation: as many as the kernel side remembers to have described, so that what it will not

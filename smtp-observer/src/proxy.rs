@@ -37,9 +37,12 @@ pub use self::proxied_session::Accepted;
 use self::proxied_session::{ProxiedSession, Recognised};
 use self::proxy_processes::ProxyProcesses;
 use crate::fact::{Fact, What};
-use crate::observation::{self, Caller, Endpoint, Method, Role, Timestamp};
+use crate::identity;
+use crate::identity::{Caller, Endpoint, Role};
+use crate::names::Method;
 use crate::redact::RedactionPolicy;
 use crate::smtp::{Exchange, Verb};
+use crate::timestamp::Timestamp;
 
 /// What was sent is known when its reply is there: after so long it counts as not sent.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -95,7 +98,7 @@ pub struct Interceptions {
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The connection.
-    pub connection: Arc<observation::Connection>,
+    pub connection: Arc<identity::Connection>,
     /// Its process.
     pub process: Option<Caller>,
     /// What the process asked for, where it is not what it got.
@@ -259,7 +262,7 @@ impl Interceptions {
     }
 
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
-    fn is_intercepted(&self, connection: &observation::Connection) -> bool {
+    fn is_intercepted(&self, connection: &identity::Connection) -> bool {
         if self.exposed.is_empty() {
             return false;
         }
@@ -347,7 +350,7 @@ impl Interceptions {
     }
 
     /// Compares what a connection has said with the other side: with what it carries on, and with what carries it on.
-    fn advance(&mut self, connection: &observation::Connection, now: Timestamp) {
+    fn advance(&mut self, connection: &identity::Connection, now: Timestamp) {
         let near = self.near_end(connection);
         let Some(leg) = self.legs.get(&near) else { return };
         // What is settled in all comparisons is forgotten.

@@ -9,17 +9,20 @@ type Uses = BTreeMap<String, BTreeSet<String>>;
 
 /// The table of the document: `| module | may use |`, names in backticks.
 fn documented() -> Uses {
+    rows().collect()
+}
+
+/// The rows of the table in their order, a module each.
+fn rows() -> impl Iterator<Item = (String, BTreeSet<String>)> {
     let document = include_str!("../../ARCHITECTURE.md");
     let (_, section) = document.split_once("## Which module may use which").expect("the section");
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let cells = rows.filter_map(|row| row.trim_matches('|').split_once('|'));
-    cells
-        .flat_map(|(modules, used)| {
-            let used: BTreeSet<String> = names(used).into_iter().collect();
-            names(modules).into_iter().map(move |module| (module, used.clone()))
-        })
-        .collect()
+    cells.flat_map(move |(modules, used)| {
+        let used: BTreeSet<String> = names(used).into_iter().collect();
+        names(modules).into_iter().map(move |module| (module, used.clone()))
+    })
 }
 
 /// What the code of the library uses, without what is compiled for tests alone.
@@ -88,6 +91,16 @@ fn each_module_uses_what_the_document_lists() {
     assert!(found.len() > 10, "{found:?}");
     for module in documented.keys().chain(found.keys()) {
         assert_eq!(found.get(module), documented.get(module), "`{module}`: found, and documented");
+    }
+}
+
+#[test]
+fn each_module_uses_those_above_it() {
+    let mut above = BTreeSet::new();
+    for (module, used) in rows() {
+        let below: Vec<_> = used.difference(&above).collect();
+        assert!(below.is_empty(), "`{module}` uses {below:?}, which are not above it");
+        above.insert(module);
     }
 }
 

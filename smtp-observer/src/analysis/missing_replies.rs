@@ -11,7 +11,7 @@ use super::Analysis;
 use crate::event::Time;
 use crate::event::crossing::Filter;
 use crate::fact::What;
-use crate::observation::{AnomalyKind, NoopReason, RsetReason};
+use crate::names::{AnomalyKind, NoopReason, RsetReason};
 use crate::smtp::{DecoderOutput, Exchange, Peer, Session};
 
 /// What the client does next. `bool`: the server would accept it, were it in its place.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::session_tracker::{CommandContext, Noops};
 use crate::fact::evidence::{NextAction, Reasons, SessionState};
-use crate::observation::NoopReason::{
+use crate::names::NoopReason::{
     self, Excessive, IdleKeepalive, InterceptorKeepalive, LeaseCheck, PipelineSync, ReachabilityTest, Verification,
 };
 use crate::smtp::Verb;

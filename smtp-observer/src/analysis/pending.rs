@@ -6,11 +6,12 @@ use super::comparison::Comparison;
 use super::session_tracker::CommandContext;
 use super::{Emit, noop, rset};
 use crate::event::Time;
+use crate::fact::Reasoned;
 use crate::fact::What;
 use crate::fact::evidence::{
     EvidenceList, NEXT_COMMAND_TIMEOUT, NextAction, ReasonEvidence, SessionState, TransactionComparison,
 };
-use crate::observation::{NoopReason, Reasoned, RsetReason};
+use crate::names::{NoopReason, RsetReason};
 use crate::smtp::{Exchange, Message};
 
 /// The commands whose reason is not known yet. The next command, the end of the connection, a loss or a deadline settles them:

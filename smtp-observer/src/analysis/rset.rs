@@ -2,7 +2,7 @@
 
 use super::session_tracker::CommandContext;
 use crate::fact::evidence::{NextAction, Reasons, SessionState, TransactionComparison};
-use crate::observation::RsetReason::{
+use crate::names::RsetReason::{
     self, AddressProbe, AuthRetry, BeforeQuit, BetweenMessages, ChunkAbort, ClientAbort, DataRejected,
     InterceptorDiscard, InterceptorReplay, MessageRejected, PipelinedBetweenMessages, RecipientRejected,
     RecipientsRejected, ReuseProbe, SameMessageSplit, SenderRejected, SessionStart,

@@ -104,5 +104,5 @@ fn every_loss_is_known_of_however_many_there_were() {
         Event::Rset(rset) => Some(rset.reason),
         _ => None,
     });
-    assert_eq!(rset, Some(crate::observation::RsetReason::Ambiguous));
+    assert_eq!(rset, Some(crate::names::RsetReason::Ambiguous));
 }

@@ -3,7 +3,7 @@
 use super::Emit;
 use crate::event::Time;
 use crate::fact::{Transaction, What};
-use crate::observation::Outcome;
+use crate::names::Outcome;
 use crate::redact;
 use crate::smtp::{Command, Exchange, Message, Verb};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::short_list::ShortList;
-use crate::observation::{NoopReason, RsetReason};
+use crate::names::{NoopReason, RsetReason};
 use crate::smtp::Verb;
 
 /// A client that tests a connection in order to use it sends its next command sooner than this; a client that has not sent one by
@@ -167,7 +167,7 @@ pub enum TransactionComparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::Reasoned;
+    use crate::fact::Reasoned;
 
     #[test]
     fn a_reason_with_its_evidence_is_small() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{ConnectionClosed, Transaction, What};
 use crate::event::Time;
 use crate::fact::evidence::EvidenceList;
-use crate::observation::{AnomalyKind, ClosedBy, Interception, NoopReason, Outcome, Reasoned, RsetReason};
+use crate::fact::{Interception, Reasoned};
+use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason};
 use crate::smtp::{Command, Exchange, GoAhead, Message, Reply, Transfer};
 
 /// When a command was sent that is answered.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::host::{OpenConnection, Socket};
-use crate::observation::{Endpoint, Method, Process, Role};
+use crate::identity::{Endpoint, Process, Role};
+use crate::names::Method;
 
 /// The process that a client's connection ends in, in place of the server it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

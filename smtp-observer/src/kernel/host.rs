@@ -14,7 +14,7 @@ use super::chain::{self, Ends, Redirected, Via};
 use super::users::Users;
 use crate::cgroup;
 use crate::event::Time;
-use crate::observation::{Endpoint, Parent, Process, Role};
+use crate::identity::{Endpoint, Parent, Process, Role};
 use crate::process::script;
 use crate::redact::{Addresses, RedactionPolicy};
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Message};
 use super::dialogue::{Content, Dialogue, Said, Step};
-use crate::observation::{Elapsed, Evidence, EvidenceKind, Timestamp};
+use crate::fact::Elapsed;
+use crate::fact::Evidence;
+use crate::names::EvidenceKind;
+use crate::timestamp::Timestamp;
 
 /// An inner dialogue and the outer one that carries it on, of each a part.
 #[derive(Clone, Copy, Debug)]

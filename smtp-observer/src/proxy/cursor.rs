@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::PATIENCE;
 use super::comparison::{self, Differences, LATE, Sides};
 use super::dialogue::{Dialogue, Step};
-use crate::observation::Timestamp;
+use crate::timestamp::Timestamp;
 
 /// Most steps of one side that wait for the other side. Beyond it the first one is settled by what is known.
 const MAX_OPEN: u64 = 48;

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crate::analysis;
 use crate::fact::{Fact, What};
-use crate::observation::{Timestamp, TlsPhase};
+use crate::names::TlsPhase;
 use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{Exchange, Reply, Verb};
+use crate::timestamp::Timestamp;
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
 pub const MAX_STEPS: usize = 64;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use foldhash::HashMap;
 
 use super::dialogue::Dialogue;
-use crate::observation::Timestamp;
+use crate::timestamp::Timestamp;
 
 /// Most envelopes remembered, and most transactions with the same one.
 const MOST: usize = 8192;

@@ -3,8 +3,10 @@
 use foldhash::HashMap;
 
 use crate::analysis;
+use crate::fact::Evidence;
 use crate::fact::{Fact, What};
-use crate::observation::{Evidence, EvidenceKind, Role};
+use crate::identity::Role;
+use crate::names::EvidenceKind;
 use crate::redact::RedactionPolicy;
 use crate::smtp::{Exchange, Reply, Verb};
 

@@ -7,9 +7,12 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use super::{Interceptions, PATIENCE, reasons};
+use crate::fact::Reasoned;
 use crate::fact::{Fact, What};
-use crate::observation::{Caller, Connection, NoopReason, Reasoned, Role, RsetReason, Timestamp};
+use crate::identity::{Caller, Connection, Role};
+use crate::names::{NoopReason, RsetReason};
 use crate::smtp::Verb;
+use crate::timestamp::Timestamp;
 
 /// Most RSETs and NOOPs that wait for the other side, of one conversation and of all.
 const MAX_OF_ONE: usize = 64;

@@ -7,8 +7,11 @@ use foldhash::HashMap;
 use super::Opened;
 use super::dialogue::Dialogue;
 use super::proxied_session::Side;
+use crate::fact::Interception;
 use crate::fact::{Fact, What};
-use crate::observation::{self, Caller, Endpoint, Interception, Timestamp};
+use crate::identity;
+use crate::identity::{Caller, Endpoint};
+use crate::timestamp::Timestamp;
 
 /// Bytes that all dialogues together have, about.
 pub(super) const MAX_BYTES: usize = 4 << 20;
@@ -23,7 +26,7 @@ pub(super) struct Legs {
 
 /// A client's connection while there are cases: it has one, or may carry one on.
 pub(super) struct Leg {
-    pub(super) connection: Arc<observation::Connection>,
+    pub(super) connection: Arc<identity::Connection>,
     pub(super) process: Option<Caller>,
     pub(super) asked: Endpoint,
     pub(super) opened: Timestamp,

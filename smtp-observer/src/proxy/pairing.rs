@@ -4,7 +4,8 @@ use super::envelope::Envelopes;
 use super::process_relation::{ProcessRelation, kin};
 use super::proxied_session::{Link, ProxiedSession, Recognised};
 use super::{Interceptions, Leg};
-use crate::observation::{Endpoint, Timestamp};
+use crate::identity::Endpoint;
+use crate::timestamp::Timestamp;
 
 impl Interceptions {
     /// A server has greeted: a process in the middle that greets alike may have its greeting from there.

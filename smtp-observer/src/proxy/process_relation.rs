@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::observation::{Caller, Process};
+use crate::identity::{Caller, Process};
 
 /// How near two processes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub fn program(caller: &Caller) -> String {
 mod tests {
     use super::super::tests::process;
     use super::*;
-    use crate::observation::Parent;
+    use crate::identity::Parent;
 
     /// A process with this pid, whose parent has that pid and name.
     fn of(pid: u32, (parent, name): (u32, &str), executable: &str) -> Process {

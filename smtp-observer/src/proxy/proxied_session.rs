@@ -8,9 +8,11 @@ use super::cursor::Cursor;
 use super::dialogue::Dialogue;
 use super::fingerprint::BannerMismatch;
 use super::process_relation::{ProcessRelation, kin, program};
-use crate::observation::{
-    self, Caller, Endpoint, EvidenceKind, InterceptedClient, Interception, Method, News, Timestamp, Upstream, Verdict,
-};
+use crate::fact::{InterceptedClient, Interception, News, Upstream};
+use crate::identity;
+use crate::identity::{Caller, Endpoint};
+use crate::names::{EvidenceKind, Method, Verdict};
+use crate::timestamp::Timestamp;
 use std::sync::Arc;
 
 /// Most upstream connections of one conversation.
@@ -131,7 +133,7 @@ enum Judgement {
 /// A leg as a case sees it.
 pub struct Side<'a> {
     /// Its connection.
-    pub connection: &'a Arc<observation::Connection>,
+    pub connection: &'a Arc<identity::Connection>,
     /// Its process.
     pub process: Option<&'a Caller>,
     /// What the process asked for.

@@ -8,8 +8,11 @@ use super::cursor::{HeldBack, Origin};
 use super::dialogue::{Dialogue, Step};
 use super::held::{Command, Held};
 use super::proxied_session::Link;
+use crate::fact::Reasoned;
 use crate::fact::evidence::{EvidenceList, ReasonEvidence, Reasons};
-use crate::observation::{NoopReason, Reasoned, Role, RsetReason, Timestamp};
+use crate::identity::Role;
+use crate::names::{NoopReason, RsetReason};
+use crate::timestamp::Timestamp;
 
 impl Interceptions {
     /// The same with its reason, if the client's side is known. What was sent until `overdue` and is not known by now was not

@@ -10,8 +10,10 @@ use std::time::Duration;
 pub(super) use self::stage::process;
 use self::stage::{CLIENT, MIDDLE, MILLISECOND, OTHER_SERVER, OWN, PROXY, SERVER, Stage, shown};
 use super::*;
+use crate::fact::Interception;
 use crate::fact::samples as facts;
-use crate::observation::{Event, EvidenceKind, Interception, NoopReason, RsetReason, Verdict};
+use crate::names::{EvidenceKind, NoopReason, RsetReason, Verdict};
+use crate::observation::Event;
 
 fn kinds(interception: &Interception) -> Vec<EvidenceKind> {
     interception.evidence.iter().map(|evidence| evidence.kind).collect()

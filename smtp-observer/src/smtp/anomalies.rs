@@ -3,7 +3,7 @@
 use super::decoder_output::DecoderOutput;
 use super::item::{Anomaly, Item};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// How often one session reports one kind; further ones are not reported, so that a hostile peer cannot flood the
 /// record.

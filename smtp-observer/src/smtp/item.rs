@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::command::Command;
 use super::reply::Reply;
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Something the dialogue showed.
 #[derive(Clone, Debug, PartialEq)]

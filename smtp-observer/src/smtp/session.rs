@@ -30,7 +30,7 @@ use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
 use super::tls::Opening;
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Follows a dialogue from the bytes of both peers, handed in as they were sent and received.
 ///

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 
+use crate::fact::Interception;
 use crate::fact::{Fact, What, samples as facts};
-use crate::observation::{
-    Caller, Connection, Endpoint, Event, Interception, NoopReason, Observation, Parent, Process, Role, RsetReason,
-    Timestamp, Verdict,
-};
+use crate::identity::{Caller, Connection, Endpoint, Parent, Process, Role};
+use crate::names::{NoopReason, RsetReason, Verdict};
+use crate::observation::{Event, Observation};
 use crate::proxy::{Accepted, Interceptions, Opened};
 use crate::redact::{Addresses, RedactionPolicy};
+use crate::timestamp::Timestamp;
 
 pub(super) const SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 25)), port: 25 };
 pub(super) const OTHER_SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 26)), port: 25 };

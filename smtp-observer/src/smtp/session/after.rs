@@ -11,7 +11,7 @@ use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
 use super::{Direction, Mode, Session, message};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 impl Session {
     /// A command has its reply: what the session is from now on.

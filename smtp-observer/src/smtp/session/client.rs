@@ -15,7 +15,7 @@ use super::super::tls::Look;
 use super::fork::SmugglingState;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 impl Session {
     pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut DecoderOutput) {

@@ -15,7 +15,7 @@ use super::super::reply::Reply;
 use super::server::line;
 use super::{Mode, Session};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Replies that are withheld at most; then the message was one.
 const MAX_WITHHELD: usize = 32;

@@ -9,7 +9,7 @@ use super::super::reply::Reply;
 use super::super::tls::Opening;
 use super::unsettled::earned_by_few;
 use super::{Mode, Session, message};
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Replies to what was sent before that are waited for at most.
 const MAX_OLDER: usize = 64;

@@ -7,7 +7,7 @@ use super::super::preamble::{self, Answer, Preamble};
 use super::super::tls::Opening;
 use super::{Mode, Session};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Lines of the client before the greeting.
 #[derive(Debug)]

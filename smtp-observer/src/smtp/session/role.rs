@@ -8,7 +8,7 @@ use super::super::pending_replies::PendingReply;
 use super::super::preamble::Preamble;
 use super::{Direction, Session};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 impl Session {
     /// What a peer is now: with the roles reversed, the one that connected serves.

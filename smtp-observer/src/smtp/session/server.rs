@@ -15,7 +15,7 @@ use super::super::tls::Look;
 use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// The first byte of a handshake's record (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;

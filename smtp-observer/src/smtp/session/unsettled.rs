@@ -17,7 +17,7 @@ use super::client::of_client;
 use super::lost::Lost;
 use super::{Mode, Session};
 use crate::event::Time;
-use crate::observation::AnomalyKind;
+use crate::names::AnomalyKind;
 
 /// Replies that are kept at most.
 pub(super) const MAX_UNSETTLED: usize = 16;

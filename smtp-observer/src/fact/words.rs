@@ -162,7 +162,7 @@ impl fmt::Display for Elapsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{NoopReason, RsetReason};
+    use crate::names::{NoopReason, RsetReason};
 
     #[test]
     fn numbers() {
