@@ -19,7 +19,6 @@ mod dialogues;
 mod dots;
 mod escape;
 mod extensions;
-mod held;
 mod item;
 mod line;
 mod masked;
@@ -32,19 +31,20 @@ mod session;
 mod tls;
 #[cfg(test)]
 pub(crate) mod transcript;
+mod undecided_input;
 
 pub use anomalies::MAX_OF_A_KIND;
 pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};
 pub use extensions::{Extensions, Keyword};
-pub use held::MAX_HELD;
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
 pub use line::LONGEST_LINE;
 pub use masked::is_greeting as is_masked_greeting;
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
+pub use undecided_input::MAX_HELD;
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,33 +2,33 @@
 
 mod after;
 mod client;
-mod fork;
-mod lost;
 mod opening;
 mod place;
+mod resync;
 mod role;
 mod said;
 mod server;
+mod smuggling;
 mod unsettled;
 
 use std::num::NonZero;
 
-use self::fork::SmugglingState;
-use self::lost::Lost;
 use self::opening::Early;
+use self::resync::Resync;
+use self::smuggling::SmugglingState;
 use self::unsettled::Unsettled;
 use super::Peer;
 use super::anomalies::Anomalies;
 use super::body::Body;
 use super::decoder_output::DecoderOutput;
 use super::extensions::Extensions;
-use super::held::{Content, Held, Unread};
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::{Lines, Origin};
 use super::pending_replies::{PendingReplies, PendingReply};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
 use super::tls::Opening;
+use super::undecided_input::{Content, UndecidedInput, Unread};
 use crate::event::Time;
 use crate::names::AnomalyKind;
 
@@ -52,7 +52,7 @@ pub struct Session {
     reply_line_at: u64,
     /// Bytes that came of the socket that connected, and of the other, up to the end of those that are being read.
     ends: [u64; 2],
-    held: Held,
+    held: UndecidedInput,
     /// Whether the bytes that are being read crossed.
     origin: Origin,
     /// The client's bytes are being read later than they were sent: the reply before them was not there yet.
@@ -119,9 +119,9 @@ enum Mode {
     /// As a line that answers a 334. It is never kept.
     Answer,
     /// Not yet: the reply to the last command says how.
-    Held,
+    Undecided,
     /// Not yet: DATA was answered 2yz. Some clients take that for a go-ahead; their next line tells.
-    HeldForLine(Box<GoAhead>, Time),
+    UndecidedForLine(Box<GoAhead>, Time),
     /// As a message's content, up to its end.
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
@@ -133,7 +133,7 @@ enum Mode {
     /// Not at all: TLS, or no SMTP.
     Opaque,
     /// Not until the next certain point.
-    Lost(Lost),
+    Resync(Resync),
 }
 
 /// One direction's lines.
@@ -182,7 +182,7 @@ impl Session {
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, ..Self::with(Mode::Lost(Lost::unseen())) }
+        Self { spoken: true, ..Self::with(Mode::Resync(Resync::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -196,7 +196,7 @@ impl Session {
             reply_line: Time::default(),
             reply_line_at: 0,
             ends: [0; 2],
-            held: Held::default(),
+            held: UndecidedInput::default(),
             origin: Origin::Said,
             sent_early: false,
             chunks: None,
@@ -275,7 +275,7 @@ impl Session {
             message.ended_at = None;
             items.push(Item::Message(message));
         }
-        self.held = Held::default();
+        self.held = UndecidedInput::default();
     }
 
     fn client_gap(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
@@ -301,8 +301,8 @@ impl Session {
                 }
             }
             Mode::Octets(remaining) if length <= *remaining => self.octets(time, length),
-            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, unread, length, items),
-            Mode::Lost(lost) => {
+            Mode::Undecided | Mode::UndecidedForLine(..) => self.hold_unread(time, unread, length, items),
+            Mode::Resync(lost) => {
                 // What the kernel withholds comes in as many pieces as the client has made.
                 if unread != Unread::Uncertain || self.client.gap != Some(unread) {
                     lost.unsure();
@@ -352,7 +352,7 @@ impl Session {
                 items.push(Item::Lost);
                 self.anomalies.report(time, AnomalyKind::Gap, items, detail);
             }
-            Mode::Lost(lost) => {
+            Mode::Resync(lost) => {
                 lost.unsure();
                 self.give_up_waiting(items);
             }
@@ -370,12 +370,12 @@ impl Session {
         self.give_up_pairing(time, items);
         items.push(Item::Lost);
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
-        self.forget(Lost::after_gap());
+        self.forget(Resync::after_gap());
     }
 
-    fn forget(&mut self, lost: Lost) {
-        self.mode = Mode::Lost(lost);
-        self.held = Held::default();
+    fn forget(&mut self, lost: Resync) {
+        self.mode = Mode::Resync(lost);
+        self.held = UndecidedInput::default();
         self.chunks = None;
         self.shelved = None;
         self.in_chunk = false;
@@ -395,11 +395,11 @@ impl Session {
     /// Gives up what waits for the server: there is no room for all that all sessions wait for.
     pub fn give_up(&mut self, time: Time, items: &mut DecoderOutput) {
         match &mut self.mode {
-            Mode::Lost(lost) => {
+            Mode::Resync(lost) => {
                 lost.unsure();
                 self.give_up_waiting(items);
             }
-            Mode::Command | Mode::Answer | Mode::Held | Mode::HeldForLine(..) | Mode::Octets(_) => {
+            Mode::Command | Mode::Answer | Mode::Undecided | Mode::UndecidedForLine(..) | Mode::Octets(_) => {
                 self.give_up_waiting(items);
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
@@ -431,7 +431,7 @@ impl Session {
     fn read_held(&mut self, replied: Option<Time>, items: &mut DecoderOutput) {
         let write = self.write;
         let origin = std::mem::take(&mut self.origin);
-        while !matches!(self.mode, Mode::Held | Mode::HeldForLine(..))
+        while !matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..))
             && let Some(part) = self.held.pop()
         {
             self.write = part.write;
@@ -453,7 +453,7 @@ impl Session {
     /// Nothing is read from here on.
     fn become_opaque(&mut self) {
         self.mode = Mode::Opaque;
-        self.held = Held::default();
+        self.held = UndecidedInput::default();
         self.preamble = Preamble::default();
         self.client = Direction::default();
         self.server = Direction::default();

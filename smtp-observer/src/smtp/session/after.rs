@@ -50,22 +50,22 @@ impl Session {
             Verb::Rcpt if accepted => self.recipients = self.recipients.saturating_add(1),
             _ => {}
         }
-        if matches!(verb, Verb::Atrn | Verb::Turn) && accepted && matches!(self.mode, Mode::Held) {
+        if matches!(verb, Verb::Atrn | Verb::Turn) && accepted && matches!(self.mode, Mode::Undecided) {
             self.turn(time, verb.as_str(), items);
             return;
         }
         // Only now is it known how to read what the client sent since.
         match (&self.mode, go_ahead) {
-            (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() && code / 100 == 3 => {
+            (Mode::Undecided, Some(go_ahead)) if self.waiting.is_empty() && code / 100 == 3 => {
                 let message = message(Transfer::Data, Some(requested_at), Some(go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);
                 self.read_held(Some(time), items);
             }
-            (Mode::Held, Some(go_ahead)) if self.waiting.is_empty() => {
-                self.mode = Mode::HeldForLine(Box::new(go_ahead), requested_at);
+            (Mode::Undecided, Some(go_ahead)) if self.waiting.is_empty() => {
+                self.mode = Mode::UndecidedForLine(Box::new(go_ahead), requested_at);
                 self.read_held_for_line(items);
             }
-            (Mode::Held | Mode::Answer, _) if self.waiting.is_empty() => {
+            (Mode::Undecided | Mode::Answer, _) if self.waiting.is_empty() => {
                 self.decided(verb, code, octets, time, items);
             }
             _ => {}

@@ -12,7 +12,7 @@ use super::super::masked;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::preamble;
 use super::super::tls::Look;
-use super::fork::SmugglingState;
+use super::smuggling::SmugglingState;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -35,7 +35,7 @@ impl Session {
             && self.waiting.is_single()
             && self.client.lines.at_start()
             && self.held.is_empty()
-            && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
+            && matches!(self.mode, Mode::Command | Mode::Undecided | Mode::Answer)
         {
             self.settle_fork(items);
             match self.replies.take() {
@@ -65,15 +65,15 @@ impl Session {
                 self.look_at_preamble(time, &mut bytes, items);
                 continue;
             }
-            if matches!(self.mode, Mode::Command | Mode::StartTls { .. } | Mode::Lost(_))
+            if matches!(self.mode, Mode::Command | Mode::StartTls { .. } | Mode::Resync(_))
                 && !self.client.opening.is_past()
                 && !self.look_at_opening(time, &mut bytes, items)
             {
                 continue;
             }
             match &mut self.mode {
-                Mode::Command | Mode::Answer | Mode::Lost(_) => self.client_step(time, &mut bytes, items),
-                Mode::Held | Mode::HeldForLine(..) => return length - bytes.len(),
+                Mode::Command | Mode::Answer | Mode::Resync(_) => self.client_step(time, &mut bytes, items),
+                Mode::Undecided | Mode::UndecidedForLine(..) => return length - bytes.len(),
                 Mode::Body(..) if self.cut_short => self.content_goes_on(items),
                 Mode::Body(body, message) => {
                     let scan = body.scan(bytes);
@@ -158,7 +158,7 @@ impl Session {
             self.client.skip |= std::mem::take(&mut self.answer_waits) && time < self.answered_at;
         }
         let answers = self.client.skip || matches!(self.mode, Mode::Answer);
-        let lost = matches!(self.mode, Mode::Lost(_));
+        let lost = matches!(self.mode, Mode::Resync(_));
         let line = match self.client.lines.step(bytes, self.origin) {
             Step::More => return,
             Step::TooLong(kept) => {
@@ -177,7 +177,7 @@ impl Session {
             return;
         }
         if answers {
-            self.mode = Mode::Held;
+            self.mode = Mode::Undecided;
             return;
         }
         if self.line.early && !self.spoken && !lost && greets(line.said()) {
@@ -187,7 +187,7 @@ impl Session {
         }
         let mut command = items.command();
         command.read(&line, self.line.time, time);
-        if let Mode::Lost(lost) = &mut self.mode {
+        if let Mode::Resync(lost) = &mut self.mode {
             let before = lost.line(command);
             before.into_iter().for_each(|before| items.take_command(before));
             return;
@@ -195,7 +195,7 @@ impl Session {
         if std::mem::take(&mut self.left_waiting) && command.line == b"." {
             items.take_command(command);
             self.lose(time, || "the end of a message that was answered before".into(), items);
-            if let Mode::Lost(lost) = &mut self.mode {
+            if let Mode::Resync(lost) = &mut self.mode {
                 lost.expect(0);
             }
             return;
@@ -260,7 +260,7 @@ impl Session {
         if self.waiting.is_full() {
             self.lose(time, || "too many commands wait for a reply".into(), items);
         } else if verb.decides_what_follows() {
-            self.mode = Mode::Held;
+            self.mode = Mode::Undecided;
         } else if let Some((size, _)) = chunk {
             self.mode = Mode::Octets(size);
             self.in_chunk = true;
@@ -332,7 +332,7 @@ impl Session {
                 items.push(Item::Message(message));
                 self.fork = None;
                 self.lose(time, || "the end of a message that was refused before".into(), items);
-                if let Mode::Lost(lost) = &mut self.mode {
+                if let Mode::Resync(lost) = &mut self.mode {
                     lost.expect(0);
                 }
             }
@@ -345,13 +345,13 @@ impl Session {
 
     /// DATA was answered 2yz: a known verb, and nothing was accepted; anything else is content.
     pub(super) fn read_held_for_line(&mut self, items: &mut DecoderOutput) {
-        if !matches!(self.mode, Mode::HeldForLine(..)) {
+        if !matches!(self.mode, Mode::UndecidedForLine(..)) {
             return;
         }
         let Some(line) = self.held.first_line() else { return };
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
         let is_command = Verb::of_line(line) != Verb::Other;
-        if let Mode::HeldForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
+        if let Mode::UndecidedForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
                 let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));
                 self.mode = Mode::Body(Box::new(Body::new()), message);

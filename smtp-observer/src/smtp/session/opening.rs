@@ -75,7 +75,7 @@ impl Session {
     pub(super) fn server_speaks_tls(&mut self, time: Time, items: &mut DecoderOutput) {
         match self.mode {
             Mode::ClientTls { since, .. } => self.start_tls(since, items),
-            Mode::Command | Mode::Held if self.waiting.for_greeting() && self.spoken => {
+            Mode::Command | Mode::Undecided if self.waiting.for_greeting() && self.spoken => {
                 let detail = || "the client speaks in clear, and the server answers with TLS".into();
                 self.anomalies.report(time, AnomalyKind::PlaintextToTlsPort, items, detail);
                 self.give_up_waiting(items);

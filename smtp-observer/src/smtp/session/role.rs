@@ -2,10 +2,10 @@
 
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
-use super::super::held::Content;
 use super::super::item::Item;
 use super::super::pending_replies::PendingReply;
 use super::super::preamble::Preamble;
+use super::super::undecided_input::Content;
 use super::{Direction, Session};
 use crate::event::Time;
 use crate::names::AnomalyKind;

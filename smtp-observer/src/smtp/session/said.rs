@@ -2,8 +2,8 @@
 
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
-use super::super::held::Unread;
 use super::super::line::Origin;
+use super::super::undecided_input::Unread;
 use super::{Mode, Session};
 use crate::event::{CaptureMiss, LineEnd, Segment, Time, Uncaptured, Withheld};
 
@@ -99,7 +99,7 @@ impl Session {
         match (&self.mode, self.acts_as(peer)) {
             (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::ClientTls { .. }, Peer::Client) => false,
             // Where DATA was answered 2yz, what does not cross is read as content.
-            (Mode::Body(..) | Mode::HeldForLine(..), Peer::Client) => false,
+            (Mode::Body(..) | Mode::UndecidedForLine(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => length > 0 && !self.preamble.is_socks(),
         }
@@ -108,7 +108,7 @@ impl Session {
     /// Whether `length` bytes of this peer that are content of a message would be missed: not where a message may be.
     pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Held, Peer::Client) => false,
+            (Mode::Undecided, Peer::Client) => false,
             // What waited for more, when the server had the message over.
             (Mode::Command, Peer::Client) if length <= LONGEST_WAITING && self.left_waiting => false,
             _ => self.misses(peer, length),
@@ -190,11 +190,11 @@ impl Session {
         match unread {
             Unread::Gap | Unread::Uncertain => self.client_gap(time, unread, length, items),
             // Of a message that the server did not want: lines, in truth.
-            Unread::Content if !matches!(self.mode, Mode::Body(..) | Mode::HeldForLine(..) | Mode::Held) => {
+            Unread::Content if !matches!(self.mode, Mode::Body(..) | Mode::UndecidedForLine(..) | Mode::Undecided) => {
                 self.client_gap(time, unread, length, items);
             }
             Unread::Content => self.client_content(time, length, items),
-            Unread::Ciphertext if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) => {
+            Unread::Ciphertext if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) => {
                 self.hold_unread(time, unread, length, items);
             }
             Unread::Ciphertext => self.tls_goes_on(time, length, items),
@@ -206,7 +206,7 @@ impl Session {
             // What waited for more, when the server had the message over.
             Mode::Command if length <= LONGEST_WAITING && std::mem::take(&mut self.left_waiting) => {}
             // It tells nothing of the lines before and behind it.
-            Mode::Lost(_) => {}
+            Mode::Resync(_) => {}
             Mode::Body(body, message) => {
                 body.leave_out(length);
                 message.ended_at = Some(time);
@@ -215,7 +215,7 @@ impl Session {
                 }
                 self.content_goes_on(items);
             }
-            Mode::Held | Mode::HeldForLine(..) => self.hold_unread(time, Unread::Content, length, items),
+            Mode::Undecided | Mode::UndecidedForLine(..) => self.hold_unread(time, Unread::Content, length, items),
             _ => self.client_gap(time, Unread::Content, length, items),
         }
     }
@@ -227,7 +227,7 @@ impl Session {
 
     fn client_withheld(&mut self, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
         self.client_goes_on(items);
-        if matches!(self.mode, Mode::Held | Mode::HeldForLine(..)) {
+        if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) {
             self.held.withheld(time, self.write, self.end(Peer::Client), withheld);
             self.read_held_for_line(items);
         } else {
@@ -265,7 +265,7 @@ impl Session {
     /// Counts so many more bytes of a line of which nothing is kept any more; false where there is none.
     fn count(&mut self, acts_as: Peer, length: u64) -> bool {
         match acts_as {
-            Peer::Client if matches!(self.mode, Mode::Command | Mode::Answer | Mode::Lost(_)) => {
+            Peer::Client if matches!(self.mode, Mode::Command | Mode::Answer | Mode::Resync(_)) => {
                 self.client.lines.count(length)
             }
             Peer::Client => false,

@@ -48,7 +48,8 @@ impl Session {
                 // What it has of the header may be lines to it.
                 self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
-            let may_be_tls = self.waiting.for_greeting() || matches!(self.mode, Mode::Lost(_) | Mode::ClientTls { .. });
+            let may_be_tls =
+                self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls { .. });
             if may_be_tls && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
@@ -71,7 +72,7 @@ impl Session {
             self.reply_line = time;
             self.reply_line_at = self.ends[socket] - bytes.len() as u64;
         }
-        let lost = matches!(self.mode, Mode::Lost(_));
+        let lost = matches!(self.mode, Mode::Resync(_));
         let line = match self.server.lines.step(bytes, self.origin) {
             Step::More => return,
             Step::TooLong(_) => {
@@ -150,7 +151,7 @@ impl Session {
         if let Some(not_last) = self.last_word.take() {
             self.reply_in_turn(not_last, items);
         }
-        let is_lost = matches!(self.mode, Mode::Lost(_));
+        let is_lost = matches!(self.mode, Mode::Resync(_));
         if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {
             self.pair(reply, items);
         } else if self.unsettled.is_some() {
@@ -184,7 +185,7 @@ impl Session {
 
     /// A reply to what has waited longest.
     pub(super) fn reply_in_turn(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
-        if let Mode::Lost(lost) = &mut self.mode {
+        if let Mode::Resync(lost) = &mut self.mode {
             if self.waiting.is_empty() {
                 self.reply_while_lost(reply, items);
                 return;
@@ -196,7 +197,7 @@ impl Session {
             && alone
             && let Some(PendingReply::Command(command, _)) = self.waiting.front_mut()
             && match self.mode {
-                Mode::Held => command.verb != Verb::Data,
+                Mode::Undecided => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
                 _ => false,
             }
@@ -235,7 +236,7 @@ impl Session {
                 self.reply_to_message(message, owed, reply, items);
             }
         }
-        if matches!(self.mode, Mode::Lost(_)) {
+        if matches!(self.mode, Mode::Resync(_)) {
             // It was known what this one replied to; what the client has said since is not.
             items.push(Item::Lost);
         }
@@ -244,7 +245,7 @@ impl Session {
     /// A go-ahead to a command that was not read as DATA; the server has read it so.
     fn opens_content(&self, command: &Command, reply: &Reply) -> bool {
         reply.code == 354
-            && matches!(self.mode, Mode::Command | Mode::Held | Mode::Answer)
+            && matches!(self.mode, Mode::Command | Mode::Undecided | Mode::Answer)
             && !matches!(command.verb, Verb::Data | Verb::Xexch50)
     }
 
@@ -401,7 +402,7 @@ impl Session {
         self.reply_to_message(message, ExpectedReplies::Unknown, reply, items);
         if !fork.is_last() {
             self.lose(time, || "commands behind the end of a message".into(), items);
-            if let Mode::Lost(lost) = &mut self.mode {
+            if let Mode::Resync(lost) = &mut self.mode {
                 lost.expect(fork.owed().unwrap_or(0));
             }
         }
@@ -441,7 +442,7 @@ impl Session {
     /// The connection is over: its last line may be a reply though its end is missing.
     pub(super) fn read_unfinished_reply(&mut self, items: &mut DecoderOutput) {
         let is_due = self.waiting.for_command() && !self.waiting.for_greeting();
-        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Lost(_)) || !is_due {
+        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Resync(_)) || !is_due {
             return;
         }
         let crossed = self.server.lines.crossed();

@@ -14,7 +14,7 @@ use super::super::item::Item;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::client::of_client;
-use super::lost::Lost;
+use super::resync::Resync;
 use super::{Mode, Session};
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -75,14 +75,14 @@ impl Session {
 
     /// A reply is to be paired with what it answers.
     pub(super) fn pair(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
-        if matches!(self.mode, Mode::Held) && !self.held.is_empty() && self.waiting.is_single() {
+        if matches!(self.mode, Mode::Undecided) && !self.held.is_empty() && self.waiting.is_single() {
             self.skip_held(&reply, items);
         }
         if self.unsettled.is_some() {
             self.keep_apart(reply, items);
             return;
         }
-        if (earned_by_few(reply.code) || self.waiting.for_greeting()) && !matches!(self.mode, Mode::Lost(_)) {
+        if (earned_by_few(reply.code) || self.waiting.for_greeting()) && !matches!(self.mode, Mode::Resync(_)) {
             self.skip_unanswered(&reply, items);
         }
         self.reply_in_turn(reply, items);
@@ -151,7 +151,7 @@ impl Session {
         let (late, never) = (self.earns(place, &reply), self.earns(place + 1, &reply));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
-            matches!(self.mode, Mode::Held) && unsettled.replies.last().is_some_and(|last| last.refuses());
+            matches!(self.mode, Mode::Undecided) && unsettled.replies.last().is_some_and(|last| last.refuses());
         let never_behind =
             place + 1 == self.waiting.len() && !earned_by_few(reply.code) && (may_be_refused || !self.held.is_empty());
         unsettled.replies.push(reply);
@@ -172,7 +172,7 @@ impl Session {
     pub(super) fn settle_by_next_line(&mut self, time: Time, items: &mut DecoderOutput) {
         let shows = match (&self.unsettled, self.waiting.last()) {
             (Some(unsettled), Some(PendingReply::Command(command, _))) => {
-                matches!(self.mode, Mode::Held)
+                matches!(self.mode, Mode::Undecided)
                     && unsettled.replies.len() + 1 == self.waiting.len()
                     && unsettled.replies.last().is_some_and(|reply| reply.refuses())
                     && time.since(command.last_byte) < time_limit(command.verb)
@@ -220,7 +220,7 @@ impl Session {
         items.push(Item::Lost);
         let detail = || format!("a reply is missing, and it is not certain which: {replies} came since");
         self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
-        self.forget(Lost::unpaired());
+        self.forget(Resync::unpaired());
     }
 
     /// Which of the commands from a place on were sent early, if the replies answer them in turn.

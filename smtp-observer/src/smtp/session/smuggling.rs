@@ -173,7 +173,8 @@ impl Session {
         let due = self.due(&fork);
         let smuggled = fork.withheld.len() > due || !self.can_be_last(&fork);
         let settled = fork.withheld.len() == due
-            && (fork.client_went_on || matches!(self.mode, Mode::Held | Mode::Answer | Mode::HeldForLine(..)));
+            && (fork.client_went_on
+                || matches!(self.mode, Mode::Undecided | Mode::Answer | Mode::UndecidedForLine(..)));
         if tells_nothing || !smuggled && settled {
             self.release(*fork, items);
         } else if smuggled {
@@ -254,7 +255,7 @@ impl Session {
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
         // Where it is not known how many, those that come are replies to nothing of the client's.
-        if let Mode::Lost(lost) = &mut self.mode {
+        if let Mode::Resync(lost) = &mut self.mode {
             lost.expect(later.unwrap_or(0));
         }
     }

@@ -22,7 +22,7 @@ const MAX_GAPS: usize = 16;
 const MAX_WITHHELD: usize = 256;
 
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct UndecidedInput {
     parts: VecDeque<Part>,
     bytes: usize,
 }
@@ -62,7 +62,7 @@ pub(super) enum Unread {
     Ciphertext,
 }
 
-impl Held {
+impl UndecidedInput {
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
@@ -259,13 +259,13 @@ mod tests {
         Withheld { length, end: LineEnd::Crlf, nul: false, bare_cr: false }
     }
 
-    fn contents(held: &mut Held) -> Vec<Content> {
+    fn contents(held: &mut UndecidedInput) -> Vec<Content> {
         std::iter::from_fn(|| held.pop()).map(|part| part.content).collect()
     }
 
     #[test]
     fn parts_keep_their_times() {
-        let mut held = Held::default();
+        let mut held = UndecidedInput::default();
         held.push(Time(1), 1, 12, b"ab");
         held.push(Time(1), 1, 13, b"c");
         held.unread(Time(2), 2, 13, Unread::Gap, 7);
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn pieces_of_one_time_are_one_part() {
-        let mut held = Held::default();
+        let mut held = UndecidedInput::default();
         (0..100).for_each(|write| held.push(Time(1), write, u64::from(write) + 1, b"a"));
         held.push(Time(2), 100, 101, b"b");
         let parts: Vec<_> = std::iter::from_fn(|| held.pop()).map(|part| (part.time, part.bytes().len())).collect();
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_is_not_copied() {
-        let mut held = Held::default();
+        let mut held = UndecidedInput::default();
         held.push(Time(1), 1, 6, b"abcdef");
         let mut places = Vec::new();
         while let Some(part) = held.pop() {
@@ -304,7 +304,7 @@ mod tests {
     fn the_end_of_too_much_is_kept() {
         for size in [1, 100, 30_000] {
             let bytes: Vec<u8> = (0..30_000).map(|at| (at % 251) as u8).collect();
-            let mut held = Held::default();
+            let mut held = UndecidedInput::default();
             bytes.chunks(size).for_each(|piece| held.push(Time(1), 1, 0, piece));
             let expected = [
                 Content::Bytes(bytes[..16_384].to_vec()),
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn many_parts_are_bounded() {
-        let mut held = Held::default();
+        let mut held = UndecidedInput::default();
         for at in 0..100_000 {
             held.push(Time(at), at as u32, at, b"x");
             if at % 3 == 0 {
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn first_lines() {
         let line = |pieces: &[&[u8]]| {
-            let mut held = Held::default();
+            let mut held = UndecidedInput::default();
             pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u32, 0, piece));
             held.first_line()
         };
@@ -345,7 +345,7 @@ mod tests {
     }
     #[test]
     fn what_is_withheld_is_counted() {
-        let mut held = Held::default();
+        let mut held = UndecidedInput::default();
         held.withheld(Time(1), 1, 0, withheld(1 << 20));
         held.withheld(Time(1), 1, 0, withheld(7));
         held.unread(Time(1), 1, 0, Unread::Content, 9);

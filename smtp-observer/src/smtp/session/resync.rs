@@ -17,7 +17,7 @@ const MAX_OLDER: usize = 64;
 /// What was seen since the state became uncertain. Certain points are a 354, which only DATA earns, and
 /// a reply to a command that was sent alone: then neither peer owes the other anything.
 #[derive(Debug)]
-pub(super) struct Lost {
+pub(super) struct Resync {
     /// Something was lost, as opposed to never seen.
     after_gap: bool,
     /// Bytes were not seen, as opposed to not being understood: DATA may be among them.
@@ -34,7 +34,7 @@ pub(super) struct Lost {
     last: Option<Box<Command>>,
 }
 
-impl Lost {
+impl Resync {
     /// The session was under way when it was first seen.
     pub(super) fn unseen() -> Self {
         Self { after_gap: false, untouched: true, ..Self::after_gap() }
@@ -86,7 +86,7 @@ impl Lost {
 
 impl Session {
     pub(super) fn reply_while_lost(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
-        let Mode::Lost(lost) = &mut self.mode else { return };
+        let Mode::Resync(lost) = &mut self.mode else { return };
         if lost.older > 0 {
             lost.older -= 1;
             lost.reply_to_older();
@@ -130,7 +130,7 @@ impl Session {
         match found {
             Found::Command(command) => {
                 self.mode = match command.verb.decides_what_follows() {
-                    true => Mode::Held,
+                    true => Mode::Undecided,
                     false => Mode::Command,
                 };
                 self.waiting.push(PendingReply::Command(command, None), items);
