@@ -1,8 +1,10 @@
 //! Proxies that pass every byte as it is.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
+use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::Seen;
 use smtp_observer_tests::unpacked::Root;
@@ -71,6 +73,25 @@ fn socat() -> Result<()> {
         socat.args(["TCP-LISTEN:10025,fork", "TCP:10.77.0.2:25"]);
         Ok((root, socat))
     })
+}
+
+/// The process that accepts hands the bytes to a child, which is another program and connects to the server.
+#[test]
+fn handed_to_a_child_of_another_program() -> Result<()> {
+    let _turn = crate::beside_others();
+    let between = Between::redirected()?;
+    let folder = tempfile::tempdir()?;
+    let [accept, relay] = ["accept.py", "relay.pl"].map(|name| folder.path().join(name));
+    fs::write(&accept, include_str!("accept.py"))?;
+    fs::write(&relay, include_str!("relay.pl"))?;
+    let python = machine::installed("python3")?;
+    let mut proxy = between.proxy_host.command(&python);
+    proxy.arg(&accept).arg(PROXY_PORT.to_string()).arg(machine::installed("perl")?).arg(&relay);
+    proxy.arg(format!("{SERVER}:25"));
+    let proxy = between.proxy(proxy, PROXY_PORT)?;
+    let client = swaks(&between.client_host)?;
+    let executable = fs::canonicalize(python)?;
+    check_piped(&between.send(client, proxy)?, "redirect", &executable.to_string_lossy())
 }
 
 /// Two services of one process, since it speaks TLS on one side of each: in clear to the client and to the server, and
