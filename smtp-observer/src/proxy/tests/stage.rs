@@ -7,7 +7,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::fact::Interception;
-use crate::fact::{Fact, What, samples as facts};
+use crate::fact::{ConnectionClosed, Fact, What, samples as facts};
 use crate::identity::{Caller, Connection, Endpoint, Parent, Process, Role};
 use crate::names::{NoopReason, RsetReason, Verdict};
 use crate::observation::{Event, Observation};
@@ -150,6 +150,12 @@ impl Stage {
 
     pub(super) fn close(&mut self, cookie: u64) {
         self.happens(cookie, facts::closed());
+    }
+
+    /// It is over; its client had sent and received so many bytes.
+    pub(super) fn close_with(&mut self, cookie: u64, bytes_sent: u64, bytes_received: u64) {
+        let What::ConnectionClosed(closed) = facts::closed() else { unreachable!("the sample of an end") };
+        self.happens(cookie, What::ConnectionClosed(ConnectionClosed { bytes_sent, bytes_received, ..closed }));
     }
 
     pub(super) fn pass(&mut self, seconds: i64) {
