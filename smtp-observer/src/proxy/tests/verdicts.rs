@@ -1,0 +1,153 @@
+//! What is said of a process that the client did not choose, by what it does: when, and where it goes on to.
+
+use super::kinds;
+use super::stage::{CLIENT, MIDDLE, OTHER_SERVER, PROXY, SERVER, Stage};
+use crate::fact::What;
+use crate::names::{EvidenceKind, TlsPhase, Verdict};
+
+#[test]
+fn addresses_alone_are_no_verdict_where_a_greeting_will_tell_more() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    assert!(stage.verdicts_of(1).is_empty(), "who only answers may be the server, behind translated addresses");
+    stage.connect(3, MIDDLE, SERVER);
+    assert!(stage.verdicts_of(1).is_empty(), "whoever else asks for that server may be another client");
+    stage.serve(2, MIDDLE, PROXY);
+    assert!(stage.verdicts_of(1).is_empty(), "it may pass on every byte");
+    stage.greet(3, "mx ESMTP");
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.greet(1, "mx ESMTP");
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4);
+    let kinds = kinds(stage.verdict(1));
+    assert_eq!(kinds, [EvidenceKind::LocalPeer, EvidenceKind::SameDestinationConnected]);
+    stage.close(1);
+    stage.close(3);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::TransparentL4));
+}
+
+#[test]
+fn a_connection_that_ends_before_any_greeting_has_its_addresses_alone() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.connect(3, MIDDLE, SERVER);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::LikelyInterceptor);
+}
+
+/// A front of several servers: a virtual address leads to it, and it goes on to one of them.
+#[test]
+fn who_goes_on_to_another_address_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    stage.message(3, 100, 250, "Queued as 1");
+    stage.message(1, 100, 250, "Queued as 1");
+    stage.close(3);
+    stage.close(1);
+    assert!(!stage.verdicts_of(1).is_empty());
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict == Verdict::Redirected));
+    assert_eq!(stage.verdicts_of(1).iter().filter(|verdict| verdict.news.redirected).count(), 1, "counted once");
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.news.hidden), "nobody is accused");
+}
+
+/// A conversation that goes to TLS at both sides of a process that the client knows nothing of.
+fn encrypted(at_the_client: (u64, u64), at_the_server: (u64, u64)) -> Stage {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "EHLO c", 250, "mx\nSTARTTLS");
+    stage.pass_on(1, 3, "STARTTLS", 220, "Ready");
+    for cookie in [3, 1] {
+        stage.happens(cookie, What::Tls(TlsPhase::Started));
+    }
+    stage.close_with(3, at_the_server.0, at_the_server.1);
+    stage.close_with(1, at_the_client.0, at_the_client.1);
+    stage
+}
+
+#[test]
+fn tls_that_passes_has_as_many_bytes_at_either_side() {
+    let stage = encrypted((900, 2400), (900, 2400));
+    let verdicts = stage.verdicts_of(1);
+    assert!(!verdicts.is_empty() && verdicts.iter().all(|verdict| verdict.verdict == Verdict::TransparentL4));
+}
+
+#[test]
+fn who_makes_handshakes_of_its_own_terminates_tls() {
+    for at_the_server in [(876, 2400), (900, 2399), (0, 0)] {
+        let stage = encrypted((900, 2400), at_the_server);
+        assert_eq!(stage.verdict(1).verdict, Verdict::TransparentInterceptor);
+        assert!(kinds(stage.verdict(1)).contains(&EvidenceKind::TlsTerminated));
+    }
+}
+
+#[test]
+fn tls_with_the_server_alone_is_not_passed() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.happens(3, What::Tls(TlsPhase::Started));
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.close_with(3, 900, 2400);
+    stage.close_with(1, 300, 400);
+    assert!(kinds(stage.verdict(1)).contains(&EvidenceKind::TlsTerminated));
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentInterceptor);
+}
+
+/// A redirect to the host's own mail server, which queues and sends on.
+#[test]
+fn who_takes_mail_unasked_and_sends_it_on_is_a_relay_that_nobody_chose() {
+    for server in [SERVER, OTHER_SERVER] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, SERVER);
+        stage.reach(1, 2, PROXY, false);
+        stage.serve(2, MIDDLE, PROXY);
+        stage.greet(1, "own ESMTP");
+        stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+        stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+        stage.say(1, "DATA", 354, "Go on");
+        stage.message(1, 100, 250, "Queued");
+        stage.connect(3, MIDDLE, server);
+        stage.greet(3, "mx ESMTP");
+        stage.say(3, "MAIL FROM:<a@c>", 250, "Ok");
+        stage.say(3, "RCPT TO:<b@s>", 250, "Ok");
+        assert_eq!(stage.verdict(1).verdict, Verdict::TransparentRelay);
+        stage.say(3, "DATA", 354, "Go on");
+        stage.message(3, 100, 250, "Queued");
+        stage.close(3);
+        stage.close(1);
+        assert_eq!(stage.verdict(1).verdict, Verdict::TransparentRelay);
+    }
+}
+
+#[test]
+fn a_service_of_one_s_own_is_no_finding() {
+    let mut stage = Stage::default();
+    stage.interceptions.service_addresses = vec!["192.0.2.0/24".parse().expect("a block")];
+    stage.redirect(1, 2, 3, OTHER_SERVER);
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.close(3);
+    stage.close(1);
+    assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.verdict.is_hidden() && !verdict.news.redirected));
+    assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict != Verdict::Redirected));
+}
+
+/// A published port, or a redirect to a server that keeps what it gets.
+#[test]
+fn who_answers_by_itself_is_what_the_client_was_led_to() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.greet(1, "mx ESMTP");
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+    assert!(stage.verdicts_of(1).is_empty(), "it may go on yet");
+    stage.say(1, "DATA", 354, "Go on");
+    stage.message(1, 100, 250, "Queued as 1");
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
+}
