@@ -23,6 +23,7 @@ mod held;
 mod item;
 mod line;
 mod masked;
+mod mechanisms;
 mod pending_replies;
 mod preamble;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
 use crate::smtp::{Command, EnhancedCode, Exchange, Reply, Verb, escape, write_escaped};
 
-/// What is shown where a verb is not known.
+/// What is shown where a verb or a mechanism is not known.
 const UNKNOWN: &str = "other";
 
 /// How much is shown, and what stands for what is not.
@@ -45,6 +45,8 @@ impl RedactionPolicy {
             verb: verb(command),
             length: is_unknown.then_some(command.length),
             argument: match command.argument() {
+                // A mechanism that is not known is not kept.
+                [] if command.verb.authenticates() && command.is_cut() => Some(UNKNOWN.into()),
                 [] => None,
                 _ if hides_argument(command.verb) => None,
                 argument => Some(escape(&self.argument(command.verb, argument))),
@@ -120,7 +122,6 @@ impl RedactionPolicy {
     /// A command's argument, which is not empty.
     fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
         match (verb, self.mask()) {
-            (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
             (_, None) => argument.into(),
             (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
                 match mailbox::Path::of(argument) {
@@ -191,11 +192,18 @@ impl RedactionPolicy {
     pub(crate) fn line<'a>(self, line: &'a [u8]) -> Cow<'a, [u8]> {
         let command = Command::new(line, Time::default(), Time::default());
         let argument = command.argument();
+        if command.verb.authenticates() {
+            let (kept, credentials) = line.split_at(command.line.len());
+            return [kept, &self.secret(credentials)].concat().into();
+        }
         if command.verb == Verb::Other || argument.is_empty() {
             return self.text_line(line);
         }
         let start = argument.as_ptr().addr() - command.line.as_ptr().addr();
         let end = start + argument.len();
+        if matches!(command.verb, Verb::Noop | Verb::Help) {
+            return [&line[..start], &self.secret(argument), &line[end..]].concat().into();
+        }
         [&line[..start], &self.argument(command.verb, argument), &line[end..]].concat().into()
     }
 }
