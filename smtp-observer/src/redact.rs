@@ -61,16 +61,20 @@ pub(crate) fn hides_reply(command: &Command, reply: &Reply) -> bool {
 mod tests {
     use super::*;
     use crate::event::Time;
-    use crate::smtp::{EnhancedCode, Exchange};
+    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated};
 
     fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
+        let mut names = Names::default();
+        names.add(&command);
+        let repeated = names.repeated_in(&text);
         let reply = Reply {
             code,
             enhanced_code: None,
             text,
             withheld: false,
+            repeated,
             span: 0..0,
             first_byte: Time(0),
             last_byte: Time(0),
@@ -218,6 +222,7 @@ mod tests {
             enhanced_code: Some(EnhancedCode(5, 1, 1)),
             text: b"5.1.1 ".to_vec(),
             withheld: true,
+            repeated: Repeated::default(),
             span: 0..0,
             first_byte: Time(0),
             last_byte: Time(0),

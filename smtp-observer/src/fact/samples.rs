@@ -6,7 +6,7 @@ use super::{ConnectionClosed, Transaction, What};
 use crate::event::Time;
 use crate::fact::evidence::EvidenceList;
 use crate::observation::{AnomalyKind, ClosedBy, Interception, NoopReason, Outcome, Reasoned, RsetReason};
-use crate::smtp::{Command, Exchange, GoAhead, Message, Reply, Transfer};
+use crate::smtp::{Command, Exchange, GoAhead, Message, Repeated, Reply, Transfer};
 
 /// When a command was sent that is answered.
 const SENT: Time = Time(1_000_000_000);
@@ -18,7 +18,16 @@ fn leak<T>(value: T) -> &'static T {
 fn reply(code: u16, text: &str, time: Time) -> Reply {
     let (first_byte, last_byte) = (time, time);
     let text = text.as_bytes().to_vec();
-    Reply { code, enhanced_code: None, text, withheld: false, span: 0..0, first_byte, last_byte }
+    Reply {
+        code,
+        enhanced_code: None,
+        text,
+        withheld: false,
+        repeated: Repeated::default(),
+        span: 0..0,
+        first_byte,
+        last_byte,
+    }
 }
 
 pub(crate) fn opened() -> What<'static> {
