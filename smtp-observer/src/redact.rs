@@ -46,26 +46,35 @@ fn hides_argument(verb: Verb) -> bool {
     matches!(verb, Verb::Other | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Noop)
 }
 
-/// Whether nothing but the codes of a reply is shown: it tells who is behind a name, or repeats what is not known. The
-/// go-ahead of a message is shown with the message, too.
+/// Whether nothing but the codes of a reply is shown: it may repeat a credential, tell who is behind a name, or repeat what
+/// is not known. The go-ahead of a message is shown with the message, too.
 pub(crate) fn hides_reply(command: &Command, reply: &Reply) -> bool {
-    reply.code != 354 && matches!(command.verb, Verb::Other | Verb::Vrfy | Verb::Expn)
+    match command.verb {
+        verb if verb.authenticates() => true,
+        _ if reply.code == 354 => false,
+        Verb::Other | Verb::Vrfy | Verb::Expn => true,
+        verb => hides_argument(verb) && (command.is_cut() || !command.argument().is_empty()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Time;
-    use crate::smtp::{EnhancedCode, Exchange};
+    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated};
 
     fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
+        let mut names = Names::default();
+        names.add(&command);
+        let repeated = names.repeated_in(&text);
         let reply = Reply {
             code,
             enhanced_code: None,
             text,
             withheld: false,
+            repeated,
             span: 0..0,
             first_byte: Time(0),
             last_byte: Time(0),
@@ -146,7 +155,50 @@ mod tests {
     #[test]
     fn credentials_are_shown_to_nobody() {
         for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
-            check(addresses, "AUTH PLAIN AGJvYgBzZWNyZXQ=", (235, "ok"), ("AUTH", Some("PLAIN"), "ok"));
+            let policy = RedactionPolicy::new(addresses);
+            for (line, verb, argument) in [
+                ("AUTH PLAIN AGJvYgBzZWNyZXQ=", "AUTH", Some("PLAIN")),
+                ("auth login c2VjcmV0", "AUTH", Some("login")),
+                ("AUTH AGJvYgBzZWNyZXQ=", "AUTH", Some("other")),
+                ("AUTH hunter2 PLAIN", "AUTH", Some("other")),
+                ("AUTH PLAIN=hunter2", "AUTH", Some("other")),
+                ("X-EXPS hunter2", "X-EXPS", Some("other")),
+                ("AUTH", "AUTH", None),
+                ("AUTH  ", "AUTH", None),
+                ("NOOP hunter2", "NOOP", None),
+                ("HELP hunter2", "HELP", None),
+            ] {
+                for text in ["5.5.4 cannot decode AUTH parameter hunter2", "HUNTER2?", "ok\nhunter2"] {
+                    let shown = shown(policy, line, 501, text);
+                    assert_eq!((&*shown.verb, shown.argument.as_deref()), (verb, argument), "{line}");
+                    assert_eq!(shown.reply, None, "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_no_verb() {
+        let policy = RedactionPolicy::new(Addresses::Full);
+        for line in ["hunter2", "aHVudGVyMg==", "SSH-hunter2", "*", "GETHUNTER2", "XXXXhunter2", "hunter2:"] {
+            let shown = shown(policy, line, 500, "5.5.1 Command unrecognized: \"hunter2\"");
+            let verb = if line.starts_with("SSH-") { "SSH-" } else { "other" };
+            assert_eq!((&*shown.verb, shown.argument, shown.reply), (verb, None, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_in_no_recording() {
+        for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
+            let policy = RedactionPolicy::for_recording(addresses, Key(7));
+            for line in
+                ["AUTH PLAIN hunter2", "AUTH hunter2", " auth\tPLAIN\thunter2 x", "NOOP hunter2", "HELP hunter2"]
+            {
+                let kept = policy.line(line.as_bytes());
+                assert_eq!(kept.len(), line.len(), "{line}");
+                let kept = String::from_utf8(kept.into_owned()).expect("ASCII");
+                assert!(!kept.contains("hunter2"), "{kept}");
+            }
         }
     }
 
@@ -170,6 +222,7 @@ mod tests {
             enhanced_code: Some(EnhancedCode(5, 1, 1)),
             text: b"5.1.1 ".to_vec(),
             withheld: true,
+            repeated: Repeated::default(),
             span: 0..0,
             first_byte: Time(0),
             last_byte: Time(0),

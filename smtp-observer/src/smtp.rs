@@ -3,7 +3,7 @@
 //! [`Session`] follows both directions of one connection. `line` splits them, `command` and `reply` read the lines,
 //! `pending_replies` pairs them in the order they were sent (RFC 5321, 4.2: one reply a command), and `session::unsettled` keeps
 //! both readings where a reply is late or never comes. `body` finds the end of a
-//! message among its `dots`, and `held` keeps what cannot be read before the server has said how. `preamble` and `tls`
+//! message among its `dots`, and `undecided_input` keeps what cannot be read before the server has said how. `preamble` and `tls`
 //! tell what is no SMTP. `decoder_output` has the room for all that.
 //!
 //! Whatever the peers send ends as an item. Memory is bounded by a constant a connection: [`LONGEST_LINE`],
@@ -19,9 +19,12 @@ mod dialogues;
 mod dots;
 mod escape;
 mod extensions;
+mod introduced;
 mod item;
 mod line;
 mod masked;
+mod mechanisms;
+mod names;
 mod pending_replies;
 mod preamble;
 #[cfg(test)]
@@ -41,6 +44,8 @@ pub use extensions::{Extensions, Keyword};
 pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
 pub use line::LONGEST_LINE;
 pub use masked::is_greeting as is_masked_greeting;
+pub(crate) use names::Names;
+pub use names::Repeated;
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;

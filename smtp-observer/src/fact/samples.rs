@@ -7,7 +7,7 @@ use crate::event::Time;
 use crate::fact::evidence::EvidenceList;
 use crate::fact::{Interception, Reasoned};
 use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason};
-use crate::smtp::{Command, Exchange, GoAhead, Message, Reply, Transfer};
+use crate::smtp::{Command, Exchange, GoAhead, Message, Repeated, Reply, Transfer};
 
 /// When a command was sent that is answered.
 const SENT: Time = Time(1_000_000_000);
@@ -19,7 +19,16 @@ fn leak<T>(value: T) -> &'static T {
 fn reply(code: u16, text: &str, time: Time) -> Reply {
     let (first_byte, last_byte) = (time, time);
     let text = text.as_bytes().to_vec();
-    Reply { code, enhanced_code: None, text, withheld: false, span: 0..0, first_byte, last_byte }
+    Reply {
+        code,
+        enhanced_code: None,
+        text,
+        withheld: false,
+        repeated: Repeated::default(),
+        span: 0..0,
+        first_byte,
+        last_byte,
+    }
 }
 
 pub(crate) fn opened() -> What<'static> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::sanitize;
 use crate::event::{LineEnd, Said, Segment, TransferEvent};
 use crate::redact::{self, RedactionPolicy};
-use crate::smtp::{Command, Exchange, Item, Message, Peer, Reply, Session};
+use crate::smtp::{Exchange, Item, Message, Names, Peer, Repeated, Reply, Session};
 
 /// Bytes of memory that the withheld transfers of one connection may have: enough for as many commands as may wait for
 /// their replies. Of what comes when there are more, only the shape is kept.
@@ -41,10 +41,14 @@ struct Side {
 enum ReplyVisibility {
     /// Nothing but its codes.
     Codes,
-    /// What it does not repeat of this command.
-    ReplyTo(Box<Command>),
-    /// All but mailboxes.
-    Text,
+    /// All but mailboxes, and what it repeats of them.
+    Text(Repeated),
+}
+
+impl ReplyVisibility {
+    fn of(reply: &Reply) -> Self {
+        Self::Text(reply.repeated.clone())
+    }
 }
 
 /// One transfer, and its texts, in which names are replaced.
@@ -106,17 +110,17 @@ impl PendingTransfers {
     /// Learns from what was said how much of it may be kept.
     pub(crate) fn item(&mut self, item: &Item) {
         match item {
-            Item::Greeting(reply) => self.replied(reply, ReplyVisibility::Text),
+            Item::Greeting(reply) => self.replied(reply, ReplyVisibility::of(reply)),
             Item::Exchange(Exchange { command, reply: Some(reply) }) => {
                 let how = match redact::hides_reply(command, reply) {
                     true => ReplyVisibility::Codes,
-                    false => ReplyVisibility::ReplyTo(command.clone()),
+                    false => ReplyVisibility::of(reply),
                 };
                 self.replied(reply, how);
             }
             Item::Message(message) => {
                 if let Message { reply: Some(reply), .. } = &**message {
-                    self.replied(reply, ReplyVisibility::Text);
+                    self.replied(reply, ReplyVisibility::of(reply));
                 }
             }
             Item::Reversed => self.reversed = !self.reversed,
@@ -130,18 +134,18 @@ impl PendingTransfers {
 
     /// Gives out the transfers whose lines are whole, and whose replies are known.
     pub(crate) fn conclude(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
-        self.release([Peer::Client, Peer::Server].map(|peer| session.concluded(peer)), out);
+        self.release([Peer::Client, Peer::Server].map(|peer| session.concluded(peer)), session.names(), out);
     }
 
     /// Gives out what is left, at the end of the connection.
-    pub(crate) fn finish(&mut self, _: &Session, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
+    pub(crate) fn finish(&mut self, session: &Session, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
         self.sides.iter_mut().for_each(Side::cut);
-        self.release([u64::MAX; 2], out);
+        self.release([u64::MAX; 2], session.names(), out);
     }
 
-    fn release(&mut self, ends: [u64; 2], out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
+    fn release(&mut self, ends: [u64; 2], names: &Names, out: &mut dyn FnMut(u64, TransferEvent<'static>)) {
         for (side, end) in self.sides.iter_mut().zip(ends) {
-            side.show_lines(self.policy, end);
+            side.show_lines(self.policy, names, end);
             let shown = side.lines.front().map_or(side.end, |line| line.at).min(end);
             while let Some(strip) = side.strips.pop_front_if(|strip| strip.end <= shown) {
                 self.withheld -= cost(&strip.event);
@@ -210,11 +214,11 @@ impl Side {
     }
 
     /// Replaces the names in lines up to `end`.
-    fn show_lines(&mut self, policy: RedactionPolicy, end: u64) {
+    fn show_lines(&mut self, policy: RedactionPolicy, names: &Names, end: u64) {
         let ready = |line: &mut Line| line.state != State::Open && line.at < end;
         while let Some(line) = self.lines.pop_front_if(ready) {
             let reply = self.replies.iter().find(|(reply, _)| reply.contains(&line.at));
-            let shown = line.shown(policy, reply.map(|(_, how)| how));
+            let shown = line.shown(policy, names, reply.map(|(_, how)| how));
             self.lay(line.at, &shown);
         }
         let start = self.lines.front().map_or(self.end, |line| line.at).min(end);
@@ -238,7 +242,7 @@ impl Side {
 
 impl Line {
     /// The line as it may be kept, as long as it was.
-    fn shown(&self, policy: RedactionPolicy, reply: Option<&ReplyVisibility>) -> Vec<u8> {
+    fn shown(&self, policy: RedactionPolicy, names: &Names, reply: Option<&ReplyVisibility>) -> Vec<u8> {
         let end = match &self.bytes[..] {
             [.., b'\r', b'\n'] => LineEnd::Crlf,
             [.., b'\n'] => LineEnd::Lf,
@@ -248,12 +252,11 @@ impl Line {
         let (code, text) = line.split_at(sanitize::text_of(line));
         let is_reply = !code.is_empty();
         let shown: Cow<'_, [u8]> = match reply {
-            Some(ReplyVisibility::ReplyTo(command)) => [code, &policy.reply_line(command, text)].concat().into(),
-            Some(ReplyVisibility::Text) => [code, &policy.text_line(text)].concat().into(),
             Some(ReplyVisibility::Codes) => sanitize::of_reply(line).into(),
             // It may be half a mailbox.
             None if self.state == State::Broken && is_reply => sanitize::of_reply(line).into(),
-            None if is_reply => [code, &policy.text_line(text)].concat().into(),
+            Some(ReplyVisibility::Text(repeated)) => [code, &policy.reply_line(repeated, text)].concat().into(),
+            None if is_reply => [code, &policy.reply_line(&names.repeated_in(text), text)].concat().into(),
             None => policy.line(line),
         };
         debug_assert_eq!(shown.len(), line.len(), "a stand-in is as long as what it stands for");

@@ -1,3 +1,5 @@
+mod hidden;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use proptest::collection::vec;

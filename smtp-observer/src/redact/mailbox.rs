@@ -202,6 +202,19 @@ pub(super) fn occurrences(text: &[u8], word: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
+/// Where any of these words stands; of two at one place the longer one.
+pub(super) fn all_occurrences<'a>(text: &[u8], words: impl Iterator<Item = &'a Vec<u8>>) -> Vec<Range<usize>> {
+    let mut places: Vec<_> = words.flat_map(|word| occurrences(text, word)).collect();
+    places.sort_unstable_by_key(|place| (place.start, usize::MAX - place.end));
+    let mut end = 0;
+    places.retain(|place| {
+        let is_apart = place.start >= end;
+        end = end.max(place.end);
+        is_apart
+    });
+    places
+}
+
 /// The text with something else at these places.
 pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: impl Fn(Range<usize>) -> Vec<u8>) -> Vec<u8> {
     let mut shown = Vec::with_capacity(text.len());
@@ -213,11 +226,6 @@ pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: impl Fn(Range
     }
     shown.extend_from_slice(&text[end..]);
     shown
-}
-
-/// A mailbox without its domain.
-pub(super) fn local_part(mailbox: &[u8]) -> &[u8] {
-    &mailbox[..mailbox.len() - domain_of(mailbox).map_or(0, <[u8]>::len)]
 }
 
 /// The domain with its `@`.

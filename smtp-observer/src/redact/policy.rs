@@ -1,15 +1,14 @@
 //! What is shown of a line, whatever stands for the rest.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::mailbox::{self, Mask};
 use super::pseudonym::StandIn;
 use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{Command, EnhancedCode, Exchange, Reply, Verb, escape, write_escaped};
+use crate::smtp::{Command, EnhancedCode, Exchange, Repeated, Reply, Verb, escape, write_escaped};
 
-/// What is shown where a verb is not known.
+/// What is shown where a verb or a mechanism is not known.
 const UNKNOWN: &str = "other";
 
 /// How much is shown, and what stands for what is not.
@@ -45,13 +44,15 @@ impl RedactionPolicy {
             verb: verb(command),
             length: is_unknown.then_some(command.length),
             argument: match command.argument() {
+                // A mechanism that is not known is not kept.
+                [] if command.verb.authenticates() && command.is_cut() => Some(UNKNOWN.into()),
                 [] => None,
                 _ if hides_argument(command.verb) => None,
                 argument => Some(escape(&self.argument(command.verb, argument))),
             },
             reply: reply.as_deref().and_then(|reply| match reply.withheld || hides_reply(command, reply) {
                 true => code_alone(reply),
-                false => Some(lines(&reply.text, |line| self.reply_line(command, line))),
+                false => Some(lines(&reply.text, |line| self.reply_line(&reply.repeated, line))),
             }),
         }
     }
@@ -60,7 +61,7 @@ impl RedactionPolicy {
     pub(crate) fn write_reply_to(self, command: &Command, reply: &Reply, out: &mut String) {
         match reply.withheld || hides_reply(command, reply) {
             true => out.extend(code_alone(reply)),
-            false => write_lines(&reply.text, |line| self.reply_line(command, line), out),
+            false => write_lines(&reply.text, |line| self.reply_line(&reply.repeated, line), out),
         }
     }
 
@@ -68,7 +69,7 @@ impl RedactionPolicy {
     pub fn reply(self, reply: &Reply) -> Option<String> {
         match reply.withheld {
             true => code_alone(reply),
-            false => Some(self.text(&reply.text)),
+            false => Some(lines(&reply.text, |line| self.reply_line(&reply.repeated, line))),
         }
     }
 
@@ -120,7 +121,6 @@ impl RedactionPolicy {
     /// A command's argument, which is not empty.
     fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
         match (verb, self.mask()) {
-            (Verb::Auth | Verb::XExps, _) => argument.split(u8::is_ascii_whitespace).next().unwrap_or_default().into(),
             (_, None) => argument.into(),
             (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
                 match mailbox::Path::of(argument) {
@@ -146,56 +146,39 @@ impl RedactionPolicy {
         }
     }
 
-    /// A line of a reply's text. Servers repeat what they refuse, so what is hidden in the command is hidden here.
-    pub(crate) fn reply_line<'a>(self, command: &Command, line: &'a [u8]) -> Cow<'a, [u8]> {
+    /// A line of a reply's text. Servers repeat what they were told, so what is hidden there is hidden here.
+    pub(crate) fn reply_line<'a>(self, repeated: &Repeated, line: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(mask) = self.mask() else { return line.into() };
-        let (code, text) = line.split_at(EnhancedCode::length(line));
-        let argument = command.argument();
-        let name = match command.verb {
-            // One character is no name, and may stand in any reply.
-            Verb::Vrfy | Verb::Expn if argument.len() > 1 => argument,
-            Verb::Mail | Verb::Rcpt => match mailbox::Path::of(argument) {
-                Some(path) => mask.hidden_part(path.mailbox),
-                None => argument,
-            },
-            _ => b"",
-        };
-        let mut places = mailbox::occurrences(text, name);
-        // Where all of a mailbox is hidden, servers may still speak of its name alone.
-        let local_part = mailbox::local_part(name);
-        if local_part.len() < name.len() {
-            let others = mailbox::occurrences(text, local_part);
-            let overlaps = |place: &Range<usize>| places.iter().any(|known| known.contains(&place.start));
-            let others: Vec<_> = others.into_iter().filter(|place| !overlaps(place)).collect();
-            places.extend(others);
-            places.sort_unstable_by_key(|place| place.start);
-        }
-        if places.is_empty() {
+        if repeated.names_nobody() {
             return self.text_line(line);
         }
-        let stand_in = self.name(name);
-        // What stands there is not to be hidden once more, where a name that the text has around it is.
-        let without = mailbox::with(text, &places, |place| self.secret(&text[place]));
-        let shown = self.text_line(&without);
-        let shown = match self.stand_in {
-            StandIn::Star => shown,
-            // The local part of the stand-in stands for the local part.
-            StandIn::Pseudonym(_) | StandIn::Blank => {
-                mailbox::with(&shown, &places, |place| stand_in[..place.len()].to_vec()).into()
-            }
-        };
-        [code, &shown].concat().into()
+        let (code, text) = line.split_at(EnhancedCode::length(line));
+        let domains = repeated.domains.iter().filter(|_| !mask.domain);
+        let places = mailbox::all_occurrences(text, repeated.names.iter().chain(domains));
+        let shown = mailbox::with(text, &places, |place| match self.stand_in {
+            StandIn::Star => b"*".to_vec(),
+            // As long; whoever reads the recording knows them for a name.
+            StandIn::Pseudonym(_) | StandIn::Blank => vec![b'*'; place.len()],
+        });
+        [code, &self.text_line(&shown)].concat().into()
     }
 
     /// A line that is no reply, as long as it was.
     pub(crate) fn line<'a>(self, line: &'a [u8]) -> Cow<'a, [u8]> {
         let command = Command::new(line, Time::default(), Time::default());
         let argument = command.argument();
+        if command.verb.authenticates() {
+            let (kept, credentials) = line.split_at(command.line.len());
+            return [kept, &self.secret(credentials)].concat().into();
+        }
         if command.verb == Verb::Other || argument.is_empty() {
             return self.text_line(line);
         }
         let start = argument.as_ptr().addr() - command.line.as_ptr().addr();
         let end = start + argument.len();
+        if matches!(command.verb, Verb::Noop | Verb::Help) {
+            return [&line[..start], &self.secret(argument), &line[end..]].concat().into();
+        }
         [&line[..start], &self.argument(command.verb, argument), &line[end..]].concat().into()
     }
 }

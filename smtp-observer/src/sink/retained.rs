@@ -10,7 +10,7 @@ use crate::event::Time;
 use crate::fact::{Fact, What};
 use crate::observation::{Caller, Connection, Event, Evidence, Interception, Observation, Timestamp};
 use crate::redact::{self, RedactionPolicy};
-use crate::smtp::{Command, EnhancedCode, Exchange, Reply};
+use crate::smtp::{Command, EnhancedCode, Exchange, Repeated, Reply};
 
 /// Bytes of a command and its reply that are kept as they were said. What is longer is cut, and cut only when it is redacted: half
 /// a mailbox is not known for one.
@@ -116,11 +116,16 @@ fn length(Exchange { command, reply }: &Exchange) -> usize {
     command.line.len() + reply.as_ref().map_or(0, |reply| reply.text.len())
 }
 
+/// Its reply repeats no name that was said before: nothing but the two is needed to show them.
+fn names_nobody(Exchange { reply, .. }: &Exchange) -> bool {
+    reply.as_ref().is_none_or(|reply| reply.repeated.names_nobody())
+}
+
 impl Retained {
     /// Keeps a fact, of which as much is shown as the policy allows.
     pub fn of(fact: &Fact<'_>, policy: RedactionPolicy) -> Self {
         match fact.what {
-            What::Command(exchange) if length(exchange) <= MAX_SAID => {
+            What::Command(exchange) if length(exchange) <= MAX_SAID && names_nobody(exchange) => {
                 Self(Arc::new(Kept::Command(Said::of(fact, exchange, policy))))
             }
             _ => Observation::of(fact, policy).into(),
@@ -230,6 +235,7 @@ impl Said {
                 enhanced_code: answer.enhanced_code,
                 text: self.bytes[self.text..].to_vec(),
                 withheld: answer.withheld,
+                repeated: Repeated::default(),
                 span: 0..0,
                 first_byte: heard,
                 last_byte: heard,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::line::Line;
+use super::mechanisms;
 use crate::event::Time;
 
 macro_rules! verbs {
@@ -135,7 +136,7 @@ pub struct Command {
     /// Its verb.
     pub verb: Verb,
     /// The line as sent, without its end, at most [`LONGEST_LINE`](super::LONGEST_LINE) bytes, up to the first byte that
-    /// stayed in the kernel. Of AUTH, nothing behind the mechanism is kept.
+    /// stayed in the kernel. Of AUTH, nothing behind the mechanism is kept, nor a mechanism that is not known.
     pub line: Vec<u8>,
     /// Bytes of the line as it was sent, without its end.
     pub length: u64,
@@ -182,7 +183,7 @@ impl Command {
         let word = verb_range(line);
         let verb = Verb::parse(&line[word.clone()]);
         let kept = match verb.authenticates() {
-            true => &line[..end_of_word(line, word.end)],
+            true => without_credentials(line, word.end),
             false => line,
         };
         self.line.clear();
@@ -216,10 +217,19 @@ impl Command {
     /// The first word of another protocol, if it is one that is told: the kernel lets no other unknown word cross.
     pub(crate) fn foreign_word(&self) -> Option<&[u8]> {
         // Postfix takes no session that begins with one of the first three.
+        const SSH: &[u8] = b"SSH-";
         const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
         let word = self.word();
-        let is_one = WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.starts_with(b"SSH-");
-        is_one.then_some(word)
+        match WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) {
+            true => Some(word),
+            // What follows names a client, or is anything.
+            false => word.get(..SSH.len()).filter(|start| *start == SSH),
+        }
+    }
+
+    /// More was said than the line has: it stayed in the kernel, or is not kept.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.length > self.line.len() as u64
     }
 
     /// BDAT's argument (RFC 3030, 2): the chunk's octets, and whether it is the last. Absent where it is malformed;
@@ -273,8 +283,14 @@ fn verb_range(line: &[u8]) -> Range<usize> {
     start..start + length
 }
 
-fn end_of_word(line: &[u8], from: usize) -> usize {
-    from + verb_range(&line[from..]).end
+/// AUTH with its mechanism, if it is a known one. `verb_end`: where the verb ends.
+fn without_credentials(line: &[u8], verb_end: usize) -> &[u8] {
+    let mechanism = verb_range(&line[verb_end..]);
+    match &line[verb_end..][mechanism.clone()] {
+        b"" => line,
+        word if mechanisms::is_one(word) => &line[..verb_end + mechanism.end],
+        _ => &line[..verb_end],
+    }
 }
 
 #[cfg(test)]
@@ -332,6 +348,11 @@ mod tests {
     fn credentials_are_not_kept() {
         assert_eq!(command(b"AUTH PLAIN AGJvYgBzZWNyZXQ=").line, b"AUTH PLAIN");
         assert_eq!(command(b" auth\t LOGIN  Ym9i  extra").line, b" auth\t LOGIN");
+        for line in ["AUTH AGJvYgBzZWNyZXQ=", "AUTH hunter2 PLAIN", "auth =", "AUTH PLAINhunter2", "AUTH hunter2"] {
+            let command = command(line.as_bytes());
+            assert_eq!((&command.line[..], command.is_cut()), (&line.as_bytes()[..4], true), "{line}");
+        }
+        assert!(!command(b"AUTH").is_cut() && !command(b"AUTH \r").is_cut());
         assert_eq!(command(b"X-EXPS GSSAPI YII=").line, b"X-EXPS GSSAPI");
         assert_eq!(command(b"AUTH").line, b"AUTH");
         assert_eq!(command(b"AUTH PLAIN AGJvYg==").argument(), b"PLAIN");

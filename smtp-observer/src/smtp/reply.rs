@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::decoder_output::DecoderOutput;
 use super::line::Line;
+use super::names::Repeated;
 use crate::event::Time;
 
 /// Bytes of a reply's text that are kept; the rest is skipped.
@@ -21,6 +22,8 @@ pub struct Reply {
     pub text: Vec<u8>,
     /// Some of the text stayed in the kernel: it may repeat what is shown to nobody.
     pub withheld: bool,
+    /// What its text repeats of names that were said before.
+    pub repeated: Repeated,
     /// Where its lines are, counted in bytes of the server.
     pub span: Range<u64>,
     /// When the first byte of its first line was seen.
@@ -37,6 +40,7 @@ impl Reply {
             enhanced_code: None,
             text: Vec::with_capacity(room),
             withheld: false,
+            repeated: Repeated::default(),
             span: 0..0,
             first_byte: Time::default(),
             last_byte: Time::default(),
@@ -189,6 +193,7 @@ impl Replies {
                 reply.text.extend_from_slice(&text[..text.len().min(LONGEST_REPLY)]);
                 reply.enhanced_code = None;
                 reply.withheld = false;
+                reply.repeated = Repeated::default();
                 reply.span.start = span.start;
                 reply.first_byte = first_byte;
                 reply
@@ -277,6 +282,7 @@ mod tests {
             enhanced_code,
             text: text.into(),
             withheld: false,
+            repeated: Repeated::default(),
             span: 0..0,
             first_byte: Time(first),
             last_byte: Time(last),

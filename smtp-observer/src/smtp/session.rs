@@ -24,6 +24,7 @@ use super::decoder_output::DecoderOutput;
 use super::extensions::Extensions;
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::{Lines, Origin};
+use super::names::Names;
 use super::pending_replies::{PendingReplies, PendingReply};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
@@ -107,6 +108,8 @@ pub struct Session {
     cut_short: bool,
     /// Lines of the client ended with LF alone, and with CR LF.
     ended_by: [bool; 2],
+    /// What the client has said that the server may repeat.
+    names: Names,
     /// Nanoseconds that the quickest reply to a command took.
     quickest: Option<NonZero<u64>>,
 }
@@ -226,6 +229,7 @@ impl Session {
             pipelines: false,
             cut_short: false,
             ended_by: [false; 2],
+            names: Names::default(),
             quickest: None,
         }
     }

@@ -21,7 +21,7 @@ impl Session {
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
         let accepted = reply.accepts();
         let go_ahead = match verb {
-            Verb::Data if matches!(code / 100, 2 | 3) => Some(GoAhead { time, text: reply.text.clone() }),
+            Verb::Data if matches!(code / 100, 2 | 3) => Some(GoAhead { time, text: go_ahead_text(&reply) }),
             _ => None,
         };
         self.report_hello(&command, Some(&reply), items);
@@ -138,4 +138,9 @@ impl Session {
         self.in_chunk = false;
         self.had_content = false;
     }
+}
+
+/// The text of a go-ahead, which is kept with its message; none where it repeats a name.
+fn go_ahead_text(reply: &Reply) -> Vec<u8> {
+    if reply.repeated.names_nobody() { reply.text.clone() } else { Vec::new() }
 }

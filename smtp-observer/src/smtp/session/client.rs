@@ -242,6 +242,7 @@ impl Session {
     /// A command line is complete.
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
+        self.names.add(&command);
         (self.command_write, self.command_at) = (self.write, time);
         self.left_waiting = false;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {

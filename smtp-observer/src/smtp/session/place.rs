@@ -1,6 +1,7 @@
 //! Where in the streams of the two sockets things are, for those who keep the bytes.
 
 use super::super::Peer;
+use super::super::names::Names;
 use super::{Mode, Session};
 
 impl Session {
@@ -13,6 +14,11 @@ impl Session {
             Peer::Client => end,
             Peer::Server => self.undecided_of_server(end).unwrap_or(end),
         }
+    }
+
+    /// What the client has said that the server may repeat.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Nothing is read any more.

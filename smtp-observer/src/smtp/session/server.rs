@@ -10,7 +10,7 @@ use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
-use super::super::reply::Reply;
+use super::super::reply::{EnhancedCode, Reply};
 use super::super::tls::Look;
 use super::client::Flaws;
 use super::{Mode, Session, message};
@@ -101,6 +101,7 @@ impl Session {
             // Who has only taken the part of a server may still send credentials.
             let shown = || match self.reversed {
                 true => format!("a line of {length} bytes"),
+                false if self.names.repeated_in(line.said()).is_any() => codes_of(&line),
                 false => of_server(&line),
             };
             Flaws::of(&line).report(Peer::Server, shown, |kind, detail| {
@@ -142,8 +143,9 @@ impl Session {
     }
 
     /// A reply is complete.
-    pub(super) fn reply(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
+    pub(super) fn reply(&mut self, mut reply: Box<Reply>, items: &mut DecoderOutput) {
         self.garbled = false;
+        reply.repeated = self.names.repeated_in(&reply.text);
         if self.withholds() {
             self.withhold(reply, items);
             return;
@@ -467,8 +469,25 @@ fn of_server(line: &Line<'_>) -> String {
     }
 }
 
-/// A reply as a detail shows it.
+/// The codes of a server's line whose text may repeat what is shown to nobody.
+fn codes_of(line: &Line<'_>) -> String {
+    let length = line.length;
+    match line.said().split_at_checked(3) {
+        Some((code, text)) if code.iter().all(u8::is_ascii_digit) => {
+            let text = text.get(1..).unwrap_or_default();
+            let codes = [code, b" ", &text[..EnhancedCode::length(text)]].concat();
+            format!("{} in a line of {length} bytes", escape(codes.trim_ascii_end()))
+        }
+        _ => format!("a line of {length} bytes"),
+    }
+}
+
+/// A reply as a detail shows it: without its text where that may repeat what is shown to nobody.
 pub(super) fn line(reply: &Reply) -> String {
+    if reply.repeated.is_any() {
+        let enhanced_code = reply.enhanced_code.map(|code| format!(" {code}"));
+        return format!("{}{}", reply.code, enhanced_code.unwrap_or_default());
+    }
     let line = [reply.code.to_string().as_bytes(), b" ", &reply.text].concat();
     escape(if reply.withheld { line.trim_ascii_end() } else { &line })
 }

@@ -1,0 +1,187 @@
+//! Names that a text gives for others: an alias, or where a mailbox's messages go. Nothing else tells that they are names.
+
+/// A name stands behind one of these.
+const BEHIND: [&str; 6] = ["->", "=>", "alias", "aliases", "user", "username"];
+
+/// A name stands behind one of the first and one of the second.
+const BEHIND_TWO: [(&[&str], &[&str]); 2] = [
+    (
+        &[
+            "alias",
+            "aliased",
+            "forward",
+            "forwarded",
+            "forwarding",
+            "forwards",
+            "redirect",
+            "redirected",
+            "expanded",
+            "expands",
+            "delivered",
+            "delivering",
+            "rewritten",
+            "mapped",
+            "resolved",
+            "resolves",
+            "moved",
+            "renamed",
+        ],
+        &["to"],
+    ),
+    (&["alias", "aliases", "mailbox", "inbox", "account", "known", "delivered", "rewritten"], &["of", "for", "as"]),
+];
+
+/// These stand there, too, and are no names.
+const ORDINARY: [&str; 78] = [
+    "a",
+    "accepted",
+    "account",
+    "address",
+    "addresses",
+    "alias",
+    "an",
+    "and",
+    "any",
+    "are",
+    "as",
+    "at",
+    "available",
+    "can",
+    "cannot",
+    "count",
+    "database",
+    "denied",
+    "disabled",
+    "does",
+    "doesn't",
+    "domain",
+    "exceeded",
+    "exist",
+    "exists",
+    "expansion",
+    "for",
+    "from",
+    "full",
+    "has",
+    "here",
+    "in",
+    "inactive",
+    "invalid",
+    "is",
+    "isn't",
+    "known",
+    "limit",
+    "list",
+    "local",
+    "locked",
+    "lookup",
+    "loop",
+    "mailbox",
+    "may",
+    "must",
+    "name",
+    "no",
+    "not",
+    "of",
+    "ok",
+    "okay",
+    "on",
+    "or",
+    "over",
+    "quota",
+    "recipient",
+    "rejected",
+    "remote",
+    "requires",
+    "sender",
+    "server",
+    "size",
+    "storage",
+    "suspended",
+    "syntax",
+    "table",
+    "temporarily",
+    "that",
+    "the",
+    "this",
+    "to",
+    "too",
+    "unavailable",
+    "unknown",
+    "user",
+    "was",
+    "with",
+];
+
+/// The names that a text introduces as such.
+pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut before: [&[u8]; 2] = [b"", b""];
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).filter_map(move |word| {
+        let bare = bare(word);
+        let is_name = is_introduced(before) && bare.len() > 1 && !bare.contains(&b'@') && !is_ordinary(bare);
+        before = [before[1], if bare.is_empty() { word } else { bare }];
+        is_name.then_some(bare)
+    })
+}
+
+/// Whether a word stands in many replies, whatever it may be the name of.
+pub(super) fn is_ordinary(word: &[u8]) -> bool {
+    is_one_of(word, &ORDINARY)
+}
+
+fn is_introduced([first, second]: [&[u8]; 2]) -> bool {
+    is_one_of(second, &BEHIND)
+        || BEHIND_TWO.iter().any(|(firsts, seconds)| is_one_of(second, seconds) && is_one_of(first, firsts))
+}
+
+fn is_one_of(word: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(word))
+}
+
+/// A word without the signs around it.
+fn bare(word: &[u8]) -> &[u8] {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
+    match (word.iter().position(is_letter), word.iter().rposition(is_letter)) {
+        (Some(first), Some(last)) => &word[first..=last],
+        _ => b"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn aliases_are_names() {
+        for (text, expected) in [
+            ("2.1.5 ok, alias robert", &["robert"][..]),
+            ("bob (alias of robert.smith) ok", &["robert.smith"]),
+            ("bob -> robert, => \"rob_s\"", &["robert", "rob_s"]),
+            ("2.1.5 aliased to <robert>", &["robert"]),
+            ("User robert unknown", &["robert"]),
+            ("Mailbox for 'robert' is full, forwarded to rita.", &["robert", "rita"]),
+            ("Delivered to\trobert", &["robert"]),
+        ] {
+            let found: Vec<_> = names(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_texts_have_none() {
+        for text in [
+            "5.1.1 User unknown",
+            "5.1.1 The email account that you tried to reach does not exist",
+            "5.2.2 mailbox full",
+            "5.7.1 Recipient address rejected: Access denied",
+            "2.1.5 Recipient ok",
+            "Requested mail action not taken: mailbox unavailable",
+            "User not local; please try <robert@y.example>",
+            "5.1.1 User doesn't exist: robert@y.example",
+            "2.0.0 Ok: queued as 4Q1ABC",
+            "",
+        ] {
+            assert_eq!(names(text.as_bytes()).next(), None, "{text}");
+        }
+    }
+}

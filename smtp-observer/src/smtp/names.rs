@@ -1,0 +1,237 @@
+//! What was said that a text may repeat: names of mailboxes, and whether there were credentials.
+//!
+//! They are compared as mailboxes are: without case, quotes and `+tag` (RFC 5233 calls that a subaddress).
+
+use memchr::memchr2_iter;
+
+use super::command::{Command, Verb};
+use super::introduced;
+
+/// Bytes of names that are kept; the oldest are let go of.
+const MAX_BYTES: usize = 4096;
+
+/// Between two entries; no entry has one.
+const END: u8 = b'\n';
+
+/// First byte of an entry.
+const NAME: u8 = b'n';
+const DOMAIN: u8 = b'd';
+
+/// What a client has said that a server may repeat.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    entries: Vec<u8>,
+    /// Credentials were sent, or what may be some.
+    secret: bool,
+}
+
+/// What a text repeats of names, and names that it gives for them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Repeated {
+    /// Names as they stand in it.
+    pub names: Vec<Vec<u8>>,
+    /// Domains as they stand in it.
+    pub domains: Vec<Vec<u8>>,
+    /// It may repeat a credential or an unknown command: one was sent before.
+    pub secret: bool,
+}
+
+impl Repeated {
+    /// It repeats no name and no domain. Those with an `@` beside them do not count: they show what they are.
+    pub fn names_nobody(&self) -> bool {
+        self.names.is_empty() && self.domains.is_empty()
+    }
+
+    /// It repeats something, or may.
+    pub(crate) fn is_any(&self) -> bool {
+        self.secret || !self.names_nobody()
+    }
+}
+
+impl Names {
+    /// Takes the mailbox of MAIL or RCPT, or of RFC 821's other three, and notice of what may be a credential.
+    pub(crate) fn add(&mut self, command: &Command) {
+        self.secret |= may_be_secret(command);
+        if command.verb != Verb::Rcpt && !command.verb.opens_transaction() {
+            return;
+        }
+        let path = path(command.argument());
+        // A source route goes before it (RFC 5321, C).
+        let mailbox = match path.iter().position(|&byte| byte == b':') {
+            Some(colon) if path.first() == Some(&b'@') => &path[colon + 1..],
+            _ => path,
+        };
+        let (local_part, domain) = match mailbox.iter().rposition(|&byte| byte == b'@') {
+            Some(at) if !mailbox[at..].contains(&b'"') => (&mailbox[..at], &mailbox[at + 1..]),
+            _ => (mailbox, &[][..]),
+        };
+        let inner = local_part.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(local_part);
+        // The longest first: of two at one place it is the one that is found.
+        self.push(NAME, inner.iter().copied());
+        if inner.contains(&b'\\') {
+            self.push(NAME, inner.iter().copied().filter(|&byte| byte != b'\\'));
+        }
+        if let Some(tag) = inner.iter().position(|&byte| byte == b'+').filter(|&at| at > 0) {
+            self.push(NAME, inner[..tag].iter().copied());
+        }
+        self.push(DOMAIN, domain.iter().copied());
+    }
+
+    /// Which of them a text repeats. Where names were said, stars stand for one, as in a recording.
+    pub(crate) fn repeated_in(&self, text: &[u8]) -> Repeated {
+        let mut repeated = Repeated { secret: self.secret, ..Repeated::default() };
+        if self.entries.is_empty() {
+            return repeated;
+        }
+        repeated.names.extend(stars(text).chain(introduced::names(text)).map(<[u8]>::to_vec));
+        for entry in self.entries.split(|&byte| byte == END) {
+            let Some((&kind, name)) = entry.split_first() else { continue };
+            let found = if kind == NAME { &mut repeated.names } else { &mut repeated.domains };
+            for place in occurrences(text, name) {
+                let word = &text[place..place + name.len()];
+                let has_sign = match kind {
+                    NAME => text.get(place + name.len()) == Some(&b'@'),
+                    _ => place.checked_sub(1).map(|before| text[before]) == Some(b'@'),
+                };
+                // `Ok` is no sign of one named `ok`, and an article none of one named `a`.
+                let is_it = name != b"a" && (word == name || !introduced::is_ordinary(name));
+                if is_it && !has_sign && !found.iter().any(|known| known == word) {
+                    found.push(word.to_vec());
+                }
+            }
+        }
+        repeated
+    }
+
+    /// Bytes of memory.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    fn push(&mut self, kind: u8, name: impl Iterator<Item = u8>) {
+        let start = self.entries.len();
+        self.entries.push(kind);
+        self.entries.extend(name.filter(|byte| !byte.is_ascii_control()));
+        if self.entries.len() == start + 1 || self.knows(start) {
+            self.entries.truncate(start);
+            return;
+        }
+        self.entries.push(END);
+        let surplus = self.entries.len().saturating_sub(MAX_BYTES);
+        if surplus > 0 {
+            let end =
+                self.entries[surplus..].iter().position(|&byte| byte == END).map_or(surplus, |at| surplus + at + 1);
+            self.entries.drain(..end.min(self.entries.len()));
+        }
+    }
+
+    /// Whether the entry that begins there and ends with all is among those before.
+    fn knows(&self, start: usize) -> bool {
+        let (known, entry) = self.entries.split_at(start);
+        known.split(|&byte| byte == END).any(|known| known.eq_ignore_ascii_case(entry))
+    }
+}
+
+/// It is a credential, or has something behind it that may be one.
+fn may_be_secret(command: &Command) -> bool {
+    match command.verb {
+        Verb::Other => command.length > 0,
+        Verb::Noop | Verb::Help => command.is_cut() || !command.argument().is_empty(),
+        verb => verb.authenticates(),
+    }
+}
+
+/// Stars side by side that are not before an `@`.
+fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let runs = text.chunk_by(|one, other| (*one == b'*') == (*other == b'*'));
+    let behind = |run: &[u8]| run.as_ptr().addr() + run.len() - text.as_ptr().addr();
+    runs.filter(move |run| run[0] == b'*' && text.get(behind(run)) != Some(&b'@'))
+}
+
+/// Where a name stands in the text, in any case, and is no part of a longer word.
+fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let first = name.first().copied().unwrap_or_default();
+    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80);
+    memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text).filter(move |&place| {
+        let stands = text[place..].get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name));
+        stands && !is_word(place.checked_sub(1).map(|before| &text[before])) && !is_word(text.get(place + name.len()))
+    })
+}
+
+/// What stands in the angle brackets behind `FROM:` or `TO:`, or without them; leniently.
+fn path(argument: &[u8]) -> &[u8] {
+    let start = argument.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 1);
+    let path = argument[start..].trim_ascii();
+    let (path, is_end): (_, fn(&u8) -> bool) = match path.strip_prefix(b"<") {
+        Some(rest) => (rest, |byte| *byte == b'>'),
+        None => (path, u8::is_ascii_whitespace),
+    };
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in path.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if !quoted && is_end(byte) => return &path[..at],
+            _ => {}
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Time;
+
+    fn names(lines: &[&str]) -> Names {
+        let mut names = Names::default();
+        lines.iter().for_each(|line| names.add(&Command::new(line.as_bytes(), Time(0), Time(0))));
+        names
+    }
+
+    #[track_caller]
+    fn check(line: &str, text: &str, expected: &[&str], domains: &[&str]) {
+        let Repeated { names, domains: found, .. } = names(&[line]).repeated_in(text.as_bytes());
+        let text =
+            |words: Vec<Vec<u8>>| words.into_iter().map(|word| String::from_utf8(word).expect("UTF-8")).collect();
+        let (names, found): (Vec<String>, Vec<String>) = (text(names), text(found));
+        assert_eq!(
+            (names, found),
+            (expected.iter().map(|&name| name.into()).collect(), domains.iter().map(|&name| name.into()).collect())
+        );
+    }
+
+    #[test]
+    fn names_are_compared_as_mailboxes_are() {
+        check("RCPT TO:<bob+list@x.example>", "User BOB unknown", &["BOB"], &[]);
+        check("RCPT TO:<bob+list@x.example>", "no bob+list, no Bob", &["bob+list", "bob", "Bob"], &[]);
+        check("RCPT TO:<\"bob smith\"@x.example>", "to Bob Smith: no", &["Bob Smith"], &[]);
+        check("RCPT TO:<\"bob\"@x.example>", "\tbob", &["bob"], &[]);
+        check("RCPT TO:<\"b\\\"c\"@x.example>", "b\"c", &["b\"c"], &[]);
+        check("RCPT TO:<\"a > b\"@x.example> NOTIFY=NEVER", "a > b", &["a > b"], &[]);
+        check("mail from:<@r.example:Ann@X.example> AUTH=<>", "ann is not of x.example", &["ann"], &["x.example"]);
+        check("RCPT TO:<ok@x.example>", "Ok, ok", &["ok"], &[]);
+        check("RCPT bob", "user.bob: no such", &["bob"], &[]);
+        check("MAIL FROM:<>", "ok", &[], &[]);
+        // With its sign it shows what it is.
+        check("RCPT TO:<bob@x.example>", "<bob@x.example> unknown, bobby too", &[], &[]);
+        check("VRFY bob", "bob", &[], &[]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_last_are_known() {
+        let mut known = Names::default();
+        for number in 0..1000 {
+            let line = format!("RCPT TO:<name{number}@x{number}.example>");
+            known.add(&Command::new(line.as_bytes(), Time(0), Time(0)));
+        }
+        assert!(known.memory() < 3 * MAX_BYTES, "{}", known.memory());
+        assert_eq!(known.repeated_in(b"name999").names, [b"name999".to_vec()]);
+        let mut one = names(&["RCPT TO:<bob@x.example>"]);
+        let cost = one.entries.len();
+        one.add(&Command::new(b"RCPT TO:<BOB@x.example>", Time(0), Time(0)));
+        assert_eq!(one.entries.len(), cost, "each once");
+    }
+}
