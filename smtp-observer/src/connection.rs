@@ -3,12 +3,17 @@
 //! Every transfer carries the socket's stream positions after the call. What lies between the end of one transfer and
 //! the start of the next was not seen, whatever the reason, and is known to the byte.
 
+mod users;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use self::users::MAX_TOLD;
+pub(crate) use self::users::{Handover, Users};
 use crate::event::{Flow, SeqNumbers, StateEvent, TcpState, Time, TransferEvent};
-use crate::observation::{self, Caller, ClosedBy, Endpoint, Role};
+use crate::observation::{self, ClosedBy, Endpoint, Role};
 
 /// Most transfers held back because a send that came before them has not been seen.
 const MAX_HELD: usize = 16;
@@ -29,8 +34,8 @@ pub struct Connection {
     pub missed: Option<Time>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Box<Endpoint>>,
-    /// The process that used it last.
-    pub owner: Option<Caller>,
+    /// The processes that use it.
+    pub(crate) users: Users,
     /// `connection.opened` has been said.
     pub announced: bool,
     /// A deadline of its judge is among those that settle.
@@ -103,7 +108,7 @@ impl Connection {
             listed: None,
             missed: None,
             requested: None,
-            owner: None,
+            users: Users::default(),
             announced: false,
             awaited: false,
             lost: 0,

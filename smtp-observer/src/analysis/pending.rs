@@ -10,7 +10,7 @@ use crate::fact::What;
 use crate::fact::evidence::{
     EvidenceList, NEXT_COMMAND_TIMEOUT, NextAction, ReasonEvidence, SessionState, TransactionComparison,
 };
-use crate::observation::{NoopReason, Reasoned, RsetReason};
+use crate::observation::{Caller, NoopReason, Reasoned, RsetReason};
 use crate::smtp::{Exchange, Message};
 
 /// The commands whose reason is not known yet. The next command, the end of the connection, a loss or a deadline settles them:
@@ -29,6 +29,8 @@ pub(super) struct Answered {
     pub(super) latency: Option<Duration>,
     pub(super) code: u16,
     pub(super) context: CommandContext,
+    /// Who sent it, where that is known.
+    pub(super) process: Option<Caller>,
 }
 
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Answered {
 
     fn rset(&self, reason: RsetReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        emit(time, What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, self.process.as_ref(), What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
     fn settle_rset(&self, next: NextAction, comparison: Option<TransactionComparison>, emit: &mut Emit<'_>) {
@@ -186,7 +188,7 @@ impl Answered {
 
     fn noop(&self, reason: NoopReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        emit(time, What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, self.process.as_ref(), What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
     fn settle_noop(&self, next: NextAction, emit: &mut Emit<'_>) {

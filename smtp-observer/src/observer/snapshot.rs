@@ -70,7 +70,7 @@ impl Tracker {
         };
         let mut conversation = self.begin(&open.socket, role, time, session);
         conversation.connection.listed = Some(open.time);
-        conversation.connection.owner = Some(self.processes.caller(&open.task));
+        conversation.connection.users.set_owner(self.processes.caller(&open.task));
         if !connecting {
             conversation.connection.join(open.positions);
             conversation.announce(&self.host, out);

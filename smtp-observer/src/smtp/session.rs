@@ -5,6 +5,7 @@ mod client;
 mod fork;
 mod lost;
 mod opening;
+mod outstanding;
 mod place;
 mod role;
 mod said;

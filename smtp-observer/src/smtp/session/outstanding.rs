@@ -1,0 +1,15 @@
+//! What the peers still owe each other.
+
+use super::{Mode, Session};
+
+impl Session {
+    /// Whether nothing is outstanding, as far as is known: no reply, and neither the rest of a line nor of a message.
+    pub(crate) fn has_nothing_outstanding(&self) -> bool {
+        let between_commands = match &self.mode {
+            Mode::Command | Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Opaque => true,
+            Mode::Lost(lost) => lost.has_nothing_outstanding(),
+            Mode::Answer | Mode::Held | Mode::HeldForLine(..) | Mode::Body(..) | Mode::Octets(_) => false,
+        };
+        between_commands && self.is_at_rest()
+    }
+}
