@@ -6,6 +6,7 @@
 mod users;
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ pub struct Connection {
     pub last_seen: Time,
     /// When a snapshot read its socket, where that is how it became known.
     pub listed: Option<Time>,
-    /// When its last event had come, where the last snapshot found no process that holds it.
-    pub missed: Option<Time>,
+    /// Nanoseconds of the time at which its last event had come, where the last snapshot found no process that holds it.
+    pub missed: Option<NonZero<u64>>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Box<Endpoint>>,
     /// The processes that use it.

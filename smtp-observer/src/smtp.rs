@@ -34,6 +34,7 @@ mod tls;
 pub(crate) mod transcript;
 
 pub use anomalies::MAX_OF_A_KIND;
+pub(crate) use command::is_foreign;
 pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};

@@ -18,25 +18,25 @@ const MAX_EARLIER: usize = 16;
 pub(crate) const MAX_TOLD: u32 = 60;
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Who uses a socket. The sender of a command is at the server's end its reader.
+/// Who uses a socket.
 #[derive(Default)]
 pub(crate) struct Users {
     owner: Option<Caller>,
+    /// What is not the same for all calls. Without it, all were the owner's, as it is now.
+    several: Option<Box<Several>>,
+}
+
+/// What only sockets have that several processes or threads use. The sender of a command is at the server's end its reader.
+struct Several {
     /// Who sent the last command, or a part of it, and since when all commands are its own.
-    sender: Option<Caller>,
+    sender: Caller,
     since: Time,
+    /// The senders before, each with the time from which on commands are its own.
+    earlier: VecDeque<(Time, Caller)>,
     /// When the sender, which is not the owner, took the connection up. Whose the reply is decides.
     taken_up: Option<Time>,
     /// Another process than the one that sends commands has used the socket since the last change of owner.
     shared: bool,
-    history: Option<Box<History>>,
-}
-
-/// What only sockets have that several processes use.
-#[derive(Default)]
-struct History {
-    /// The senders before the last one, each with the time from which on commands are its own.
-    senders: VecDeque<(Time, Caller)>,
     /// Changes of owner since the period began.
     changes: u32,
     period: Time,
@@ -64,66 +64,92 @@ impl Users {
 
     /// Who sent the command that ended then, where that is known.
     pub(crate) fn sender(&self, time: Time) -> Option<&Caller> {
-        if time >= self.since {
-            return self.sender.as_ref();
+        let Some(several) = &self.several else { return self.owner.as_ref() };
+        if time >= several.since {
+            return Some(&several.sender);
         }
-        let senders = &self.history.as_ref()?.senders;
-        senders.iter().rev().find(|(since, _)| time >= *since).map(|(_, caller)| caller)
+        several.earlier.iter().rev().find(|(since, _)| time >= *since).map(|(_, caller)| caller)
     }
 
     /// A process moves bytes of commands.
     pub(crate) fn command(&mut self, caller: &Caller, nothing_outstanding: bool, time: Time) {
-        let is_owner = self.refresh(caller);
-        let goes_on = self.sender.as_ref().is_some_and(|sender| is_same(sender, caller));
-        self.taken_up = match self.taken_up {
+        let is_owner = self.take(caller);
+        let Some(several) = &mut self.several else { return };
+        let goes_on = is_same(&several.sender, caller);
+        several.taken_up = match several.taken_up {
             _ if is_owner => None,
             Some(since) if goes_on => Some(since),
             _ => nothing_outstanding.then_some(time),
         };
-        if self.sender.as_ref() != Some(caller)
-            && let Some(before) = self.sender.replace(caller.clone())
-        {
-            let senders = &mut self.history.get_or_insert_default().senders;
-            if senders.len() == MAX_EARLIER {
-                senders.pop_front();
+        if several.sender != *caller {
+            let before = std::mem::replace(&mut several.sender, caller.clone());
+            let since = std::mem::replace(&mut several.since, time);
+            if several.earlier.len() == MAX_EARLIER {
+                several.earlier.pop_front();
             }
-            senders.push_back((std::mem::replace(&mut self.since, time), before));
+            several.earlier.push_back((since, before));
         }
     }
 
     /// A process moves bytes of replies; whether that shows that it has become the owner.
     pub(crate) fn reply(&mut self, caller: &Caller) -> Option<Handover> {
-        let is_owner = self.refresh(caller);
-        let is_sender = self.sender.as_ref().map_or(is_owner, |sender| is_same(sender, caller));
-        self.shared |= !is_sender;
-        let time = self.taken_up.take()?;
-        is_sender.then(|| self.hand_over(time)).flatten()
+        self.take(caller);
+        let several = self.several.as_mut()?;
+        let is_sender = is_same(&several.sender, caller);
+        several.shared |= !is_sender;
+        let time = several.taken_up.take()?;
+        if is_sender { self.hand_over(time) } else { None }
     }
 
     /// The connection is over; whether its last sender, which got no reply, had become the owner.
     pub(crate) fn close(&mut self) -> Option<Handover> {
-        let time = self.taken_up.take()?;
-        if self.shared { None } else { self.hand_over(time) }
+        let several = self.several.as_mut()?;
+        let time = several.taken_up.take()?;
+        if several.shared { None } else { self.hand_over(time) }
     }
 
-    /// Whether this process is the owner, with user, name and thread as in this call; the first one is.
-    fn refresh(&mut self, caller: &Caller) -> bool {
-        let is_owner = self.owner.as_ref().is_none_or(|owner| is_same(owner, caller));
-        if is_owner {
+    /// Takes notice of a caller; whether it is the owner, of which user, name and thread are those of the last call. The
+    /// first one is.
+    fn take(&mut self, caller: &Caller) -> bool {
+        let Some(owner) = &mut self.owner else {
             self.owner = Some(caller.clone());
+            return true;
+        };
+        if owner == caller {
+            return true;
+        }
+        let is_owner = is_same(owner, caller);
+        self.several.get_or_insert_with(|| Box::new(Several::of(owner.clone())));
+        if is_owner {
+            *owner = caller.clone();
         }
         is_owner
     }
 
     fn hand_over(&mut self, time: Time) -> Option<Handover> {
-        let previous = std::mem::replace(&mut self.owner, self.sender.clone())?;
-        self.shared = false;
-        let history = self.history.get_or_insert_default();
-        if history.changes == 0 || time.since(history.period) >= PERIOD {
-            (history.changes, history.period) = (0, time);
+        let several = self.several.as_mut()?;
+        let previous = self.owner.replace(several.sender.clone())?;
+        several.shared = false;
+        if several.changes == 0 || time.since(several.period) >= PERIOD {
+            (several.changes, several.period) = (0, time);
         }
-        history.changes = history.changes.saturating_add(1);
-        Some(Handover { time, previous, is_told: history.changes <= MAX_TOLD })
+        several.changes = several.changes.saturating_add(1);
+        Some(Handover { time, previous, is_told: several.changes <= MAX_TOLD })
+    }
+}
+
+impl Several {
+    /// All that was sent so far is this caller's.
+    fn of(sender: Caller) -> Self {
+        Self {
+            sender,
+            since: Time::default(),
+            earlier: VecDeque::new(),
+            taken_up: None,
+            shared: false,
+            changes: 0,
+            period: Time::default(),
+        }
     }
 }
 

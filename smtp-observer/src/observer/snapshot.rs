@@ -5,6 +5,7 @@
 //! closed socket is not listed.
 
 use std::mem;
+use std::num::NonZero;
 
 use foldhash::{HashSet, HashSetExt as _};
 
@@ -40,9 +41,10 @@ impl Tracker {
         let mut gone = Vec::new();
         for (cookie, conversation) in &mut self.conversations {
             let connection = &mut conversation.connection;
+            let seen = NonZero::new(connection.last_seen.0);
             if held.contains(cookie) || !connection.announced || connection.last_seen >= snapshot.time {
                 connection.missed = None;
-            } else if connection.missed.replace(connection.last_seen) == Some(connection.last_seen) {
+            } else if seen.is_some() && mem::replace(&mut connection.missed, seen) == seen {
                 gone.push(*cookie);
             } else {
                 self.needs_second_snapshot = true;

@@ -1,3 +1,4 @@
+mod outstanding;
 mod users;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::event::{
     CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TransferEvent, cause_name,
 };
-use crate::fact::{ConnectionClosed, Fact, What};
+use crate::fact::{ConnectionClosed, Fact, Outstanding, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
@@ -341,7 +341,9 @@ impl Tracker {
             conversation.session.waited(peer, waiting);
         }
         let awaits_greeting = conversation.session.awaits_greeting();
+        let is_paired = conversation.session.is_paired();
         conversation.session.finish(time, &mut self.items);
+        let outstanding = is_paired.then(|| Outstanding::of(&self.items));
         self.analyse(&mut conversation, out);
         let Conversation { connection, analysis, .. } = &mut *conversation;
         let told = &mut |time, process: Option<&Caller>, what: What<'_>| {
@@ -362,6 +364,7 @@ impl Tracker {
             lost_bytes: (!connection.seq_unreliable).then_some(connection.lost),
             greeting_bytes: Some(of_server).filter(|bytes| awaits_greeting && *bytes > 0),
             closed_by,
+            outstanding,
         };
         out.tell(&connection.fact(&self.host, time, What::ConnectionClosed(closed)));
     }

@@ -129,6 +129,13 @@ impl Verb {
     }
 }
 
+/// Whether this is the first word of another protocol that is told.
+pub(crate) fn is_foreign(word: &[u8]) -> bool {
+    // Postfix takes no session that begins with one of the first three.
+    const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
+    WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.starts_with(b"SSH-")
+}
+
 /// A command line. An empty line is one as well: servers answer it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
@@ -215,11 +222,7 @@ impl Command {
 
     /// The first word of another protocol, if it is one that is told: the kernel lets no other unknown word cross.
     pub(crate) fn foreign_word(&self) -> Option<&[u8]> {
-        // Postfix takes no session that begins with one of the first three.
-        const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
-        let word = self.word();
-        let is_one = WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.starts_with(b"SSH-");
-        is_one.then_some(word)
+        Some(self.word()).filter(|word| is_foreign(word))
     }
 
     /// BDAT's argument (RFC 3030, 2): the chunk's octets, and whether it is the last. Absent where it is malformed;

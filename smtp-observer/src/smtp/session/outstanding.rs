@@ -12,4 +12,10 @@ impl Session {
         };
         between_commands && self.is_at_rest()
     }
+
+    /// Whether it is certain which commands have their replies.
+    pub(crate) fn is_paired(&self) -> bool {
+        let is_read = !matches!(self.mode, Mode::Lost(_) | Mode::ClientTls { .. } | Mode::Opaque);
+        is_read && self.unsettled.is_none() && self.fork.is_none() && self.last_word.is_none() && !self.garbled
+    }
 }
