@@ -25,13 +25,13 @@ use self::session_tracker::SessionTracker;
 use self::transaction::Transactions;
 use crate::event::Time;
 use crate::fact::What;
-use crate::identity::Role;
+use crate::identity::Caller;
 use crate::names::TlsPhase;
 use crate::redact;
 use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
 
-/// Takes a fact, with its time.
-pub(crate) type Emit<'a> = dyn FnMut(Time, What<'_>) + 'a;
+/// Takes a fact, with its time and the process that it is about, where one is known.
+pub(crate) type Emit<'a> = dyn FnMut(Time, Option<&Caller>, What<'_>) + 'a;
 
 /// The fingerprint of the mailbox in the argument of MAIL or RCPT, by which two connections are compared: the same in every
 /// run.
@@ -53,34 +53,35 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Takes the next item. `opened` is when the connection was made, if that was seen.
-    pub(crate) fn item(&mut self, opened: Option<Time>, item: &Item, emit: &mut Emit<'_>) {
+    /// Takes the next item, which is about this process: a command is about its sender. `opened` is when the connection was
+    /// made, if that was seen.
+    pub(crate) fn item(&mut self, opened: Option<Time>, process: Option<&Caller>, item: &Item, emit: &mut Emit<'_>) {
         match item {
             Item::Greeting(reply) => {
                 self.session.greeted(reply.last_byte);
                 let latency = opened.map(|opened| reply.last_byte.since(opened));
-                emit(reply.last_byte, What::Greeting { reply, latency });
+                emit(reply.last_byte, process, What::Greeting { reply, latency });
             }
-            Item::Exchange(exchange) => self.exchange(exchange, emit),
-            Item::Message(message) => self.message(message, emit),
-            Item::TlsOffered(time) => emit(*time, What::Tls(TlsPhase::Offered)),
-            Item::TlsStarted(time) => emit(*time, What::Tls(TlsPhase::Started)),
+            Item::Exchange(exchange) => self.exchange(process, exchange, emit),
+            Item::Message(message) => self.message(process, message, emit),
+            Item::TlsOffered(time) => emit(*time, process, What::Tls(TlsPhase::Offered)),
+            Item::TlsStarted(time) => emit(*time, process, What::Tls(TlsPhase::Started)),
             Item::Reversed => {}
             Item::Lost => {
                 self.pending.unseen(emit);
                 self.session.lost();
                 self.transactions.lost();
             }
-            Item::Anomaly(Anomaly { time, kind, detail }) => emit(*time, What::Anomaly { kind: *kind, detail }),
+            Item::Anomaly(Anomaly { time, kind, detail }) => {
+                emit(*time, process, What::Anomaly { kind: *kind, detail });
+            }
         }
     }
 
-    /// Another process uses the socket of this role from now on. Pending commands of the process before it are settled first.
-    pub(crate) fn owner_changed(&mut self, role: Role, time: Time, emit: &mut Emit<'_>) {
+    /// Another process goes on with the client's socket from then on. Pending commands of the process before it are settled.
+    pub(crate) fn owner_changed(&mut self, time: Time, emit: &mut Emit<'_>) {
         self.pending.owner_changed(emit);
-        if role == Role::Client {
-            self.session.owner_changed(time);
-        }
+        self.session.owner_changed(time);
     }
 
     /// When [`Self::pass`] is to be called: the silence of a client until then is evidence.
@@ -93,21 +94,22 @@ impl Analysis {
         self.pending.pass(now, emit);
     }
 
-    /// The connection is over; an open transaction is abandoned. `ended` is when, if that was seen.
-    pub(crate) fn finish(&mut self, ended: Option<Time>, time: Time, emit: &mut Emit<'_>) {
+    /// The connection of this process is over; an open transaction is abandoned. `ended` is when, if that was seen.
+    pub(crate) fn finish(&mut self, ended: Option<Time>, time: Time, process: Option<&Caller>, emit: &mut Emit<'_>) {
         match ended {
             Some(ended) => self.pending.finish(ended, emit),
             None => self.pending.unseen(emit),
         }
-        self.transactions.abandon(time, emit);
+        self.transactions.abandon(time, process, emit);
     }
 
-    fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
+    fn exchange(&mut self, process: Option<&Caller>, exchange: &Exchange, emit: &mut Emit<'_>) {
         self.pending.exchange(exchange, emit);
-        emit(exchange.time(), What::Command(exchange));
+        emit(exchange.time(), process, What::Command(exchange));
         let context = self.session.context(&exchange.command);
         if let Some(code) = exchange.code() {
-            let answered = || Answered { time: exchange.time(), latency: exchange.latency(), code, context };
+            let (time, latency) = (exchange.time(), exchange.latency());
+            let answered = || Answered { time, latency, code, context, process: process.cloned() };
             match exchange.command.verb {
                 Verb::Rset => self.pending.rset(answered(), emit),
                 Verb::Noop => self.pending.noop(answered(), emit),
@@ -115,13 +117,13 @@ impl Analysis {
             }
         }
         self.session.exchange(exchange);
-        self.transactions.exchange(exchange, emit);
+        self.transactions.exchange(process, exchange, emit);
     }
 
-    fn message(&mut self, message: &Message, emit: &mut Emit<'_>) {
+    fn message(&mut self, process: Option<&Caller>, message: &Message, emit: &mut Emit<'_>) {
         self.pending.message(message, emit);
-        emit(message.time(), What::Data(message));
+        emit(message.time(), process, What::Data(message));
         self.session.message(message);
-        self.transactions.message(message, emit);
+        self.transactions.message(process, message, emit);
     }
 }

@@ -3,13 +3,19 @@
 //! Every transfer carries the socket's stream positions after the call. What lies between the end of one transfer and
 //! the start of the next was not seen, whatever the reason, and is known to the byte.
 
+mod users;
+
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use self::users::MAX_TOLD;
+pub(crate) use self::users::{Handover, Users};
 use crate::event::{Flow, SeqNumbers, StateEvent, TcpState, Time, TransferEvent};
 use crate::identity;
-use crate::identity::{Caller, Endpoint, Role};
+use crate::identity::{Endpoint, Role};
 use crate::names::ClosedBy;
 
 /// Most transfers held back because a send that came before them has not been seen.
@@ -27,12 +33,12 @@ pub struct Connection {
     pub last_seen: Time,
     /// When a snapshot read its socket, where that is how it became known.
     pub listed: Option<Time>,
-    /// When its last event had come, where the last snapshot found no process that holds it.
-    pub missed: Option<Time>,
+    /// Nanoseconds of the time at which its last event had come, where the last snapshot found no process that holds it.
+    pub missed: Option<NonZero<u64>>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Box<Endpoint>>,
-    /// The process that used it last.
-    pub owner: Option<Caller>,
+    /// The processes that use it.
+    pub(crate) users: Users,
     /// `connection.opened` has been said.
     pub announced: bool,
     /// A deadline of its judge is among those that settle.
@@ -105,7 +111,7 @@ impl Connection {
             listed: None,
             missed: None,
             requested: None,
-            owner: None,
+            users: Users::default(),
             announced: false,
             awaited: false,
             lost: 0,

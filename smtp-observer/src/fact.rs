@@ -13,10 +13,11 @@ use std::time::Duration;
 
 pub use self::interception::{Evidence, InterceptedClient, Interception, News, Upstream};
 pub use self::reasoned::Reasoned;
+pub use self::short_list::ShortList;
 pub(crate) use self::words::Elapsed;
 use crate::identity::{Caller, Connection, Endpoint};
 use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason, TlsPhase};
-use crate::smtp::{Exchange, Message, Reply};
+use crate::smtp::{Exchange, Item, Message, Reply, Transfer, Verb};
 use crate::timestamp::Timestamp;
 
 /// Something that is known of a connection.
@@ -102,6 +103,43 @@ pub struct ConnectionClosed {
     pub greeting_bytes: Option<u64>,
     /// What ended it.
     pub closed_by: ClosedBy,
+    /// What had no reply then; absent where that is not certain.
+    pub outstanding: Option<Outstanding>,
+}
+
+/// Most commands that are named as outstanding.
+pub const MAX_OUTSTANDING: usize = 8;
+
+/// Commands without a reply, and a message whose end had none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// How many.
+    pub count: u32,
+    /// The verbs of the first of them, DATA for the message.
+    pub verbs: ShortList<Verb, MAX_OUTSTANDING>,
+}
+
+impl Outstanding {
+    /// Of what a session yields at its end.
+    pub(crate) fn of(items: &[Item]) -> Self {
+        let verbs = items.iter().filter_map(|item| match item {
+            Item::Exchange(Exchange { command, reply: None }) => Some(command.verb),
+            // The last command of other messages is outstanding with them.
+            Item::Message(message) => {
+                let is_outstanding = message.ended_at.is_some() && message.reply.is_none();
+                (message.transfer == Transfer::Data && is_outstanding).then_some(Verb::Data)
+            }
+            _ => None,
+        });
+        let mut outstanding = Self::default();
+        for (place, verb) in verbs.enumerate() {
+            if place < MAX_OUTSTANDING {
+                outstanding.verbs.push(verb);
+            }
+            outstanding.count += 1;
+        }
+        outstanding
+    }
 }
 
 /// A mail transaction: from MAIL to its end (RFC 5321, 3.3).

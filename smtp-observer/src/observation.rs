@@ -75,6 +75,12 @@ pub enum Event {
         greeting_bytes: Option<u64>,
         /// What ended it.
         closed_by: ClosedBy,
+        /// How many commands had no reply then, and with them a message whose end had none; absent where that is not certain.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outstanding_count: Option<u32>,
+        /// The verbs of the first eight of them, in upper case; `other` where a verb is not known.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        outstanding: Vec<&'static str>,
     },
     /// The server's first reply.
     #[serde(rename = "smtp.greeting")]

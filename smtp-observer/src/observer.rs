@@ -7,6 +7,7 @@ mod held;
 mod recorded;
 mod snapshot;
 mod tracker;
+mod users;
 
 use ipnet::IpNet;
 

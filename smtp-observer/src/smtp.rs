@@ -37,6 +37,7 @@ pub(crate) mod transcript;
 mod undecided_input;
 
 pub use anomalies::MAX_OF_A_KIND;
+pub(crate) use command::is_foreign;
 pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};

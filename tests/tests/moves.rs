@@ -142,11 +142,16 @@ fn a_socket_inherited_by_a_program_as_from_inetd() -> Result<()> {
     check_owners(&end, &[this_process(), heir_pid])
 }
 
-/// What a shell does with one connection: the pids are the shell's and those that it prints.
+/// What a shell does with one connection, whose greeting it has read: its pid, and what was seen of its end.
 fn shell(script: &str, commands: &[&str]) -> Result<(u64, Seen)> {
+    connected_shell(&format!("read -r line <&3; {script}"), commands)
+}
+
+/// What a shell does with one connection, its descriptor 3.
+fn connected_shell(script: &str, commands: &[&str]) -> Result<(u64, Seen)> {
     let stage = Stage::new()?;
     let listener = stage.server.listen(SERVER)?;
-    let script = format!("exec 3<>/dev/tcp/10.77.0.2/25; read -r line <&3; {script}");
+    let script = format!("exec 3<>/dev/tcp/10.77.0.2/25; {script}");
     let bash = stage.client.command(machine::installed("bash")?).args(["-c", &script]).stdin(Stdio::null()).spawn()?;
     let pid = bash.id().into();
     let mut server = greet(&listener)?;
@@ -169,6 +174,44 @@ fn a_socket_shared_by_a_fork() -> Result<()> {
     let noop = end.command("NOOP")?;
     assert_eq!(noop.count("/process/parent/pid"), Some(pid), "{}", noop.json());
     assert_eq!(noop.text("/process/name"), Some("bash"), "{}", noop.json());
+    Ok(())
+}
+
+const SHARED: [&str; 5] = ["EHLO x", "RSET", "NOOP", "RSET", "QUIT"];
+
+/// Why each RSET and NOOP was sent.
+fn reasons(end: &Seen) -> Vec<Option<String>> {
+    let told = |event| end.of(event).0.into_iter().map(|told| told.text("/reason").map(str::to_owned));
+    told("smtp.rset").chain(told("smtp.noop")).collect()
+}
+
+/// One process writes to the socket and another reads from it: the commands are the writer's, nobody takes the connection
+/// over, and the reasons are those of one process that does both.
+#[test]
+fn a_socket_shared_by_a_writer_and_a_reader() -> Result<()> {
+    let say = |wait: &str| SHARED.map(|line| format!("printf '{line}\\r\\n' >&3; {wait}")).join("; ");
+    let (_, alone) = shell(&say("read -r line <&3"), &SHARED)?;
+    // The shell goes on when the reader has passed a reply on to it.
+    let wait = "read -r line <&${R[0]}";
+    let in_turn = format!("coproc R {{ exec cat <&3; }}; {wait}; {}", say(wait));
+    // It does not wait.
+    let early = format!("cat <&3 >/dev/null & {}", say("true"));
+    for (script, is_in_turn) in [(in_turn, true), (early, false)] {
+        let (pid, end) = connected_shell(&script, &SHARED)?;
+        check_owners(&end, &[pid])?;
+        let commands = end.of("smtp.command").0;
+        assert_eq!(commands.len(), SHARED.len(), "{end}");
+        for command in &commands {
+            assert_eq!(command.pid(), Some(pid), "{}", command.json());
+        }
+        for told in end.of("smtp.rset").0.iter().chain(&end.of("smtp.noop").0) {
+            assert_eq!(told.pid(), Some(pid), "{}", told.json());
+        }
+        if is_in_turn {
+            assert_eq!(reasons(&end), reasons(&alone), "{end}\nalone:\n{alone}");
+            assert_eq!(reasons(&end).len(), 3, "{end}");
+        }
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::Analysis;
 use crate::event::Time;
 use crate::event::crossing::Filter;
 use crate::fact::What;
+use crate::identity::Caller;
 use crate::names::{AnomalyKind, NoopReason, RsetReason};
 use crate::smtp::{DecoderOutput, Exchange, Peer, Session};
 
@@ -231,7 +232,7 @@ fn check(course: &Course, filtered: bool) -> Result<(), TestCaseError> {
     let (mut session, mut analysis, mut filter) = (Session::new(), Analysis::default(), Filter::new());
     let mut items = DecoderOutput::default();
     let (mut replies, mut rsets, mut noops, mut early) = (Vec::new(), Vec::new(), Vec::new(), false);
-    let told = &mut |time, what: What<'_>| match what {
+    let told = &mut |time, _: Option<&Caller>, what: What<'_>| match what {
         What::Command(Exchange { command, reply }) => {
             let line = [&command.line[..], b"\r\n"].concat();
             replies.push((line, reply.as_ref().map(|reply| (time, reply.code, reply.text.clone()))));
@@ -256,13 +257,13 @@ fn check(course: &Course, filtered: bool) -> Result<(), TestCaseError> {
         } else {
             session.receive(*peer, *time, text.as_bytes(), &mut items);
         }
-        items.iter().for_each(|item| analysis.item(None, item, told));
+        items.iter().for_each(|item| analysis.item(None, None, item, told));
         items.clear();
     }
     let end = Time(course.time + 1_000_000);
     session.finish(end, &mut items);
-    items.iter().for_each(|item| analysis.item(None, item, told));
-    analysis.finish(Some(end), end, told);
+    items.iter().for_each(|item| analysis.item(None, None, item, told));
+    analysis.finish(Some(end), end, None, told);
 
     // Each reply that was told is the one that was given to that command: its text has the command's number.
     for (line, reply) in &replies {

@@ -11,6 +11,7 @@ use crate::fact::What;
 use crate::fact::evidence::{
     EvidenceList, NEXT_COMMAND_TIMEOUT, NextAction, ReasonEvidence, SessionState, TransactionComparison,
 };
+use crate::identity::Caller;
 use crate::names::{NoopReason, RsetReason};
 use crate::smtp::{Exchange, Message};
 
@@ -30,6 +31,8 @@ pub(super) struct Answered {
     pub(super) latency: Option<Duration>,
     pub(super) code: u16,
     pub(super) context: CommandContext,
+    /// Who sent it, where that is known.
+    pub(super) process: Option<Caller>,
 }
 
 #[derive(Debug)]
@@ -171,7 +174,7 @@ impl Answered {
 
     fn rset(&self, reason: RsetReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        emit(time, What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, self.process.as_ref(), What::Rset(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
     fn settle_rset(&self, next: NextAction, comparison: Option<TransactionComparison>, emit: &mut Emit<'_>) {
@@ -187,7 +190,7 @@ impl Answered {
 
     fn noop(&self, reason: NoopReason, evidence: EvidenceList, emit: &mut Emit<'_>) {
         let Self { time, latency, code, .. } = *self;
-        emit(time, What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
+        emit(time, self.process.as_ref(), What::Noop(&Reasoned { reason, evidence, latency, code: Some(code) }));
     }
 
     fn settle_noop(&self, next: NextAction, emit: &mut Emit<'_>) {

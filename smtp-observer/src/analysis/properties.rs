@@ -7,7 +7,7 @@ use super::Analysis;
 use crate::event::Time;
 use crate::event::crossing::Filter;
 use crate::fact::What;
-use crate::observation::Event;
+use crate::observation::{Caller, Event};
 use crate::redact::{Addresses, RedactionPolicy};
 use crate::smtp::{DecoderOutput, Peer, Session};
 
@@ -70,7 +70,7 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
     let (mut session, mut judge, mut filter) = (Session::new(), Analysis::default(), Filter::new());
     let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
     let policy = RedactionPolicy::new(addresses);
-    let emit = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
+    let emit = &mut |time, _: Option<&Caller>, what: What<'_>| events.push((time, Event::of(what, policy)));
     for step in steps {
         match step {
             Step::Bytes(peer, bytes) => {
@@ -84,12 +84,12 @@ fn events(addresses: Addresses, steps: &[Step]) -> Vec<(Time, Event)> {
                 session.gap(*peer, Time(1), *length, &mut items);
             }
         }
-        items.iter().for_each(|item| judge.item(None, item, emit));
+        items.iter().for_each(|item| judge.item(None, None, item, emit));
         items.clear();
     }
     session.finish(Time(1), &mut items);
-    items.iter().for_each(|item| judge.item(None, item, emit));
-    judge.finish(Some(Time(1)), Time(1), emit);
+    items.iter().for_each(|item| judge.item(None, None, item, emit));
+    judge.finish(Some(Time(1)), Time(1), None, emit);
     events
 }
 

@@ -3,7 +3,7 @@
 use super::Analysis;
 use crate::event::Time;
 use crate::fact::What;
-use crate::observation::Event;
+use crate::observation::{Caller, Event};
 use crate::redact::{Addresses, RedactionPolicy};
 use crate::smtp::transcript::{feed, steps};
 use crate::smtp::{DecoderOutput, Session};
@@ -19,17 +19,17 @@ fn events(addresses: Addresses, transcript: &str) -> Vec<(Time, Event)> {
     let (mut session, mut judge) = (Session::new(), Analysis::default());
     let policy = RedactionPolicy::new(addresses);
     let (mut items, mut events) = (DecoderOutput::default(), Vec::new());
-    let emit = &mut |time, what: What<'_>| events.push((time, Event::of(what, policy)));
+    let emit = &mut |time, _: Option<&Caller>, what: What<'_>| events.push((time, Event::of(what, policy)));
     let mut seconds = 0;
     for step in steps(transcript) {
         seconds += 1;
         feed(&mut session, at(seconds), &step, &mut items);
-        items.iter().for_each(|item| judge.item(Some(OPENED), item, emit));
+        items.iter().for_each(|item| judge.item(Some(OPENED), None, item, emit));
         items.clear();
     }
     session.finish(at(seconds + 1), &mut items);
-    items.iter().for_each(|item| judge.item(Some(OPENED), item, emit));
-    judge.finish(Some(at(seconds + 1)), at(seconds + 1), emit);
+    items.iter().for_each(|item| judge.item(Some(OPENED), None, item, emit));
+    judge.finish(Some(at(seconds + 1)), at(seconds + 1), None, emit);
     events
 }
 

@@ -3,6 +3,7 @@
 use super::Emit;
 use crate::event::Time;
 use crate::fact::{Transaction, What};
+use crate::identity::Caller;
 use crate::names::Outcome;
 use crate::redact;
 use crate::smtp::{Command, Exchange, Message, Verb};
@@ -39,25 +40,25 @@ struct Open {
 
 impl Transactions {
     /// Takes an exchange into account.
-    pub(super) fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
+    pub(super) fn exchange(&mut self, process: Option<&Caller>, exchange: &Exchange, emit: &mut Emit<'_>) {
         let Exchange { command, reply } = exchange;
         let Some(reply) = reply else {
             if command.verb == Verb::Quit {
-                self.abandon(command.last_byte, emit);
+                self.abandon(command.last_byte, process, emit);
             }
             return;
         };
         let time = reply.last_byte;
         match command.verb {
             verb if verb.opens_transaction() && reply.accepts() => {
-                self.end(Outcome::Reset, time, emit);
+                self.end(Outcome::Reset, time, process, emit);
                 self.begin(command);
             }
             verb if verb.opens_transaction()
                 && reply.refuses()
                 && self.open.as_ref().is_none_or(|open| open.sender_refused) =>
             {
-                self.end(Outcome::Rejected, time, emit);
+                self.end(Outcome::Rejected, time, process, emit);
                 let open = self.begin(command);
                 open.sender_refused = true;
                 open.last_refusal = time;
@@ -74,20 +75,20 @@ impl Transactions {
                 }
             }
             Verb::Rset | Verb::Ehlo | Verb::Helo | Verb::Lhlo if reply.accepts() => {
-                self.end(Outcome::Reset, time, emit);
+                self.end(Outcome::Reset, time, process, emit);
             }
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
             Verb::StartTls | Verb::XAnonymousTls | Verb::XClient if reply.code == 220 => {
-                self.end(Outcome::Reset, time, emit);
+                self.end(Outcome::Reset, time, process, emit);
             }
             // A server that refuses it goes on.
-            Verb::Quit if reply.accepts() => self.abandon(time, emit),
+            Verb::Quit if reply.accepts() => self.abandon(time, process, emit),
             _ => {}
         }
     }
 
     /// A message's final reply ends its transaction.
-    pub(super) fn message(&mut self, message: &Message, emit: &mut Emit<'_>) {
+    pub(super) fn message(&mut self, process: Option<&Caller>, message: &Message, emit: &mut Emit<'_>) {
         let Some(reply) = &message.reply else {
             if let Some(open) = &mut self.open {
                 open.unanswered = true;
@@ -96,13 +97,13 @@ impl Transactions {
         };
         let Some(open) = self.open.take() else { return };
         let outcome = if message.accepted > 0 { Outcome::Delivered } else { Outcome::Rejected };
-        emit(reply.last_byte, What::Transaction(open.ended(outcome, reply.last_byte)));
+        emit(reply.last_byte, process, What::Transaction(open.ended(outcome, reply.last_byte)));
         self.before = Some(open);
     }
 
     /// The client left.
-    pub(super) fn abandon(&mut self, time: Time, emit: &mut Emit<'_>) {
-        self.end(Outcome::Abandoned, time, emit);
+    pub(super) fn abandon(&mut self, time: Time, process: Option<&Caller>, emit: &mut Emit<'_>) {
+        self.end(Outcome::Abandoned, time, process, emit);
     }
 
     /// Something was not seen.
@@ -114,7 +115,7 @@ impl Transactions {
 
     /// Ends the open transaction, if there is one: as rejected where the server had refused it, else with `outcome`. One
     /// that may have ended unseen is forgotten.
-    fn end(&mut self, outcome: Outcome, time: Time, emit: &mut Emit<'_>) {
+    fn end(&mut self, outcome: Outcome, time: Time, process: Option<&Caller>, emit: &mut Emit<'_>) {
         let Some(open) = self.open.take() else { return };
         if open.uncertain || open.unanswered && outcome == Outcome::Reset {
             return;
@@ -123,7 +124,7 @@ impl Transactions {
             true => open.ended(Outcome::Rejected, open.last_refusal),
             false => open.ended(outcome, time),
         };
-        emit(time, What::Transaction(transaction));
+        emit(time, process, What::Transaction(transaction));
         self.before = Some(open);
     }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::sink::filter::Filter;
+use crate::sink::filter::{Filter, LONGEST_NAME, is_shown_verb};
 
 /// What `trace` and `replay` show, of all that is observed. Conditions of several options all have to hold.
 #[derive(Clone, Debug, Default, Args)]
@@ -35,8 +35,14 @@ impl From<FilterArgs> for Filter {
 fn parse_process(text: &str) -> Result<String, String> {
     match text.rsplit_once('/') {
         Some((_, "")) => Err("a folder is no program: give the base name of an executable".into()),
-        Some((_, name)) => Err(format!("programs are named by their executable's base name: write `{name}`")),
+        Some((_, name)) => {
+            Err(format!("nothing can match: programs are named by their executable's base name: write `{name}`"))
+        }
         None if text.is_empty() => Err("a name is missing: give the base name of an executable".into()),
+        None if text.len() > LONGEST_NAME => Err(format!(
+            "nothing can match: a program's name has at most {LONGEST_NAME} bytes, and this has {}",
+            text.len()
+        )),
         None => Ok(text.to_owned()),
     }
 }
@@ -50,10 +56,11 @@ fn parse_pid(text: &str) -> Result<u32, String> {
 
 fn parse_verb(text: &str) -> Result<String, String> {
     let is_verb = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_verb {
-        Ok(text.to_ascii_uppercase())
-    } else {
-        Err(format!("`{text}` is not a verb: write it like `RCPT`, without its argument"))
+    let verb = text.to_ascii_uppercase();
+    match is_verb {
+        true if is_shown_verb(&verb) => Ok(verb),
+        true => Err(format!("nothing can match: `{text}` is no known verb, and unknown ones are shown as `other`")),
+        false => Err(format!("`{text}` is not a verb: write it like `RCPT`, without its argument")),
     }
 }
 
@@ -90,6 +97,21 @@ mod tests {
     }
 
     #[test]
+    fn what_may_match_is_taken() {
+        let longest = "x".repeat(255);
+        for arguments in [
+            ["--process", "nosuch"],
+            ["--process", &longest],
+            ["--verb", "other"],
+            ["--verb", "x-exps"],
+            ["--verb", "Xexch50"],
+            ["--verb", "get,CONNECT"],
+        ] {
+            assert!(parse(&arguments).is_ok(), "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn wrong_values_are_refused_in_a_sentence() {
         for (arguments, words) in [
             (["--process", "/usr/sbin/smtpd"], "write `smtpd`"),
@@ -100,6 +122,11 @@ mod tests {
             (["--pid", "99999999999"], "is not the number of a process"),
             (["--verb", "RCPT TO"], "`RCPT TO` is not a verb"),
             (["--verb", ""], "`` is not a verb"),
+            (["--verb", "FOO"], "nothing can match: `FOO` is no known verb"),
+            (["--verb", "rset,rste"], "nothing can match: `rste` is no known verb"),
+            (["--verb", "XXXX"], "nothing can match"),
+            (["--process", &"x".repeat(256)], "nothing can match: a program's name has at most 255 bytes"),
+            (["--process", "smtpd,sbin/nosuch"], "nothing can match: programs"),
         ] {
             let error = parse(&arguments).expect_err("wrong");
             assert!(error.contains(words), "{arguments:?}: {error}");

@@ -43,6 +43,7 @@ pub(crate) fn closed() -> What<'static> {
         lost_bytes: Some(0),
         greeting_bytes: None,
         closed_by: ClosedBy::Local,
+        outstanding: None,
     })
 }
 

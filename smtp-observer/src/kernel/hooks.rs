@@ -138,7 +138,8 @@ impl Loaded {
             Hooks::Auto => Self::load(Family::Fentry, object, layout, btf).or_else(|refused| {
                 let loaded = Self::load(Family::Tracepoint, object, layout, btf);
                 match &loaded {
-                    Ok(_) => info!("{refused} Using the tracepoint hooks."),
+                    // `check` says it, and the metric `smtp_observer_hooks_info`.
+                    Ok(_) => debug!("{refused} Using the tracepoint hooks."),
                     Err(_) => info!("{refused}"),
                 }
                 loaded

@@ -6,7 +6,7 @@ use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transacti
 use crate::analysis;
 use crate::fact::{ConnectionClosed, Fact, What};
 use crate::redact::RedactionPolicy;
-use crate::smtp::Exchange;
+use crate::smtp::{Exchange, Verb};
 
 /// Characters of an anomaly's detail.
 const LONGEST_DETAIL: usize = 128;
@@ -32,9 +32,22 @@ impl Event {
                 Self::ConnectionOwnerChanged { previous_process: previous.clone() }
             }
             What::ConnectionClosed(closed) => {
-                let ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by } =
-                    closed;
-                Self::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by }
+                let ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, .. } = closed;
+                let ConnectionClosed { greeting_bytes, closed_by, outstanding, .. } = closed;
+                Self::ConnectionClosed {
+                    bytes_sent,
+                    bytes_received,
+                    duration,
+                    lost_bytes,
+                    greeting_bytes,
+                    closed_by,
+                    outstanding_count: outstanding.map(|outstanding| outstanding.count),
+                    outstanding: outstanding
+                        .iter()
+                        .flat_map(|outstanding| outstanding.verbs.iter())
+                        .map(known_verb)
+                        .collect(),
+                }
             }
             What::Greeting { reply, latency } => Self::Greeting(Greeting {
                 code: reply.code,
@@ -87,6 +100,11 @@ impl Command {
             pipelined: exchange.command.pipelined,
         }
     }
+}
+
+/// A verb, without words that are not known.
+fn known_verb(verb: Verb) -> &'static str {
+    if verb == Verb::Other { "other" } else { verb.as_str() }
 }
 
 fn cut(mut detail: String) -> String {

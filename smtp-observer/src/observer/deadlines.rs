@@ -8,6 +8,7 @@ use super::tracker::{Conversation, Tracker};
 use super::{Observer, Out};
 use crate::event::Time;
 use crate::fact::What;
+use crate::observation::Caller;
 
 /// How long a connection that is over waits for transfers that no event has told of.
 ///
@@ -54,7 +55,10 @@ impl Tracker {
     pub(super) fn pass(&mut self, conversation: &mut Conversation, now: Time, out: &mut Out<'_>) {
         if conversation.session.is_at_rest() {
             let Conversation { connection, analysis, .. } = conversation;
-            analysis.pass(now, &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what)));
+            let told = &mut |time, process: Option<&Caller>, what: What<'_>| {
+                out.tell(&connection.fact_of(&self.host, time, process, what));
+            };
+            analysis.pass(now, told);
         }
     }
 
@@ -181,6 +185,7 @@ mod tests {
     fn an_rset_is_its_own_process() {
         let mut story = reset();
         story.transfer(OTHER, Flow::Sent, "MAIL FROM:<a@x.example>\r\n");
+        story.transfer(OTHER, Flow::Received, "250 ok\r\n");
         let (observation, reason, evidence) = rset(&story);
         assert_eq!(reason, "between_messages");
         assert_eq!(evidence, [ReasonEvidence::Next(NextAction::OwnerChanged)]);

@@ -5,6 +5,7 @@
 //! closed socket is not listed.
 
 use std::mem;
+use std::num::NonZero;
 
 use foldhash::{HashSet, HashSetExt as _};
 
@@ -40,9 +41,10 @@ impl Tracker {
         let mut gone = Vec::new();
         for (cookie, conversation) in &mut self.conversations {
             let connection = &mut conversation.connection;
+            let seen = NonZero::new(connection.last_seen.0);
             if held.contains(cookie) || !connection.announced || connection.last_seen >= snapshot.time {
                 connection.missed = None;
-            } else if connection.missed.replace(connection.last_seen) == Some(connection.last_seen) {
+            } else if seen.is_some() && mem::replace(&mut connection.missed, seen) == seen {
                 gone.push(*cookie);
             } else {
                 self.needs_second_snapshot = true;
@@ -70,7 +72,7 @@ impl Tracker {
         };
         let mut conversation = self.begin(&open.socket, role, time, session);
         conversation.connection.listed = Some(open.time);
-        conversation.connection.owner = Some(self.processes.caller(&open.task));
+        conversation.connection.users.set_owner(self.processes.caller(&open.task));
         if !connecting {
             conversation.connection.join(open.positions);
             conversation.announce(&self.host, out);

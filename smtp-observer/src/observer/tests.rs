@@ -1,3 +1,6 @@
+mod outstanding;
+mod users;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::tracker::MAX_CONNECTIONS;
@@ -67,7 +70,15 @@ impl Story {
         self.transfer_on(socket(TcpState::Established), who, flow, text);
     }
 
+    fn transfer_by(&mut self, task: Task, flow: Flow, text: &str) {
+        self.transfer_on_by(socket(TcpState::Established), task, flow, text);
+    }
+
     fn transfer_on(&mut self, socket: Socket, who: (u32, &str), flow: Flow, text: &str) {
+        self.transfer_on_by(socket, task(who), flow, text);
+    }
+
+    fn transfer_on_by(&mut self, socket: Socket, task: Task, flow: Flow, text: &str) {
         self.time += 1000;
         let length = text.len() as u32;
         match flow {
@@ -76,7 +87,7 @@ impl Story {
         }
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(self.time),
-            task: task(who),
+            task,
             socket,
             positions: SeqNumbers { write_seq: self.written, copied_seq: self.read },
             flow,
@@ -313,6 +324,7 @@ fn another_process_on_the_socket_is_told() {
     story.connect();
     story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
     story.transfer(OTHER, Flow::Sent, "NOOP\r\n");
+    story.transfer(OTHER, Flow::Received, "250 ok\r\n");
     let Event::ConnectionOwnerChanged { previous_process } = &story.told[2].event else {
         panic!("{:?}", story.names());
     };

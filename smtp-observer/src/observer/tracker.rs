@@ -12,9 +12,9 @@ use super::expected::Expected;
 use crate::analysis::Analysis;
 use crate::connection::Connection;
 use crate::event::{
-    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, Task, TcpState, Time, TransferEvent, cause_name,
+    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TransferEvent, cause_name,
 };
-use crate::fact::{ConnectionClosed, Fact, What};
+use crate::fact::{ConnectionClosed, Fact, Outstanding, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
@@ -112,9 +112,10 @@ impl Tracker {
     fn state(&mut self, event: StateEvent, out: &mut Out<'_>) {
         match event.new {
             TcpState::SynSent => {
-                let owner = event.task.as_ref().map(|task| self.processes.caller(task));
                 let mut conversation = self.begin(&event.socket, Role::Client, event.time, Session::new());
-                conversation.connection.owner = owner;
+                if let Some(task) = &event.task {
+                    conversation.connection.users.set_owner(self.processes.caller(task));
+                }
                 conversation.connection.requested = event
                     .requested
                     .filter(|asked| *asked != event.socket.remote)
@@ -161,7 +162,7 @@ impl Tracker {
         let client = &client.connection;
         let opened = Opened {
             connection: Arc::clone(&client.identity),
-            process: client.owner.clone(),
+            process: client.users.owner().cloned(),
             requested: client.requested.as_deref().copied(),
             time: timestamp(&self.host, client.first_seen),
         };
@@ -273,8 +274,8 @@ impl Tracker {
     /// Accounts for a transfer and follows what is said in it.
     pub(super) fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
         self.pass(conversation, event.time, out);
-        self.own(conversation, &event.task, event.time, out);
         let peer = conversation.peer(event.flow);
+        self.note_user(conversation, peer, event, out);
         let unhooked = conversation.connection.advance(event);
         self.unhooked(conversation, peer, event.time, unhooked, out);
         if !event.continues {
@@ -313,37 +314,21 @@ impl Tracker {
             if let Some(reel) = reel {
                 reel.item(item);
             }
-            let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-            analysis.item(connection.opened, item, told);
+            let told = &mut |time, process: Option<&Caller>, what: What<'_>| {
+                out.tell(&connection.fact_of(&self.host, time, process, what));
+            };
+            analysis.item(connection.opened, connection.process_of(item), item, told);
         }
         self.items.clear();
         conversation.take_down(self.recorder.as_mut(), PendingTransfers::conclude);
     }
 
-    /// Notes who uses the connection.
-    fn own(&mut self, conversation: &mut Conversation, task: &Task, time: Time, out: &mut Out<'_>) {
-        let caller = self.processes.caller(task);
-        let is_another = |previous: &&Caller| {
-            previous.process.pid != caller.process.pid || previous.process.executable != caller.process.executable
-        };
-        let previous = conversation.connection.owner.as_ref().filter(is_another).cloned();
-        if previous.is_some() {
-            conversation.announce(&self.host, out);
-            let Conversation { connection, analysis, .. } = &mut *conversation;
-            let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-            analysis.owner_changed(connection.role(), time, told);
-        }
-        conversation.connection.owner = Some(caller);
-        conversation.announce(&self.host, out);
-        if let Some(previous) = &previous {
-            let what = What::ConnectionOwnerChanged { previous };
-            out.tell(&conversation.connection.fact(&self.host, time, what));
-        }
-    }
-
     /// Concludes a conversation: when it was over, or when it was last heard of.
     pub(super) fn end(&mut self, mut conversation: Box<Conversation>, out: &mut Out<'_>) {
         self.part_ends(&mut conversation);
+        if let Some(handover) = conversation.connection.users.close() {
+            self.hand_over(&mut conversation, &handover, out);
+        }
         let over = conversation.over.take();
         let ended = over.as_ref().map(|over| over.time);
         let closed_by = over.as_deref().map_or(ClosedBy::Unknown, StateEvent::closed_by);
@@ -356,11 +341,15 @@ impl Tracker {
             conversation.session.waited(peer, waiting);
         }
         let awaits_greeting = conversation.session.awaits_greeting();
+        let is_paired = conversation.session.is_paired();
         conversation.session.finish(time, &mut self.items);
+        let outstanding = is_paired.then(|| Outstanding::of(&self.items));
         self.analyse(&mut conversation, out);
         let Conversation { connection, analysis, .. } = &mut *conversation;
-        let told = &mut |time, what: What<'_>| out.tell(&connection.fact(&self.host, time, what));
-        analysis.finish(ended, time, told);
+        let told = &mut |time, process: Option<&Caller>, what: What<'_>| {
+            out.tell(&connection.fact_of(&self.host, time, process, what));
+        };
+        analysis.finish(ended, time, connection.users.owner(), told);
         self.count_held(&mut conversation, 0);
         conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let connection = &conversation.connection;
@@ -375,6 +364,7 @@ impl Tracker {
             lost_bytes: (!connection.seq_unreliable).then_some(connection.lost),
             greeting_bytes: Some(of_server).filter(|bytes| awaits_greeting && *bytes > 0),
             closed_by,
+            outstanding,
         };
         out.tell(&connection.fact(&self.host, time, What::ConnectionClosed(closed)));
     }
@@ -453,13 +443,18 @@ impl Conversation {
 impl Connection {
     /// Something that is known of it.
     pub(super) fn fact<'a>(&'a self, host: &Host, time: Time, what: What<'a>) -> Fact<'a> {
-        Fact {
-            time: timestamp(host, time),
-            connection: &self.identity,
-            process: self.owner.as_ref(),
-            intercepted: false,
-            what,
-        }
+        self.fact_of(host, time, self.users.owner(), what)
+    }
+
+    /// Something that is known of it and of this process.
+    pub(super) fn fact_of<'a>(
+        &'a self,
+        host: &Host,
+        time: Time,
+        process: Option<&'a Caller>,
+        what: What<'a>,
+    ) -> Fact<'a> {
+        Fact { time: timestamp(host, time), connection: &self.identity, process, intercepted: false, what }
     }
 }
 

@@ -98,6 +98,7 @@ mod tests {
                 "duration_seconds": 5.5,
                 "lost_bytes": 0,
                 "closed_by": "local",
+                "outstanding_count": 0,
             })
         );
     }
@@ -207,7 +208,10 @@ mod tests {
             lost_bytes,
             greeting_bytes,
             closed_by,
+            outstanding_count: Some(2),
+            outstanding: vec!["RSET", "QUIT"],
         });
         assert_eq!(fields["duration_seconds"].as_f64(), Some(1e-9));
+        assert_eq!((&fields["outstanding_count"], &fields["outstanding"]), (&json!(2), &json!(["RSET", "QUIT"])));
     }
 }

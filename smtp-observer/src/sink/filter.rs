@@ -1,6 +1,15 @@
 //! Which observations somebody wants to see: of some programs, of some commands, or only what is out of the ordinary.
 
 use crate::observation::{Caller, Event, Observation, Outcome, TlsPhase, Verdict};
+use crate::smtp::{Verb, is_foreign};
+
+/// Bytes of the longest base name of a file (NAME_MAX), so of a program's name.
+pub const LONGEST_NAME: usize = 255;
+
+/// Whether an exchange can be shown with this verb, which is in upper case: other ones are shown as `other`.
+pub fn is_shown_verb(verb: &str) -> bool {
+    verb == "OTHER" || Verb::parse(verb.as_bytes()) != Verb::Other || is_foreign(verb.as_bytes())
+}
 
 /// Conditions, all of which have to hold. An empty list is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

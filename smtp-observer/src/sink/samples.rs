@@ -122,6 +122,8 @@ impl Sample {
             lost_bytes: Some(0),
             greeting_bytes: None,
             closed_by: ClosedBy::Local,
+            outstanding_count: Some(0),
+            outstanding: Vec::new(),
         })
     }
 }

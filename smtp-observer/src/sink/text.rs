@@ -134,7 +134,16 @@ impl Text {
             Event::ConnectionOwnerChanged { previous_process } => {
                 Self::sentence(Emphasis::Notice, format!("taken over from {}", program(previous_process)))
             }
-            Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, greeting_bytes, closed_by } => {
+            Event::ConnectionClosed {
+                bytes_sent,
+                bytes_received,
+                duration,
+                lost_bytes,
+                greeting_bytes,
+                closed_by,
+                outstanding_count,
+                outstanding,
+            } => {
                 let lasted = Span(*duration);
                 let by = match closed_by {
                     ClosedBy::Local => " by this side",
@@ -148,12 +157,18 @@ impl Text {
                     Some(lost_bytes @ 1..) => format!(", {lost_bytes} not seen"),
                     _ => String::new(),
                 };
-                let greeting = match greeting_bytes {
-                    Some(greeting_bytes) => format!(", {greeting_bytes} of a greeting that was cut short"),
-                    None => String::new(),
+                let cut_short = |bytes: &u64| format!(", {bytes} of a greeting that was cut short");
+                let greeting = greeting_bytes.as_ref().map(cut_short).unwrap_or_default();
+                let unanswered = match outstanding_count {
+                    Some(count @ 1..) if *count as usize > outstanding.len() => {
+                        format!(", {count} commands without a reply")
+                    }
+                    Some(1..) => format!(", without a reply to {}", outstanding.join(", ")),
+                    _ => String::new(),
                 };
                 let bytes = format!("{bytes_sent} bytes sent, {bytes_received} received");
-                Self::sentence(Emphasis::Dim, format!("closed after {lasted}{by}: {bytes}{lost}{greeting}"))
+                let missing = format!("{lost}{greeting}{unanswered}");
+                Self::sentence(Emphasis::Dim, format!("closed after {lasted}{by}: {bytes}{missing}"))
             }
             Event::Greeting(Greeting { code, text, software: _, latency }) => {
                 Self { latency: *latency, ..Self::exchange(None, Some(*code), text) }

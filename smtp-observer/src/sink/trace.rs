@@ -127,6 +127,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_outstanding_is_named_or_counted() {
+        for (count, verbs, expected) in [
+            (Some(0), &[][..], "received"),
+            (None, &[], "received"),
+            (Some(1), &["QUIT"], "received, without a reply to QUIT"),
+            (Some(2), &["RSET", "QUIT"], "received, without a reply to RSET, QUIT"),
+            (Some(9), &["NOOP"; 8], "received, 9 commands without a reply"),
+        ] {
+            let Event::ConnectionClosed { bytes_sent, bytes_received, duration, lost_bytes, closed_by, .. } =
+                Sample::server().closed().event
+            else {
+                panic!("closed")
+            };
+            let event = Event::ConnectionClosed {
+                bytes_sent,
+                bytes_received,
+                duration,
+                lost_bytes,
+                greeting_bytes: None,
+                closed_by,
+                outstanding_count: count,
+                outstanding: verbs.to_vec(),
+            };
+            let text = Text::of(&event, Role::Server).expect("a text").to_string();
+            assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn an_exchange_is_one_aligned_line() {
         assert_eq!(
             line(&Sample::client().at(samples::command("EHLO", 250))),

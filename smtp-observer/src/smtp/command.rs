@@ -130,6 +130,16 @@ impl Verb {
     }
 }
 
+/// What an SSH client's first line begins with (RFC 4253, 4.2).
+const SSH: &[u8] = b"SSH-";
+
+/// Whether this is the first word of another protocol, as it is told.
+pub(crate) fn is_foreign(word: &[u8]) -> bool {
+    // Postfix takes no session that begins with one of the first three.
+    const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
+    WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) || word == SSH
+}
+
 /// A command line. An empty line is one as well: servers answer it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
@@ -216,15 +226,10 @@ impl Command {
 
     /// The first word of another protocol, if it is one that is told: the kernel lets no other unknown word cross.
     pub(crate) fn foreign_word(&self) -> Option<&[u8]> {
-        // Postfix takes no session that begins with one of the first three.
-        const SSH: &[u8] = b"SSH-";
-        const WORDS: &[&[u8]] = &[b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PRI"];
         let word = self.word();
-        match WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) {
-            true => Some(word),
-            // What follows names a client, or is anything.
-            false => word.get(..SSH.len()).filter(|start| *start == SSH),
-        }
+        // What follows `SSH-` names a client, or is anything.
+        let shown = if word.starts_with(SSH) { SSH } else { word };
+        is_foreign(shown).then_some(shown)
     }
 
     /// More was said than the line has: it stayed in the kernel, or is not kept.

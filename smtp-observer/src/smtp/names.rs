@@ -49,10 +49,21 @@ impl Repeated {
 }
 
 impl Names {
+    /// Those that are known, or none.
+    pub(crate) fn of(known: &Option<Box<Self>>) -> &Self {
+        const NONE: &Names = &Names { entries: Vec::new(), secret: false };
+        known.as_deref().unwrap_or(NONE)
+    }
+
+    /// Whether there is something in a command that a server may repeat.
+    pub(crate) fn are_in(command: &Command) -> bool {
+        names_mailbox(command) || may_be_secret(command)
+    }
+
     /// Takes the mailbox of MAIL or RCPT, or of RFC 821's other three, and notice of what may be a credential.
     pub(crate) fn add(&mut self, command: &Command) {
         self.secret |= may_be_secret(command);
-        if command.verb != Verb::Rcpt && !command.verb.opens_transaction() {
+        if !names_mailbox(command) {
             return;
         }
         let path = path(command.argument());
@@ -134,6 +145,10 @@ impl Names {
 }
 
 /// It is a credential, or has something behind it that may be one.
+fn names_mailbox(command: &Command) -> bool {
+    command.verb == Verb::Rcpt || command.verb.opens_transaction()
+}
+
 fn may_be_secret(command: &Command) -> bool {
     match command.verb {
         Verb::Other => command.length > 0,

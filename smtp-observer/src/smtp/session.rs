@@ -3,6 +3,7 @@
 mod after;
 mod client;
 mod opening;
+mod outstanding;
 mod place;
 mod resync;
 mod role;
@@ -109,9 +110,9 @@ pub struct Session {
     /// Lines of the client ended with LF alone, and with CR LF.
     ended_by: [bool; 2],
     /// What the client has said that the server may repeat.
-    names: Names,
-    /// Nanoseconds that the quickest reply to a command took.
-    quickest: Option<NonZero<u64>>,
+    names: Option<Box<Names>>,
+    /// Nanoseconds that the quickest reply to a command took, at most what fits.
+    quickest: Option<NonZero<u32>>,
 }
 
 /// How the client's next bytes are read.
@@ -229,7 +230,7 @@ impl Session {
             pipelines: false,
             cut_short: false,
             ended_by: [false; 2],
-            names: Names::default(),
+            names: None,
             quickest: None,
         }
     }

@@ -95,6 +95,8 @@ fn events() -> Vec<Event> {
             lost_bytes: None,
             greeting_bytes: Some(7),
             closed_by: ClosedBy::Unknown,
+            outstanding_count: Some(u32::MAX),
+            outstanding: vec!["other"; 8],
         },
         samples::greeting(),
         Event::Greeting(Greeting { code: 554, text: String::new(), software: None, latency: None }),

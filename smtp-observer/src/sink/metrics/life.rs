@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramVec};
 
 use super::Metrics;
 use super::series::{Family, Subject};
-use crate::observation::{AnomalyKind, NoopReason, Outcome, RsetReason, Timestamp};
+use crate::observation::{NoopReason, Outcome, RsetReason, Timestamp};
 
 /// How long nothing is seen of a program before its series end, if it has no connection open.
 pub(super) const GONE: Duration = Duration::from_secs(60 * 60);
@@ -27,14 +27,14 @@ const COMMON: [(&str, [&str; 3]); 7] = [
 ];
 
 impl Metrics {
-    /// Begins what may be counted of a program at zero: a rate needs something to start from.
+    /// Begins what may be counted of a program at zero: a rate needs something to start from. Not so the kinds of anomalies: most
+    /// never happen to a program.
     pub(super) fn begin(&mut self, subject: &Subject) {
         let commands = COMMON.iter().flat_map(|(verb, classes)| classes.map(|class| [*verb, class]));
         self.commands.begin(subject, commands.collect::<Vec<_>>().into_iter());
         self.rset.begin(subject, RsetReason::ALL.iter().map(|reason| [reason.as_str()]));
         self.noop.begin(subject, NoopReason::ALL.iter().map(|reason| [reason.as_str()]));
         self.transactions.begin(subject, Outcome::ALL.iter().map(|outcome| [outcome.as_str()]));
-        self.anomalies.begin(subject, AnomalyKind::ALL.iter().map(|kind| [kind.as_str()]));
         self.tls_sessions.begin(subject, ["true", "false"].into_iter().map(|visible| [visible]));
         self.data_bytes.begin(subject, [[]].into_iter());
         for family in self.durations() {

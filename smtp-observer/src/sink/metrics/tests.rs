@@ -407,11 +407,19 @@ fn what_may_be_counted_begins_at_zero() {
             r#"smtp_rset_total{process="perl",reason="interceptor_replay",role="client"} 0"#,
             r#"smtp_noop_total{process="perl",reason="interceptor_keepalive",role="client"} 0"#,
             r#"smtp_transactions_total{outcome="rejected",process="perl",role="client"} 0"#,
-            r#"smtp_anomalies_total{kind="gap",process="perl",role="client"} 0"#,
             r#"smtp_tls_sessions_total{process="perl",role="client",visible="false"} 0"#,
             r#"smtp_data_bytes_total{process="perl",role="client"} 0"#,
             r#"smtp_data_final_reply_seconds_count{process="perl",role="client"} 0"#,
             r#"smtp_rset_duration_seconds_count{process="perl",role="client"} 0"#,
         ],
     );
+}
+
+#[test]
+fn kinds_of_anomalies_that_never_happened_are_not_listed() {
+    let kind = AnomalyKind::BareLf;
+    let mut metrics = metrics([Sample::client().fact(facts::opened()), Sample::client().fact(facts::anomaly(kind))]);
+    let text = text(&mut metrics);
+    let listed: Vec<_> = text.lines().filter(|line| line.starts_with("smtp_anomalies_total{")).collect();
+    assert_eq!(listed, [r#"smtp_anomalies_total{kind="bare_lf",process="perl",role="client"} 1"#]);
 }

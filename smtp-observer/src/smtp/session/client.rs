@@ -9,6 +9,7 @@ use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::masked;
+use super::super::names::Names;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::preamble;
 use super::super::tls::Look;
@@ -242,7 +243,9 @@ impl Session {
     /// A command line is complete.
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
-        self.names.add(&command);
+        if Names::are_in(&command) {
+            self.names.get_or_insert_default().add(&command);
+        }
         (self.command_write, self.command_at) = (self.write, time);
         self.left_waiting = false;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {

@@ -18,7 +18,7 @@ impl Session {
 
     /// What the client has said that the server may repeat.
     pub(crate) fn names(&self) -> &Names {
-        &self.names
+        Names::of(&self.names)
     }
 
     /// Nothing is read any more.

@@ -77,6 +77,11 @@ impl Resync {
         self.not_alone();
     }
 
+    /// No line has come since the last reply, nor anything that was not seen.
+    pub(super) fn has_nothing_outstanding(&self) -> bool {
+        self.lines == 0 && self.older == 0
+    }
+
     fn not_alone(&mut self) {
         self.untouched = false;
         self.lines = self.lines.saturating_add(2);

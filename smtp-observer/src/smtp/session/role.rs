@@ -12,7 +12,7 @@ use crate::names::AnomalyKind;
 
 impl Session {
     /// What a peer is now: with the roles reversed, the one that connected serves.
-    pub(super) fn acts_as(&self, peer: Peer) -> Peer {
+    pub(crate) fn acts_as(&self, peer: Peer) -> Peer {
         match (self.reversed, peer) {
             (false, peer) => peer,
             (true, Peer::Client) => Peer::Server,

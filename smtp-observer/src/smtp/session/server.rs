@@ -9,6 +9,7 @@ use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
+use super::super::names::Names;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::super::tls::Look;
@@ -101,7 +102,7 @@ impl Session {
             // Who has only taken the part of a server may still send credentials.
             let shown = || match self.reversed {
                 true => format!("a line of {length} bytes"),
-                false if self.names.repeated_in(line.said()).is_any() => codes_of(&line),
+                false if Names::of(&self.names).repeated_in(line.said()).is_any() => codes_of(&line),
                 false => of_server(&line),
             };
             Flaws::of(&line).report(Peer::Server, shown, |kind, detail| {
@@ -145,7 +146,7 @@ impl Session {
     /// A reply is complete.
     pub(super) fn reply(&mut self, mut reply: Box<Reply>, items: &mut DecoderOutput) {
         self.garbled = false;
-        reply.repeated = self.names.repeated_in(&reply.text);
+        reply.repeated = self.names().repeated_in(&reply.text);
         if self.withholds() {
             self.withhold(reply, items);
             return;
@@ -176,7 +177,8 @@ impl Session {
             Some(PendingReply::Message(message, _)) => message.ended_at.map(|time| time.0),
             _ => None,
         };
-        let quicker = |quickest: NonZero<u64>, sent| timeout.first_byte.0.saturating_sub(sent) < quickest.get() / 2;
+        let quicker =
+            |quickest: NonZero<u32>, sent| timeout.first_byte.0.saturating_sub(sent) < u64::from(quickest.get() / 2);
         timeout.names_a_timeout() && self.quickest.zip(sent).is_some_and(|(quickest, sent)| quicker(quickest, sent))
     }
 
@@ -224,7 +226,8 @@ impl Session {
             Some(PendingReply::Command(command, None)) => {
                 self.answered_at = reply.last_byte;
                 if !command.pipelined {
-                    let took = NonZero::new(reply.first_byte.0.saturating_sub(command.last_byte.0));
+                    let took = reply.first_byte.0.saturating_sub(command.last_byte.0);
+                    let took = NonZero::new(u32::try_from(took).unwrap_or(u32::MAX));
                     self.quickest = self.quickest.into_iter().chain(took).min();
                 }
                 self.reply_to_command(command, reply, items);
