@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::decoder_output::DecoderOutput;
 use super::line::Line;
-use super::names::Repeated;
+use super::mailbox_names::Repeated;
 use crate::event::Time;
 
 /// Bytes of a reply's text that are kept; the rest is skipped.

@@ -25,7 +25,7 @@ use super::decoder_output::DecoderOutput;
 use super::extensions::Extensions;
 use super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::line::{Lines, Origin};
-use super::names::Names;
+use super::mailbox_names::Names;
 use super::pending_replies::{PendingReplies, PendingReply};
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};

@@ -1,7 +1,7 @@
 //! Where in the streams of the two sockets things are, for those who keep the bytes.
 
 use super::super::Peer;
-use super::super::names::Names;
+use super::super::mailbox_names::Names;
 use super::{Mode, Session};
 
 impl Session {

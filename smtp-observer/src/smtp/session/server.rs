@@ -9,7 +9,7 @@ use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
-use super::super::names::Names;
+use super::super::mailbox_names::Names;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::super::tls::Look;
