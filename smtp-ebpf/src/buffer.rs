@@ -40,6 +40,19 @@ pub unsafe fn locate(walk: *mut Walk, sock: Sock, locate: BufferSource, length: 
     }
 }
 
+/// The bytes of a call that moved so many are in the caller's memory, in one piece.
+///
+/// # Safety
+/// `walk` is a map value.
+#[inline(always)]
+pub unsafe fn locate_plain(walk: *mut Walk, address: u64, length: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (&raw mut (*walk).place).write_volatile(BufferLocation::buffer(address));
+        (&raw mut (*walk).length).write_volatile(length);
+    }
+}
+
 /// Leaves all of the call's bytes where they are, for this cause.
 ///
 /// # Safety

@@ -58,7 +58,8 @@ impl BufferLocation {
         Self { address: 0, parts: 1, skip: 0, array: Array::None, bytes_in_kernel: 0, unseen, padding: 0 }
     }
 
-    const fn buffer(address: u64) -> Self {
+    /// In one piece, of the caller's memory.
+    pub const fn buffer(address: u64) -> Self {
         Self { address, ..Self::unknown(CaptureMiss::None) }
     }
 

@@ -29,7 +29,12 @@ pub struct Followed {
     pid: u32,
     exec_id: u32,
     uid: u32,
-    padding: u32,
+    /// Whose session of TLS it carries, the library, and the session's address; zero: none, or it is not known.
+    session_pid: u32,
+    session_library: u32,
+    /// Not zero: TLS was seen on it without a session.
+    noticed: u32,
+    session: u64,
     /// When that was told; zero: it is to be told.
     owner_told: u64,
 }
@@ -45,11 +50,14 @@ impl Followed {
     /// The dialogue on a socket; one that was not followed yet is under way.
     #[inline(always)]
     pub fn of(sock: Sock) -> Option<*mut Self> {
+        Self::get(sock, BPF_SK_STORAGE_GET_F_CREATE)
+    }
+
+    #[inline(always)]
+    fn get(sock: Sock, flags: u32) -> Option<*mut Self> {
         let map = (&raw const DIALOGUES).cast_mut().cast();
         // SAFETY: the helper takes a map, a socket that the verifier knows, and no first value: it is zeros.
-        let followed = unsafe {
-            bpf_sk_storage_get(map, sock.as_ptr(), core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE))
-        };
+        let followed = unsafe { bpf_sk_storage_get(map, sock.as_ptr(), core::ptr::null_mut(), u64::from(flags)) };
         let followed = followed.cast::<Self>();
         (!followed.is_null()).then_some(followed)
     }
@@ -70,6 +78,81 @@ impl Followed {
             (&raw mut (*this).cookie).write_volatile(cookie);
             cookie
         }
+    }
+
+    /// The socket's cookie, if it was asked for yet.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn known_cookie(this: *const Self) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (&raw const (*this).cookie).read_volatile() }
+    }
+
+    /// The address of the TLS session that it carries, and whose process's that is.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn session(this: *const Self) -> (u64, u32) {
+        // SAFETY: the caller's promise.
+        unsafe { ((&raw const (*this).session).read_volatile(), (&raw const (*this).session_pid).read_volatile()) }
+    }
+
+    /// Whether it is known to carry a session of this process.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn carries_session_of(this: *const Self, pid: u32) -> bool {
+        // SAFETY: the caller's promise.
+        let (session, owner) = unsafe { Self::session(this) };
+        session != 0 && owner == pid
+    }
+
+    /// The number of the library whose session it carries, or zero.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn library(this: *const Self) -> u8 {
+        // SAFETY: the caller's promise.
+        unsafe { (&raw const (*this).session_library).read_volatile() as u8 }
+    }
+
+    /// Whether it was noticed before that TLS is spoken on it, and no session is known.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn was_noticed(this: *mut Self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let was = (&raw const (*this).noticed).read_volatile() != 0;
+            (&raw mut (*this).noticed).write_volatile(1);
+            was
+        }
+    }
+
+    /// It carries this session; zero: none.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn set_session(this: *mut Self, session: u64, pid: u32, library: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*this).session).write_volatile(session);
+            (&raw mut (*this).session_pid).write_volatile(pid);
+            (&raw mut (*this).session_library).write_volatile(library);
+        }
+    }
+
+    /// What is known of a socket, if anything is.
+    #[inline(always)]
+    pub fn known(sock: Sock) -> Option<*mut Self> {
+        Self::get(sock, 0)
     }
 
     /// Whether this is known to be the task that uses the socket.
@@ -138,6 +221,7 @@ pub fn begins(sock: Sock) {
     // SAFETY: it is a map value. The socket may have had another connection.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);
+        (&raw mut (*followed).noticed).write_volatile(0);
         Dialogue::begin(&raw mut (*followed).dialogue);
     }
 }

@@ -237,8 +237,9 @@ pub struct Transfer {
     pub seq_unreliable: u8,
     /// Not zero: the record before it on this socket, in this direction, tells of the same call.
     pub continues: u8,
-    /// Explicit padding, zero.
-    pub padding: u8,
+    /// The [`Library`](crate::library_call::Library) whose session the socket carries, if that is known, and
+    /// [`TLS_PLAINTEXT`] and [`TLS_FROM_START`] where they hold.
+    pub tls: u8,
     /// As in a [`Header`].
     pub time: u64,
     /// The socket's [`Socket::cookie`].
@@ -254,6 +255,13 @@ pub struct Transfer {
     /// The caller's [`Task::tid`].
     pub tid: u32,
 }
+
+/// Of [`Transfer::tls`]: the bits that tell the library.
+pub const TLS_LIBRARY: u8 = 0x0f;
+/// The bytes are plaintext of a TLS session that the socket carries, and positions count its plaintext.
+pub const TLS_PLAINTEXT: u8 = 0x10;
+/// They count it from the session's start.
+pub const TLS_FROM_START: u8 = 0x20;
 
 /// A part of one direction of a dialogue, in the order in which it was said.
 ///

@@ -42,6 +42,16 @@ static WATCHED_PORTS: [u64; PORT_WORDS] = [0; PORT_WORDS];
 #[unsafe(no_mangle)]
 static WATCHED_NETWORK_PORTS: [u64; PORT_WORDS] = [0; PORT_WORDS];
 
+/// Not zero: plaintext of TLS is read, where a library has it; injected at load.
+#[unsafe(no_mangle)]
+static READS_TLS: u32 = 0;
+
+/// Whether plaintext of TLS is read.
+#[inline(always)]
+pub fn reads_tls() -> bool {
+    injected(&READS_TLS) != 0
+}
+
 /// A number that the loader injects: read at run time, for what the compiler sees in the static is not what stands
 /// there then.
 #[inline(always)]

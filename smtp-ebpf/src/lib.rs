@@ -7,4 +7,5 @@
 
 pub mod config;
 pub mod event;
+pub mod library_call;
 pub mod protocol;

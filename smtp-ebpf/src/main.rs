@@ -14,6 +14,7 @@ mod kernel;
 mod local_pair;
 mod open;
 mod owner;
+mod plaintext;
 mod program;
 mod socket;
 mod state;
@@ -21,8 +22,10 @@ mod tell;
 mod track;
 mod transfer;
 
-use aya_ebpf::macros::{btf_tracepoint, fexit};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_attach_cookie;
+use aya_ebpf::macros::{btf_tracepoint, fexit, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use smtp_ebpf::event::CaptureMiss;
 
 use crate::kernel::{Message, Sock, Socket};
@@ -115,6 +118,32 @@ fn inet_sendpage_exit(context: FExitContext) -> i32 {
         CaptureMiss::Pages,
         context.arg(5),
     );
+    0
+}
+
+// TLS libraries: probes on functions that `smtp_ebpf::library_call` describes.
+
+/// A function of a TLS library is called.
+#[uprobe]
+fn tls_call(context: ProbeContext) -> u32 {
+    let argument = |number| context.arg::<u64>(number).unwrap_or(0);
+    let arguments = [argument(0), argument(1), argument(2), argument(3), argument(4)];
+    // SAFETY: it is the program's context.
+    plaintext::call_begins(arguments, unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    0
+}
+
+/// It returns.
+#[uretprobe]
+fn tls_return(context: RetProbeContext) -> u32 {
+    plaintext::call_ends(context.ret());
+    0
+}
+
+/// A function of a TLS library is called that ends a session.
+#[uprobe]
+fn tls_end(context: ProbeContext) -> u32 {
+    plaintext::session_ends(context.arg(0).unwrap_or(0));
     0
 }
 

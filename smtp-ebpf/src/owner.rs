@@ -10,7 +10,7 @@ use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH,
 
 use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
 use crate::program::Program;
-use crate::{capture, environment};
+use crate::{capture, environment, plaintext};
 
 /// Most components of a path that are walked.
 const MAX_COMPONENTS: u32 = 64;
@@ -88,6 +88,7 @@ pub fn describe_once<C: EbpfContext>(context: &C, program: Program, caller: &eve
     if unsafe { DESCRIBED.get(key) }.is_none() && describe(context, program as u32, caller, time) {
         // A failure here means one description too many, no harm.
         let _ = DESCRIBED.insert(key, 1, 0);
+        plaintext::notice(caller.pid);
     }
 }
 

@@ -22,17 +22,22 @@ pub enum Program {
     State = 6,
     /// Of changes of state that interrupt the telling of another.
     StateInside = 7,
+    /// Of plaintext that a TLS library moves.
+    Tls = 8,
+    /// Of plaintext, where another such call was interrupted.
+    TlsInside = 9,
 }
 
 impl Program {
     /// How many there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 10;
 
     /// What its records are.
     #[inline(always)]
     pub fn kind(self) -> Kind {
         match self {
-            Self::Send | Self::Send6 | Self::SendPages => Kind::Send,
+            // Of a library's calls each says which it is.
+            Self::Tls | Self::TlsInside | Self::Send | Self::Send6 | Self::SendPages => Kind::Send,
             Self::Receive | Self::Receive6 | Self::Splice => Kind::Receive,
             Self::State | Self::StateInside => Kind::State,
         }

@@ -6,11 +6,12 @@ use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{Kind, SeqNumbers, State};
 
 use crate::buffer_location::UserMessage;
+use crate::dialogue::Followed;
 use crate::kernel::{Call, Sock, Task, is_watched, probe_user};
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::track::{self, Standing};
-use crate::{capture, dialogue, local_pair, owner};
+use crate::{capture, dialogue, local_pair, owner, plaintext};
 
 // include/net/tcp_states.h
 pub const TCP_ESTABLISHED: u32 = 1;
@@ -101,6 +102,12 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     }
     if !ours {
         return;
+    }
+    if new == TCP_CLOSE
+        && let Some(followed) = Followed::known(sock)
+    {
+        // SAFETY: it is the socket's map value.
+        unsafe { plaintext::release(followed) };
     }
     if new != TCP_CLOSE && stream.has_upper_layer() {
         // One path of an MPTCP socket, which tells of itself.

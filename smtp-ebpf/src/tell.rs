@@ -3,13 +3,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{CaptureMiss, Kind, Owner, Segment, SegmentKind, Transfer, WINDOW_LENGTH};
 use smtp_ebpf::protocol::{self, Call, Crossing, Dialogue, HOLD, OUT_LENGTH, Speaker, Work};
 
 use crate::buffer::{self, Walk};
 use crate::capture;
-use crate::dialogue::Followed;
 use crate::kernel::copy_user;
+use crate::program::Program;
 
 /// Most windows of one call that are looked at; what is behind them is a gap.
 const MAX_WINDOWS: u64 = 16;
@@ -35,6 +37,9 @@ pub struct Scratch {
     pub speaker: u32,
     pub has_positions: u32,
     pub is_behind: u32,
+    /// The socket was accepted, and TLS was spoken on it before.
+    pub serves: u32,
+    pub had_tls: u32,
     /// One of the socket's ports is watched.
     pub is_watched: u32,
     /// It could not be told who calls.
@@ -50,6 +55,15 @@ pub struct Scratch {
     /// What crosses: all of it as it is, or segments of this size.
     pub is_whole: u32,
     pub size: u32,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
+
+/// What a program works with on this CPU.
+#[inline(always)]
+pub fn scratch_of(program: Program) -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(program as u32)
 }
 
 /// Who speaks in the call.
@@ -88,15 +102,14 @@ pub unsafe fn call(scratch: *const Scratch, taken: u64) -> Call {
 /// Tells of a call whose bytes are in one piece, and in one window, as nearly all are; whether they are. They are at this
 /// address of the caller's memory; zero: they are not in one piece.
 #[inline(always)]
-pub fn tell_at_once(scratch: *mut Scratch, followed: *mut Followed, address: u64) -> bool {
-    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+pub fn tell_at_once(scratch: *mut Scratch, dialogue: *mut Dialogue, address: u64) -> bool {
+    // SAFETY: the pointers are to this CPU's map value and to the dialogue's.
     unsafe {
         let length = (&raw const (*scratch).length).read_volatile();
         if length > WINDOW_LENGTH as u64 || address == 0 {
             return false;
         }
         let work = &raw mut (*scratch).work;
-        let dialogue = &raw mut (*followed).dialogue;
         let bytes = (&raw mut (*work).bytes).cast::<u8>().add(HOLD);
         if !copy_user(bytes, length as u32, address) {
             return false;
@@ -117,13 +130,13 @@ pub fn tell_at_once(scratch: *mut Scratch, followed: *mut Followed, address: u64
 #[repr(C)]
 struct Telling {
     scratch: *mut Scratch,
-    followed: *mut Followed,
+    dialogue: *mut Dialogue,
 }
 
 /// Tells of a call, in so many windows.
 #[inline(always)]
-pub fn tell_windows(scratch: *mut Scratch, followed: *mut Followed, windows: u64) {
-    let mut telling = Telling { scratch, followed };
+pub fn tell_windows(scratch: *mut Scratch, dialogue: *mut Dialogue, windows: u64) {
+    let mut telling = Telling { scratch, dialogue };
     // SAFETY: `tell_window` takes what it is given here.
     unsafe {
         bpf_loop(
@@ -139,8 +152,7 @@ pub fn tell_windows(scratch: *mut Scratch, followed: *mut Followed, windows: u64
 unsafe extern "C" fn tell_window(index: u64, telling: *mut Telling) -> i64 {
     // SAFETY: `tell_windows` passes its own.
     unsafe {
-        let Telling { scratch, followed } = *telling;
-        let dialogue = &raw mut (*followed).dialogue;
+        let Telling { scratch, dialogue } = *telling;
         let walk = &raw const (*scratch).walk;
         let done = (&raw const (*scratch).done).read_volatile();
         let left = (&raw const (*scratch).length).read_volatile() - done;

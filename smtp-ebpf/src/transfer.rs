@@ -1,8 +1,6 @@
 //! Bytes moved between a process and a socket.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::debug;
 use smtp_ebpf::event::{CaptureMiss, Kind, Owner, Transfer, WINDOW_LENGTH};
 use smtp_ebpf::protocol::{Dialogue, HOLD, Speaker};
@@ -13,16 +11,13 @@ use crate::dialogue::Followed;
 use crate::kernel::{Message, Sock, Socket, Task};
 use crate::program::Program;
 use crate::socket::{self, Stream};
-use crate::tell::{Scratch, call, speaker, tell_at_once, tell_windows};
-use crate::{capture, local_pair, owner, track};
+use crate::tell::{Scratch, call, scratch_of, speaker, tell_at_once, tell_windows};
+use crate::{capture, local_pair, owner, plaintext, track};
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
-
-#[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(Program::COUNT, 0);
 
 /// A function ends that moved a message, with what it returned: a length, or an error.
 #[inline(always)]
@@ -91,38 +86,62 @@ struct Moved {
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
     let moved = Moved { program, sock, task: Task::current(), flags, length };
-    let Some(scratch) = SCRATCH.get_ptr_mut(program as u32) else { return };
+    let Some(scratch) = scratch_of(program) else { return };
     let Some(followed) = meet(context, &moved, scratch) else { return };
+    // SAFETY: it is the socket's map value.
+    let dialogue = unsafe { &raw mut (*followed).dialogue };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
-    if unsafe { Dialogue::skips(&raw mut (*followed).dialogue, speaker(scratch), length) } {
+    if unsafe { Dialogue::skips(dialogue, speaker(scratch), length) } {
         // Ciphertext, or octets of a chunk: they are told of, and not looked at.
-        return tell_windows(scratch, followed, 1);
+        return tell_windows(scratch, dialogue, 1);
     }
     let address = match by {
         By::Call => plain_address(&moved, scratch, followed),
         _ => 0,
     };
-    if address != 0 && tell_at_once(scratch, followed, address) {
-        return;
-    }
-    // What leads to the bytes is known when a program is compiled: each has one of these.
-    match by {
-        By::Call => locate_of_call(&moved, scratch, followed),
-        By::Message(message) => locate_of_message(&moved, scratch, message),
-        By::Nothing(cause) => locate(&moved, scratch, BufferSource::NotFound(cause)),
+    if address == 0 || !tell_at_once(scratch, dialogue, address) {
+        look_and_tell(context, &moved, scratch, followed, by);
     }
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
-        if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, &moved, scratch, followed)
+        if Dialogue::has_tls(dialogue) {
+            let serves = (&raw const (*scratch).serves).read_volatile() != 0;
+            let begins = (&raw const (*scratch).had_tls).read_volatile() == 0;
+            plaintext::carries(followed, moved.task.tgid(), Followed::known_cookie(followed), serves, begins);
+        }
+    }
+}
+
+/// Tells of a call whose bytes are to be looked for.
+#[inline(always)]
+fn look_and_tell<C: EbpfContext>(
+    context: &C,
+    moved: &Moved,
+    scratch: *mut Scratch,
+    followed: *mut Followed,
+    by: By,
+) {
+    let Moved { length, .. } = *moved;
+    // SAFETY: it is the socket's map value.
+    let dialogue = unsafe { &raw mut (*followed).dialogue };
+    // What leads to the bytes is known when a program is compiled: each has one of these.
+    match by {
+        By::Call => locate_of_call(moved, scratch, followed),
+        By::Message(message) => locate_of_message(moved, scratch, message),
+        By::Nothing(cause) => locate(moved, scratch, BufferSource::NotFound(cause)),
+    }
+    // SAFETY: the pointers are to this CPU's map value and to the socket's.
+    unsafe {
+        if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, moved, scratch, followed)
         {
             return;
         }
         // A plain call that was not told at once is its socket's first.
         let is_message = matches!(by, By::Message(_));
-        if is_message && tell_at_once(scratch, followed, buffer::plain(&raw const (*scratch).walk)) {
+        if is_message && tell_at_once(scratch, dialogue, buffer::plain(&raw const (*scratch).walk)) {
             return;
         }
-        tell_windows(scratch, followed, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
+        tell_windows(scratch, dialogue, u64::from(length).div_ceil(WINDOW_LENGTH as u64));
         let cause = buffer::cause(&raw const (*scratch).walk);
         if !matches!(cause, CaptureMiss::None) {
             debug!(context, "{} bytes not seen: cause {}", length, cause as u32);
@@ -154,9 +173,9 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (local.read_volatile(), remote.read_volatile())
     };
     // Who accepted the connection speaks for the server.
-    let serves = track::is_accepted(sock, local_port, remote_port) == sends;
+    let serves = track::is_accepted(sock, local_port, remote_port);
     let (speaker, listener) =
-        if serves { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
+        if serves == sends { (Speaker::Server, Speaker::Client) } else { (Speaker::Client, Speaker::Server) };
     let (end, other) =
         if sends { (positions.write_seq, positions.copied_seq) } else { (positions.copied_seq, positions.write_seq) };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
@@ -170,7 +189,14 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (&raw mut (*scratch).has_positions).write_volatile(u32::from(seq_unreliable == 0));
         let is_behind = seq_unreliable == 0 && Dialogue::is_behind(dialogue, listener, other);
         (&raw mut (*scratch).is_behind).write_volatile(u32::from(is_behind));
-        if Dialogue::is_ciphertext(dialogue, speaker) && !Followed::is_told(followed, speaker, time) {
+        let had_tls = Dialogue::has_tls(dialogue);
+        (&raw mut (*scratch).had_tls).write_volatile(u32::from(had_tls));
+        (&raw mut (*scratch).serves).write_volatile(u32::from(serves));
+        if Dialogue::is_ciphertext(dialogue, speaker)
+            // Who has a session of its own on it is told of.
+            && !plaintext::carries(followed, moved.task.tgid(), Followed::cookie(followed, sock), serves, false)
+            && !Followed::is_told(followed, speaker, time)
+        {
             Dialogue::go_on(dialogue, &call(scratch, u64::from(length)));
             return None;
         }
@@ -189,7 +215,7 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         (&raw mut (*transfer).state).write_volatile(stream.state());
         (&raw mut (*transfer).seq_unreliable).write_volatile(seq_unreliable as u8);
         (&raw mut (*transfer).continues).write_volatile(0);
-        (&raw mut (*transfer).padding).write_volatile(0);
+        (&raw mut (*transfer).tls).write_volatile(Followed::library(followed));
         (&raw mut (*transfer).time).write_volatile(time);
         (&raw mut (*transfer).cookie).write_volatile(Followed::cookie(followed, sock));
         (&raw mut (*transfer).positions).write_volatile(positions);

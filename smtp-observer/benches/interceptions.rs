@@ -78,6 +78,7 @@ impl Host {
             flow,
             length: text.len() as u32,
             continues: false,
+            tls: Default::default(),
             said: Said::text(text.as_bytes()),
         }));
     }

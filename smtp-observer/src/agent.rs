@@ -58,6 +58,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
         Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
         Command::Check(args) => check(args.json),
+        Command::ProbeTls(assignment) => Ok(kernel::probe_tls(&assignment)?),
     }
 }
 
@@ -223,6 +224,7 @@ fn attach_hooks(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, 
         ports: observe.ports.as_slice().to_vec(),
         hooks: observe.hooks,
         ring_bytes: observe.ring_size.bytes(),
+        tls: observe.tls,
         diagnostics,
     };
     let kernel = Kernel::attach(&settings)?;

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
-use crate::kernel::Hooks;
+use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
 use crate::sink::filter::Filter;
 
@@ -94,6 +94,9 @@ pub enum Command {
     Connections(ConnectionsArgs),
     /// Say what this host allows, and which hooks `run` would use.
     Check(CheckArgs),
+    /// Attach probes to TLS libraries: what the other commands start by themselves.
+    #[command(hide = true)]
+    ProbeTls(kernel::Assignment),
 }
 
 /// Options that every observing command takes.
@@ -106,6 +109,10 @@ pub struct ObserveArgs {
     /// Hook family; `auto` takes fentry where the kernel allows it [default: auto].
     #[arg(long, value_enum, hide_possible_values = false)]
     hooks: Option<Hooks>,
+
+    /// Read what is said behind STARTTLS from the OpenSSL and GnuTLS of the processes on this host [default: auto].
+    #[arg(long, value_enum)]
+    tls: Option<Tls>,
 
     /// How much of a mailbox address is shown [default: domain].
     #[arg(long, value_enum)]
@@ -240,6 +247,8 @@ pub struct Observe {
     pub ports: Ports,
     /// Hook family.
     pub hooks: Hooks,
+    /// Whose plaintext of TLS is read.
+    pub tls: Tls,
     /// How much of a mailbox address is shown.
     pub addresses: Addresses,
     /// Addresses that lead to servers of one's own on this host.
@@ -309,6 +318,7 @@ impl ObserveArgs {
         Observe {
             ports: self.port.or(file.port).unwrap_or_default(),
             hooks: self.hooks.or(file.hooks).unwrap_or(Hooks::Auto),
+            tls: self.tls.or(file.tls).unwrap_or_default(),
             addresses: self.addresses.or(file.addresses).unwrap_or(Addresses::Domain),
             service_addresses: match self.service_address.is_empty() {
                 true => file.service_address,
@@ -327,6 +337,7 @@ impl ObserveArgs {
 struct File {
     port: Option<Ports>,
     hooks: Option<Hooks>,
+    tls: Option<Tls>,
     addresses: Option<Addresses>,
     #[serde(rename = "service-address", default, deserialize_with = "networks")]
     service_address: Vec<IpNet>,

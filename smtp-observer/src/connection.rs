@@ -341,6 +341,7 @@ mod tests {
             flow,
             length: text.len() as u32,
             continues: false,
+            tls: Default::default(),
             said: Said::text(text.as_bytes()),
         }
     }

@@ -265,9 +265,47 @@ pub struct TransferEvent<'a> {
     /// The event before it on this socket, in this direction, tells of the same call.
     #[serde(default, skip_serializing_if = "is_default")]
     pub continues: bool,
+    /// The TLS session that the socket carries, and whether these are bytes of the socket or of the session.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: TlsSession,
     /// What was said. A line that the call left unfinished comes with a later event.
     #[serde(default, skip_serializing_if = "Said::is_empty")]
     pub said: Said<'a>,
+}
+
+/// What is known of the TLS session that a socket carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsSession {
+    /// The library that encrypts it, where its calls were seen to use the socket.
+    #[serde(skip_serializing_if = "is_default")]
+    pub library: Option<TlsLibrary>,
+    /// The transfer is of its plaintext, not of the socket's bytes. So are the positions.
+    #[serde(skip_serializing_if = "is_default")]
+    pub plaintext: bool,
+    /// Positions count its plaintext from the start; otherwise from where it was first seen.
+    #[serde(skip_serializing_if = "is_default")]
+    pub from_start: bool,
+}
+
+/// A library that encrypts what a process says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsLibrary {
+    /// OpenSSL, and what has its functions.
+    OpenSsl,
+    /// GnuTLS.
+    GnuTls,
+}
+
+impl TlsLibrary {
+    /// The name used in events and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenSsl => "openssl",
+            Self::GnuTls => "gnutls",
+        }
+    }
 }
 
 impl TransferEvent<'_> {

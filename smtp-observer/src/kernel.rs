@@ -32,6 +32,7 @@ mod owners;
 pub mod probe;
 pub mod ring;
 mod this_host;
+mod tls;
 mod users;
 
 pub use diagnostics::{Diagnostic, State};
@@ -41,6 +42,8 @@ pub use probe::{Check, FamilyCheck, check};
 pub use ring::Reader;
 use this_host::ThisHost;
 pub use this_host::now;
+use tls::Prober;
+pub use tls::{Assignment, Failure as ProbeFailure, Tls, probe as probe_tls};
 
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);
@@ -60,6 +63,8 @@ pub struct Settings {
     pub hooks: Hooks,
     /// Size of the ring buffer in bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
+    /// Whose plaintext of TLS is read.
+    pub tls: Tls,
     /// What the programs say of themselves in the agent's log; off costs nothing.
     pub diagnostics: LevelFilter,
 }
@@ -97,6 +102,9 @@ pub enum Error {
     /// The ring buffer cannot be polled.
     #[error("the ring buffer cannot be polled: {0}.")]
     Poll(#[source] io::Error),
+    /// The process that attaches probes cannot be started.
+    #[error("the process that reads TLS cannot be started: {0}. With --tls off it is not needed.")]
+    Prober(#[source] io::Error),
     /// The host does not say when it is, or which boot this is.
     #[error("the host's clocks cannot be read: {0}.")]
     Clock(#[source] io::Error),
@@ -178,6 +186,8 @@ fn with_reason(text: &str) -> String {
 pub struct Kernel {
     // The links live in here, too.
     programs: Ebpf,
+    /// It ends with the agent.
+    _prober: Option<Prober>,
     loaded: Loaded,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: Reader,
@@ -241,6 +251,7 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
+        let prober = settings.tls.is_possible().then(|| Prober::start(&mut programs, settings.tls)).transpose()?;
         loaded.attach(&mut programs)?;
         give_memory_back();
         diagnose(&mut programs, settings.diagnostics);
@@ -249,6 +260,7 @@ impl Kernel {
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
             programs,
+            _prober: prober,
             loaded,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: Reader::default(),
@@ -371,6 +383,7 @@ fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
     let iterators = PlainIterators(layout.iterators().map_err(NoLayout)?);
     let syscalls = PlainSyscalls(layout::syscalls());
     let level = log_level(settings.diagnostics);
+    let reads_tls = u32::from(settings.tls.is_possible());
     let programs = EbpfLoader::new()
         // For relocations of fields, which these programs do not have: a parse of all of the kernel's types less.
         .btf(None)
@@ -379,6 +392,7 @@ fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
         .override_global("ITERATORS", &iterators, true)
         .override_global("WATCHED_PORTS", &ports[..], true)
         .override_global("WATCHED_NETWORK_PORTS", &network_ports[..], true)
+        .override_global("READS_TLS", &reads_tls, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries("EVENTS", settings.ring_bytes)
         .load(OBJECT)?;

@@ -258,6 +258,7 @@ impl Events {
             flow,
             length: text.len() as u32,
             continues: false,
+            tls: Default::default(),
             said: Said::text(text.as_bytes()),
         }));
     }
@@ -312,6 +313,7 @@ impl<'a> Connection<'a> {
             flow,
             length,
             continues: false,
+            tls: Default::default(),
             said: Said::text(text.as_bytes()),
         }));
     }

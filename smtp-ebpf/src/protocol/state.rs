@@ -282,6 +282,34 @@ impl Dialogue {
         }
     }
 
+    /// One of the peers speaks TLS.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn has_tls(this: *mut Self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            matches!(get!(this.client.mode), Mode::CIPHERTEXT | Mode::HANDSHAKE) || get!(this.server.ciphertext) != 0
+        }
+    }
+
+    /// Makes a dialogue that was just created, all zero, one that begins inside of the TLS of another. Behind STARTTLS the
+    /// client speaks first (RFC 3207, 4.2).
+    ///
+    /// # Safety
+    /// Both are valid.
+    #[inline(always)]
+    pub unsafe fn begin_inside(this: *mut Self, outside: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::begin(this);
+            if get!(outside.server.spoken) != 0 {
+                set!(this.client.asked, 0);
+            }
+        }
+    }
+
     /// What this speaker sends is content of DATA: the end of a long call is of interest, not its middle.
     ///
     /// # Safety

@@ -24,6 +24,9 @@ pub enum Error {
     /// The hooks cannot be attached.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// Probes cannot be attached.
+    #[error(transparent)]
+    ProbeTls(#[from] kernel::ProbeFailure),
     /// `check` found that nothing can be observed.
     #[error("this host or user cannot observe: the lines above say why.")]
     Unusable,
@@ -95,7 +98,7 @@ impl Error {
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
             Self::Config(_) | Self::Terminal(_) => ExitCode::from(2),
-            Self::Privilege(_) | Self::Kernel(_) | Self::Unusable => ExitCode::from(3),
+            Self::Privilege(_) | Self::Kernel(_) | Self::ProbeTls(_) | Self::Unusable => ExitCode::from(3),
         }
     }
 }

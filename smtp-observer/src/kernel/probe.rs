@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use super::diagnostics::{Diagnostic, State};
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::{Error, Family, Hooks, NoLayout, Settings, chain, diagnostics, load};
+use super::{Error, Family, Hooks, NoLayout, Settings, Tls, chain, diagnostics, load};
 
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
@@ -174,7 +174,7 @@ fn remedy(error: &Error) -> &'static str {
             "Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does."
         }
         Error::Asked(error) => remedy(error),
-        Error::Refused(_) | Error::Poll(_) | Error::Clock(_) => {
+        Error::Refused(_) | Error::Poll(_) | Error::Clock(_) | Error::Prober(_) => {
             "Look at what is not `yes` above; `smtp-observer check -v` shows all that the kernel says."
         }
     }
@@ -187,7 +187,7 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
         let settings =
-            Settings { ports: Vec::new(), hooks: Hooks::Auto, ring_bytes: page, diagnostics: LevelFilter::OFF };
+            Settings { ports: Vec::new(), hooks: Hooks::Auto, ring_bytes: page, tls: Tls::Off, diagnostics: LevelFilter::OFF };
         let object = load(&settings, &layout)?;
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         Ok((object, layout, btf))

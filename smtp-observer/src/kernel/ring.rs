@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use smtp_ebpf::event::{self as record, Kind};
+use smtp_ebpf::library_call::Library;
 
 use super::owners::Owners;
 use super::users::Users;
 use crate::event::{
     Flow, KernelEvent, MalformedRecord, OpenSocket, ProcessEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent,
-    Task, TcpState, Time, TransferEvent, socket_address,
+    Task, TcpState, Time, TlsLibrary, TlsSession, TransferEvent, socket_address,
 };
 
 /// Most command names kept to be shared between events.
@@ -106,6 +107,7 @@ impl Reader {
             flow,
             length: record.length,
             continues: record.continues != 0,
+            tls: tls_session(record.tls),
             said: Said::read(said)?,
         })
     }
@@ -192,6 +194,16 @@ fn parts<const N: usize>(bytes: &[u8], start: usize, lengths: [u32; N]) -> Resul
         (*part, rest) = rest.split_at_checked(length as usize).ok_or(MalformedRecord::Short(bytes.len()))?;
     }
     Ok(parts)
+}
+
+/// What a transfer tells of TLS.
+fn tls_session(tls: u8) -> TlsSession {
+    let library = Library::from_number(u32::from(tls & record::TLS_LIBRARY)).map(|library| match library {
+        Library::OpenSsl => TlsLibrary::OpenSsl,
+        Library::GnuTls => TlsLibrary::GnuTls,
+    });
+    let has = |bit| tls & bit != 0;
+    TlsSession { library, plaintext: has(record::TLS_PLAINTEXT), from_start: has(record::TLS_FROM_START) }
 }
 
 /// An argument vector.

@@ -146,6 +146,7 @@ mod tests {
             flow,
             length,
             continues: false,
+            tls: Default::default(),
             said: Said::text(GREETING),
         })
     }

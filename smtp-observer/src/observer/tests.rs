@@ -93,6 +93,7 @@ impl Story {
             flow,
             length,
             continues: false,
+            tls: Default::default(),
             said: Said::text(text.as_bytes()),
         }));
     }

@@ -51,6 +51,7 @@ fn entries() -> Vec<Entry> {
         flow: Flow::Sent,
         length: 1000,
         continues: true,
+        tls: Default::default(),
         said: Said::of([
             Segment::Begun(Time(5)),
             Segment::Text(&Vec::from_iter(0..=255)),

@@ -107,6 +107,7 @@ impl Story {
             flow,
             length,
             continues: false,
+            tls: Default::default(),
             said,
         }));
     }

@@ -1,0 +1,58 @@
+//! Functions of TLS libraries that are probed: what a probe is told of the function that it stands on.
+
+/// Most sessions whose plaintext is followed at a time.
+pub const MAX_SESSIONS: u32 = 16_384;
+
+/// A library that encrypts what a process says.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// OpenSSL, and what has its functions.
+    OpenSsl = 1,
+    /// GnuTLS.
+    GnuTls = 2,
+}
+
+impl Library {
+    /// The library with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::OpenSsl, Self::GnuTls].into_iter().find(|library| *library as u32 == number)
+    }
+}
+
+/// A function that is called with a session, a buffer and its length, as a probe's cookie (`bpf_get_attach_cookie`, Linux
+/// 5.15) tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LibraryCall {
+    /// [`Self::HANDSHAKE`], [`Self::SEND`] or [`Self::RECEIVE`].
+    pub direction: u32,
+    /// Which argument, counted from 1, points to where the function leaves the number of bytes that it moved; zero: it
+    /// returns that number.
+    pub count_at: u32,
+    /// A [`Library`].
+    pub library: u32,
+}
+
+impl LibraryCall {
+    /// It moves no bytes of the process.
+    pub const HANDSHAKE: u32 = 0;
+    /// It encrypts what is in the buffer.
+    pub const SEND: u32 = 1;
+    /// It decrypts into the buffer.
+    pub const RECEIVE: u32 = 2;
+
+    /// The cookie that tells of it.
+    pub const fn to_cookie(self) -> u64 {
+        self.direction as u64 | (self.count_at as u64) << 8 | (self.library as u64) << 16
+    }
+
+    /// What a cookie tells of.
+    #[inline(always)]
+    pub const fn from_cookie(cookie: u64) -> Self {
+        Self {
+            direction: (cookie & 0xff) as u32,
+            count_at: (cookie >> 8 & 0xff) as u32,
+            library: (cookie >> 16 & 0xff) as u32,
+        }
+    }
+}

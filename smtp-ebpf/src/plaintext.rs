@@ -1,0 +1,272 @@
+//! The plaintext of TLS: calls of a library on a session, the socket on which that is spoken, and what is said in it.
+//!
+//! A library's call on a session moves bytes of a socket by a system call of its own. So the hook on that socket learns
+//! which session is spoken there, and from then on the session's calls are told of as transfers of the socket. Bytes of a
+//! session that no watched socket carries are not looked at.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use smtp_ebpf::event::{Kind, TLS_FROM_START, TLS_PLAINTEXT, Transfer, WINDOW_LENGTH};
+use smtp_ebpf::protocol::{Dialogue, Speaker};
+use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS};
+
+use crate::dialogue::Followed;
+use crate::kernel::{probe_user, reads_tls};
+use crate::program::Program;
+use crate::state::TCP_ESTABLISHED;
+use crate::tell::{scratch_of, tell_at_once, tell_windows};
+use crate::{atomic, buffer, capture};
+
+/// Most threads that are inside of a library's call at a time.
+const MAX_THREADS: u32 = 8192;
+
+/// `BPF_F_NO_PREALLOC`: memory is taken as sessions begin.
+const ON_DEMAND: u32 = 1;
+
+/// A call of a library that is under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Call {
+    /// The session's address: it names the session within its process.
+    session: u64,
+    buffer: u64,
+    /// Bytes of the buffer.
+    room: u64,
+    /// Where the call leaves the number of bytes that it moved; zero: that is what it returns.
+    count_at: u64,
+    /// As in a [`LibraryCall`].
+    direction: u32,
+    library: u32,
+}
+
+/// Calls under way, by thread.
+#[map]
+static TLS_CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(MAX_THREADS, 0);
+
+/// A session of a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SessionKey {
+    session: u64,
+    pid: u32,
+    padding: u32,
+}
+
+/// A session that a watched socket carries.
+#[repr(C)]
+struct Session {
+    dialogue: Dialogue,
+    /// The socket's.
+    cookie: u64,
+    /// Bytes of plaintext that the process sent and received.
+    sent: u32,
+    received: u32,
+    /// The socket was accepted.
+    serves: u32,
+    /// [`TLS_FROM_START`], or zero: it was under way when it was first seen.
+    from_start: u32,
+}
+
+#[map]
+static TLS_SESSIONS: HashMap<SessionKey, Session> = HashMap::with_max_entries(MAX_SESSIONS, ON_DEMAND);
+
+/// A session of which nothing is known: what a new one is copied from. Nobody writes it.
+#[map]
+static TLS_UNKNOWN: Array<Session> = Array::with_max_entries(1, 0);
+
+/// A call may interrupt another on the same processor, unlike those of the kernel's own hooks: each takes a place that is
+/// free.
+#[map]
+static TLS_BUSY: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Processes that use watched sockets, each one's number: their libraries are to be probed. Read by the process that does so.
+#[map]
+static TLS_PROCESSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// A process uses a watched socket, and may have loaded a library of TLS.
+#[inline(always)]
+pub fn notice(pid: u32) {
+    if reads_tls() {
+        let _ = TLS_PROCESSES.output::<u64>(&u64::from(pid), 0);
+    }
+}
+
+/// A library's call begins.
+#[inline(always)]
+pub fn call_begins(arguments: [u64; 5], cookie: u64) {
+    let known = LibraryCall::from_cookie(cookie);
+    let [session, buffer, room, fourth, fifth] = arguments;
+    let count_at = match known.count_at {
+        4 => fourth,
+        5 => fifth,
+        _ => 0,
+    };
+    let call = Call { session, buffer, room, count_at, direction: known.direction, library: known.library };
+    let _ = TLS_CALLS.insert(thread(), call, 0);
+}
+
+/// A library's call ends, and returns this: what it moved is told, where a watched socket carries its session.
+#[inline(always)]
+pub fn call_ends(returned: i32) {
+    let thread = thread();
+    // SAFETY: it is this thread's, which nobody else writes.
+    let Some(call) = (unsafe { TLS_CALLS.get(thread) }).copied() else { return };
+    let _ = TLS_CALLS.remove(thread);
+    if returned <= 0 || call.direction == LibraryCall::HANDSHAKE {
+        return;
+    }
+    let moved = if call.count_at == 0 { returned as u64 } else { probe_user(call.count_at).unwrap_or(0) };
+    if moved == 0 || moved > call.room || moved > u64::from(u32::MAX / 2) {
+        return;
+    }
+    let key = SessionKey { session: call.session, pid: (thread >> 32) as u32, padding: 0 };
+    let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return };
+    let Some(busy) = TLS_BUSY.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        let (first, second) = (&raw mut (*busy)[0], &raw mut (*busy)[1]);
+        if atomic::swap(first, 1) == 0 {
+            tell(Program::Tls, session, &call, thread, moved);
+            first.write_volatile(0);
+        } else if atomic::swap(second, 1) == 0 {
+            tell(Program::TlsInside, session, &call, thread, moved);
+            second.write_volatile(0);
+        } else {
+            let sends = call.direction == LibraryCall::SEND;
+            capture::lose(Program::Tls as u32, if sends { Kind::Send } else { Kind::Receive });
+        }
+    }
+}
+
+/// Tells of a call that moved so many bytes.
+///
+/// # Safety
+/// `session` is a map value, and what the program works with is nobody else's meanwhile.
+#[inline(always)]
+unsafe fn tell(program: Program, session: *mut Session, call: &Call, thread: u64, moved: u64) {
+    let Some(scratch) = scratch_of(program) else { return };
+    let sends = call.direction == LibraryCall::SEND;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (sent, received) = (&raw mut (*session).sent, &raw mut (*session).received);
+        let counter = if sends { sent } else { received };
+        let end = counter.read_volatile().wrapping_add(moved as u32);
+        counter.write_volatile(end);
+        let serves = (&raw const (*session).serves).read_volatile() != 0;
+        let speaker = if serves == sends { Speaker::Server } else { Speaker::Client };
+        let time = capture::now();
+        (&raw mut (*scratch).length).write_volatile(moved);
+        (&raw mut (*scratch).done).write_volatile(0);
+        (&raw mut (*scratch).time).write_volatile(time);
+        (&raw mut (*scratch).end).write_volatile(end);
+        (&raw mut (*scratch).speaker).write_volatile(speaker as u32);
+        (&raw mut (*scratch).has_positions).write_volatile(1);
+        (&raw mut (*scratch).is_behind).write_volatile(0);
+        (&raw mut (*scratch).is_nameless).write_volatile(0);
+        (&raw mut (*scratch).program).write_volatile(program as u64);
+        let transfer = (&raw mut (*scratch).work.record).cast::<Transfer>();
+        let kind = if sends { Kind::Send } else { Kind::Receive };
+        (&raw mut (*transfer).kind).write_volatile(kind as u32);
+        (&raw mut (*transfer).state).write_volatile(TCP_ESTABLISHED as u8);
+        (&raw mut (*transfer).seq_unreliable).write_volatile(0);
+        (&raw mut (*transfer).continues).write_volatile(0);
+        let from_start = (&raw const (*session).from_start).read_volatile() as u8;
+        (&raw mut (*transfer).tls).write_volatile(call.library as u8 | TLS_PLAINTEXT | from_start);
+        (&raw mut (*transfer).time).write_volatile(time);
+        (&raw mut (*transfer).cookie).write_volatile((&raw const (*session).cookie).read_volatile());
+        (&raw mut (*transfer).positions.write_seq).write_volatile(sent.read_volatile());
+        (&raw mut (*transfer).positions.copied_seq).write_volatile(received.read_volatile());
+        (&raw mut (*transfer).pid).write_volatile((thread >> 32) as u32);
+        (&raw mut (*transfer).tid).write_volatile(thread as u32);
+        let dialogue = &raw mut (*session).dialogue;
+        if !Dialogue::skips(dialogue, speaker, moved as u32) && tell_at_once(scratch, dialogue, call.buffer) {
+            return;
+        }
+        buffer::locate_plain(&raw mut (*scratch).walk, call.buffer, moved);
+        tell_windows(scratch, dialogue, moved.div_ceil(WINDOW_LENGTH as u64));
+    }
+}
+
+/// A session is over; another may get its address.
+#[inline(always)]
+pub fn session_ends(session: u64) {
+    let key = SessionKey { session, pid: (thread() >> 32) as u32, padding: 0 };
+    let _ = TLS_SESSIONS.remove(key);
+}
+
+/// A call on a watched socket, on which TLS is spoken, is inside of a library's call: that call's session is spoken on it,
+/// from its start on if TLS has begun with this very call. Whether that is news.
+///
+/// # Safety
+/// `followed` is the socket's map value.
+#[inline(always)]
+pub unsafe fn carries(followed: *mut Followed, pid: u32, cookie: u64, serves: bool, begins: bool) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { reads_tls() && !Followed::carries_session_of(followed, pid) && bind(followed, cookie, serves, begins) != 0 }
+}
+
+/// # Safety
+/// As of [`carries`].
+#[inline(never)]
+unsafe fn bind(followed: *mut Followed, cookie: u64, serves: bool, begins: bool) -> u64 {
+    let thread = thread();
+    // SAFETY: it is this thread's, which nobody else writes.
+    let Some(call) = (unsafe { TLS_CALLS.get(thread) }) else {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !Followed::was_noticed(followed) {
+                // It may have loaded the library since.
+                notice((thread >> 32) as u32);
+            }
+        }
+        return 0;
+    };
+    let (address, library) = (call.session, call.library);
+    let Some(unknown) = TLS_UNKNOWN.get(0) else { return 0 };
+    let key = SessionKey { session: address, pid: (thread >> 32) as u32, padding: 0 };
+    // SAFETY: the caller's promise; and what the maps hold.
+    unsafe {
+        release(followed);
+        if TLS_SESSIONS.insert(key, unknown, 0).is_err() {
+            return 0;
+        }
+        let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return 0 };
+        (&raw mut (*session).cookie).write_volatile(cookie);
+        (&raw mut (*session).serves).write_volatile(u32::from(serves));
+        if begins {
+            (&raw mut (*session).from_start).write_volatile(u32::from(TLS_FROM_START));
+            Dialogue::begin_inside(&raw mut (*session).dialogue, &raw mut (*followed).dialogue);
+        }
+        Followed::set_session(followed, address, key.pid, library);
+        1
+    }
+}
+
+/// A socket carries its session no longer.
+///
+/// # Safety
+/// `followed` is the socket's map value.
+#[inline(always)]
+pub unsafe fn release(followed: *mut Followed) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (session, pid) = Followed::session(followed);
+        if session == 0 {
+            return;
+        }
+        Followed::set_session(followed, 0, 0, 0);
+        let key = SessionKey { session, pid, padding: 0 };
+        let Some(known) = TLS_SESSIONS.get_ptr(key) else { return };
+        // The address may be another session's by now.
+        if (&raw const (*known).cookie).read_volatile() == Followed::known_cookie(followed) {
+            let _ = TLS_SESSIONS.remove(key);
+        }
+    }
+}
+
+/// The current thread, below its process.
+#[inline(always)]
+fn thread() -> u64 {
+    bpf_get_current_pid_tgid()
+}

@@ -1,0 +1,98 @@
+//! Plaintext of TLS, read from the libraries of the processes that use watched sockets.
+//!
+//! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process. A process of its own,
+//! the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads nothing that comes from a network.
+
+mod library;
+mod mapped;
+mod prober;
+
+use std::io;
+use std::process::{Child, Command, Stdio};
+
+use aya::Ebpf;
+use aya::programs::{ProgramError, UProbe};
+use clap::ValueEnum;
+use procfs::KernelVersion;
+use serde::Deserialize;
+use tracing::debug;
+
+use super::{Error, chain};
+pub use prober::{Assignment, Failure, probe};
+
+/// The first kernel that gives a map of probes its memory as it is needed.
+const FIRST_KERNEL: [u8; 2] = [6, 1];
+
+/// Whose plaintext of TLS is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// That of processes that use watched sockets, from the moment that they do.
+    #[default]
+    Auto,
+    /// The same; but every process has the probes, so that the shortest-lived one is read from its start.
+    All,
+    /// Nobody's.
+    Off,
+}
+
+impl Tls {
+    /// The name used in options.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::All => "all",
+            Self::Off => "off",
+        }
+    }
+
+    /// Whether this kernel can do it.
+    pub(super) fn is_possible(self) -> bool {
+        self != Self::Off && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
+    }
+}
+
+/// Programs that are probes, by what they stand on: a call, its return, the end of a session.
+const PROGRAMS: [&str; 3] = ["tls_call", "tls_return", "tls_end"];
+
+/// The process that attaches probes. It ends with this.
+pub(super) struct Prober(Child);
+
+impl Prober {
+    /// Has the kernel check the probes, and starts the process that attaches them.
+    pub(super) fn start(object: &mut Ebpf, tls: Tls) -> Result<Self, Error> {
+        let mut numbers = Vec::new();
+        for name in PROGRAMS {
+            let program: &mut UProbe =
+                object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into().map_err(ProgramError::from)?;
+            program.load()?;
+            let information = program.info()?;
+            let steps = information.verified_instruction_count().unwrap_or_default();
+            debug!("{name}: accepted after {steps} steps of the verifier");
+            numbers.push(information.id());
+        }
+        let processes = object.map("TLS_PROCESSES").ok_or_else(|| Error::Refused("the object has no map".into()))?;
+        let aya::maps::Map::RingBuf(processes) = processes else {
+            return Err(Error::Refused("TLS_PROCESSES is no ring buffer".into()));
+        };
+        numbers.push(processes.info().map_err(|error| Error::Refused(chain(&error)))?.id());
+        let child = Command::new("/proc/self/exe")
+            .arg("probe-tls")
+            .arg(tls.as_str())
+            .args(numbers.iter().map(u32::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        child.map(Self).map_err(Error::Prober)
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        // It ends by itself where its input does; nobody waits for it longer than that takes.
+        let killed: io::Result<()> = self.0.kill();
+        if let Err(error) = killed.and_then(|()| self.0.wait().map(|_| ())) {
+            debug!("the process that attaches probes has not ended: {error}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The process that attaches probes to the TLS libraries of other processes.
+//!
+//! It learns from the kernel side which processes use watched sockets, reads which files they have mapped, and puts probes on
+//! the functions in them. It ends when its standard input does, or the agent.
+
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Map, MapData, RingBuf};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use aya::programs::{ProbeKind, UProbe, loaded_programs};
+use caps::Capability;
+use foldhash::{HashMap, HashSet};
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use procfs::process::Process;
+use tracing::{debug, warn};
+
+use super::library::{self, Place, Role};
+use super::mapped::{self, FileIdentity, MappedFile};
+use super::{PROGRAMS, Tls};
+use crate::kernel::chain;
+use crate::privilege;
+
+/// Files that are remembered to have been searched.
+const MAX_SEARCHED: usize = 16_384;
+
+/// How often it is looked which probed processes have ended.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// What attaching takes: probes (CAP_SYS_ADMIN, since the mend of CVE-2025-38466, and CAP_PERFMON), programs by their number
+/// (CAP_SYS_ADMIN, CAP_BPF), other users' processes (CAP_SYS_PTRACE) and their files (CAP_DAC_READ_SEARCH).
+const KEPT: [Capability; 5] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_BPF,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
+
+/// What the process is started with.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Assignment {
+    /// Whom to probe.
+    #[arg(value_enum)]
+    pub tls: Tls,
+    /// The numbers of the programs for a call, its return and the end of a session.
+    pub call: u32,
+    /// See `call`.
+    pub returns: u32,
+    /// See `call`.
+    pub end: u32,
+    /// The number of the map that names processes.
+    pub processes: u32,
+}
+
+/// Why probes cannot be attached at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A program, or the map, is not to be had.
+    #[error("the agent's eBPF programs cannot be found: {0}.")]
+    Programs(String),
+    /// The kernel does not say what happens.
+    #[error("the kernel's notices cannot be waited for: {0}.")]
+    Wait(#[from] Errno),
+    /// Privileges could not be given up.
+    #[error("privileges cannot be given up: {0}.")]
+    Privileges(#[from] privilege::DropError),
+}
+
+/// Attaches probes until standard input ends.
+pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    privilege::relinquish(&KEPT)?;
+    // Each probe takes descriptors.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    let mut prober = Prober::new(assignment)?;
+    let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(chain(&error)))?;
+    let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(chain(&error)))?;
+    if assignment.tls == Tls::All {
+        prober.everybody();
+    }
+    let input = io::stdin();
+    let mut swept = Instant::now();
+    loop {
+        let mut pids = HashSet::default();
+        while let Some(notice) = notices.next() {
+            pids.extend(notice.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes) as u32));
+        }
+        for pid in pids {
+            prober.process(pid);
+        }
+        if swept.elapsed() >= SWEEP {
+            prober.sweep();
+            swept = Instant::now();
+        }
+        // SAFETY: the ring buffer has it open for longer than it is used here.
+        let ring = unsafe { BorrowedFd::borrow_raw(notices.as_raw_fd()) };
+        let mut waits = [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waits, PollTimeout::try_from(SWEEP).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if waits[1].any() == Some(true) {
+            return Ok(());
+        }
+    }
+}
+
+/// The probes, and what they stand on.
+struct Prober {
+    calls: UProbe,
+    returns: UProbe,
+    ends: UProbe,
+    all: bool,
+    searched: LruCache<FileIdentity, Rc<[Place]>>,
+    /// Of each process, when it was started and the files that are probed in it.
+    probed: HashMap<u32, Probed>,
+    /// Files that are probed in all processes.
+    everywhere: HashMap<FileIdentity, Vec<UProbeLink>>,
+}
+
+struct Probed {
+    started: u64,
+    files: HashMap<FileIdentity, Vec<UProbeLink>>,
+}
+
+impl Prober {
+    fn new(assignment: &Assignment) -> Result<Self, Failure> {
+        let mut numbers = [assignment.call, assignment.returns, assignment.end].map(|number| (number, None));
+        for program in loaded_programs() {
+            let program = program.map_err(|error| Failure::Programs(chain(&error)))?;
+            if let Some((_, found)) = numbers.iter_mut().find(|(number, _)| *number == program.id()) {
+                *found = Some(program);
+            }
+        }
+        let mut programs = numbers.into_iter().zip(PROGRAMS);
+        let mut next = |kind| {
+            let ((number, found), name) = programs.next().unwrap_or_default();
+            let found = found.ok_or_else(|| Failure::Programs(format!("there is no program {number} ({name})")))?;
+            // SAFETY: the kind is the one that the program of this name was written for.
+            unsafe { UProbe::from_program_info(found, name.into(), kind) }.map_err(|error| Failure::Programs(chain(&error)))
+        };
+        Ok(Self {
+            calls: next(ProbeKind::Entry)?,
+            returns: next(ProbeKind::Return)?,
+            ends: next(ProbeKind::Entry)?,
+            all: assignment.tls == Tls::All,
+            searched: LruCache::new(MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN)),
+            probed: HashMap::default(),
+            everywhere: HashMap::default(),
+        })
+    }
+
+    /// Probes what every process of now has mapped.
+    fn everybody(&mut self) {
+        let processes = procfs::process::all_processes().into_iter().flatten().flatten();
+        for process in processes {
+            self.process(process.pid.cast_unsigned());
+        }
+    }
+
+    /// Probes the files that a process has mapped, and that are not probed yet.
+    fn process(&mut self, pid: u32) {
+        let begun = Instant::now();
+        let Ok(stat) = Process::new(pid.cast_signed()).and_then(|process| process.stat()) else { return };
+        let files = match mapped::files(pid) {
+            Ok(files) => files,
+            Err(error) => return debug!("process {pid}: its files cannot be listed: {error}"),
+        };
+        if self.probed.get(&pid).is_some_and(|probed| probed.started != stat.starttime) {
+            self.probed.remove(&pid);
+        }
+        let mut probes = 0;
+        for file in files {
+            let known = match self.probed.get(&pid) {
+                _ if self.all => self.everywhere.contains_key(&file.identity),
+                Some(probed) => probed.files.contains_key(&file.identity),
+                None => false,
+            };
+            if known {
+                continue;
+            }
+            let places = self.places(&file);
+            if places.is_empty() {
+                continue;
+            }
+            let scope = match NonZeroU32::new(pid) {
+                Some(pid) if !self.all => UProbeScope::OneProcess(pid),
+                _ => UProbeScope::AllProcesses,
+            };
+            let links = self.attach(&file, &places, scope);
+            probes += links.len();
+            if self.all {
+                self.everywhere.insert(file.identity, links);
+            } else {
+                let new = || Probed { started: stat.starttime, files: HashMap::default() };
+                self.probed.entry(pid).or_insert_with(new).files.insert(file.identity, links);
+            }
+        }
+        debug!("process {pid} ({}): {probes} probes in {:?}", stat.comm, begun.elapsed());
+    }
+
+    /// Where a file is to be probed.
+    fn places(&mut self, file: &MappedFile) -> Rc<[Place]> {
+        if let Some(places) = self.searched.get(&file.identity) {
+            return Rc::clone(places);
+        }
+        let places: Rc<[Place]> = match library::search(&file.path) {
+            Ok(places) => places.into(),
+            Err(error) => {
+                debug!("{}: {error}", file.name.display());
+                Rc::default()
+            }
+        };
+        self.searched.put(file.identity, Rc::clone(&places));
+        places
+    }
+
+    /// Attaches a file's probes. One that the kernel refuses is left out.
+    fn attach(&mut self, file: &MappedFile, places: &[Place], scope: UProbeScope) -> Vec<UProbeLink> {
+        let mut links = Vec::new();
+        for place in places {
+            let attached = match place.role {
+                // The return first: a call that is noted is then noted to end.
+                Role::Call(call) => attach(&mut self.returns, &file.path, place.offset, None, scope).and_then(|returns| {
+                    links.push(returns);
+                    attach(&mut self.calls, &file.path, place.offset, Some(call.to_cookie()), scope)
+                }),
+                Role::End => attach(&mut self.ends, &file.path, place.offset, None, scope),
+            };
+            match attached {
+                Ok(link) => links.push(link),
+                Err(error) => warn!("{} of {} cannot be probed: {}", place.function, file.name.display(), chain(&error)),
+            }
+        }
+        links
+    }
+
+    /// Forgets processes that have ended: their probes take descriptors.
+    fn sweep(&mut self) {
+        self.probed.retain(|pid, probed| {
+            let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
+            stat.is_ok_and(|stat| stat.starttime == probed.started)
+        });
+    }
+}
+
+fn attach(
+    program: &mut UProbe,
+    path: &Path,
+    offset: u64,
+    cookie: Option<u64>,
+    scope: UProbeScope,
+) -> Result<UProbeLink, aya::programs::ProgramError> {
+    let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie };
+    let link = program.attach(point, path, scope)?;
+    program.take_link(link)
+}
