@@ -49,7 +49,16 @@ pub struct Connection {
     pub seq_unreliable: bool,
     sent: Stream,
     received: Stream,
+    /// The same of the plaintext, where the connection carries a TLS session that is read.
+    plaintext: Option<Box<Plaintext>>,
     held: VecDeque<TransferEvent<'static>>,
+}
+
+/// The plaintext of a TLS session.
+#[derive(Default)]
+struct Plaintext {
+    sent: Stream,
+    received: Stream,
 }
 
 /// One direction.
@@ -67,6 +76,12 @@ struct Stream {
 impl Stream {
     fn next(&self) -> Option<u32> {
         self.known.then_some(self.next)
+    }
+
+    /// Notes what of a transfer waits in the kernel.
+    fn wait(&mut self, event: &TransferEvent) {
+        let waiting = (u64::from(self.waiting) + u64::from(event.length)).saturating_sub(event.said.length());
+        self.waiting = u16::try_from(waiting).unwrap_or(u16::MAX);
     }
 
     /// All up to there is accounted for.
@@ -118,6 +133,7 @@ impl Connection {
             seq_unreliable: false,
             sent: Stream::default(),
             received: Stream::default(),
+            plaintext: None,
             held: VecDeque::new(),
         }
     }
@@ -164,6 +180,9 @@ impl Connection {
     /// transfer that had its turn may [`release`](Self::release) others.
     pub fn reorder<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
         self.last_seen = event.time;
+        if self.is_outside(&event) {
+            return Some(event);
+        }
         if event.flow == Flow::Received && (self.is_early(&event) || !self.held.is_empty()) {
             self.held.push_back(event.into_owned());
             // Too many wait: the send they wait for is lost.
@@ -200,15 +219,22 @@ impl Connection {
         !event.socket.seq_unreliable
             // A socket that is closed may have counted a FIN or not; nothing is sent on it any more.
             && event.socket.state != TcpState::Close
-            && self.sent.next().is_some_and(|next| (event.positions.write_seq.wrapping_sub(next) as i32) > 0)
+            && self.sent(event).next().is_some_and(|next| (event.positions.write_seq.wrapping_sub(next) as i32) > 0)
     }
 
     /// Accounts for a transfer: how many bytes of its direction, before it, no event tells of.
     pub fn advance(&mut self, event: &TransferEvent) -> u64 {
         self.seq_unreliable |= event.socket.seq_unreliable;
+        if let Some(plaintext) = self.plaintext.as_deref_mut().filter(|_| event.tls.plaintext) {
+            let (stream, end) = match event.flow {
+                Flow::Sent => (&mut plaintext.sent, event.positions.write_seq),
+                Flow::Received => (&mut plaintext.received, event.positions.copied_seq),
+            };
+            stream.wait(event);
+            return stream.advance(end, event.length);
+        }
         let stream = self.stream(event.flow);
-        let waiting = (u64::from(stream.waiting) + u64::from(event.length)).saturating_sub(event.said.length());
-        stream.waiting = u16::try_from(waiting).unwrap_or(u16::MAX);
+        stream.wait(event);
         match event.flow {
             Flow::Sent if self.seq_unreliable => self.sent.grow(event.length),
             Flow::Received if self.seq_unreliable => self.received.grow(event.length),
@@ -219,7 +245,57 @@ impl Connection {
 
     /// Bytes that a transfer has moved and no segment has told of: they wait in the kernel.
     pub fn waiting(&mut self, flow: Flow) -> u64 {
-        self.stream(flow).waiting.into()
+        let stream = match (&self.plaintext, flow) {
+            (Some(plaintext), Flow::Sent) => &plaintext.sent,
+            (Some(plaintext), Flow::Received) => &plaintext.received,
+            (None, _) => self.stream(flow),
+        };
+        stream.waiting.into()
+    }
+
+    /// Whether plaintext of a TLS session begins with this transfer, of which none was seen before, or another session's.
+    pub fn begins_plaintext(&mut self, event: &TransferEvent) -> bool {
+        if !event.tls.plaintext {
+            return false;
+        }
+        let start = match event.flow {
+            Flow::Sent => event.positions.write_seq,
+            Flow::Received => event.positions.copied_seq,
+        }
+        .wrapping_sub(event.length);
+        let known = self.plaintext.as_deref().map(|plaintext| match event.flow {
+            Flow::Sent => &plaintext.sent,
+            Flow::Received => &plaintext.received,
+        });
+        // Positions begin anew with a session.
+        let goes_on = known.is_some_and(|stream| start != 0 || stream.next().is_none_or(|next| next == 0));
+        if goes_on {
+            return false;
+        }
+        let mut plaintext = Plaintext::default();
+        if event.tls.from_start {
+            plaintext.sent.begin(0);
+            plaintext.received.begin(0);
+        }
+        self.plaintext = Some(Box::new(plaintext));
+        true
+    }
+
+    /// Whether a transfer moved ciphertext whose plaintext is read.
+    pub fn is_outside(&self, event: &TransferEvent) -> bool {
+        self.plaintext.is_some() && !event.tls.plaintext
+    }
+
+    /// The connection carries a TLS session that is read.
+    pub fn has_plaintext(&self) -> bool {
+        self.plaintext.is_some()
+    }
+
+    fn sent(&self, event: &TransferEvent) -> &Stream {
+        match &self.plaintext {
+            Some(plaintext) if event.tls.plaintext => &plaintext.sent,
+            _ => &self.sent,
+        }
     }
 
     fn stream(&mut self, flow: Flow) -> &mut Stream {

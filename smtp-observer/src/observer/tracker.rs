@@ -210,6 +210,10 @@ impl Tracker {
         };
         for (flow, peer) in flows.into_iter().zip([Peer::Client, Peer::Server]) {
             let unhooked = conversation.connection.last_hole(flow, event.positions);
+            if conversation.connection.has_plaintext() {
+                // Ciphertext, whose plaintext is accounted for by itself.
+                continue;
+            }
             self.unhooked(conversation, peer, event.time, unhooked, out);
         }
     }
@@ -255,6 +259,7 @@ impl Tracker {
             recorder.take(&event, conversation.reel.as_deref_mut(), peer);
         }
         let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
+        self.begin_plaintext(&mut conversation, &event, out);
         if let Some(event) = conversation.connection.reorder(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
                 self.follow(&mut conversation, &held, out);
@@ -271,8 +276,28 @@ impl Tracker {
         self.keep_or_end(cookie, conversation, out);
     }
 
+    /// Has the session go on inside of TLS, where a transfer brings the first of its plaintext.
+    fn begin_plaintext(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
+        if !event.tls.plaintext {
+            return;
+        }
+        while !conversation.connection.has_plaintext()
+            && let Some(held) = conversation.connection.drain_held()
+        {
+            self.follow(conversation, &held, out);
+        }
+        if conversation.connection.begins_plaintext(event) {
+            conversation.session.begin_plaintext(event.time, event.tls.from_start, &mut self.items);
+            self.analyse(conversation, out);
+        }
+    }
+
     /// Accounts for a transfer and follows what is said in it.
     pub(super) fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
+        if conversation.connection.is_outside(event) {
+            conversation.connection.advance(event);
+            return;
+        }
         self.pass(conversation, event.time, out);
         let peer = conversation.peer(event.flow);
         self.note_user(conversation, peer, event, out);

@@ -104,6 +104,25 @@ impl Session {
         }
     }
 
+    /// From here on what is said inside of TLS is told: all of it, or what is left of it. Nothing from before it holds there
+    /// (RFC 3207, 4.2).
+    pub fn begin_plaintext(&mut self, time: Time, from_start: bool, items: &mut DecoderOutput) {
+        if !self.is_opaque() {
+            self.start_tls(time, items);
+        }
+        let session = match (from_start, self.spoken) {
+            (true, true) => Self { spoken: true, ..Self::with(Mode::Command) },
+            // TLS came before all else: the server greets inside of it.
+            (true, false) => Self::new(),
+            (false, _) => {
+                items.push(Item::Lost);
+                Self::midstream()
+            }
+        };
+        let (anomalies, opaque_bytes) = (std::mem::take(&mut self.anomalies), self.opaque_bytes);
+        *self = Self { anomalies, opaque_bytes, ..session };
+    }
+
     /// What was not seen behind STARTTLS is TLS.
     pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
         self.start_tls(time, items);
