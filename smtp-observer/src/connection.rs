@@ -31,8 +31,8 @@ pub struct Connection {
     pub first_seen: Time,
     /// When the last event came.
     pub last_seen: Time,
-    /// When a snapshot read its socket, where that is how it became known.
-    pub listed: Option<Time>,
+    /// Nanoseconds of the time when a snapshot read its socket, where that is how it became known.
+    pub listed: Option<NonZero<u64>>,
     /// Nanoseconds of the time at which its last event had come, where the last snapshot found no process that holds it.
     pub missed: Option<NonZero<u64>>,
     /// The address the program asked for, where it is not the one it is connected to.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 pub use smtp_ebpf::event::CaptureMiss;
 use smtp_ebpf::event::Kind;
+use smtp_ebpf::library_call::Library;
 
 pub use self::said::{LineEnd, Said, Segment, Segments, Uncaptured, Withheld};
 pub use self::wire::cause_name;
@@ -45,6 +46,19 @@ pub enum KernelEvent<'a> {
     State(StateEvent),
     /// Bytes went out of, or came into, a process.
     Transfer(TransferEvent<'a>),
+    /// A process was searched for libraries of TLS.
+    TlsLibraries(TlsLibraries),
+}
+
+/// A process was searched for libraries of TLS, whose calls are followed from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsLibraries {
+    /// When.
+    pub time: Time,
+    /// Its thread group's id in the host's pid namespace.
+    pub pid: u32,
+    /// Those that it has loaded.
+    pub libraries: Vec<TlsLibrary>,
 }
 
 /// What ties a stream to wall-clock time and to one boot of one host.
@@ -296,6 +310,15 @@ pub enum TlsLibrary {
     OpenSsl,
     /// GnuTLS.
     GnuTls,
+}
+
+impl From<Library> for TlsLibrary {
+    fn from(library: Library) -> Self {
+        match library {
+            Library::OpenSsl => Self::OpenSsl,
+            Library::GnuTls => Self::GnuTls,
+        }
+    }
 }
 
 impl TlsLibrary {

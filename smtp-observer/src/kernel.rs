@@ -187,7 +187,7 @@ pub struct Kernel {
     // The links live in here, too.
     programs: Ebpf,
     /// It ends with the agent.
-    _prober: Option<Prober>,
+    prober: Option<Prober>,
     loaded: Loaded,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: Reader,
@@ -251,8 +251,11 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
-        let prober = settings.tls.is_possible().then(|| Prober::start(&mut programs, settings.tls)).transpose()?;
+        let mut prober = settings.tls.is_possible().then(|| Prober::start(&mut programs, settings.tls, settings.diagnostics)).transpose()?;
         loaded.attach(&mut programs)?;
+        if let Some(prober) = &mut prober {
+            prober.wait();
+        }
         give_memory_back();
         diagnose(&mut programs, settings.diagnostics);
         let ring = RingBuf::try_from(take(&mut programs, "EVENTS")?).map_err(|error| Error::Refused(chain(&error)))?;
@@ -260,7 +263,7 @@ impl Kernel {
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
         Ok(Self {
             programs,
-            _prober: prober,
+            prober,
             loaded,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: Reader::default(),
@@ -291,7 +294,10 @@ impl Kernel {
             tokio::task::yield_now().await;
             return Ok(());
         }
-        self.ring.readable().await?.clear_ready();
+        tokio::select! {
+            ready = self.ring.readable() => ready?.clear_ready(),
+            () = reported(self.prober.as_ref()) => return Ok(()),
+        }
         // The kernel wakes early where the ring is half full.
         tokio::select! {
             () = tokio::time::sleep(BATCH) => {}
@@ -303,7 +309,12 @@ impl Kernel {
     /// Takes the events that wait, at most [`MAX_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
-        let Self { ring, reader, seen, unnamed, host, .. } = self;
+        let Self { ring, reader, seen, unnamed, host, prober, .. } = self;
+        if let Some(prober) = prober
+            && let Ok(time) = now()
+        {
+            prober.take(time, &mut |libraries| sink(KernelEvent::TlsLibraries(libraries)));
+        }
         if let Some(host) = host.news() {
             sink(KernelEvent::Host(host));
         }
@@ -359,6 +370,14 @@ impl Kernel {
             }
         }
         losses
+    }
+}
+
+/// Completes when the process that attaches probes has something to report.
+async fn reported(prober: Option<&Prober>) {
+    match prober {
+        Some(prober) => prober.reports().await,
+        None => std::future::pending().await,
     }
 }
 

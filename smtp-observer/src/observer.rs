@@ -121,6 +121,7 @@ fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<
             sockets: sockets.clone(),
         }),
         KernelEvent::State(state) => KernelEvent::State(state.clone()),
+        KernelEvent::TlsLibraries(libraries) => KernelEvent::TlsLibraries(libraries.clone()),
         KernelEvent::Transfer(_) => return None,
     })
 }

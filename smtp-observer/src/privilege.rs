@@ -36,6 +36,12 @@ pub fn may_read_processes() -> Result<(), Missing> {
     if has(Capability::CAP_SYS_PTRACE) && may_enter { Ok(()) } else { Err(Missing::ReadProcesses) }
 }
 
+/// Whether functions of other processes may be probed: since Linux 6.16, and in the kernels that have its mend of
+/// CVE-2025-38466, that takes CAP_SYS_ADMIN.
+pub fn may_probe() -> bool {
+    has(Capability::CAP_SYS_ADMIN)
+}
+
 fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }

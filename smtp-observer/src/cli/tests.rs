@@ -184,7 +184,7 @@ fn wrong_usage_is_refused() {
         "run --ring-size 4MB",
         "run --json",
         "trace --listen 127.0.0.1:1",
-        "run --tls off",
+        "run --tls some",
         "run --record",
         "connections --record file",
         "replay",

@@ -198,10 +198,7 @@ fn parts<const N: usize>(bytes: &[u8], start: usize, lengths: [u32; N]) -> Resul
 
 /// What a transfer tells of TLS.
 fn tls_session(tls: u8) -> TlsSession {
-    let library = Library::from_number(u32::from(tls & record::TLS_LIBRARY)).map(|library| match library {
-        Library::OpenSsl => TlsLibrary::OpenSsl,
-        Library::GnuTls => TlsLibrary::GnuTls,
-    });
+    let library = Library::from_number(u32::from(tls & record::TLS_LIBRARY)).map(TlsLibrary::from);
     let has = |bit| tls & bit != 0;
     TlsSession { library, plaintext: has(record::TLS_PLAINTEXT), from_start: has(record::TLS_FROM_START) }
 }

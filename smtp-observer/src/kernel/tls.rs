@@ -6,18 +6,22 @@
 mod library;
 mod mapped;
 mod prober;
+mod report;
 
-use std::io;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use aya::Ebpf;
 use aya::programs::{ProgramError, UProbe};
 use clap::ValueEnum;
 use procfs::KernelVersion;
 use serde::Deserialize;
-use tracing::debug;
+use tracing::level_filters::LevelFilter;
+use tracing::{debug, warn};
 
+use self::report::Reports;
 use super::{Error, chain};
+use crate::event::{Time, TlsLibraries};
+use crate::privilege;
 pub use prober::{Assignment, Failure, probe};
 
 /// The first kernel that gives a map of probes its memory as it is needed.
@@ -48,7 +52,7 @@ impl Tls {
 
     /// Whether this kernel can do it.
     pub(super) fn is_possible(self) -> bool {
-        self != Self::Off && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
+        self != Self::Off && privilege::may_probe() && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
     }
 }
 
@@ -56,11 +60,16 @@ impl Tls {
 const PROGRAMS: [&str; 3] = ["tls_call", "tls_return", "tls_end"];
 
 /// The process that attaches probes. It ends with this.
-pub(super) struct Prober(Child);
+pub(super) struct Prober {
+    process: Child,
+    /// Until the first report has come.
+    starting: Option<ChildStdout>,
+    reports: Option<Reports>,
+}
 
 impl Prober {
     /// Has the kernel check the probes, and starts the process that attaches them.
-    pub(super) fn start(object: &mut Ebpf, tls: Tls) -> Result<Self, Error> {
+    pub(super) fn start(object: &mut Ebpf, tls: Tls, diagnostics: LevelFilter) -> Result<Self, Error> {
         let mut numbers = Vec::new();
         for name in PROGRAMS {
             let program: &mut UProbe =
@@ -80,18 +89,46 @@ impl Prober {
             .arg("probe-tls")
             .arg(tls.as_str())
             .args(numbers.iter().map(u32::to_string))
+            .args((diagnostics != LevelFilter::OFF).then_some("--verbose"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn();
-        child.map(Self).map_err(Error::Prober)
+        let mut process = child.map_err(Error::Prober)?;
+        let starting = process.stdout.take();
+        Ok(Self { process, starting, reports: None })
+    }
+
+    /// Waits until it is ready to probe whatever comes. Where it cannot be, it says why itself, and nothing is probed.
+    pub(super) fn wait(&mut self) {
+        if let Some(pipe) = self.starting.take() {
+            self.reports = Reports::after_the_first(pipe.into()).ok();
+        }
+    }
+
+    /// Completes when it has something to report.
+    pub(super) async fn reports(&self) {
+        match &self.reports {
+            Some(reports) if reports.readable().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Takes what it reports.
+    pub(super) fn take(&mut self, time: Time, sink: &mut dyn FnMut(TlsLibraries)) {
+        if let Some(reports) = &mut self.reports
+            && !reports.take(time, sink)
+        {
+            warn!("the process that reads TLS has ended: plaintext of processes that come now is not read.");
+            self.reports = None;
+        }
     }
 }
 
 impl Drop for Prober {
     fn drop(&mut self) {
         // It ends by itself where its input does; nobody waits for it longer than that takes.
-        let killed: io::Result<()> = self.0.kill();
-        if let Err(error) = killed.and_then(|()| self.0.wait().map(|_| ())) {
+        let killed = self.process.kill();
+        if let Err(error) = killed.and_then(|()| self.process.wait().map(|_| ())) {
             debug!("the process that attaches probes has not ended: {error}");
         }
     }

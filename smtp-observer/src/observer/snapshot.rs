@@ -71,7 +71,7 @@ impl Tracker {
             (self.role_by_port(&open.socket), Session::midstream())
         };
         let mut conversation = self.begin(&open.socket, role, time, session);
-        conversation.connection.listed = Some(open.time);
+        conversation.connection.listed = NonZero::new(open.time.0.max(1));
         conversation.connection.users.set_owner(self.processes.caller(&open.task));
         if !connecting {
             conversation.connection.join(open.positions);
@@ -87,7 +87,7 @@ impl Tracker {
         self.count_held(&mut before, 0);
         before.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let announced = before.connection.announced;
-        if before.connection.listed.is_some_and(|listed| time <= listed) {
+        if before.connection.listed.is_some_and(|listed| time.0 <= listed.get()) {
             return announced;
         }
         if announced {

@@ -85,6 +85,7 @@ impl Tracker {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
+            KernelEvent::TlsLibraries(_) => {}
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, out),
             KernelEvent::State(state) => {
                 self.pass_deadlines(state.time, out);

@@ -268,6 +268,7 @@ impl Teller {
                 flow,
                 length,
                 continues: place > 0,
+                tls: Default::default(),
                 said,
             }));
         }

@@ -3,7 +3,7 @@
 //! It learns from the kernel side which processes use watched sockets, reads which files they have mapped, and puts probes on
 //! the functions in them. It ends when its standard input does, or the agent.
 
-use std::io;
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -26,7 +26,9 @@ use tracing::{debug, warn};
 
 use super::library::{self, Place, Role};
 use super::mapped::{self, FileIdentity, MappedFile};
+use super::report::Report;
 use super::{PROGRAMS, Tls};
+use crate::event::TlsLibrary;
 use crate::kernel::chain;
 use crate::privilege;
 
@@ -87,9 +89,8 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     let mut prober = Prober::new(assignment)?;
     let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(chain(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(chain(&error)))?;
-    if assignment.tls == Tls::All {
-        prober.everybody();
-    }
+    prober.prepare();
+    say(&Report::Ready);
     let input = io::stdin();
     let mut swept = Instant::now();
     loop {
@@ -162,8 +163,19 @@ impl Prober {
         })
     }
 
-    /// Probes what every process of now has mapped.
-    fn everybody(&mut self) {
+    /// Searches the libraries that programs will load, and probes them and what every process of now has mapped, if all
+    /// processes are to be probed.
+    fn prepare(&mut self) {
+        for file in mapped::installed() {
+            let places = self.places(&file);
+            if self.all && !places.is_empty() {
+                let links = self.attach(&file, &places, UProbeScope::AllProcesses);
+                self.everywhere.insert(file.identity, links);
+            }
+        }
+        if !self.all {
+            return;
+        }
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
         for process in processes {
             self.process(process.pid.cast_unsigned());
@@ -182,17 +194,18 @@ impl Prober {
             self.probed.remove(&pid);
         }
         let mut probes = 0;
+        let mut libraries = Vec::new();
+        let mut is_seen = false;
         for file in files {
+            is_seen = true;
+            let places = self.places(&file);
+            libraries.extend(places.first().map(|place| place.library));
             let known = match self.probed.get(&pid) {
                 _ if self.all => self.everywhere.contains_key(&file.identity),
                 Some(probed) => probed.files.contains_key(&file.identity),
                 None => false,
             };
-            if known {
-                continue;
-            }
-            let places = self.places(&file);
-            if places.is_empty() {
+            if known || places.is_empty() {
                 continue;
             }
             let scope = match NonZeroU32::new(pid) {
@@ -208,6 +221,12 @@ impl Prober {
                 self.probed.entry(pid).or_insert_with(new).files.insert(file.identity, links);
             }
         }
+        if !is_seen {
+            // It has ended meanwhile.
+            return;
+        }
+        let libraries = libraries.into_iter().map(TlsLibrary::from).collect();
+        say(&Report::Searched { pid, libraries });
         debug!("process {pid} ({}): {probes} probes in {:?}", stat.comm, begun.elapsed());
     }
 
@@ -254,6 +273,11 @@ impl Prober {
             stat.is_ok_and(|stat| stat.starttime == probed.started)
         });
     }
+}
+
+/// Tells the agent. Where it has ended, this process ends soon, too.
+fn say(report: &Report) {
+    let _ = io::stdout().write_all(report.to_line().as_bytes());
 }
 
 fn attach(
