@@ -186,8 +186,13 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
         require_privileges()?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
-        let settings =
-            Settings { ports: Vec::new(), hooks: Hooks::Auto, ring_bytes: page, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+        let settings = Settings {
+            ports: Vec::new(),
+            hooks: Hooks::Auto,
+            ring_bytes: page,
+            tls: Tls::Off,
+            diagnostics: LevelFilter::OFF,
+        };
         let object = load(&settings, &layout)?;
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         Ok((object, layout, btf))

@@ -52,12 +52,14 @@ impl Tls {
 
     /// Whether this kernel can do it.
     pub(super) fn is_possible(self) -> bool {
-        self != Self::Off && privilege::may_probe() && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
+        self != Self::Off
+            && privilege::may_probe()
+            && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
     }
 }
 
-/// Programs that are probes, by what they stand on: a call, its return, the end of a session.
-const PROGRAMS: [&str; 3] = ["tls_call", "tls_return", "tls_end"];
+/// Programs that are probes, by what they stand on: a call, its return, the end of a session, a record that is handed over.
+const PROGRAMS: [&str; 4] = ["tls_call", "tls_return", "tls_end", "tls_record"];
 
 /// The process that attaches probes. It ends with this.
 pub(super) struct Prober {
