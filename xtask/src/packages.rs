@@ -37,6 +37,12 @@ pub(crate) const MAIL: [Package; 2] = [
     Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
 ];
 
+/// What a scene with TLS is made with.
+pub(crate) const TLS: [Package; 2] = [
+    Package { name: "openssl", program: "openssl", reason: "makes certificates" },
+    Package { name: "python3", program: "python3", reason: "plays programs that speak TLS" },
+];
+
 /// More that sends mail, for the tests alone.
 pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },

@@ -3,6 +3,7 @@
 //! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process. A process of its own,
 //! the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads nothing that comes from a network.
 
+mod found;
 mod library;
 mod mapped;
 mod prober;
@@ -22,6 +23,7 @@ use self::report::Reports;
 use super::{Error, chain};
 use crate::event::{Time, TlsLibraries};
 use crate::privilege;
+pub(super) use found::diagnose;
 pub use prober::{Assignment, Failure, probe};
 
 /// The first kernel that gives a map of probes its memory as it is needed.

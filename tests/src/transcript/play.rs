@@ -196,6 +196,7 @@ impl Player {
                 flow,
                 length,
                 continues: place > 0,
+                tls: Default::default(),
                 said,
             }));
         }
