@@ -14,7 +14,7 @@ use crate::observation::{
     TlsVersion, Transaction, Upstream, Verdict,
 };
 use crate::sink::samples::{self, Sample, endpoint};
-use crate::smtp::Transfer;
+use crate::smtp::{Peer, TlsFailure, Transfer};
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("JSON")
@@ -276,6 +276,16 @@ fn the_names_are_those_of_the_code() {
     same!("outcome", Outcome);
     same!("tls_phase", TlsPhase);
     same!("tls_version", TlsVersion);
+    let endings = [
+        TlsFailure::EncryptedAlert(Peer::Client),
+        TlsFailure::NoClientHello,
+        TlsFailure::NoServerHello,
+        TlsFailure::Closed,
+        TlsFailure::AnsweredInClear,
+    ];
+    let alerts = (0..=u8::MAX).map(|number| TlsFailure::Alert(Peer::Client, number));
+    let failures = endings.into_iter().chain(alerts).map(|failure| failure.name().into_owned());
+    assert_eq!(named("tls_failure_name"), failures.filter(|name| !name.starts_with("alert_")).collect::<Vec<_>>());
     same!("anomaly_kind", AnomalyKind);
     assert_eq!(named("data_verb"), [Transfer::Data, Transfer::Bdat, Transfer::Burl].map(Transfer::as_str));
     assert_eq!(named("role"), [Role::Client, Role::Server].map(Role::as_str));
