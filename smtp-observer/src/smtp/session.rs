@@ -14,7 +14,7 @@ mod unsettled;
 
 use std::num::NonZero;
 
-use self::opening::Early;
+use self::opening::{ClientTls, Early};
 use self::resync::Resync;
 use self::smuggling::SmugglingState;
 use self::unsettled::Unsettled;
@@ -135,7 +135,7 @@ enum Mode {
     /// As TLS, unless its first bytes are none. The server has spoken before, or not.
     StartTls { injected: bool },
     /// As TLS, which nobody has asked for. The server's next bytes tell whether it speaks that too.
-    ClientTls { since: Time, refused: bool, handshake: Box<Handshake> },
+    ClientTls(Box<ClientTls>),
     /// As TLS whose handshake is not over.
     Handshake(Box<Handshake>),
     /// Not at all: TLS, or no SMTP.
@@ -299,7 +299,7 @@ impl Session {
             self.settle_fork(items);
         }
         match &mut self.mode {
-            Mode::Opaque | Mode::Handshake(_) | Mode::ClientTls { .. } => {
+            Mode::Opaque | Mode::Handshake(_) | Mode::ClientTls(_) => {
                 self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);
             }
             Mode::StartTls { .. } => self.tls_unseen(time, length, items),
@@ -340,9 +340,8 @@ impl Session {
             Mode::Opaque | Mode::Handshake(_) => {
                 return self.tls_goes_on(Peer::Server, time, Part::Unseen(length), items);
             }
-            Mode::StartTls { .. } | Mode::ClientTls { refused: false, .. } => {
-                return self.tls_unseen(time, length, items);
-            }
+            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
+            Mode::ClientTls(ref client) if !client.is_refused() => return self.tls_unseen(time, length, items),
             _ => self.give_up_preamble(items),
         }
         // The greeting may have been among them.
@@ -369,7 +368,7 @@ impl Session {
                 lost.unsure();
                 self.give_up_waiting(items);
             }
-            Mode::ClientTls { .. } => self.give_up_waiting(items),
+            Mode::ClientTls(_) => self.give_up_waiting(items),
             _ => {
                 self.give_up_waiting(items);
                 self.lose(time, detail, items);
@@ -412,7 +411,7 @@ impl Session {
                 self.give_up_waiting(items);
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
-            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Handshake(_) | Mode::Opaque => {}
+            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => {}
         }
     }
 
@@ -459,7 +458,7 @@ impl Session {
     /// Nothing is read, or the roles are not those of the peers' sockets.
     #[cfg(test)]
     pub(super) fn is_changed(&self) -> bool {
-        self.is_opaque() || matches!(self.mode, Mode::ClientTls { .. }) || self.reversed
+        self.is_opaque() || matches!(self.mode, Mode::ClientTls(_)) || self.reversed
     }
 
     #[cfg(test)]

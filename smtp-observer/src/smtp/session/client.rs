@@ -58,7 +58,7 @@ impl Session {
                 self.server_bytes(time, bytes, items);
                 return length;
             }
-            if self.is_opaque() || matches!(self.mode, Mode::ClientTls { .. }) {
+            if self.is_opaque() || matches!(self.mode, Mode::ClientTls(_)) {
                 self.tls_goes_on(Peer::Client, time, Part::Said(bytes), items);
                 return length;
             }
@@ -102,7 +102,7 @@ impl Session {
                     self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Handshake(_) | Mode::Opaque => return length,
+                Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => return length,
             }
         }
         length

@@ -17,6 +17,21 @@ pub(super) struct Early {
     more: u32,
 }
 
+/// The client speaks TLS, and the server has yet to do so.
+#[derive(Debug)]
+pub(super) struct ClientTls {
+    since: Time,
+    refused: bool,
+    pub(super) handshake: Handshake,
+}
+
+impl ClientTls {
+    /// The server has answered in clear.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+}
+
 /// Replies to no command before it is plain that the commands go by unseen.
 const UNASKED: u8 = 2;
 
@@ -75,8 +90,8 @@ impl Session {
     pub(super) fn tls_goes_on(&mut self, peer: Peer, time: Time, part: Part<'_>, items: &mut DecoderOutput) {
         self.opaque_bytes = self.opaque_bytes.saturating_add(part.length());
         match &mut self.mode {
-            Mode::ClientTls { handshake, .. } => {
-                handshake.take(peer, part);
+            Mode::ClientTls(client) => {
+                client.handshake.take(peer, part);
             }
             Mode::Handshake(handshake) => {
                 if let Some(outcome) = handshake.take(peer, part) {
@@ -89,8 +104,9 @@ impl Session {
 
     fn end_handshake(&mut self, time: Time, outcome: Outcome, items: &mut DecoderOutput) {
         let handshake = match std::mem::replace(&mut self.mode, Mode::Opaque) {
-            Mode::Handshake(handshake) | Mode::ClientTls { handshake, .. } => handshake,
-            _ => Box::default(),
+            Mode::Handshake(handshake) => *handshake,
+            Mode::ClientTls(client) => client.handshake,
+            _ => Handshake::default(),
         };
         let session = Box::new(handshake.into_session());
         let tls = match outcome {
@@ -105,7 +121,7 @@ impl Session {
         let failure = match &mut self.mode {
             Mode::StartTls { .. } => TlsFailure::NoClientHello,
             Mode::Handshake(handshake) => handshake.closed(),
-            Mode::ClientTls { refused: false, handshake, .. } if self.waiting.for_greeting() => handshake.closed(),
+            Mode::ClientTls(client) if !client.refused && self.waiting.for_greeting() => client.handshake.closed(),
             _ => return,
         };
         self.end_handshake(time, Err(failure), items);
@@ -123,7 +139,7 @@ impl Session {
         self.offer.settle();
         match self.mode {
             Mode::StartTls { .. } | Mode::Handshake(_) => self.mode = Mode::Opaque,
-            Mode::ClientTls { .. } if self.waiting.for_greeting() => self.mode = Mode::Opaque,
+            Mode::ClientTls(_) if self.waiting.for_greeting() => self.mode = Mode::Opaque,
             _ => {}
         }
     }
@@ -133,7 +149,8 @@ impl Session {
         match self.mode {
             Mode::StartTls { .. } => self.begin_handshake(Box::default(), items),
             Mode::Command => {
-                self.mode = Mode::ClientTls { since, refused: false, handshake: Box::default() };
+                let handshake = Handshake::default();
+                self.mode = Mode::ClientTls(Box::new(ClientTls { since, refused: false, handshake }));
                 self.preamble = Preamble::default();
                 self.server.opening = Opening::default();
             }
@@ -144,9 +161,9 @@ impl Session {
     /// The server's bytes are TLS.
     pub(super) fn server_speaks_tls(&mut self, time: Time, items: &mut DecoderOutput) {
         match &mut self.mode {
-            Mode::ClientTls { handshake, .. } => {
-                let handshake = std::mem::take(handshake);
-                self.begin_handshake(handshake, items);
+            Mode::ClientTls(client) => {
+                let handshake = std::mem::take(&mut client.handshake);
+                self.begin_handshake(Box::new(handshake), items);
             }
             Mode::StartTls { .. } => self.begin_handshake(Box::default(), items),
             Mode::Command if self.waiting.for_greeting() && !self.spoken => {
@@ -164,8 +181,9 @@ impl Session {
 
     /// The server's bytes are none of TLS.
     pub(super) fn server_speaks_plainly(&mut self, time: Time, items: &mut DecoderOutput) {
-        if let Mode::ClientTls { refused: refused @ false, .. } = &mut self.mode {
-            *refused = true;
+        if let Mode::ClientTls(client) = &mut self.mode
+            && !std::mem::replace(&mut client.refused, true)
+        {
             let detail = || "the client speaks TLS, and the server answers in clear".into();
             self.anomalies.report(time, AnomalyKind::TlsToPlainPort, items, detail);
         }
@@ -173,11 +191,12 @@ impl Session {
 
     /// The connection is over: a server that had greeted in clear speaks no TLS before it is asked to.
     pub(super) fn end_of_client_tls(&mut self, items: &mut DecoderOutput) {
-        if let Mode::ClientTls { since, refused: false, .. } = self.mode
+        if let Mode::ClientTls(client) = &self.mode
+            && !client.refused
             && !self.waiting.for_greeting()
         {
             let detail = || "the client speaks TLS, and the server has greeted in clear".into();
-            self.anomalies.report(since, AnomalyKind::TlsToPlainPort, items, detail);
+            self.anomalies.report(client.since, AnomalyKind::TlsToPlainPort, items, detail);
         }
     }
 

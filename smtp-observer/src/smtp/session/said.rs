@@ -98,7 +98,7 @@ impl Session {
     /// what a SOCKS proxy is asked.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls { .. }, Peer::Client) => {
+            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => {
                 false
             }
             // Where DATA was answered 2yz, what does not cross is read as content.
@@ -182,7 +182,7 @@ impl Session {
 
     /// Bytes of TLS of the client: it says nothing else from here on.
     fn client_ciphertext(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
-        if !self.is_opaque() && !matches!(self.mode, Mode::ClientTls { .. }) {
+        if !self.is_opaque() && !matches!(self.mode, Mode::ClientTls(_)) {
             self.client_speaks_tls(time, items);
         }
         self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);

@@ -48,8 +48,7 @@ impl Session {
                 // What it has of the header may be lines to it.
                 self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
-            let may_be_tls =
-                self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls { .. });
+            let may_be_tls = self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls(_));
             if may_be_tls && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,

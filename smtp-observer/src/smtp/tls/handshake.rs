@@ -33,14 +33,15 @@ impl Handshake {
                 }
                 (_, Some(Found::Alert { description, .. })) => self.warning = Some((peer, description)),
                 (Peer::Server, Some(Found::NoRecord)) => return Some(Err(TlsFailure::AnsweredInClear)),
-                (_, Some(Found::NoRecord) | None) if part.length() == 0 => break,
-                _ => {}
+                (_, Some(Found::NoRecord | Found::Head) | None) => {}
             }
             if self.is_complete() {
                 return Some(Ok(()));
             }
+            if part.length() == 0 {
+                return None;
+            }
         }
-        self.is_complete().then_some(Ok(()))
     }
 
     /// The connection is over, and the handshake was not: why, as far as is known.

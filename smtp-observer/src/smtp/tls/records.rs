@@ -43,6 +43,8 @@ impl Part<'_> {
 /// What a direction has shown.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
+    /// The head of a record.
+    Head,
     /// A hello, as far as it is there.
     Hello(Vec<u8>),
     /// An alert in clear.
@@ -157,10 +159,11 @@ impl Records {
         self.begun = true;
         self.head[self.read] = next;
         self.read = (self.read + 1) % HEAD;
-        if self.read == 0 {
-            self.begin();
+        if self.read != 0 {
+            return found;
         }
-        found
+        self.begin();
+        Some(Found::Head)
     }
 
     /// A head is complete.
