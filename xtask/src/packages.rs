@@ -44,9 +44,14 @@ pub(crate) const TLS: [Package; 2] = [
 ];
 
 /// More that sends mail, for the tests alone.
-pub(crate) const SENDERS: [Package; 3] = [
+pub(crate) const SENDERS: [Package; 4] = [
     Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
-    Package { name: "python3", program: "python3", reason: "its smtplib resets after each failure" },
+    Package {
+        name: "python3",
+        program: "python3",
+        reason: "its smtplib resets after each failure, and its ssl shakes hands",
+    },
+    Package { name: "openssl", program: "openssl", reason: "makes certificates" },
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
 ];
 

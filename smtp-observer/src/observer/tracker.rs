@@ -368,6 +368,9 @@ impl Tracker {
         }
         let awaits_greeting = conversation.session.awaits_greeting();
         let is_paired = conversation.session.is_paired();
+        if ended.is_none() {
+            conversation.session.goes_unseen();
+        }
         conversation.session.finish(time, &mut self.items);
         let outstanding = is_paired.then(|| Outstanding::of(&self.items));
         self.analyse(&mut conversation, out);

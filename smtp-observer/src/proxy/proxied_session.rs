@@ -376,8 +376,15 @@ pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
     }
 }
 
-/// TLS that passes has as many bytes at either side; a process that takes part in it makes handshakes of its own.
+/// TLS that passes has the same hello at either side, and as many bytes; a process that takes part in it makes handshakes of
+/// its own.
 fn encrypted(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
+    if let (Some(one), Some(other)) = (inner.client_random, outer.client_random)
+        && one != other
+    {
+        return found
+            .add(EvidenceKind::TlsTerminated, || "the server got another hello than the client sent".to_owned());
+    }
     let (Some(one), Some(other)) = (inner.bytes_at_end(), outer.bytes_at_end()) else { return };
     match (inner.encrypted, outer.encrypted) {
         (Some(_), Some(_)) if one != other => found.add(EvidenceKind::TlsTerminated, || {

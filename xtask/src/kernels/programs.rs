@@ -24,6 +24,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("tls", "needs Python and its ssl"),
     ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
     ("trace", "what is shown of observations, whatever the kernel"),
