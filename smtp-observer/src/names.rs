@@ -293,8 +293,25 @@ names! {
         Refused => "refused",
         /// The handshake is over, behind a 220 to STARTTLS or from the first byte.
         Started => "started",
+        /// Its plaintext is read from here on; not from its start.
+        Read => "read",
         /// There was none, or it did not succeed.
         Failed => "failed",
+    }
+}
+
+names! {
+    /// Why the plaintext of a TLS session is not read from its start.
+    TlsUnread {
+        /// TLS is not read: by `--tls off`, or this host or user cannot.
+        Off => "off",
+        /// The process was not searched for libraries yet.
+        NotSearched => "not_searched",
+        /// No library was found in the process that can be probed.
+        NoLibrary => "no_library",
+        /// One was, and none of its calls was seen around those on the socket: TLS had begun before the probes were there, or
+        /// the process sends by itself what the library has encrypted.
+        OutsideCalls => "outside_calls",
     }
 }
 

@@ -12,7 +12,8 @@ mod shown;
 pub use crate::fact::{Evidence, InterceptedClient, Interception, News, Reasoned, Upstream};
 pub use crate::identity::{Caller, Connection, Endpoint, Parent, Process, Role};
 pub use crate::names::{
-    AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, TlsVersion, Verdict,
+    AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, TlsUnread, TlsVersion,
+    Verdict,
 };
 pub use crate::timestamp::Timestamp;
 use crate::timestamp::{optional_seconds, seconds};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
 use crate::analysis;
+use crate::event::TlsLibrary;
 use crate::fact::{ConnectionClosed, Fact, What};
-use crate::names::TlsPhase;
+use crate::names::{TlsPhase, TlsUnread};
 use crate::redact::RedactionPolicy;
-use crate::smtp::{self, Exchange, Peer, TlsSession, Verb};
+use crate::smtp::{self, Exchange, Peer, Plaintext, TlsSession, Verb};
 
 /// Characters of an anomaly's detail.
 const LONGEST_DETAIL: usize = 128;
@@ -86,6 +87,29 @@ impl Event {
     }
 }
 
+/// The library in which plaintext is read.
+fn library(tls: &smtp::Tls) -> Option<TlsLibrary> {
+    match tls {
+        smtp::Tls::Read(library) => Some(*library),
+        smtp::Tls::Started(session) => match session.plaintext {
+            Plaintext::Read(library) => Some(library),
+            Plaintext::Unread(_) | Plaintext::Unknown => None,
+        },
+        _ => None,
+    }
+}
+
+/// Why it is not.
+fn unread(tls: &smtp::Tls) -> Option<TlsUnread> {
+    match tls {
+        smtp::Tls::Started(session) => match session.plaintext {
+            Plaintext::Unread(reason) => Some(reason),
+            Plaintext::Read(_) | Plaintext::Unknown => None,
+        },
+        _ => None,
+    }
+}
+
 impl Tls {
     fn of(tls: &smtp::Tls) -> Self {
         let session = tls.session();
@@ -101,8 +125,10 @@ impl Tls {
                 smtp::Tls::Refused(code) => Some(*code),
                 _ => None,
             },
-            reason: failure.map(|failure| failure.name()),
+            reason: failure.map(|failure| failure.name()).or_else(|| unread(tls).map(|reason| reason.as_str().into())),
             alert_by: failure.and_then(|failure| failure.alert_by()).map(Peer::as_str),
+            library: library(tls).map(|library| library.as_str().into()),
+            visible: library(tls).is_some(),
             ..Self::new(tls.phase())
         }
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::analysis;
 use crate::fact::{Fact, What};
 use crate::redact::{self, RedactionPolicy};
-use crate::smtp::{Exchange, Reply, Tls, TlsFailure, Verb};
+use crate::smtp::{Exchange, Plaintext, Reply, Tls, TlsFailure, Verb};
 use crate::timestamp::Timestamp;
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
@@ -34,8 +34,12 @@ pub struct Dialogue {
     pub closed: Option<Timestamp>,
     /// Bytes that the client had sent and received then, where both are known.
     bytes_at_end: Option<(u64, u64)>,
-    /// TLS has started, or failed: what follows is not seen.
+    /// TLS has started, or failed.
     pub encrypted: Option<Timestamp>,
+    /// The client was told to begin it.
+    agreed: Option<Timestamp>,
+    /// What is said inside of it is seen, from its start on.
+    pub is_read: bool,
     /// By what the client's hello is known again.
     pub client_random: Option<u64>,
     /// When the server took a message first.
@@ -112,6 +116,8 @@ impl Dialogue {
             closed: None,
             bytes_at_end: None,
             encrypted: None,
+            agreed: None,
+            is_read: false,
             client_random: None,
             accepted: None,
             transferring: false,
@@ -119,6 +125,11 @@ impl Dialogue {
             spare: String::new(),
             most: (steps, texts),
         }
+    }
+
+    /// Since when what is said is not seen, because it is encrypted.
+    pub fn unread_since(&self) -> Option<Timestamp> {
+        self.encrypted.filter(|_| !self.is_read).map(|started| self.agreed.unwrap_or(started))
     }
 
     /// The number of the first step that is kept; they are counted from 0.
@@ -219,9 +230,11 @@ impl Dialogue {
                 };
                 self.content(message.transfer.as_str(), content);
             }
+            What::Tls(Tls::Requested) => self.agreed = Some(time),
             What::Tls(Tls::Failed(_, TlsFailure::NoClientHello)) => return false,
             What::Tls(Tls::Started(session) | Tls::Failed(session, _)) => {
                 self.encrypted = Some(time);
+                self.is_read = matches!(session.plaintext, Plaintext::Read(_));
                 self.client_random = session.client_random;
             }
             What::ConnectionClosed(closed) => {

@@ -29,7 +29,7 @@ use self::interceptions::Interceptions;
 use self::series::{CLASSES, Family, Programs, Subject, UNKNOWN, code_class, verb_label};
 use crate::fact::{Fact, Transaction, What};
 use crate::observation::{Connection, Reasoned, Timestamp};
-use crate::smtp::Tls;
+use crate::smtp::{Plaintext, Tls};
 
 /// Most series of a counter or gauge, beside those of `other`.
 const MAX_SERIES: usize = 300;
@@ -365,7 +365,8 @@ impl Metrics {
             }
             What::Tls(Tls::Started(session)) => {
                 let version = session.version.map_or(UNKNOWN, |version| version.as_str());
-                self.tls_sessions.at(&subject, [version, "false"]).inc();
+                let visible = if matches!(session.plaintext, Plaintext::Read(_)) { "true" } else { "false" };
+                self.tls_sessions.at(&subject, [version, visible]).inc();
             }
             What::Tls(_) => (),
             What::Anomaly { kind, .. } => self.anomalies.at(&subject, [kind.as_str()]).inc(),

@@ -14,8 +14,8 @@ use tls_parser::TlsCipherSuite;
 pub(super) use self::handshake::{Handshake, Outcome};
 pub(super) use self::records::Part;
 use super::Peer;
-use crate::event::Time;
-use crate::names::{TlsPhase, TlsVersion};
+use crate::event::{Time, TlsLibrary};
+use crate::names::{TlsPhase, TlsUnread, TlsVersion};
 
 /// How far TLS got.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub enum Tls {
     Refused(u16),
     /// The handshake is over, as far as it could be followed.
     Started(Box<TlsSession>),
+    /// The plaintext of this library is read from here on.
+    Read(TlsLibrary),
     /// There was a handshake, or it was agreed on, and this ended it.
     Failed(Box<TlsSession>, TlsFailure),
 }
@@ -43,6 +45,7 @@ impl Tls {
             Self::Requested => TlsPhase::Requested,
             Self::Refused(_) => TlsPhase::Refused,
             Self::Started(_) => TlsPhase::Started,
+            Self::Read(_) => TlsPhase::Read,
             Self::Failed(..) => TlsPhase::Failed,
         }
     }
@@ -67,6 +70,20 @@ pub struct TlsSession {
     pub server_name: Option<Box<str>>,
     /// A part of the client's random bytes, by which its hello is known again.
     pub client_random: Option<u64>,
+    /// Whether its plaintext is read.
+    pub plaintext: Plaintext,
+}
+
+/// Whether the plaintext of a session is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plaintext {
+    /// That is not known.
+    #[default]
+    Unknown,
+    /// From its start on, in this library.
+    Read(TlsLibrary),
+    /// It is not, for this reason.
+    Unread(TlsUnread),
 }
 
 impl TlsSession {

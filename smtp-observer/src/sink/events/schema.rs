@@ -11,7 +11,7 @@ use crate::fact::evidence::EvidenceList;
 use crate::observation::{
     Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
     Interception, Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase,
-    TlsVersion, Transaction, Upstream, Verdict,
+    TlsUnread, TlsVersion, Transaction, Upstream, Verdict,
 };
 use crate::sink::samples::{self, Sample, endpoint};
 use crate::smtp::{Peer, TlsFailure, Transfer};
@@ -275,6 +275,7 @@ fn the_names_are_those_of_the_code() {
     same!("closed_by", ClosedBy);
     same!("outcome", Outcome);
     same!("tls_phase", TlsPhase);
+    same!("tls_unread", TlsUnread);
     same!("tls_version", TlsVersion);
     let endings = [
         TlsFailure::EncryptedAlert(Peer::Client),

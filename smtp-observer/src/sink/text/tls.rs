@@ -11,8 +11,11 @@ impl Text {
             TlsPhase::NotUsed => Some(Self::sentence(Emphasis::Notice, "TLS was offered and not used".into())),
             TlsPhase::Started => {
                 let visible = if tls.visible { "its plaintext is read" } else { "what follows is not visible" };
-                Some(Self::sentence(Emphasis::Progress, format!("{} started{}; {visible}", name(tls), terms(tls))))
+                let unread = unread(tls);
+                let text = format!("{} started{}; {visible}{unread}", name(tls), terms(tls));
+                Some(Self::sentence(Emphasis::Progress, text))
             }
+            TlsPhase::Read => Some(Self::sentence(Emphasis::Progress, "TLS is read from here on".into())),
             TlsPhase::Failed => {
                 Some(Self::sentence(Emphasis::Warning, format!("{} failed{}: {}", name(tls), terms(tls), reason(tls))))
             }
@@ -36,6 +39,17 @@ fn terms(tls: &Tls) -> String {
     let cipher = tls.cipher.as_ref().map(|cipher| format!(" with {cipher}"));
     let server_name = tls.server_name.as_ref().map(|name| format!(" for {name}"));
     [cipher, server_name].into_iter().flatten().collect()
+}
+
+/// Why the plaintext is not read, if that is known.
+fn unread(tls: &Tls) -> &'static str {
+    match tls.reason.as_deref() {
+        Some("off") => ": TLS is not read",
+        Some("not_searched") => ": its process was not searched for libraries yet",
+        Some("no_library") => ": its process has no OpenSSL or GnuTLS",
+        Some("outside_calls") => ": its process does not use the socket within its library's calls, or did so before",
+        _ => "",
+    }
 }
 
 fn reason(tls: &Tls) -> String {
@@ -71,6 +85,11 @@ mod tests {
             (Tls { code: Some(454), ..of(TlsPhase::Refused) }, None),
             (of(TlsPhase::NotUsed), Some("TLS was offered and not used")),
             (of(TlsPhase::Started), Some("TLS started; what follows is not visible")),
+            (
+                Tls { reason: Some("off".into()), ..of(TlsPhase::Started) },
+                Some("TLS started; what follows is not visible: TLS is not read"),
+            ),
+            (of(TlsPhase::Read), Some("TLS is read from here on")),
             (
                 started.clone(),
                 Some("TLS 1.3 started with TLS_AES_256_GCM_SHA384 for mx.example; what follows is not visible"),

@@ -4,9 +4,9 @@ use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::Item;
 use super::super::preamble::{self, Answer, Preamble};
-use super::super::tls::{Handshake, Opening, Outcome, Part, Tls, TlsFailure};
+use super::super::tls::{Handshake, Opening, Outcome, Part, Plaintext, Tls, TlsFailure};
 use super::{Mode, Session};
-use crate::event::Time;
+use crate::event::{Time, TlsLibrary};
 use crate::names::AnomalyKind;
 
 /// Lines of the client before the greeting.
@@ -78,6 +78,20 @@ impl Session {
         self.settle_fork(items);
         self.give_up_waiting(items);
         self.become_opaque();
+    }
+
+    /// A handshake is under way.
+    pub fn is_in_handshake(&self) -> bool {
+        matches!(self.mode, Mode::Handshake(_) | Mode::ClientTls(_))
+    }
+
+    /// Whether the plaintext will be read of the session that is being agreed on.
+    pub fn know_plaintext(&mut self, plaintext: Plaintext) {
+        match &mut self.mode {
+            Mode::Handshake(handshake) => handshake.set_plaintext(plaintext),
+            Mode::ClientTls(client) => client.handshake.set_plaintext(plaintext),
+            _ => {}
+        }
     }
 
     /// A handshake begins, or goes on with the server.
@@ -202,9 +216,17 @@ impl Session {
 
     /// From here on what is said inside of TLS is told: all of it, or what is left of it. Nothing from before it holds there
     /// (RFC 3207, 4.2).
-    pub fn begin_plaintext(&mut self, time: Time, from_start: bool, items: &mut DecoderOutput) {
-        if !self.is_opaque() {
-            self.start_tls(time, items);
+    pub fn begin_plaintext(&mut self, time: Time, library: TlsLibrary, from_start: bool, items: &mut DecoderOutput) {
+        if from_start {
+            self.know_plaintext(Plaintext::Read(library));
+        }
+        match self.mode {
+            Mode::Handshake(_) | Mode::ClientTls(_) => self.end_handshake(time, Ok(()), items),
+            Mode::Opaque => {}
+            _ => self.start_tls(time, items),
+        }
+        if !from_start {
+            items.push(Item::Tls(time, Tls::Read(library)));
         }
         let session = match (from_start, self.spoken) {
             (true, true) => Self { spoken: true, ..Self::with(Mode::Command) },
@@ -215,8 +237,8 @@ impl Session {
                 Self::midstream()
             }
         };
-        let (anomalies, opaque_bytes) = (std::mem::take(&mut self.anomalies), self.opaque_bytes);
-        *self = Self { anomalies, opaque_bytes, ..session };
+        let (anomalies, opaque_bytes, offer) = (std::mem::take(&mut self.anomalies), self.opaque_bytes, self.offer);
+        *self = Self { anomalies, opaque_bytes, offer, ..session };
     }
 
     /// What was not seen behind STARTTLS is TLS.

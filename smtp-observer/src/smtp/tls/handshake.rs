@@ -1,7 +1,7 @@
 //! A handshake (RFC 8446, 2; RFC 5246, 7.3): what it agrees on, and whether it succeeds.
 
 use super::records::{Found, Part, Records};
-use super::{TlsFailure, TlsSession, hello};
+use super::{Plaintext, TlsFailure, TlsSession, hello};
 use crate::names::TlsVersion;
 use crate::smtp::Peer;
 
@@ -62,6 +62,11 @@ impl Handshake {
             None if !has_said(server) => TlsFailure::NoServerHello,
             None => TlsFailure::Closed,
         }
+    }
+
+    /// Whether its plaintext is read.
+    pub(in super::super) fn set_plaintext(&mut self, plaintext: Plaintext) {
+        self.session.plaintext = plaintext;
     }
 
     /// What is known of it.
