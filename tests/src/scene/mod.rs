@@ -51,6 +51,11 @@ impl Scene {
         Self::with(Some(Actors::new()?))
     }
 
+    /// The same with a program in between that passes TLS as it comes.
+    pub fn with_tls_passed() -> Result<Self> {
+        Self::with(Some(Actors::with_bytes_passed()?))
+    }
+
     fn with(actors: Option<Actors>) -> Result<Self> {
         let (client_host, server_host) = Host::pair()?;
         client_host.nft(&format!(

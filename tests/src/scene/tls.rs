@@ -14,22 +14,33 @@ use crate::netns::Host;
 use crate::process;
 
 /// The scripts, by their names.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("lines.py", include_str!("tls/lines.py")),
     ("mail-client.py", include_str!("tls/mail-client.py")),
     ("antivirus-proxy.py", include_str!("tls/antivirus-proxy.py")),
     ("mail-server.py", include_str!("tls/mail-server.py")),
+    ("pass-through.py", include_str!("tls/pass-through.py")),
 ];
 
 /// The actors, with certificates of their own.
 #[derive(Debug)]
 pub struct Actors {
     folder: TempDir,
+    interceptor: &'static str,
 }
 
 impl Actors {
     /// Writes the scripts down, and makes a certificate each for the server and the interceptor.
     pub fn new() -> Result<Self> {
+        Self::with("antivirus-proxy.py")
+    }
+
+    /// The same with a program in between that passes every byte as it comes.
+    pub fn with_bytes_passed() -> Result<Self> {
+        Self::with("pass-through.py")
+    }
+
+    fn with(interceptor: &'static str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("smtp-observer-scene-").tempdir()?;
         for (name, script) in SCRIPTS {
             std::fs::write(folder.path().join(name), script)?;
@@ -37,7 +48,7 @@ impl Actors {
         for name in ["mail.server.example", "antivirus.example"] {
             certificate(folder.path(), name)?;
         }
-        Ok(Self { folder })
+        Ok(Self { folder, interceptor })
     }
 
     /// The client.
@@ -49,7 +60,7 @@ impl Actors {
 
     /// The interceptor.
     pub fn interceptor(&self, host: &Host) -> Result<Command> {
-        let mut interceptor = self.script(host, "antivirus-proxy.py")?;
+        let mut interceptor = self.script(host, self.interceptor)?;
         interceptor.args(self.certificate("antivirus.example")).arg(INTERCEPTOR_USER.to_string());
         Ok(interceptor)
     }

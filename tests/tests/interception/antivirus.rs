@@ -130,6 +130,34 @@ fn the_one_of_the_story_through_tls() -> Result<()> {
     Ok(())
 }
 
+/// Client and server speak TLS with each other, and who is in between passes it: what they say is read at both ends, and
+/// nothing of it is missed in between.
+#[test]
+fn a_program_that_passes_tls() -> Result<()> {
+    let _turn = crate::beside_others();
+    let scene = Scene::with_tls_passed()?;
+    let (client_host, server_host) = (scene.client_host.clone(), scene.server_host.clone());
+    let agent = Agent::start(&["--addresses", "full", "--tls", "all"])?;
+    let pids = scene.play()?.pids;
+    let seen = seen_to_the_end(agent, &[&client_host, &server_host])?;
+    let is = |pid: u32| move |side: &Seen| side.0.iter().any(|observed| observed.pid() == Some(pid.into()));
+    let client = seen.sides("client").into_iter().find(is(pids.client)).context("the client's connection")?;
+    let server = seen.sides("server").into_iter().find(is(pids.server)).context("the server's end")?;
+    for side in [&client, &server] {
+        assert_eq!(side.one("smtp.transaction")?.text("/outcome"), Some("delivered"), "{side}");
+        assert_eq!(side.of("smtp.command").0.len(), 7, "{side}");
+    }
+    let verdict = client.of("interception").0.pop().with_context(|| format!("there is no verdict:\n{seen}"))?;
+    assert_eq!(verdict.text("/verdict"), Some("transparent_l4"), "{verdict}");
+    let mut evidence = evidence(&verdict);
+    evidence.sort_unstable();
+    assert_eq!(evidence, ["coupled_close", "local_peer", "same_destination_connected"], "{verdict}");
+    for told in seen.of("interception").0 {
+        assert_eq!(told.text("/verdict"), Some("transparent_l4"), "{told}");
+    }
+    Ok(())
+}
+
 /// Plays the story; the verdict.
 fn story(scene: Scene, tls: &str, executable: &str) -> Result<Observed> {
     let _turn = crate::beside_others();
