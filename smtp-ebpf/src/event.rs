@@ -296,7 +296,7 @@ pub enum SegmentKind {
     Content = 3,
     /// Bytes that could not be read, or of which it is not certain what they are.
     Uncaptured = 4,
-    /// TLS, but for the beginning of a direction's first record, which is text if it is a hello.
+    /// TLS, but for what crosses of a handshake, which is text: hellos, heads of records, and alerts in clear.
     Ciphertext = 5,
     /// The next segment waited in the kernel: when its first byte was moved, 8 bytes of nanoseconds like [`Header::time`].
     Begun = 6,

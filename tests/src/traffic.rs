@@ -14,8 +14,14 @@ use crate::scene::server::Serving;
 
 const SERVER: &str = "10.77.0.2";
 
-/// The beginning of a TLS session, and bytes that are none of SMTP.
-const HELLO: &[u8] = b"\x16\x03\x01\x00\x0c\x01\x00\x00\x08abcdefgh";
+/// A handshake of TLS 1.2 (RFC 5246, 7.3), as far as it is in clear: what the client says first, and what the server does.
+const HELLOS: [&[u8]; 2] = [
+    b"\x16\x03\x01\x00\x0c\x01\x00\x00\x08abcdefgh",
+    b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03abcdefghabcdefghabcdefghabcdefgh\x00\xc0\x2c\x00",
+];
+
+/// What both say last.
+const FINISHED: &[u8] = b"\x14\x03\x03\x00\x01\x01\x16\x03\x03\x00\x10abcdefghabcdefgh";
 
 /// Servers that are there for several rounds.
 #[derive(Debug)]
@@ -96,8 +102,10 @@ impl Traffic {
             C: STARTTLS
             S: 220 2.0.0 Ready to start TLS",
         )?;
-        dialogue.client_says(HELLO)?;
-        dialogue.server_says(HELLO)?;
+        for [client, server] in [HELLOS, [FINISHED; 2]] {
+            dialogue.client_says(client)?;
+            dialogue.server_says(server)?;
+        }
         dialogue.close()
     }
 }

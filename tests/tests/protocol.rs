@@ -306,6 +306,7 @@ fn what_follows_starttls_is_not_read() -> Result<()> {
             "connection.opened",
             "smtp.greeting 220",
             "smtp.tls offered",
+            "smtp.tls requested",
             "smtp.tls started",
         ];
         assert_eq!(side.brief(), events, "\n{side}");

@@ -105,6 +105,7 @@ fn tls_in_the_kernel() -> Result<()> {
         "connection.opened",
         "smtp.greeting 220",
         "smtp.tls offered",
+        "smtp.tls requested",
         "smtp.tls started",
     ];
     scene.check_apart(port, &before, Alike { events: &events, client: client + secret, server: server + secret })
