@@ -260,12 +260,13 @@ impl Tracker {
             // The local end is chosen after `connect` has begun.
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
         }
+        self.begin_plaintext(&mut conversation, &event, out);
         if let Some(recorder) = &mut self.recorder {
             let peer = conversation.peer(event.flow);
-            recorder.take(&event, conversation.reel.as_deref_mut(), peer);
+            let is_outside = conversation.connection.is_outside(&event);
+            recorder.take(&event, conversation.reel.as_deref_mut().filter(|_| !is_outside), peer);
         }
         let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
-        self.begin_plaintext(&mut conversation, &event, out);
         if let Some(event) = conversation.connection.reorder(event) {
             while let Some(held) = conversation.connection.release_before(&event) {
                 self.follow(&mut conversation, &held, out);
@@ -293,6 +294,9 @@ impl Tracker {
             self.follow(conversation, &held, out);
         }
         if conversation.connection.begins_plaintext(event) {
+            // What was said in clear is over.
+            conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
+            conversation.reel = self.new_reel();
             // The kernel names the library of all plaintext.
             let library = event.tls.library.unwrap_or(TlsLibrary::OpenSsl);
             conversation.session.begin_plaintext(event.time, library, event.tls.from_start, &mut self.items);
@@ -408,8 +412,13 @@ impl Tracker {
         out.tell(&connection.fact(&self.host, time, What::ConnectionClosed(closed)));
     }
 
+    /// What is to be taken down of a dialogue that begins.
+    fn new_reel(&self) -> Option<Box<PendingTransfers>> {
+        self.recorder.as_ref().map(|recorder| Box::new(PendingTransfers::new(recorder.policy())))
+    }
+
     pub(super) fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
-        let reel = self.recorder.as_ref().map(|recorder| Box::new(PendingTransfers::new(recorder.policy())));
+        let reel = self.new_reel();
         let connection = Connection::new(identity(&self.host, socket, role), time);
         Box::new(Conversation {
             connection,
