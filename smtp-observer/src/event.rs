@@ -46,6 +46,8 @@ pub enum KernelEvent<'a> {
     State(StateEvent),
     /// Bytes went out of, or came into, a process.
     Transfer(TransferEvent<'a>),
+    /// Whether plaintext of TLS is read, in processes that have a library for it.
+    ReadsTls(bool),
     /// A process was searched for libraries of TLS.
     TlsLibraries(TlsLibraries),
 }
@@ -55,7 +57,7 @@ pub enum KernelEvent<'a> {
 pub struct TlsLibraries {
     /// When.
     pub time: Time,
-    /// Its thread group's id in the host's pid namespace. Zero: none; from now on processes are searched.
+    /// Its thread group's id in the host's pid namespace.
     pub pid: u32,
     /// Those that it has loaded.
     pub libraries: Vec<TlsLibrary>,

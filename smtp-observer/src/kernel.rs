@@ -188,6 +188,8 @@ pub struct Kernel {
     programs: Ebpf,
     /// It ends with the agent.
     prober: Option<Prober>,
+    /// What was told last of whether TLS is read.
+    told_tls: Option<bool>,
     loaded: Loaded,
     ring: AsyncFd<RingBuf<MapData>>,
     reader: Reader,
@@ -268,6 +270,7 @@ impl Kernel {
         Ok(Self {
             programs,
             prober,
+            told_tls: None,
             loaded,
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: Reader::default(),
@@ -313,7 +316,11 @@ impl Kernel {
     /// Takes the events that wait, at most [`MAX_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
-        let Self { ring, reader, seen, unnamed, host, prober, .. } = self;
+        let Self { ring, reader, seen, unnamed, host, prober, told_tls, .. } = self;
+        let reads_tls = prober.as_ref().is_some_and(Prober::is_at_work);
+        if told_tls.replace(reads_tls) != Some(reads_tls) {
+            sink(KernelEvent::ReadsTls(reads_tls));
+        }
         if let Some(prober) = prober
             && let Ok(time) = now()
         {

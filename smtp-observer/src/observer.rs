@@ -122,6 +122,7 @@ fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<
             sockets: sockets.clone(),
         }),
         KernelEvent::State(state) => KernelEvent::State(state.clone()),
+        KernelEvent::ReadsTls(reads) => KernelEvent::ReadsTls(*reads),
         KernelEvent::TlsLibraries(libraries) => KernelEvent::TlsLibraries(libraries.clone()),
         KernelEvent::Transfer(_) => return None,
     })

@@ -37,7 +37,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use line::lines;
-pub use play::{Cut, observations, observe, record, replay};
+pub use play::{Cut, observations, observe, record, record_inside_tls, replay};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::seen::Seen;
-use smtp_observer_tests::transcript::{Cut, Speaker, Step, Transcript, lines, observe, record, replay};
+use smtp_observer_tests::transcript::{
+    Cut, Speaker, Step, Transcript, lines, observe, record, record_inside_tls, replay,
+};
 
 /// The socket at the client is where another process can be told from the one before.
 fn roles(transcript: &Transcript) -> &'static [Role] {
@@ -68,7 +70,7 @@ fn no_cut_changes_what_is_observed() -> Result<()> {
 }
 
 /// Needs two ends that are both seen, more than one dialogue shows, or a kind of connection that no transcript can be.
-const NOT_IN_ONE_DIALOGUE: [&str; 7] = [
+const NOT_IN_ONE_DIALOGUE: [&str; 8] = [
     "rset same_message_split",
     "rset relayed",
     "rset interceptor_discard",
@@ -76,6 +78,8 @@ const NOT_IN_ONE_DIALOGUE: [&str; 7] = [
     "noop relayed",
     "noop interceptor_keepalive",
     "! ends_disagree",
+    // What is said is in clear.
+    "tls read",
 ];
 
 #[test]
@@ -124,6 +128,49 @@ fn a_recording_leads_to_the_same_observations() -> Result<()> {
         }
     }
     ensure!(differences.is_empty(), "{}", differences.join("\n\n"));
+    Ok(())
+}
+
+/// Transcripts that are others inside of TLS.
+const NOT_INSIDE_OF_TLS: [&str; 7] = [
+    // They end with bytes that went unseen: the socket's positions, which tell of these, count ciphertext.
+    "noop_and_then_a_gap",
+    "rset_and_then_a_gap",
+    // Nothing is said that is seen.
+    "opening_server_unseen",
+    "tls_in_the_kernel",
+    // An offer of TLS inside of TLS is none.
+    "opening_keywords",
+    "tls_offered_and_left",
+    "tls_offered_and_not_used",
+];
+
+/// What is said inside of TLS is observed as if it were said in clear, and so is its recording.
+#[test]
+fn is_observed_the_same_inside_of_tls() -> Result<()> {
+    let mut differences = Vec::new();
+    let transcripts = Transcript::all()?;
+    let is_left_out = |transcript: &&Transcript| NOT_INSIDE_OF_TLS.contains(&transcript.name.as_str());
+    ensure!(
+        transcripts.iter().filter(is_left_out).count() == NOT_INSIDE_OF_TLS.len(),
+        "one that is left out is not there"
+    );
+    for transcript in transcripts.iter().filter(|transcript| !transcript.midstream && !is_left_out(transcript)) {
+        for role in roles(transcript) {
+            for cut in [Cut::Whole, Cut::Every(1), Cut::Every(7)] {
+                let (observed, file) = record_inside_tls(transcript, *role, cut)?;
+                let begins = lines(&observed[1]);
+                ensure!(begins == ["tls started"], "{}: TLS begins with {begins:?}", transcript.name);
+                let inside: Vec<_> = [&observed[..1], &observed[2..]].concat().iter().flat_map(lines).collect();
+                if inside != transcript.expected {
+                    let difference = difference(transcript, &inside);
+                    differences.push(format!("as {}, {cut:?}: {difference}", role.as_str()));
+                }
+                ensure!(replay(&file)? == observed, "{}: its recording leads to others", transcript.name);
+            }
+        }
+    }
+    ensure!(differences.is_empty(), "{} differ:\n\n{}", differences.len(), differences.join("\n\n"));
     Ok(())
 }
 

@@ -69,8 +69,6 @@ pub(super) struct Prober {
     /// Until the first report has come.
     starting: Option<ChildStdout>,
     reports: Option<Reports>,
-    /// It was told that TLS is read.
-    is_announced: bool,
 }
 
 impl Prober {
@@ -101,7 +99,7 @@ impl Prober {
             .spawn();
         let mut process = child.map_err(Error::Prober)?;
         let starting = process.stdout.take();
-        Ok(Self { process, starting, reports: None, is_announced: false })
+        Ok(Self { process, starting, reports: None })
     }
 
     /// Waits until it is ready to probe whatever comes. Where it cannot be, it says why itself, and nothing is probed.
@@ -109,6 +107,11 @@ impl Prober {
         if let Some(pipe) = self.starting.take() {
             self.reports = Reports::after_the_first(pipe.into()).ok();
         }
+    }
+
+    /// It attaches probes.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.reports.is_some()
     }
 
     /// Completes when it has something to report.
@@ -121,11 +124,9 @@ impl Prober {
 
     /// Takes what it reports.
     pub(super) fn take(&mut self, time: Time, sink: &mut dyn FnMut(TlsLibraries)) {
-        let Some(reports) = &mut self.reports else { return };
-        if !std::mem::replace(&mut self.is_announced, true) {
-            sink(TlsLibraries { time, pid: 0, libraries: Vec::new() });
-        }
-        if !reports.take(time, sink) {
+        if let Some(reports) = &mut self.reports
+            && !reports.take(time, sink)
+        {
             warn!("the process that reads TLS has ended: plaintext of processes that come now is not read.");
             self.reports = None;
         }

@@ -13,26 +13,26 @@ const MAX_PROCESSES: NonZero<usize> = NonZero::new(8192).unwrap();
 
 /// What is known of the processes' libraries.
 pub(super) struct Libraries {
-    /// TLS is read.
-    are_followed: bool,
+    /// TLS is read, or not; absent where that is not known, as of an older recording.
+    are_read: Option<bool>,
     /// By process: whether one was found in it.
     found: LruCache<u32, bool>,
 }
 
 impl Default for Libraries {
     fn default() -> Self {
-        Self { are_followed: false, found: LruCache::unbounded() }
+        Self { are_read: None, found: LruCache::unbounded() }
     }
 }
 
 impl Libraries {
+    /// TLS is read from now on, or not.
+    pub(super) fn are_read(&mut self, are_read: bool) {
+        self.are_read = Some(are_read);
+    }
+
     /// A process was searched.
     pub(super) fn note(&mut self, found: TlsLibraries) {
-        self.are_followed = true;
-        // Searching has begun.
-        if found.pid == 0 {
-            return;
-        }
         self.found.put(found.pid, !found.libraries.is_empty());
         if self.found.len() > MAX_PROCESSES.get() {
             self.found.pop_lru();
@@ -44,12 +44,13 @@ impl Libraries {
         if let Some(library) = event.tls.library.filter(|_| event.tls.from_start) {
             return Plaintext::Read(library);
         }
-        Plaintext::Unread(match self.found.get(&event.task.process.pid) {
-            _ if !self.are_followed => TlsUnread::Off,
-            None => TlsUnread::NotSearched,
-            Some(false) => TlsUnread::NoLibrary,
-            Some(true) => TlsUnread::OutsideCalls,
-        })
+        match (self.are_read, self.found.get(&event.task.process.pid)) {
+            (None, _) => Plaintext::Unknown,
+            (Some(false), _) => Plaintext::Unread(TlsUnread::Off),
+            (Some(true), None) => Plaintext::Unread(TlsUnread::NotSearched),
+            (Some(true), Some(false)) => Plaintext::Unread(TlsUnread::NoLibrary),
+            (Some(true), Some(true)) => Plaintext::Unread(TlsUnread::OutsideCalls),
+        }
     }
 }
 
@@ -61,10 +62,9 @@ mod tests {
     #[test]
     fn processes_are_forgotten_in_the_order_of_their_use() {
         let mut libraries = Libraries::default();
-        for pid in 0..=8193 {
+        for pid in 1..=8193 {
             libraries.note(TlsLibraries { time: Time(0), pid, libraries: vec![TlsLibrary::GnuTls] });
         }
-        assert!(libraries.are_followed);
         assert_eq!(libraries.found.len(), MAX_PROCESSES.get());
         assert!(libraries.found.peek(&1).is_none() && libraries.found.peek(&8193).is_some());
     }

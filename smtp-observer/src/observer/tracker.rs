@@ -90,6 +90,7 @@ impl Tracker {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
+            KernelEvent::ReadsTls(reads) => self.libraries.are_read(reads),
             KernelEvent::TlsLibraries(found) => self.libraries.note(found),
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, out),
             KernelEvent::State(state) => {

@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use smtp_ebpf::event::WINDOW_LENGTH;
+use smtp_ebpf::event::{SegmentKind, WINDOW_LENGTH};
 use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
+    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TlsLibrary,
+    TlsSession, TransferEvent,
 };
 use smtp_observer::observation::{Observation, Role};
 use smtp_observer::observer::{GRACE_PERIOD, Observer};
@@ -42,9 +43,18 @@ pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observ
     play(transcript, Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)), role, cut).observed
 }
 
+/// What is observed of a transcript that is said inside of TLS from the connection's start on, as JSON, and the recording that
+/// was made of it.
+pub fn record_inside_tls(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
+    recorded(play_inside(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut, true))
+}
+
 /// The same as JSON, and the recording that was made of it.
 pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
-    let mut player = play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut);
+    recorded(play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut))
+}
+
+fn recorded(mut player: Player) -> Result<(Vec<Value>, Vec<u8>)> {
     let mut file = Vec::new();
     Header::new(&[25], Addresses::Domain, &[]).write(&mut file);
     let recorder = player.observer.recorder().context("nothing is recorded")?;
@@ -69,6 +79,10 @@ pub fn replay(file: &[u8]) -> Result<Vec<Value>> {
 }
 
 fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Player {
+    play_inside(transcript, observer, role, cut, false)
+}
+
+fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut, tls: bool) -> Player {
     let mut dialogue = match transcript.midstream {
         true => Dialogue::UNDER_WAY,
         false => Dialogue::beginning(),
@@ -76,7 +90,13 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
     if !transcript.midstream {
         let (client, server) = if role == Role::Client { (WRITTEN, READ) } else { (READ, WRITTEN) };
         // SAFETY: it is a reference.
-        unsafe { Dialogue::start_at(&mut dialogue, client, server) };
+        unsafe {
+            if tls {
+                Dialogue::start_at(&mut dialogue, 0, 0)
+            } else {
+                Dialogue::start_at(&mut dialogue, client, server)
+            }
+        };
     }
     let mut player = Player {
         dialogue: Box::new(dialogue),
@@ -91,6 +111,7 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
         said: 0,
         client: 10,
         observed: Vec::new(),
+        plaintext: None,
     };
     player.event(KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }));
     if !transcript.midstream {
@@ -102,9 +123,13 @@ fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Pl
             Role::Server => player.state(TcpState::SynReceived, TcpState::Established),
         }
     }
+    if tls {
+        player.shake_hands();
+    }
     for step in &transcript.steps {
         player.step(step);
     }
+    player.plaintext = None;
     player.time += STEP;
     player.state(TcpState::LastAck, TcpState::Close);
     let end = Time(player.time + GRACE_PERIOD.as_nanos() as u64);
@@ -131,9 +156,47 @@ struct Player {
     /// The client's pid.
     client: u32,
     observed: Vec<Observation>,
+    /// Inside of TLS: its positions.
+    plaintext: Option<SeqNumbers>,
 }
 
 impl Player {
+    /// TLS begins, of which nothing but lengths crosses.
+    fn shake_hands(&mut self) {
+        for (speaker, length) in [(Speaker::Client, 200), (Speaker::Server, 900), (Speaker::Client, 80)] {
+            *self.position(speaker) += length;
+            let (flow, mut segment) = (self.flow(speaker), vec![SegmentKind::Ciphertext as u8, 0, 0, 0]);
+            segment.extend_from_slice(&length.to_ne_bytes());
+            let said = Said::read(&segment).expect("a segment").into_owned();
+            self.moved(flow, length, false, said);
+        }
+        self.plaintext = Some(SeqNumbers { write_seq: 0, copied_seq: 0 });
+    }
+
+    fn flow(&self, speaker: Speaker) -> Flow {
+        if self.sends(speaker) { Flow::Sent } else { Flow::Received }
+    }
+
+    fn moved(&mut self, flow: Flow, length: u32, continues: bool, said: Said<'static>) {
+        let pid = if self.role == Role::Client { self.client } else { 20 };
+        let tls = TlsSession {
+            library: self.plaintext.map(|_| TlsLibrary::OpenSsl),
+            plaintext: self.plaintext.is_some(),
+            from_start: self.plaintext.is_some(),
+        };
+        self.event(KernelEvent::Transfer(TransferEvent {
+            time: Time(self.time),
+            task: task(pid),
+            socket: self.socket(TcpState::Established),
+            positions: self.positions(),
+            flow,
+            length,
+            continues,
+            tls,
+            said,
+        }));
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
             Step::Wait(time) => self.wait(time.as_nanos() as u64),
@@ -178,27 +241,22 @@ impl Player {
     }
 
     fn position(&mut self, speaker: Speaker) -> &mut u32 {
-        if self.sends(speaker) { &mut self.written } else { &mut self.read }
+        let sends = self.sends(speaker);
+        match (&mut self.plaintext, sends) {
+            (Some(positions), true) => &mut positions.write_seq,
+            (Some(positions), false) => &mut positions.copied_seq,
+            (None, true) => &mut self.written,
+            (None, false) => &mut self.read,
+        }
     }
 
     fn transfer(&mut self, speaker: Speaker, bytes: &[u8]) {
-        let pid = if self.role == Role::Client { self.client } else { 20 };
-        let flow = if self.sends(speaker) { Flow::Sent } else { Flow::Received };
+        let flow = self.flow(speaker);
         for (place, bytes) in bytes.chunks(WINDOW_LENGTH).enumerate() {
             let said = self.filter(speaker, bytes);
             let length = bytes.len() as u32;
             *self.position(speaker) += length;
-            self.event(KernelEvent::Transfer(TransferEvent {
-                time: Time(self.time),
-                task: task(pid),
-                socket: self.socket(TcpState::Established),
-                positions: self.positions(),
-                flow,
-                length,
-                continues: place > 0,
-                tls: Default::default(),
-                said,
-            }));
+            self.moved(flow, length, place > 0, said);
         }
     }
 
@@ -236,7 +294,7 @@ impl Player {
     }
 
     fn positions(&self) -> SeqNumbers {
-        SeqNumbers { write_seq: self.written, copied_seq: self.read }
+        self.plaintext.unwrap_or(SeqNumbers { write_seq: self.written, copied_seq: self.read })
     }
 
     fn socket(&self, state: TcpState) -> Socket {
