@@ -169,7 +169,7 @@ impl Story {
     fn entries(&self) -> Vec<Entry> {
         let filter = if self.midstream { Filter::midstream() } else { Filter::new() };
         let mut teller = Teller { role: self.role, filter, time: 1000, written: 0, read: 0, told: Vec::new() };
-        teller.tell(KernelEvent::Host(Host { unix_offset: 7, boot_id: "0123456789".into(), addresses: Vec::new() }));
+        teller.tell(KernelEvent::Host(Host { unix_offset: 7, boot_id: "0123456789".into(), netns: None, addresses: Vec::new() }));
         match (self.midstream, self.role) {
             (true, _) => {}
             (false, Role::Client) => {

@@ -1,8 +1,9 @@
 //! What is said of a process that the client did not choose, by what it does: when, and where it goes on to.
 
 use super::kinds;
-use super::stage::{CLIENT, MIDDLE, OTHER_SERVER, PROXY, SERVER, Stage};
+use super::stage::{CLIENT, HOST, MIDDLE, OTHER_SERVER, PROXY, SERVER, Stage};
 use crate::fact::What;
+use crate::identity::Endpoint;
 use crate::names::{EvidenceKind, TlsPhase, Verdict};
 
 #[test]
@@ -132,6 +133,22 @@ fn a_service_of_one_s_own_is_no_finding() {
     stage.close(1);
     assert!(stage.verdicts_of(1).iter().all(|verdict| !verdict.verdict.is_hidden() && !verdict.news.redirected));
     assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict != Verdict::Redirected));
+}
+
+/// Whatever network namespace it is in: the agent knows the addresses of its own alone.
+#[test]
+fn who_asks_for_the_address_it_asks_from_asks_for_its_own_host() {
+    for (asked, verdict) in [(HOST, None), (SERVER.address, Some(Verdict::Redirected))] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, Endpoint { address: asked, port: 25 });
+        stage.reach(1, 2, PROXY, false);
+        stage.serve(2, MIDDLE, PROXY);
+        stage.greet(1, "mx ESMTP");
+        stage.say(1, "QUIT", 221, "Bye");
+        stage.close(1);
+        let told = stage.verdicts_of(1);
+        assert_eq!(told.last().map(|told| told.verdict), verdict, "{asked}");
+    }
 }
 
 /// A published port, or a redirect to a server that keeps what it gets.
