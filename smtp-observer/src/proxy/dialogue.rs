@@ -43,6 +43,8 @@ pub struct Dialogue {
     transferring: bool,
     /// The mailbox that the last MAIL named.
     sender: Option<u64>,
+    /// The first mailbox that was accepted since.
+    recipient: Option<u64>,
     /// The room of a reply's text that is forgotten, for the next one.
     spare: String,
     /// Most steps, and most bytes of their texts, that are kept.
@@ -83,6 +85,8 @@ pub struct Step {
     pub content: Option<Content>,
     /// The mailbox that the last MAIL before it named.
     pub sender_before: Option<u64>,
+    /// The first mailbox that was accepted behind that.
+    pub recipient_before: Option<u64>,
 }
 
 /// A message's content.
@@ -114,6 +118,7 @@ impl Dialogue {
             accepted: None,
             transferring: false,
             sender: None,
+            recipient: None,
             spare: String::new(),
             most: (steps, texts),
         }
@@ -257,13 +262,18 @@ impl Dialogue {
                 break;
             }
         }
-        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before: self.sender }
+        let (sender_before, recipient_before) = (self.sender, self.recipient);
+        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before, recipient_before }
     }
 
     fn push(&mut self, step: Step) {
         self.transferring = step.verb == "DATA" && step.reply.as_ref().is_some_and(|reply| reply.code == 354);
-        if step.verb == "MAIL" {
-            self.sender = step.mailbox;
+        match &*step.verb {
+            "MAIL" => (self.sender, self.recipient) = (step.mailbox, None),
+            "RCPT" if step.reply.as_ref().is_some_and(|reply| reply.code < 300) => {
+                self.recipient = self.recipient.or(step.mailbox);
+            }
+            _ => {}
         }
         self.texts += step.texts();
         self.steps.push_back(step);
