@@ -289,6 +289,15 @@ impl Dialogue {
         }
     }
 
+    /// Whether the server took a message of a transaction that began then or later, as far as that is not forgotten.
+    pub fn may_have_taken(&self, since: Timestamp) -> bool {
+        let took = |step: &Step| {
+            step.sent >= since && step.content.as_ref().is_some_and(|content| content.accepted().is_some())
+        };
+        let is_forgotten = self.steps.front().is_none_or(|first| first.sent > since);
+        self.accepted.is_some_and(|accepted| accepted >= since || is_forgotten || self.steps.iter().any(took))
+    }
+
     /// Whether all that the client sent until this moment is here. What was sent is known when it is answered, so
     /// something later must have been; `now` is the latest moment that a reply may have taken.
     pub fn knows(&self, time: Timestamp, overdue: Timestamp) -> bool {
