@@ -3,7 +3,7 @@
 //! From here inward nothing reads a clock, a file or a socket: a stream of [`KernelEvent`]s replays to the same
 //! observations. As a recording has them, they are JSON; a byte is then the character with its number.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod crossing;
 mod said;
 mod wire;
