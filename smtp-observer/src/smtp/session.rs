@@ -291,6 +291,7 @@ impl Session {
         if self.withholds() {
             self.settle_fork(items);
         }
+        self.end_answered_message(unread, items);
         match &mut self.mode {
             Mode::Opaque | Mode::ClientTls { .. } => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
             Mode::StartTls { .. } => self.tls_unseen(time, length, items),
