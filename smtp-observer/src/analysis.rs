@@ -5,8 +5,8 @@
 
 mod comparison;
 mod envelope;
-#[cfg(test)]
-mod missing_replies;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod missing_replies;
 mod next_action;
 mod noop;
 mod pending;

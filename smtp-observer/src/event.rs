@@ -3,7 +3,7 @@
 //! From here inward nothing reads a clock, a file or a socket: a stream of [`KernelEvent`]s replays to the same
 //! observations. As a recording has them, they are JSON; a byte is then the character with its number.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod crossing;
 mod said;
 mod wire;
@@ -70,9 +70,19 @@ pub struct Host {
     pub unix_offset: i64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Arc<str>,
-    /// The addresses of the agent's network namespace: who asks for one of them asks for this host.
+    /// The agent's network namespace; absent in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
+    /// Its addresses: who asks for one of them there asks for this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+}
+
+impl Host {
+    /// The addresses that are known of a network namespace: none of another than the agent's.
+    pub fn addresses_in(&self, netns: u32) -> &[IpAddr] {
+        if self.netns.is_none_or(|own| own == netns) { &self.addresses } else { &[] }
+    }
 }
 
 /// Names a process for as long as the host runs: pids are used again, a start time with its pid is not.
@@ -363,4 +373,18 @@ pub enum MalformedRecord {
 /// An address as the kernel side writes it: IPv4 as IPv4-mapped IPv6, told apart again here.
 pub fn socket_address(address: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)).to_canonical(), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_the_agents_namespace_alone() {
+        let own = [IpAddr::from([10, 0, 0, 1])];
+        let host = Host { unix_offset: 0, boot_id: "".into(), netns: Some(7), addresses: own.to_vec() };
+        assert_eq!((host.addresses_in(7), host.addresses_in(8)), (&own[..], &[][..]));
+        // As older recordings have it.
+        assert_eq!(Host { netns: None, ..host }.addresses_in(8), own);
+    }
 }

@@ -6,6 +6,8 @@
 pub mod agent;
 pub mod analysis;
 pub mod cgroup;
+#[cfg(any(test, feature = "fuzzing"))]
+mod choices;
 pub mod cli;
 pub mod compare;
 pub mod connection;
@@ -27,3 +29,10 @@ pub mod redact;
 pub mod sink;
 pub mod smtp;
 pub mod timestamp;
+
+/// What holds for any bytes that are made to a case: each panics where it does not.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzed {
+    pub use crate::analysis::missing_replies::check as replies;
+    pub use crate::recorder::hidden::check as hidden;
+}

@@ -151,15 +151,17 @@ impl Interceptions {
         }
     }
 
-    /// A connection from this client, which has a case from now on, was accepted on this host. `own` are the host's
-    /// addresses; `transparent`: the accepted socket may have another's.
+    /// A connection from this client, which has a case from now on, was accepted on this host. `own` are the addresses
+    /// known of the client's network namespace; `transparent`: the accepted socket may have another's.
     pub fn meet(&mut self, client: Opened, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
         let cookie = client.connection.cookie;
         let leg = Leg::new(client);
         let method = method(&leg, accepted.local, transparent);
         let asked = leg.asked.address;
         let is_service = self.service_addresses.iter().any(|network| network.contains(&asked));
-        let asked_this_host = asked.is_loopback() || own.contains(&asked) || is_service;
+        // Routes have a client ask for an address of its namespace from that very address.
+        let is_own = asked == leg.connection.local.address || own.contains(&asked);
+        let asked_this_host = asked.is_loopback() || is_own || is_service;
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);
         self.exposed.remove(&cookie);

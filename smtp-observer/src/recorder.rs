@@ -5,8 +5,12 @@
 //! reply that repeats one. So a transfer is withheld, in its connection's `pending` transfers, until its lines are whole and its replies
 //! known. Entries are numbered as they came in, and may come out in another order.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hidden;
 mod pending;
 mod sanitize;
+#[cfg(any(test, feature = "fuzzing"))]
+mod story;
 
 use std::collections::BTreeSet;
 

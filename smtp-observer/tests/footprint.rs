@@ -116,7 +116,12 @@ fn idle_connections() {
         let mut told = 0;
         let mut observer = Observer::new(&[25], RedactionPolicy::new(Addresses::Domain));
         observer.event(
-            KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }),
+            KernelEvent::Host(Host {
+                unix_offset: 0,
+                boot_id: "0123456789abcdef".into(),
+                netns: None,
+                addresses: Vec::new(),
+            }),
             &mut |_| {},
         );
         let mut open = |cookies| {

@@ -62,13 +62,16 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     files.retain(|file| !tests.iter().any(|test| file.with_extension("").starts_with(test)));
 }
 
+/// What stands before modules that are compiled for tests alone.
+const TESTS: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, feature = \"fuzzing\"))]"];
+
 /// The paths, without extension, of the modules that a file declares for tests alone.
 fn test_modules(file: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(file).expect("a source file");
     let is_root = file.file_name().is_some_and(|name| name == "lib.rs");
     let directory = if is_root { file.parent().expect("a directory").to_owned() } else { file.with_extension("") };
     let lines = text.lines().zip(text.lines().skip(1));
-    let declared = lines.filter(|(attribute, _)| *attribute == "#[cfg(test)]");
+    let declared = lines.filter(|(attribute, _)| TESTS.contains(attribute));
     let names = declared.filter_map(|(_, line)| line.strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name));
     names.map(|name| directory.join(name)).collect()
 }

@@ -1,5 +1,6 @@
 //! Chromium without a window, driven by its DevTools protocol over two pipes: no port, and nobody else can reach it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -49,6 +50,8 @@ pub struct Browser {
     last: u64,
     session: String,
     complaints: Vec<String>,
+    /// Requests that wait for what becomes of them.
+    held: VecDeque<String>,
     running: Running,
     _profile: TempDir,
 }
@@ -93,6 +96,7 @@ impl Browser {
             last: 0,
             session: String::new(),
             complaints: Vec::new(),
+            held: VecDeque::new(),
             running,
             _profile: profile,
         };
@@ -132,6 +136,40 @@ impl Browser {
             if message["method"] == "Page.loadEventFired" {
                 return Ok(());
             }
+            self.note(&message);
+        }
+    }
+
+    /// Holds every request from now on whose address is like this; `*` stands for anything.
+    pub fn hold(&mut self, pattern: &str) -> Result<()> {
+        self.call("Fetch.enable", json!({"patterns": [{"urlPattern": pattern}]})).map(drop)
+    }
+
+    /// Waits for a request that is held, and has it fail, as where the server is gone.
+    pub fn fail_held(&mut self) -> Result<()> {
+        let request = self.held()?;
+        self.call("Fetch.failRequest", json!({"requestId": request, "errorReason": "ConnectionClosed"})).map(drop)
+    }
+
+    /// Waits for a request that is held, and answers it with this status.
+    pub fn answer_held(&mut self, status: u16) -> Result<()> {
+        let request = self.held()?;
+        self.call("Fetch.fulfillRequest", json!({"requestId": request, "responseCode": status})).map(drop)
+    }
+
+    /// Lets the next request that is held go its way.
+    pub fn release_held(&mut self) -> Result<()> {
+        let request = self.held()?;
+        self.call("Fetch.continueRequest", json!({"requestId": request})).map(drop)
+    }
+
+    fn held(&mut self) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(request) = self.held.pop_front() {
+                return Ok(request);
+            }
+            let message = self.receive(deadline)?;
             self.note(&message);
         }
     }
@@ -263,6 +301,7 @@ impl Browser {
             Some("Runtime.consoleAPICalled") if matches!(parameters["type"].as_str(), Some("error" | "warning")) => {
                 self.complaints.push(parameters["args"].to_string());
             }
+            Some("Fetch.requestPaused") => self.held.extend(parameters["requestId"].as_str().map(str::to_owned)),
             Some("Runtime.exceptionThrown") => self.complaints.push(parameters["exceptionDetails"].to_string()),
             _ => (),
         }

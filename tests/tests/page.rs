@@ -297,6 +297,51 @@ fn an_agent_that_goes_is_missed_and_one_that_comes_is_found() -> Result<()> {
     browser.close()
 }
 
+/// The page does not say that there is nothing before it knows, and says what it waits for.
+#[test]
+fn answers_that_fail_or_are_late_are_told_and_are_no_answer() -> Result<()> {
+    const PORT: u16 = 2635;
+    const FAILED: &[&str] = &["the agent did not answer a question; asking again"];
+    let (client, server) = Host::pair()?;
+    let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
+    let mut dialogue = Dialogue::open(&client, &server, &format!("10.77.0.2:{PORT}"))?;
+    dialogue.play("S: 220 server.example ESMTP")?;
+    for question in ["connections", "interceptions"] {
+        let mut browser = Browser::start(900)?;
+        browser.hold(&format!("*/api/v1/{question}"))?;
+        browser.open(&format!("http://{}/", agent.http))?;
+        check_unanswered(&mut browser, &["asking the agent", "the agent takes long to answer"])?;
+        browser.fail_held()?;
+        check_unanswered(&mut browser, FAILED)?;
+        browser.answer_held(503)?;
+        // It asks again, and has not been answered: what it says of that stays until it is.
+        check_unanswered(&mut browser, FAILED)?;
+        browser.release_held()?;
+        browser.wait_for("document.querySelector('#status').textContent === 'live'")?;
+        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Nobody is in the middle");
+        browser.wait_for("document.querySelectorAll('#rows tr').length === 2")?;
+        // What is known stays while the next answer is late.
+        dialogue.play("C: NOOP\nS: 250 Ok")?;
+        browser.wait_for("document.querySelector('#status').textContent === 'the agent takes long to answer'")?;
+        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Nobody is in the middle");
+        browser.release_held()?;
+        browser.wait_for("document.querySelector('#status').textContent === 'live'")?;
+        browser.close()?;
+    }
+    Ok(())
+}
+
+/// The page comes to one of these; it says nothing of what it does not know.
+fn check_unanswered(browser: &mut Browser, statuses: &[&str]) -> Result<()> {
+    browser.wait_for(&format!("{}.includes(document.querySelector('#status').textContent)", json!(statuses)))?;
+    assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Who is in the middle?");
+    let page = browser.text("document.body.innerText")?;
+    for unknown in ["Nobody", "No SMTP", "No connection"] {
+        ensure!(!page.contains(unknown), "the page says `{unknown}` before it can know:\n{page}");
+    }
+    Ok(())
+}
+
 /// Says so much on a connection that no stream keeps pace with it.
 fn chatter(dialogue: &mut Dialogue, rounds: usize) -> Result<()> {
     const PIPELINED: usize = 100;

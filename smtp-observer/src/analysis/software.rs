@@ -1,5 +1,7 @@
 //! The software behind a greeting, where its wording tells.
 
+use memchr::memmem;
+
 use crate::smtp::is_masked_greeting;
 
 /// What greetings contain, and whose they are. The first that is found counts. Wordings that several programs share
@@ -36,7 +38,7 @@ const GREETINGS: &[(&str, &str)] = &[
 
 /// The program that greets like this.
 pub(super) fn guess(greeting: &[u8]) -> Option<&'static str> {
-    let contains = |part: &str| greeting.windows(part.len()).any(|window| window == part.as_bytes());
+    let contains = |part: &str| memmem::find(greeting, part.as_bytes()).is_some();
     if is_masked_greeting(greeting) {
         return Some("Cisco ASA");
     }
@@ -64,6 +66,7 @@ mod tests {
             ("mx.example ESMTP Eximious", None),
             ("**", None),
             ("", None),
+            (&format!("{}\nmx.example ESMTP Exim 4.96", "ESMTP Post".repeat(400)), Some("Exim")),
         ] {
             assert_eq!(guess(greeting.as_bytes()), software, "{greeting}");
         }

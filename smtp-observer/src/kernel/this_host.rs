@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ impl ThisHost {
         let told = Host {
             unix_offset: nanoseconds(unix.into()) - nanoseconds(boot.into()),
             boot_id: Arc::from(boot_id.trim()),
+            // Of a namespace the kernel tells the number where it tells that of a file.
+            netns: Some(std::fs::metadata("/proc/self/ns/net")?.ino() as u32),
             addresses: addresses()?,
         };
         Ok(Self { told, changes })

@@ -33,7 +33,8 @@ pub(super) struct Story {
 impl Story {
     pub(super) fn new() -> Self {
         let mut observer = Observer::new(&[25], full());
-        let host = Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
+        let host =
+            Host { unix_offset: 1_000_000_000, boot_id: "0123456789abcdef".into(), netns: None, addresses: Vec::new() };
         observer.event(KernelEvent::Host(host), &mut |_| {});
         Self { observer, time: 0, written: 1000, read: 5000, told: Vec::new() }
     }
@@ -149,7 +150,12 @@ fn a_clock_that_is_set_moves_what_is_told_from_then_on() {
     story.connect();
     story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
     let before = story.told.last().expect("a greeting").time;
-    let set = Host { unix_offset: 1_000_000_000 + HOURS, boot_id: "0123456789abcdef".into(), addresses: Vec::new() };
+    let set = Host {
+        unix_offset: 1_000_000_000 + HOURS,
+        boot_id: "0123456789abcdef".into(),
+        netns: None,
+        addresses: Vec::new(),
+    };
     story.event(KernelEvent::Host(set));
     story.transfer(CLIENT, Flow::Sent, "NOOP\r\n");
     story.transfer(CLIENT, Flow::Received, "250 ok\r\n");

@@ -70,7 +70,7 @@ impl Tracker {
     pub(super) fn new(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
         Self {
             ports: ports.to_vec(),
-            host: Host { unix_offset: 0, boot_id: "".into(), addresses: Vec::new() },
+            host: Host { unix_offset: 0, boot_id: "".into(), netns: None, addresses: Vec::new() },
             processes: Processes::new(policy),
             conversations: HashMap::default(),
             deadlines: VecDeque::new(),
@@ -174,7 +174,8 @@ impl Tracker {
             time: timestamp(&self.host, client.first_seen),
         };
         let accepted = accepted(&self.host, event);
-        out.interceptions.meet(opened, accepted, event.transparent, &self.host.addresses);
+        let own = self.host.addresses_in(client.identity.netns);
+        out.interceptions.meet(opened, accepted, event.transparent, own);
     }
 
     fn closed(&mut self, event: StateEvent, out: &mut Out<'_>) {

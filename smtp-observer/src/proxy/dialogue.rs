@@ -48,6 +48,8 @@ pub struct Dialogue {
     transferring: bool,
     /// The mailbox that the last MAIL named.
     sender: Option<u64>,
+    /// The first mailbox that was accepted since.
+    recipient: Option<u64>,
     /// The room of a reply's text that is forgotten, for the next one.
     spare: String,
     /// Most steps, and most bytes of their texts, that are kept.
@@ -88,6 +90,8 @@ pub struct Step {
     pub content: Option<Content>,
     /// The mailbox that the last MAIL before it named.
     pub sender_before: Option<u64>,
+    /// The first mailbox that was accepted behind that.
+    pub recipient_before: Option<u64>,
 }
 
 /// A message's content.
@@ -122,6 +126,7 @@ impl Dialogue {
             accepted: None,
             transferring: false,
             sender: None,
+            recipient: None,
             spare: String::new(),
             most: (steps, texts),
         }
@@ -276,13 +281,18 @@ impl Dialogue {
                 break;
             }
         }
-        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before: self.sender }
+        let (sender_before, recipient_before) = (self.sender, self.recipient);
+        Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before, recipient_before }
     }
 
     fn push(&mut self, step: Step) {
         self.transferring = step.verb == "DATA" && step.reply.as_ref().is_some_and(|reply| reply.code == 354);
-        if step.verb == "MAIL" {
-            self.sender = step.mailbox;
+        match &*step.verb {
+            "MAIL" => (self.sender, self.recipient) = (step.mailbox, None),
+            "RCPT" if step.reply.as_ref().is_some_and(|reply| reply.code < 300) => {
+                self.recipient = self.recipient.or(step.mailbox);
+            }
+            _ => {}
         }
         self.texts += step.texts();
         self.steps.push_back(step);
@@ -296,6 +306,15 @@ impl Dialogue {
             self.texts += content.texts();
             step.content = Some(content);
         }
+    }
+
+    /// Whether the server took a message of a transaction that began then or later, as far as that is not forgotten.
+    pub fn may_have_taken(&self, since: Timestamp) -> bool {
+        let took = |step: &Step| {
+            step.sent >= since && step.content.as_ref().is_some_and(|content| content.accepted().is_some())
+        };
+        let is_forgotten = self.steps.front().is_none_or(|first| first.sent > since);
+        self.accepted.is_some_and(|accepted| accepted >= since || is_forgotten || self.steps.iter().any(took))
     }
 
     /// Whether all that the client sent until this moment is here. What was sent is known when it is answered, so

@@ -26,12 +26,26 @@ pub struct Envelopes {
     order: VecDeque<(u64, u64)>,
 }
 
-/// Transactions with one envelope: cookie, and when MAIL was sent.
+/// Transactions with one envelope.
 #[derive(Default)]
 struct Alike {
-    inner: VecDeque<(u64, Timestamp)>,
-    outer: VecDeque<(u64, Timestamp)>,
+    inner: VecDeque<Inner>,
+    outer: VecDeque<Outer>,
 }
+
+/// A transaction of a client whose connection ends on this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// The client's cookie.
+    pub client: u64,
+    /// When MAIL was sent.
+    pub sent: Timestamp,
+    /// What carried it on last.
+    pub carrier: Option<Outer>,
+}
+
+/// A transaction that may carry another on: its connection's cookie, and when MAIL was sent.
+pub type Outer = (u64, Timestamp);
 
 impl Envelopes {
     /// The envelope of a dialogue whose last step is the first RCPT of its transaction.
@@ -43,23 +57,30 @@ impl Envelopes {
     }
 
     /// Clients that named the same, the first one first.
-    pub fn inner(&self, envelope: &Envelope) -> impl Iterator<Item = (u64, Timestamp)> {
+    pub fn inner(&self, envelope: &Envelope) -> impl Iterator<Item = Inner> {
         self.known.get(&envelope.mailboxes).into_iter().flat_map(|alike| alike.inner.iter().copied())
     }
 
     /// Connections on which the same was named, the first one first.
-    pub fn outer(&self, envelope: &Envelope) -> impl Iterator<Item = (u64, Timestamp)> {
+    pub fn outer(&self, envelope: &Envelope) -> impl Iterator<Item = Outer> {
         self.known.get(&envelope.mailboxes).into_iter().flat_map(|alike| alike.outer.iter().copied())
     }
 
     /// A client named it.
     pub fn add_inner(&mut self, envelope: &Envelope, cookie: u64) {
-        push(&mut self.entry(envelope).inner, (cookie, envelope.sent));
+        push(&mut self.entry(envelope).inner, Inner { client: cookie, sent: envelope.sent, carrier: None });
     }
 
     /// It was named on this connection.
     pub fn add_outer(&mut self, envelope: &Envelope, cookie: u64) {
         push(&mut self.entry(envelope).outer, (cookie, envelope.sent));
+    }
+
+    /// A client's transaction is carried on by this one.
+    pub fn carry(&mut self, envelope: &Envelope, client: u64, sent: Timestamp, carrier: Outer) {
+        let alike = self.known.get_mut(&envelope.mailboxes).into_iter().flat_map(|alike| &mut alike.inner);
+        let its = alike.filter(|inner| inner.client == client && inner.sent == sent);
+        its.for_each(|inner| inner.carrier = Some(carrier));
     }
 
     fn entry(&mut self, envelope: &Envelope) -> &mut Alike {
@@ -75,7 +96,7 @@ impl Envelopes {
     }
 }
 
-fn push(queue: &mut VecDeque<(u64, Timestamp)>, transaction: (u64, Timestamp)) {
+fn push<T>(queue: &mut VecDeque<T>, transaction: T) {
     if queue.len() >= MAX_ALIKE {
         queue.pop_front();
     }

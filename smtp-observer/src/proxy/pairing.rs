@@ -1,6 +1,6 @@
 //! Which connection carries a client's conversation on.
 
-use super::envelope::Envelopes;
+use super::envelope::{Envelopes, Inner, Outer};
 use super::process_relation::{ProcessRelation, kin};
 use super::proxied_session::{Link, ProxiedSession, Recognised};
 use super::{Interceptions, Leg};
@@ -38,26 +38,40 @@ impl Interceptions {
     pub(super) fn named(&mut self, cookie: u64) {
         let Some(envelope) = self.legs.get(&cookie).and_then(|leg| Envelopes::envelope(&leg.dialogue)) else { return };
         if self.cases.contains_key(&cookie) {
-            let may = |(upstream, sent): &(u64, Timestamp)| {
-                *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent)
-            };
+            let may = |(upstream, sent): &Outer| *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent);
             // What was taken for its way on before any other that names the same.
-            let known = |upstream: u64| self.legs.get(&upstream).is_some_and(|leg| leg.serves == Some(cookie));
-            let upstream = prefer(self.envelopes.outer(&envelope).filter(may), known);
+            let known = |(upstream, _): &Outer| self.legs.get(upstream).is_some_and(|leg| leg.serves == Some(cookie));
+            let carrier = prefer(self.envelopes.outer(&envelope).filter(may), known);
             self.envelopes.add_inner(&envelope, cookie);
-            if let Some((upstream, sent)) = upstream {
-                self.carry(cookie, envelope.sent, upstream, sent);
+            if let Some(carrier) = carrier {
+                self.envelopes.carry(&envelope, cookie, envelope.sent, carrier);
+                self.carry(cookie, envelope.sent, carrier);
             }
         }
-        let may = |(client, sent): &(u64, Timestamp)| {
-            *sent <= envelope.sent && self.may_carry(*client, cookie, envelope.sent)
+        let may = |inner: &Inner| {
+            inner.sent <= envelope.sent
+                && self.may_carry(inner.client, cookie, envelope.sent)
+                && !self.is_done(inner, (cookie, envelope.sent))
         };
         let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
-        let client = prefer(self.envelopes.inner(&envelope).filter(may), |client| serves == Some(client));
+        let inner = prefer(self.envelopes.inner(&envelope).filter(may), |inner| serves == Some(inner.client));
         self.envelopes.add_outer(&envelope, cookie);
-        if let Some((client, sent)) = client {
-            self.carry(client, sent, cookie, envelope.sent);
+        if let Some(Inner { client, sent, .. }) = inner {
+            self.envelopes.carry(&envelope, client, sent, (cookie, envelope.sent));
+            self.carry(client, sent, (cookie, envelope.sent));
         }
+    }
+
+    /// Whether nobody carries a client's transaction on any more: another one has brought it to the server, or it is refused.
+    fn is_done(&self, inner: &Inner, by: Outer) -> bool {
+        let Some(carrier) = inner.carrier.filter(|carrier| *carrier != by) else { return false };
+        let is_taken = || {
+            let carried = self.legs.get(&carrier.0).map(|leg| &leg.dialogue);
+            carried.is_none_or(|dialogue| dialogue.may_have_taken(carrier.1))
+        };
+        let client = self.legs.get(&inner.client).map(|leg| &leg.dialogue);
+        let is_refused = client.is_some_and(|client| client.closed.is_some() && client.accepted.is_none());
+        is_refused || is_taken()
     }
 
     /// The connection may carry the client's conversation on, from this moment: its process is the one in the middle, or
@@ -98,7 +112,7 @@ impl Interceptions {
     }
 
     /// From this transaction on the connection carries the client's conversation.
-    fn carry(&mut self, client: u64, inner: Timestamp, upstream: u64, outer: Timestamp) {
+    fn carry(&mut self, client: u64, inner: Timestamp, (upstream, outer): Outer) {
         let Some(leg) = self.legs.get(&upstream) else { return };
         let before = leg.serves;
         if before == Some(client) {
@@ -157,14 +171,11 @@ impl Interceptions {
     }
 }
 
-/// The first transaction of a connection that is preferred, else the first.
-fn prefer(
-    transactions: impl Iterator<Item = (u64, Timestamp)>,
-    is_preferred: impl Fn(u64) -> bool,
-) -> Option<(u64, Timestamp)> {
+/// The first transaction that is preferred, else the first.
+fn prefer<T>(transactions: impl Iterator<Item = T>, is_preferred: impl Fn(&T) -> bool) -> Option<T> {
     let mut first = None;
     for transaction in transactions {
-        if is_preferred(transaction.0) {
+        if is_preferred(&transaction) {
             return Some(transaction);
         }
         first = first.or(Some(transaction));

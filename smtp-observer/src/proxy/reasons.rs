@@ -47,9 +47,9 @@ impl Interceptions {
             (Origin::Middle, HeldBack::Message(message, earlier)) => {
                 let repeats = || match link.repeats(inner, dialogue, (number, step), overdue) {
                     Repeats::Unknown if is_over => Some(Repeats::No),
-                    Repeats::Unknown if held.time > overdue => None,
+                    Repeats::Unknown | Repeats::Begun if held.time > overdue => None,
                     // Who has refused a message does not begin it again.
-                    Repeats::Unknown if is_refused(inner, message) => Some(Repeats::No),
+                    Repeats::Unknown | Repeats::Begun if is_refused(inner, message) => Some(Repeats::No),
                     repeats => Some(repeats),
                 };
                 invented(&mut resolved.command, earlier, repeats)?;
@@ -71,6 +71,8 @@ impl Interceptions {
 enum Repeats {
     Yes,
     No,
+    /// One of the same sender is begun, which may be another client's: it has named no recipient.
+    Begun,
     /// Nothing that tells was heard yet.
     Unknown,
 }
@@ -87,11 +89,25 @@ impl Link {
             Some((_, next)) if next.mailbox != step.sender_before => Repeats::No,
             Some((number, next)) => match self.cursor.origin(number, next) {
                 Origin::Client(_) => Repeats::No,
-                Origin::Middle if inner.knows(next.sent, overdue) => Repeats::Yes,
+                Origin::Middle if inner.knows(next.sent, overdue) => names_again(outer, number, step.recipient_before),
                 Origin::Middle | Origin::Unknown => Repeats::Unknown,
             },
         }
     }
+}
+
+/// Whether the transaction that begins with this step names the first recipient of the one before.
+fn names_again(outer: &Dialogue, mail: u64, recipient: Option<u64>) -> Repeats {
+    let mut unnamed = Repeats::Begun;
+    for (_, step) in outer.range(mail + 1..outer.end()) {
+        match &*step.verb {
+            "RCPT" if recipient.is_some() && step.mailbox == recipient => return Repeats::Yes,
+            "RCPT" => unnamed = Repeats::No,
+            "NOOP" => {}
+            _ => return unnamed,
+        }
+    }
+    Repeats::Begun
 }
 
 /// The client was told that its message, which began with this step, is not taken.
@@ -147,7 +163,7 @@ fn invented(command: &mut Command, earlier: Duration, repeats: impl FnOnce() -> 
                     InterceptorReplay
                 }
                 Repeats::No => InterceptorDiscard,
-                Repeats::Unknown => {
+                Repeats::Begun | Repeats::Unknown => {
                     evidence.push(ReasonEvidence::PossibleRset([InterceptorDiscard, InterceptorReplay].into()));
                     Ambiguous
                 }

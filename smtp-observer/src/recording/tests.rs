@@ -66,6 +66,7 @@ fn entries() -> Vec<Entry> {
         Entry::Event(KernelEvent::Host(Host {
             unix_offset: i64::MIN,
             boot_id: "0123".into(),
+            netns: Some(7),
             addresses: vec![address.ip()],
         })),
         Entry::Event(KernelEvent::Process(process.clone())),

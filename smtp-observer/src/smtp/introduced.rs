@@ -1,7 +1,8 @@
 //! Names that a text gives for others: an alias, or where a mailbox's messages go. Nothing else tells that they are names.
 
 /// A name stands behind one of these.
-const BEHIND: [&str; 6] = ["->", "=>", "alias", "aliases", "user", "username"];
+/// `try` is that of RFC 5321's 551: "User not local; please try <forward-path>".
+const BEHIND: [&str; 7] = ["->", "=>", "alias", "aliases", "try", "user", "username"];
 
 /// A name stands behind one of the first and one of the second.
 const BEHIND_TWO: [(&[&str], &[&str]); 2] = [
@@ -32,15 +33,17 @@ const BEHIND_TWO: [(&[&str], &[&str]); 2] = [
 ];
 
 /// These stand there, too, and are no names.
-const ORDINARY: [&str; 78] = [
+const ORDINARY: [&str; 84] = [
     "a",
     "accepted",
     "account",
     "address",
     "addresses",
+    "again",
     "alias",
     "an",
     "and",
+    "another",
     "any",
     "are",
     "as",
@@ -55,6 +58,7 @@ const ORDINARY: [&str; 78] = [
     "does",
     "doesn't",
     "domain",
+    "different",
     "exceeded",
     "exist",
     "exists",
@@ -70,6 +74,7 @@ const ORDINARY: [&str; 78] = [
     "is",
     "isn't",
     "known",
+    "later",
     "limit",
     "list",
     "local",
@@ -95,6 +100,7 @@ const ORDINARY: [&str; 78] = [
     "requires",
     "sender",
     "server",
+    "sending",
     "size",
     "storage",
     "suspended",
@@ -108,6 +114,7 @@ const ORDINARY: [&str; 78] = [
     "too",
     "unavailable",
     "unknown",
+    "using",
     "user",
     "was",
     "with",
@@ -161,6 +168,7 @@ mod tests {
             ("User robert unknown", &["robert"]),
             ("Mailbox for 'robert' is full, forwarded to rita.", &["robert", "rita"]),
             ("Delivered to\trobert", &["robert"]),
+            ("User not local; please try robert", &["robert"]),
         ] {
             let found: Vec<_> = names(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
             assert_eq!(found, expected, "{text}");
@@ -177,6 +185,8 @@ mod tests {
             "2.1.5 Recipient ok",
             "Requested mail action not taken: mailbox unavailable",
             "User not local; please try <robert@y.example>",
+            "4.7.1 Greylisted, please try again later",
+            "4.3.2 Please try later",
             "5.1.1 User doesn't exist: robert@y.example",
             "2.0.0 Ok: queued as 4Q1ABC",
             "",

@@ -298,6 +298,7 @@ impl Session {
         if self.withholds() {
             self.settle_fork(items);
         }
+        self.end_answered_message(unread, items);
         match &mut self.mode {
             Mode::Opaque | Mode::Handshake(_) | Mode::ClientTls(_) => {
                 self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);

@@ -113,7 +113,12 @@ fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut
         observed: Vec::new(),
         plaintext: None,
     };
-    player.event(KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() }));
+    player.event(KernelEvent::Host(Host {
+        unix_offset: 0,
+        boot_id: "0123456789abcdef".into(),
+        netns: None,
+        addresses: Vec::new(),
+    }));
     if !transcript.midstream {
         match role {
             Role::Client => {

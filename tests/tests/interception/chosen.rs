@@ -1,9 +1,12 @@
 //! A proxy that its client asked for.
 
+use std::process::Command;
+
 use anyhow::Result;
+use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::unpacked::Root;
 
-use crate::between::{Between, swaks_to};
+use crate::between::{Between, SERVER, swaks_to};
 use crate::verdict::Expected;
 
 /// Asks itself, over HTTP, where to send a mail, as its mail proxy demands; says MAIL to the server when the client says
@@ -21,7 +24,7 @@ http {
         listen 127.0.0.1:8025;
         location / {
             add_header Auth-Status OK;
-            add_header Auth-Server 10.77.0.2;
+            add_header Auth-Server SERVER;
             add_header Auth-Port 25;
             return 200;
         }
@@ -32,23 +35,29 @@ mail {
     auth_http 127.0.0.1:8025/;
     xclient off;
     server {
-        listen 127.0.0.1:25;
+        listen LISTEN;
         protocol smtp;
         smtp_auth none;
     }
 }
 ";
 
-#[test]
-fn nginx() -> Result<()> {
-    let _turn = crate::beside_others();
-    let between = Between::one_host()?;
+/// nginx as a mail proxy, from a place to listen at to port 25 of a server.
+pub fn nginx_between(host: &Host, listen: &str, server: &str) -> Result<(Root, Command)> {
     let root = Root::new("nginx", &[])?;
     for directory in ["etc/nginx", "var/lib/nginx", "var/log/nginx"] {
         root.directory(directory)?;
     }
-    root.write("etc/nginx/nginx.conf", NGINX)?;
-    let nginx = root.command(&between.proxy_host, "/usr/sbin/nginx")?;
+    root.write("etc/nginx/nginx.conf", &NGINX.replace("LISTEN", listen).replace("SERVER", server))?;
+    let nginx = root.command(host, "/usr/sbin/nginx")?;
+    Ok((root, nginx))
+}
+
+#[test]
+fn nginx() -> Result<()> {
+    let _turn = crate::beside_others();
+    let between = Between::one_host()?;
+    let (_root, nginx) = nginx_between(&between.proxy_host, "127.0.0.1:25", SERVER)?;
     let proxy = between.proxy(nginx, 25)?;
     let client = swaks_to(&between.client_host, "127.0.0.1")?;
     let mail = between.send(client, proxy)?;

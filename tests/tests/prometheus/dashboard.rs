@@ -95,6 +95,10 @@ fn every_query_shows_what_happened() -> Result<()> {
         }
     }
     check_story(&shown, &interceptors)?;
+    let counted = prometheus.query_range("sum by (kind) (smtp_anomalies_total)", begin, end, INTERVAL)?;
+    check_first_counts(&shown["Anomalies by kind"][0], &counted, begin);
+    let counted = prometheus.query_range("sum by (process, role) (smtp_anomalies_total)", begin, end, INTERVAL)?;
+    check_first_counts(&shown["Anomalies by program"][0], &counted, begin);
     rules::check_evaluated(&prometheus)?;
     // Prometheus asks for OpenMetrics, which alone has this type.
     assert_eq!(prometheus.kind("smtp_interceptor")?, "info");
@@ -155,6 +159,18 @@ fn check_story(shown: &BTreeMap<String, Vec<Vec<Series>>>, interceptors: &[Strin
         }
     }
     Ok(())
+}
+
+/// What is shown of each counter begins with it, and is as much.
+fn check_first_counts(shown: &[Series], counted: &[Series], begin: f64) {
+    let begun: Vec<_> =
+        counted.iter().filter(|counter| counter.values.first().is_some_and(|(time, _)| *time > begin)).collect();
+    assert!(!begun.is_empty(), "no counter began: {counted:?}");
+    for counter in begun {
+        let panel = shown.iter().find(|series| series.labels == counter.labels);
+        let first = panel.and_then(|series| series.values.first());
+        assert_eq!(first, counter.values.first(), "{:?}", counter.labels);
+    }
 }
 
 /// Grafana shows a panel that is put together wrongly without a word.

@@ -26,7 +26,7 @@ struct Story {
 }
 
 fn host() -> KernelEvent<'static> {
-    KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), addresses: Vec::new() })
+    KernelEvent::Host(Host { unix_offset: 0, boot_id: "0123456789abcdef".into(), netns: None, addresses: Vec::new() })
 }
 
 fn end(cookie: u64, state: TcpState) -> Socket {

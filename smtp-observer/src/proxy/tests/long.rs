@@ -77,6 +77,7 @@ fn a_replay_that_begins_with_other_commands() {
                 stage.say(3, command, 250, "Ok");
             }
             stage.say(3, MAIL, 250, "Ok");
+            stage.say(3, RCPT, 250, "Ok");
         });
         assert_eq!(stage.rsets(), [RsetReason::InterceptorReplay], "{before:?}");
     }
@@ -105,6 +106,45 @@ fn a_message_that_is_thrown_away_behind_many_noops() {
         });
         assert_eq!(stage.rsets(), [RsetReason::InterceptorDiscard], "behind {noops} NOOPs");
     }
+}
+
+/// A connection to the server is used for one client after the other, and their mails have one sender.
+#[test]
+fn a_mail_of_the_same_sender_is_a_replay_when_it_names_the_same_recipient() {
+    use RsetReason::{Ambiguous, InterceptorDiscard, InterceptorReplay};
+    for (behind_mail, expected) in [
+        (&[][..], Ambiguous),
+        (&["NOOP"], Ambiguous),
+        (&["RSET"], Ambiguous),
+        (&[RCPT], InterceptorReplay),
+        (&["RCPT TO:<z@s>", "NOOP", RCPT], InterceptorReplay),
+        (&["RCPT TO:<z@s>", "DATA"], InterceptorDiscard),
+    ] {
+        let stage = behind(3, |stage| {
+            stage.rset(3);
+            stage.say(3, MAIL, 250, "Ok");
+            assert_eq!(stage.rsets(), [], "it may be another client's");
+            for command in behind_mail {
+                stage.say(3, command, 250, "Ok");
+            }
+            stage.pass(3);
+        });
+        assert_eq!(stage.rsets()[0], expected, "{behind_mail:?}");
+    }
+}
+
+#[test]
+fn another_clients_mail_of_the_same_sender_is_no_replay() {
+    let mut stage = behind(3, |stage| stage.rset(3));
+    stage.connect(4, CLIENT, SERVER);
+    stage.reach(4, 5, PROXY, false);
+    stage.serve(5, MIDDLE, PROXY);
+    stage.greet(4, "mx ESMTP");
+    stage.pass_on(4, 3, MAIL, 250, "Ok");
+    stage.say(4, "RCPT TO:<z@s>", 250, "Ok");
+    stage.say(3, "RCPT TO:<z@s>", 250, "Ok");
+    stage.pass(3);
+    assert!(!stage.rsets().contains(&RsetReason::InterceptorReplay), "{:?}", stage.rsets());
 }
 
 #[test]

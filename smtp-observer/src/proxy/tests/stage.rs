@@ -20,6 +20,9 @@ pub(super) const OTHER_SERVER: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Add
 pub(super) const PROXY: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10025 };
 pub(super) const OWN: Endpoint = Endpoint { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 25 };
 
+/// Where clients connect from.
+pub(super) const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 pub(super) const CLIENT: (u32, u32) = (100, 1);
 pub(super) const MIDDLE: (u32, u32) = (200, 1);
 
@@ -94,7 +97,8 @@ impl Stage {
         remote: Endpoint,
         requested: Option<Endpoint>,
     ) {
-        let local = Endpoint { address: remote.address, port: 40000 + (cookie % 10_000) as u16 };
+        let address = if remote.address.is_loopback() { remote.address } else { HOST };
+        let local = Endpoint { address, port: 40000 + (cookie % 10_000) as u16 };
         self.end(cookie, Role::Client, local, remote, who);
         self.happens(cookie, What::ConnectionOpened { requested });
         let (connection, process) = self.ends[&cookie].clone();

@@ -1,8 +1,9 @@
 //! What is said of a process that the client did not choose, by what it does: when, and where it goes on to.
 
 use super::kinds;
-use super::stage::{CLIENT, MIDDLE, OTHER_SERVER, PROXY, SERVER, Stage};
+use super::stage::{CLIENT, HOST, MIDDLE, OTHER_SERVER, OWN, PROXY, SERVER, Stage};
 use crate::fact::What;
+use crate::identity::Endpoint;
 use crate::names::{EvidenceKind, Verdict};
 use crate::smtp::{Tls, TlsFailure, TlsSession};
 
@@ -161,6 +162,22 @@ fn a_service_of_one_s_own_is_no_finding() {
     assert!(stage.verdicts_of(1).iter().all(|verdict| verdict.verdict != Verdict::Redirected));
 }
 
+/// Whatever network namespace it is in: the agent knows the addresses of its own alone.
+#[test]
+fn who_asks_for_the_address_it_asks_from_asks_for_its_own_host() {
+    for (asked, verdict) in [(HOST, None), (SERVER.address, Some(Verdict::Redirected))] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, Endpoint { address: asked, port: 25 });
+        stage.reach(1, 2, PROXY, false);
+        stage.serve(2, MIDDLE, PROXY);
+        stage.greet(1, "mx ESMTP");
+        stage.say(1, "QUIT", 221, "Bye");
+        stage.close(1);
+        let told = stage.verdicts_of(1);
+        assert_eq!(told.last().map(|told| told.verdict), verdict, "{asked}");
+    }
+}
+
 /// A published port, or a redirect to a server that keeps what it gets.
 #[test]
 fn who_answers_by_itself_is_what_the_client_was_led_to() {
@@ -177,4 +194,64 @@ fn who_answers_by_itself_is_what_the_client_was_led_to() {
     assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
     stage.close(1);
     assert_eq!(stage.verdict(1).verdict, Verdict::Redirected);
+}
+
+/// Clients send the same envelope one after the other, each by a connection that the process in the middle makes for it.
+#[test]
+fn the_next_mail_of_one_envelope_is_not_the_last_one_sent_on() {
+    for (asked, at, server, expected) in [
+        (SERVER, PROXY, SERVER, Verdict::TransparentL4),
+        (SERVER, PROXY, OTHER_SERVER, Verdict::Redirected),
+        (OWN, OWN, SERVER, Verdict::InlineProxy),
+    ] {
+        for code in [250, 451, 550] {
+            let mut stage = Stage::default();
+            for client in [10, 20, 30] {
+                stage.connect(client, CLIENT, asked);
+                stage.reach(client, client + 1, at, false);
+                stage.connect(client + 2, MIDDLE, server);
+                stage.greet(client + 2, "mx ESMTP");
+                stage.serve(client + 1, MIDDLE, at);
+                stage.greet(client, "mx ESMTP");
+                for command in ["MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+                    stage.pass_on(client, client + 2, command, 250, "Ok");
+                }
+                stage.pass_on(client, client + 2, "DATA", 354, "Go on");
+                stage.message(client + 2, 100, code, "Said");
+                stage.message(client, 100, code, "Said");
+                stage.close(client + 2);
+                stage.close(client);
+            }
+            stage.pass(5);
+            for client in [10, 20, 30] {
+                let verdicts = stage.verdicts_of(client);
+                assert!(!verdicts.is_empty() && verdicts.iter().all(|told| told.verdict == expected), "{verdicts:?}");
+            }
+        }
+    }
+}
+
+/// What was not taken is sent on again, by another connection.
+#[test]
+fn a_relay_that_tries_again() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, MIDDLE, OWN);
+    stage.greet(1, "relay ESMTP");
+    stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.say(1, "RCPT TO:<b@s>", 250, "Ok");
+    stage.say(1, "DATA", 354, "Go on");
+    stage.message(1, 100, 250, "Queued");
+    stage.close(1);
+    for (upstream, code) in [(3, 451), (4, 250)] {
+        stage.connect(upstream, MIDDLE, SERVER);
+        stage.say(upstream, "MAIL FROM:<a@c>", 250, "Ok");
+        stage.say(upstream, "RCPT TO:<b@s>", 250, "Ok");
+        stage.say(upstream, "DATA", 354, "Go on");
+        stage.message(upstream, 100, code, "Said");
+        stage.close(upstream);
+        let serves = stage.interceptions.legs.get(&upstream).and_then(|leg| leg.serves);
+        assert_eq!((stage.verdict(1).verdict, serves), (Verdict::Relay, Some(1)));
+    }
 }

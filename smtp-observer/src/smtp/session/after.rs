@@ -7,14 +7,25 @@ use super::super::escape::escape;
 use super::super::extensions::{Extensions, Keyword, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
 use super::super::masked;
-use super::super::pending_replies::PendingReply;
+use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::Reply;
 use super::super::tls::Tls;
+use super::super::undecided_input::Unread;
 use super::{Direction, Mode, Session, message};
 use crate::event::Time;
 use crate::names::AnomalyKind;
 
 impl Session {
+    /// What the client says behind a reply that came early may be lines: how much of it is content is not known.
+    pub(super) fn end_answered_message(&mut self, unread: Unread, items: &mut DecoderOutput) {
+        let Mode::Body(_, message) = &mut self.mode else { return };
+        let Some(reply) = message.reply.take_if(|_| unread == Unread::Uncertain) else { return };
+        let Mode::Body(_, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
+        (message.size, message.ended_at) = (None, None);
+        (self.fork, self.cut_short) = (None, false);
+        self.reply_to_message(message, ExpectedReplies::Unknown, reply, items);
+    }
+
     /// A command has its reply: what the session is from now on.
     pub(super) fn reply_to_command(&mut self, command: Box<Command>, reply: Box<Reply>, items: &mut DecoderOutput) {
         let verb = command.verb;

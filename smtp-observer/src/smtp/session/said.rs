@@ -101,8 +101,10 @@ impl Session {
             (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => {
                 false
             }
+            // Behind a reply that came early, the message may be over.
+            (Mode::Body(_, message), Peer::Client) => message.reply.is_some(),
             // Where DATA was answered 2yz, what does not cross is read as content.
-            (Mode::Body(..) | Mode::UndecidedForLine(..), Peer::Client) => false,
+            (Mode::UndecidedForLine(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
             _ => length > 0 && !self.preamble.is_socks(),
         }
@@ -111,7 +113,7 @@ impl Session {
     /// Whether `length` bytes of this peer that are content of a message would be missed: not where a message may be.
     pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Undecided, Peer::Client) => false,
+            (Mode::Undecided | Mode::Body(..), Peer::Client) => false,
             // What waited for more, when the server had the message over.
             (Mode::Command, Peer::Client) if length <= LONGEST_WAITING && self.left_waiting => false,
             _ => self.misses(peer, length),

@@ -280,7 +280,7 @@ impl Session {
 
     /// A reply to the end of a message. It may be one of several: one a recipient with LMTP (RFC 2033, 4.2), and behind
     /// a 353 (per-recipient data responses) one a recipient and one for all.
-    fn reply_to_message(
+    pub(super) fn reply_to_message(
         &mut self,
         mut message: Box<Message>,
         owed: ExpectedReplies,

@@ -1,11 +1,11 @@
 //! Clients that speak to the very server that they asked for.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{Running, succeeded};
-use smtp_observer_tests::seen::Observed;
 
+use super::services::check_redirected;
 use super::{Innocent, run, sink};
 use crate::between::{SERVER, typist};
 use crate::methods::behind_a_router;
@@ -127,11 +127,7 @@ fn many_clients_behind_one_address() -> Result<()> {
 #[test]
 fn a_port_forwarded_to_a_container() -> Result<()> {
     let _turn = crate::beside_others();
-    let seen = forwarded()?.check()?;
-    let verdicts = seen.of("interception");
-    let is_finding = |observed: &Observed| observed.text("/verdict") == Some("redirected");
-    ensure!(!verdicts.0.is_empty() && verdicts.0.iter().all(is_finding), "{verdicts}");
-    Ok(())
+    check_redirected(&forwarded()?.check()?)
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod direct;
 mod postfix;
 mod relays;
 mod scripts;
+mod services;
 
 use std::any::Any;
 use std::process::Command;
@@ -92,6 +93,10 @@ pub fn all() -> Result<Vec<Innocent>> {
         direct::masqueraded,
         direct::forwarded,
         scripts::python,
+        services::cluster_ip,
+        services::cluster_ip_of_mail_front,
+        services::published,
+        services::own_address,
     ];
     all.iter().map(|make| make()).collect()
 }
