@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::tz::TimeZone;
 use smtp_observer::event::KernelEvent;
-use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings};
+use smtp_observer::kernel::{Hooks, Kernel, Reader, Settings, Tls};
 use smtp_observer::observation::Observation;
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
@@ -61,7 +61,7 @@ impl Load {
     pub fn record(self, mails: usize) -> Result<Recorded> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let settings =
-                Settings { ports: vec![25], hooks: Hooks::Auto, ring_bytes: 16 << 20, diagnostics: LevelFilter::OFF };
+                Settings { ports: vec![25], hooks: Hooks::Auto, ring_bytes: 16 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
             let mut kernel = Kernel::attach(&settings)?;
             let mut recorded = Recorded { host: KernelEvent::Host(kernel.host()), bytes: Vec::new(), ends: Vec::new() };
             let player = thread::spawn(move || self.play(mails));

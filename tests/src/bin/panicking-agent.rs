@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use anyhow::{Context, Result};
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer_tests::machine;
 use tracing::level_filters::LevelFilter;
 
@@ -12,7 +12,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let settings =
-        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 1 << 20, diagnostics: LevelFilter::OFF };
+        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 1 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
     let _kernel = Kernel::attach(&settings)?;
     println!("attached");
     // Until whoever started it has looked.

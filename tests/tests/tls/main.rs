@@ -1,0 +1,7 @@
+//! Mail software that speaks TLS, with certificates of the tests' own: what is said inside of it is told as if it were said in
+//! clear, and no more of it leaves the kernel than there.
+
+mod crossing;
+mod same_as_clear;
+mod server;
+mod sessions;
