@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod breakpoint;
 pub mod browser;
 pub mod cgroup;
 pub mod certificate;

@@ -18,7 +18,7 @@ def session():
 
 
 def send(smtp, message=MESSAGE):
-    smtp.sendmail("alice@client.example", ["one@test.example"], message)
+    smtp.sendmail("alice@client.example", ["ok@test.example"], message)
 
 
 if action == "big":
@@ -41,12 +41,21 @@ elif action == "resume":
     assert second.sock.session_reused
     send(second)
     second.quit()
-elif action == "auth":
-    user, password = "somebody", "correct horse battery staple"
+elif action in ["auth", "wrong"]:
+    # Backwards, since this program may stand in the arguments of the process, which are told.
+    user, password = "ydobemos"[::-1], "elpats yrettab esroh tcerroc"[::-1]
     for secret in [user, password]:
         print(secret)
         print(base64.b64encode(secret.encode()).decode())
     print(base64.b64encode(f"\0{user}\0{password}".encode()).decode())
+    if action == "wrong":
+        smtp = session()
+        try:
+            smtp.login(user, password)
+            sys.exit("the password was not refused")
+        except smtplib.SMTPAuthenticationError:
+            smtp.quit()
+        sys.exit()
     for mechanism in ["PLAIN", "LOGIN"]:
         smtp = session()
         smtp.user, smtp.password = user, password
@@ -54,6 +63,13 @@ elif action == "auth":
         smtp.auth(mechanism, getattr(smtp, "auth_" + mechanism.lower()))
         smtp.auth(mechanism, getattr(smtp, "auth_" + mechanism.lower()), initial_response_ok=False)
         send(smtp)
+        smtp.quit()
+elif action == "refused":
+    smtp = session()
+    try:
+        send(smtp)
+        sys.exit("the mail was not refused")
+    except smtplib.SMTPRecipientsRefused:
         smtp.quit()
 elif action == "one":
     smtp = session()

@@ -2,6 +2,12 @@
 //! clear, and no more of it leaves the kernel than there.
 
 mod crossing;
+mod exim;
+mod in_between;
+mod libraries;
+mod opensmtpd;
+mod postfix;
+mod probes;
 mod same_as_clear;
 mod server;
 mod sessions;

@@ -8,6 +8,7 @@ use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
 use smtp_observer_tests::seen::Seen;
+use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
 
 use crate::server::{Server, VERSIONS};
@@ -86,6 +87,32 @@ fn msmtp() -> Result<()> {
                     msmtp.arg(format!("{recipient}@test.example"));
                     msmtp
                 })?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Perl's `Net::SSLeay`, with the library of a file system of its own.
+#[test]
+fn swaks() -> Result<()> {
+    let steps = [
+        ("one", "--quit-after=RCPT"),
+        ("one", "--drop-after=RCPT"),
+        ("no-rcpt", "--silent"),
+        ("no-data", "--silent"),
+        ("no-message", "--pipeline"),
+        ("one", "--pipeline"),
+    ];
+    let root = Root::new("swaks", &[])?;
+    for version in VERSIONS {
+        compared(version, steps.len(), |host, tls| {
+            for (recipient, option) in steps {
+                let mut swaks = root.command(host, "/usr/bin/swaks")?;
+                swaks.args(["--server", SERVER, "--helo", "client.example", "--from", "alice@client.example", option]);
+                swaks.arg("--to").arg(format!("{recipient}@test.example")).args(tls.then_some("--tls"));
+                run(swaks)?;
             }
             Ok(())
         })?;
