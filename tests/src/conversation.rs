@@ -1,9 +1,9 @@
 //! What both ends of a sender's connections were seen to say.
 
-use anyhow::{Result, ensure};
 use crate::agent::Agent;
 use crate::netns::Host;
 use crate::seen::{Observed, Seen};
+use anyhow::{Result, ensure};
 
 /// A connection as it was seen at both ends.
 pub struct Conversation {

@@ -60,8 +60,13 @@ impl Load {
     /// Plays so many mails of it with the hooks attached: what they deliver. Needs root.
     pub fn record(self, mails: usize) -> Result<Recorded> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let settings =
-                Settings { ports: vec![25], hooks: Hooks::Auto, ring_bytes: 16 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+            let settings = Settings {
+                ports: vec![25],
+                hooks: Hooks::Auto,
+                ring_bytes: 16 << 20,
+                tls: Tls::Off,
+                diagnostics: LevelFilter::OFF,
+            };
             let mut kernel = Kernel::attach(&settings)?;
             let mut recorded = Recorded { host: KernelEvent::Host(kernel.host()), bytes: Vec::new(), ends: Vec::new() };
             let player = thread::spawn(move || self.play(mails));

@@ -55,8 +55,13 @@ impl Said {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _guard = runtime.enter();
         let hooks = machine::hooks()?;
-        let mut kernel =
-            Kernel::attach(&Settings { ports: vec![port], hooks, ring_bytes: 4 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF })?;
+        let mut kernel = Kernel::attach(&Settings {
+            ports: vec![port],
+            hooks,
+            ring_bytes: 4 << 20,
+            tls: Tls::Off,
+            diagnostics: LevelFilter::OFF,
+        })?;
         let (client_host, server_host) = Host::pair()?;
         let dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;
         pass(&dialogue.server, &dialogue.client)?;

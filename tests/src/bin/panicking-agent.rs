@@ -11,8 +11,13 @@ fn main() -> Result<()> {
     let port = std::env::args().nth(1).context("no port")?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
-    let settings =
-        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 1 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+    let settings = Settings {
+        ports: vec![port],
+        hooks: machine::hooks()?,
+        ring_bytes: 1 << 20,
+        tls: Tls::Off,
+        diagnostics: LevelFilter::OFF,
+    };
     let _kernel = Kernel::attach(&settings)?;
     println!("attached");
     // Until whoever started it has looked.

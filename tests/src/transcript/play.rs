@@ -8,7 +8,8 @@ use serde_json::Value;
 use smtp_ebpf::event::WINDOW_LENGTH;
 use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TlsSession, TransferEvent,
+    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TlsSession,
+    TransferEvent,
 };
 use smtp_observer::observation::{Observation, Role};
 use smtp_observer::observer::{GRACE_PERIOD, Observer};

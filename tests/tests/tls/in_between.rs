@@ -98,8 +98,7 @@ fn stunnel() -> Result<()> {
         let watch = Watch::start(&["--addresses", "full", "--tls", "all", "--port", "25,2525"])?;
         let _server = Server::start(&watch.server_host, version)?;
         let root = Root::new("stunnel", &[])?;
-        let configuration =
-            "foreground = yes\n[mail]\nclient = yes\naccept = 127.0.0.1:2525\nconnect = 10.77.0.2:25\nprotocol = smtp\n";
+        let configuration = "foreground = yes\n[mail]\nclient = yes\naccept = 127.0.0.1:2525\nconnect = 10.77.0.2:25\nprotocol = smtp\n";
         root.write("etc/stunnel.conf", configuration)?;
         let mut stunnel = root.command(&watch.client_host, "/usr/bin/stunnel4")?;
         stunnel.arg("/etc/stunnel.conf");
@@ -121,7 +120,8 @@ fn stunnel() -> Result<()> {
             assert_eq!(said[said.len() - 4..], MAIL[2..6], "\n{end}");
             assert_eq!(outcomes(end), ["delivered"], "\n{end}");
         }
-        let outer = seen.iter().find(|conversation| !is_inner(conversation)).ok_or_else(|| anyhow::anyhow!("no client"))?;
+        let outer =
+            seen.iter().find(|conversation| !is_inner(conversation)).ok_or_else(|| anyhow::anyhow!("no client"))?;
         for end in [&outer.client, &outer.server] {
             assert_eq!(outcomes(end), ["delivered"], "\n{end}");
         }

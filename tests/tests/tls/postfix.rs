@@ -99,9 +99,20 @@ fn connection_reuse() -> Result<()> {
         })?;
         ensure!(seen.len() == 1, "{} connections", seen.len());
         let said = [
-            "EHLO 250", "STARTTLS 220", "EHLO 250", "MAIL 250", "RCPT 250", "DATA 354", //
-            "RSET 250", "MAIL 250", "RCPT 250", "DATA 354", //
-            "RSET 250", "MAIL 250", "RCPT 250", "DATA 354",
+            "EHLO 250",
+            "STARTTLS 220",
+            "EHLO 250",
+            "MAIL 250",
+            "RCPT 250",
+            "DATA 354", //
+            "RSET 250",
+            "MAIL 250",
+            "RCPT 250",
+            "DATA 354", //
+            "RSET 250",
+            "MAIL 250",
+            "RCPT 250",
+            "DATA 354",
         ];
         for end in [&seen[0].client, &seen[0].server] {
             let mut commands = commands(end);

@@ -22,8 +22,7 @@ fn compared(version: &str, sessions: usize, clients: impl Fn(&Host, bool) -> Res
     for tls in [false, true] {
         clients(&watch.client_host, tls)?;
     }
-    let seen =
-        observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() >= 2 * sessions)?;
+    let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() >= 2 * sessions)?;
     ensure!(seen.len() == 2 * sessions, "{} sessions", seen.len());
     let (clear, inside) = seen.split_at(sessions);
     for (clear, inside) in clear.iter().zip(inside) {

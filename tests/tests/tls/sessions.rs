@@ -106,7 +106,8 @@ impl Typed {
     }
 
     fn wait(&self, reply: &str, count: usize) -> Result<()> {
-        let enough = |lines: &[String]| (lines.iter().filter(|line| line.starts_with(reply)).count() >= count).then_some(());
+        let enough =
+            |lines: &[String]| (lines.iter().filter(|line| line.starts_with(reply)).count() >= count).then_some(());
         self.heard.wait_for(reply, enough).with_context(|| self.heard.so_far().join("\n"))
     }
 }
