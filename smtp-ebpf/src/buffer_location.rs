@@ -10,6 +10,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use smtp_ebpf::event::CaptureMiss;
+use smtp_ebpf::library_call::RECORD_HEAD;
 
 use crate::buffer::MAX_PARTS;
 use crate::kernel::{Call, Iterator, Message, Sock, Task, probe_kernel, probe_user};
@@ -141,6 +142,32 @@ pub unsafe fn of_plain_call(task: Task, sends: bool, file: *const u64, length: u
         // SAFETY: the caller's promise.
         && task.file_at(registers.argument_1()) == Some(unsafe { file.read_volatile() });
     if is_certain { registers.argument_2() } else { 0 }
+}
+
+/// The address of the first bytes that the current system call sends, by its registers alone: it is the caller that says so.
+/// Zero: they are not in one piece, or it is none that sends.
+#[inline(always)]
+pub fn first_sent(task: Task) -> u64 {
+    if task.is_kernels() || task.is_compat() {
+        return 0;
+    }
+    let registers = task.registers();
+    if !registers.is_under_way() {
+        return 0;
+    }
+    let vector = match registers.call() {
+        Call::Buffer => return registers.argument_2(),
+        Call::Vector => registers.argument_2(),
+        Call::Message | Call::Messages => match probe_user::<UserMessage>(registers.argument_2()) {
+            Some(message) => message.vector,
+            None => return 0,
+        },
+        Call::Connect | Call::Other => return 0,
+    };
+    match probe_user::<Part>(vector) {
+        Some(part) if part.length >= RECORD_HEAD as u64 => part.base,
+        _ => 0,
+    }
 }
 
 /// Goes from the part that an iterator stands at back to the one where the call's bytes begin.

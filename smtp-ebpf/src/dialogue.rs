@@ -32,8 +32,8 @@ pub struct Followed {
     /// Whose session of TLS it carries, the library, and the session's address; zero: none, or it is not known.
     session_pid: u32,
     session_library: u32,
-    /// Not zero: TLS was seen on it without a session.
-    noticed: u32,
+    /// So many calls moved TLS, and its session was not known.
+    missed: u32,
     session: u64,
     /// When that was told; zero: it is to be told.
     owner_told: u64,
@@ -121,17 +121,17 @@ impl Followed {
         unsafe { (&raw const (*this).session_library).read_volatile() as u8 }
     }
 
-    /// Whether it was noticed before that TLS is spoken on it, and no session is known.
+    /// TLS is spoken on it, and its session is not known. How many calls of before found the same.
     ///
     /// # Safety
     /// `this` is a map value.
     #[inline(always)]
-    pub unsafe fn was_noticed(this: *mut Self) -> bool {
+    pub unsafe fn misses_session(this: *mut Self) -> u32 {
         // SAFETY: the caller's promise.
         unsafe {
-            let was = (&raw const (*this).noticed).read_volatile() != 0;
-            (&raw mut (*this).noticed).write_volatile(1);
-            was
+            let missed = (&raw const (*this).missed).read_volatile();
+            (&raw mut (*this).missed).write_volatile(missed.wrapping_add(1));
+            missed
         }
     }
 
@@ -221,7 +221,7 @@ pub fn begins(sock: Sock) {
     // SAFETY: it is a map value. The socket may have had another connection.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);
-        (&raw mut (*followed).noticed).write_volatile(0);
+        (&raw mut (*followed).missed).write_volatile(0);
         Dialogue::begin(&raw mut (*followed).dialogue);
     }
 }

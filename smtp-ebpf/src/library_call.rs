@@ -3,6 +3,13 @@
 /// Most sessions whose plaintext is followed at a time.
 pub const MAX_SESSIONS: u32 = 16_384;
 
+/// The first bytes of a record of TLS, by which it is known again: its head, and what differs from record to record. A shorter
+/// one is not known again.
+pub const RECORD_HEAD: usize = 24;
+
+/// Set in the notice of a process: it speaks TLS on a watched socket, and no library's call was seen around that.
+pub const SPEAKS_TLS: u64 = 1 << 32;
+
 /// A library that encrypts what a process says.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -140,6 +140,13 @@ fn tls_return(context: RetProbeContext) -> u32 {
     0
 }
 
+/// A function of a TLS library is called that hands over a record, somewhere on its way to a socket: `BIO_write`.
+#[uprobe]
+fn tls_record(context: ProbeContext) -> u32 {
+    plaintext::record_leaves(context.arg(1).unwrap_or(0), context.arg(2).unwrap_or(0));
+    0
+}
+
 /// A function of a TLS library is called that ends a session.
 #[uprobe]
 fn tls_end(context: ProbeContext) -> u32 {

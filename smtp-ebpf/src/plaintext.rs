@@ -1,25 +1,29 @@
 //! The plaintext of TLS: calls of a library on a session, the socket on which that is spoken, and what is said in it.
 //!
 //! A library's call on a session moves bytes of a socket by a system call of its own. So the hook on that socket learns
-//! which session is spoken there, and from then on the session's calls are told of as transfers of the socket. Bytes of a
-//! session that no watched socket carries are not looked at.
+//! which session is spoken there, and from then on the session's calls are told of as transfers of the socket. Where the
+//! library only writes to memory, and the program itself sends what is there, the first bytes of a record tell the same. Bytes
+//! of a session that no watched socket carries are not looked at.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use smtp_ebpf::event::{Kind, TLS_FROM_START, TLS_PLAINTEXT, Transfer, WINDOW_LENGTH};
+use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, RECORD_HEAD, SPEAKS_TLS};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
-use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS};
 
 use crate::dialogue::Followed;
-use crate::kernel::{probe_user, reads_tls};
+use crate::kernel::{Task, probe_user, reads_tls};
 use crate::program::Program;
 use crate::state::TCP_ESTABLISHED;
-use crate::tell::{scratch_of, tell_at_once, tell_windows};
-use crate::{atomic, buffer, capture};
+use crate::tell::{Scratch, scratch_of, tell_at_once, tell_windows};
+use crate::{atomic, buffer, buffer_location, capture};
 
 /// Most threads that are inside of a library's call at a time.
 const MAX_THREADS: u32 = 8192;
+
+/// So many calls on a socket are inside of no library's call, where that does not come of probes that were just attached.
+const MISSED_OFTEN: u32 = 8;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken as sessions begin.
 const ON_DEMAND: u32 = 1;
@@ -68,6 +72,23 @@ struct Session {
     from_start: u32,
 }
 
+/// Records that a library has handed over, by their first bytes: whose session's they are.
+#[map]
+static TLS_RECORDS: LruHashMap<[u8; RECORD_HEAD], Speaks> = LruHashMap::with_max_entries(4096, 0);
+
+/// Not zero: there were some.
+#[map]
+static TLS_HAS_RECORDS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// A session, and the library that encrypts it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Speaks {
+    session: u64,
+    pid: u32,
+    library: u32,
+}
+
 #[map]
 static TLS_SESSIONS: HashMap<SessionKey, Session> = HashMap::with_max_entries(MAX_SESSIONS, ON_DEMAND);
 
@@ -84,12 +105,50 @@ static TLS_BUSY: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static TLS_PROCESSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
-/// A process uses a watched socket, and may have loaded a library of TLS.
+/// A process uses a watched socket, and may have loaded a library of TLS; or it is one that [`SPEAKS_TLS`].
 #[inline(always)]
-pub fn notice(pid: u32) {
+pub fn notice(process: u64) {
     if reads_tls() {
-        let _ = TLS_PROCESSES.output::<u64>(&u64::from(pid), 0);
+        let _ = TLS_PROCESSES.output::<u64>(&process, 0);
     }
+}
+
+/// A library's call hands over bytes that begin with a record.
+#[inline(always)]
+pub fn record_leaves(address: u64, length: u64) {
+    let thread = thread();
+    // SAFETY: it is this thread's, which nobody else writes.
+    let Some(call) = (unsafe { TLS_CALLS.get(thread) }) else { return };
+    let speaks = Speaks { session: call.session, pid: (thread >> 32) as u32, library: call.library };
+    // The length is an int.
+    if (length as u32 as usize) < RECORD_HEAD || length as i32 <= 0 {
+        return;
+    }
+    let Some(head) = probe_user::<[u8; RECORD_HEAD]>(address) else { return };
+    let _ = TLS_RECORDS.insert(head, speaks, 0);
+    if let Some(has) = TLS_HAS_RECORDS.get_ptr_mut(0) {
+        // SAFETY: it is the map's value.
+        unsafe { has.write_volatile(1) };
+    }
+}
+
+/// The session of which the current system call sends a record, if it begins with one that its process was seen to hand over.
+#[inline(always)]
+fn sent_record(pid: u32, length: u64) -> Option<Speaks> {
+    // SAFETY: it is the map's value.
+    let has = TLS_HAS_RECORDS.get_ptr(0).is_some_and(|has| unsafe { has.read_volatile() } != 0);
+    if !has || length < RECORD_HEAD as u64 {
+        return None;
+    }
+    let address = buffer_location::first_sent(Task::current());
+    if address == 0 {
+        return None;
+    }
+    let head = probe_user::<[u8; RECORD_HEAD]>(address)?;
+    // SAFETY: what is found is copied.
+    let speaks = *(unsafe { TLS_RECORDS.get(head) })?;
+    let _ = TLS_RECORDS.remove(head);
+    (speaks.pid == pid).then_some(speaks)
 }
 
 /// A library's call begins.
@@ -195,50 +254,56 @@ pub fn session_ends(session: u64) {
     let _ = TLS_SESSIONS.remove(key);
 }
 
-/// A call on a watched socket, on which TLS is spoken, is inside of a library's call: that call's session is spoken on it,
-/// from its start on if TLS has begun with this very call. Whether that is news.
+/// A call on a watched socket, on which TLS is spoken, is inside of a library's call, or sends a record that one has made: so
+/// that call's session is spoken on it, and from its start on if TLS has begun with this very call. Whether that is news.
 ///
 /// # Safety
-/// `followed` is the socket's map value.
+/// `followed` is the socket's map value, and `scratch` this CPU's, in which the call stands.
 #[inline(always)]
-pub unsafe fn carries(followed: *mut Followed, pid: u32, cookie: u64, serves: bool, begins: bool) -> bool {
+pub unsafe fn carries(followed: *mut Followed, scratch: *const Scratch, pid: u32, cookie: u64) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { reads_tls() && !Followed::carries_session_of(followed, pid) && bind(followed, cookie, serves, begins) != 0 }
+    unsafe { reads_tls() && !Followed::carries_session_of(followed, pid) && bind(followed, scratch, cookie) != 0 }
 }
 
 /// # Safety
 /// As of [`carries`].
 #[inline(never)]
-unsafe fn bind(followed: *mut Followed, cookie: u64, serves: bool, begins: bool) -> u64 {
+unsafe fn bind(followed: *mut Followed, scratch: *const Scratch, cookie: u64) -> u64 {
     let thread = thread();
-    // SAFETY: it is this thread's, which nobody else writes.
-    let Some(call) = (unsafe { TLS_CALLS.get(thread) }) else {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if !Followed::was_noticed(followed) {
-                // It may have loaded the library since.
-                notice((thread >> 32) as u32);
-            }
-        }
-        return 0;
-    };
-    let (address, library) = (call.session, call.library);
-    let Some(unknown) = TLS_UNKNOWN.get(0) else { return 0 };
-    let key = SessionKey { session: address, pid: (thread >> 32) as u32, padding: 0 };
+    let pid = (thread >> 32) as u32;
     // SAFETY: the caller's promise; and what the maps hold.
     unsafe {
+        let (speaks, begins) = if let Some(call) = TLS_CALLS.get(thread) {
+            let begins = (&raw const (*scratch).had_tls).read_volatile() == 0;
+            (Speaks { session: call.session, pid, library: call.library }, begins)
+        } else {
+            match Followed::misses_session(followed) {
+                // It may have loaded the library since.
+                0 => notice(u64::from(pid)),
+                // These are more than calls of before the probes: it sends by itself what the library has encrypted.
+                MISSED_OFTEN => notice(u64::from(pid) | SPEAKS_TLS),
+                _ => {}
+            }
+            let sends = (&raw const (*scratch).sends).read_volatile() != 0;
+            let length = (&raw const (*scratch).length).read_volatile();
+            let Some(speaks) = (if sends { sent_record(pid, length) } else { None }) else { return 0 };
+            // What is sent in clear has an end where this begins.
+            (speaks, (&raw const (*scratch).was_ciphertext).read_volatile() == 0)
+        };
+        let Some(unknown) = TLS_UNKNOWN.get(0) else { return 0 };
+        let key = SessionKey { session: speaks.session, pid, padding: 0 };
         release(followed);
         if TLS_SESSIONS.insert(key, unknown, 0).is_err() {
             return 0;
         }
         let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return 0 };
         (&raw mut (*session).cookie).write_volatile(cookie);
-        (&raw mut (*session).serves).write_volatile(u32::from(serves));
+        (&raw mut (*session).serves).write_volatile((&raw const (*scratch).serves).read_volatile());
         if begins {
             (&raw mut (*session).from_start).write_volatile(u32::from(TLS_FROM_START));
             Dialogue::begin_inside(&raw mut (*session).dialogue, &raw mut (*followed).dialogue);
         }
-        Followed::set_session(followed, address, key.pid, library);
+        Followed::set_session(followed, speaks.session, pid, speaks.library);
         1
     }
 }

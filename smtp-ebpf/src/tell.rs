@@ -37,9 +37,12 @@ pub struct Scratch {
     pub speaker: u32,
     pub has_positions: u32,
     pub is_behind: u32,
-    /// The socket was accepted, and TLS was spoken on it before.
+    /// The socket was accepted; the call sends.
     pub serves: u32,
+    pub sends: u32,
+    /// Before the call, TLS was spoken on the socket, and by this speaker.
     pub had_tls: u32,
+    pub was_ciphertext: u32,
     /// One of the socket's ports is watched.
     pub is_watched: u32,
     /// It could not be told who calls.

@@ -105,22 +105,14 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         if Dialogue::has_tls(dialogue) {
-            let serves = (&raw const (*scratch).serves).read_volatile() != 0;
-            let begins = (&raw const (*scratch).had_tls).read_volatile() == 0;
-            plaintext::carries(followed, moved.task.tgid(), Followed::known_cookie(followed), serves, begins);
+            plaintext::carries(followed, scratch, moved.task.tgid(), Followed::known_cookie(followed));
         }
     }
 }
 
 /// Tells of a call whose bytes are to be looked for.
 #[inline(always)]
-fn look_and_tell<C: EbpfContext>(
-    context: &C,
-    moved: &Moved,
-    scratch: *mut Scratch,
-    followed: *mut Followed,
-    by: By,
-) {
+fn look_and_tell<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch, followed: *mut Followed, by: By) {
     let Moved { length, .. } = *moved;
     // SAFETY: it is the socket's map value.
     let dialogue = unsafe { &raw mut (*followed).dialogue };
@@ -132,8 +124,7 @@ fn look_and_tell<C: EbpfContext>(
     }
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
-        if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, moved, scratch, followed)
-        {
+        if (&raw const (*scratch).is_watched).read_volatile() == 0 && !is_confirmed(context, moved, scratch, followed) {
             return;
         }
         // A plain call that was not told at once is its socket's first.
@@ -192,9 +183,12 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
         let had_tls = Dialogue::has_tls(dialogue);
         (&raw mut (*scratch).had_tls).write_volatile(u32::from(had_tls));
         (&raw mut (*scratch).serves).write_volatile(u32::from(serves));
-        if Dialogue::is_ciphertext(dialogue, speaker)
+        (&raw mut (*scratch).sends).write_volatile(u32::from(sends));
+        let is_ciphertext = Dialogue::is_ciphertext(dialogue, speaker);
+        (&raw mut (*scratch).was_ciphertext).write_volatile(u32::from(is_ciphertext));
+        if is_ciphertext
             // Who has a session of its own on it is told of.
-            && !plaintext::carries(followed, moved.task.tgid(), Followed::cookie(followed, sock), serves, false)
+            && !plaintext::carries(followed, scratch, moved.task.tgid(), Followed::cookie(followed, sock))
             && !Followed::is_told(followed, speaker, time)
         {
             Dialogue::go_on(dialogue, &call(scratch, u64::from(length)));

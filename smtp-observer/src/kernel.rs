@@ -251,7 +251,11 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
-        let mut prober = settings.tls.is_possible().then(|| Prober::start(&mut programs, settings.tls, settings.diagnostics)).transpose()?;
+        let mut prober = settings
+            .tls
+            .is_possible()
+            .then(|| Prober::start(&mut programs, settings.tls, settings.diagnostics))
+            .transpose()?;
         loaded.attach(&mut programs)?;
         if let Some(prober) = &mut prober {
             prober.wait();

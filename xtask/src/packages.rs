@@ -38,12 +38,20 @@ pub(crate) const MAIL: [Package; 2] = [
     Package { name: "swaks", program: "swaks", reason: "an SMTP client that can be told every step" },
 ];
 
-/// More that sends mail, for the tests alone.
-pub(crate) const SENDERS: [Package; 5] = [
-    Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
-    Package { name: "python3", program: "python3", reason: "its smtplib resets after each failure" },
-    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
+/// What a scene with TLS is made with.
+pub(crate) const TLS: [Package; 2] = [
     Package { name: "openssl", program: "openssl", reason: "makes certificates, and is a client that speaks TLS" },
+    Package {
+        name: "python3",
+        program: "python3",
+        reason: "plays programs that speak TLS, and has a client that resets after each failure",
+    },
+];
+
+/// More that sends mail, for the tests alone.
+pub(crate) const SENDERS: [Package; 3] = [
+    Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
+    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
     Package {
         name: "libssl-dev",
         program: "/usr/include/openssl/ssl.h",

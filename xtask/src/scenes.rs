@@ -9,7 +9,8 @@ use crate::{agent, packages, senders};
 
 /// Plays the demo.
 pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
-    packages::ensure_installed(&[&packages::SCENES])?;
+    let tls: &[packages::Package] = if args.iter().any(|arg| arg == "--tls") { &packages::TLS } else { &[] };
+    packages::ensure_installed(&[&packages::SCENES, tls])?;
     play(root, "dev", "demo", args)?;
     say(
         "for the mail of this host: sudo target/release/smtp-observer trace, or top, or run and a browser at http://127.0.0.1:9725/",

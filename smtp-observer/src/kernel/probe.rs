@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use super::diagnostics::{Diagnostic, State};
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::{Error, Family, Hooks, NoLayout, Settings, Tls, chain, diagnostics, load};
+use super::{Error, Family, Hooks, NoLayout, Settings, Tls, chain, diagnostics, load, tls};
 
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
@@ -94,6 +94,7 @@ pub fn check() -> Check {
     let (btf, capabilities) = (Path::new(VMLINUX).exists(), require_privileges().is_ok());
     let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
     findings.extend(diagnostics::look());
+    findings.extend(tls::diagnose());
     Check {
         kernel: release,
         architecture: ARCH,
@@ -186,8 +187,13 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
         require_privileges()?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
-        let settings =
-            Settings { ports: Vec::new(), hooks: Hooks::Auto, ring_bytes: page, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+        let settings = Settings {
+            ports: Vec::new(),
+            hooks: Hooks::Auto,
+            ring_bytes: page,
+            tls: Tls::Off,
+            diagnostics: LevelFilter::OFF,
+        };
         let object = load(&settings, &layout)?;
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         Ok((object, layout, btf))

@@ -3,6 +3,7 @@
 //! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process. A process of its own,
 //! the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads nothing that comes from a network.
 
+mod found;
 mod library;
 mod mapped;
 mod prober;
@@ -22,6 +23,7 @@ use self::report::Reports;
 use super::{Error, chain};
 use crate::event::{Time, TlsLibraries};
 use crate::privilege;
+pub(super) use found::diagnose;
 pub use prober::{Assignment, Failure, probe};
 
 /// The first kernel that gives a map of probes its memory as it is needed.
@@ -52,12 +54,14 @@ impl Tls {
 
     /// Whether this kernel can do it.
     pub(super) fn is_possible(self) -> bool {
-        self != Self::Off && privilege::may_probe() && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
+        self != Self::Off
+            && privilege::may_probe()
+            && KernelVersion::current().is_ok_and(|version| [version.major, version.minor] >= FIRST_KERNEL)
     }
 }
 
-/// Programs that are probes, by what they stand on: a call, its return, the end of a session.
-const PROGRAMS: [&str; 3] = ["tls_call", "tls_return", "tls_end"];
+/// Programs that are probes, by what they stand on: a call, its return, the end of a session, a record that is handed over.
+const PROGRAMS: [&str; 4] = ["tls_call", "tls_return", "tls_end", "tls_record"];
 
 /// The process that attaches probes. It ends with this.
 pub(super) struct Prober {

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
 use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::scene::{Pids, SERVER, Scene};
@@ -19,8 +20,16 @@ const QUEUED: &str = "Mail queued for delivery.";
 /// How much of a reply or an argument is shown.
 const SHOWN: usize = 58;
 
+/// Plays the scene with an agent beside it.
+#[derive(Parser)]
+struct Arguments {
+    /// All of them speak TLS behind STARTTLS.
+    #[arg(long)]
+    tls: bool,
+}
+
 fn main() -> ExitCode {
-    match demonstrate() {
+    match demonstrate(Arguments::parse().tls) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -32,11 +41,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn demonstrate() -> Result<String> {
-    let scene = Scene::new()?;
+fn demonstrate(tls: bool) -> Result<String> {
+    let scene = if tls { Scene::with_tls()? } else { Scene::new()? };
     let hosts = [scene.client_host.clone(), scene.server_host.clone()];
     let hosts = [&hosts[0], &hosts[1]];
-    let agent = Agent::start(&["--addresses", "full"])?;
+    // The client is read from its first word on, however short its life is.
+    let agent = Agent::start(&["--addresses", "full", "--tls", if tls { "all" } else { "auto" }])?;
     let played = scene.play()?;
     agent.wait_for("the end of the three sockets", &hosts, |seen| {
         Sockets::find(seen).is_ok_and(|found| found.are_closed())
@@ -58,11 +68,12 @@ struct Sockets {
 impl Sockets {
     fn find(seen: &Seen) -> Result<Self> {
         let of_program = |role: &str, program: &str, end: &str| -> Result<Seen> {
-            let executable = format!("/{program}");
+            let (executable, script) = (format!("/{program}"), format!("/{program}.py"));
             let mut sides = seen.sides(role);
             sides.retain(|side| {
                 side.0.iter().any(|observed| {
                     observed.text("/process/executable").is_some_and(|path| path.ends_with(&executable))
+                        || observed.text("/process/script").is_some_and(|path| path.ends_with(&script))
                 }) && side.0.iter().all(|observed| observed.end(end).as_deref() == Some(SERVER))
             });
             <[Seen; 1]>::try_from(sides).map(|[side]| side).map_err(|sides| {
@@ -163,8 +174,8 @@ fn show_verdict(text: &mut String, verdict: &Observed, paint: Paint) {
         "\n{} {}, {sure:.0} % sure\n  {} → {} (by {}) → {}",
         paint.bold("Verdict:"),
         paint.notable(text_of("/verdict")),
-        text_of("/client/process/name"),
-        paint.name(text_of("/interceptor/name")),
+        program(verdict, "/client/process"),
+        paint.name(program(verdict, "/interceptor")),
         text_of("/method"),
         verdict.endpoint("/upstream/remote").unwrap_or_default(),
     );
@@ -172,8 +183,14 @@ fn show_verdict(text: &mut String, verdict: &Observed, paint: Paint) {
         let of = |name: &str| evidence.get(name).and_then(|value| value.as_str()).unwrap_or("?");
         let _ = writeln!(text, "  {:<28} {}", of("kind"), of("detail"));
     }
-    let _ = writeln!(text, "The NOOPs and the RSET are {}'s:", text_of("/interceptor/name"));
+    let _ = writeln!(text, "The NOOPs and the RSET are {}'s:", program(verdict, "/interceptor"));
     let _ = writeln!(text, "  NOOP interceptor_keepalive, RSET interceptor_replay");
+}
+
+/// The name of the program at a JSON pointer: its script's, where it is an interpreter.
+fn program<'a>(observed: &'a Observed, process: &str) -> &'a str {
+    let script = observed.text(&format!("{process}/script")).and_then(|path| path.rsplit('/').next());
+    script.or_else(|| observed.text(&format!("{process}/name"))).unwrap_or("?")
 }
 
 /// The owner of a socket, then its transcript.
@@ -183,9 +200,9 @@ fn show_side(text: &mut String, side: &Seen, what: &str, paint: Paint) {
     let [local, remote] = ["local", "remote"].map(|end| owner.end(end).unwrap_or_default());
     let (pid, uid) = (owner.pid().unwrap_or_default(), owner.count("/process/uid").unwrap_or_default());
     let arrow = if owner.role() == "client" { "→" } else { "←" };
-    let name = paint.name(text_of("/process/name"));
+    let name = paint.name(program(owner, "/process"));
     let _ = writeln!(text, "{name} pid {pid}, uid {uid}: {what}, {local} {arrow} {remote}");
-    let _ = writeln!(text, "  {}", text_of("/process/executable"));
+    let _ = writeln!(text, "  {}", owner.text("/process/script").unwrap_or(text_of("/process/executable")));
 
     let mut lines: Vec<(String, usize)> = Vec::new();
     for observed in &side.0 {
@@ -218,6 +235,7 @@ fn transcript_line(observed: &Observed, paint: Paint) -> Option<String> {
             let line = format!("{:<44} {reply}", cut(command));
             Some(if told { paint.notable(&line) } else { line })
         }
+        "smtp.tls" if observed.text("/phase") == Some("started") => Some(paint.bold("  TLS from here on")),
         "smtp.data" => {
             let size = format!("… {} bytes, then a dot", observed.count("/size_bytes")?);
             Some(format!("{size:<44} {}", reply("/reply")))

@@ -6,8 +6,13 @@ pub mod client;
 pub mod interceptor;
 pub mod lines;
 pub mod server;
+pub mod tls;
+
+use std::process::Command;
 
 use anyhow::{Context, Result};
+
+use self::tls::Actors;
 
 use crate::machine;
 use crate::netns::Host;
@@ -30,11 +35,23 @@ pub struct Scene {
     pub interceptor: Running,
     /// The real server.
     pub server: Running,
+    client: Command,
+    /// Where the actors are, if they are scripts.
+    _actors: Option<Actors>,
 }
 
 impl Scene {
     /// Sets it up, ready for one client.
     pub fn new() -> Result<Self> {
+        Self::with(None)
+    }
+
+    /// The same, with actors that speak TLS.
+    pub fn with_tls() -> Result<Self> {
+        Self::with(Some(Actors::new()?))
+    }
+
+    fn with(actors: Option<Actors>) -> Result<Self> {
         let (client_host, server_host) = Host::pair()?;
         client_host.nft(&format!(
             "table ip scene {{
@@ -44,23 +61,31 @@ impl Scene {
                 }}
             }}\n"
         ))?;
-        let mut server = server_host.command(machine::sibling("mail-server")?);
-        server.args([SERVER, "--sessions", "1"]);
-        let mut interceptor = client_host.command(machine::sibling("antivirus-proxy")?);
-        interceptor.args(["0.0.0.0:10025", "--user", &INTERCEPTOR_USER.to_string()]);
+        let [server, interceptor, client] = match &actors {
+            Some(actors) => {
+                [actors.server(&server_host)?, actors.interceptor(&client_host)?, actors.client(&client_host)?]
+            }
+            None => {
+                let mut server = server_host.command(machine::sibling("mail-server")?);
+                server.args([SERVER, "--sessions", "1"]);
+                let mut interceptor = client_host.command(machine::sibling("antivirus-proxy")?);
+                interceptor.args(["0.0.0.0:10025", "--user", &INTERCEPTOR_USER.to_string()]);
+                let mut client = client_host.command(machine::sibling("mail-client")?);
+                client.arg(SERVER);
+                [server, interceptor, client]
+            }
+        };
         let (server, interceptor) = (Running::start(server)?, Running::start(interceptor)?);
         for program in [&server, &interceptor] {
             let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("listening")).then_some(());
             program.output.wait_for("`listening on …`", ready).context("setting up the scene")?;
         }
-        Ok(Self { client_host, server_host, interceptor, server })
+        Ok(Self { client_host, server_host, interceptor, server, client, _actors: actors })
     }
 
     /// Lets a client send its mail, and waits until the mail has reached the server by way of the interceptor.
     pub fn play(self) -> Result<Played> {
-        let mut client = self.client_host.command(machine::sibling("mail-client")?);
-        client.arg(SERVER);
-        let client = Running::start(client)?;
+        let client = Running::start(self.client)?;
         let pids = Pids { client: client.pid(), interceptor: self.interceptor.pid(), server: self.server.pid() };
         let client = process::succeeded("the client", client)?;
         let interceptor = process::succeeded("the interceptor", self.interceptor)?;

@@ -8,8 +8,7 @@ use serde_json::Value;
 use smtp_ebpf::event::WINDOW_LENGTH;
 use smtp_ebpf::protocol::{self, Call, Dialogue, Work};
 use smtp_observer::event::{
-    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TlsSession,
-    TransferEvent,
+    Flow, Host, KernelEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent, Task, TcpState, Time, TransferEvent,
 };
 use smtp_observer::observation::{Observation, Role};
 use smtp_observer::observer::{GRACE_PERIOD, Observer};
@@ -197,7 +196,7 @@ impl Player {
                 flow,
                 length,
                 continues: place > 0,
-                tls: TlsSession::default(),
+                tls: Default::default(),
                 said,
             }));
         }

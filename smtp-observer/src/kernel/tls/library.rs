@@ -6,12 +6,20 @@ use std::path::Path;
 
 use foldhash::{HashMap, HashSet};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use object::elf::{self, FileHeader64, SHT_DYNSYM, SHT_GNU_HASH, SHT_STRTAB, SHT_SYMTAB};
 use object::read::ReadCache;
-use object::{Architecture, Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use object::read::elf::{ElfFile64, FileHeader, SectionHeader, Sym, VersionTable};
+use object::{Architecture, Endianness, Object, ObjectSection, ObjectSegment};
 use smtp_ebpf::library_call::{Library, LibraryCall};
 
 /// Most bytes of a function that are decoded to find what it calls.
 const LONGEST: u64 = 4096;
+
+/// Most bytes of a file's tables of symbols: whoever's file it is, it is not to fill the memory.
+const MAX_TABLES: u64 = 128 << 20;
+
+/// A file of machine code that is read as it is needed.
+type Elf<'data> = ElfFile64<'data, Endianness, &'data ReadCache<File>>;
 
 /// A place of a file that is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub struct Place {
 pub enum Role {
     /// It is called on a session, and calls the socket.
     Call(LibraryCall),
+    /// It is called by others of the library to hand over a record, on its way to the socket.
+    Record,
     /// It ends a session.
     End,
 }
@@ -42,8 +52,11 @@ pub enum Error {
     #[error(transparent)]
     Read(#[from] io::Error),
     /// It is none of machine code, or broken.
-    #[error("it is no ELF file that can be read: {0}")]
+    #[error("it is no 64-bit ELF file that can be read: {0}")]
     Format(#[from] object::Error),
+    /// Its tables of symbols are longer than any that are known.
+    #[error("its tables of symbols take {0} bytes")]
+    TooLong(u64),
 }
 
 const fn call(library: Library, direction: u32, count_at: u32) -> Role {
@@ -51,7 +64,7 @@ const fn call(library: Library, direction: u32, count_at: u32) -> Role {
 }
 
 /// Public functions, with what they do: SSL_read(3), SSL_write(3), SSL_do_handshake(3), gnutls_record_send(3) and so on.
-const FUNCTIONS: [(&str, Library, Role); 13] = [
+const FUNCTIONS: [(&str, Library, Role); 14] = [
     (HANDSHAKE, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::HANDSHAKE, 0)),
     (READ, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::RECEIVE, 0)),
     (READ_EX, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::RECEIVE, 4)),
@@ -59,6 +72,7 @@ const FUNCTIONS: [(&str, Library, Role); 13] = [
     (WRITE_EX, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::SEND, 4)),
     // Since 3.3.
     (WRITE_EX2, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::SEND, 5)),
+    ("BIO_write", Library::OpenSsl, Role::Record),
     ("SSL_free", Library::OpenSsl, Role::End),
     ("gnutls_handshake", Library::GnuTls, call(Library::GnuTls, LibraryCall::HANDSHAKE, 0)),
     ("gnutls_record_send", Library::GnuTls, call(Library::GnuTls, LibraryCall::SEND, 0)),
@@ -79,7 +93,8 @@ const WRITE_EX2: &str = "SSL_write_ex2";
 /// The places of a file that are to be probed; none, where it has no library of TLS.
 pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
     let cache = ReadCache::new(File::open(path)?);
-    let file = object::File::parse(&cache)?;
+    check_tables(&cache)?;
+    let file = Elf::parse(&cache)?;
     let code = Code::new(&file);
     let mut functions: Vec<_> = FUNCTIONS.into_iter().filter(|(name, ..)| code.addresses.contains_key(name)).collect();
     if code.addresses.contains_key("gnutls_record_send2") {
@@ -104,33 +119,85 @@ pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
         }
     }
     // What moves no data is of use only beside what does.
-    let moves = |place: &Place| matches!(place.role, Role::Call(call) if call.direction != LibraryCall::HANDSHAKE);
+    let moves = |place: &Place| match place.role {
+        Role::Call(call) => call.direction != LibraryCall::HANDSHAKE,
+        Role::Record => true,
+        Role::End => false,
+    };
     if !places.iter().any(moves) {
         places.clear();
     }
     Ok(places)
 }
 
+/// Whether the tables of symbols are of a length to be read.
+fn check_tables(cache: &ReadCache<File>) -> Result<(), Error> {
+    let header = FileHeader64::<Endianness>::parse(cache)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, cache)?;
+    let tables = [SHT_DYNSYM, SHT_GNU_HASH, SHT_STRTAB, SHT_SYMTAB];
+    let lengths = sections.iter().filter(|section| tables.contains(&section.sh_type(endian)));
+    let length = lengths.fold(0, |sum: u64, section| sum.saturating_add(section.sh_size(endian)));
+    if length > MAX_TABLES { Err(Error::TooLong(length)) } else { Ok(()) }
+}
+
 /// A file's functions and segments.
 struct Code<'file, 'data> {
-    file: &'file object::File<'data, &'data ReadCache<File>>,
+    file: &'file Elf<'data>,
     /// Where the functions of [`FUNCTIONS`] begin, and their lengths.
     addresses: HashMap<&'static str, (u64, u64)>,
 }
 
 impl<'file, 'data> Code<'file, 'data> {
-    fn new(file: &'file object::File<'data, &'data ReadCache<File>>) -> Self {
-        let mut addresses = HashMap::default();
-        for symbol in file.dynamic_symbols().chain(file.symbols()) {
-            if symbol.is_undefined() || symbol.address() == 0 {
-                continue;
-            }
-            let known = symbol.name().ok().and_then(|name| FUNCTIONS.iter().find(|(known, ..)| *known == name));
-            if let Some(&(name, ..)) = known {
-                addresses.entry(name).or_insert((symbol.address(), symbol.size()));
+    fn new(file: &'file Elf<'data>) -> Self {
+        let mut code = Self { file, addresses: HashMap::default() };
+        let has_table = code.exported().is_some();
+        if code.addresses.is_empty() {
+            code.every_symbol(!has_table);
+        }
+        code
+    }
+
+    /// Finds the functions among those that the file offers to others, by its hash table. None: it has no such table.
+    fn exported(&mut self) -> Option<()> {
+        let (endian, data) = (self.file.endian(), self.file.data());
+        let sections = self.file.elf_section_table();
+        let header = sections.gnu_hash_header(endian, data).ok()??;
+        // What the search takes for granted.
+        let is_sound = header.bucket_count.get(endian) > 0
+            && header.bloom_count.get(endian).is_power_of_two()
+            && header.bloom_shift.get(endian) < u32::BITS;
+        let (table, _) = sections.gnu_hash(endian, data).ok()?.filter(|_| is_sound)?;
+        let symbols = self.file.elf_dynamic_symbol_table();
+        for (name, ..) in FUNCTIONS {
+            let (name, hash) = (name, elf::gnu_hash(name.as_bytes()));
+            let found = table.find(endian, name.as_bytes(), hash, None, symbols, &VersionTable::default());
+            if let Some((_, symbol)) = found
+                && symbol.st_value(endian) != 0
+            {
+                self.addresses.insert(name, (symbol.st_value(endian), symbol.st_size(endian)));
             }
         }
-        Self { file, addresses }
+        Some(())
+    }
+
+    /// Finds the functions among all symbols, with what the file offers to others or without: a program may have its library
+    /// within itself.
+    fn every_symbol(&mut self, with_offered: bool) {
+        let endian = self.file.endian();
+        let offered = with_offered.then(|| self.file.elf_dynamic_symbol_table());
+        for table in [Some(self.file.elf_symbol_table()), offered].into_iter().flatten() {
+            for symbol in
+                table.symbols().iter().filter(|symbol| !symbol.is_undefined(endian) && symbol.st_value(endian) != 0)
+            {
+                let name = table.symbol_name(endian, symbol).ok();
+                let known = name.and_then(|name| FUNCTIONS.iter().find(|(known, ..)| known.as_bytes() == name));
+                if let Some(&(name, ..)) = known {
+                    let place = (symbol.st_value(endian), symbol.st_size(endian));
+                    self.addresses.entry(name).or_insert(place);
+                }
+            }
+        }
     }
 
     /// Where in the file an address is.
@@ -146,7 +213,8 @@ impl<'file, 'data> Code<'file, 'data> {
     fn common_callee(&self, [first, second]: [&'static str; 2]) -> Option<u64> {
         let second = self.callees(second)?;
         let public: HashSet<u64> = self.addresses.values().map(|&(address, _)| address).collect();
-        let mut common = self.callees(first)?.into_iter().filter(|callee| second.contains(callee) && !public.contains(callee));
+        let mut common =
+            self.callees(first)?.into_iter().filter(|callee| second.contains(callee) && !public.contains(callee));
         let only = common.next()?;
         common.next().is_none().then_some(only)
     }
@@ -157,22 +225,24 @@ impl<'file, 'data> Code<'file, 'data> {
             return None;
         }
         let &(start, size) = self.addresses.get(function)?;
-        let within = |section: &object::Section<'_, '_, _>, address: u64| {
-            address.checked_sub(section.address()).is_some_and(|within| within < section.size())
-        };
-        let section = self.file.sections().find(|section| within(section, start))?;
+        let section = self.file.sections().find(|section| holds(section, start))?;
         let code = section.data_range(start, size.min(LONGEST)).ok()??;
         let own = start..start + size;
         let mut callees = HashSet::default();
         for instruction in Decoder::with_ip(64, code, start, DecoderOptions::NONE).iter() {
             let leads_on = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
             let target = instruction.near_branch_target();
-            if leads_on && target != 0 && !own.contains(&target) && within(&section, target) {
+            if leads_on && target != 0 && !own.contains(&target) && holds(&section, target) {
                 callees.insert(target);
             }
         }
         Some(callees)
     }
+}
+
+/// Whether a section has this address.
+fn holds<'data>(section: &impl ObjectSection<'data>, address: u64) -> bool {
+    address.checked_sub(section.address()).is_some_and(|within| within < section.size())
 }
 
 #[cfg(test)]
@@ -182,7 +252,8 @@ mod tests {
     /// A library of this host, by the start of its name.
     fn library(name: &str) -> Vec<Place> {
         let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
-        let mut files = directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
+        let mut files =
+            directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
         let file = files.find(|file| file.file_name().to_string_lossy().starts_with(name));
         let path = file.unwrap_or_else(|| panic!("this test needs the library {name}")).path();
         search(&path).expect("a library can be searched")
@@ -205,6 +276,12 @@ mod tests {
     }
 
     #[test]
+    fn records_are_handed_over_by_another_library() {
+        let places = library("libcrypto.so.");
+        assert_eq!(places.iter().map(|place| place.role).collect::<Vec<_>>(), [Role::Record]);
+    }
+
+    #[test]
     fn gnutls_of_this_host() {
         let places = library("libgnutls.so.");
         assert!(is_complete(&places), "{places:#?}");
@@ -213,7 +290,7 @@ mod tests {
 
     #[test]
     fn others_have_none() {
-        assert_eq!(library("libcrypto.so."), []);
+        assert_eq!(library("libc.so."), []);
         let own = std::env::current_exe().expect("a test is a file");
         assert_eq!(search(&own).expect("it is machine code"), []);
     }

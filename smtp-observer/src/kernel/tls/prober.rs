@@ -14,7 +14,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{ProbeKind, UProbe, loaded_programs};
 use caps::Capability;
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +22,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use procfs::process::Process;
+use smtp_ebpf::library_call::SPEAKS_TLS;
 use tracing::{debug, warn};
 
 use super::library::{self, Place, Role};
@@ -29,7 +30,7 @@ use super::mapped::{self, FileIdentity, MappedFile};
 use super::report::Report;
 use super::{PROGRAMS, Tls};
 use crate::event::TlsLibrary;
-use crate::kernel::chain;
+use crate::kernel::{chain, os_error};
 use crate::privilege;
 
 /// Files that are remembered to have been searched.
@@ -60,6 +61,8 @@ pub struct Assignment {
     pub returns: u32,
     /// See `call`.
     pub end: u32,
+    /// The number of the program for a record that is handed over.
+    pub record: u32,
     /// The number of the map that names processes.
     pub processes: u32,
 }
@@ -94,12 +97,13 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     let input = io::stdin();
     let mut swept = Instant::now();
     loop {
-        let mut pids = HashSet::default();
+        let mut processes: HashMap<u32, bool> = HashMap::default();
         while let Some(notice) = notices.next() {
-            pids.extend(notice.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes) as u32));
+            let Some(notice) = notice.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)) else { continue };
+            *processes.entry(notice as u32).or_default() |= notice & SPEAKS_TLS != 0;
         }
-        for pid in pids {
-            prober.process(pid);
+        for (pid, speaks_tls) in processes {
+            prober.process(pid, speaks_tls);
         }
         if swept.elapsed() >= SWEEP {
             prober.sweep();
@@ -123,6 +127,7 @@ struct Prober {
     calls: UProbe,
     returns: UProbe,
     ends: UProbe,
+    records: UProbe,
     all: bool,
     searched: LruCache<FileIdentity, Rc<[Place]>>,
     /// Of each process, when it was started and the files that are probed in it.
@@ -133,12 +138,14 @@ struct Prober {
 
 struct Probed {
     started: u64,
-    files: HashMap<FileIdentity, Vec<UProbeLink>>,
+    /// By file, and whether it is only for the records that it hands over.
+    files: HashMap<(FileIdentity, bool), Vec<UProbeLink>>,
 }
 
 impl Prober {
     fn new(assignment: &Assignment) -> Result<Self, Failure> {
-        let mut numbers = [assignment.call, assignment.returns, assignment.end].map(|number| (number, None));
+        let mut numbers =
+            [assignment.call, assignment.returns, assignment.end, assignment.record].map(|number| (number, None));
         for program in loaded_programs() {
             let program = program.map_err(|error| Failure::Programs(chain(&error)))?;
             if let Some((_, found)) = numbers.iter_mut().find(|(number, _)| *number == program.id()) {
@@ -150,12 +157,14 @@ impl Prober {
             let ((number, found), name) = programs.next().unwrap_or_default();
             let found = found.ok_or_else(|| Failure::Programs(format!("there is no program {number} ({name})")))?;
             // SAFETY: the kind is the one that the program of this name was written for.
-            unsafe { UProbe::from_program_info(found, name.into(), kind) }.map_err(|error| Failure::Programs(chain(&error)))
+            unsafe { UProbe::from_program_info(found, name.into(), kind) }
+                .map_err(|error| Failure::Programs(chain(&error)))
         };
         Ok(Self {
             calls: next(ProbeKind::Entry)?,
             returns: next(ProbeKind::Return)?,
             ends: next(ProbeKind::Entry)?,
+            records: next(ProbeKind::Entry)?,
             all: assignment.tls == Tls::All,
             searched: LruCache::new(MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN)),
             probed: HashMap::default(),
@@ -168,9 +177,8 @@ impl Prober {
     fn prepare(&mut self) {
         for file in mapped::installed() {
             let places = self.places(&file);
-            if self.all && !places.is_empty() {
-                let links = self.attach(&file, &places, UProbeScope::AllProcesses);
-                self.everywhere.insert(file.identity, links);
+            if self.all {
+                self.probe(0, 0, &file, &places, true);
             }
         }
         if !self.all {
@@ -178,12 +186,13 @@ impl Prober {
         }
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
         for process in processes {
-            self.process(process.pid.cast_unsigned());
+            self.process(process.pid.cast_unsigned(), false);
         }
     }
 
-    /// Probes the files that a process has mapped, and that are not probed yet.
-    fn process(&mut self, pid: u32) {
+    /// Probes the files that a process has mapped, and that are not probed yet. Where it speaks TLS and no library's call was
+    /// seen around that, though those were probed, it sends by itself what a library has encrypted.
+    fn process(&mut self, pid: u32, speaks_tls: bool) {
         let begun = Instant::now();
         let Ok(stat) = Process::new(pid.cast_signed()).and_then(|process| process.stat()) else { return };
         let files = match mapped::files(pid) {
@@ -193,32 +202,19 @@ impl Prober {
         if self.probed.get(&pid).is_some_and(|probed| probed.started != stat.starttime) {
             self.probed.remove(&pid);
         }
+        let sends_records = speaks_tls && self.is_probed(pid);
         let mut probes = 0;
         let mut libraries = Vec::new();
         let mut is_seen = false;
         for file in files {
             is_seen = true;
             let places = self.places(&file);
-            libraries.extend(places.first().map(|place| place.library));
-            let known = match self.probed.get(&pid) {
-                _ if self.all => self.everywhere.contains_key(&file.identity),
-                Some(probed) => probed.files.contains_key(&file.identity),
-                None => false,
-            };
-            if known || places.is_empty() {
-                continue;
-            }
-            let scope = match NonZeroU32::new(pid) {
-                Some(pid) if !self.all => UProbeScope::OneProcess(pid),
-                _ => UProbeScope::AllProcesses,
-            };
-            let links = self.attach(&file, &places, scope);
-            probes += links.len();
-            if self.all {
-                self.everywhere.insert(file.identity, links);
-            } else {
-                let new = || Probed { started: stat.starttime, files: HashMap::default() };
-                self.probed.entry(pid).or_insert_with(new).files.insert(file.identity, links);
+            let (records, calls): (Vec<Place>, Vec<Place>) =
+                places.iter().cloned().partition(|place| place.role == Role::Record);
+            libraries.extend(calls.first().map(|place| place.library));
+            probes += self.probe(pid, stat.starttime, &file, &calls, self.all);
+            if sends_records {
+                probes += self.probe(pid, stat.starttime, &file, &records, false);
             }
         }
         if !is_seen {
@@ -228,6 +224,38 @@ impl Prober {
         let libraries = libraries.into_iter().map(TlsLibrary::from).collect();
         say(&Report::Searched { pid, libraries });
         debug!("process {pid} ({}): {probes} probes in {:?}", stat.comm, begun.elapsed());
+    }
+
+    /// Probes a file in a process, or in all, where that is not done yet; how many probes that took.
+    fn probe(&mut self, pid: u32, started: u64, file: &MappedFile, places: &[Place], all: bool) -> usize {
+        let Some(first) = places.first() else { return 0 };
+        let key = (file.identity, first.role == Role::Record);
+        let known = match self.probed.get(&pid) {
+            _ if all => self.everywhere.contains_key(&file.identity),
+            Some(probed) => probed.files.contains_key(&key),
+            None => false,
+        };
+        if known {
+            return 0;
+        }
+        let scope = match NonZeroU32::new(pid) {
+            Some(pid) if !all => UProbeScope::OneProcess(pid),
+            _ => UProbeScope::AllProcesses,
+        };
+        let links = self.attach(file, places, scope);
+        let count = links.len();
+        if all {
+            self.everywhere.insert(file.identity, links);
+        } else {
+            let new = || Probed { started, files: HashMap::default() };
+            self.probed.entry(pid).or_insert_with(new).files.insert(key, links);
+        }
+        count
+    }
+
+    /// Whether the calls of a process are followed already.
+    fn is_probed(&self, pid: u32) -> bool {
+        self.all || self.probed.contains_key(&pid)
     }
 
     /// Where a file is to be probed.
@@ -252,15 +280,22 @@ impl Prober {
         for place in places {
             let attached = match place.role {
                 // The return first: a call that is noted is then noted to end.
-                Role::Call(call) => attach(&mut self.returns, &file.path, place.offset, None, scope).and_then(|returns| {
-                    links.push(returns);
-                    attach(&mut self.calls, &file.path, place.offset, Some(call.to_cookie()), scope)
-                }),
+                Role::Call(call) => {
+                    attach(&mut self.returns, &file.path, place.offset, None, scope).and_then(|returns| {
+                        links.push(returns);
+                        attach(&mut self.calls, &file.path, place.offset, Some(call.to_cookie()), scope)
+                    })
+                }
+                Role::Record => attach(&mut self.records, &file.path, place.offset, None, scope),
                 Role::End => attach(&mut self.ends, &file.path, place.offset, None, scope),
             };
             match attached {
                 Ok(link) => links.push(link),
-                Err(error) => warn!("{} of {} cannot be probed: {}", place.function, file.name.display(), chain(&error)),
+                // It has ended meanwhile.
+                Err(error) if os_error(&error) == Some(libc::ESRCH) => break,
+                Err(error) => {
+                    warn!("{} of {} cannot be probed: {}", place.function, file.name.display(), chain(&error))
+                }
             }
         }
         links
