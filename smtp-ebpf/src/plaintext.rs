@@ -292,10 +292,15 @@ unsafe fn bind(followed: *mut Followed, scratch: *const Scratch, cookie: u64) ->
         };
         let Some(unknown) = TLS_UNKNOWN.get(0) else { return 0 };
         let key = SessionKey { session: speaks.session, pid, padding: 0 };
-        release(followed);
-        if TLS_SESSIONS.insert(key, unknown, 0).is_err() {
+        // A child has its parent's sessions at the same addresses, and goes on with them where they were.
+        let (address, parent) = Followed::session(followed);
+        let before = SessionKey { session: address, pid: parent, padding: 0 };
+        let known = if address == speaks.session { TLS_SESSIONS.get(before) } else { None };
+        let known = known.filter(|known| (&raw const known.cookie).read_volatile() == cookie);
+        if TLS_SESSIONS.insert(key, known.unwrap_or(unknown), 0).is_err() {
             return 0;
         }
+        release(followed);
         let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return 0 };
         (&raw mut (*session).cookie).write_volatile(cookie);
         (&raw mut (*session).serves).write_volatile((&raw const (*scratch).serves).read_volatile());

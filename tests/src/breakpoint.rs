@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::feed::PATIENCE;
+use crate::process::Running;
 
 /// `int3`; of other processors nothing is known here.
 const BREAKPOINT: u8 = 0xcc;
@@ -28,4 +29,11 @@ pub fn wait(pid: u32, address: u64, set: bool) -> Result<()> {
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// The address that a program says in its first line of output.
+pub fn address(program: &Running) -> Result<u64> {
+    let line = program.output.wait_for("an address", |lines: &[String]| lines.first().cloned());
+    let line = line.with_context(|| program.log.so_far().join("\n"))?;
+    Ok(u64::from_str_radix(line.trim_start_matches("0x"), 16)?)
 }

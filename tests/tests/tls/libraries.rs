@@ -46,7 +46,7 @@ fn in_the_program_itself() -> Result<()> {
         let mut client = watch.client_host.command(&client);
         client.args(["10.77.0.2", "25", "", "2"]);
         let client = Running::start(client)?;
-        let ssl_free = address(&client)?;
+        let ssl_free = breakpoint::address(&client)?;
         breakpoint::wait(client.pid(), ssl_free, true)?;
         client.signal(Signal::SIGUSR1)?;
         process::succeeded("the client", client)?;
@@ -70,7 +70,7 @@ fn loaded_behind_starttls() -> Result<()> {
         let mut client = watch.client_host.command(&client);
         client.args(["10.77.0.2", "25"]).arg(&library).arg("2");
         let client = Running::start(client)?;
-        for (pid, ssl_free) in [(client.pid(), address(&client)?), (server.pid(), server.ssl_free)] {
+        for (pid, ssl_free) in [(client.pid(), breakpoint::address(&client)?), (server.pid(), server.ssl_free)] {
             breakpoint::wait(pid, ssl_free, true)?;
         }
         client.signal(Signal::SIGUSR1)?;
@@ -84,11 +84,4 @@ fn loaded_behind_starttls() -> Result<()> {
         check(&seen[1])?;
     }
     Ok(())
-}
-
-/// Where the client says that `SSL_free` is.
-fn address(client: &Running) -> Result<u64> {
-    let line = client.output.wait_for("an address", |lines: &[String]| lines.first().cloned());
-    let line = line.with_context(|| client.log.so_far().join("\n"))?;
-    Ok(u64::from_str_radix(line.trim_start_matches("0x"), 16)?)
 }

@@ -1,6 +1,7 @@
 """What smtplib does inside of TLS: mail.py SERVER VERSION ACTION. It checks itself that it was done."""
 
 import base64
+import os
 import smtplib
 import ssl
 import sys
@@ -64,6 +65,16 @@ elif action in ["auth", "wrong"]:
         smtp.auth(mechanism, getattr(smtp, "auth_" + mechanism.lower()), initial_response_ok=False)
         send(smtp)
         smtp.quit()
+elif action == "fork":
+    smtp = session()
+    send(smtp)
+    child = os.fork()
+    if child == 0:
+        send(smtp)
+        smtp.quit()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    sys.exit(status)
 elif action == "refused":
     smtp = session()
     try:

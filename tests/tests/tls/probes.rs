@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::bpf::Objects;
@@ -78,7 +78,7 @@ fn none_is_left_behind() -> Result<()> {
         let others = Objects::now()?;
         let agent = Agent::start(&["--tls", tls])?;
         let objects = Objects::now()?.since(&others);
-        let [prober] = children(agent.pid())?[..] else { anyhow::bail!("the agent should have one child") };
+        let [prober] = children(agent.pid())?[..] else { bail!("the agent should have one child") };
         let session = Paused::start(&host, &certificate, version, &["C: RSET\r\n", "S: 250 2.0.0 Ok\r\n"])?;
         breakpoint::wait(session.process.pid(), session.ssl_free, true)?;
         let objects_and_links = Objects::now()?.since(&others);
@@ -118,9 +118,7 @@ impl Paused {
         let mut python = host.command(machine::installed("python3")?);
         python.args(["-c", include_str!("dialogue.py"), "25"]).arg(certificate.both()).args([version, "0", &steps]);
         let process = Running::start(python)?;
-        let line = process.output.wait_for("an address", |lines: &[String]| lines.first().cloned());
-        let line = line.with_context(|| process.log.so_far().join("\n"))?;
-        let ssl_free = u64::from_str_radix(line.trim_start_matches("0x"), 16)?;
+        let ssl_free = breakpoint::address(&process)?;
         Ok(Self { process, ssl_free })
     }
 

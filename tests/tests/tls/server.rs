@@ -1,6 +1,7 @@
 //! The server that most clients speak to here: Python's `ssl`, which is OpenSSL, with a thread for each session.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use smtp_observer_tests::breakpoint;
 use smtp_observer_tests::certificate::Certificate;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -30,9 +31,7 @@ impl Server {
         let mut python = host.command(machine::installed("python3")?);
         python.args(["-c", include_str!("server.py"), address]).arg(certificate.both()).arg(version);
         let running = Running::start(python)?;
-        let line = running.output.wait_for("the server's first line", |lines: &[String]| lines.first().cloned());
-        let line = line.with_context(|| running.log.so_far().join("\n"))?;
-        let ssl_free = u64::from_str_radix(line.trim_start_matches("0x"), 16)?;
+        let ssl_free = breakpoint::address(&running)?;
         Ok(Self { running, ssl_free, _certificate: certificate })
     }
 

@@ -64,6 +64,17 @@ fn a_resumed_session() -> Result<()> {
     Ok(())
 }
 
+/// A child goes on with its parent's session.
+#[test]
+fn a_session_that_a_child_goes_on_with() -> Result<()> {
+    for version in VERSIONS {
+        let (seen, _) = of_smtplib(version, "fork", 1)?;
+        let said = [&MAIL[..6], &["MAIL 250", "RCPT 250", "DATA 354", "QUIT"]].concat();
+        seen[0].check(&said, &[], &["delivered", "delivered"]);
+    }
+    Ok(())
+}
+
 #[test]
 fn credentials_are_told_nowhere() -> Result<()> {
     let said =
