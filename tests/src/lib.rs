@@ -28,6 +28,7 @@ pub mod schema;
 pub mod seen;
 pub mod syscalls;
 pub mod terminal;
+pub mod tls;
 pub mod traffic;
 pub mod transcript;
 pub mod unpacked;

@@ -9,8 +9,7 @@ use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process;
 use smtp_observer_tests::ring::{Crossed, Record, Ring};
-
-use crate::server::VERSIONS;
+use smtp_observer_tests::tls::{DIALOGUE, VERSIONS};
 
 /// Random bytes are not as likely to have it.
 const MARK: &str = "zzzzz";
@@ -43,7 +42,7 @@ fn played(port: u16, steps: &[&str]) -> Result<Vec<(Vec<Record>, Vec<Crossed>)>>
             let host = Host::new()?;
             let ring = Ring::attach(port, "all")?;
             let mut python = host.command(machine::installed("python3")?);
-            python.args(["-c", include_str!("dialogue.py"), &port.to_string()]).arg(certificate.both());
+            python.args(["-c", DIALOGUE, &port.to_string()]).arg(certificate.both());
             python.args([version, size, &steps]);
             process::run(python)?;
             played.push(ring.finish(2)?);

@@ -5,11 +5,9 @@ use smtp_observer_tests::certificate::Certificate;
 use smtp_observer_tests::conversation::{Conversation, commands, observed, outcomes};
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::tls::{MAIL, Server, VERSIONS, check_whole, smtplib};
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::{Server, VERSIONS};
-use crate::sessions::{MAIL, check_whole, smtplib};
 
 const CONFIGURATION: &str = "\
 spool_directory = /var/spool/exim
@@ -70,12 +68,23 @@ fn exim(host: &Host, root: &Root, arguments: &[&str]) -> Result<()> {
     process::run(exim).map(drop)
 }
 
+/// A daemon that listens at this port. It is there before the agent, which so knows its library.
+fn daemon(host: &Host, root: &Root, port: u16) -> Result<Running> {
+    let mut daemon = root.command(host, "/usr/sbin/exim4")?;
+    daemon.args(["-bdf", "-oX", &port.to_string()]);
+    let daemon = Running::start(daemon)?;
+    host.wait_bound(port)?;
+    Ok(daemon)
+}
+
 #[test]
 fn as_a_client() -> Result<()> {
     for version in VERSIONS {
-        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
-        let _server = Server::start(&watch.server_host, version)?;
+        let hosts = Host::pair()?;
         let root = root("client.example", CLIENT)?;
+        let _daemon = daemon(&hosts.0, &root, 2526)?;
+        let watch = Watch::on(hosts, &["--addresses", "full", "--tls", "all"])?;
+        let _server = Server::start(&watch.server_host, version)?;
         root.write("input", "Subject: x\n\nhello\n")?;
         exim(&watch.client_host, &root, &["-odf", "-f", "alice@client.example", "ok@test.example"])?;
         let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| !seen.is_empty())?;
@@ -89,9 +98,11 @@ fn as_a_client() -> Result<()> {
 #[test]
 fn a_continued_delivery() -> Result<()> {
     for version in VERSIONS {
-        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
-        let _server = Server::start(&watch.server_host, version)?;
+        let hosts = Host::pair()?;
         let root = root("client.example", CLIENT)?;
+        let _daemon = daemon(&hosts.0, &root, 2526)?;
+        let watch = Watch::on(hosts, &["--addresses", "full", "--tls", "all"])?;
+        let _server = Server::start(&watch.server_host, version)?;
         root.write("input", "Subject: x\n\nhello\n")?;
         for name in ["alice", "bob", "carol"] {
             exim(&watch.client_host, &root, &["-odqs", "-f", &format!("{name}@client.example"), "ok@test.example"])?;
@@ -118,13 +129,11 @@ fn a_continued_delivery() -> Result<()> {
 fn as_a_server() -> Result<()> {
     let certificate = Certificate::new()?;
     for version in VERSIONS {
-        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
+        let hosts = Host::pair()?;
         let root = root("server.example", SERVER)?;
         root.write("both.pem", &std::fs::read_to_string(certificate.both())?)?;
-        let mut daemon = root.command(&watch.server_host, "/usr/sbin/exim4")?;
-        daemon.args(["-bdf", "-oX", "25"]);
-        let daemon = Running::start(daemon)?;
-        watch.server_host.wait_bound(25)?;
+        let daemon = daemon(&hosts.1, &root, 25)?;
+        let watch = Watch::on(hosts, &["--addresses", "full", "--tls", "all"])?;
         smtplib(&watch.client_host, version, "one")?;
         let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| !seen.is_empty())?;
         drop(daemon);

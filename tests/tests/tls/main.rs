@@ -4,10 +4,7 @@
 mod crossing;
 mod exim;
 mod in_between;
-mod libraries;
 mod opensmtpd;
 mod postfix;
-mod probes;
 mod same_as_clear;
-mod server;
 mod sessions;

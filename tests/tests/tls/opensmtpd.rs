@@ -6,11 +6,9 @@ use smtp_observer_tests::conversation::{commands, observed, outcomes};
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::tls::{MAIL, Server, VERSIONS, check_whole, smtplib};
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::{Server, VERSIONS};
-use crate::sessions::{MAIL, check_whole, smtplib};
 
 /// Mail comes in on a port where nobody looks, and goes out on one where the agent does.
 const CLIENT: &str = "\
@@ -28,6 +26,7 @@ action \"on\" relay host smtp://127.0.0.1:2526
 match from any for any action \"on\"
 ";
 
+/// A daemon that listens at this port. It is there before the agent, which so knows its library.
 fn smtpd(host: &Host, configuration: &str, port: u16) -> Result<(Root, Running)> {
     let certificate = Certificate::new()?;
     let root = Root::new("opensmtpd", &["opensmtpd", "opensmtpq"])?;
@@ -49,9 +48,10 @@ fn smtpd(host: &Host, configuration: &str, port: u16) -> Result<(Root, Running)>
 #[test]
 fn as_a_client() -> Result<()> {
     for version in VERSIONS {
-        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
+        let hosts = Host::pair()?;
+        let (_root, smtpd) = smtpd(&hosts.0, CLIENT, 2525)?;
+        let watch = Watch::on(hosts, &["--addresses", "full", "--tls", "all"])?;
         let _server = Server::start(&watch.server_host, version)?;
-        let (_root, smtpd) = smtpd(&watch.client_host, CLIENT, 2525)?;
         let mut swaks = watch.client_host.command(machine::installed("swaks")?);
         swaks.args(["--server", "127.0.0.1:2525", "--helo", "client.example"]);
         swaks.args(["--from", "alice@client.example", "--to", "ok@test.example"]);
@@ -76,8 +76,9 @@ fn as_a_client() -> Result<()> {
 #[test]
 fn as_a_server() -> Result<()> {
     for version in VERSIONS {
-        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
-        let (_root, smtpd) = smtpd(&watch.server_host, SERVER, 25)?;
+        let hosts = Host::pair()?;
+        let (_root, smtpd) = smtpd(&hosts.1, SERVER, 25)?;
+        let watch = Watch::on(hosts, &["--addresses", "full", "--tls", "all"])?;
         smtplib(&watch.client_host, version, "one")?;
         let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| !seen.is_empty())?;
         drop(smtpd);

@@ -6,10 +6,8 @@ use smtp_observer_tests::certificate::Certificate;
 use smtp_observer_tests::conversation::{Conversation, commands, observed, outcomes};
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::postfix::{KEPT, Postfix};
+use smtp_observer_tests::tls::{MAIL, VERSIONS, check_whole, smtplib};
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::VERSIONS;
-use crate::sessions::{MAIL, check_whole, smtplib};
 
 const TLSPROXY: &str = "tlsproxy unix - - n - 0 tlsproxy";
 

@@ -8,10 +8,9 @@ use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
 use smtp_observer_tests::seen::Seen;
+use smtp_observer_tests::tls::{Server, VERSIONS};
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::{Server, VERSIONS};
 
 const SERVER: &str = "10.77.0.2";
 
@@ -105,6 +104,11 @@ fn swaks() -> Result<()> {
         ("one", "--pipeline"),
     ];
     let root = Root::new("swaks", &[])?;
+    // Somebody has the library before the agent comes, which then knows it.
+    let mut perl = root.command_here("/usr/bin/perl")?;
+    perl.args(["-MNet::SSLeay", "-e", "$| = 1; print qq(there\\n); sleep 3600"]);
+    let perl = Running::start(perl)?;
+    perl.output.wait_for("Perl", |lines: &[String]| lines.first().map(drop))?;
     for version in VERSIONS {
         compared(version, steps.len(), |host, tls| {
             for (recipient, option) in steps {

@@ -7,30 +7,8 @@ use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::conversation::{Conversation, observed};
 use smtp_observer_tests::feed::Feed;
 use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::process;
+use smtp_observer_tests::tls::{MAIL, Server, VERSIONS, check_whole, smtplib};
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::{Server, VERSIONS};
-
-/// What a mail of smtplib's is.
-pub const MAIL: [&str; 7] = ["EHLO 250", "STARTTLS 220", "EHLO 250", "MAIL 250", "RCPT 250", "DATA 354", "QUIT"];
-
-/// `mail.py` on a host, with an action.
-pub fn smtplib(host: &Host, version: &str, action: &str) -> Result<Vec<String>> {
-    let mut python = host.command(machine::installed("python3")?);
-    python.args(["-c", include_str!("mail.py"), "10.77.0.2", version, action]);
-    Ok(process::run(python)?.output)
-}
-
-/// Nothing was lost, and nothing was strange.
-pub fn check_whole(conversation: &Conversation) -> Result<()> {
-    for end in [&conversation.client, &conversation.server] {
-        ensure!(end.one("connection.closed")?.count("/lost_bytes") == Some(0), "\n{end}");
-        ensure!(end.count("smtp.anomaly") == 0, "\n{end}");
-    }
-    Ok(())
-}
 
 fn of_smtplib(version: &str, action: &str, sessions: usize) -> Result<(Vec<Conversation>, Vec<String>)> {
     let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
@@ -135,7 +113,7 @@ fn a_renegotiated_session() -> Result<()> {
     let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
     let _server = Server::start(&watch.server_host, "TLSv1_2")?;
     let mut openssl = watch.client_host.command(machine::installed("openssl")?);
-    openssl.args(["s_client", "-starttls", "smtp", "-connect", "10.77.0.2:25", "-tls1_2", "-crlf", "-quiet"]);
+    openssl.args(["s_client", "-starttls", "smtp", "-connect", "10.77.0.2:25", "-tls1_2", "-crlf"]);
     let mut client = Typed::start(openssl)?;
     client.say("EHLO client.example", "250 AUTH", 1)?;
     client.say("NOOP", "250 2.0.0 Still here", 1)?;

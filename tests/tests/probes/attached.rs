@@ -15,10 +15,8 @@ use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::tls::{DIALOGUE, MAIL, Server, check_whole, smtplib};
 use smtp_observer_tests::watch::Watch;
-
-use crate::server::Server;
-use crate::sessions::{MAIL, check_whole, smtplib};
 
 /// The children of a process.
 fn children(pid: u32) -> Result<Vec<u32>> {
@@ -55,7 +53,8 @@ fn parts(tls: &str) -> Result<(Vec<String>, usize)> {
 
 #[test]
 fn off_attaches_nothing() -> Result<()> {
-    assert_eq!(parts("all")?, (vec!["tls_call".into(), "tls_return".into(), "tls_end".into()], 1));
+    let _alone = crate::alone();
+    assert_eq!(parts("all")?, (["tls_call", "tls_return", "tls_end", "tls_record"].map(String::from).to_vec(), 1));
     assert_eq!(parts("off")?, (vec![], 0));
     let watch = Watch::start(&["--tls", "off"])?;
     let server = Server::start(&watch.server_host, "TLSv1_3")?;
@@ -72,6 +71,7 @@ fn off_attaches_nothing() -> Result<()> {
 /// It is killed while a session is under way, which goes on.
 #[test]
 fn none_is_left_behind() -> Result<()> {
+    let _alone = crate::alone();
     let certificate = Certificate::new()?;
     for (tls, version) in [("all", "TLSv1_3"), ("auto", "TLSv1_2")] {
         let host = Host::new()?;
@@ -116,7 +116,7 @@ impl Paused {
         ];
         let steps = serde_json::to_string(&[&before, then, &["C: QUIT\r\n", "S: 221 2.0.0 Bye\r\n"]].concat())?;
         let mut python = host.command(machine::installed("python3")?);
-        python.args(["-c", include_str!("dialogue.py"), "25"]).arg(certificate.both()).args([version, "0", &steps]);
+        python.args(["-c", DIALOGUE, "25"]).arg(certificate.both()).args([version, "0", &steps]);
         let process = Running::start(python)?;
         let ssl_free = breakpoint::address(&process)?;
         Ok(Self { process, ssl_free })
@@ -131,6 +131,7 @@ impl Paused {
 /// From the next point that is certain it is told what is said, and nothing of what was said before.
 #[test]
 fn an_agent_comes_in_the_middle_of_a_session() -> Result<()> {
+    let _alone = crate::alone();
     let certificate = Certificate::new()?;
     for (tls, version) in [("all", "TLSv1_3"), ("auto", "TLSv1_2")] {
         let host = Host::new()?;
@@ -165,6 +166,7 @@ fn an_agent_comes_in_the_middle_of_a_session() -> Result<()> {
 /// Each has its own probes, and sees all.
 #[test]
 fn two_agents() -> Result<()> {
+    let _alone = crate::alone();
     let other = Agent::start(&["--addresses", "full", "--tls", "all"])?;
     let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
     let _server = Server::start(&watch.server_host, "TLSv1_3")?;
@@ -181,6 +183,7 @@ fn two_agents() -> Result<()> {
 /// A server that runs on has the probes when its second session begins.
 #[test]
 fn a_process_that_is_known_is_read_from_the_start() -> Result<()> {
+    let _alone = crate::alone();
     let watch = Watch::start(&["--addresses", "full", "--tls", "auto"])?;
     let server = Server::start(&watch.server_host, "TLSv1_3")?;
     smtplib(&watch.client_host, "TLSv1_3", "one")?;

@@ -9,11 +9,9 @@ use nix::sys::signal::Signal;
 use smtp_observer_tests::breakpoint;
 use smtp_observer_tests::conversation::{Conversation, commands, observed};
 use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::tls::{Server, VERSIONS, check_whole};
 use smtp_observer_tests::watch::Watch;
 use tempfile::TempDir;
-
-use crate::server::{Server, VERSIONS};
-use crate::sessions::check_whole;
 
 /// What the client says.
 const SAID: [&str; 7] = ["EHLO 250", "STARTTLS 220", "EHLO 250", "NOOP 250", "MAIL 250", "RSET 250", "QUIT"];
@@ -21,7 +19,7 @@ const SAID: [&str; 7] = ["EHLO 250", "STARTTLS 220", "EHLO 250", "NOOP 250", "MA
 /// Compiles the client with these options.
 fn compiled(folder: &TempDir, options: &[&str]) -> Result<PathBuf> {
     let program = folder.path().join("client");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/client.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probes/client.c");
     let mut compiler = Command::new("cc");
     compiler.arg("-o").arg(&program).arg(source).args(options);
     process::run(compiler).context("compiling the client")?;
@@ -37,6 +35,7 @@ fn check(conversation: &Conversation) -> Result<()> {
 
 #[test]
 fn in_the_program_itself() -> Result<()> {
+    let _alone = crate::alone();
     let folder = tempfile::tempdir()?;
     let options = ["-Wl,-Bstatic", "-lssl", "-lcrypto", "-Wl,-Bdynamic", "-ldl", "-lpthread"];
     let client = compiled(&folder, &options)?;
@@ -60,6 +59,7 @@ fn in_the_program_itself() -> Result<()> {
 /// from the second one's start.
 #[test]
 fn loaded_behind_starttls() -> Result<()> {
+    let _alone = crate::alone();
     let folder = tempfile::tempdir()?;
     let client = compiled(&folder, &["-DLATER", "-ldl"])?;
     for tls in ["all", "auto"] {
