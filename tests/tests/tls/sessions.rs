@@ -78,14 +78,16 @@ struct Typed {
     child: Child,
     input: ChildStdin,
     heard: Feed<String>,
+    log: Feed<String>,
 }
 
 impl Typed {
     fn start(mut openssl: Command) -> Result<Self> {
-        let mut child = openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let input = child.stdin.take().context("no input")?;
         let heard = Feed::read(child.stdout.take().context("no output")?, |line| Ok(line.to_owned()));
-        Ok(Self { child, input, heard })
+        let log = Feed::read(child.stderr.take().context("no log")?, |line| Ok(line.to_owned()));
+        Ok(Self { child, input, heard, log })
     }
 
     /// Says a line, and waits until so many lines of the server's have begun with this.
@@ -119,6 +121,8 @@ fn a_renegotiated_session() -> Result<()> {
     client.say("NOOP", "250 2.0.0 Still here", 1)?;
     // A line that begins so is not sent: it has the handshake repeated.
     writeln!(client.input, "R")?;
+    let begins = |lines: &[String]| lines.iter().any(|line| line == "RENEGOTIATING").then_some(());
+    client.log.wait_for("a handshake", begins)?;
     client.say("NOOP", "250 2.0.0 Still here", 2)?;
     client.say("MAIL FROM:<alice@client.example>", "250 2.1.0", 1)?;
     client.say("quit", "221", 1)?;
