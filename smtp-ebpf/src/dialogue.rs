@@ -29,7 +29,8 @@ pub struct Followed {
     pid: u32,
     exec_id: u32,
     uid: u32,
-    /// Whose session of TLS it carries, the library, and the session's address; zero: none, or it is not known.
+    /// Whose session of TLS it carries, the library as [`Self::library`] has it, and the session's address; zero: none, or it
+    /// is not known.
     session_pid: u32,
     session_library: u32,
     /// So many calls moved TLS, and its session was not known.
@@ -111,7 +112,8 @@ impl Followed {
         session != 0 && owner == pid
     }
 
-    /// The number of the library whose session it carries, or zero.
+    /// The number of the library whose session it carries, or zero; with [`TLS_FROM_START`](smtp_ebpf::event::TLS_FROM_START)
+    /// where that is followed from its start.
     ///
     /// # Safety
     /// `this` is a map value.

@@ -308,7 +308,8 @@ unsafe fn bind(followed: *mut Followed, scratch: *const Scratch, cookie: u64) ->
             (&raw mut (*session).from_start).write_volatile(u32::from(TLS_FROM_START));
             Dialogue::begin_inside(&raw mut (*session).dialogue, &raw mut (*followed).dialogue);
         }
-        Followed::set_session(followed, speaks.session, pid, speaks.library);
+        let from_start = (&raw const (*session).from_start).read_volatile();
+        Followed::set_session(followed, speaks.session, pid, speaks.library | from_start);
         1
     }
 }

@@ -26,7 +26,6 @@ use self::transaction::Transactions;
 use crate::event::Time;
 use crate::fact::What;
 use crate::identity::Caller;
-use crate::names::TlsPhase;
 use crate::redact;
 use crate::smtp::{Anomaly, Exchange, Item, Message, Reply, Verb};
 
@@ -64,8 +63,7 @@ impl Analysis {
             }
             Item::Exchange(exchange) => self.exchange(process, exchange, emit),
             Item::Message(message) => self.message(process, message, emit),
-            Item::TlsOffered(time) => emit(*time, process, What::Tls(TlsPhase::Offered)),
-            Item::TlsStarted(time) => emit(*time, process, What::Tls(TlsPhase::Started)),
+            Item::Tls(time, tls) => emit(*time, process, What::Tls(tls)),
             Item::Reversed => {}
             Item::Lost => {
                 self.pending.unseen(emit);

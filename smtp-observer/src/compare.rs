@@ -175,16 +175,18 @@ impl<'a> Compared<'a> {
         note(self.server.has_gaps, Note::GapAtServer);
         note(inner.greeting.is_none(), Note::ClientFromMiddle);
         note(self.outer.greeting.is_none(), Note::ServerFromMiddle);
-        note(inner.encrypted.is_some() && self.outer.encrypted.is_some(), Note::Encrypted);
-        note(inner.encrypted.is_some() && self.outer.encrypted.is_none(), Note::EncryptedAtClient);
-        note(inner.encrypted.is_none() && self.outer.encrypted.is_some(), Note::EncryptedAtServer);
+        let (at_client, at_server) = (inner.unread_since(), self.outer.unread_since());
+        let (client_speaks_tls, server_does) = (inner.encrypted.is_some(), self.outer.encrypted.is_some());
+        note(client_speaks_tls && server_does && at_client.or(at_server).is_some(), Note::Encrypted);
+        note(client_speaks_tls && !server_does, Note::EncryptedAtClient);
+        note(!client_speaks_tls && server_does, Note::EncryptedAtServer);
         let slack = i64::try_from(self.slack.as_nanos()).unwrap_or(i64::MAX);
         let begins = |dialogue: &Dialogue| {
             let first = dialogue.steps.front().filter(|_| dialogue.greeting.is_none());
             first.map_or(i64::MIN, |first| first.sent.0.saturating_sub(slack))
         };
         let from = Timestamp(begins(inner).max(begins(&self.outer)));
-        let until = [inner.encrypted, self.outer.encrypted].into_iter().flatten().min().unwrap_or(Timestamp(i64::MAX));
+        let until = [at_client, at_server].into_iter().flatten().min().unwrap_or(Timestamp(i64::MAX));
         for part in [&mut self.of, &mut self.part] {
             *part = from.max(*part.start())..=until.min(*part.end());
         }

@@ -55,7 +55,7 @@ pub enum KernelEvent<'a> {
 pub struct TlsLibraries {
     /// When.
     pub time: Time,
-    /// Its thread group's id in the host's pid namespace.
+    /// Its thread group's id in the host's pid namespace. Zero: none; from now on processes are searched.
     pub pid: u32,
     /// Those that it has loaded.
     pub libraries: Vec<TlsLibrary>,

@@ -16,8 +16,8 @@ pub use self::reasoned::Reasoned;
 pub use self::short_list::ShortList;
 pub(crate) use self::words::Elapsed;
 use crate::identity::{Caller, Connection, Endpoint};
-use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason, TlsPhase};
-use crate::smtp::{Exchange, Item, Message, Reply, Transfer, Verb};
+use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason};
+use crate::smtp::{Exchange, Item, Message, Reply, Tls, Transfer, Verb};
 use crate::timestamp::Timestamp;
 
 /// Something that is known of a connection.
@@ -74,8 +74,8 @@ pub enum What<'a> {
     Data(&'a Message),
     /// A mail transaction ended.
     Transaction(Transaction<'a>),
-    /// TLS was offered or started; its plaintext is not read.
-    Tls(TlsPhase),
+    /// How far TLS got; its plaintext is not read.
+    Tls(&'a Tls),
     /// A peer broke the protocol, or the stream could not be followed.
     Anomaly {
         /// What it is.

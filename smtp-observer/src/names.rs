@@ -285,8 +285,49 @@ names! {
     TlsPhase {
         /// The server listed STARTTLS.
         Offered => "offered",
-        /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte.
+        /// It did, and the client goes on in clear.
+        NotUsed => "not_used",
+        /// The client asked for it, and the server agreed.
+        Requested => "requested",
+        /// The server did not agree.
+        Refused => "refused",
+        /// The handshake is over, behind a 220 to STARTTLS or from the first byte.
         Started => "started",
+        /// Its plaintext is read from here on; not from its start.
+        Read => "read",
+        /// There was none, or it did not succeed.
+        Failed => "failed",
+    }
+}
+
+names! {
+    /// Why the plaintext of a TLS session is not read from its start.
+    TlsUnread {
+        /// TLS is not read: by `--tls off`, or this host or user cannot.
+        Off => "off",
+        /// The process was not searched for libraries yet.
+        NotSearched => "not_searched",
+        /// No library was found in the process that can be probed.
+        NoLibrary => "no_library",
+        /// One was, and none of its calls was seen around those on the socket: TLS had begun before the probes were there, or
+        /// the process sends by itself what the library has encrypted.
+        OutsideCalls => "outside_calls",
+    }
+}
+
+names! {
+    /// Versions of TLS.
+    TlsVersion {
+        /// SSL 3.0 (RFC 6101).
+        Ssl3 => "ssl_3.0",
+        /// TLS 1.0 (RFC 2246).
+        Tls10 => "1.0",
+        /// TLS 1.1 (RFC 4346).
+        Tls11 => "1.1",
+        /// TLS 1.2 (RFC 5246).
+        Tls12 => "1.2",
+        /// TLS 1.3 (RFC 8446).
+        Tls13 => "1.3",
     }
 }
 

@@ -12,7 +12,8 @@ mod shown;
 pub use crate::fact::{Evidence, InterceptedClient, Interception, News, Reasoned, Upstream};
 pub use crate::identity::{Caller, Connection, Endpoint, Parent, Process, Role};
 pub use crate::names::{
-    AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, Verdict,
+    AnomalyKind, ClosedBy, EvidenceKind, Method, NoopReason, Outcome, RsetReason, TlsPhase, TlsUnread, TlsVersion,
+    Verdict,
 };
 pub use crate::timestamp::Timestamp;
 use crate::timestamp::{optional_seconds, seconds};
@@ -100,7 +101,7 @@ pub enum Event {
     /// A mail transaction ended.
     #[serde(rename = "smtp.transaction")]
     Transaction(Transaction),
-    /// TLS was offered or started.
+    /// TLS was offered, started, or failed.
     #[serde(rename = "smtp.tls")]
     Tls(Tls),
     /// A peer broke the protocol, or the stream could not be followed.
@@ -208,6 +209,24 @@ pub struct Transaction {
 pub struct Tls {
     /// How far it got.
     pub phase: TlsPhase,
+    /// The version that the server has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<TlsVersion>,
+    /// The cipher suite that it has chosen, by the name that IANA has for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<Cow<'static, str>>,
+    /// The name of the server that the client wants (RFC 6066, 3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<Box<str>>,
+    /// With what the server refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Why there was none: the alert's name, or how the handshake ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cow<'static, str>>,
+    /// Who sent the alert: `client` or `server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert_by: Option<&'static str>,
     /// The library that speaks it, where its plaintext is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,

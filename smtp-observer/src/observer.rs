@@ -4,6 +4,7 @@ mod deadlines;
 mod ends;
 mod expected;
 mod held;
+mod libraries;
 mod recorded;
 mod snapshot;
 mod tracker;

@@ -50,6 +50,7 @@ pub use masked::is_greeting as is_masked_greeting;
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
+pub use tls::{Plaintext, Tls, TlsFailure, TlsSession};
 pub use undecided_input::MAX_HELD;
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.

@@ -316,3 +316,42 @@ fn credentials_and_what_repeats_them_stay() -> Result<()> {
     ];
     no_secret_crosses(2819, &ENVELOPE, &with_bye(&steps))
 }
+
+#[test]
+fn of_a_handshake_nothing_but_hellos_heads_and_alerts_crosses() -> Result<()> {
+    let steps = [
+        "C: STARTTLS\r\n",
+        "S: 220 2.0.0 ready\r\n",
+        "C: \x16\x03\x01\0\x06\x01hello",
+        "S: \x16\x03\x03\0\x06\x02hello\x16\x03\x03\0\x04\x0bzzz",
+        "S: \x15\x03\x03\0\x02\x01\x5a",
+        "C: \x16\x03\x03\0\x04zzzz\x14\x03\x03\0\x01z",
+        "C: \x16\x03\x03\0\x08zzzzzzzz\x17\x03\x03\0\x03zzz\x15\x03\x03\0\x02zz",
+        "S: \x14\x03\x03\0\x01z\x16\x03\x03\0\x08zzzz",
+        "S: zzzz\x17\x03\x03\0\x02zz\x17\x03\x03\0\x05zzzzz",
+    ];
+    let steps: Vec<Step> = ENVELOPE[..3].iter().chain(&steps).map(|text| step(text)).collect();
+    let said = [
+        "STARTTLS\r\n\x16\x03\x01\0\x06\x01hello\x16\x03\x03\0\x04…\x14\x03\x03\0\x01…\x16\x03\x03\0\x08…\x17\x03\x03\0\x03…",
+        "220 2.0.0 ready\r\n\x16\x03\x03\0\x06\x02hello\x16\x03\x03\0\x04…\x15\x03\x03\0\x02\x01\x5a\
+         \x14\x03\x03\0\x01…\x16\x03\x03\0\x08…\x17\x03\x03\0\x02…",
+    ];
+    let mut scene = Scene::new(2820)?;
+    scene.attach()?;
+    for calls in [Calls::Whole, Calls::OfOneByte] {
+        for threads in [Threads::One, Threads::Two] {
+            let crossed = scene.crossed(&steps, 0, calls, threads)?;
+            for (name, end) in [("client", &crossed.client), ("server", &crossed.server)] {
+                for (text, said) in end.iter().zip(said) {
+                    // A part of a record that did not cross is one or more.
+                    let mut text = text.clone();
+                    while text.contains("……") {
+                        text = text.replace("……", "…");
+                    }
+                    ensure!(text.ends_with(said), "{calls:?} calls, {threads:?} thread, the {name}'s end: {text:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}

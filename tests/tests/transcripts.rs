@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use smtp_observer::observation::{AnomalyKind, NoopReason, Outcome, Role, RsetReason};
+use smtp_observer::observation::{AnomalyKind, NoopReason, Outcome, Role, RsetReason, TlsPhase};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::netns::Host;
@@ -84,6 +84,7 @@ fn every_name_has_its_transcript() -> Result<()> {
     missing.extend(RsetReason::ALL.iter().map(|reason| format!("rset {}", reason.as_str())));
     missing.extend(NoopReason::ALL.iter().map(|reason| format!("noop {}", reason.as_str())));
     missing.extend(Outcome::ALL.iter().map(|outcome| format!("transaction {}", outcome.as_str())));
+    missing.extend(TlsPhase::ALL.iter().map(|phase| format!("tls {}", phase.as_str())));
     missing.extend(AnomalyKind::ALL.iter().map(|kind| format!("! {}", kind.as_str())));
     for transcript in Transcript::all()? {
         for line in &transcript.expected {

@@ -170,7 +170,7 @@ unsafe extern "C" fn line_of_reply(dialogue: *mut Dialogue, work: *mut Work, len
             && get!(dialogue.server.held) == 0
             && get!(dialogue.server.octets) == 0
             && get!(dialogue.server.ciphertext) == 0
-            && get!(dialogue.server.record.stage) == 0
+            && get!(dialogue.server.record.count) == 0
             && get!(dialogue.client.mode) != Mode::FOREIGN
             && get!(dialogue.client.turn_reply) == 0;
         if !is_reply || !is_one_line(work, length) || server::is_hidden(dialogue, work, code) {

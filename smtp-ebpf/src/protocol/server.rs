@@ -84,7 +84,7 @@ unsafe extern "C" fn open(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             set!(work.cursor, end);
             return TAKEN;
         }
-        if get!(dialogue.server.record.stage) != 0 {
+        if get!(dialogue.server.record.count) != 0 {
             let ends = tls::go_on(&raw mut (*dialogue).server.record, work, tls::SERVER_HELLO);
             set!(dialogue.server.ciphertext, u32::from(ends));
             return TAKEN;
@@ -110,7 +110,9 @@ unsafe extern "C" fn open(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             return WAITS;
         }
         if record != tls::NONE {
-            if record == tls::HELLO && get!(dialogue.client.sure) != 0 {
+            let speaks_tls = matches!(get!(dialogue.client.mode), Mode::HANDSHAKE | Mode::CIPHERTEXT);
+            let is_handshake = record == tls::HELLO || record == tls::ALERT && speaks_tls;
+            if is_handshake && get!(dialogue.client.sure) != 0 {
                 tls::begin(&raw mut (*dialogue).server.record, work);
             } else {
                 set!(dialogue.server.ciphertext, 1);
@@ -421,7 +423,7 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
 pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work) {
     // SAFETY: the caller's promise.
     unsafe {
-        if get!(dialogue.server.record.stage) != 0 {
+        if get!(dialogue.server.record.count) != 0 {
             set!(dialogue.server.ciphertext, 1);
         }
         if get!(dialogue.server.ciphertext) != 0 {

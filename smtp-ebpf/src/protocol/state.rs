@@ -52,7 +52,7 @@ impl Mode {
     pub(super) const CIPHERTEXT: u32 = 6;
     /// Octets of a header before the session, which do not cross.
     pub(super) const PREAMBLE: u32 = 7;
-    /// The first record of TLS.
+    /// TLS whose handshake is not over.
     pub(super) const HANDSHAKE: u32 = 8;
     /// Another protocol's, up to the server's greeting.
     pub(super) const FOREIGN: u32 = 9;
@@ -74,15 +74,36 @@ impl Line {
     pub(super) const ENDS: u32 = 4;
 }
 
-/// The first record of a direction's TLS, of which the beginning crosses.
+/// How far a direction's handshake is: [`Record::progress`].
+pub(super) struct Progress;
+
+impl Progress {
+    /// No message of it has begun.
+    pub(super) const NOTHING: u32 = 0;
+    /// The hello has.
+    pub(super) const HELLO: u32 = 1;
+    /// ChangeCipherSpec was said.
+    pub(super) const CHANGE_CIPHER_SPEC: u32 = 2;
+    /// And a message behind it.
+    pub(super) const BEHIND: u32 = 3;
+}
+
+/// The record that is being read, while a direction shakes hands.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Record {
-    /// Bytes of its head that were read, and one more where it is known to hold a hello; zero: there is none.
+    /// Bytes of its head that were read, and one more inside of its body.
     pub(super) stage: u32,
-    /// Bytes of it that are to cross yet.
+    /// Its type.
+    pub(super) kind: u32,
+    /// Bytes of it that are to come, and how many of them cross, at most.
     pub(super) remaining: u32,
+    pub(super) crossing: u32,
+    /// How many records have begun; zero: it does not shake hands.
+    pub(super) count: u32,
+    /// A [`Progress`].
+    pub(super) progress: u32,
 }
 
 #[repr(C)]

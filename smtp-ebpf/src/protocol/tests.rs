@@ -3,6 +3,7 @@
 mod chunks;
 mod commands;
 mod content;
+mod handshakes;
 mod openings;
 mod properties;
 mod replies;

@@ -60,6 +60,7 @@ fn the_events_of_a_delivery() {
         r#"3 {"event":"smtp.command","verb":"EHLO","argument":"client.example","code":250,"reply":"mx.example\nSTARTTLS","latency_seconds":1.0,"pipelined":false}"#,
         r#"3 {"event":"smtp.tls","phase":"offered","visible":false}"#,
         r#"5 {"event":"smtp.command","verb":"MAIL","argument":"FROM:<*@client.example>","code":250,"enhanced_code":"2.1.0","reply":"2.1.0 Ok","latency_seconds":1.0,"pipelined":false}"#,
+        r#"5 {"event":"smtp.tls","phase":"not_used","visible":false}"#,
         r#"7 {"event":"smtp.command","verb":"RCPT","argument":"TO:<*@mx.example>","code":250,"enhanced_code":"2.1.5","reply":"2.1.5 Ok","latency_seconds":1.0,"pipelined":false}"#,
         r#"9 {"event":"smtp.command","verb":"DATA","code":354,"reply":"End data with <CR><LF>.<CR><LF>","latency_seconds":1.0,"pipelined":false}"#,
         r#"12 {"event":"smtp.data","verb":"DATA","go_ahead_seconds":1.0,"go_ahead":"End data with <CR><LF>.<CR><LF>","transfer_seconds":2.0,"final_reply_seconds":1.0,"size_bytes":4,"code":250,"reply":"2.0.0 Ok: queued as 1"}"#,

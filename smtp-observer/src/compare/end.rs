@@ -82,7 +82,11 @@ enum Told {
         reply: Option<String>,
     },
     #[serde(rename = "smtp.tls")]
-    Tls { phase: String },
+    Tls {
+        phase: String,
+        #[serde(default)]
+        visible: bool,
+    },
     #[serde(rename = "smtp.anomaly")]
     Anomaly { kind: String },
     #[serde(rename = "interception")]
@@ -190,7 +194,9 @@ impl Conversation {
                 let content = Content { ended, size: size_bytes, reply: reply(code, text) };
                 self.dialogue.content(if verb == "BDAT" { "BDAT" } else { "DATA" }, content);
             }
-            Told::Tls { phase } if phase == TlsPhase::Started.as_str() => self.dialogue.encrypted = Some(time),
+            Told::Tls { phase, visible } if phase == TlsPhase::Started.as_str() => {
+                (self.dialogue.encrypted, self.dialogue.is_read) = (Some(time), visible);
+            }
             Told::Tls { .. } | Told::Anomaly { .. } | Told::Interception { .. } | Told::Other => {}
         }
         Ok(None)

@@ -132,6 +132,6 @@ impl Dialogue {
     /// Its beginning and its end are not in doubt at this moment: what was said then is here.
     fn saw(&self, time: Timestamp) -> bool {
         let begins = self.greeting.is_some() || self.steps.front().is_some_and(|first| first.sent <= time);
-        begins && self.encrypted.is_none_or(|started| time < started) && self.knows(time, Timestamp(i64::MIN))
+        begins && self.unread_since().is_none_or(|started| time < started) && self.knows(time, Timestamp(i64::MIN))
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct Prober {
     /// Until the first report has come.
     starting: Option<ChildStdout>,
     reports: Option<Reports>,
+    /// It was told that TLS is read.
+    is_announced: bool,
 }
 
 impl Prober {
@@ -99,7 +101,7 @@ impl Prober {
             .spawn();
         let mut process = child.map_err(Error::Prober)?;
         let starting = process.stdout.take();
-        Ok(Self { process, starting, reports: None })
+        Ok(Self { process, starting, reports: None, is_announced: false })
     }
 
     /// Waits until it is ready to probe whatever comes. Where it cannot be, it says why itself, and nothing is probed.
@@ -119,9 +121,11 @@ impl Prober {
 
     /// Takes what it reports.
     pub(super) fn take(&mut self, time: Time, sink: &mut dyn FnMut(TlsLibraries)) {
-        if let Some(reports) = &mut self.reports
-            && !reports.take(time, sink)
-        {
+        let Some(reports) = &mut self.reports else { return };
+        if !std::mem::replace(&mut self.is_announced, true) {
+            sink(TlsLibraries { time, pid: 0, libraries: Vec::new() });
+        }
+        if !reports.take(time, sink) {
             warn!("the process that reads TLS has ended: plaintext of processes that come now is not read.");
             self.reports = None;
         }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
 use crate::analysis;
+use crate::event::TlsLibrary;
 use crate::fact::{ConnectionClosed, Fact, What};
+use crate::names::{TlsPhase, TlsUnread};
 use crate::redact::RedactionPolicy;
-use crate::smtp::{Exchange, Verb};
+use crate::smtp::{self, Exchange, Peer, Plaintext, TlsSession, Verb};
 
 /// Characters of an anomaly's detail.
 const LONGEST_DETAIL: usize = 128;
@@ -75,12 +77,74 @@ impl Event {
                 recipients_rejected: ended.recipients_rejected,
                 duration: ended.duration,
             }),
-            What::Tls(phase) => Self::Tls(Tls { phase, library: None, visible: false }),
+            What::Tls(tls) => Self::Tls(Tls::of(tls)),
             // Cut behind the redaction, which knows a mailbox by its `@`.
             What::Anomaly { kind, detail } => {
                 Self::Anomaly(Anomaly { kind, detail: cut(policy.text(detail.as_bytes())) })
             }
             What::Interception(interception) => Self::Interception(Box::new(interception.clone())),
+        }
+    }
+}
+
+/// The library in which plaintext is read.
+fn library(tls: &smtp::Tls) -> Option<TlsLibrary> {
+    match tls {
+        smtp::Tls::Read(library) => Some(*library),
+        smtp::Tls::Started(session) => match session.plaintext {
+            Plaintext::Read(library) => Some(library),
+            Plaintext::Unread(_) | Plaintext::Unknown => None,
+        },
+        _ => None,
+    }
+}
+
+/// Why it is not.
+fn unread(tls: &smtp::Tls) -> Option<TlsUnread> {
+    match tls {
+        smtp::Tls::Started(session) => match session.plaintext {
+            Plaintext::Unread(reason) => Some(reason),
+            Plaintext::Read(_) | Plaintext::Unknown => None,
+        },
+        _ => None,
+    }
+}
+
+impl Tls {
+    fn of(tls: &smtp::Tls) -> Self {
+        let session = tls.session();
+        let failure = match tls {
+            smtp::Tls::Failed(_, failure) => Some(failure),
+            _ => None,
+        };
+        Self {
+            version: session.and_then(|session| session.version),
+            cipher: session.and_then(TlsSession::cipher_name),
+            server_name: session.and_then(|session| session.server_name.clone()),
+            code: match tls {
+                smtp::Tls::Refused(code) => Some(*code),
+                _ => None,
+            },
+            reason: failure.map(|failure| failure.name()).or_else(|| unread(tls).map(|reason| reason.as_str().into())),
+            alert_by: failure.and_then(|failure| failure.alert_by()).map(Peer::as_str),
+            library: library(tls).map(|library| library.as_str().into()),
+            visible: library(tls).is_some(),
+            ..Self::new(tls.phase())
+        }
+    }
+
+    /// Of which nothing else is known; its plaintext is not read.
+    pub(crate) fn new(phase: TlsPhase) -> Self {
+        Self {
+            phase,
+            version: None,
+            cipher: None,
+            server_name: None,
+            code: None,
+            reason: None,
+            alert_by: None,
+            library: None,
+            visible: false,
         }
     }
 }

@@ -9,10 +9,12 @@ use super::Out;
 use super::deadlines::deadline_after;
 use super::ends::OtherEnd;
 use super::expected::Expected;
+use super::libraries::Libraries;
 use crate::analysis::Analysis;
 use crate::connection::Connection;
 use crate::event::{
-    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TransferEvent, cause_name,
+    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TlsLibrary, TransferEvent,
+    cause_name,
 };
 use crate::fact::{ConnectionClosed, Fact, Outstanding, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
@@ -40,6 +42,8 @@ pub(super) struct Tracker {
     pub(super) needs_second_snapshot: bool,
     /// Takes down what this observer is told.
     pub(super) recorder: Option<Recorder>,
+    /// What is known of the processes' libraries of TLS.
+    pub(super) libraries: Libraries,
     pub(super) expected: Expected,
     /// What all sessions take for what waits for servers.
     pub(super) held_bytes: usize,
@@ -74,6 +78,7 @@ impl Tracker {
             holes: 0,
             needs_second_snapshot: false,
             recorder,
+            libraries: Libraries::default(),
             expected: Expected::default(),
             held_bytes: 0,
             items: DecoderOutput::default(),
@@ -85,7 +90,7 @@ impl Tracker {
         match event {
             KernelEvent::Host(host) => self.host = host,
             KernelEvent::Process(process) => self.processes.describe(process),
-            KernelEvent::TlsLibraries(_) => {}
+            KernelEvent::TlsLibraries(found) => self.libraries.note(found),
             KernelEvent::Snapshot(snapshot) => self.snapshot(snapshot, out),
             KernelEvent::State(state) => {
                 self.pass_deadlines(state.time, out);
@@ -288,7 +293,9 @@ impl Tracker {
             self.follow(conversation, &held, out);
         }
         if conversation.connection.begins_plaintext(event) {
-            conversation.session.begin_plaintext(event.time, event.tls.from_start, &mut self.items);
+            // The kernel names the library of all plaintext.
+            let library = event.tls.library.unwrap_or(TlsLibrary::OpenSsl);
+            conversation.session.begin_plaintext(event.time, library, event.tls.from_start, &mut self.items);
             self.analyse(conversation, out);
         }
     }
@@ -306,6 +313,9 @@ impl Tracker {
         self.unhooked(conversation, peer, event.time, unhooked, out);
         if !event.continues {
             conversation.session.begin_call(peer);
+        }
+        if conversation.session.is_in_handshake() {
+            conversation.session.know_plaintext(self.libraries.plaintext(event));
         }
         let mut begun = None;
         for segment in event.said.segments() {
@@ -368,6 +378,9 @@ impl Tracker {
         }
         let awaits_greeting = conversation.session.awaits_greeting();
         let is_paired = conversation.session.is_paired();
+        if ended.is_none() {
+            conversation.session.goes_unseen();
+        }
         conversation.session.finish(time, &mut self.items);
         let outstanding = is_paired.then(|| Outstanding::of(&self.items));
         self.analyse(&mut conversation, out);

@@ -35,6 +35,8 @@ pub struct Cursor {
     begun: Option<Timestamp>,
     /// What the settled steps have shown.
     settled: Differences,
+    /// What was sent since then at one side cannot be seen at the other, which is encrypted.
+    pub unread_since: Option<Timestamp>,
 }
 
 /// A place in one dialogue. Steps are meant by their numbers.
@@ -83,7 +85,7 @@ pub enum Origin {
     Client(Timestamp),
     /// It did not.
     Middle,
-    /// What it sent then is forgotten.
+    /// What it sent then is forgotten, or cannot be seen.
     Unknown,
 }
 
@@ -94,7 +96,7 @@ pub enum HeldBack {
     Message(u64, Duration),
     /// None was.
     Nothing,
-    /// What the client sent before is forgotten.
+    /// What the client sent before is forgotten, or cannot be seen.
     Unknown,
 }
 
@@ -202,7 +204,12 @@ impl Cursor {
     pub fn origin(&self, number: u64, step: &Step) -> Origin {
         match self.pair_of(number) {
             Some(pair) => Origin::Client(pair.sent),
-            None if number >= self.outer.new || self.outer.is_doubtful(number, step, &self.inner) => Origin::Unknown,
+            None if self.is_unread(step.sent)
+                || number >= self.outer.new
+                || self.outer.is_doubtful(number, step, &self.inner) =>
+            {
+                Origin::Unknown
+            }
             None => Origin::Middle,
         }
     }
@@ -211,12 +218,18 @@ impl Cursor {
     pub fn held_back(&self, number: u64, sent: Timestamp) -> HeldBack {
         let before = self.messages.iter().rfind(|message| message.sent <= sent.after(LATE));
         match before {
+            _ if self.is_unread(sent) => HeldBack::Unknown,
             None if self.had_messages => HeldBack::Unknown,
             None => HeldBack::Nothing,
             Some(message) if message.asked.is_some_and(|(asked, _)| asked < number) => HeldBack::Nothing,
             Some(message) if message.is_doubtful => HeldBack::Unknown,
             Some(message) => HeldBack::Message(message.number, sent.since(message.sent)),
         }
+    }
+
+    /// Whether what was sent then may have a counterpart that cannot be seen.
+    fn is_unread(&self, sent: Timestamp) -> bool {
+        self.unread_since.is_some_and(|since| sent > since)
     }
 
     /// The inner step is the beginning of a message.

@@ -6,9 +6,8 @@ use std::ops::Range;
 
 use crate::analysis;
 use crate::fact::{Fact, What};
-use crate::names::TlsPhase;
 use crate::redact::{self, RedactionPolicy};
-use crate::smtp::{Exchange, Reply, Verb};
+use crate::smtp::{Exchange, Plaintext, Reply, Tls, TlsFailure, Verb};
 use crate::timestamp::Timestamp;
 
 /// Most steps kept of a connection by an agent; beyond it the first ones are forgotten.
@@ -35,8 +34,14 @@ pub struct Dialogue {
     pub closed: Option<Timestamp>,
     /// Bytes that the client had sent and received then, where both are known.
     bytes_at_end: Option<(u64, u64)>,
-    /// TLS has started: what follows is not seen.
+    /// TLS has started, or failed.
     pub encrypted: Option<Timestamp>,
+    /// The client was told to begin it.
+    agreed: Option<Timestamp>,
+    /// What is said inside of it is seen, from its start on.
+    pub is_read: bool,
+    /// By what the client's hello is known again.
+    pub client_random: Option<u64>,
     /// When the server took a message first.
     pub accepted: Option<Timestamp>,
     /// The client sends a message's content: until its end no command can come.
@@ -111,12 +116,20 @@ impl Dialogue {
             closed: None,
             bytes_at_end: None,
             encrypted: None,
+            agreed: None,
+            is_read: false,
+            client_random: None,
             accepted: None,
             transferring: false,
             sender: None,
             spare: String::new(),
             most: (steps, texts),
         }
+    }
+
+    /// Since when what is said is not seen, because it is encrypted.
+    pub fn unread_since(&self) -> Option<Timestamp> {
+        self.encrypted.filter(|_| !self.is_read).map(|started| self.agreed.unwrap_or(started))
     }
 
     /// The number of the first step that is kept; they are counted from 0.
@@ -217,7 +230,13 @@ impl Dialogue {
                 };
                 self.content(message.transfer.as_str(), content);
             }
-            What::Tls(TlsPhase::Started) => self.encrypted = Some(time),
+            What::Tls(Tls::Requested) => self.agreed = Some(time),
+            What::Tls(Tls::Failed(_, TlsFailure::NoClientHello)) => return false,
+            What::Tls(Tls::Started(session) | Tls::Failed(session, _)) => {
+                self.encrypted = Some(time);
+                self.is_read = matches!(session.plaintext, Plaintext::Read(_));
+                self.client_random = session.client_random;
+            }
             What::ConnectionClosed(closed) => {
                 self.closed = Some(time);
                 // Where positions tell nothing, bytes may have gone by unseen.

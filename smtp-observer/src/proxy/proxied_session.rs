@@ -83,15 +83,24 @@ impl Link {
 
     /// Reads what is new of the client's dialogue and of the one that carries it on.
     pub fn advance(&mut self, inner: &Dialogue, outer: &Dialogue, now: Timestamp) {
-        let Self { of, part, cursor, .. } = self;
-        let sides = Sides { inner, of, outer, part, slack: Duration::ZERO };
-        cursor.advance(&sides);
-        cursor.settle(&sides, now);
+        let (of, part) = self.read_parts(inner, outer);
+        let sides = Sides { inner, of: &of, outer, part: &part, slack: Duration::ZERO };
+        self.cursor.unread_since = unread_since(inner, outer);
+        self.cursor.advance(&sides);
+        self.cursor.settle(&sides, now);
     }
 
-    /// The client's dialogue beside the one that carries it on.
-    fn sides<'a>(&'a self, inner: &'a Dialogue, outer: &'a Dialogue) -> Sides<'a> {
-        Sides { inner, of: &self.of, outer, part: &self.part, slack: Duration::ZERO }
+    /// The parts of both in which what is said can be seen at either side.
+    fn read_parts(&self, inner: &Dialogue, outer: &Dialogue) -> (Part, Part) {
+        let end = unread_since(inner, outer);
+        let read = |part: &Part| *part.start()..=end.map_or(*part.end(), |end| end.min(*part.end()));
+        (read(&self.of), read(&self.part))
+    }
+
+    /// Adds all that differs between the client's dialogue and the one that carries it on.
+    fn compare(&self, found: &mut Differences, inner: &Dialogue, outer: &Dialogue, overdue: Timestamp) {
+        let (of, part) = self.read_parts(inner, outer);
+        self.cursor.compare(found, &Sides { inner, of: &of, outer, part: &part, slack: Duration::ZERO }, overdue);
     }
 }
 
@@ -266,7 +275,7 @@ impl ProxiedSession {
             relays = is_taken || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
             if link.is_compared() && !relays {
-                link.cursor.compare(&mut found, &link.sides(client.dialogue, upstream.dialogue), overdue);
+                link.compare(&mut found, client.dialogue, upstream.dialogue, overdue);
                 encrypted(client.dialogue, upstream.dialogue, &mut found);
                 coupled(client.dialogue, upstream.dialogue, &mut found);
                 for sign in signs.iter().filter(|_| self.is_hidden()) {
@@ -376,8 +385,20 @@ pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
     }
 }
 
-/// TLS that passes has as many bytes at either side; a process that takes part in it makes handshakes of its own.
+/// Since when what is said at one side or at both cannot be seen.
+fn unread_since(inner: &Dialogue, outer: &Dialogue) -> Option<Timestamp> {
+    [inner, outer].into_iter().filter_map(Dialogue::unread_since).min()
+}
+
+/// TLS that passes has the same hello at either side, and as many bytes; a process that takes part in it makes handshakes of
+/// its own.
 fn encrypted(inner: &Dialogue, outer: &Dialogue, found: &mut Differences) {
+    if let (Some(one), Some(other)) = (inner.client_random, outer.client_random)
+        && one != other
+    {
+        return found
+            .add(EvidenceKind::TlsTerminated, || "the server got another hello than the client sent".to_owned());
+    }
     let (Some(one), Some(other)) = (inner.bytes_at_end(), outer.bytes_at_end()) else { return };
     match (inner.encrypted, outer.encrypted) {
         (Some(_), Some(_)) if one != other => found.add(EvidenceKind::TlsTerminated, || {

@@ -34,6 +34,8 @@ struct Side {
     lines: VecDeque<Line>,
     /// Replies that were judged and whose lines have not come out.
     replies: VecDeque<(Range<u64>, ReplyVisibility)>,
+    /// It speaks TLS: what crosses of a handshake are no lines, and names no mailbox.
+    speaks_tls: bool,
 }
 
 /// How much of a reply is kept.
@@ -73,6 +75,7 @@ struct Line {
     at: u64,
     bytes: Vec<u8>,
     state: State,
+    is_of_tls: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +196,12 @@ impl Side {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             match self.lines.back_mut() {
                 Some(line) if line.state == State::Open => line.bytes.extend_from_slice(part),
-                _ => self.lines.push_back(Line { at, bytes: part.to_vec(), state: State::Open }),
+                _ => {
+                    // As the kernel tells a record from a line; nothing but records crosses behind one.
+                    self.speaks_tls |= matches!(part, [20..=23, 3, 0..=4, ..]);
+                    let is_of_tls = self.speaks_tls;
+                    self.lines.push_back(Line { at, bytes: part.to_vec(), state: State::Open, is_of_tls });
+                }
             }
             if part.ends_with(b"\n") {
                 self.end_line(State::Whole);
@@ -243,6 +251,9 @@ impl Side {
 impl Line {
     /// The line as it may be kept, as long as it was.
     fn shown(&self, policy: RedactionPolicy, names: &Names, reply: Option<&ReplyVisibility>) -> Vec<u8> {
+        if self.is_of_tls {
+            return self.bytes.clone();
+        }
         let end = match &self.bytes[..] {
             [.., b'\r', b'\n'] => LineEnd::Crlf,
             [.., b'\n'] => LineEnd::Lf,

@@ -175,7 +175,7 @@ mod tests {
         );
         assert_eq!(fields(samples::noop())["reason"], "idle_keepalive");
         assert_eq!(
-            fields(Event::Tls(Tls { phase: TlsPhase::Started, library: Some("openssl".into()), visible: true })),
+            fields(Event::Tls(Tls { library: Some("openssl".into()), visible: true, ..Tls::new(TlsPhase::Started) })),
             json!({"event": "smtp.tls", "phase": "started", "library": "openssl", "visible": true})
         );
         assert_eq!(

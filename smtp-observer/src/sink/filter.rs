@@ -60,7 +60,7 @@ impl Filter {
             Event::Rset(_) => "RSET",
             Event::Noop(_) => "NOOP",
             Event::Data(data) => data.verb,
-            Event::Tls(tls) if tls.phase == TlsPhase::Started => "STARTTLS",
+            Event::Tls(tls) if !matches!(tls.phase, TlsPhase::Offered | TlsPhase::NotUsed) => "STARTTLS",
             Event::ConnectionOpened { .. }
             | Event::ConnectionOwnerChanged { .. }
             | Event::ConnectionClosed { .. }
@@ -78,10 +78,8 @@ impl Filter {
 pub fn is_anomalous(event: &Event) -> bool {
     let accepts = |code: u16| matches!(code / 100, 2 | 3);
     match event {
-        Event::ConnectionOpened { .. }
-        | Event::ConnectionOwnerChanged { .. }
-        | Event::ConnectionClosed { .. }
-        | Event::Tls(_) => false,
+        Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::ConnectionClosed { .. } => false,
+        Event::Tls(tls) => tls.phase == TlsPhase::Failed,
         Event::Greeting(greeting) => !accepts(greeting.code),
         // Many a client is gone before its QUIT is answered.
         Event::Command(command) => command.code.map_or(command.verb != "QUIT", |code| !accepts(code)),
@@ -172,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_verb_shows_its_exchanges_and_what_is_told_of_them() {
-        let started = Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false });
-        let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
+        let started = Event::Tls(Tls::new(TlsPhase::Started));
+        let offered = Event::Tls(Tls::new(TlsPhase::Offered));
         for (verb, event) in [
             ("EHLO", samples::command("EHLO", 250)),
             ("QUIT", samples::unanswered("QUIT")),

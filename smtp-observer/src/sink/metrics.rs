@@ -26,9 +26,10 @@ use prometheus::{
 
 pub use self::format::Format;
 use self::interceptions::Interceptions;
-use self::series::{CLASSES, Family, Programs, Subject, code_class, verb_label};
+use self::series::{CLASSES, Family, Programs, Subject, UNKNOWN, code_class, verb_label};
 use crate::fact::{Fact, Transaction, What};
-use crate::observation::{Connection, Reasoned, Timestamp, TlsPhase};
+use crate::observation::{Connection, Reasoned, Timestamp};
+use crate::smtp::{Plaintext, Tls};
 
 /// Most series of a counter or gauge, beside those of `other`.
 const MAX_SERIES: usize = 300;
@@ -69,7 +70,7 @@ pub struct Metrics {
     data_bytes: Family<IntCounterVec, IntCounter, 0>,
     transactions: Family<IntCounterVec, IntCounter, 1>,
     anomalies: Family<IntCounterVec, IntCounter, 1>,
-    tls_sessions: Family<IntCounterVec, IntCounter, 1>,
+    tls_sessions: Family<IntCounterVec, IntCounter, 2>,
     interceptions: Interceptions,
 
     kernel_events: IntCounterVec,
@@ -221,8 +222,8 @@ impl Metrics {
             tls_sessions: Family::new(
                 counter(
                     "smtp_tls_sessions_total",
-                    "TLS sessions started on SMTP connections, by whether their plaintext is read.",
-                    &["process", "role", "visible"],
+                    "TLS sessions started on SMTP connections, by version and by whether their plaintext is read.",
+                    &["process", "role", "version", "visible"],
                 )?,
                 MAX_SERIES,
             ),
@@ -362,8 +363,12 @@ impl Metrics {
                 let counter = &mut handles.transactions[outcome as usize];
                 counter.get_or_insert_with(|| self.transactions.at(&subject, [outcome.as_str()])).inc();
             }
-            What::Tls(TlsPhase::Started) => self.tls_sessions.at(&subject, ["false"]).inc(),
-            What::Tls(TlsPhase::Offered) => (),
+            What::Tls(Tls::Started(session)) => {
+                let version = session.version.map_or(UNKNOWN, |version| version.as_str());
+                let visible = if matches!(session.plaintext, Plaintext::Read(_)) { "true" } else { "false" };
+                self.tls_sessions.at(&subject, [version, visible]).inc();
+            }
+            What::Tls(_) => (),
             What::Anomaly { kind, .. } => self.anomalies.at(&subject, [kind.as_str()]).inc(),
             What::Interception(interception) => {
                 self.interceptions.observe(interception, &mut self.programs, self.now);

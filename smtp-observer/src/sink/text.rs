@@ -1,12 +1,13 @@
 //! Observations in words: the one renderer of `trace`, the live table and the status page, each of which lays a [`Text`] out in its
 //! own way.
 
+mod tls;
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::observation::{
-    Caller, ClosedBy, Command, Data, Event, Greeting, Interception, Outcome, Reasoned, Role, TlsPhase, Transaction,
-    Verdict,
+    Caller, ClosedBy, Command, Data, Event, Greeting, Interception, Outcome, Reasoned, Role, Transaction, Verdict,
 };
 use crate::sink::escape::cut;
 
@@ -178,16 +179,7 @@ impl Text {
             Event::Noop(reasoned) => Self::reason("NOOP", reasoned.reason.as_str(), reasoned),
             Event::Data(data) => Self::data(data),
             Event::Transaction(transaction) => Self::transaction(transaction),
-            Event::Tls(tls) => match tls.phase {
-                // The reply to EHLO lists it.
-                TlsPhase::Offered => return None,
-                TlsPhase::Started if tls.visible => {
-                    Self::sentence(Emphasis::Progress, "TLS started; its plaintext is read".into())
-                }
-                TlsPhase::Started => {
-                    Self::sentence(Emphasis::Progress, "TLS started; what follows is not visible".into())
-                }
-            },
+            Event::Tls(tls) => return Self::tls(tls),
             Event::Anomaly(anomaly) => {
                 let detail = cut(&anomaly.detail, MAX_LENGTH);
                 let text = format!("{}: {detail}", anomaly.kind.as_str());
@@ -386,7 +378,7 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{Anomaly, AnomalyKind, EvidenceKind, InterceptedClient, Method, News, Tls};
+    use crate::observation::{Anomaly, AnomalyKind, EvidenceKind, InterceptedClient, Method, News};
     use crate::sink::samples::{self, Sample, endpoint};
 
     fn text(event: &Event) -> Text {
@@ -458,8 +450,6 @@ mod tests {
             let text = text(&event);
             assert_eq!((&*text.to_string(), text.level()), (expected, level));
         }
-        let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
-        assert_eq!(Text::of(&offered, Role::Client), None);
     }
 
     #[test]

@@ -214,16 +214,13 @@ mod tests {
                  Ok: queued as 4X1\n",
             ),
             (samples::delivered(), "  delivered: from <…@example.org>, 1 recipient accepted, 5.00 s\n"),
-            (
-                Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible: false }),
-                "  TLS started; what follows is not visible\n",
-            ),
+            (Event::Tls(Tls::new(TlsPhase::Started)), "  TLS started; what follows is not visible\n"),
             (Event::Anomaly(Anomaly { kind: AnomalyKind::Gap, detail: "12 bytes".into() }), "! gap: 12 bytes\n"),
         ] {
             // The two blanks before what is set in belong to the columns' prefix or to the text: both have them.
             assert_eq!(text(event).trim_start_matches(' '), expected.trim_start_matches(' '));
         }
-        let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
+        let offered = Event::Tls(Tls::new(TlsPhase::Offered));
         assert_eq!(line(&Sample::client().at(offered)), "");
     }
 

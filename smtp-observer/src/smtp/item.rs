@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::reply::Reply;
+use super::tls::Tls;
 use crate::event::Time;
 use crate::names::AnomalyKind;
 
@@ -17,10 +18,8 @@ pub enum Item {
     Exchange(Exchange),
     /// A message's content was handed over.
     Message(Box<Message>),
-    /// A reply to EHLO listed STARTTLS.
-    TlsOffered(Time),
-    /// The client speaks TLS: behind a 220 to STARTTLS, or from its first byte. Nothing is read from here on.
-    TlsStarted(Time),
+    /// How far TLS got.
+    Tls(Time, Tls),
     /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
     /// is told a bounded number of times.
     Lost,

@@ -14,7 +14,7 @@ mod unsettled;
 
 use std::num::NonZero;
 
-use self::opening::Early;
+use self::opening::{ClientTls, Early};
 use self::resync::Resync;
 use self::smuggling::SmugglingState;
 use self::unsettled::Unsettled;
@@ -23,13 +23,13 @@ use super::anomalies::Anomalies;
 use super::body::Body;
 use super::decoder_output::DecoderOutput;
 use super::extensions::Extensions;
-use super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::item::{GoAhead, Item, Message, Transfer};
 use super::line::{Lines, Origin};
 use super::mailbox_names::Names;
-use super::pending_replies::{PendingReplies, PendingReply};
+use super::pending_replies::PendingReplies;
 use super::preamble::Preamble;
 use super::reply::{Replies, Reply};
-use super::tls::Opening;
+use super::tls::{Handshake, Offer, Opening, Part};
 use super::undecided_input::{Content, UndecidedInput, Unread};
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -78,6 +78,8 @@ pub struct Session {
     answer_waits: bool,
     /// The client's first line was read, or went unseen.
     spoken: bool,
+    /// What became of the server's offer of TLS.
+    offer: Offer,
     opaque_bytes: u64,
     anomalies: Anomalies,
     preamble: Preamble,
@@ -133,7 +135,9 @@ enum Mode {
     /// As TLS, unless its first bytes are none. The server has spoken before, or not.
     StartTls { injected: bool },
     /// As TLS, which nobody has asked for. The server's next bytes tell whether it speaks that too.
-    ClientTls { since: Time, refused: bool },
+    ClientTls(Box<ClientTls>),
+    /// As TLS whose handshake is not over.
+    Handshake(Box<Handshake>),
     /// Not at all: TLS, or no SMTP.
     Opaque,
     /// Not until the next certain point.
@@ -213,6 +217,7 @@ impl Session {
             answered_at: Time::default(),
             answer_waits: false,
             spoken: false,
+            offer: Offer::default(),
             opaque_bytes: 0,
             anomalies: Anomalies::default(),
             preamble: Preamble::default(),
@@ -268,11 +273,13 @@ impl Session {
         self.read_unfinished_reply(items);
         self.give_up_pairing(time, items);
         self.end_of_client_tls(items);
+        self.end_of_handshake(time, items);
         self.settle_fork(items);
         if let Some(last_word) = self.last_word.take() {
             self.shut_down(&last_word, items);
         }
         self.give_up_waiting(items);
+        self.goes_on_in_clear(time, items);
         let mut mode = std::mem::replace(&mut self.mode, Mode::Command);
         self.report_cut_short(time, &mut mode, items);
         if let Mode::Body(body, mut message) = mode {
@@ -292,7 +299,9 @@ impl Session {
             self.settle_fork(items);
         }
         match &mut self.mode {
-            Mode::Opaque | Mode::ClientTls { .. } => self.opaque_bytes = self.opaque_bytes.saturating_add(length),
+            Mode::Opaque | Mode::Handshake(_) | Mode::ClientTls(_) => {
+                self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);
+            }
             Mode::StartTls { .. } => self.tls_unseen(time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
@@ -328,13 +337,11 @@ impl Session {
             return;
         }
         match self.mode {
-            Mode::Opaque => {
-                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
-                return;
+            Mode::Opaque | Mode::Handshake(_) => {
+                return self.tls_goes_on(Peer::Server, time, Part::Unseen(length), items);
             }
-            Mode::StartTls { .. } | Mode::ClientTls { refused: false, .. } => {
-                return self.tls_unseen(time, length, items);
-            }
+            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
+            Mode::ClientTls(ref client) if !client.is_refused() => return self.tls_unseen(time, length, items),
             _ => self.give_up_preamble(items),
         }
         // The greeting may have been among them.
@@ -361,7 +368,7 @@ impl Session {
                 lost.unsure();
                 self.give_up_waiting(items);
             }
-            Mode::ClientTls { .. } => self.give_up_waiting(items),
+            Mode::ClientTls(_) => self.give_up_waiting(items),
             _ => {
                 self.give_up_waiting(items);
                 self.lose(time, detail, items);
@@ -380,6 +387,7 @@ impl Session {
 
     fn forget(&mut self, lost: Resync) {
         self.mode = Mode::Resync(lost);
+        self.offer.forget();
         self.held = UndecidedInput::default();
         self.chunks = None;
         self.shelved = None;
@@ -390,11 +398,6 @@ impl Session {
         self.spoken = true;
         self.client.opening = Opening::default();
         self.server.opening = Opening::default();
-    }
-
-    /// Bytes of memory that it takes for what waits for the server, about.
-    pub fn held_bytes(&self) -> usize {
-        self.waiting.cost() + self.held.cost() + self.unsettled.as_ref().map_or(0, |unsettled| unsettled.cost())
     }
 
     /// Gives up what waits for the server: there is no room for all that all sessions wait for.
@@ -408,7 +411,7 @@ impl Session {
                 self.give_up_waiting(items);
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
-            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Opaque => {}
+            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => {}
         }
     }
 
@@ -416,19 +419,6 @@ impl Session {
         self.unsettled = None;
         while let Some(waits) = self.waiting.pop(items) {
             self.unanswered(waits, items);
-        }
-    }
-
-    /// What waited comes out without a reply.
-    fn unanswered(&mut self, waits: PendingReply, items: &mut DecoderOutput) {
-        match waits {
-            PendingReply::Command(command, message) => {
-                self.report_hello(&command, None, items);
-                items.push(Item::Exchange(Exchange { command, reply: None }));
-                items.extend(message.map(Item::Message));
-            }
-            PendingReply::Message(message, _) => items.push(Item::Message(message)),
-            PendingReply::Greeting | PendingReply::Octets => {}
         }
     }
 
@@ -468,7 +458,7 @@ impl Session {
     /// Nothing is read, or the roles are not those of the peers' sockets.
     #[cfg(test)]
     pub(super) fn is_changed(&self) -> bool {
-        matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) || self.reversed
+        self.is_opaque() || matches!(self.mode, Mode::ClientTls(_)) || self.reversed
     }
 
     #[cfg(test)]

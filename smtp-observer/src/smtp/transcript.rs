@@ -154,8 +154,7 @@ pub(crate) fn line(item: &Item) -> String {
                 None => format!("message {} {} ->", transfer.as_str(), shown(size)),
             }
         }
-        Item::TlsOffered(_) => "tls offered".into(),
-        Item::TlsStarted(_) => "tls started".into(),
+        Item::Tls(_, tls) => format!("tls {}", tls.phase().as_str()),
         Item::Lost => "lost".into(),
         Item::Reversed => "reversed".into(),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// | `smtp.rset`, `smtp.noop` | `rset REASON`, then each piece of evidence on a line, behind two blanks |
 /// | `smtp.data` | `data VERB SIZE -> CODE`; `?` for a size that is not known |
 /// | `smtp.transaction` | `transaction OUTCOME SENDER ACCEPTED/REJECTED` |
-/// | `smtp.tls` | `tls PHASE` |
+/// | `smtp.tls` | `tls PHASE VERSION CIPHER SERVER_NAME CODE REASON`, each where it is known, and who sent the alert |
 /// | `smtp.anomaly` | `! KIND DETAIL` |
 ///
 /// Those of the connection's own life have none. Line feeds in texts are shown as `|`.
@@ -49,7 +49,11 @@ pub fn lines(observation: &Value) -> Vec<String> {
             let recipients = format!("{}/{}", known("recipients_accepted"), known("recipients_rejected"));
             vec![format!("transaction {} {} {recipients}", known("outcome"), known("sender"))]
         }
-        "smtp.tls" => vec![format!("tls {}", known("phase"))],
+        "smtp.tls" => {
+            let by = text("alert_by").map(|peer| format!("by {peer}"));
+            let fields = ["phase", "version", "cipher", "server_name", "code", "reason"].map(text);
+            vec![joined(&[&[Some("tls".into())], &fields[..], &[by]].concat())]
+        }
         "smtp.anomaly" => {
             vec![joined(&[Some("!".into()), text("kind"), text("detail").filter(|text| !text.is_empty())])]
         }

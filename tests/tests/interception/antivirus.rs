@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::machine;
 use smtp_observer_tests::process::Running;
 use smtp_observer_tests::scene::Scene;
 use smtp_observer_tests::seen::{Observed, Seen};
@@ -113,10 +114,27 @@ fn check(mail: &Mail, scanner: &str) -> Result<Observed> {
 /// client has gone.
 #[test]
 fn the_one_of_the_story() -> Result<()> {
+    let verdict = story(Scene::new()?, "auto", "/antivirus-proxy")?;
+    assert!(!evidence(&verdict).contains(&"tls_terminated"), "nobody spoke TLS: {verdict}");
+    Ok(())
+}
+
+/// The same behind STARTTLS: the interceptor ends the client's TLS, and speaks its own to the server.
+#[test]
+fn the_one_of_the_story_through_tls() -> Result<()> {
+    let python = machine::installed("python3")?.canonicalize()?;
+    let verdict = story(Scene::with_tls()?, "all", &python.display().to_string())?;
+    assert!(evidence(&verdict).contains(&"tls_terminated"), "there is no tls_terminated: {verdict}");
+    let script = verdict.text("/interceptor/script").context("the interceptor is a script")?;
+    assert!(script.ends_with("/antivirus-proxy.py"), "another script: {verdict}");
+    Ok(())
+}
+
+/// Plays the story; the verdict.
+fn story(scene: Scene, tls: &str, executable: &str) -> Result<Observed> {
     let _turn = crate::beside_others();
-    let scene = Scene::new()?;
     let (client_host, server_host) = (scene.client_host.clone(), scene.server_host.clone());
-    let agent = Agent::start(&["--addresses", "full"])?;
+    let agent = Agent::start(&["--addresses", "full", "--tls", tls])?;
     let pids = scene.play()?.pids;
     let seen = seen_to_the_end(agent, &[&client_host, &server_host])?;
     let sides = seen.on(&[&client_host])?.sides("client");
@@ -127,14 +145,14 @@ fn the_one_of_the_story() -> Result<()> {
     let (client, upstream) = (its(pids.client)?, its(pids.interceptor)?);
     assert_eq!([client, upstream].map(|end| end.count("smtp.noop")), [0, 5], "{seen}");
 
-    let expected = Expected { verdict: "transparent_interceptor", method: "redirect", executable: "/antivirus-proxy" };
+    let expected = Expected { verdict: "transparent_interceptor", method: "redirect", executable };
     let verdict = verdict::check(&seen, client, expected, pids.interceptor)?;
     for kind in ["success_before_upstream", "data_held_back", "go_ahead_not_from_upstream", "command_injected"] {
         assert!(evidence(&verdict).contains(&kind), "there is no {kind}: {verdict}");
     }
     assert_eq!(reasons(upstream, "smtp.rset"), ["interceptor_replay"], "{upstream}");
     assert_eq!(reasons(upstream, "smtp.noop"), ["interceptor_keepalive"; 5], "{upstream}");
-    Ok(())
+    Ok(verdict)
 }
 
 /// Why each NOOP or RSET was sent.

@@ -1,4 +1,4 @@
-//! What stands before a session, other protocols, TLS, and roles that are exchanged.
+//! What stands before a session, other protocols, and roles that are exchanged.
 
 use super::*;
 
@@ -106,97 +106,6 @@ fn a_teaser() {
         ],
         r"EHLO x\r\n<8$>NOOP\r\n",
         r"220-mx\r\n220 <4$>250 <4$>500 <8$>250 ok\r\n",
-    );
-}
-
-fn hello(kind: u8, length: u16) -> Vec<u8> {
-    let body: Vec<u8> = [kind].into_iter().chain(b"hello\n".iter().copied().cycle()).take(length.into()).collect();
-    [&[22, 3, 1], &length.to_be_bytes()[..], &body].concat()
-}
-
-#[test]
-fn tls_behind_starttls() {
-    let (client, server) = (hello(1, 300), hello(2, 80));
-    check_greeted(
-        &[
-            c("STARTTLS\r\n"),
-            s("220 go\r\n"),
-            c([&client, &b"\x16\x03\x03\0\x04\x01abcRSET\r\nhunter\r\n"[..]].concat()),
-            s([&server, &b"\x17\x03\x03\0\x04250 hunter\r\n"[..]].concat()),
-            c("MAIL FROM:<hunter>\r\n"),
-            s("250 hunter\r\n"),
-        ],
-        &format!(r"STARTTLS\r\n{}{{{}}}", shown(&client), 9 + 14 + 20),
-        &format!(r"220 go\r\n{}{{{}}}", shown(&server), 5 + 12 + 12),
-    );
-}
-
-#[test]
-fn tls_from_the_first_byte() {
-    let client = hello(1, 4000);
-    check(
-        &[c(&client), s("500 hunter\r\n"), c("RSET\r\n")],
-        &format!("{}{{{}}}", shown(&client[..2048]), 4005 - 2048 + 6),
-        r"500 hunter\r\n",
-    );
-}
-
-#[test]
-fn tls_that_is_no_hello() {
-    // An alert, application data, and what has a handshake's type.
-    for record in [&b"\x15\x03\x01\0\x02\x02hunter"[..], b"\x17\x03\x03\0\x10hunter\r\n", b"\x14\x03\x03hunter"] {
-        check_greeted(
-            &[c(record), c("RSET\r\n"), s(record)],
-            &format!("{{{}}}", record.len() + 6),
-            &format!("{{{}}}", record.len()),
-        );
-    }
-    check_greeted(
-        &[c(b"\x16\x03\x01\0\x06hunterRSET\r\n"), s(b"\x16\x03\x03\0\x06hunter250 hunter\r\n")],
-        r"\x16\x03\x01\x00\x06{12}",
-        r"\x16\x03\x03\x00\x06{18}",
-    );
-    check_greeted(&[c(b"\x16\x03\x01\0\0hunter")], r"\x16\x03\x01\x00\x00{6}", "");
-    // Of SSL 2.0's form.
-    check_greeted(&[c(b"\x80\x2e\x01\x03\x01hunter\r\nRSET\r\n")], "{19}", "");
-    // No record of TLS.
-    check_greeted(
-        &[c(b"\x16\x02\x01\0\0hunter\r\nRSET\r\n\x16\x03\x05 hunter\r\n\x80\n")],
-        r"<13$0>RSET\r\n<12$><2~>",
-        "",
-    );
-}
-
-/// Where it is not certain what is said, a record may be content: nothing of it crosses.
-#[test]
-fn tls_in_the_middle() {
-    let client = hello(1, 300);
-    check_under_way(&[c("hunter\r\n"), c(&client), s(hello(2, 80)), c("RSET\r\n")], "(8){311}", "{85}");
-    check_under_way(
-        &[c("STARTTLS\r\n"), s("220 go\r\n"), c(&client), c("RSET\r\n")],
-        &format!(r"STARTTLS\r\n{}{{6}}", shown(&client)),
-        r"220 go\r\n",
-    );
-    check_greeted(
-        &[c(&client[..100]), Turn::Gap(Speaker::Client, 20), c("RSET\r\n")],
-        &format!("{}{{6}}", shown(&client[..100])),
-        "",
-    );
-    // In content it is content.
-    check_greeted(
-        &[c("DATA\r\n"), s("354 go\r\n"), c(&client), c("\r\n.\r\n"), s("250 ok\r\n"), c("RSET\r\n")],
-        r"DATA\r\n[305]\r\n.\r\nRSET\r\n",
-        r"354 go\r\n250 ok\r\n",
-    );
-}
-
-/// TLS of one direction says nothing about the other.
-#[test]
-fn text_where_the_other_side_has_tls() {
-    check_greeted(
-        &[c("STARTTLS\r\nMAIL FROM:<a@b>\r\n"), s("220 go\r\n"), s("250 ok\r\n"), s(hello(2, 20)), c("NOOP x\r\n")],
-        r"STARTTLS\r\nMAIL FROM:<a@b>\r\nNOOP<4$>",
-        &format!(r"220 go\r\n250 ok\r\n{}", shown(hello(2, 20))),
     );
 }
 

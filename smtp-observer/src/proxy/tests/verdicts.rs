@@ -3,7 +3,8 @@
 use super::kinds;
 use super::stage::{CLIENT, MIDDLE, OTHER_SERVER, PROXY, SERVER, Stage};
 use crate::fact::What;
-use crate::names::{EvidenceKind, TlsPhase, Verdict};
+use crate::names::{EvidenceKind, Verdict};
+use crate::smtp::{Tls, TlsFailure, TlsSession};
 
 #[test]
 fn addresses_alone_are_no_verdict_where_a_greeting_will_tell_more() {
@@ -61,7 +62,7 @@ fn encrypted(at_the_client: (u64, u64), at_the_server: (u64, u64)) -> Stage {
     stage.pass_on(1, 3, "EHLO c", 250, "mx\nSTARTTLS");
     stage.pass_on(1, 3, "STARTTLS", 220, "Ready");
     for cookie in [3, 1] {
-        stage.happens(cookie, What::Tls(TlsPhase::Started));
+        stage.happens(cookie, What::Tls(&Tls::Started(Box::default())));
     }
     stage.close_with(3, at_the_server.0, at_the_server.1);
     stage.close_with(1, at_the_client.0, at_the_client.1);
@@ -84,10 +85,36 @@ fn who_makes_handshakes_of_its_own_terminates_tls() {
     }
 }
 
+/// A hello is known by the client's random bytes (RFC 8446, 4.1.2): that it is another is known before the end.
+#[test]
+fn a_hello_that_is_another_shows_who_terminates_tls() {
+    let with = |random| Box::new(TlsSession { client_random: random, ..TlsSession::default() });
+    for (at_the_client, at_the_server, is_terminated) in [
+        (Tls::Started(with(Some(7))), Tls::Started(with(Some(8))), true),
+        // The client does not trust the certificate that it is shown.
+        (
+            Tls::Failed(with(Some(7)), TlsFailure::Alert(crate::smtp::Peer::Client, 48)),
+            Tls::Started(with(Some(8))),
+            true,
+        ),
+        (Tls::Started(with(Some(7))), Tls::Started(with(Some(7))), false),
+        (Tls::Started(with(None)), Tls::Started(with(Some(8))), false),
+    ] {
+        let mut stage = Stage::redirected(1, 2, 3);
+        stage.pass_on(1, 3, "EHLO c", 250, "mx\nSTARTTLS");
+        stage.pass_on(1, 3, "STARTTLS", 220, "Ready");
+        stage.happens(3, What::Tls(&at_the_server));
+        stage.happens(1, What::Tls(&at_the_client));
+        let verdicts = stage.verdicts_of(1);
+        let shows = verdicts.iter().any(|verdict| kinds(verdict).contains(&EvidenceKind::TlsTerminated));
+        assert_eq!(shows, is_terminated, "{at_the_client:?} {at_the_server:?}");
+    }
+}
+
 #[test]
 fn tls_with_the_server_alone_is_not_passed() {
     let mut stage = Stage::redirected(1, 2, 3);
-    stage.happens(3, What::Tls(TlsPhase::Started));
+    stage.happens(3, What::Tls(&Tls::Started(Box::default())));
     stage.say(1, "MAIL FROM:<a@c>", 250, "Ok");
     stage.close_with(3, 900, 2400);
     stage.close_with(1, 300, 400);

@@ -251,11 +251,11 @@ impl ConnectionState {
             Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
             Event::Transaction(transaction) => self.note = Some(Note::Transaction(transaction.outcome)),
             Event::Anomaly(anomaly) => self.note = Some(Note::Anomaly(anomaly.kind)),
-            Event::Tls(tls) => {
-                if tls.phase == TlsPhase::Started && !tls.visible {
-                    self.state = State::Encrypted;
-                }
-            }
+            Event::Tls(tls) => match tls.phase {
+                TlsPhase::Started if !tls.visible => self.state = State::Encrypted,
+                TlsPhase::Started | TlsPhase::Read => self.state = State::Ready,
+                _ => {}
+            },
         }
     }
 

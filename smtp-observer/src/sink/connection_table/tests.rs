@@ -56,7 +56,7 @@ fn a_session_goes_through_its_states() {
         assert_eq!(row.state, state);
         assert_eq!(row.last().as_ref().map(|last| (last.verb.as_deref(), last.code)), last);
     }
-    let started = |visible| Event::Tls(Tls { phase: TlsPhase::Started, library: None, visible });
+    let started = |visible| Event::Tls(Tls { visible, ..Tls::new(TlsPhase::Started) });
     assert_eq!(only(&session(&sample, vec![started(false)])).state, State::Encrypted);
     assert_eq!(only(&session(&sample, vec![samples::greeting(), started(true)])).state, State::Ready);
 }

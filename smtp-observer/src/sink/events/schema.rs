@@ -11,10 +11,10 @@ use crate::fact::evidence::EvidenceList;
 use crate::observation::{
     Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
     Interception, Method, News, NoopReason, Observation, Outcome, Process, Reasoned, Role, RsetReason, Tls, TlsPhase,
-    Transaction, Upstream, Verdict,
+    TlsUnread, TlsVersion, Transaction, Upstream, Verdict,
 };
 use crate::sink::samples::{self, Sample, endpoint};
-use crate::smtp::Transfer;
+use crate::smtp::{Peer, TlsFailure, Transfer};
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("JSON")
@@ -127,8 +127,17 @@ fn events() -> Vec<Event> {
             recipients_rejected: u32::MAX,
             duration: Duration::ZERO,
         }),
-        Event::Tls(Tls { phase: TlsPhase::Started, library: Some("OpenSSL".into()), visible: true }),
-        Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false }),
+        Event::Tls(Tls { library: Some("OpenSSL".into()), visible: true, ..Tls::new(TlsPhase::Started) }),
+        Event::Tls(Tls::new(TlsPhase::Offered)),
+        Event::Tls(Tls { code: Some(454), ..Tls::new(TlsPhase::Refused) }),
+        Event::Tls(Tls {
+            version: Some(TlsVersion::Tls12),
+            cipher: Some("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384".into()),
+            server_name: Some("mx.example".into()),
+            reason: Some("unknown_ca".into()),
+            alert_by: Some("client"),
+            ..Tls::new(TlsPhase::Failed)
+        }),
         Event::Anomaly(Anomaly { kind: AnomalyKind::NulByte, detail: "\\0\u{1b}\u{2028}".into() }),
         Event::Interception(Box::new(interception(Some(caller)))),
         Event::Interception(Box::new(bare_interception)),
@@ -266,6 +275,18 @@ fn the_names_are_those_of_the_code() {
     same!("closed_by", ClosedBy);
     same!("outcome", Outcome);
     same!("tls_phase", TlsPhase);
+    same!("tls_unread", TlsUnread);
+    same!("tls_version", TlsVersion);
+    let endings = [
+        TlsFailure::EncryptedAlert(Peer::Client),
+        TlsFailure::NoClientHello,
+        TlsFailure::NoServerHello,
+        TlsFailure::Closed,
+        TlsFailure::AnsweredInClear,
+    ];
+    let alerts = (0..=u8::MAX).map(|number| TlsFailure::Alert(Peer::Client, number));
+    let failures = endings.into_iter().chain(alerts).map(|failure| failure.name().into_owned());
+    assert_eq!(named("tls_failure_name"), failures.filter(|name| !name.starts_with("alert_")).collect::<Vec<_>>());
     same!("anomaly_kind", AnomalyKind);
     assert_eq!(named("data_verb"), [Transfer::Data, Transfer::Bdat, Transfer::Burl].map(Transfer::as_str));
     assert_eq!(named("role"), [Role::Client, Role::Server].map(Role::as_str));

@@ -252,7 +252,7 @@ async fn connections_have_the_names_of_the_events() {
 async fn observations_come_with_the_text_and_the_level_of_a_trace() {
     let (address, told) = start_with_table(LIMITS).await;
     let sample = Sample::client();
-    let offered = Event::Tls(Tls { phase: TlsPhase::Offered, library: None, visible: false });
+    let offered = Event::Tls(Tls::new(TlsPhase::Offered));
     let shown = [
         (
             samples::greeting(),

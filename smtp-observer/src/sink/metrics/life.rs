@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec};
 
 use super::Metrics;
-use super::series::{Family, Subject};
+use super::series::{Family, Subject, UNKNOWN};
 use crate::observation::{NoopReason, Outcome, RsetReason, Timestamp};
 
 /// How long nothing is seen of a program before its series end, if it has no connection open.
@@ -26,6 +26,9 @@ const COMMON: [(&str, [&str; 3]); 7] = [
     ("QUIT", ["2xx", "4xx", "5xx"]),
 ];
 
+/// Versions of TLS that are in use, and what stands for one whose handshake was not seen.
+const TLS_VERSIONS: [&str; 5] = ["1.0", "1.1", "1.2", "1.3", UNKNOWN];
+
 impl Metrics {
     /// Begins what may be counted of a program at zero: a rate needs something to start from. Not so the kinds of anomalies: most
     /// never happen to a program.
@@ -35,7 +38,7 @@ impl Metrics {
         self.rset.begin(subject, RsetReason::ALL.iter().map(|reason| [reason.as_str()]));
         self.noop.begin(subject, NoopReason::ALL.iter().map(|reason| [reason.as_str()]));
         self.transactions.begin(subject, Outcome::ALL.iter().map(|outcome| [outcome.as_str()]));
-        self.tls_sessions.begin(subject, ["true", "false"].into_iter().map(|visible| [visible]));
+        self.tls_sessions.begin(subject, TLS_VERSIONS.into_iter().map(|version| [version, "false"]));
         self.data_bytes.begin(subject, [[]].into_iter());
         for family in self.durations() {
             family.begin(subject, [[]].into_iter());
@@ -76,10 +79,9 @@ impl Metrics {
         for family in self.durations() {
             family.forget(&gone);
         }
-        for family in
-            [&mut self.rset, &mut self.noop, &mut self.transactions, &mut self.anomalies, &mut self.tls_sessions]
-        {
+        for family in [&mut self.rset, &mut self.noop, &mut self.transactions, &mut self.anomalies] {
             family.forget(&gone);
         }
+        self.tls_sessions.forget(&gone);
     }
 }

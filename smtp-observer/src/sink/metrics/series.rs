@@ -21,7 +21,7 @@ const PROGRAM_LENGTH: usize = 32;
 const OTHER: &str = "other";
 
 /// The label of a process that is not known yet.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// Whom a fact is about, as labels.
 pub(super) struct Subject {

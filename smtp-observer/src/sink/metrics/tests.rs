@@ -1,5 +1,6 @@
 //! What is observed, and the lines that a scrape has of it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::life::{GONE, LOOK};
@@ -7,10 +8,10 @@ use super::series::MAX_PROGRAMS;
 use super::*;
 use crate::fact::samples as facts;
 use crate::observation::{
-    AnomalyKind, InterceptedClient, Interception, Method, News, NoopReason, Outcome, RsetReason, Verdict,
+    AnomalyKind, InterceptedClient, Interception, Method, News, NoopReason, Outcome, RsetReason, TlsVersion, Verdict,
 };
 use crate::sink::samples::{self, Sample};
-use crate::smtp::Verb;
+use crate::smtp::{TlsFailure, TlsSession, Verb};
 
 fn metrics(facts: impl IntoIterator<Item = Fact<'static>>) -> Metrics {
     let mut metrics = Metrics::new("tracepoint").expect("valid definitions");
@@ -24,6 +25,20 @@ fn greeting() -> What<'static> {
 
 fn command(line: &str, code: u16) -> What<'static> {
     facts::command(line, code, "mail.example")
+}
+
+fn tls_started() -> What<'static> {
+    static STARTED: LazyLock<Tls> = LazyLock::new(|| {
+        Tls::Started(Box::new(TlsSession { version: Some(TlsVersion::Tls13), ..TlsSession::default() }))
+    });
+    What::Tls(&STARTED)
+}
+
+/// One whose handshake was not seen, and one that did not come to be.
+fn other_tls() -> [What<'static>; 2] {
+    static OTHERS: LazyLock<[Tls; 2]> =
+        LazyLock::new(|| [Tls::Started(Box::default()), Tls::Failed(Box::default(), TlsFailure::Closed)]);
+    OTHERS.each_ref().map(What::Tls)
 }
 
 fn data() -> What<'static> {
@@ -59,8 +74,10 @@ fn everything_of_one_conversation() {
         sample.fact(facts::transaction(Outcome::Delivered)),
         sample.fact(facts::rset(RsetReason::RecipientsRejected)),
         sample.fact(facts::noop(NoopReason::IdleKeepalive)),
-        sample.fact(What::Tls(TlsPhase::Offered)),
-        sample.fact(What::Tls(TlsPhase::Started)),
+        sample.fact(What::Tls(&Tls::Offered)),
+        sample.fact(other_tls()[0]),
+        sample.fact(other_tls()[1]),
+        sample.fact(tls_started()),
         sample.fact(facts::anomaly(AnomalyKind::BareLf)),
     ]);
     assert_lines(
@@ -87,7 +104,9 @@ fn everything_of_one_conversation() {
             r#"smtp_transactions_total{outcome="delivered",process="smtpd",role="server"} 1"#,
             r#"smtp_transactions_total{outcome="reset",process="smtpd",role="server"} 0"#,
             r#"smtp_anomalies_total{kind="bare_lf",process="smtpd",role="server"} 1"#,
-            r#"smtp_tls_sessions_total{process="smtpd",role="server",visible="false"} 1"#,
+            r#"smtp_tls_sessions_total{process="smtpd",role="server",version="1.0",visible="false"} 0"#,
+            r#"smtp_tls_sessions_total{process="smtpd",role="server",version="1.3",visible="false"} 1"#,
+            r#"smtp_tls_sessions_total{process="smtpd",role="server",version="unknown",visible="false"} 1"#,
             r#"smtp_observer_hooks_info{family="tracepoint"} 1"#,
         ],
     );
@@ -168,7 +187,7 @@ fn a_hostile_load_does_not_grow_the_scrape() {
             metrics.observe(&sample.fact(facts::rset(RsetReason::ALL[pick % RsetReason::ALL.len()])));
             metrics.observe(&sample.fact(facts::noop(NoopReason::ALL[pick % NoopReason::ALL.len()])));
             metrics.observe(&sample.fact(facts::anomaly(AnomalyKind::ALL[pick % AnomalyKind::ALL.len()])));
-            metrics.observe(&sample.fact(What::Tls(TlsPhase::Started)));
+            metrics.observe(&sample.fact(tls_started()));
             metrics.observe(&sample.fact(facts::transaction(Outcome::Delivered)));
             // Each program is in the middle of each other's connections, in every way.
             let method = Method::ALL[pick % Method::ALL.len()];
@@ -268,7 +287,7 @@ fn a_program_that_is_gone_takes_its_series_along() {
             sample.fact(facts::transaction(Outcome::Delivered)),
             sample.fact(facts::rset(RsetReason::RecipientsRejected)),
             sample.fact(facts::noop(NoopReason::IdleKeepalive)),
-            sample.fact(What::Tls(TlsPhase::Started)),
+            sample.fact(tls_started()),
             sample.fact(facts::anomaly(AnomalyKind::BareLf)),
         ]
     };
@@ -407,7 +426,7 @@ fn what_may_be_counted_begins_at_zero() {
             r#"smtp_rset_total{process="perl",reason="interceptor_replay",role="client"} 0"#,
             r#"smtp_noop_total{process="perl",reason="interceptor_keepalive",role="client"} 0"#,
             r#"smtp_transactions_total{outcome="rejected",process="perl",role="client"} 0"#,
-            r#"smtp_tls_sessions_total{process="perl",role="client",visible="false"} 0"#,
+            r#"smtp_tls_sessions_total{process="perl",role="client",version="1.3",visible="false"} 0"#,
             r#"smtp_data_bytes_total{process="perl",role="client"} 0"#,
             r#"smtp_data_final_reply_seconds_count{process="perl",role="client"} 0"#,
             r#"smtp_rset_duration_seconds_count{process="perl",role="client"} 0"#,

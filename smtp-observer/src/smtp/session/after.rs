@@ -9,6 +9,7 @@ use super::super::item::{Exchange, GoAhead, Item, Transfer};
 use super::super::masked;
 use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
+use super::super::tls::Tls;
 use super::{Direction, Mode, Session, message};
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -42,11 +43,22 @@ impl Session {
                 self.lmtp = verb == Verb::Lhlo;
                 self.recipients = 0;
                 if offered.is_some_and(|offered| offered.offer(Keyword::StartTls)) {
-                    items.push(Item::TlsOffered(time));
+                    items.push(Item::Tls(time, Tls::Offered));
+                    self.offer.made();
                 }
             }
-            Verb::Mail | Verb::Rset if accepted => self.recipients = 0,
+            Verb::Auth | Verb::XExps if accepted => self.goes_on_in_clear(time, items),
+            Verb::Mail | Verb::Rset if accepted => {
+                self.recipients = 0;
+                if verb == Verb::Mail {
+                    self.goes_on_in_clear(time, items);
+                }
+            }
             Verb::XClient if code == 220 => self.begin_anew(),
+            verb if verb.starts_tls() => {
+                self.offer.settle();
+                items.push(Item::Tls(time, if code == 220 { Tls::Requested } else { Tls::Refused(code) }));
+            }
             Verb::Rcpt if accepted => self.recipients = self.recipients.saturating_add(1),
             _ => {}
         }

@@ -12,7 +12,7 @@ use super::super::mailbox_names::Names;
 use super::super::masked;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::preamble;
-use super::super::tls::Look;
+use super::super::tls::{Look, Part};
 use super::smuggling::SmugglingState;
 use super::{Chunks, LineStart, Mode, Session, message};
 use crate::event::Time;
@@ -58,8 +58,8 @@ impl Session {
                 self.server_bytes(time, bytes, items);
                 return length;
             }
-            if matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) {
-                self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
+            if self.is_opaque() || matches!(self.mode, Mode::ClientTls(_)) {
+                self.tls_goes_on(Peer::Client, time, Part::Said(bytes), items);
                 return length;
             }
             if !self.preamble.is_past() {
@@ -102,7 +102,7 @@ impl Session {
                     self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::StartTls { .. } | Mode::ClientTls { .. } | Mode::Opaque => return length,
+                Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => return length,
             }
         }
         length
@@ -120,8 +120,9 @@ impl Session {
     fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) -> bool {
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
-            Look::Tls(since) => {
+            Look::Tls(first, since) => {
                 self.client_speaks_tls(since, items);
+                self.tls_goes_on(Peer::Client, since, Part::Said(&[first]), items);
                 return false;
             }
             Look::Plain(withheld) => withheld,

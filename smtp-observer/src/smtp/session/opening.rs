@@ -4,9 +4,9 @@ use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::Item;
 use super::super::preamble::{self, Answer, Preamble};
-use super::super::tls::Opening;
+use super::super::tls::{Handshake, Opening, Outcome, Part, Plaintext, Tls, TlsFailure};
 use super::{Mode, Session};
-use crate::event::Time;
+use crate::event::{Time, TlsLibrary};
 use crate::names::AnomalyKind;
 
 /// Lines of the client before the greeting.
@@ -15,6 +15,21 @@ pub(super) struct Early {
     time: Time,
     first: String,
     more: u32,
+}
+
+/// The client speaks TLS, and the server has yet to do so.
+#[derive(Debug)]
+pub(super) struct ClientTls {
+    since: Time,
+    refused: bool,
+    pub(super) handshake: Handshake,
+}
+
+impl ClientTls {
+    /// The server has answered in clear.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
 }
 
 /// Replies to no command before it is plain that the commands go by unseen.
@@ -52,29 +67,122 @@ impl Session {
         self.become_opaque();
     }
 
-    /// The client speaks TLS.
+    /// TLS was begun, and its handshake is not seen.
     pub(super) fn start_tls(&mut self, time: Time, items: &mut DecoderOutput) {
+        self.become_opaque_for_tls(items);
+        items.push(Item::Tls(time, Tls::Started(Box::default())));
+    }
+
+    fn become_opaque_for_tls(&mut self, items: &mut DecoderOutput) {
+        self.offer.settle();
         self.settle_fork(items);
         self.give_up_waiting(items);
-        items.push(Item::TlsStarted(time));
         self.become_opaque();
+    }
+
+    /// A handshake is under way.
+    pub fn is_in_handshake(&self) -> bool {
+        matches!(self.mode, Mode::Handshake(_) | Mode::ClientTls(_))
+    }
+
+    /// Whether the plaintext will be read of the session that is being agreed on.
+    pub fn know_plaintext(&mut self, plaintext: Plaintext) {
+        match &mut self.mode {
+            Mode::Handshake(handshake) => handshake.set_plaintext(plaintext),
+            Mode::ClientTls(client) => client.handshake.set_plaintext(plaintext),
+            _ => {}
+        }
+    }
+
+    /// A handshake begins, or goes on with the server.
+    pub(super) fn begin_handshake(&mut self, handshake: Box<Handshake>, items: &mut DecoderOutput) {
+        self.become_opaque_for_tls(items);
+        self.mode = Mode::Handshake(handshake);
+    }
+
+    /// Bytes of a handshake, or such as are not read any more.
+    pub(super) fn tls_goes_on(&mut self, peer: Peer, time: Time, part: Part<'_>, items: &mut DecoderOutput) {
+        self.opaque_bytes = self.opaque_bytes.saturating_add(part.length());
+        match &mut self.mode {
+            Mode::ClientTls(client) => {
+                client.handshake.take(peer, part);
+            }
+            Mode::Handshake(handshake) => {
+                if let Some(outcome) = handshake.take(peer, part) {
+                    self.end_handshake(time, outcome, items);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end_handshake(&mut self, time: Time, outcome: Outcome, items: &mut DecoderOutput) {
+        let handshake = match std::mem::replace(&mut self.mode, Mode::Opaque) {
+            Mode::Handshake(handshake) => *handshake,
+            Mode::ClientTls(client) => client.handshake,
+            _ => Handshake::default(),
+        };
+        let session = Box::new(handshake.into_session());
+        let tls = match outcome {
+            Ok(()) => Tls::Started(session),
+            Err(failure) => Tls::Failed(session, failure),
+        };
+        items.push(Item::Tls(time, tls));
+    }
+
+    /// The connection is over: so is a handshake.
+    pub(super) fn end_of_handshake(&mut self, time: Time, items: &mut DecoderOutput) {
+        let failure = match &mut self.mode {
+            Mode::StartTls { .. } => TlsFailure::NoClientHello,
+            Mode::Handshake(handshake) => handshake.closed(),
+            Mode::ClientTls(client) if !client.refused && self.waiting.for_greeting() => client.handshake.closed(),
+            _ => return,
+        };
+        self.end_handshake(time, Err(failure), items);
+    }
+
+    /// The client goes on in clear: it has not used the TLS that it was offered.
+    pub(super) fn goes_on_in_clear(&mut self, time: Time, items: &mut DecoderOutput) {
+        if self.offer.leave_unused() {
+            items.push(Item::Tls(time, Tls::NotUsed));
+        }
+    }
+
+    /// It is not known how the connection goes on: nothing is told of what did not happen on it.
+    pub fn goes_unseen(&mut self) {
+        self.offer.settle();
+        match self.mode {
+            Mode::StartTls { .. } | Mode::Handshake(_) => self.mode = Mode::Opaque,
+            Mode::ClientTls(_) if self.waiting.for_greeting() => self.mode = Mode::Opaque,
+            _ => {}
+        }
     }
 
     /// The client's bytes are TLS: as was agreed, or the server has yet to agree.
     pub(super) fn client_speaks_tls(&mut self, since: Time, items: &mut DecoderOutput) {
-        if !matches!(self.mode, Mode::Command) {
-            self.start_tls(since, items);
-            return;
+        match self.mode {
+            Mode::StartTls { .. } => self.begin_handshake(Box::default(), items),
+            Mode::Command => {
+                let handshake = Handshake::default();
+                self.mode = Mode::ClientTls(Box::new(ClientTls { since, refused: false, handshake }));
+                self.preamble = Preamble::default();
+                self.server.opening = Opening::default();
+            }
+            _ => self.start_tls(since, items),
         }
-        self.mode = Mode::ClientTls { since, refused: false };
-        self.preamble = Preamble::default();
-        self.server.opening = Opening::default();
     }
 
     /// The server's bytes are TLS.
     pub(super) fn server_speaks_tls(&mut self, time: Time, items: &mut DecoderOutput) {
-        match self.mode {
-            Mode::ClientTls { since, .. } => self.start_tls(since, items),
+        match &mut self.mode {
+            Mode::ClientTls(client) => {
+                let handshake = std::mem::take(&mut client.handshake);
+                self.begin_handshake(Box::new(handshake), items);
+            }
+            Mode::StartTls { .. } => self.begin_handshake(Box::default(), items),
+            Mode::Command if self.waiting.for_greeting() && !self.spoken => {
+                self.begin_handshake(Box::default(), items);
+            }
             Mode::Command | Mode::Undecided if self.waiting.for_greeting() && self.spoken => {
                 let detail = || "the client speaks in clear, and the server answers with TLS".into();
                 self.anomalies.report(time, AnomalyKind::PlaintextToTlsPort, items, detail);
@@ -87,8 +195,9 @@ impl Session {
 
     /// The server's bytes are none of TLS.
     pub(super) fn server_speaks_plainly(&mut self, time: Time, items: &mut DecoderOutput) {
-        if let Mode::ClientTls { refused: refused @ false, .. } = &mut self.mode {
-            *refused = true;
+        if let Mode::ClientTls(client) = &mut self.mode
+            && !std::mem::replace(&mut client.refused, true)
+        {
             let detail = || "the client speaks TLS, and the server answers in clear".into();
             self.anomalies.report(time, AnomalyKind::TlsToPlainPort, items, detail);
         }
@@ -96,19 +205,28 @@ impl Session {
 
     /// The connection is over: a server that had greeted in clear speaks no TLS before it is asked to.
     pub(super) fn end_of_client_tls(&mut self, items: &mut DecoderOutput) {
-        if let Mode::ClientTls { since, refused: false } = self.mode
+        if let Mode::ClientTls(client) = &self.mode
+            && !client.refused
             && !self.waiting.for_greeting()
         {
             let detail = || "the client speaks TLS, and the server has greeted in clear".into();
-            self.anomalies.report(since, AnomalyKind::TlsToPlainPort, items, detail);
+            self.anomalies.report(client.since, AnomalyKind::TlsToPlainPort, items, detail);
         }
     }
 
     /// From here on what is said inside of TLS is told: all of it, or what is left of it. Nothing from before it holds there
     /// (RFC 3207, 4.2).
-    pub fn begin_plaintext(&mut self, time: Time, from_start: bool, items: &mut DecoderOutput) {
-        if !self.is_opaque() {
-            self.start_tls(time, items);
+    pub fn begin_plaintext(&mut self, time: Time, library: TlsLibrary, from_start: bool, items: &mut DecoderOutput) {
+        if from_start {
+            self.know_plaintext(Plaintext::Read(library));
+        }
+        match self.mode {
+            Mode::Handshake(_) | Mode::ClientTls(_) => self.end_handshake(time, Ok(()), items),
+            Mode::Opaque => {}
+            _ => self.start_tls(time, items),
+        }
+        if !from_start {
+            items.push(Item::Tls(time, Tls::Read(library)));
         }
         let session = match (from_start, self.spoken) {
             (true, true) => Self { spoken: true, ..Self::with(Mode::Command) },
@@ -119,8 +237,8 @@ impl Session {
                 Self::midstream()
             }
         };
-        let (anomalies, opaque_bytes) = (std::mem::take(&mut self.anomalies), self.opaque_bytes);
-        *self = Self { anomalies, opaque_bytes, ..session };
+        let (anomalies, opaque_bytes, offer) = (std::mem::take(&mut self.anomalies), self.opaque_bytes, self.offer);
+        *self = Self { anomalies, opaque_bytes, offer, ..session };
     }
 
     /// What was not seen behind STARTTLS is TLS.
@@ -141,7 +259,7 @@ impl Session {
             return true;
         }
         // Behind injected commands TLS follows; and the first message may have SSL 2.0's form (RFC 5246, E.2).
-        self.start_tls(time, items);
+        self.begin_handshake(Box::default(), items);
         false
     }
 

@@ -21,9 +21,9 @@ impl Session {
         Names::of(&self.names)
     }
 
-    /// Nothing is read any more.
+    /// Nothing is read any more, but for what a handshake says.
     pub fn is_opaque(&self) -> bool {
-        matches!(self.mode, Mode::Opaque)
+        matches!(self.mode, Mode::Opaque | Mode::Handshake(_))
     }
 
     fn undecided_of_server(&self, end: u64) -> Option<u64> {

@@ -3,6 +3,7 @@
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
 use super::super::line::Origin;
+use super::super::tls::Part;
 use super::super::undecided_input::Unread;
 use super::{Mode, Session};
 use crate::event::{CaptureMiss, LineEnd, Segment, Time, Uncaptured, Withheld};
@@ -97,7 +98,9 @@ impl Session {
     /// what a SOCKS proxy is asked.
     pub fn misses(&self, peer: Peer, length: u64) -> bool {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::StartTls { .. }, _) | (Mode::ClientTls { .. }, Peer::Client) => false,
+            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => {
+                false
+            }
             // Where DATA was answered 2yz, what does not cross is read as content.
             (Mode::Body(..) | Mode::UndecidedForLine(..), Peer::Client) => false,
             (Mode::Octets(remaining), Peer::Client) => length > *remaining,
@@ -172,17 +175,17 @@ impl Session {
                 if !self.is_opaque() {
                     self.server_speaks_tls(time, items);
                 }
-                self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+                self.tls_goes_on(Peer::Server, time, Part::Unseen(length), items);
             }
         }
     }
 
     /// Bytes of TLS of the client: it says nothing else from here on.
-    fn tls_goes_on(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
-        if !matches!(self.mode, Mode::Opaque | Mode::ClientTls { .. }) {
+    fn client_ciphertext(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
+        if !self.is_opaque() && !matches!(self.mode, Mode::ClientTls(_)) {
             self.client_speaks_tls(time, items);
         }
-        self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+        self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);
     }
 
     /// Bytes of the client that are no lines.
@@ -197,7 +200,7 @@ impl Session {
             Unread::Ciphertext if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) => {
                 self.hold_unread(time, unread, length, items);
             }
-            Unread::Ciphertext => self.tls_goes_on(time, length, items),
+            Unread::Ciphertext => self.client_ciphertext(time, length, items),
         }
     }
 

@@ -12,7 +12,7 @@ use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::mailbox_names::Names;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
-use super::super::tls::Look;
+use super::super::tls::{Look, Part};
 use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;
@@ -30,12 +30,11 @@ impl Session {
                 return self.client_bytes(time, bytes, items);
             }
             match self.mode {
-                Mode::Opaque => {
-                    self.opaque_bytes = self.opaque_bytes.saturating_add(bytes.len() as u64);
-                    return;
+                Mode::Opaque | Mode::Handshake(_) => {
+                    return self.tls_goes_on(Peer::Server, time, Part::Said(bytes), items);
                 }
                 Mode::StartTls { .. } if bytes[0] == TLS_HANDSHAKE => {
-                    self.start_tls(time, items);
+                    self.server_speaks_tls(time, items);
                     continue;
                 }
                 Mode::StartTls { .. } => return self.inject(time, items),
@@ -49,13 +48,13 @@ impl Session {
                 // What it has of the header may be lines to it.
                 self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
-            let may_be_tls =
-                self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls { .. });
+            let may_be_tls = self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls(_));
             if may_be_tls && !self.server.opening.is_past() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
-                    Look::Tls(since) => {
+                    Look::Tls(first, since) => {
                         self.server_speaks_tls(since, items);
+                        self.tls_goes_on(Peer::Server, since, Part::Said(&[first]), items);
                         continue;
                     }
                     // A line that begins with a withheld byte is malformed with or without it.
@@ -447,7 +446,7 @@ impl Session {
     /// The connection is over: its last line may be a reply though its end is missing.
     pub(super) fn read_unfinished_reply(&mut self, items: &mut DecoderOutput) {
         let is_due = self.waiting.for_command() && !self.waiting.for_greeting();
-        if matches!(self.mode, Mode::Opaque | Mode::StartTls { .. } | Mode::Resync(_)) || !is_due {
+        if self.is_opaque() || matches!(self.mode, Mode::StartTls { .. } | Mode::Resync(_)) || !is_due {
             return;
         }
         let crossed = self.server.lines.crossed();
