@@ -68,11 +68,15 @@ elif action in ["auth", "wrong"]:
 elif action == "fork":
     smtp = session()
     send(smtp)
+    freed, free = os.pipe()
     child = os.fork()
     if child == 0:
+        os.read(freed, 1)
         send(smtp)
         smtp.quit()
         os._exit(0)
+    smtp.sock._sslobj = None
+    os.write(free, b"x")
     _, status = os.waitpid(child, 0)
     sys.exit(status)
 elif action == "refused":

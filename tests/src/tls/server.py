@@ -42,10 +42,10 @@ class Session(threading.Thread):
 
     def content(self):
         self.flush()
-        content = self.received
-        while not (content == b".\r\n" or content.endswith(b"\r\n.\r\n")):
-            content += self.connection.recv(65536)
-        self.received = b""
+        content = b"\r\n" + self.received
+        while (end := content.find(b"\r\n.\r\n")) < 0:
+            content = content[-4:] + (self.connection.recv(65536) or b"\r\n.\r\n")
+        self.received = content[end + 5:]
 
     def run(self):
         self.replies = ["220 mail.server.example ESMTP ready"]
