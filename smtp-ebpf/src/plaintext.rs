@@ -70,6 +70,9 @@ struct Session {
     serves: u32,
     /// [`TLS_FROM_START`], or zero: it was under way when it was first seen.
     from_start: u32,
+    /// Its process has given it up. A child may go on with it; and who gets its address is somebody else.
+    has_ended: u32,
+    padding: u32,
 }
 
 /// Records that a library has handed over, by their first bytes: whose session's they are.
@@ -181,6 +184,10 @@ pub fn call_ends(returned: i32) {
     }
     let key = SessionKey { session: call.session, pid: (thread >> 32) as u32, padding: 0 };
     let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return };
+    // SAFETY: it is a map value.
+    if unsafe { (&raw const (*session).has_ended).read_volatile() } != 0 {
+        return;
+    }
     let Some(busy) = TLS_BUSY.get_ptr_mut(0) else { return };
     // SAFETY: the pointer is to this CPU's map value.
     unsafe {
@@ -247,11 +254,14 @@ unsafe fn tell(program: Program, session: *mut Session, call: &Call, thread: u64
     }
 }
 
-/// A session is over; another may get its address.
+/// A process gives a session up; another may get its address. It is forgotten with its socket.
 #[inline(always)]
 pub fn session_ends(session: u64) {
     let key = SessionKey { session, pid: (thread() >> 32) as u32, padding: 0 };
-    let _ = TLS_SESSIONS.remove(key);
+    if let Some(session) = TLS_SESSIONS.get_ptr_mut(key) {
+        // SAFETY: it is a map value.
+        unsafe { (&raw mut (*session).has_ended).write_volatile(1) };
+    }
 }
 
 /// A call on a watched socket, on which TLS is spoken, is inside of a library's call, or sends a record that one has made: so
@@ -292,18 +302,24 @@ unsafe fn bind(followed: *mut Followed, scratch: *const Scratch, cookie: u64) ->
         };
         let Some(unknown) = TLS_UNKNOWN.get(0) else { return 0 };
         let key = SessionKey { session: speaks.session, pid, padding: 0 };
-        release(followed);
-        if TLS_SESSIONS.insert(key, unknown, 0).is_err() {
+        // A child has its parent's sessions at the same addresses, and goes on with them where they were.
+        let (address, parent) = Followed::session(followed);
+        let before = SessionKey { session: address, pid: parent, padding: 0 };
+        let known = if address == speaks.session { TLS_SESSIONS.get(before) } else { None };
+        let known = known.filter(|known| (&raw const known.cookie).read_volatile() == cookie);
+        if TLS_SESSIONS.insert(key, known.unwrap_or(unknown), 0).is_err() {
             return 0;
         }
+        release(followed);
         let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return 0 };
         (&raw mut (*session).cookie).write_volatile(cookie);
+        (&raw mut (*session).has_ended).write_volatile(0);
         (&raw mut (*session).serves).write_volatile((&raw const (*scratch).serves).read_volatile());
         if begins {
             (&raw mut (*session).from_start).write_volatile(u32::from(TLS_FROM_START));
             Dialogue::begin_inside(&raw mut (*session).dialogue, &raw mut (*followed).dialogue);
         }
-        let from_start = if begins { u32::from(TLS_FROM_START) } else { 0 };
+        let from_start = (&raw const (*session).from_start).read_volatile();
         Followed::set_session(followed, speaks.session, pid, speaks.library | from_start);
         1
     }

@@ -12,6 +12,7 @@ use crate::feed::PATIENCE;
 // include/uapi/linux/bpf.h
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_GET_FD_BY_ID: i32 = 13;
 const BPF_MAP_GET_FD_BY_ID: i32 = 14;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_LINK_CREATE: i32 = 28;
@@ -47,6 +48,12 @@ impl Objects {
     /// Whether there are programs, maps and links among them.
     pub fn has_every_kind(&self) -> bool {
         ["program", "map", "link"].iter().all(|kind| self.0.iter().any(|(other, _)| other == kind))
+    }
+
+    /// The names of the programs among them.
+    pub fn programs(&self) -> io::Result<Vec<String>> {
+        let numbers = self.0.iter().filter(|(kind, _)| *kind == "program");
+        numbers.map(|&(_, number)| program_name(&obtain(BPF_PROG_GET_FD_BY_ID, &[number, 0, 0])?)).collect()
     }
 
     /// Waits until none of them is there any more: the kernel frees them in its own time, and tells nobody.
@@ -107,12 +114,33 @@ struct LookUp {
     flags: u64,
 }
 
+/// The start of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    numbers: [u64; 8],
+    name: [u8; 16],
+}
+
 fn map_name(map: &OwnedFd) -> io::Result<String> {
-    let mut info = MapInfo::default();
+    Ok(text(&information::<MapInfo>(map)?.name))
+}
+
+fn program_name(program: &OwnedFd) -> io::Result<String> {
+    Ok(text(&information::<ProgramInfo>(program)?.name))
+}
+
+fn text(name: &[u8]) -> String {
+    name.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+}
+
+/// The start of what the kernel says of an object; `T` is numbers and bytes.
+fn information<T: Default>(object: &OwnedFd) -> io::Result<T> {
+    let mut info = T::default();
     let attribute =
-        AskInfo { bpf_fd: map.as_raw_fd(), info_len: size_of::<MapInfo>() as u32, info: (&raw mut info) as u64 };
+        AskInfo { bpf_fd: object.as_raw_fd(), info_len: size_of::<T>() as u32, info: (&raw mut info) as u64 };
     command(BPF_OBJ_GET_INFO_BY_FD, &attribute)?;
-    Ok(info.name.split(|byte| *byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
+    Ok(info)
 }
 
 /// The number at a place of an array of numbers of eight bytes.

@@ -6,8 +6,11 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod breakpoint;
 pub mod browser;
+pub mod certificate;
 pub mod cgroup;
+pub mod conversation;
 pub mod dialogue;
 pub mod feed;
 pub mod grafana;
@@ -19,11 +22,13 @@ pub mod pipeline;
 pub mod postfix;
 pub mod process;
 pub mod prometheus;
+pub mod ring;
 pub mod scene;
 pub mod schema;
 pub mod seen;
 pub mod syscalls;
 pub mod terminal;
+pub mod tls;
 pub mod traffic;
 pub mod transcript;
 pub mod unpacked;

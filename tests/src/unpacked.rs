@@ -78,6 +78,12 @@ impl Root {
         fs::write(&path, text).with_context(|| path.display().to_string())
     }
 
+    /// Writes a file that only root may read.
+    pub fn write_secret(&self, path: &str, text: &str) -> Result<()> {
+        self.write(path, text)?;
+        fs::set_permissions(self.folder.path().join(path), fs::Permissions::from_mode(0o600)).context("hiding a file")
+    }
+
     /// Reads a file that was written there.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
         let path = self.folder.path().join(path);

@@ -43,7 +43,11 @@ pub struct Watch {
 impl Watch {
     /// Makes the hosts and starts an agent with further options.
     pub fn start(options: &[&str]) -> Result<Self> {
-        let (client_host, server_host) = Host::pair()?;
+        Self::on(Host::pair()?, options)
+    }
+
+    /// Starts an agent that watches the clients' host and the servers'.
+    pub fn on((client_host, server_host): (Host, Host), options: &[&str]) -> Result<Self> {
         Ok(Self { client_host, server_host, agent: Agent::start(options)? })
     }
 

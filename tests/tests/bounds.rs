@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use smtp_observer::event::{CaptureMiss, Flow, KernelEvent, Segment, TransferEvent};
-use smtp_observer::kernel::{Family, Kernel, Settings};
+use smtp_observer::kernel::{Family, Kernel, Settings, Tls};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -55,8 +55,13 @@ impl Said {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _guard = runtime.enter();
         let hooks = machine::hooks()?;
-        let mut kernel =
-            Kernel::attach(&Settings { ports: vec![port], hooks, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF })?;
+        let mut kernel = Kernel::attach(&Settings {
+            ports: vec![port],
+            hooks,
+            ring_bytes: 4 << 20,
+            tls: Tls::Off,
+            diagnostics: LevelFilter::OFF,
+        })?;
         let (client_host, server_host) = Host::pair()?;
         let dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;
         pass(&dialogue.server, &dialogue.client)?;

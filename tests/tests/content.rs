@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, Segment, TransferEvent};
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -55,8 +55,13 @@ fn captured_after(
     machine::require_root()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
-    let settings =
-        Settings { ports: vec![port], hooks: machine::hooks()?, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
+    let settings = Settings {
+        ports: vec![port],
+        hooks: machine::hooks()?,
+        ring_bytes: 4 << 20,
+        tls: Tls::Off,
+        diagnostics: LevelFilter::OFF,
+    };
     let mut kernel = Kernel::attach(&settings)?;
     let (client_host, server_host) = Host::pair()?;
     let mut ends = Vec::new();
@@ -251,8 +256,13 @@ fn a_command_of_data_in_pieces_opens_content_too() -> Result<()> {
     machine::require_root()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
-    let settings =
-        Settings { ports: vec![2608], hooks: machine::hooks()?, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
+    let settings = Settings {
+        ports: vec![2608],
+        hooks: machine::hooks()?,
+        ring_bytes: 4 << 20,
+        tls: Tls::Off,
+        diagnostics: LevelFilter::OFF,
+    };
     let mut kernel = Kernel::attach(&settings)?;
     let (client, server) = Host::pair()?;
     let mut dialogue = Dialogue::open(&client, &server, "10.77.0.2:2608")?;

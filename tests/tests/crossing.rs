@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, Segment};
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
@@ -73,7 +73,8 @@ impl Scene {
         machine::require_root()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hooks = machine::hooks()?;
-        let settings = Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
+        let settings =
+            Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
         Ok(Self { port, settings, kernel: None, hosts: Host::pair()?, runtime })
     }
 

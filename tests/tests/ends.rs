@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use smtp_observer::fact::What;
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer::observation::{AnomalyKind, Role};
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
@@ -48,7 +48,8 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _guard = runtime.enter();
         let hooks = machine::hooks()?;
-        let settings = Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
+        let settings =
+            Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
         let kernel = Kernel::attach(&settings)?;
         let (client_host, server_host) = Host::pair()?;
         let dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;

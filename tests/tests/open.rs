@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer::event::{KernelEvent, ProcessKey, TransferEvent};
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::feed::{Feed, PATIENCE};
@@ -251,8 +251,13 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
     let _guard = runtime.enter();
     let (client, server) = Host::pair()?;
     let mut dialogue = Dialogue::open(&client, &server, "10.77.0.2:2610")?;
-    let settings =
-        Settings { ports: vec![2610], hooks: machine::hooks()?, ring_bytes: 4 << 20, diagnostics: LevelFilter::OFF };
+    let settings = Settings {
+        ports: vec![2610],
+        hooks: machine::hooks()?,
+        ring_bytes: 4 << 20,
+        tls: Tls::Off,
+        diagnostics: LevelFilter::OFF,
+    };
     let mut kernel = Kernel::attach(&settings)?;
     let snapshot = kernel.snapshot()?;
     assert_eq!(snapshot.sockets.len(), 2, "{snapshot:?}");

@@ -1,6 +1,7 @@
 //! System packages: what is needed from them, and their installation on Debian and its kin.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -12,7 +13,7 @@ use crate::process::{as_root, say, which};
 pub(crate) struct Package {
     /// The name on Debian.
     pub(crate) name: &'static str,
-    /// A program that shows that it is there, whatever the distribution calls the package.
+    /// A program that shows that it is there, whatever the distribution calls the package; or the path of a file that does.
     pub(crate) program: &'static str,
     /// What it is needed for.
     pub(crate) reason: &'static str,
@@ -39,20 +40,23 @@ pub(crate) const MAIL: [Package; 2] = [
 
 /// What a scene with TLS is made with.
 pub(crate) const TLS: [Package; 2] = [
-    Package { name: "openssl", program: "openssl", reason: "makes certificates" },
-    Package { name: "python3", program: "python3", reason: "plays programs that speak TLS" },
-];
-
-/// More that sends mail, for the tests alone.
-pub(crate) const SENDERS: [Package; 4] = [
-    Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
+    Package { name: "openssl", program: "openssl", reason: "makes certificates, and is a client that speaks TLS" },
     Package {
         name: "python3",
         program: "python3",
-        reason: "its smtplib resets after each failure, and its ssl shakes hands",
+        reason: "plays programs that speak TLS, and has a client that resets after each failure",
     },
-    Package { name: "openssl", program: "openssl", reason: "makes certificates" },
+];
+
+/// More that sends mail, for the tests alone.
+pub(crate) const SENDERS: [Package; 3] = [
+    Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
+    Package {
+        name: "libssl-dev",
+        program: "/usr/include/openssl/ssl.h",
+        reason: "a client is compiled with its TLS library in it",
+    },
 ];
 
 /// What looks at the status page.
@@ -85,7 +89,7 @@ pub(crate) const KERNELS: [Package; 4] = [
 
 /// Installs those of `groups` whose program is missing.
 pub(crate) fn ensure_installed(groups: &[&[Package]]) -> Result<()> {
-    let missing = missing(groups, |program| which(program).is_some());
+    let missing = missing(groups, is_there);
     if missing.is_empty() {
         return Ok(());
     }
@@ -93,10 +97,14 @@ pub(crate) fn ensure_installed(groups: &[&[Package]]) -> Result<()> {
         bail!("{}: install them with this system's package manager, then repeat this command", list(&missing));
     }
     install(&missing)?;
-    match missing.iter().find(|package| which(package.program).is_none()) {
+    match missing.iter().find(|package| !is_there(package.program)) {
         Some(Package { name, program, .. }) => Err(anyhow!("{name} is installed and still there is no {program}")),
         None => Ok(()),
     }
+}
+
+fn is_there(program: &str) -> bool {
+    which(program).is_some() || Path::new(program).is_absolute() && Path::new(program).exists()
 }
 
 /// Installs `packages` with apt, saying so first.

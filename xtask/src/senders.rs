@@ -15,10 +15,13 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 13] = [
+const SENDERS: [(&str, &[&str]); 15] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
+    ("dovecot", &["dovecot-submissiond"]),
+    // Its module for TLS is of the same suite as its Perl.
+    ("swaks", &["swaks", "libnet-ssleay-perl"]),
     ("nullmailer", &["nullmailer"]),
     ("ssmtp", &["ssmtp"]),
     // It starts its filter with a shell.

@@ -10,7 +10,7 @@ use smtp_observer_tests::scene::server::Serving;
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
 
-use crate::conversation::{Conversation, commands, observed, outcomes, reasons};
+use smtp_observer_tests::conversation::{Conversation, commands, observed, outcomes, reasons};
 
 const SERVER: &str = "10.77.0.2";
 

@@ -8,7 +8,7 @@ use smtp_observer_tests::scene::server::Serving;
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
 
-use crate::conversation::observed;
+use smtp_observer_tests::conversation::observed;
 
 const CONFIGURATION: &str = "\
 primary_hostname = client.example

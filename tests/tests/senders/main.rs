@@ -1,7 +1,6 @@
 //! Real senders, each on a host of its own beside an agent: what they say, and why they reset.
 
 mod clients;
-mod conversation;
 mod exim;
 mod opensmtpd;
 mod postfix;

@@ -7,7 +7,7 @@ use smtp_observer_tests::scene::server::Serving;
 use smtp_observer_tests::unpacked::Root;
 use smtp_observer_tests::watch::Watch;
 
-use crate::conversation::{Conversation, observed, outcomes, reasons};
+use smtp_observer_tests::conversation::{Conversation, observed, outcomes, reasons};
 
 /// Mail comes in on a port where nobody looks, and goes out on one where the agent does.
 const CONFIGURATION: &str = "\

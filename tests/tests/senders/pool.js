@@ -1,4 +1,5 @@
-// Mails one after the other through a pool of one connection, some of them refused.
+// Mails one after the other through a pool of one connection, some of them refused; inside of TLS where a second argument
+// asks for that.
 const nodemailer = require('nodemailer');
 
 const MAILS = [
@@ -11,9 +12,10 @@ const MAILS = [
   ['alice', 'one'],
 ];
 
-async function main(host) {
+async function main(host, tls) {
   const pool = nodemailer.createTransport(
-    { pool: true, maxConnections: 1, host, port: 25, name: 'client.example', ignoreTLS: true });
+    { pool: true, maxConnections: 1, host, port: 25, name: 'client.example',
+      ignoreTLS: !tls, requireTLS: !!tls, tls: { rejectUnauthorized: false } });
   for (const [sender, ...recipients] of MAILS) {
     const mail = { from: `${sender}@client.example`, to: recipients.map((name) => `${name}@test.example`), text: 'hello' };
     await pool.sendMail(mail).catch((failure) => console.log(failure.message));
@@ -21,4 +23,4 @@ async function main(host) {
   pool.close();
 }
 
-main(process.argv[2]);
+main(process.argv[2], process.argv[3]);

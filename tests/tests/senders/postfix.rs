@@ -10,7 +10,7 @@ use smtp_observer_tests::scene::server::Serving;
 use smtp_observer_tests::seen::Seen;
 use smtp_observer_tests::watch::Watch;
 
-use crate::conversation::{Conversation, commands, observed, outcomes, reasons};
+use smtp_observer_tests::conversation::{Conversation, commands, observed, outcomes, reasons};
 
 /// Sends everything to the server, one mail at a time.
 const SENDER: [&str; 5] = [

@@ -7,7 +7,7 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::postfix::Postfix;
 use smtp_observer_tests::process::Running;
 
-use crate::conversation::{Conversation, observed};
+use smtp_observer_tests::conversation::{Conversation, observed};
 
 /// What a sender says, why it resets, and what becomes of its mail.
 type Said = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use smtp_observer::event::{Flow, KernelEvent, Segment, StateEvent, TcpState, TransferEvent};
-use smtp_observer::kernel::{Kernel, Settings};
+use smtp_observer::kernel::{Kernel, Settings, Tls};
 use smtp_observer::observation::{Event, Observation, Role};
 use smtp_observer::observer::Observer;
 use smtp_observer::redact::{Addresses, RedactionPolicy};
@@ -69,7 +69,8 @@ fn sent() -> Result<([Crossed; 2], Vec<Observation>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let hooks = machine::hooks()?;
-    let settings = Settings { ports: vec![PORT], hooks, ring_bytes: 8 << 20, diagnostics: LevelFilter::OFF };
+    let settings =
+        Settings { ports: vec![PORT], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
     let mut kernel = Kernel::attach(&settings)?;
     let (client_host, server_host) = Host::pair()?;
     let server = Postfix::start_with(&server_host, &[], &[SERVICE])?;

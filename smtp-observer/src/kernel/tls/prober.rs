@@ -92,8 +92,9 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     let mut prober = Prober::new(assignment)?;
     let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(chain(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(chain(&error)))?;
-    prober.prepare();
+    let searched = prober.prepare();
     say(&Report::Ready);
+    searched.iter().for_each(say);
     let input = io::stdin();
     let mut swept = Instant::now();
     loop {
@@ -103,7 +104,7 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
             *processes.entry(notice as u32).or_default() |= notice & SPEAKS_TLS != 0;
         }
         for (pid, speaks_tls) in processes {
-            prober.process(pid, speaks_tls);
+            prober.process(pid, speaks_tls).iter().for_each(say);
         }
         if swept.elapsed() >= SWEEP {
             prober.sweep();
@@ -173,8 +174,8 @@ impl Prober {
     }
 
     /// Searches the libraries that programs will load, and probes them and what every process of now has mapped, if all
-    /// processes are to be probed.
-    fn prepare(&mut self) {
+    /// processes are to be probed: what there is to tell of them, once this is done.
+    fn prepare(&mut self) -> Vec<Report> {
         for file in mapped::installed() {
             let places = self.places(&file);
             if self.all {
@@ -182,23 +183,19 @@ impl Prober {
             }
         }
         if !self.all {
-            return;
+            return Vec::new();
         }
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
-        for process in processes {
-            self.process(process.pid.cast_unsigned(), false);
-        }
+        processes.filter_map(|process| self.process(process.pid.cast_unsigned(), false)).collect()
     }
 
     /// Probes the files that a process has mapped, and that are not probed yet. Where it speaks TLS and no library's call was
     /// seen around that, though those were probed, it sends by itself what a library has encrypted.
-    fn process(&mut self, pid: u32, speaks_tls: bool) {
+    fn process(&mut self, pid: u32, speaks_tls: bool) -> Option<Report> {
         let begun = Instant::now();
-        let Ok(stat) = Process::new(pid.cast_signed()).and_then(|process| process.stat()) else { return };
-        let files = match mapped::files(pid) {
-            Ok(files) => files,
-            Err(error) => return debug!("process {pid}: its files cannot be listed: {error}"),
-        };
+        let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
+        let files = mapped::files(pid);
+        let files = files.inspect_err(|error| debug!("process {pid}: its files cannot be listed: {error}")).ok()?;
         if self.probed.get(&pid).is_some_and(|probed| probed.started != stat.starttime) {
             self.probed.remove(&pid);
         }
@@ -219,11 +216,11 @@ impl Prober {
         }
         if !is_seen {
             // It has ended meanwhile.
-            return;
+            return None;
         }
         let libraries = libraries.into_iter().map(TlsLibrary::from).collect();
-        say(&Report::Searched { pid, libraries });
         debug!("process {pid} ({}): {probes} probes in {:?}", stat.comm, begun.elapsed());
+        Some(Report::Searched { pid, libraries })
     }
 
     /// Probes a file in a process, or in all, where that is not done yet; how many probes that took.

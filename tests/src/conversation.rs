@@ -1,9 +1,9 @@
 //! What both ends of a sender's connections were seen to say.
 
+use crate::agent::Agent;
+use crate::netns::Host;
+use crate::seen::{Observed, Seen};
 use anyhow::{Result, ensure};
-use smtp_observer_tests::agent::Agent;
-use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::seen::{Observed, Seen};
 
 /// A connection as it was seen at both ends.
 pub struct Conversation {

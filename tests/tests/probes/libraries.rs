@@ -1,0 +1,87 @@
+//! Where the library is: in the program itself, or in a file that nobody knows before it is loaded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use smtp_observer_tests::breakpoint;
+use smtp_observer_tests::conversation::{Conversation, commands, observed};
+use smtp_observer_tests::process::{self, Running};
+use smtp_observer_tests::tls::{Server, VERSIONS, check_whole};
+use smtp_observer_tests::watch::Watch;
+use tempfile::TempDir;
+
+/// What the client says.
+const SAID: [&str; 7] = ["EHLO 250", "STARTTLS 220", "EHLO 250", "NOOP 250", "MAIL 250", "RSET 250", "QUIT"];
+
+/// Compiles the client with these options.
+fn compiled(folder: &TempDir, options: &[&str]) -> Result<PathBuf> {
+    let program = folder.path().join("client");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probes/client.c");
+    let mut compiler = Command::new("cc");
+    compiler.arg("-o").arg(&program).arg(source).args(options);
+    process::run(compiler).context("compiling the client")?;
+    Ok(program)
+}
+
+fn check(conversation: &Conversation) -> Result<()> {
+    for end in [&conversation.client, &conversation.server] {
+        assert_eq!(commands(end), SAID, "\n{end}");
+    }
+    check_whole(conversation)
+}
+
+#[test]
+fn in_the_program_itself() -> Result<()> {
+    let _alone = crate::alone();
+    let folder = tempfile::tempdir()?;
+    let options = ["-Wl,-Bstatic", "-lssl", "-lcrypto", "-Wl,-Bdynamic", "-ldl", "-lpthread"];
+    let client = compiled(&folder, &options)?;
+    for version in VERSIONS {
+        let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
+        let _server = Server::start(&watch.server_host, version)?;
+        let mut client = watch.client_host.command(&client);
+        client.args(["10.77.0.2", "25", "", "2"]);
+        let client = Running::start(client)?;
+        let ssl_free = breakpoint::address(&client)?;
+        breakpoint::wait(client.pid(), ssl_free, true)?;
+        client.signal(Signal::SIGUSR1)?;
+        process::succeeded("the client", client)?;
+        let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() == 2)?;
+        check(&seen[1])?;
+    }
+    Ok(())
+}
+
+/// The probes come while the first session is under way, since it shows that there is a library; those of the process are there
+/// from the second one's start.
+#[test]
+fn loaded_behind_starttls() -> Result<()> {
+    let _alone = crate::alone();
+    let folder = tempfile::tempdir()?;
+    let client = compiled(&folder, &["-DLATER", "-ldl"])?;
+    for tls in ["all", "auto"] {
+        let library = folder.path().join(format!("libssl-{tls}.so.3"));
+        fs::copy("/usr/lib/x86_64-linux-gnu/libssl.so.3", &library)?;
+        let watch = Watch::start(&["--addresses", "full", "--tls", tls])?;
+        let server = Server::start(&watch.server_host, "TLSv1_3")?;
+        let mut client = watch.client_host.command(&client);
+        client.args(["10.77.0.2", "25"]).arg(&library).arg("2");
+        let client = Running::start(client)?;
+        for (pid, ssl_free) in [(client.pid(), breakpoint::address(&client)?), (server.pid(), server.ssl_free)] {
+            breakpoint::wait(pid, ssl_free, true)?;
+        }
+        client.signal(Signal::SIGUSR1)?;
+        process::succeeded("the client", client)?;
+        let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() == 2)?;
+        for end in [&seen[0].client, &seen[0].server] {
+            // All that is told of the first is true.
+            let mut said = SAID.iter();
+            assert!(commands(end).iter().all(|command| said.any(|known| known == command)), "\n{end}");
+        }
+        check(&seen[1])?;
+    }
+    Ok(())
+}
