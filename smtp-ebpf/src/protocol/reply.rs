@@ -87,6 +87,12 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                     settle(dialogue);
                 }
             }
+            Mode::ANSWERS if code == 235 => {
+                // It ends the authentication, whichever reply before it never came.
+                set!(dialogue.client.sure, 0);
+                set!(dialogue.client.mode, Mode::UNCERTAIN);
+                set!(dialogue.client.candidate, 0);
+            }
             Mode::UNCERTAIN if agrees(dialogue) => {
                 set!(dialogue.client.mode, Mode::COMMANDS);
                 settle(dialogue);

@@ -321,6 +321,29 @@ fn more_lines_than_are_told() {
 }
 
 /// TCP Fast Open (RFC 7413): the connection is there, its first bytes counted, before the call that brought them returns.
+/// The server never answers one line. The reply that ends the authentication is certain, whichever was meant to come before.
+#[test]
+fn an_authentication_behind_a_reply_that_never_came() {
+    check(
+        &[
+            s("220 mx\r\n"),
+            c("EHLO x\r\n"),
+            s("250 mx\r\n"),
+            c("\r\n"),
+            c("AUTH PLAIN\r\n"),
+            s("334 \r\n"),
+            c("hunter2\r\n"),
+            s("235 ok\r\n"),
+            c("hunter2\r\n"),
+            c("MAIL FROM:<a@x.example>\r\n"),
+            s("250 ok\r\n"),
+            c("XYZZY\r\n"),
+        ],
+        r"EHLO x\r\n\r\nAUTH PLAIN\r\n<9$>(9)MAIL FROM:<a@x.example>\r\n<7$>",
+        r"220 mx\r\n250 mx\r\n334 \r\n235 <4$>250 <4$>",
+    );
+}
+
 #[test]
 fn first_bytes_that_were_counted_before_they_are_told() {
     let mut talk = Talk::new();
