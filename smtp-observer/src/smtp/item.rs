@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::command::Command;
+use super::mailbox_names::Repeated;
 use super::reply::Reply;
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -135,6 +136,8 @@ pub struct GoAhead {
     pub time: Time,
     /// Its text, lines joined by LF.
     pub text: Vec<u8>,
+    /// What it repeats of names.
+    pub repeated: Repeated,
 }
 
 /// A departure from the protocol, or a loss.
