@@ -87,7 +87,11 @@ pub(crate) fn message(size: u64, code: u16, text: &str, latency: Duration) -> Wh
     What::Data(leak(Message {
         transfer: Transfer::Data,
         requested_at: Some(SENT),
-        go_ahead: Some(GoAhead { time: asked, text: b"End data with <CR><LF>.<CR><LF>".to_vec() }),
+        go_ahead: Some(GoAhead {
+            time: asked,
+            text: b"End data with <CR><LF>.<CR><LF>".to_vec(),
+            repeated: Repeated::default(),
+        }),
         ended_at: Some(ended),
         size: Some(size),
         reply: Some(reply(code, text, after(ended, latency)).into()),

@@ -63,7 +63,10 @@ impl Event {
             What::Data(message) => Self::Data(Data {
                 verb: message.transfer.as_str(),
                 go_ahead: message.go_ahead_latency(),
-                go_ahead_text: message.go_ahead.as_ref().map(|go_ahead| policy.text(&go_ahead.text)),
+                go_ahead_text: message
+                    .go_ahead
+                    .as_ref()
+                    .map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
                 transfer: message.transfer_time(),
                 accept: message.final_reply_latency(),
                 size_bytes: message.size,

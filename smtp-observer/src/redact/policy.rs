@@ -73,6 +73,11 @@ impl RedactionPolicy {
         }
     }
 
+    /// A server's text that repeats this.
+    pub(crate) fn repeating(self, text: &[u8], repeated: &Repeated) -> String {
+        lines(text, |line| self.reply_line(repeated, line))
+    }
+
     /// A text of one or more lines, with the mailboxes in it as far as they are shown.
     pub fn text(self, text: &[u8]) -> String {
         lines(text, |line| self.text_line(line))

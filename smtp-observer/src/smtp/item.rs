@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::command::Command;
+use super::mailbox_names::Repeated;
 use super::reply::Reply;
 use super::tls::Tls;
 use crate::event::Time;
@@ -134,6 +135,8 @@ pub struct GoAhead {
     pub time: Time,
     /// Its text, lines joined by LF.
     pub text: Vec<u8>,
+    /// What it repeats of names.
+    pub repeated: Repeated,
 }
 
 /// A departure from the protocol, or a loss.

@@ -2,7 +2,7 @@
 
 use super::at;
 use crate::smtp::transcript::{items, steps};
-use crate::smtp::{Exchange, GoAhead, Item, Message, Session, Transfer, Verb};
+use crate::smtp::{Exchange, GoAhead, Item, Message, Repeated, Session, Transfer, Verb};
 
 #[test]
 fn times() {
@@ -34,7 +34,7 @@ fn times() {
         Message {
             transfer: Transfer::Data,
             requested_at: Some(at(3)),
-            go_ahead: Some(GoAhead { time: at(5), text: b"goahead".to_vec() }),
+            go_ahead: Some(GoAhead { time: at(5), text: b"goahead".to_vec(), repeated: Repeated::default() }),
             ended_at: Some(at(7)),
             size: Some(6),
             reply: None,

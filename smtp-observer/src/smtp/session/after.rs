@@ -33,7 +33,9 @@ impl Session {
         let (requested_at, time, code) = (command.last_byte, reply.last_byte, reply.code);
         let accepted = reply.accepts();
         let go_ahead = match verb {
-            Verb::Data if matches!(code / 100, 2 | 3) => Some(GoAhead { time, text: go_ahead_text(&reply) }),
+            Verb::Data if matches!(code / 100, 2 | 3) => {
+                Some(GoAhead { time, text: go_ahead_text(&reply), repeated: reply.repeated.clone() })
+            }
             _ => None,
         };
         self.report_hello(&command, Some(&reply), items);

@@ -149,7 +149,7 @@ impl Session {
                     // Some of it was sent before.
                     false => Body::joined(),
                 };
-                let go_ahead = GoAhead { time, text: reply.text };
+                let go_ahead = GoAhead { time, text: reply.text, repeated: reply.repeated };
                 self.mode = Mode::Body(Box::new(body), message(Transfer::Data, None, Some(go_ahead)));
                 // What was seen of them is content, too.
                 self.client.lines.reset();

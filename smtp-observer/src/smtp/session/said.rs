@@ -294,12 +294,18 @@ impl Withheld {
         }
     }
 
+    /// It is one byte behind a CR, which is bare by that and stands before it.
+    fn is_behind_cr(self) -> bool {
+        self.text() == 1 && matches!(self.end, LineEnd::None | LineEnd::Lf)
+    }
+
     /// Its first stand-ins: as many as are alike.
     fn stand_ins(self) -> &'static [u8] {
         let end = self.end.bytes();
         match (self.text(), self.plain()) {
             (0, _) => &end[end.len() - end.len().min(usize::try_from(self.length).unwrap_or(usize::MAX))..],
-            (_, 0) if self.bare_cr => b"\r",
+            (_, 0) if self.bare_cr && !self.is_behind_cr() => b"\r",
+            (_, 0) if !self.nul => &STAND_INS[..1],
             (_, 0) => b"\0",
             (_, plain) => &STAND_INS[..STAND_INS.len().min(usize::try_from(plain).unwrap_or(usize::MAX))],
         }
@@ -319,12 +325,14 @@ impl Withheld {
         let rest = Self { length: self.length - at, end, nul, bare_cr };
         // Of a line's end the CR.
         let splits_end = at > self.text() && at < self.length;
-        let first = Self {
-            length: at,
-            end: if at == self.length { self.end } else { LineEnd::None },
-            nul: self.nul && !nul,
-            bare_cr: self.bare_cr && !bare_cr || splits_end,
+        let has_bare_cr = self.bare_cr && !bare_cr;
+        let is_cr = splits_end || at == 1 && has_bare_cr && !self.is_behind_cr();
+        let end = match is_cr {
+            _ if at == self.length => self.end,
+            true => LineEnd::Cr,
+            false => LineEnd::None,
         };
+        let first = Self { length: at, end, nul: self.nul && !nul, bare_cr: has_bare_cr && !is_cr };
         (first, rest)
     }
 }
@@ -358,6 +366,10 @@ mod tests {
             (3, LineEnd::Cr, false, false, b"xx\r"),
             (7, LineEnd::Lf, true, true, b"xxx\r\0x\n"),
             (3, LineEnd::Lf, false, true, b"\rx\n"),
+            // Behind a CR, which is bare.
+            (1, LineEnd::None, false, true, b"x"),
+            (2, LineEnd::Lf, false, true, b"x\n"),
+            (1, LineEnd::None, true, true, b"\0"),
             // What no kernel says.
             (1, LineEnd::Crlf, false, false, b"\n"),
             (2, LineEnd::Crlf, true, true, b"\r\n"),

@@ -269,7 +269,7 @@ impl Session {
             self.lose(time, || "content that was sent before its go-ahead".into(), items);
             return;
         }
-        let go_ahead = GoAhead { time, text: reply.text };
+        let go_ahead = GoAhead { time, text: reply.text, repeated: reply.repeated };
         let (begun, length) = self.client.lines.take();
         self.mode = Mode::Body(Box::new(Body::new()), message(Transfer::Data, Some(requested_at), Some(go_ahead)));
         let since = self.line.time;
