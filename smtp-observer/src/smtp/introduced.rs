@@ -1,5 +1,7 @@
 //! Names that a text gives for others: an alias, or where a mailbox's messages go. Nothing else tells that they are names.
 
+use memchr::memmem;
+
 /// A name stands behind one of these.
 /// `try` is that of RFC 5321's 551: "User not local; please try <forward-path>".
 const BEHIND: [&str; 7] = ["->", "=>", "alias", "aliases", "try", "user", "username"];
@@ -122,10 +124,14 @@ const ORDINARY: [&str; 84] = [
 
 /// The names that a text introduces as such.
 pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // A mailbox is hidden as one, and must not be torn at a blank in its quotes.
+    let has_quoted_mailbox = memmem::find(text, b"\"@").is_some();
+    let is_torn = move |word: &[u8]| has_quoted_mailbox && word.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
     let mut before: [&[u8]; 2] = [b"", b""];
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).filter_map(move |word| {
         let bare = bare(word);
-        let is_name = is_introduced(before) && bare.len() > 1 && !bare.contains(&b'@') && !is_ordinary(bare);
+        let is_name =
+            is_introduced(before) && bare.len() > 1 && !bare.contains(&b'@') && !is_ordinary(bare) && !is_torn(word);
         before = [before[1], if bare.is_empty() { word } else { bare }];
         is_name.then_some(bare)
     })
@@ -185,6 +191,7 @@ mod tests {
             "2.1.5 Recipient ok",
             "Requested mail action not taken: mailbox unavailable",
             "User not local; please try <robert@y.example>",
+            "User <\"robert smith\"@y.example> unknown",
             "4.7.1 Greylisted, please try again later",
             "4.3.2 Please try later",
             "5.1.1 User doesn't exist: robert@y.example",
