@@ -76,8 +76,7 @@ impl Prober {
     pub(super) fn start(object: &mut Ebpf, tls: Tls, diagnostics: LevelFilter) -> Result<Self, Error> {
         let mut numbers = Vec::new();
         for name in PROGRAMS {
-            let program: &mut UProbe =
-                object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into().map_err(ProgramError::from)?;
+            let program: &mut UProbe = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
             program.load()?;
             let information = program.info()?;
             let steps = information.verified_instruction_count().unwrap_or_default();
