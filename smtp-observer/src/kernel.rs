@@ -253,11 +253,7 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
-        let mut prober = settings
-            .tls
-            .is_possible()
-            .then(|| Prober::start(&mut programs, settings.tls, settings.diagnostics))
-            .transpose()?;
+        let mut prober = start_prober(&mut programs, settings);
         loaded.attach(&mut programs)?;
         if let Some(prober) = &mut prober {
             prober.wait();
@@ -382,6 +378,16 @@ impl Kernel {
         }
         losses
     }
+}
+
+/// Starts the process that attaches probes, if TLS is to be read. Where that fails, all else is observed.
+fn start_prober(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> {
+    if !settings.tls.is_possible() {
+        return None;
+    }
+    Prober::start(programs, settings.tls, settings.diagnostics)
+        .inspect_err(|error| warn!("TLS is not read: {error}"))
+        .ok()
 }
 
 /// Completes when the process that attaches probes has something to report.

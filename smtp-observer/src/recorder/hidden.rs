@@ -268,9 +268,16 @@ pub fn check(bytes: &[u8]) {
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+        // The same in every run; the fuzz target of this name looks further.
+        #![proptest_config(ProptestConfig {
+            cases: 1000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(15),
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn no_secret_and_no_name_is_in_any_output(bytes in vec(any::<u8>(), 12..100)) {
