@@ -11,7 +11,7 @@ use serde_json::Value;
 /// | `smtp.rset`, `smtp.noop` | `rset REASON`, then each piece of evidence on a line, behind two blanks |
 /// | `smtp.data` | `data VERB SIZE -> CODE`; `?` for a size that is not known |
 /// | `smtp.transaction` | `transaction OUTCOME SENDER ACCEPTED/REJECTED` |
-/// | `smtp.tls` | `tls PHASE VERSION CIPHER SERVER_NAME CODE REASON`, each where it is known, and who sent the alert |
+/// | `smtp.tls` | `tls PHASE VERSION CIPHER SERVER_NAME CODE REASON`, each where it is known, and who sent the alert; of `started` without the reason |
 /// | `smtp.anomaly` | `! KIND DETAIL` |
 ///
 /// Those of the connection's own life have none. Line feeds in texts are shown as `|`.
@@ -51,7 +51,10 @@ pub fn lines(observation: &Value) -> Vec<String> {
         }
         "smtp.tls" => {
             let by = text("alert_by").map(|peer| format!("by {peer}"));
-            let fields = ["phase", "version", "cipher", "server_name", "code", "reason"].map(text);
+            // Why the plaintext of one that has started is not read is the host's matter.
+            let reason = text("reason").filter(|_| known("phase") != "started");
+            let fields = ["phase", "version", "cipher", "server_name", "code"].map(text);
+            let fields = fields.into_iter().chain([reason]).collect::<Vec<_>>();
             vec![joined(&[&[Some("tls".into())], &fields[..], &[by]].concat())]
         }
         "smtp.anomaly" => {
