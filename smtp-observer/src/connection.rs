@@ -3,6 +3,7 @@
 //! Every transfer carries the socket's stream positions after the call. What lies between the end of one transfer and
 //! the start of the next was not seen, whatever the reason, and is known to the byte.
 
+mod stream;
 mod users;
 
 use std::collections::VecDeque;
@@ -10,6 +11,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::stream::{Plaintext, Stream};
 #[cfg(test)]
 pub(crate) use self::users::MAX_TOLD;
 pub(crate) use self::users::{Handover, Users};
@@ -52,67 +54,6 @@ pub struct Connection {
     /// The same of the plaintext, where the connection carries a TLS session that is read.
     plaintext: Option<Box<Plaintext>>,
     held: VecDeque<TransferEvent<'static>>,
-}
-
-/// The plaintext of a TLS session.
-#[derive(Default)]
-struct Plaintext {
-    sent: Stream,
-    received: Stream,
-}
-
-/// One direction.
-#[derive(Default)]
-struct Stream {
-    /// The sequence number after the last byte that is accounted for.
-    next: u32,
-    /// It is known.
-    known: bool,
-    /// Bytes of transfers whose segments have not come.
-    waiting: u16,
-    bytes: u64,
-}
-
-impl Stream {
-    fn next(&self) -> Option<u32> {
-        self.known.then_some(self.next)
-    }
-
-    /// Notes what of a transfer waits in the kernel.
-    fn wait(&mut self, event: &TransferEvent) {
-        let waiting = (u64::from(self.waiting) + u64::from(event.length)).saturating_sub(event.said.length());
-        self.waiting = u16::try_from(waiting).unwrap_or(u16::MAX);
-    }
-
-    /// All up to there is accounted for.
-    fn begin(&mut self, next: u32) {
-        (self.next, self.known) = (next, true);
-    }
-
-    /// Accounts for a transfer whose positions tell nothing.
-    fn grow(&mut self, length: u32) -> u64 {
-        self.known = false;
-        self.bytes += u64::from(length);
-        0
-    }
-
-    /// Whether all up to `end` is accounted for, as far as the stream is known.
-    fn reaches(&self, end: u32) -> bool {
-        self.next().is_none_or(|next| (end.wrapping_sub(next) as i32) <= 0)
-    }
-
-    /// Accounts for a transfer that ended at `end`: how many bytes before it were not seen.
-    fn advance(&mut self, end: u32, length: u32) -> u64 {
-        let start = end.wrapping_sub(length);
-        // A start before the end of what is known comes of two threads in one call each; there is no hole then.
-        let hole = self.next().map_or(0, |next| start.wrapping_sub(next) as i32).max(0).unsigned_abs();
-        // Such calls may also be told in the other order: what is accounted for stays so.
-        if !self.known || !self.reaches(end) {
-            self.begin(end);
-        }
-        self.bytes += u64::from(hole) + u64::from(length);
-        hole.into()
-    }
 }
 
 impl Connection {

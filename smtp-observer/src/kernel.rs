@@ -383,6 +383,9 @@ impl Kernel {
 /// Starts the process that attaches probes, if TLS is to be read. Where that fails, all else is observed.
 fn start_prober(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> {
     if !settings.tls.is_possible() {
+        if settings.tls == Tls::All {
+            warn!("TLS is not read, for want of a right or of a newer kernel: `smtp-observer check` says which.");
+        }
         return None;
     }
     Prober::start(programs, settings.tls, settings.diagnostics)
