@@ -253,7 +253,7 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
-        let mut prober = start_prober(&mut programs, settings);
+        let mut prober = tls::start(&mut programs, settings);
         loaded.attach(&mut programs)?;
         if let Some(prober) = &mut prober {
             prober.wait();
@@ -299,7 +299,7 @@ impl Kernel {
         }
         tokio::select! {
             ready = self.ring.readable() => ready?.clear_ready(),
-            () = reported(self.prober.as_ref()) => return Ok(()),
+            () = tls::reported(self.prober.as_ref()) => return Ok(()),
         }
         // The kernel wakes early where the ring is half full.
         tokio::select! {
@@ -377,27 +377,6 @@ impl Kernel {
             }
         }
         losses
-    }
-}
-
-/// Starts the process that attaches probes, if TLS is to be read. Where that fails, all else is observed.
-fn start_prober(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> {
-    if !settings.tls.is_possible() {
-        if settings.tls == Tls::All {
-            warn!("TLS is not read, for want of a right or of a newer kernel: `smtp-observer check` says which.");
-        }
-        return None;
-    }
-    Prober::start(programs, settings.tls, settings.diagnostics)
-        .inspect_err(|error| warn!("TLS is not read: {error}"))
-        .ok()
-}
-
-/// Completes when the process that attaches probes has something to report.
-async fn reported(prober: Option<&Prober>) {
-    match prober {
-        Some(prober) => prober.reports().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ mod ends;
 mod expected;
 mod held;
 mod libraries;
+mod plaintext;
 mod recorded;
 mod snapshot;
 mod tracker;

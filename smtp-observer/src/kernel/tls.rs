@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
 use self::report::Reports;
-use super::{Error, chain};
+use super::{Error, Settings, chain};
 use crate::event::{Time, TlsLibraries};
 use crate::privilege;
 pub(super) use found::diagnose;
@@ -73,7 +73,7 @@ pub(super) struct Prober {
 
 impl Prober {
     /// Has the kernel check the probes, and starts the process that attaches them.
-    pub(super) fn start(object: &mut Ebpf, tls: Tls, diagnostics: LevelFilter) -> Result<Self, Error> {
+    fn start(object: &mut Ebpf, tls: Tls, diagnostics: LevelFilter) -> Result<Self, Error> {
         let mut numbers = Vec::new();
         for name in PROGRAMS {
             let program: &mut UProbe = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
@@ -129,6 +129,27 @@ impl Prober {
             warn!("the process that reads TLS has ended: plaintext of processes that come now is not read.");
             self.reports = None;
         }
+    }
+}
+
+/// Starts the process that attaches probes, if TLS is to be read. Where that fails, all else is observed.
+pub(super) fn start(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> {
+    if !settings.tls.is_possible() {
+        if settings.tls == Tls::All {
+            warn!("TLS is not read, for want of a right or of a newer kernel: `smtp-observer check` says which.");
+        }
+        return None;
+    }
+    Prober::start(programs, settings.tls, settings.diagnostics)
+        .inspect_err(|error| warn!("TLS is not read: {error}"))
+        .ok()
+}
+
+/// Completes when the process that attaches probes has something to report.
+pub(super) async fn reported(prober: Option<&Prober>) {
+    match prober {
+        Some(prober) => prober.reports().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,8 +13,7 @@ use super::libraries::Libraries;
 use crate::analysis::Analysis;
 use crate::connection::Connection;
 use crate::event::{
-    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TlsLibrary, TransferEvent,
-    cause_name,
+    CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TransferEvent, cause_name,
 };
 use crate::fact::{ConnectionClosed, Fact, Outstanding, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
@@ -285,27 +284,6 @@ impl Tracker {
         self.keep_or_end(cookie, conversation, out);
     }
 
-    /// Has the session go on inside of TLS, where a transfer brings the first of its plaintext.
-    fn begin_plaintext(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
-        if !event.tls.plaintext {
-            return;
-        }
-        while !conversation.connection.has_plaintext()
-            && let Some(held) = conversation.connection.drain_held()
-        {
-            self.follow(conversation, &held, out);
-        }
-        if conversation.connection.begins_plaintext(event) {
-            // What was said in clear is over.
-            conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
-            conversation.reel = self.new_reel();
-            // The kernel names the library of all plaintext.
-            let library = event.tls.library.unwrap_or(TlsLibrary::OpenSsl);
-            conversation.session.begin_plaintext(event.time, library, event.tls.from_start, &mut self.items);
-            self.analyse(conversation, out);
-        }
-    }
-
     /// Accounts for a transfer and follows what is said in it.
     pub(super) fn follow(&mut self, conversation: &mut Conversation, event: &TransferEvent, out: &mut Out<'_>) {
         if conversation.connection.is_outside(event) {
@@ -415,7 +393,7 @@ impl Tracker {
     }
 
     /// What is to be taken down of a dialogue that begins.
-    fn new_reel(&self) -> Option<Box<PendingTransfers>> {
+    pub(super) fn new_reel(&self) -> Option<Box<PendingTransfers>> {
         self.recorder.as_ref().map(|recorder| Box::new(PendingTransfers::new(recorder.policy())))
     }
 

@@ -14,12 +14,13 @@ use crate::netns::Host;
 use crate::process;
 
 /// The scripts, by their names.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("lines.py", include_str!("tls/lines.py")),
     ("mail-client.py", include_str!("tls/mail-client.py")),
     ("antivirus-proxy.py", include_str!("tls/antivirus-proxy.py")),
     ("mail-server.py", include_str!("tls/mail-server.py")),
     ("pass-through.py", include_str!("tls/pass-through.py")),
+    ("redirected.py", include_str!("tls/redirected.py")),
 ];
 
 /// The actors, with certificates of their own.

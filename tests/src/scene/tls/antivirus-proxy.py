@@ -1,24 +1,12 @@
 """The interceptor: ends the client's TLS itself, and speaks its own to the server that the client asked for. It answers DATA,
 the end of data and QUIT itself, as the interceptor without TLS does."""
 
-import ctypes
-import os
-import signal
 import socket
 import ssl
-import struct
 import sys
 
+import redirected
 from lines import Lines
-
-SO_ORIGINAL_DST = 80
-PR_SET_PDEATHSIG = 1
-
-
-def asked_for(client):
-    """The address that the client asked for before its connection was redirected to here."""
-    _, port, address = struct.unpack("!HH4s8x", client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
-    return socket.inet_ntoa(address), port
 
 
 def take_message(client, upstream):
@@ -38,15 +26,8 @@ def take_message(client, upstream):
 certificate, key, user = sys.argv[1], sys.argv[2], int(sys.argv[3])
 own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 own.load_cert_chain(certificate, key)
-listener = socket.create_server(("0.0.0.0", 10025))
-os.setgroups([])
-os.setgid(user)
-os.setuid(user)
-# Changing the user has undone what ends this program with the one that started it.
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-print("listening", flush=True)
-stream, _ = listener.accept()
-upstream = Lines(socket.create_connection(asked_for(stream)))
+stream, asked_for = redirected.accept(user)
+upstream = Lines(socket.create_connection(asked_for))
 client = Lines(stream)
 client.write(upstream.reply())
 envelope, message = [], ""
