@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -102,27 +102,31 @@ impl Host {
         self.enter(|| TcpListener::bind(address)).with_context(|| format!("listening on {address}"))
     }
 
-    /// Waits until somebody listens at an address of this host who does not say when; it is called, and hung up on.
+    /// Waits until somebody who does not say when listens at an IPv4 address and port of this host.
     pub fn wait_listens(&self, address: &str) -> Result<()> {
-        let address: SocketAddr = address.parse()?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.enter(|| TcpStream::connect(address)).is_err() {
-            ensure!(Instant::now() < deadline, "nobody listens at {address}");
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        let address: SocketAddrV4 = address.parse()?;
+        let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+        self.wait_listener(|listener| listener == local).with_context(|| format!("nobody listens at {address}"))
     }
 
-    /// Waits until somebody listens at a port of this host who does not say when. Nobody is called: a proxy would go and
-    /// call its server at once.
+    /// Waits until somebody who does not say when listens at a port of this host, whatever the address.
     pub fn wait_bound(&self, port: u16) -> Result<()> {
+        let port_of_local = format!(":{port:04X}");
+        self.wait_listener(|listener| listener.ends_with(&port_of_local))
+            .with_context(|| format!("nobody listens at port {port}"))
+    }
+
+    /// Waits for a listener in the kernel's tables of sockets. Nobody is called: a proxy would go and call its server at
+    /// once, and a server that is hung up on before it has greeted may end.
+    fn wait_listener(&self, is_it: impl Fn(&str) -> bool + Sync) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let is_bound = || -> io::Result<bool> {
+        let listens = || -> io::Result<bool> {
             let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(fs::read_to_string);
-            Ok(tables.into_iter().collect::<io::Result<Vec<_>>>()?.iter().any(|table| has_listener(table, port)))
+            let tables = tables.into_iter().collect::<io::Result<Vec<_>>>()?;
+            Ok(tables.iter().flat_map(|table| listeners(table)).any(&is_it))
         };
-        while !self.enter(is_bound)? {
-            ensure!(Instant::now() < deadline, "nobody listens at port {port}");
+        while !self.enter(listens)? {
+            ensure!(Instant::now() < deadline, "{PATIENCE:?} have passed");
             thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -149,13 +153,13 @@ impl Host {
     }
 }
 
-/// Whether somebody listens at a port, in the kernel's table of sockets: addresses and ports are hexadecimal there, and the
-/// state of a listener is 0A.
-fn has_listener(table: &str, port: u16) -> bool {
-    table.lines().any(|line| {
+/// Who listens, in one of the kernel's tables of sockets: addresses (as the machine keeps them in memory) and ports are
+/// hexadecimal there, and the state of a listener is 0A.
+fn listeners(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
-        let (local, _, state) = (fields.next(), fields.next(), fields.next());
-        state == Some("0A") && local.is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
+        let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+        (state == "0A").then_some(local)
     })
 }
 

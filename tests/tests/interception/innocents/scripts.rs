@@ -18,7 +18,7 @@ pub fn python() -> Result<Innocent> {
     let mut server = host.command(machine::installed("python3")?);
     server.arg(server_script.path()).arg("127.0.0.1");
     let server = Running::start(server)?;
-    host.wait_listens("127.0.0.1:25")?;
+    host.wait_bound(25)?;
     let (clients_host, path) = (host.clone(), client_script.path().to_owned());
     let send = move || {
         for _ in 0..2 {
