@@ -16,6 +16,8 @@
 
 mod agent;
 mod apt;
+#[cfg(test)]
+mod dependencies;
 mod fuzz;
 mod kernels;
 mod lint;

@@ -31,8 +31,7 @@ impl Crowd {
         for (number, before) in (0..clients).step_by(OF_ONE).enumerate() {
             let (clients, address) = (OF_ONE.min(clients - before).to_string(), format!("127.0.1.{}:25", number + 1));
             let mut sink = host.command(machine::installed("smtp-sink")?);
-            // Room for one more, who asks whether it listens.
-            sink.args(["-u", "nobody", "-m", &(OF_ONE + 1).to_string(), &address, "1024"]);
+            sink.args(["-u", "nobody", "-m", &OF_ONE.to_string(), &address, "1024"]);
             crowd._sinks.push(Running::start(sink)?);
             host.wait_listens(&address)?;
             let mut holder = host.command(std::env::current_exe()?);
