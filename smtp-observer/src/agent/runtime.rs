@@ -37,6 +37,8 @@ pub(super) struct Runtime {
     losses: Losses,
     /// When to look again which connections are open.
     pub(super) look: Option<Instant>,
+    /// When to settle what waits for time to pass, if anything does.
+    settling: Option<Instant>,
 }
 
 impl Runtime {
@@ -47,7 +49,8 @@ impl Runtime {
             None => Observer::new(ports, RedactionPolicy::new(addresses)),
         };
         observer.set_service_addresses(observe.service_addresses.clone());
-        let mut runtime = Self { kernel, observer, sinks, record, losses: Losses::default(), look: None };
+        let mut runtime =
+            Self { kernel, observer, sinks, record, losses: Losses::default(), look: None, settling: None };
         let host = KernelEvent::Host(runtime.kernel.host());
         runtime.observer.event(host, &mut |_| ());
         runtime
@@ -71,6 +74,9 @@ impl Runtime {
         tokio::pin!(end);
         let mut unread = false;
         let outcome = loop {
+            // Set once, whatever else comes meanwhile: those who ask often put nothing off.
+            self.settling =
+                (self.observer.has_deadlines()).then(|| self.settling.unwrap_or_else(|| Instant::now() + GRACE_PERIOD));
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
                     Ok(()) => self.take_in(),
@@ -78,7 +84,7 @@ impl Runtime {
                 },
                 Some(question) = questions.recv() => self.answer(question),
                 () = at(self.look) => self.resnapshot(),
-                () = tokio::time::sleep(GRACE_PERIOD), if self.observer.has_deadlines() => match kernel::now() {
+                () = at(self.settling) => match kernel::now() {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
@@ -114,6 +120,7 @@ impl Runtime {
 
     /// Passes on what the observer has waited with, after all that waits in the kernel.
     pub(super) fn settle(&mut self, now: Time) {
+        self.settling = None;
         self.take_in();
         let Self { observer, sinks, .. } = self;
         observer.settle(now, &mut |fact| sinks.observe(fact));

@@ -1,0 +1,114 @@
+//! Many connections, at once and one after the other.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::libc::linger;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
+use smtp_observer_tests::agent::Agent;
+use smtp_observer_tests::feed::PATIENCE;
+use smtp_observer_tests::netns::Host;
+
+/// A greeting, and all that is ever said.
+const GREETING: &[u8] = b"220 server.example ESMTP\r\n";
+
+/// A client that has been greeted, and its server.
+struct Connection {
+    _client: TcpStream,
+    _server: TcpStream,
+}
+
+impl Connection {
+    fn open(listener: &TcpListener) -> Result<Self> {
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        // It leaves no port that waits.
+        setsockopt(&client, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
+        let (mut server, _) = listener.accept()?;
+        server.write_all(GREETING)?;
+        client.read_exact(&mut [0; GREETING.len()])?;
+        Ok(Self { _client: client, _server: server })
+    }
+}
+
+/// On its own host, in a thread that is on it.
+fn on_a_host<T: Send>(work: impl FnOnce(&TcpListener) -> Result<T> + Send, port: u16) -> Result<T> {
+    let host = Host::new()?;
+    host.enter(|| {
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        Ok(work(&listener))
+    })?
+}
+
+/// What of these connections was told at both ends, and how many events were lost.
+fn opened(agent: &Agent) -> Result<(f64, f64)> {
+    let metrics = agent.metrics()?;
+    let sum = |metric: &str| metrics.sum(metric, &[]).with_context(|| format!("no {metric}"));
+    Ok((sum("smtp_connections_total")?, sum("smtp_observer_kernel_events_lost_total")?))
+}
+
+/// So many that are open at the same time: each end is counted while it is open, and none afterwards.
+#[test]
+fn at_once() -> Result<()> {
+    const PORT: u16 = 2640;
+    let _alone = crate::alone();
+    let connections = crate::setting("SMTP_OBSERVER_LOAD_CONNECTIONS")?.unwrap_or(4_000_usize);
+    let descriptors = 2 * connections as u64 + 1_000;
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).context("so many descriptors")?;
+    let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
+    let before = agent.memory("VmRSS")?;
+    let open = || -> Result<f64> { agent.metrics()?.sum("smtp_connections_open", &[]).context("no open connections") };
+    let made =
+        on_a_host(|listener| (0..connections).map(|_| Connection::open(listener)).collect::<Result<Vec<_>>>(), PORT)?;
+    let (held, peak) = (open()?, agent.memory("VmRSS")?);
+    drop(made);
+    let (told, lost) = opened(&agent)?;
+    println!(
+        "{connections} connections: {held} ends open, {told} told, {lost} events lost, {} KiB grown",
+        (peak - before) / 1024
+    );
+    ensure!(held + lost >= 2.0 * connections as f64 && held <= 2.0 * connections as f64, "{held} ends are open");
+    wait_until_none(open)
+}
+
+/// One after the other, as fast as they can be made.
+#[test]
+fn a_second() -> Result<()> {
+    const PORT: u16 = 2641;
+    let _alone = crate::alone();
+    let duration = crate::duration(Duration::from_secs(2))?;
+    let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
+    let made = on_a_host(
+        |listener| {
+            let (mut made, begun) = (0_u32, Instant::now());
+            while begun.elapsed() < duration {
+                Connection::open(listener)?;
+                made += 1;
+            }
+            Ok(made)
+        },
+        PORT,
+    )?;
+    let (told, lost) = opened(&agent)?;
+    println!("{made} connections in {duration:?}: {told} ends told, {lost} events lost");
+    let ends = 2.0 * f64::from(made);
+    ensure!(told <= ends && told + lost >= ends, "of {ends} ends {told} were told, and {lost} events were lost");
+    wait_until_none(|| agent.metrics()?.sum("smtp_connections_open", &[]).context("no open connections"))
+}
+
+/// Nothing says when the last end was told.
+fn wait_until_none(open: impl Fn() -> Result<f64>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match open()? {
+            0.0 => return Ok(()),
+            left => ensure!(Instant::now() < deadline, "{left} ends are still open"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
