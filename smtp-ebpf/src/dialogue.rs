@@ -38,6 +38,8 @@ pub struct Followed {
     session: u64,
     /// When that was told; zero: it is to be told.
     owner_told: u64,
+    /// The last change of the socket's state that was told.
+    state_told: u64,
 }
 
 /// How often ciphertext is told of, in nanoseconds: positions tell of what lies between.
@@ -195,6 +197,26 @@ impl Followed {
         }
     }
 
+    /// The last change of the socket's state that was told, as [`Self::set_state_told`] has it; zero: none.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn state_told(this: *const Self) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (&raw const (*this).state_told).read_volatile() }
+    }
+
+    /// This change of the socket's state is told.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn set_state_told(this: *mut Self, change: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { (&raw mut (*this).state_told).write_volatile(change) };
+    }
+
     /// Whether ciphertext of this speaker is told of now.
     ///
     /// # Safety
@@ -216,11 +238,13 @@ impl Followed {
     }
 }
 
-/// A dialogue begins on this socket.
+/// A dialogue begins on this socket, which may have had another connection.
+///
+/// # Safety
+/// `followed` is a map value.
 #[inline(always)]
-pub fn begins(sock: Sock) {
-    let Some(followed) = Followed::of(sock) else { return };
-    // SAFETY: it is a map value. The socket may have had another connection.
+pub unsafe fn begins(followed: *mut Followed) {
+    // SAFETY: the caller's promise.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);
         (&raw mut (*followed).missed).write_volatile(0);
@@ -229,12 +253,14 @@ pub fn begins(sock: Sock) {
 }
 
 /// The connection of this socket is there, and its streams are at these positions.
+///
+/// # Safety
+/// `followed` is a map value.
 #[inline(always)]
-pub fn is_established(sock: Sock, positions: SeqNumbers, accepted: bool) {
-    let Some(followed) = Followed::of(sock) else { return };
+pub unsafe fn is_established(followed: *mut Followed, positions: SeqNumbers, accepted: bool) {
     let SeqNumbers { write_seq, copied_seq } = positions;
     let (client, server) = if accepted { (copied_seq, write_seq) } else { (write_seq, copied_seq) };
-    // SAFETY: it is a map value. Only now it is certain which addresses it has.
+    // SAFETY: the caller's promise. Only now it is certain which addresses it has.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);
         Dialogue::start_at(&raw mut (*followed).dialogue, client, server);

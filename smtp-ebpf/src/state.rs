@@ -20,37 +20,74 @@ const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
 pub const TCP_LISTEN: u32 = 10;
 
-/// A record under construction, and whether one is: a change in softirq may interrupt another.
+/// A record under construction, and the last change that was told.
 #[repr(C)]
 struct Scratch {
     state: State,
-    busy: u64,
+    sock: u64,
+    change: u64,
 }
 
 #[map]
 static STATE: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
-/// Tells of a connection that begins, is there, or ends.
-#[inline(always)]
-pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
-    let Some(scratch) = STATE.get_ptr_mut(0) else { return };
-    // SAFETY: the pointer is to this CPU's map value.
-    unsafe {
-        (&raw mut (*scratch).busy).write_volatile(1);
-        tell(context, Program::State, &raw mut (*scratch).state, sock, old, new);
-        (&raw mut (*scratch).busy).write_volatile(0);
+/// From one state to another.
+#[derive(Clone, Copy)]
+struct Change {
+    old: u32,
+    new: u32,
+}
+
+impl Change {
+    /// A connection begins, is there, or ends.
+    #[inline(always)]
+    fn is_of_interest(self) -> bool {
+        self.old != TCP_LISTEN && (self.new == TCP_ESTABLISHED || self.new == TCP_SYN_SENT || self.new == TCP_CLOSE)
+    }
+
+    /// A number of its own, which is not zero.
+    #[inline(always)]
+    fn number(self) -> u64 {
+        u64::from(self.old) << 32 | u64::from(self.new)
     }
 }
 
-/// The same for a change that interrupts the telling of another: the kernel does not run a program inside of itself, but
-/// runs this one.
+/// Tells of a connection that begins, is there, or ends.
+#[inline(always)]
+pub fn changes<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
+    let change = Change { old, new };
+    if !change.is_of_interest() {
+        return;
+    }
+    let Some(scratch) = STATE.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's map value.
+    unsafe {
+        tell(context, Program::State, &raw mut (*scratch).state, sock, change);
+        (&raw mut (*scratch).sock).write_volatile(sock.as_ptr() as u64);
+        (&raw mut (*scratch).change).write_volatile(change.number());
+    }
+}
+
+/// The same, right behind it, for a change in softirq that came while the processor was in the middle of [`changes`]: the
+/// kernel does not run a program inside of itself, but runs this one.
 #[inline(always)]
 pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new: u32) {
-    let (Some(first), Some(scratch)) = (STATE.get_ptr(0), STATE.get_ptr_mut(1)) else { return };
+    let change = Change { old, new };
+    if !change.is_of_interest() {
+        return;
+    }
+    let (Some(first), Some(scratch)) = (STATE.get_ptr_mut(0), STATE.get_ptr_mut(1)) else { return };
     // SAFETY: the pointers are to this CPU's map values.
     unsafe {
-        if (&raw const (*first).busy).read_volatile() != 0 {
-            tell(context, Program::StateInside, &raw mut (*scratch).state, sock, old, new);
+        let last = &raw mut (*first).change;
+        if (&raw const (*first).sock).read_volatile() == sock.as_ptr() as u64 && last.read_volatile() == change.number()
+        {
+            last.write_volatile(0);
+            return;
+        }
+        // It was skipped, or another change came between the two.
+        if !Followed::known(sock).is_some_and(|followed| Followed::state_told(followed) == change.number()) {
+            tell(context, Program::StateInside, &raw mut (*scratch).state, sock, change);
         }
     }
 }
@@ -58,10 +95,8 @@ pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new:
 /// # Safety
 /// `state` belongs to a map value that nobody else writes meanwhile.
 #[inline(always)]
-unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State, sock: Sock, old: u32, new: u32) {
-    if old == TCP_LISTEN || !(new == TCP_ESTABLISHED || new == TCP_SYN_SENT || new == TCP_CLOSE) {
-        return;
-    }
+unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State, sock: Sock, change: Change) {
+    let Change { old, new } = change;
     let Some(stream) = Stream::of(sock) else { return };
     // `skc_num` may already be given back.
     let watched = stream.has_watched_port();
@@ -103,21 +138,25 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
     if !ours {
         return;
     }
-    if new == TCP_CLOSE
-        && let Some(followed) = Followed::known(sock)
-    {
-        // SAFETY: it is the socket's map value.
-        unsafe { plaintext::release(followed) };
-    }
     if new != TCP_CLOSE && stream.has_upper_layer() {
         // One path of an MPTCP socket, which tells of itself.
         return;
     }
-    if new == TCP_SYN_SENT || old == TCP_SYN_RECV {
-        dialogue::begins(sock);
-    }
-    if new == TCP_ESTABLISHED && !stream.has_upper_layer() {
-        dialogue::is_established(sock, stream.positions(), old == TCP_SYN_RECV);
+    let followed = if new == TCP_CLOSE { Followed::known(sock) } else { Followed::of(sock) };
+    if let Some(followed) = followed {
+        // SAFETY: it is the socket's map value.
+        unsafe {
+            Followed::set_state_told(followed, change.number());
+            if new == TCP_CLOSE {
+                plaintext::release(followed);
+            }
+            if new == TCP_SYN_SENT || old == TCP_SYN_RECV {
+                dialogue::begins(followed);
+            }
+            if new == TCP_ESTABLISHED {
+                dialogue::is_established(followed, stream.positions(), old == TCP_SYN_RECV);
+            }
+        }
     }
     let time = capture::now();
     let mut task = owner::NOBODY;

@@ -67,7 +67,7 @@ const fn optional(hook: Hook) -> Hook {
 /// The life of a connection: in both families.
 const LIFE: [Hook; 2] = [
     tracepoint("inet_sock_set_state"),
-    // For what happens while the first is at work.
+    // Behind the first, for what happens while that is at work.
     Hook { program: "inet_sock_set_state_inside", ..tracepoint("inet_sock_set_state") },
 ];
 
