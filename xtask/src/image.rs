@@ -59,7 +59,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the image says that it is.
-const DESCRIPTION: &str = "Names the process behind every SMTP connection of a Linux host, and the program in the middle";
+const DESCRIPTION: &str =
+    "Names the process behind every SMTP connection of a Linux host, and the program in the middle";
 
 /// Where cargo puts what it builds.
 fn target(root: &Path) -> PathBuf {
@@ -100,7 +101,8 @@ fn build(root: &Path) -> Result<PathBuf> {
 
 /// Fails where a program needs a loader, which the image has not.
 fn ensure_static(agent: &Path) -> Result<()> {
-    let headers = answer(Command::new("readelf").args(["--program-headers", "--wide"]).arg(agent), Duration::from_secs(10));
+    let headers =
+        answer(Command::new("readelf").args(["--program-headers", "--wide"]).arg(agent), Duration::from_secs(10));
     let headers = headers.with_context(|| format!("{} is no program that can be read", agent.display()))?;
     ensure!(
         !headers.contains("INTERP"),

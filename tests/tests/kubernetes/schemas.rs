@@ -44,7 +44,10 @@ fn kubernetes_knows_every_field() -> Result<()> {
     let whole = text(HELM[1], &[&[REPOSITORY][..], &ALL, &MORE].concat())?;
     for objects in [&plain, &whole] {
         let kinds = Objects::parse(objects)?;
-        let own = kinds.0.iter().filter(|object| !object["apiVersion"].as_str().is_some_and(|api| api.starts_with("monitoring.")));
+        let own = kinds
+            .0
+            .iter()
+            .filter(|object| !object["apiVersion"].as_str().is_some_and(|api| api.starts_with("monitoring.")));
         let own = own.count();
         for version in KUBERNETES {
             let (accepted, said) = validated(objects, version)?;
@@ -96,7 +99,8 @@ fn prometheus_operator_knows_every_field() -> Result<()> {
     let mut known: Vec<_> = known_to_prometheus_operator(&objects)?.lines().map(str::to_owned).collect();
     known.sort_unstable();
     assert_eq!(known, ["PrometheusRule", "ServiceMonitor"]);
-    let unknown = known_to_prometheus_operator(&misspelt(&objects, "relabelings:")?).expect_err("a field that is not there");
+    let unknown =
+        known_to_prometheus_operator(&misspelt(&objects, "relabelings:")?).expect_err("a field that is not there");
     ensure!(unknown.to_string().contains("relabelingss"), "{unknown}");
     let interval = text(HELM[1], &[&[REPOSITORY][..], &ALL, &["serviceMonitor.interval=often"]].concat())?;
     let unfit = known_to_prometheus_operator(&interval).expect_err("a duration that is none");

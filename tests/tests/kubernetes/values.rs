@@ -19,7 +19,9 @@ fn refusal(values: &[&str]) -> Result<String> {
 #[test]
 fn helm_has_nothing_to_say_against_it() -> Result<()> {
     for helm in HELM {
-        let said = chart::output(Command::new(tool(helm)?).args(["lint", "--strict", "--set", REPOSITORY]).arg(workspace()?.join(CHART)))?;
+        let said = chart::output(
+            Command::new(tool(helm)?).args(["lint", "--strict", "--set", REPOSITORY]).arg(workspace()?.join(CHART)),
+        )?;
         ensure!(said.contains("1 chart(s) linted, 0 chart(s) failed"), "{said}");
         ensure!(!said.contains("[WARNING]"), "{said}");
     }
@@ -117,7 +119,9 @@ fn what_cannot_be_is_refused_with_the_remedy() -> Result<()> {
     ensure!(refusal(&[])?.contains("push the image that `cargo xtask image` makes"));
     let unreachable = refusal(&[REPOSITORY, "serviceMonitor.enabled=true"])?;
     ensure!(unreachable.contains("name it in networkPolicy.from"), "{unreachable}");
-    for (wrong, named) in [("tls=yes", "tls"), ("ports={}", "ports"), ("hostPid=true", "hostPid"), ("image.digest=1", "digest")] {
+    for (wrong, named) in
+        [("tls=yes", "tls"), ("ports={}", "ports"), ("hostPid=true", "hostPid"), ("image.digest=1", "digest")]
+    {
         let refusal = refusal(&[REPOSITORY, wrong])?;
         ensure!(refusal.contains(named) && refusal.contains("schema"), "{wrong}: {refusal}");
     }
@@ -130,7 +134,10 @@ fn an_image_is_named_by_its_digest_where_there_is_one() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(image(&[])?, format!("registry.example/smtp-observer:{version}"));
     let digest = format!("sha256:{}", "0a".repeat(32));
-    assert_eq!(image(&[&format!("image.digest={digest}"), "image.tag=x"])?, format!("registry.example/smtp-observer@{digest}"));
+    assert_eq!(
+        image(&[&format!("image.digest={digest}"), "image.tag=x"])?,
+        format!("registry.example/smtp-observer@{digest}")
+    );
     Ok(())
 }
 
@@ -165,7 +172,10 @@ fn dashboard_and_alerts_are_those_of_the_repository() -> Result<()> {
     let deploy = workspace()?.join("deploy");
     let dashboard = objects.one("ConfigMap")?["data"]["smtp-observer.json"].as_str().unwrap_or_default();
     let expected = fs::read_to_string(deploy.join("grafana/smtp-observer.json"))?;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(dashboard)?, serde_json::from_str::<serde_json::Value>(&expected)?);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(dashboard)?,
+        serde_json::from_str::<serde_json::Value>(&expected)?
+    );
     let rules = Objects::parse(&fs::read_to_string(deploy.join("prometheus/smtp-observer.rules.yml"))?)?;
     assert_eq!(objects.one("PrometheusRule")?["spec"], rules.0[0]);
     Ok(())
@@ -175,7 +185,12 @@ fn dashboard_and_alerts_are_those_of_the_repository() -> Result<()> {
 fn a_packaged_chart_is_whole() -> Result<()> {
     for helm in HELM {
         let folder = tempfile::tempdir()?;
-        chart::output(Command::new(tool(helm)?).args(["package", "--destination"]).arg(folder.path()).arg(workspace()?.join(CHART)))?;
+        chart::output(
+            Command::new(tool(helm)?)
+                .args(["package", "--destination"])
+                .arg(folder.path())
+                .arg(workspace()?.join(CHART)),
+        )?;
         let package = folder.path().join(format!("smtp-observer-{}.tgz", env!("CARGO_PKG_VERSION")));
         let mut command = Command::new(tool(helm)?);
         command.args(["template", "mail"]).arg(package).args(["--namespace", "observers"]);
