@@ -225,3 +225,52 @@ fn digest(layout: &Path) -> Result<String> {
     };
     Ok(manifest["digest"].as_str().context("the image has no digest")?.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_the_same_whoever_makes_it_and_when() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = env::temp_dir().join(format!("smtp-observer-image-{}", std::process::id()));
+        let made = |name: &str, files: [&str; 2], mode: u32| {
+            let directory = folder.join(name);
+            for file in files {
+                let path = directory.join(file);
+                fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+                fs::write(&path, "x").expect("written");
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+            }
+            let archive = folder.join(format!("{name}.tar"));
+            tar(&directory, &archive, "1700000000").expect("an archive");
+            fs::read(archive).expect("readable")
+        };
+        let first = made("first", ["b/c", "a"], 0o600);
+        let second = made("second", ["a", "b/c"], 0o644);
+        fs::remove_dir_all(&folder).expect("removed");
+        assert!(first == second, "the archives differ");
+        let names: Vec<_> = first.chunks(512).filter_map(|block| block.strip_prefix(b"a\0")).collect();
+        assert_eq!(names.len(), 1, "a file lies at the archive's own root");
+    }
+
+    #[test]
+    fn a_program_that_needs_libraries_is_refused() {
+        let own = env::current_exe().expect("a test is a file");
+        let refusal = ensure_static(&own).expect_err("tests are linked to the C library");
+        assert!(refusal.to_string().contains("needs a loader"), "{refusal}");
+        assert!(ensure_static(Path::new("/dev/null")).is_err(), "no program at all");
+    }
+
+    #[test]
+    fn labels_have_the_names_of_the_specification() {
+        let commit = Commit { revision: "0a1b".into(), epoch: "1700000000".into() };
+        let created = commit.created().expect("a time");
+        assert_eq!(created, "2023-11-14T22:13:20Z");
+        let labels = labels(&created, &commit.revision);
+        assert!(labels.contains(&"org.opencontainers.image.created=2023-11-14T22:13:20Z".into()), "{labels:?}");
+        assert!(labels.contains(&"org.opencontainers.image.revision=0a1b".into()), "{labels:?}");
+        assert!(labels.contains(&"org.opencontainers.image.licenses=MIT OR Apache-2.0".into()), "{labels:?}");
+    }
+}
