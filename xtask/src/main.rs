@@ -7,6 +7,8 @@
 //! - [`senders`]: mail software that cannot be installed beside Postfix, for the tests
 //! - [`agent`]: builds and runs the agent
 //! - [`manual`]: man pages and shell completions
+//! - [`image`]: an image for containers
+//! - [`kubernetes`]: what the chart for Kubernetes is tested with
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
@@ -19,7 +21,9 @@ mod apt;
 #[cfg(test)]
 mod dependencies;
 mod fuzz;
+mod image;
 mod kernels;
+mod kubernetes;
 mod lint;
 mod manual;
 mod packages;
@@ -59,6 +63,8 @@ enum Command {
     },
     /// Write man pages and shell completions, for packages: target/man, target/completions
     Man,
+    /// Make an image for containers, without a daemon: target/image
+    Image(image::Options),
     /// Build the agent and run it, through sudo where it needs root
     Run {
         /// The agent's own arguments
@@ -116,6 +122,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let target = manual::write(root)?;
             println!("{}\n{}", target.join("man").display(), target.join("completions").display());
         }
+        Command::Image(options) => image::run(root, &options)?,
         Command::Run { args } => agent::run(root, &args)?,
         Command::Demo { args } => scenes::demo(root, &args)?,
         Command::Test { args } => return test::run(root, &args),

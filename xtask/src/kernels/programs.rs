@@ -16,6 +16,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("compare", "what is made of two files of events, whatever the kernel"),
     ("handshakes", "needs Python and its ssl"),
     ("interception", "needs proxies and whole mail servers"),
+    ("kubernetes", "needs Helm, Python and runc"),
     ("output", "what becomes of lines, whatever the kernel"),
     // Seen on 7.2: one QUIT of two hundred went by as a gap.
     ("owners", "two hundred processes on an emulated processor interrupt hooks, which the kernel then skips"),
