@@ -1,4 +1,5 @@
-"""Loads events into ClickHouse's own engine by deploy/clickhouse: clickhouse.py TABLES EVENTS.
+"""Loads events into ClickHouse's own engine by deploy/clickhouse, and asks what a document asks: clickhouse.py TABLES EVENTS
+DOCUMENT.
 
 chdb is ClickHouse as a library. It reads no Kafka: there the lines are inserted into a table that passes them on, as the table
 of the topic would.
@@ -11,7 +12,7 @@ import sys
 from chdb import session
 
 
-def main(tables, events):
+def main(tables, events, document):
     clickhouse = session.Session()
 
     def ask(query):
@@ -59,13 +60,20 @@ def main(tables, events):
         for name, value in wanted.items():
             assert row[name] == value, f"{name} is {row[name]!r}, not {value!r}: {line}"
 
+    with open(document, encoding="utf-8") as file:
+        queries = re.findall(r"(?:^    .*\n)+", file.read(), re.MULTILINE)
+    queries = [query for query in queries if query.startswith("    SELECT")]
+    assert queries, f"{document} has no query"
+    for query in queries:
+        assert ask(query), f"nothing is found: {query}"
+
     clickhouse.query("OPTIMIZE TABLE smtp_events FINAL")
     size = "SELECT sum(bytes_on_disk) AS bytes FROM system.parts WHERE table = 'smtp_events' AND active"
     (size,) = ask(size)
     plain = sum(len(line) + 1 for line in lines) / len(lines)
     (version,) = ask("SELECT version() AS version")
     print(
-        f"{tables}: {len(expected)} events in ClickHouse {version['version']}, as they are to be;"
+        f"{tables}: {len(expected)} events in ClickHouse {version['version']}, as they are to be, and {len(queries)} queries find something;"
         f" {int(size['bytes']) / len(lines):.0f} bytes each there, {plain:.0f} in the file"
     )
 

@@ -20,6 +20,7 @@ use smtp_observer_tests::unpacked::Root;
 
 const ELASTICSEARCH: &str = include_str!("../../deploy/rsyslog/elasticsearch.conf");
 const KAFKA: &str = include_str!("../../deploy/rsyslog/kafka.conf");
+const FLEET: &str = include_str!("../../docs/fleet.md");
 const PIPELINES: &str = include_str!("../../docs/pipelines.md");
 
 /// What an agent that was killed leaves.
@@ -113,6 +114,12 @@ fn rsyslog_takes_the_examples() -> Result<()> {
         let link = format!("(../deploy/rsyslog/{name}.conf)");
         ensure!(PIPELINES.contains(&link), "docs/pipelines.md does not show {link}");
     }
+    // What a large fleet ships.
+    let condition = "$parsesuccess == \"OK\" and $!event != \"smtp.command\"";
+    ensure!(FLEET.contains(condition), "docs/fleet.md has another condition");
+    let fewer = KAFKA.replace("$parsesuccess == \"OK\"", condition);
+    ensure!(fewer != KAFKA, "the example has another condition");
+    Shipper::new(&fewer)?.check()?;
     let wrong = KAFKA.replace("dynaKey=\"on\"", "dynamicKey=\"on\"");
     ensure!(Shipper::new(&wrong)?.check().is_err(), "a parameter that there is not is taken");
     Ok(())

@@ -61,8 +61,8 @@ fn run_clickhouse(root: &Path, events: &Path) -> Result<()> {
         ask(Command::new(&pip).args(["install", "--quiet", "--no-deps", "--only-binary=:all:", CLICKHOUSE]))?;
         fs::write(&record, CLICKHOUSE)?;
     }
-    let arguments: [OsString; 3] =
-        ["pipelines/clickhouse.py".into(), "deploy/clickhouse/smtp-events.sql".into(), events.into()];
+    let [script, tables, document] = ["pipelines/clickhouse.py", "deploy/clickhouse/smtp-events.sql", "docs/fleet.md"];
+    let arguments: [OsString; 4] = [script.into(), tables.into(), events.into(), document.into()];
     let mut python = Command::new(environment.join("bin/python"));
     check(python.current_dir(root).args(arguments), "the tables for ClickHouse do not hold: see above")
 }

@@ -91,10 +91,29 @@ pub fn check_evaluated(prometheus: &Prometheus) -> Result<()> {
     Ok(())
 }
 
+/// After mail through an antivirus: what is to find it among many hosts finds it on this one.
+pub fn check_queries_of_the_fleet(prometheus: &Prometheus) -> Result<()> {
+    let (_, section) = FLEETS_DOCUMENTATION.split_once("## Find the program").context("there is no such section")?;
+    let queries: Vec<_> = section
+        .split("\n\n")
+        .filter_map(|block| block.strip_prefix("    "))
+        // Those of ClickHouse are run elsewhere; what the fleet's own rules record, promtool has judged.
+        .filter(|query| !query.starts_with("SELECT ") && !query.starts_with("job_"))
+        .collect();
+    assert_eq!(queries.len(), 3, "{queries:?}");
+    for query in queries {
+        let found = prometheus.query(query)?;
+        assert!(!found.is_empty(), "nothing is found: {query}");
+        let is_named = |series: &&Series| series.label("interceptor") == "antivirus-proxy";
+        assert!(!query.contains("interceptor,") || found.iter().find(is_named).is_some(), "{query}: {found:?}");
+    }
+    Ok(())
+}
+
 /// The texts of an alert are sentences.
 #[test]
 fn every_alert_says_what_it_means_and_what_to_do() {
-    for alert in RULES.split("- alert: ").skip(1) {
+    for alert in [RULES, FLEET].iter().flat_map(|rules| rules.split("- alert: ").skip(1)) {
         let name = alert.lines().next().unwrap_or_default();
         for part in ["summary: '", "description: >-\n", "severity: "] {
             assert!(alert.contains(part), "{name} has no {part}");

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ impl Simulation {
         store.args(["-storageDataPath=/var/store", "-retentionPeriod=1d", &format!("-httpListenAddr={STORE}")]);
         let _store = Running::start(store)?;
         host.wait_listens(STORE)?;
+        let rules = if self.forward { Some(Running::start(self.rules(&store_root, &host)?)?) } else { None };
         let root = Root::new("prometheus", &[])?;
         let prometheus = Running::start(self.prometheus(&root, &host)?)?;
         let ready = |lines: &[String]| lines.iter().any(|line| line.contains("Server is ready")).then_some(());
@@ -103,12 +105,13 @@ impl Simulation {
         let after = [Taken::by(&host, PROMETHEUS)?, Taken::by(&host, STORE)?];
         let scraped =
             (served.load(Ordering::Relaxed) - served_before) as f64 / (after[0].at - before[0].at).as_secs_f64();
-        self.check(&host)?;
+        let told = || rules.as_ref().map(|rules| rules.log.so_far().join("\n")).unwrap_or_default();
+        self.check(&host).with_context(told)?;
         self.outcome(&host, &root, [&before, &after], scraped)
     }
 
     /// Prometheus with its configuration of `deploy`, but for the hosts and the interval.
-    fn prometheus(&self, root: &Root, host: &Host) -> Result<std::process::Command> {
+    fn prometheus(&self, root: &Root, host: &Host) -> Result<Command> {
         let config = if self.forward { FORWARDS } else { KEEPS };
         let scraped = config.lines().find(|line| line.starts_with("  scrape_interval: ")).context("no interval")?;
         let config = config.replace(scraped, &format!("  scrape_interval: {}s", self.interval));
@@ -128,7 +131,22 @@ impl Simulation {
         Ok(command)
     }
 
-    /// All hosts are there, and the one with a program in the middle is found.
+    /// What evaluates the rules where Prometheus only forwards.
+    fn rules(&self, root: &Root, host: &Host) -> Result<Command> {
+        let mut vmalert = root.command(host, "/usr/bin/vmalert")?;
+        for (name, rules) in RULES {
+            root.write(&format!("etc/{name}"), rules)?;
+            vmalert.arg(format!("-rule=/etc/{name}"));
+        }
+        for option in ["datasource", "remoteRead", "remoteWrite"] {
+            vmalert.arg(format!("-{option}.url=http://{STORE}"));
+        }
+        vmalert.args(["-notifier.blackhole", "-httpListenAddr=127.0.0.1:8880"]);
+        vmalert.arg(format!("-evaluationInterval={}s", self.interval));
+        Ok(vmalert)
+    }
+
+    /// All hosts are there, and the one with a program in the middle is found, also by the rules.
     fn check(&self, host: &Host) -> Result<()> {
         get(host, STORE, "/internal/force_flush")?;
         let up = query(host, "count(up{job=\"smtp-observer\"} == 1)")?;
@@ -140,6 +158,8 @@ impl Simulation {
             names.len() == 1 && names[0]["instance"] == expected && names[0]["interceptor"] == "antivirus-proxy",
             "the program in the middle of {expected} is not found: {found}"
         );
+        let recorded = query(host, "job_interceptor_executable_method:smtp_interceptor_hosts:count")?;
+        ensure!(recorded[0]["value"][1] == "1", "the rules do not find it: {recorded}");
         Ok(())
     }
 
