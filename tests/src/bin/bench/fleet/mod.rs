@@ -31,8 +31,8 @@ pub struct Options {
     /// Seconds between two scrapes of a host.
     #[arg(long, default_value_t = 15)]
     interval: u32,
-    /// How long the fleet is scraped, in seconds.
-    #[arg(long, default_value_t = 300)]
+    /// How long the fleet is scraped, in seconds; a store shows what came half a minute ago, and rules look at that.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(120..))]
     seconds: u64,
     /// Prometheus forwards only, and drops what `deploy/prometheus/fleet-agent.yml` drops.
     #[arg(long)]

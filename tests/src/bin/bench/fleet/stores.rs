@@ -150,7 +150,7 @@ impl Simulation {
     fn check(&self, host: &Host) -> Result<()> {
         get(host, STORE, "/internal/force_flush")?;
         let up = query(host, "count(up{job=\"smtp-observer\"} == 1)")?;
-        ensure!(up[0]["value"][1] == self.hosts.to_string(), "not all hosts are scraped: {up}");
+        ensure!(up[0]["value"][1] == format!("{}", self.hosts), "not all hosts are scraped: {up}");
         let found = query(host, "count by (instance, interceptor) (smtp_interceptor_info)")?;
         let names: Vec<_> = found.as_array().into_iter().flatten().map(|row| &row["metric"]).collect();
         let expected = stand_ins::address(0).ip().to_string();
