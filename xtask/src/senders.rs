@@ -1,5 +1,5 @@
-//! Mail software that sends or stands in between, Prometheus and rsyslog, unpacked and never installed: as packages, some of these and
-//! Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
+//! Mail software that sends or stands in between, Prometheus and rsyslog, unpacked and never installed: as packages, some of
+//! these and Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
 
 use std::fs;
 use std::path::Path;
