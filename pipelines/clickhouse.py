@@ -1,8 +1,9 @@
-"""Loads events into ClickHouse's own engine by deploy/clickhouse, and asks what a document asks: clickhouse.py TABLES EVENTS
-DOCUMENT.
+"""Loads events into ClickHouse's own engine by deploy/clickhouse, and asks what a document asks.
 
-chdb is ClickHouse as a library. It reads no Kafka: there the lines are inserted into a table that passes them on, as the table
-of the topic would.
+clickhouse.py TABLES EVENTS DOCUMENT
+
+chdb is ClickHouse as a library. It reads no Kafka: the lines are inserted into a table that passes them on, as the
+table of the topic would.
 """
 
 import json
@@ -29,12 +30,13 @@ def main(tables, events, document):
         lines = [line.rstrip("\n") for line in file]
     expected = [json.loads(line) for line in lines]
     # What an agent that was killed leaves, and what else may be in a topic.
-    rows = ",".join("('" + line.replace("\\", "\\\\").replace("'", "\\'") + "')" for line in lines + [lines[0][:40], "", "[]"])
-    clickhouse.query(f"INSERT INTO smtp_events_topic VALUES {rows}")
+    others = [lines[0][:40], "", "[]"]
+    rows = ("('" + line.replace("\\", "\\\\").replace("'", "\\'") + "')" for line in lines + others)
+    clickhouse.query("INSERT INTO smtp_events_topic VALUES " + ",".join(rows))
 
     found = ask(
-        "SELECT time, event, connection, role, remote, port, process, executable, uid, intercepted, reason, verdict, interceptor,"
-        " confidence, line FROM smtp_events"
+        "SELECT time, event, connection, role, remote, port, process, executable, uid, intercepted, reason, verdict,"
+        " interceptor, confidence, line FROM smtp_events"
     )
     assert len(found) == len(expected), f"{len(found)} rows of {len(expected)} events"
     found.sort(key=lambda row: row["line"])
@@ -73,7 +75,8 @@ def main(tables, events, document):
     plain = sum(len(line) + 1 for line in lines) / len(lines)
     (version,) = ask("SELECT version() AS version")
     print(
-        f"{tables}: {len(expected)} events in ClickHouse {version['version']}, as they are to be, and {len(queries)} queries find something;"
+        f"{tables}: {len(expected)} events in ClickHouse {version['version']}, as they are to be,"
+        f" and {len(queries)} queries of {document} find something;"
         f" {int(size['bytes']) / len(lines):.0f} bytes each there, {plain:.0f} in the file"
     )
 

@@ -1,5 +1,5 @@
-//! The examples for log shippers that the tests do not run, because what runs them is large: Vector's language, and ClickHouse's
-//! engine.
+//! The examples for log shippers that the tests do not run, because what runs them is large: Vector's language, and
+//! ClickHouse's engine.
 
 use std::ffi::OsString;
 use std::fs;
