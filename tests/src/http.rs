@@ -14,10 +14,19 @@ pub fn get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
 
 /// The same, in a format that is named.
 pub fn get_as(server: SocketAddr, path: &str, accept: &str) -> Result<(u16, String)> {
+    ask(server, "GET", path, accept)
+}
+
+/// The status and the body that a POST of nothing brings.
+pub fn post(server: SocketAddr, path: &str) -> Result<(u16, String)> {
+    ask(server, "POST", path, "*/*")
+}
+
+fn ask(server: SocketAddr, method: &str, path: &str, accept: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(server).with_context(|| format!("connecting to {server}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // 1.0: its answers are not cut into chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {server}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of headers")?;

@@ -113,7 +113,8 @@ impl Postfix {
         self.master.output.wait_for(&what, enough).with_context(|| self.master.output.so_far().join("\n"))
     }
 
-    fn logged(&self, words: &[&str]) -> usize {
+    /// How many lines of its log have all of these words.
+    pub fn logged(&self, words: &[&str]) -> usize {
         lines_with(&self.master.output.so_far(), words)
     }
 

@@ -196,6 +196,15 @@ fn the_documents_show_what_is_there() -> Result<()> {
         let name = path.strip_prefix(root()?)?.display().to_string();
         ensure!(pipelines.contains(&format!("(../{name})")), "docs/pipelines.md does not show {name}");
     }
+    let fleet = read("docs/fleet.md")?;
+    let shown = fleet.split("(../deploy/").skip(1).filter_map(|rest| rest.split(')').next());
+    let shown: BTreeSet<&str> = shown.collect();
+    for name in ["prometheus/fleet.yml", "prometheus/fleet-agent.yml", "prometheus/fleet.rules.yml"] {
+        ensure!(shown.contains(name), "docs/fleet.md does not show deploy/{name}");
+    }
+    for name in shown {
+        ensure!(root()?.join("deploy").join(name).exists(), "docs/fleet.md shows deploy/{name}, which is not there");
+    }
     let rotation = read("deploy/logrotate/smtp-observer")?;
     ensure!(rotation.starts_with(FILE) && pipelines.contains(FILE), "{rotation}");
     let indented: String = rotation.lines().map(|line| format!("    {line}\n")).collect();

@@ -13,6 +13,7 @@
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
 //! - [`fuzz`]: any bytes at the core's doors
+//! - [`pipelines`]: examples for log shippers, run by what is too large for the tests
 //! - [`lint`]: formatting, clippy, licences
 //! - [`process`]: other programs, run with a bound, or as root
 
@@ -27,6 +28,7 @@ mod kubernetes;
 mod lint;
 mod manual;
 mod packages;
+mod pipelines;
 mod process;
 mod scenes;
 mod senders;
@@ -100,6 +102,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the examples for Vector and ClickHouse on real events
+    Pipelines(pipelines::Options),
     /// Fuzz the core, from the transcripts on
     Fuzz(fuzz::Options),
     /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
@@ -130,6 +134,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Guest(options) => kernels::init::run(&options)?,
         Command::Bench { args } => scenes::bench(root, &args)?,
         Command::Plots { args } => scenes::plots(root, &args)?,
+        Command::Pipelines(options) => pipelines::run(root, &options)?,
         Command::Fuzz(options) => fuzz::run(root, &options)?,
         Command::Lint => lint::run(root)?,
     }

@@ -21,8 +21,13 @@ pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
 /// Runs the benchmarks: the agent's, and the decoder's; or the part that is named.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
+    let has = |part: &str| args.iter().any(|arg| arg == part);
+    if has("fleet") {
+        packages::ensure_installed(&[&packages::SENDERS])?;
+        senders::ensure_stores(root)?;
+    }
     play(root, "release", "bench", args)?;
-    if args.first().is_some_and(|part| part == "pipeline") {
+    if has("pipeline") || has("fleet") {
         return Ok(());
     }
     let mut decoder = cargo(root);
@@ -36,6 +41,12 @@ pub(crate) fn plots(root: &Path, args: &[String]) -> Result<()> {
     senders::ensure_unpacked(root)?;
     senders::ensure_plotter(root)?;
     play(root, "dev", "plots", args)
+}
+
+/// Plays the demo's scene, and writes its events into a file.
+pub(crate) fn events(root: &Path, file: &Path) -> Result<()> {
+    packages::ensure_installed(&[&packages::SCENES])?;
+    play(root, "dev", "events", &[file.display().to_string()])
 }
 
 fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {

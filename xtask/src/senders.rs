@@ -1,5 +1,5 @@
-//! Mail software that sends or stands in between, and Prometheus, unpacked and never installed: as packages, some of these and
-//! Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
+//! Mail software that sends or stands in between, Prometheus and rsyslog, unpacked and never installed: as packages, some of
+//! these and Postfix shut each other out, some would start a daemon at once, and some are not of this machine's suite.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::process::say;
 const SUITE: &str = "trixie";
 
 /// Where each is unpacked, and Debian's packages that make it.
-const SENDERS: [(&str, &[&str]); 15] = [
+const SENDERS: [(&str, &[&str]); 16] = [
     ("exim", &["exim4-daemon-light"]),
     ("opensmtpd", &["opensmtpd"]),
     ("nodemailer", &["node-nodemailer", "nodejs"]),
@@ -34,7 +34,12 @@ const SENDERS: [(&str, &[&str]); 15] = [
     ("opendkim", &["opendkim"]),
     // What scrapes the agent, with promtool; the library for Python has a strict reader of OpenMetrics.
     ("prometheus", &["prometheus", "python3-prometheus-client"]),
+    // What ships events, to Elasticsearch and to Kafka; kcat plays the broker, and reads what it was given.
+    ("rsyslog", &["rsyslog", "rsyslog-elasticsearch", "rsyslog-kafka", "kcat"]),
 ];
+
+/// What keeps the metrics of many hosts; it is unpacked for the benchmark of a fleet, not for the tests.
+const STORE: (&str, &[&str]) = ("victoria-metrics", &["victoria-metrics"]);
 
 /// What draws plots; it is unpacked where they are wanted, not for the tests.
 const PLOTTER: (&str, &[&str]) = ("matplotlib", &["python3-matplotlib"]);
@@ -56,6 +61,12 @@ pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
         run(Command::new("npm").arg("install").args(options).arg("--prefix").arg(&modules).arg(NODEMAILER))?;
     }
     Ok(())
+}
+
+/// Unpacks Prometheus and what it writes to.
+pub(crate) fn ensure_stores(root: &Path) -> Result<()> {
+    let prometheus = SENDERS.into_iter().filter(|(name, _)| *name == "prometheus");
+    unpack(root, &prometheus.chain([STORE]).collect::<Vec<_>>())
 }
 
 /// Unpacks what draws plots.

@@ -100,6 +100,7 @@ fn every_query_shows_what_happened() -> Result<()> {
     let counted = prometheus.query_range("sum by (process, role) (smtp_anomalies_total)", begin, end, INTERVAL)?;
     check_first_counts(&shown["Anomalies by program"][0], &counted, begin);
     rules::check_evaluated(&prometheus)?;
+    rules::check_queries_of_the_fleet(&prometheus)?;
     // Prometheus asks for OpenMetrics, which alone has this type.
     assert_eq!(prometheus.kind("smtp_interceptor")?, "info");
     let scraped = agent.metrics()?;

@@ -27,6 +27,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("shippers", "needs rsyslog, whatever the kernel"),
     ("tls", "needs whole mail servers, Python and libraries of TLS"),
     ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
@@ -34,7 +35,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
 ];
 
 /// Programs of that package that none of these tests starts.
-const NOT_STARTED: [&str; 4] = ["bench", "demo", "plots", "ring"];
+const NOT_STARTED: [&str; 5] = ["bench", "demo", "events", "plots", "ring"];
 
 /// Programs of this machine that tests start.
 const INSTALLED: [&str; 9] = ["bash", "cp", "ip", "nft", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];

@@ -6,12 +6,14 @@
 //! - [`crowd`]: connections that are open beside it
 //! - [`agent`]: what the agent takes meanwhile
 //! - [`pipeline`]: what user space takes of an event, stage by stage
+//! - [`fleet`]: what many hosts give those who keep it
 
 mod agent;
 mod calls;
 mod compared;
 mod crowd;
 mod empty;
+mod fleet;
 mod mails;
 mod pipeline;
 
@@ -26,10 +28,11 @@ use crate::mails::Sink;
 /// What the agent costs others, and what it takes for itself.
 #[derive(Parser)]
 struct Arguments {
-    /// What is measured; without it, all.
+    /// What is measured; without it, all that one host takes.
+    #[command(subcommand)]
     what: Option<What>,
     /// Rounds, each with the agent and without.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, global = true, default_value_t = 7)]
     rounds: usize,
     /// Calls in a measurement of calls.
     #[arg(long, default_value_t = 400_000)]
@@ -46,10 +49,12 @@ struct Arguments {
 }
 
 /// A part of the benchmarks.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(clap::Subcommand)]
 enum What {
     /// What user space takes of an event, stage by stage.
     Pipeline,
+    /// Series, bytes and lines of a host, and what a Prometheus and a VictoriaMetrics take for a thousand of them.
+    Fleet(fleet::Options),
 }
 
 fn main() -> Result<()> {
@@ -58,8 +63,10 @@ fn main() -> Result<()> {
         crowd::hold(&address, open)?;
     }
     ensure!(rounds > 0 && calls > 0 && mails > 0, "nothing to measure");
-    if let Some(What::Pipeline) = what {
-        return pipeline::print(rounds);
+    match what {
+        Some(What::Pipeline) => return pipeline::print(rounds),
+        Some(What::Fleet(options)) => return fleet::print(&options),
+        None => {}
     }
     pipeline::print(rounds)?;
     let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
