@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -184,8 +186,11 @@ const NOT_FOUND: &str = "not found: try / in a browser, /api/v1/connections, /ap
 const WITHOUT_TLS: &str = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Connection: close\r\n\r\nthis address speaks TLS: ask by https\n";
 
-/// How long to wait when the host has no descriptor left for a client.
+/// How long to wait when there is no descriptor left for a client, and none to be had from another.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Descriptors that clients leave to the agent's other work, such as opening its files again.
+const SPARE_DESCRIPTORS: u64 = 16;
 
 /// What all requests share.
 #[derive(Clone)]
@@ -211,22 +216,24 @@ async fn serve(listener: TcpListener, agent: Agent, limits: Limits, access: Acce
     let streams = Arc::new(Streams::new(limits.streams));
     let access = Arc::new(access);
     let service = TowerToHyperService::new(router(Context { agent, limits, streams }, Arc::clone(&access)));
-    let mut connections: VecDeque<(AbortHandle, Arc<Seat>)> = VecDeque::new();
+    let mut connections = Connections::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 debug!("cannot accept an HTTP client: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                match connections.push_out() {
+                    // Its descriptor is free when its task has been let go of.
+                    true => tokio::task::yield_now().await,
+                    false => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
                 continue;
             }
         };
-        connections.retain(|(connection, _)| !connection.is_finished());
-        while connections.len() >= limits.connections {
-            let oldest = connections.iter().position(|(_, seat)| !seat.is_taken()).unwrap_or(0);
-            if let Some((oldest, _)) = connections.remove(oldest) {
-                oldest.abort();
-            }
+        connections.0.retain(|(connection, _)| !connection.is_finished());
+        while connections.0.len() >= limits.connections && connections.push_out() {}
+        if takes_a_spare_descriptor(&stream) {
+            connections.push_out();
         }
         let seat = Arc::<Seat>::default();
         let connection = Connection { peer, seat: Arc::clone(&seat), limits, service: service.clone() };
@@ -236,8 +243,29 @@ async fn serve(listener: TcpListener, agent: Agent, limits: Limits, access: Acce
                 debug!("an HTTP client was cut off: its connection was open for too long");
             }
         });
-        connections.push_back((task.abort_handle(), seat));
+        connections.0.push_back((task.abort_handle(), seat));
     }
+}
+
+/// The clients' connections, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<(AbortHandle, Arc<Seat>)>);
+
+impl Connections {
+    /// Cuts off the oldest, one without a stream first; whether there was one.
+    fn push_out(&mut self) -> bool {
+        let oldest = self.0.iter().position(|(_, seat)| !seat.is_taken()).unwrap_or(0);
+        let Some((oldest, _)) = self.0.remove(oldest) else { return false };
+        oldest.abort();
+        true
+    }
+}
+
+/// Whether this connection has one of the last descriptors that the process may have (RLIMIT_NOFILE). The kernel gives the
+/// lowest that is free.
+fn takes_a_spare_descriptor(stream: &TcpStream) -> bool {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(most, _)| most);
+    u64::from(stream.as_raw_fd().unsigned_abs()) + SPARE_DESCRIPTORS >= most
 }
 
 /// One client's connection.
