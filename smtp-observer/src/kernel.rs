@@ -110,6 +110,16 @@ pub enum Error {
         /// What is needed.
         needed: u64,
     },
+    /// It may not open as many files as there are programs and maps.
+    #[error(
+        "this process may have {most} descriptors, and it needs {needed}: allow more (LimitNOFILE= of a unit, `ulimit -n`)."
+    )]
+    Descriptors {
+        /// How many it may have.
+        most: u64,
+        /// How many are needed.
+        needed: u64,
+    },
     /// The ring buffer cannot be polled.
     #[error("the ring buffer cannot be polled: {0}.")]
     Poll(#[source] io::Error),
@@ -259,6 +269,7 @@ impl Kernel {
     pub fn attach(settings: &Settings) -> Result<Self, Error> {
         probe::require_privileges()?;
         diagnostics::require_memory(settings.ring_bytes)?;
+        diagnostics::require_descriptors()?;
         let host = ThisHost::new().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let mut programs = load(settings, &layout)?;

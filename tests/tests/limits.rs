@@ -12,18 +12,36 @@ use smtp_observer_tests::agent::{Agent, http_address};
 use smtp_observer_tests::machine;
 use smtp_observer_tests::process::Running;
 
-/// Descriptors that the agent may have.
-const DESCRIPTORS: u64 = 48;
-
-#[test]
-fn idle_clients_do_not_stop_a_scrape_where_descriptors_are_few() -> Result<()> {
+/// A command of the agent, which may have so many descriptors, and may get so many.
+fn with_descriptors(soft: u64, hard: u64) -> Result<Command> {
     let mut command = Command::new(machine::agent()?);
     command.arg("run");
     // SAFETY: setrlimit is a bare system call: fit for a forked child.
     unsafe {
-        command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)?));
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?));
     }
-    let agent = Agent::start_command(command, &[])?;
+    Ok(command)
+}
+
+#[test]
+fn too_few_descriptors_are_told() -> Result<()> {
+    let mut command = with_descriptors(48, 48)?;
+    command.args(["--listen", &http_address().to_string()]);
+    let ended = Running::start(command)?.finish()?;
+    let sentence = "this process may have 48 descriptors, and it needs ";
+    assert_eq!(ended.status.code(), Some(3), "{:?}", ended.log);
+    assert!(ended.log.len() == 1 && ended.log[0].contains(sentence), "{:?}", ended.log);
+    Ok(())
+}
+
+#[test]
+fn idle_clients_do_not_stop_a_scrape_where_descriptors_are_few() -> Result<()> {
+    const DESCRIPTORS: u64 = 128;
+    // It takes what it may get.
+    let agent = Agent::start_command(with_descriptors(48, DESCRIPTORS)?, &[])?;
+    // There is no room for all the connections that it would take otherwise, 64.
+    let own = fs::read_dir(format!("/proc/{}/fd", agent.pid()))?.count() as u64;
+    ensure!(own + 64 > DESCRIPTORS - 16, "{own} descriptors of its own: the limit is not reached");
     let mut idle = Vec::new();
     for _ in 0..200 {
         idle.push(TcpStream::connect(agent.http)?);

@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::process::{MountInfo, Process};
 use serde::Serialize;
+use tracing::debug;
 
 use super::Error;
 use crate::privilege;
@@ -22,10 +24,13 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What the agent takes as it starts, with the ring buffer that it has by default.
-const MEMORY: u64 = 48 << 20;
+const MEMORY: u64 = LEAST_MEMORY + (4 << 20);
 
-/// The least that it starts with, beside the ring buffer: with less it is killed.
-const LEAST_MEMORY: u64 = 32 << 20;
+/// The same without the ring buffer: with less it is killed, most likely while the kernel verifies the programs. Measured.
+const LEAST_MEMORY: u64 = 48 << 20;
+
+/// Descriptors that it takes as it starts: of each program, link and map one, and some for HTTP.
+const DESCRIPTORS: u64 = 128;
 
 /// What a limit of memory is from which on it is none.
 const NO_LIMIT: u64 = 1 << 60;
@@ -203,10 +208,22 @@ pub(super) fn require_memory(ring_bytes: u32) -> Result<(), Error> {
 
 fn suffices(limit: Option<u64>, needed: u64) -> Result<(), Error> {
     match limit {
-        Some(limit) if limit < needed => {
-            Err(Error::Memory { most: limit >> 20, needed: needed.div_ceil(1 << 20) })
-        }
+        Some(limit) if limit < needed => Err(Error::Memory { most: limit >> 20, needed: needed.div_ceil(1 << 20) }),
         _ => Ok(()),
+    }
+}
+
+/// Has this process have as many descriptors as it may get, and fails where these are too few.
+pub(super) fn require_descriptors() -> Result<(), Error> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        debug!("the limit of descriptors stays at {soft}: {error}");
+    }
+    match hard < DESCRIPTORS {
+        true => Err(Error::Descriptors { most: hard, needed: DESCRIPTORS }),
+        false => Ok(()),
     }
 }
 
