@@ -15,11 +15,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use jiff::tz::TimeZone;
+use nix::sys::utsname::uname;
 use sd_notify::NotifyState;
 
 use tokio::sync::mpsc;
-use tracing::debug;
 use tracing::level_filters::LevelFilter;
+use tracing::{debug, warn};
 
 pub use self::compare::CompareError;
 pub use self::error::Error;
@@ -36,7 +37,7 @@ use crate::privilege;
 use crate::redact::RedactionPolicy;
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
-use crate::sink::http::{self, Limits};
+use crate::sink::http::{self, Access, Limits};
 use crate::sink::metrics::Metrics;
 use crate::sink::output::{Output, Target};
 use crate::sink::{connections, trace};
@@ -79,15 +80,20 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
     let listener = listen(config.listen)?;
+    let access = access(&config)?;
     let target = config.events.as_ref().map(open).transpose()?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
     tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(system("wait for HTTP clients"))?;
+        if let Some(warning) = access.warning(address) {
+            warn!("{warning}.");
+        }
+        access.warn_of_unreadable_files();
+        let scheme = access.scheme();
         let (agent, questions, viewers) = http::channel(ASKS);
-        tokio::spawn(http::serve(listener, agent, Limits::default()));
+        http::start(listener, agent, Limits::default(), access).map_err(system("start a thread for HTTP"))?;
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
@@ -100,7 +106,7 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let sinks = Sinks { policy, metrics: Some(metrics), lines: output, table, viewers: Some(viewers) };
         let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
         runtime.resnapshot();
-        let more = format!("status page at http://{address}/, metrics at http://{address}/metrics");
+        let more = format!("status page at {scheme}://{address}/, metrics at {scheme}://{address}/metrics");
         announce(&config.observe.ports, &runtime.kernel, &more);
         let hangup = signals.hangup.take();
         runtime.serve(questions, &mut signals, hangup, config.observe.duration).await
@@ -178,6 +184,13 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         Ok(listener)
     };
     listen().map_err(|source| Error::Listen { address, source })
+}
+
+/// Who is let in by HTTP. This host's own name is one to ask for it by.
+fn access(config: &Run) -> Result<Access, Error> {
+    let own = uname().ok().and_then(|uname| uname.nodename().to_str().map(str::to_owned));
+    let names = config.allowed_hosts.iter().cloned().chain(own).collect();
+    Ok(Access::new(config.web_config_file.as_deref(), names)?)
 }
 
 fn open(destination: &Destination) -> Result<Target, Error> {

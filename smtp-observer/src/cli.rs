@@ -154,6 +154,16 @@ pub struct RunArgs {
     /// Where to serve the status page, /metrics, /healthz and /readyz [default: 127.0.0.1:9725].
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
+
+    /// Serve by TLS and ask for passwords as this YAML file says, which has the form of Prometheus' web configuration; it
+    /// is read again when it, the certificate or the key changes.
+    #[arg(long, value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
+
+    /// Names by which the agent is asked for, beside addresses, `localhost`, this host's name and those of its certificate:
+    /// who asks for another name is refused.
+    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
+    allowed_host: Vec<String>,
 }
 
 /// `trace`'s options.
@@ -270,6 +280,10 @@ pub struct Run {
     pub events: Option<Destination>,
     /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// Who is let in there; everybody, without one.
+    pub web_config_file: Option<PathBuf>,
+    /// Names by which it may be asked for there.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// What `trace` is to do.
@@ -288,10 +302,13 @@ impl RunArgs {
     pub fn resolve(self) -> Result<Run, ConfigError> {
         let file = File::of(&self.observe)?;
         let (events, listen) = (file.events.clone(), file.listen);
+        let (web_config_file, allowed_hosts) = (file.web_config_file.clone(), file.allowed_host.clone());
         Ok(Run {
             observe: self.observe.with(file),
             events: self.events.or(events),
             listen: self.listen.or(listen).unwrap_or(DEFAULT_LISTEN),
+            web_config_file: self.web_config_file.or(web_config_file),
+            allowed_hosts: if self.allowed_host.is_empty() { allowed_hosts } else { self.allowed_host },
         })
     }
 }
@@ -346,6 +363,10 @@ struct File {
     record: Option<PathBuf>,
     events: Option<Destination>,
     listen: Option<SocketAddr>,
+    #[serde(rename = "web-config-file")]
+    web_config_file: Option<PathBuf>,
+    #[serde(rename = "allowed-host", default)]
+    allowed_host: Vec<String>,
     #[serde(default, deserialize_with = "duration")]
     duration: Option<Duration>,
 }

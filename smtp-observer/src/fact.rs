@@ -57,6 +57,8 @@ pub enum What<'a> {
     },
     /// The connection is over.
     ConnectionClosed(ConnectionClosed),
+    /// The connection is followed no longer, since there are too many; whether it is over is not known.
+    ConnectionUnfollowed(ConnectionUnfollowed),
     /// The server's first reply (RFC 5321, 4.3.1).
     Greeting {
         /// 220, 554 or 421.
@@ -105,6 +107,17 @@ pub struct ConnectionClosed {
     pub closed_by: ClosedBy,
     /// What had no reply then; absent where that is not certain.
     pub outstanding: Option<Outstanding>,
+}
+
+/// A connection that is let go of.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionUnfollowed {
+    /// Bytes this socket's processes had sent by then.
+    pub bytes_sent: u64,
+    /// Bytes they had received.
+    pub bytes_received: u64,
+    /// Since it was opened or first seen, until something was seen of it last.
+    pub duration: Duration,
 }
 
 /// Most commands that are named as outstanding.

@@ -99,6 +99,27 @@ pub enum Error {
     /// The kernel refused.
     #[error("the kernel refuses the eBPF programs: {0}. `smtp-observer check` says what this host allows.")]
     Refused(String),
+    /// Its cgroup is too small: the kernel's answer would be a kill.
+    #[error(
+        "the cgroup of the agent may have {most} MiB of memory, and it needs {needed} MiB: allow more (MemoryMax= of a unit, \
+         --memory of a container), or give a smaller --ring-size."
+    )]
+    Memory {
+        /// What it may have.
+        most: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// It may not open as many files as there are programs and maps.
+    #[error(
+        "this process may have {most} descriptors, and it needs {needed}: allow more (LimitNOFILE= of a unit, `ulimit -n`)."
+    )]
+    Descriptors {
+        /// How many it may have.
+        most: u64,
+        /// How many are needed.
+        needed: u64,
+    },
     /// The ring buffer cannot be polled.
     #[error("the ring buffer cannot be polled: {0}.")]
     Poll(#[source] io::Error),
@@ -106,7 +127,7 @@ pub enum Error {
     #[error("the process that reads TLS cannot be started: {0}. With --tls off it is not needed.")]
     Prober(#[source] io::Error),
     /// The host does not say when it is, or which boot this is.
-    #[error("the host's clocks cannot be read: {0}.")]
+    #[error("the host's clocks cannot be read: {0}. /proc must be mounted.")]
     Clock(#[source] io::Error),
 }
 
@@ -247,6 +268,8 @@ impl Kernel {
     /// Must be called in a tokio runtime; needs CAP_BPF and CAP_PERFMON, which may be dropped afterwards.
     pub fn attach(settings: &Settings) -> Result<Self, Error> {
         probe::require_privileges()?;
+        diagnostics::require_memory(settings.ring_bytes)?;
+        diagnostics::require_descriptors()?;
         let host = ThisHost::new().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let mut programs = load(settings, &layout)?;

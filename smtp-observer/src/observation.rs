@@ -83,6 +83,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         outstanding: Vec<&'static str>,
     },
+    /// The connection is followed no longer, since there are too many; whether it is over is not known.
+    #[serde(rename = "connection.unfollowed")]
+    ConnectionUnfollowed {
+        /// Bytes this socket's processes had sent by then.
+        bytes_sent: u64,
+        /// Bytes they had received.
+        bytes_received: u64,
+        /// Since it was opened or first seen, until something was seen of it last.
+        #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+        duration: Duration,
+    },
     /// The server's first reply.
     #[serde(rename = "smtp.greeting")]
     Greeting(Greeting),

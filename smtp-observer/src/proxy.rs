@@ -223,12 +223,16 @@ impl Interceptions {
         };
         let milestone = matches!(
             fact.what,
-            What::Data(_) | What::Transaction(_) | What::ConnectionClosed(_) | What::Greeting { .. }
+            What::Data(_)
+                | What::Transaction(_)
+                | What::ConnectionClosed(_)
+                | What::ConnectionUnfollowed(_)
+                | What::Greeting { .. }
         );
         self.advance(fact.connection, now);
         self.legs.make_room(|cookie| self.cases.contains_key(&cookie));
         if !self.hold(fact, sink) {
-            if matches!(fact.what, What::ConnectionClosed(_)) {
+            if matches!(fact.what, What::ConnectionClosed(_) | What::ConnectionUnfollowed(_)) {
                 let cookie = fact.connection.cookie;
                 self.release_of(fact.connection, sink);
                 self.texts.close(cookie);
@@ -290,7 +294,7 @@ impl Interceptions {
         match fact.what {
             What::Command(Exchange { command, .. }) if command.verb == Verb::Rcpt => self.named(cookie),
             What::Greeting { .. } => self.greets(cookie),
-            What::ConnectionClosed(_) => {
+            What::ConnectionClosed(_) | What::ConnectionUnfollowed(_) => {
                 self.over.push_back((fact.time.after(REMEMBERED), cookie));
                 self.forget(fact.time);
             }

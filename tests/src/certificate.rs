@@ -24,6 +24,23 @@ impl Certificate {
         let mut openssl = Command::new(machine::installed("openssl")?);
         openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]);
         openssl.args(["-days", "2", "-subj", "/CN=server.example", "-addext", "subjectAltName=DNS:server.example"]);
+        certificate.make(openssl)
+    }
+
+    /// One of a client, signed by this one.
+    pub fn sign(&self, name: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("smtp-observer-certificate-").tempdir()?;
+        let certificate = Self { folder };
+        let mut openssl = Command::new(machine::installed("openssl")?);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]);
+        openssl.args(["-days", "2", "-subj", &format!("/CN={name}"), "-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl.args(["-addext", "extendedKeyUsage=clientAuth"]);
+        openssl.arg("-CA").arg(self.chain()).arg("-CAkey").arg(self.key());
+        certificate.make(openssl)
+    }
+
+    fn make(self, mut openssl: Command) -> Result<Self> {
+        let certificate = self;
         openssl.arg("-keyout").arg(certificate.key()).arg("-out").arg(certificate.chain());
         process::run(openssl)?;
         let both = [fs::read(certificate.key())?, fs::read(certificate.chain())?].concat();

@@ -56,17 +56,25 @@ impl Series {
 impl Prometheus {
     /// Starts it with these rules, and waits until it answers.
     pub fn start(agent: SocketAddr, rules: &str) -> Result<Self> {
+        Self::start_with(agent, &[("smtp-observer", String::new())], &[(RULES, rules)])
+    }
+
+    /// Starts it with these jobs, each with a name and further lines of its configuration, and with these files in its own
+    /// root, and waits until it answers.
+    pub fn start_with(agent: SocketAddr, jobs: &[(&str, String)], files: &[(&str, &str)]) -> Result<Self> {
         let root = Root::new(UNPACKED, &[])?;
         let address = agent::http_address();
-        root.write(RULES, rules)?;
-        root.write(
-            "etc/prometheus.yml",
-            &format!(
-                "global: {{scrape_interval: {INTERVAL}s, scrape_timeout: {INTERVAL}s, evaluation_interval: {INTERVAL}s}}\n\
-                 rule_files: [/{RULES}]\n\
-                 scrape_configs:\n- job_name: smtp-observer\n  static_configs: [{{targets: [\"{agent}\"]}}]\n"
-            ),
-        )?;
+        for (place, text) in files {
+            root.write(place, text)?;
+        }
+        let mut configuration = format!(
+            "global: {{scrape_interval: {INTERVAL}s, scrape_timeout: {INTERVAL}s, evaluation_interval: {INTERVAL}s}}\n\
+             rule_files: [/{RULES}]\nscrape_configs:\n"
+        );
+        for (name, lines) in jobs {
+            configuration += &format!("- job_name: {name}\n  static_configs: [{{targets: [\"{agent}\"]}}]\n{lines}");
+        }
+        root.write("etc/prometheus.yml", &configuration)?;
         let mut command = root.command_here("/usr/bin/prometheus")?;
         command.args(["--config.file=/etc/prometheus.yml", "--storage.tsdb.path=/var/prometheus"]);
         command.arg(format!("--web.listen-address={address}"));

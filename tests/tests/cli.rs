@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -134,6 +134,36 @@ fn connections_lists_those_that_were_there_before() -> Result<()> {
 }
 
 /// The scene, held open: the client has its greeting, so all its connections are there.
+/// No process is listed there, and it must not look like a host without connections.
+#[test]
+fn a_proc_that_is_not_there_is_told() -> Result<()> {
+    for (command, status) in [("connections", 1), ("run", 3)] {
+        let mut hidden = Command::new(machine::installed("unshare")?);
+        hidden.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$0\" \"$@\""]);
+        hidden.arg(machine::agent()?).args([command]);
+        check_refusal(&Running::start(hidden)?.finish()?, status, &["/proc", "must be mounted"]);
+    }
+    Ok(())
+}
+
+/// Root sees all, whatever is hidden from others.
+#[test]
+fn a_proc_that_hides_processes_hides_none_from_root() -> Result<()> {
+    machine::require_root()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let _ends = (TcpStream::connect(address)?, listener.accept()?);
+    let mut hiding = Command::new(machine::installed("unshare")?);
+    hiding.args(["--mount", "sh", "-c", "mount -t proc -o hidepid=2 none /proc && exec \"$0\" \"$@\""]);
+    hiding.arg(machine::agent()?).args(["connections", "--json", "--port", &address.port().to_string()]);
+    let ended = Running::start(hiding)?.finish()?;
+    assert!(ended.status.success(), "{:?}", ended.log);
+    let listed: Vec<Value> = serde_json::from_str(&ended.output.concat())?;
+    let own = |row: &&Value| row["process"]["pid"] == std::process::id();
+    assert_eq!(listed.iter().filter(own).count(), 2, "both ends are this test's: {listed:?}");
+    Ok(())
+}
+
 #[test]
 fn connections_draws_the_chain() -> Result<()> {
     let scene = Scene::new()?;

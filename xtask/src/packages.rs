@@ -48,6 +48,10 @@ pub(crate) const TLS: [Package; 2] = [
     },
 ];
 
+/// What asks the agent over HTTP, beside Prometheus and the browser.
+pub(crate) const HTTP: [Package; 1] =
+    [Package { name: "curl", program: "curl", reason: "an HTTP client that speaks TLS and has a password" }];
+
 /// More that sends mail, for the tests alone.
 pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },

@@ -10,6 +10,7 @@ use crate::cli::{ConfigError, Destination, reason};
 use crate::kernel;
 use crate::kernel::host::ScanError;
 use crate::privilege;
+use crate::sink::http::WebConfigError;
 use crate::sink::top::screen::Unusable;
 
 /// Why a command failed. Each is one or two plain sentences: the cause and the mend.
@@ -38,6 +39,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The file that says who is let in by HTTP is of no use.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// The events' file cannot be opened.
     #[error("cannot append events to {destination}: {}. Give another file with --events FILE.", reason(source))]
     Events {
@@ -97,7 +101,7 @@ impl Error {
             | Self::Relinquish(_)
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
-            Self::Config(_) | Self::Terminal(_) => ExitCode::from(2),
+            Self::Config(_) | Self::WebConfig(_) | Self::Terminal(_) => ExitCode::from(2),
             Self::Privilege(_) | Self::Kernel(_) | Self::ProbeTls(_) | Self::Unusable => ExitCode::from(3),
         }
     }

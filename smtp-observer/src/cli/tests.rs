@@ -49,13 +49,15 @@ fn defaults() {
     assert_eq!(run.observe.duration, None);
     assert_eq!(run.events, None);
     assert_eq!(run.listen.to_string(), "127.0.0.1:9725");
+    assert_eq!((run.web_config_file, run.allowed_hosts), (None, Vec::new()));
 }
 
 #[test]
 fn the_file_fills_what_the_command_line_leaves() {
     let file = config(
         "port = [25, 587]\nhooks = \"tracepoint\"\naddresses = \"none\"\nevents = \"/var/log/events\"\n\
-         listen = \"[::1]:9000\"\nduration = \"2m\"\nring-size = \"16MiB\"\n",
+         listen = \"[::1]:9000\"\nduration = \"2m\"\nring-size = \"16MiB\"\n\
+         web-config-file = \"/etc/web.yml\"\nallowed-host = [\"a.example\", \"b.example\"]\n",
     );
     let path = file.path().display();
     let from_file = run(&format!("run --config {path}")).expect("valid");
@@ -66,10 +68,12 @@ fn the_file_fills_what_the_command_line_leaves() {
     assert_eq!(from_file.observe.ring_size.bytes(), 16 << 20);
     assert_eq!(from_file.events, Some(Destination::File("/var/log/events".into())));
     assert_eq!(from_file.listen.to_string(), "[::1]:9000");
+    assert_eq!(from_file.web_config_file.as_deref(), Some(Path::new("/etc/web.yml")));
+    assert_eq!(from_file.allowed_hosts, ["a.example", "b.example"]);
 
     let both = run(&format!(
         "run --config {path} --port 2525 --hooks fentry --addresses full --events - --listen 127.0.0.1:1 \
-         --duration 500ms --ring-size 512KiB"
+         --duration 500ms --ring-size 512KiB --web-config-file /web.yml --allowed-host c.example"
     ))
     .expect("valid");
     assert_eq!(both.observe.ports.as_slice(), [2525]);
@@ -79,6 +83,8 @@ fn the_file_fills_what_the_command_line_leaves() {
     assert_eq!(both.observe.ring_size.bytes(), 512 << 10);
     assert_eq!(both.events, Some(Destination::StandardOutput));
     assert_eq!(both.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(both.web_config_file.as_deref(), Some(Path::new("/web.yml")));
+    assert_eq!(both.allowed_hosts, ["c.example"]);
 }
 
 #[test]

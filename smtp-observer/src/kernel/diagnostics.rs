@@ -5,9 +5,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::process::{MountInfo, Process};
 use serde::Serialize;
+use tracing::debug;
 
+use super::Error;
 use crate::privilege;
 
 /// Inodes of the namespaces that the host began with (`include/linux/proc_ns.h`).
@@ -21,7 +24,13 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What the agent takes as it starts, with the ring buffer that it has by default.
-const MEMORY: u64 = 48 << 20;
+const MEMORY: u64 = LEAST_MEMORY + (4 << 20);
+
+/// The same without the ring buffer: with less it is killed, most likely while the kernel verifies the programs. Measured.
+const LEAST_MEMORY: u64 = 48 << 20;
+
+/// Descriptors that it takes as it starts: of each program, link and map one, and some for HTTP.
+const DESCRIPTORS: u64 = 128;
 
 /// What a limit of memory is from which on it is none.
 const NO_LIMIT: u64 = 1 << 60;
@@ -84,7 +93,7 @@ pub(super) fn look() -> Vec<Diagnostic> {
         owners(privilege::may_read_processes()),
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         seccomp(Process::myself().and_then(|process| process.status()).ok().and_then(|status| status.seccomp)),
-        memory(limit(Path::new(CGROUPS), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())),
+        memory(own_limit()),
     ]
 }
 
@@ -190,6 +199,36 @@ fn seccomp(mode: Option<u32>) -> Diagnostic {
         ),
         _ => Diagnostic::fine(NAME, "no filter"),
     }
+}
+
+/// Fails where this process's cgroup may have less memory than it takes to start with a ring buffer of this size.
+pub(super) fn require_memory(ring_bytes: u32) -> Result<(), Error> {
+    suffices(own_limit(), LEAST_MEMORY + u64::from(ring_bytes))
+}
+
+fn suffices(limit: Option<u64>, needed: u64) -> Result<(), Error> {
+    match limit {
+        Some(limit) if limit < needed => Err(Error::Memory { most: limit >> 20, needed: needed.div_ceil(1 << 20) }),
+        _ => Ok(()),
+    }
+}
+
+/// Has this process have as many descriptors as it may get, and fails where these are too few.
+pub(super) fn require_descriptors() -> Result<(), Error> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        debug!("the limit of descriptors stays at {soft}: {error}");
+    }
+    match hard < DESCRIPTORS {
+        true => Err(Error::Descriptors { most: hard, needed: DESCRIPTORS }),
+        false => Ok(()),
+    }
+}
+
+fn own_limit() -> Option<u64> {
+    limit(Path::new(CGROUPS), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
 }
 
 fn memory(limit: Option<u64>) -> Diagnostic {
@@ -311,5 +350,8 @@ mod tests {
         assert!(memory(Some(32 << 20)).detail.contains("32 MiB"));
         assert_eq!(state(&memory(Some(64 << 20))), State::Yes);
         assert_eq!(state(&memory(None)), State::Yes);
+        let refusal = suffices(Some(16 << 20), 36 << 20).expect_err("too little");
+        assert!(refusal.to_string().contains("may have 16 MiB of memory, and it needs 36 MiB"), "{refusal}");
+        assert!(suffices(Some(36 << 20), 36 << 20).is_ok() && suffices(None, u64::MAX).is_ok());
     }
 }

@@ -58,6 +58,8 @@ pub struct ScanError(#[from] ProcError);
 ///
 /// Processes that end while they are read are left out, as are sockets that the kernel alone is still closing.
 pub fn open_connections(ports: &[u16]) -> Result<Vec<OpenConnection>, ScanError> {
+    // Where /proc is empty no process is listed, and that is no host without connections.
+    entries(&ProcProcess::myself()?)?;
     let mut namespaces = HashSet::new();
     let (mut sockets, mut all) = (Vec::new(), Vec::new());
     for process in procfs::process::all_processes()?.flatten() {

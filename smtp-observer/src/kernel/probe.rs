@@ -175,6 +175,8 @@ fn remedy(error: &Error) -> &'static str {
             "Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does."
         }
         Error::Asked(error) => remedy(error),
+        Error::Descriptors { .. } => "Allow it more descriptors (`LimitNOFILE=` of a unit, `ulimit -n`).",
+        Error::Memory { .. } => "Allow its cgroup more memory (`MemoryMax=` of a unit, `--memory` of a container).",
         Error::Refused(_) | Error::Poll(_) | Error::Clock(_) | Error::Prober(_) => {
             "Look at what is not `yes` above; `smtp-observer check -v` shows all that the kernel says."
         }
@@ -185,8 +187,10 @@ fn remedy(error: &Error) -> &'static str {
 fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
     let prepare = || {
         require_privileges()?;
-        let layout = Layout::of_kernel().map_err(NoLayout)?;
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
+        diagnostics::require_memory(page)?;
+        diagnostics::require_descriptors()?;
+        let layout = Layout::of_kernel().map_err(NoLayout)?;
         let settings = Settings {
             ports: Vec::new(),
             hooks: Hooks::Auto,

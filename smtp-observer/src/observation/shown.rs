@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
 use crate::analysis;
 use crate::event::TlsLibrary;
-use crate::fact::{ConnectionClosed, Fact, What};
+use crate::fact::{ConnectionClosed, ConnectionUnfollowed, Fact, What};
 use crate::names::{TlsPhase, TlsUnread};
 use crate::redact::RedactionPolicy;
 use crate::smtp::{self, Exchange, Peer, Plaintext, TlsSession, Verb};
@@ -50,6 +50,9 @@ impl Event {
                         .map(known_verb)
                         .collect(),
                 }
+            }
+            What::ConnectionUnfollowed(ConnectionUnfollowed { bytes_sent, bytes_received, duration }) => {
+                Self::ConnectionUnfollowed { bytes_sent, bytes_received, duration }
             }
             What::Greeting { reply, latency } => Self::Greeting(Greeting {
                 code: reply.code,

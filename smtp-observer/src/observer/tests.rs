@@ -378,7 +378,7 @@ fn a_process_that_was_not_described_has_its_name_all_the_same() {
 }
 
 #[test]
-fn connections_are_bounded_and_those_let_go_are_closed() {
+fn connections_are_bounded_and_those_let_go_are_not_told_as_closed() {
     let mut story = Story::new();
     for cookie in 0..MAX_CONNECTIONS as u64 + 10 {
         story.time += 1;
@@ -396,16 +396,36 @@ fn connections_are_bounded_and_those_let_go_are_closed() {
         story.event(KernelEvent::State(event.clone()));
         story.event(KernelEvent::State(StateEvent { new: TcpState::Established, ..event }));
     }
-    let closed: Vec<&str> = story
+    let let_go: Vec<&str> = story
         .told
         .iter()
-        .filter(|observation| matches!(observation.event, Event::ConnectionClosed { .. }))
+        .filter(|observation| matches!(observation.event, Event::ConnectionUnfollowed { .. }))
         .map(|observation| &*observation.connection.id)
         .collect();
-    assert_eq!(story.observer.tracker.conversations.len() + closed.len(), MAX_CONNECTIONS + 10);
+    assert_eq!(story.observer.tracker.conversations.len() + let_go.len(), MAX_CONNECTIONS + 10);
     assert!(story.observer.tracker.conversations.len() <= MAX_CONNECTIONS);
-    assert!(closed.contains(&"01234567-0"), "the first was idle longest");
+    assert!(let_go.contains(&"01234567-0"), "the first was idle longest");
     assert!(story.observer.tracker.conversations.contains_key(&(MAX_CONNECTIONS as u64 + 9)));
+    assert!(story.names().iter().all(|name| name != "connection.closed"), "none of them is over");
+
+    // One that wakes up is seen again, and its end is told.
+    story.told.clear();
+    let awake = |state| Socket { cookie: 0, ..socket(state) };
+    story.transfer_on(awake(TcpState::Established), CLIENT, Flow::Sent, "QUIT\r\n");
+    story.event(KernelEvent::State(StateEvent {
+        time: Time(story.time + 1),
+        task: None,
+        socket: awake(TcpState::LastAck),
+        positions: SeqNumbers { write_seq: story.written, copied_seq: story.read },
+        new: TcpState::Close,
+        requested: None,
+        peer: None,
+        transparent: false,
+        error: 0,
+    }));
+    let names = story.names();
+    assert_eq!(names.first().map(String::as_str), Some("connection.opened"), "{names:?}");
+    assert_eq!(names.last().map(String::as_str), Some("connection.closed"), "{names:?}");
 }
 
 /// However many peers wait for replies, and however much: room is bounded, and given back.

@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::event::{
     CaptureMiss, Flow, Host, KernelEvent, Segment, Socket, StateEvent, TcpState, Time, TransferEvent, cause_name,
 };
-use crate::fact::{ConnectionClosed, Fact, Outstanding, What};
+use crate::fact::{ConnectionClosed, ConnectionUnfollowed, Fact, Outstanding, What};
 use crate::observation::{self, Caller, ClosedBy, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
@@ -343,8 +343,13 @@ impl Tracker {
         conversation.take_down(self.recorder.as_mut(), PendingTransfers::conclude);
     }
 
-    /// Concludes a conversation: when it was over, or when it was last heard of.
-    pub(super) fn end(&mut self, mut conversation: Box<Conversation>, out: &mut Out<'_>) {
+    /// Concludes a conversation that is over: when it was, or when it was last heard of.
+    pub(super) fn end(&mut self, conversation: Box<Conversation>, out: &mut Out<'_>) {
+        self.conclude(conversation, true, out);
+    }
+
+    /// Concludes a conversation, whose connection is over or is followed no longer.
+    fn conclude(&mut self, mut conversation: Box<Conversation>, is_over: bool, out: &mut Out<'_>) {
         self.part_ends(&mut conversation);
         if let Some(handover) = conversation.connection.users.close() {
             self.hand_over(&mut conversation, &handover, out);
@@ -376,6 +381,14 @@ impl Tracker {
         self.count_held(&mut conversation, 0);
         conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
         let connection = &conversation.connection;
+        if !is_over {
+            let unfollowed = ConnectionUnfollowed {
+                bytes_sent: connection.bytes_sent(),
+                bytes_received: connection.bytes_received(),
+                duration: connection.age(time),
+            };
+            return out.tell(&connection.fact(&self.host, time, What::ConnectionUnfollowed(unfollowed)));
+        }
         let of_server = match connection.role() {
             Role::Client => connection.bytes_received(),
             Role::Server => connection.bytes_sent(),
@@ -418,8 +431,8 @@ impl Tracker {
         self.conversations.insert(cookie, conversation);
     }
 
-    /// Lets go of the quarter of the connections that were idle longest: their end was missed, or will be. For those
-    /// who listen they are closed; one that wakes up is first seen again.
+    /// Lets go of the quarter of the connections that were idle longest. Whether they are over is not known, and not told:
+    /// one that wakes up is first seen again.
     fn evict_idle(&mut self, out: &mut Out<'_>) {
         let mut idle: Vec<(Time, u64)> =
             self.conversations.iter().map(|(cookie, it)| (it.connection.last_seen, *cookie)).collect();
@@ -429,7 +442,10 @@ impl Tracker {
         for (_, cookie) in idle.drain(..=quarter) {
             let Some(mut conversation) = self.conversations.remove(&cookie) else { continue };
             match conversation.connection.announced {
-                true => self.end(conversation, out),
+                true => {
+                    let is_over = conversation.over.is_some();
+                    self.conclude(conversation, is_over, out);
+                }
                 false => {
                     self.count_held(&mut conversation, 0);
                     conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);

@@ -247,6 +247,11 @@ impl Dialogue {
                 // Where positions tell nothing, bytes may have gone by unseen.
                 self.bytes_at_end = closed.lost_bytes.map(|_| (closed.bytes_sent, closed.bytes_received));
             }
+            // No more of it is known.
+            What::ConnectionUnfollowed(_) => {
+                self.closed = Some(time);
+                self.bytes_at_end = None;
+            }
             _ => return false,
         }
         true

@@ -237,7 +237,7 @@ impl ConnectionTable {
             Some(_) => (false, false),
             None => match observation.shown().event {
                 Event::ConnectionOpened { .. } => (true, false),
-                Event::ConnectionClosed { .. } => (false, true),
+                Event::ConnectionClosed { .. } | Event::ConnectionUnfollowed { .. } => (false, true),
                 _ => (false, false),
             },
         };

@@ -64,6 +64,7 @@ impl Filter {
             Event::ConnectionOpened { .. }
             | Event::ConnectionOwnerChanged { .. }
             | Event::ConnectionClosed { .. }
+            | Event::ConnectionUnfollowed { .. }
             | Event::Greeting(_)
             | Event::Transaction(_)
             | Event::Tls(_)
@@ -78,7 +79,10 @@ impl Filter {
 pub fn is_anomalous(event: &Event) -> bool {
     let accepts = |code: u16| matches!(code / 100, 2 | 3);
     match event {
-        Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::ConnectionClosed { .. } => false,
+        Event::ConnectionOpened { .. }
+        | Event::ConnectionOwnerChanged { .. }
+        | Event::ConnectionClosed { .. }
+        | Event::ConnectionUnfollowed { .. } => false,
         Event::Tls(tls) => tls.phase == TlsPhase::Failed,
         Event::Greeting(greeting) => !accepts(greeting.code),
         // Many a client is gone before its QUIT is answered.

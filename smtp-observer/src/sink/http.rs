@@ -1,9 +1,12 @@
 //! HTTP: `/metrics`, `/healthz` and `/readyz` for machines, the status page and what it asks for people.
 //!
+//! It has a thread of its own: what clients cost by TLS and by rendering does not delay what is observed.
+//!
 //! What clients may cost is bounded: a request's head has a size and a time in which it must come, a connection an age,
 //! and a newcomer that finds all places taken pushes out the oldest connection, so that idle ones never block a scrape.
 //! Streams of the page keep their places, and there are fewer of them than places.
 
+mod access;
 mod api;
 mod guard;
 mod page;
@@ -13,14 +16,18 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -28,12 +35,17 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tracing::debug;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
 
+use self::access::Client;
+pub use self::access::{Access, TlsError, WebConfigError};
 use self::stream::{Seat, Streams};
 use crate::observation::Observation;
 use crate::sink::connection_table::{ConnectionState, ConnectionTable, Since};
@@ -170,8 +182,15 @@ const HEAD_LENGTH: usize = 16 * 1024;
 const NOT_FOUND: &str = "not found: try / in a browser, /api/v1/connections, /api/v1/interceptions, \
     /api/v1/observations, /metrics, /healthz or /readyz\n";
 
-/// How long to wait when the host has no descriptor left for a client.
+/// What is said to who speaks HTTP without TLS where there is TLS.
+const WITHOUT_TLS: &str = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\n\r\nthis address speaks TLS: ask by https\n";
+
+/// How long to wait when there is no descriptor left for a client, and none to be had from another.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Descriptors that clients leave to the agent's other work, such as opening its files again.
+const SPARE_DESCRIPTORS: u64 = 16;
 
 /// What all requests share.
 #[derive(Clone)]
@@ -181,58 +200,141 @@ struct Context {
     streams: Arc<Streams>,
 }
 
-/// Serves for ever.
-pub async fn serve(listener: TcpListener, agent: Agent, limits: Limits) -> Infallible {
+/// Serves for ever, on a thread of its own.
+pub fn start(listener: StdListener, agent: Agent, limits: Limits, access: Access) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = move || {
+        let served =
+            runtime.block_on(async { Ok(serve(TcpListener::from_std(listener)?, agent, limits, access).await) });
+        let Err::<Infallible, io::Error>(error) = served;
+        warn!("HTTP is not served: {error}");
+    };
+    std::thread::Builder::new().name("http".into()).spawn(serve).map(drop)
+}
+
+async fn serve(listener: TcpListener, agent: Agent, limits: Limits, access: Access) -> Infallible {
     let streams = Arc::new(Streams::new(limits.streams));
-    let service = TowerToHyperService::new(router(Context { agent, limits, streams }));
-    let mut connections: VecDeque<(AbortHandle, Arc<Seat>)> = VecDeque::new();
+    let access = Arc::new(access);
+    let service = TowerToHyperService::new(router(Context { agent, limits, streams }, Arc::clone(&access)));
+    let mut connections = Connections::default();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!("cannot accept an HTTP client: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                match connections.push_out() {
+                    // Its descriptor is free when its task has been let go of.
+                    true => tokio::task::yield_now().await,
+                    false => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
                 continue;
             }
         };
-        connections.retain(|(connection, _)| !connection.is_finished());
-        while connections.len() >= limits.connections {
-            let oldest = connections.iter().position(|(_, seat)| !seat.is_taken()).unwrap_or(0);
-            if let Some((oldest, _)) = connections.remove(oldest) {
-                oldest.abort();
-            }
+        connections.0.retain(|(connection, _)| !connection.is_finished());
+        while connections.0.len() >= limits.connections && connections.push_out() {}
+        if takes_a_spare_descriptor(&stream) {
+            connections.push_out();
         }
         let seat = Arc::<Seat>::default();
-        let task = tokio::spawn(connection(stream, service.clone(), Arc::clone(&seat), limits));
-        connections.push_back((task.abort_handle(), seat));
+        let connection = Connection { peer, seat: Arc::clone(&seat), limits, service: service.clone() };
+        let access = Arc::clone(&access);
+        let task = tokio::spawn(async move {
+            if tokio::time::timeout(limits.age, connection.serve(stream, &access)).await.is_err() {
+                debug!("an HTTP client was cut off: its connection was open for too long");
+            }
+        });
+        connections.0.push_back((task.abort_handle(), seat));
     }
 }
 
-async fn connection(stream: TcpStream, service: TowerToHyperService<Router>, seat: Arc<Seat>, limits: Limits) {
-    let take = u32::try_from(limits.take.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = setsockopt(&stream, sockopt::TcpUserTimeout, &take) {
-        debug!("cannot bound the time that an HTTP client takes: {error}");
-    }
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_LENGTH);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&seat));
-        service.call(request)
-    });
-    match tokio::time::timeout(limits.age, server.serve_connection(TokioIo::new(stream), service)).await {
-        Ok(Ok(())) => (),
-        Ok(Err(error)) => debug!("an HTTP client was cut off: {error}"),
-        Err(_) => debug!("an HTTP client was cut off: its connection was open for too long"),
+/// The clients' connections, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<(AbortHandle, Arc<Seat>)>);
+
+impl Connections {
+    /// Cuts off the oldest, one without a stream first; whether there was one.
+    fn push_out(&mut self) -> bool {
+        let oldest = self.0.iter().position(|(_, seat)| !seat.is_taken()).unwrap_or(0);
+        let Some((oldest, _)) = self.0.remove(oldest) else { return false };
+        oldest.abort();
+        true
     }
 }
 
-fn router(context: Context) -> Router {
+/// Whether this connection has one of the last descriptors that the process may have (RLIMIT_NOFILE). The kernel gives the
+/// lowest that is free.
+fn takes_a_spare_descriptor(stream: &TcpStream) -> bool {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(most, _)| most);
+    u64::from(stream.as_raw_fd().unsigned_abs()) + SPARE_DESCRIPTORS >= most
+}
+
+/// One client's connection.
+struct Connection {
+    peer: SocketAddr,
+    seat: Arc<Seat>,
+    limits: Limits,
+    service: TowerToHyperService<Router>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, access: &Access) {
+        let take = u32::try_from(self.limits.take.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = setsockopt(&stream, sockopt::TcpUserTimeout, &take) {
+            debug!("cannot bound the time that an HTTP client takes: {error}");
+        }
+        let Ok(own) = stream.local_addr() else { return };
+        let mut client =
+            Client { peer: self.peer, own, certificate: None, certified: false, trusted: OnceLock::default() };
+        let Some(tls) = access.tls() else { return self.answer(stream, client).await };
+        match tokio::time::timeout(self.limits.head, encrypted(stream, TlsAcceptor::from(tls.server))).await {
+            Ok(Ok(Some(stream))) => {
+                client.certificate = Some(tls.certificate);
+                client.certified = stream.get_ref().1.peer_certificates().is_some();
+                self.answer(stream, client).await;
+            }
+            Ok(Ok(None)) => debug!("an HTTP client was cut off: it does not speak TLS"),
+            Ok(Err(error)) => debug!("an HTTP client was cut off: {error}"),
+            Err(_) => debug!("an HTTP client was cut off: its handshake took too long"),
+        }
+    }
+
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin, client: Client) {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(HEAD_LENGTH);
+        let client = Arc::new(client);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&self.seat));
+            request.extensions_mut().insert(Arc::clone(&client));
+            self.service.call(request)
+        });
+        if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+            debug!("an HTTP client was cut off: {error}");
+        }
+    }
+}
+
+/// The stream behind a TLS handshake; none for one who speaks HTTP without, who is told.
+async fn encrypted(
+    mut stream: TcpStream,
+    acceptor: TlsAcceptor,
+) -> io::Result<Option<tokio_rustls::server::TlsStream<TcpStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+        stream.write_all(WITHOUT_TLS.as_bytes()).await?;
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    acceptor.accept(stream).await.map(Some)
+}
+
+fn router(context: Context, access: Arc<Access>) -> Router {
     Router::new()
         .merge(guard::guarded(page::routes().merge(api::routes())))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/readyz", get(ready))
         .fallback(|| async { plain(StatusCode::NOT_FOUND, NOT_FOUND) })
+        .layer(middleware::from_fn_with_state(access, access::admit))
         .with_state(context)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! No label takes its values from the wire or from a user without a bound: programs are told apart up to
 //! [`MAX_PROGRAMS`](series::MAX_PROGRAMS), verbs are those of the RFCs, and every metric has at most its stated number of
-//! series; what comes after counts under `other`. A scrape of a hostile load stays under a megabyte. A program that was not
+//! series; what comes after counts under `other`. A part is kept for programs that are there for long, and a part for the
+//! system's own: whatever a user runs, these have their labels. A scrape of a hostile load stays under a megabyte. A program that was not
 //! seen for [`GONE`](life::GONE) and has no connection open makes room: its series end, and begin at zero if it comes back.
 
 mod format;
@@ -32,13 +33,13 @@ use crate::observation::{Connection, Reasoned, Timestamp};
 use crate::smtp::{Plaintext, Tls};
 
 /// Most series of a counter or gauge, beside those of `other`.
-const MAX_SERIES: usize = 300;
+const MAX_SERIES: usize = 360;
 
 /// Most histograms by verb, beside those of `other`: each is as many lines as there are buckets, and more.
-const MAX_VERB_HISTOGRAMS: usize = 64;
+const MAX_VERB_HISTOGRAMS: usize = 72;
 
 /// Most histograms of other kinds, each.
-const MAX_HISTOGRAMS: usize = 24;
+const MAX_HISTOGRAMS: usize = 30;
 
 /// Upper bounds of every histogram's buckets, in seconds: from a reply on loopback to the ten minutes that clients
 /// are told to wait for the end of DATA (RFC 5321, 4.5.3.2.6).
@@ -79,6 +80,7 @@ pub struct Metrics {
     bytes_unseen: IntCounterVec,
     face_dropped: IntCounterVec,
     history_dropped: IntCounter,
+    connections_unfollowed: IntCounter,
 }
 
 /// A connection that counts as open.
@@ -286,6 +288,14 @@ impl Metrics {
                 )?,
             )?,
 
+            connections_unfollowed: register(
+                &registry,
+                IntCounter::new(
+                    "smtp_observer_connections_unfollowed_total",
+                    "Connections that are followed no longer because there are too many at once, those idle longest first.",
+                )?,
+            )?,
+
             registry,
             programs: Programs::default(),
             open: HashMap::default(),
@@ -301,7 +311,8 @@ impl Metrics {
             self.interceptions.saw(caller, self.now);
         }
         let program = self.programs.at(fact.process, self.now);
-        let subject = Subject { program: Arc::clone(&program.label), role: fact.connection.role };
+        let standing = program.standing;
+        let subject = Subject { program: Arc::clone(&program.label), role: fact.connection.role, standing };
         let handles = program.handles(subject.role);
         match fact.what {
             What::ConnectionOpened { .. } => {
@@ -314,12 +325,12 @@ impl Metrics {
             }
             What::ConnectionOwnerChanged { .. } => self.moved(fact.connection, &subject),
             What::ConnectionClosed(_) => {
-                if let Some(open) = self.open.remove(&fact.connection.cookie) {
-                    open.gauge.dec();
-                    if !open.counted {
-                        self.connections.at(&subject, []).inc();
-                    }
-                }
+                self.over(fact.connection, &subject);
+                return;
+            }
+            What::ConnectionUnfollowed(_) => {
+                self.connections_unfollowed.inc();
+                self.over(fact.connection, &subject);
                 return;
             }
             What::Greeting { .. } => (),
@@ -393,6 +404,15 @@ impl Metrics {
         }
         connections.inc();
         self.moved(connection, subject);
+    }
+
+    /// A connection counts as open no longer.
+    fn over(&mut self, connection: &Connection, subject: &Subject) {
+        let Some(open) = self.open.remove(&connection.cookie) else { return };
+        open.gauge.dec();
+        if !open.counted {
+            self.connections.at(subject, []).inc();
+        }
     }
 
     fn moved(&mut self, connection: &Connection, subject: &Subject) {

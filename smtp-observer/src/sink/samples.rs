@@ -67,6 +67,13 @@ impl Sample {
         Self { process: Some(Caller { process: Arc::new(process), tid: pid }), ..self }
     }
 
+    /// The same by another user.
+    pub(crate) fn of_user(self, uid: u32) -> Self {
+        let of_user =
+            |caller: Caller| Caller { process: Arc::new(Process { uid, ..Process::clone(&caller.process) }), ..caller };
+        Self { process: self.process.map(of_user), ..self }
+    }
+
     /// Another connection of the same kind.
     pub(crate) fn with_id(self, id: &str) -> Self {
         let connection = Connection { id: id.into(), ..Connection::clone(&self.connection) };

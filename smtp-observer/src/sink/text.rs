@@ -171,6 +171,11 @@ impl Text {
                 let missing = format!("{lost}{greeting}{unanswered}");
                 Self::sentence(Emphasis::Dim, format!("closed after {lasted}{by}: {bytes}{missing}"))
             }
+            Event::ConnectionUnfollowed { bytes_sent, bytes_received, duration } => {
+                let lasted = Span(*duration);
+                let bytes = format!("{bytes_sent} bytes sent, {bytes_received} received");
+                Self::sentence(Emphasis::Dim, format!("followed no longer, after {lasted}: {bytes}"))
+            }
             Event::Greeting(Greeting { code, text, software: _, latency }) => {
                 Self { latency: *latency, ..Self::exchange(None, Some(*code), text) }
             }

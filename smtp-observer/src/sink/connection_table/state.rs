@@ -29,7 +29,7 @@ pub struct ConnectionState {
     pub opened: Timestamp,
     /// When something was observed of it last.
     pub heard: Timestamp,
-    /// When it was over.
+    /// When it was over, or followed no longer.
     pub closed: Option<Timestamp>,
     /// How far the session is.
     pub state: State,
@@ -71,6 +71,8 @@ pub enum State {
     Quitting,
     /// Over.
     Closed,
+    /// Followed no longer: there were too many.
+    Unfollowed,
 }
 
 impl State {
@@ -84,6 +86,7 @@ impl State {
             Self::Encrypted => "encrypted",
             Self::Quitting => "quitting",
             Self::Closed => "closed",
+            Self::Unfollowed => "unfollowed",
         }
     }
 }
@@ -236,6 +239,11 @@ impl ConnectionState {
             Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
                 self.closed = Some(retained.time());
                 self.state = State::Closed;
+                self.bytes = Some((*bytes_sent, *bytes_received));
+            }
+            Event::ConnectionUnfollowed { bytes_sent, bytes_received, .. } => {
+                self.closed = Some(retained.time());
+                self.state = State::Unfollowed;
                 self.bytes = Some((*bytes_sent, *bytes_received));
             }
             Event::Greeting(_) => {

@@ -98,6 +98,7 @@ fn events() -> Vec<Event> {
             outstanding_count: Some(u32::MAX),
             outstanding: vec!["other"; 8],
         },
+        Event::ConnectionUnfollowed { bytes_sent: 0, bytes_received: u64::MAX, duration: Duration::from_secs(1) },
         samples::greeting(),
         Event::Greeting(Greeting { code: 554, text: String::new(), software: None, latency: None }),
         Event::Command(Command { enhanced_code: Some("5.1.1".into()), ..answered }),

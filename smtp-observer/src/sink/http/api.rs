@@ -16,7 +16,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::Value;
 
+use super::access::Sight;
 use super::stream::Seat;
 use super::{Ask, Context, Verdicts, plain, unavailable};
 use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
@@ -40,22 +42,26 @@ pub(super) fn routes() -> Router<Context> {
         .route("/api/v1/observations", get(observations))
 }
 
-async fn connections(State(context): State<Context>) -> Response {
+async fn connections(State(context): State<Context>, Extension(sight): Extension<Sight>) -> Response {
     let Some(listing) = context.ask(Ask::Connections).await else { return unavailable() };
     let now = now();
-    let mut response = array(listing.rows, move |row, out| write(&View::new(row, now), out));
+    let mut response = array(listing.rows, move |row, out| sight.write(&View::new(row, now), out));
     response.headers_mut().insert(TOTAL, HeaderValue::from(listing.total));
     response
 }
 
-async fn connection(State(context): State<Context>, Path(id): Path<String>) -> Response {
+async fn connection(
+    State(context): State<Context>,
+    Extension(sight): Extension<Sight>,
+    Path(id): Path<String>,
+) -> Response {
     match context.ask(|reply| Ask::Connection(id, reply)).await {
         Some(Some(row)) => {
             let mut out = Vec::new();
             let observations = row.transcript.iter().map(|kept| Displayed::new(kept.shown())).collect();
             let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
             let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
-            write(&view, &mut out);
+            sight.write(&view, &mut out);
             json(out)
         }
         Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
@@ -63,10 +69,11 @@ async fn connection(State(context): State<Context>, Path(id): Path<String>) -> R
     }
 }
 
-async fn interceptions(State(context): State<Context>) -> Response {
+async fn interceptions(State(context): State<Context>, Extension(sight): Extension<Sight>) -> Response {
     match context.ask(Ask::Interceptions).await {
         Some(Verdicts { list, dropped }) => {
-            let mut response = array(list, |found, out| write(&Displayed::new(Cow::Borrowed(&**found)), out));
+            let mut response =
+                array(list, move |found, out| sight.write(&Displayed::new(Cow::Borrowed(&**found)), out));
             response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
             response
         }
@@ -78,6 +85,7 @@ async fn interceptions(State(context): State<Context>) -> Response {
 async fn observations(
     State(context): State<Context>,
     Extension(seat): Extension<Arc<Seat>>,
+    Extension(sight): Extension<Sight>,
     headers: HeaderMap,
 ) -> Response {
     let accepts = |kind: &str| {
@@ -85,10 +93,10 @@ async fn observations(
         accepted.flat_map(|accept| accept.split(',')).any(|accept| accept.trim().split(';').next() == Some(kind))
     };
     if accepts("text/event-stream") {
-        return context.follow(seat, &headers);
+        return context.follow(seat, sight, &headers);
     }
     match context.ask(|reply| Ask::Observations(None, reply)).await {
-        Some(since) => array(since.observations, |kept, out| write(&Displayed::new(kept.shown()), out)),
+        Some(since) => array(since.observations, move |kept, out| sight.write(&Displayed::new(kept.shown()), out)),
         None => unavailable(),
     }
 }
@@ -97,10 +105,32 @@ pub(super) fn now() -> Timestamp {
     Timestamp(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
 }
 
-/// Appends in one line. Writing to memory does not fail, nor do these values.
-pub(super) fn write(value: &impl Serialize, out: &mut Vec<u8>) {
-    let written = serde_json::to_writer(&mut *out, value);
-    debug_assert!(written.is_ok(), "{written:?}");
+/// The field that has a process's arguments, wherever a process is told of.
+const ARGUMENTS: &str = "command_line";
+
+impl Sight {
+    /// Appends what of this may be seen, in one line. Writing to memory does not fail, nor do these values.
+    pub(super) fn write(self, value: &impl Serialize, out: &mut Vec<u8>) {
+        let written = match self {
+            Self::Whole => serde_json::to_writer(&mut *out, value),
+            Self::WithoutArguments => serde_json::to_value(value).and_then(|mut value| {
+                remove_arguments(&mut value);
+                serde_json::to_writer(&mut *out, &value)
+            }),
+        };
+        debug_assert!(written.is_ok(), "{written:?}");
+    }
+}
+
+fn remove_arguments(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove(ARGUMENTS);
+            fields.values_mut().for_each(remove_arguments);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_arguments),
+        _ => (),
+    }
 }
 
 fn json(body: impl Into<Body>) -> Response {

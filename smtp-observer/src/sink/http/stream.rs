@@ -23,7 +23,8 @@ use futures_util::stream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::api::{Displayed, PIECE, write};
+use super::access::Sight;
+use super::api::{Displayed, PIECE};
 use super::{Ask, Context};
 use crate::sink::connection_table::{MAX_LATEST, Since};
 use crate::sink::retained::Retained;
@@ -85,6 +86,7 @@ impl Streams {
 /// The client of a stream.
 struct Viewer {
     context: Context,
+    sight: Sight,
     seat: Arc<Seat>,
     /// The number of the last observation that was taken over to `waiting`, or lost; none before the first look.
     seen: Option<u64>,
@@ -102,13 +104,14 @@ struct Viewer {
 
 impl Context {
     /// The answer to a request for the stream.
-    pub(super) fn follow(self, seat: Arc<Seat>, headers: &HeaderMap) -> Response {
+    pub(super) fn follow(self, seat: Arc<Seat>, sight: Sight, headers: &HeaderMap) -> Response {
         self.streams.seat(&seat);
         let now = Instant::now();
         let viewer = Viewer {
             from: headers.get(LAST_EVENT_ID).and_then(|id| number(id.to_str().ok()?, &self.agent.run)),
             end: now + self.limits.stream,
             context: self,
+            sight,
             seat,
             seen: None,
             waiting: VecDeque::new(),
@@ -169,7 +172,7 @@ impl Viewer {
             && let Some(observation) = self.waiting.pop_front()
         {
             let _ = write!(out, "id: {}-{}\nevent: observation\ndata: ", self.context.agent.run, self.next);
-            write(&Displayed::new(observation.shown()), &mut out);
+            self.sight.write(&Displayed::new(observation.shown()), &mut out);
             out.extend_from_slice(b"\n\n");
             self.next += 1;
         }

@@ -14,7 +14,7 @@ use crate::sink::samples::{self, Sample};
 /// Longer than any test takes; what must end by itself is given a far shorter limit.
 const LONG: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     connections: 8,
     head: LONG,
     take: LONG,
@@ -27,13 +27,13 @@ const LIMITS: Limits = Limits {
 };
 
 /// What an agent answers with in these tests, and those whom it tells of what is new.
-struct TestAgent {
+pub(super) struct TestAgent {
     table: Arc<Mutex<ConnectionTable>>,
     viewers: Viewers,
 }
 
 impl TestAgent {
-    fn observe(&self, observation: Observation) {
+    pub(super) fn observe(&self, observation: Observation) {
         let mut table = self.table.lock().expect("no test panics in it");
         table.take(observation);
         self.viewers.tell(table.taken());
@@ -45,6 +45,15 @@ async fn start(limits: Limits) -> SocketAddr {
 }
 
 async fn start_with_table(limits: Limits) -> (SocketAddr, TestAgent) {
+    start_with_access(limits, anybody()).await
+}
+
+/// Everybody is let in, by one name.
+fn anybody() -> Access {
+    Access::new(None, vec!["prometheus.example".into()]).expect("nothing to read")
+}
+
+pub(super) async fn start_with_access(limits: Limits, access: Access) -> (SocketAddr, TestAgent) {
     let (agent, mut questions, viewers) = channel(1);
     let table = Arc::new(Mutex::new(ConnectionTable::with_transcripts(4)));
     let told = TestAgent { table: Arc::clone(&table), viewers };
@@ -66,13 +75,17 @@ async fn start_with_table(limits: Limits) -> (SocketAddr, TestAgent) {
             };
         }
     });
-    (start_with(limits, agent).await, told)
+    (start_for(limits, agent, access).await, told)
 }
 
 async fn start_with(limits: Limits, agent: Agent) -> SocketAddr {
+    start_for(limits, agent, anybody()).await
+}
+
+async fn start_for(limits: Limits, agent: Agent, access: Access) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
-    tokio::spawn(serve(listener, agent, limits));
+    tokio::spawn(serve(listener, agent, limits, access));
     address
 }
 
@@ -84,7 +97,7 @@ async fn until_closed(mut stream: TcpStream) -> String {
     String::from_utf8(text).expect("UTF-8")
 }
 
-async fn request(address: SocketAddr, head: &str) -> String {
+pub(super) async fn request(address: SocketAddr, head: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("listening");
     stream.write_all(head.as_bytes()).await.expect("connected");
     until_closed(stream).await
@@ -95,7 +108,7 @@ async fn fetch(address: SocketAddr, path: &str) -> String {
 }
 
 /// The content of a whole answer that comes in chunks.
-fn content(answer: &str) -> Value {
+pub(super) fn content(answer: &str) -> Value {
     let (head, mut rest) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("content-type: application/json"), "{head}");
@@ -151,7 +164,7 @@ async fn paths() {
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
     assert!(metrics.ends_with("\r\n\r\nsmtp_connections_open 1\n"), "{metrics}");
-    let head = "Accept: application/openmetrics-text; version=1.0.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let head = "Accept: application/openmetrics-text; version=1.0.0\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let metrics = request(address, &format!("GET /metrics HTTP/1.1\r\n{head}")).await;
     assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"), "{metrics}");
     assert!(metrics.ends_with("\r\n\r\n# EOF\n"), "{metrics}");
@@ -162,7 +175,9 @@ async fn paths() {
         assert!(missing.starts_with("HTTP/1.1 404 Not Found\r\n"), "{missing}");
         assert!(missing.contains("content-type: text/plain"), "{missing}");
     }
-    let post = request(address, "POST /metrics HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    let post =
+        request(address, "POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .await;
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
 }
 
@@ -183,7 +198,7 @@ async fn a_head_that_does_not_come_to_its_end_is_cut_off() {
     request(address, "GET /metrics HTTP/1.1\r\nHost: slow").await;
     request(address, "").await;
     // One that is kept open and says no more.
-    let kept = request(address, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let kept = request(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(kept.ends_with("alive\n"), "{kept}");
 }
 
@@ -488,7 +503,16 @@ async fn the_page_is_for_its_own_host_and_site_and_says_what_browsers_may() {
     ] {
         assert!(page.contains(&format!("\r\n{header}")), "{header} is missing: {page}");
     }
-    for path in ["/", "/page/main.js", "/api/v1/connections", "/api/v1/observations"] {
+    for path in [
+        "/",
+        "/page/main.js",
+        "/api/v1/connections",
+        "/api/v1/observations",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/nothing",
+    ] {
         let turned = ask(path, "Host: rebind.example\r\n").await;
         assert!(turned.starts_with("HTTP/1.1 421 "), "{path}: {turned}");
         assert!(turned.contains("content-security-policy"), "{path}: {turned}");

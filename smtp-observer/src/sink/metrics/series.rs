@@ -1,9 +1,12 @@
 //! Labels and series, each of a bounded number: what comes after counts under `other`.
 
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
+use lru::LruCache;
 use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{Histogram, IntCounter};
 
@@ -11,8 +14,14 @@ use crate::observation::{Caller, Outcome, Role, Timestamp};
 use crate::sink::escape::steers;
 use crate::smtp::Verb;
 
-/// Programs that have a label of their own.
-pub const MAX_PROGRAMS: usize = 200;
+/// Programs that have a label of their own, [kept places](Standing) among them.
+pub const MAX_PROGRAMS: usize = 240;
+
+/// How long a program of any user has to be there until it has a kept place.
+pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
+
+/// Programs without a label of which it is known how long they are there.
+const MAX_WAITING: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Most bytes of a program's name in a label.
 const PROGRAM_LENGTH: usize = 32;
@@ -23,10 +32,38 @@ const OTHER: &str = "other";
 /// The label of a process that is not known yet.
 pub(super) const UNKNOWN: &str = "unknown";
 
+/// Which places a program may take. Any user can run any number of programs by any name: places are kept for those that
+/// say more of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Any program.
+    #[default]
+    Passing,
+    /// One that is there for long.
+    Lasting,
+    /// One of root or of another user of the system's own.
+    System,
+}
+
+impl Standing {
+    /// That of a user's program, by its user alone: below 1000 are the system's own (login.defs(5), `SYS_UID_MAX`), and in
+    /// this block those that systemd makes for its services (`DynamicUser=`).
+    fn of(uid: u32) -> Self {
+        if uid < 1000 || (61_184..=65_519).contains(&uid) { Self::System } else { Self::Passing }
+    }
+
+    /// How many there may be for one more of this standing to be admitted, of `most` altogether: a sixth is kept for what
+    /// lasts, and another for what is the system's.
+    pub(super) fn room(self, most: usize) -> usize {
+        most - most / 6 * (Self::System as usize - self as usize)
+    }
+}
+
 /// Whom a fact is about, as labels.
 pub(super) struct Subject {
     pub(super) program: Arc<str>,
     pub(super) role: Role,
+    pub(super) standing: Standing,
 }
 
 /// A metric with the labels `process` and `role` and `N` more, of a bounded number of series.
@@ -53,7 +90,7 @@ where
         if let Some(series) = self.series.get(&key) {
             return series.clone();
         }
-        let admitted = &*subject.program != OTHER && self.series.len() < self.most;
+        let admitted = &*subject.program != OTHER && self.series.len() < subject.standing.room(self.most);
         let mut labels = vec![if admitted { &*subject.program } else { OTHER }, subject.role.as_str()];
         labels.extend(more);
         let series = self.vec.with_label_values(&labels);
@@ -63,9 +100,9 @@ where
         series
     }
 
-    /// Begins series at zero, so that a rate has something to start from, as far as more than half of the room is left.
+    /// Begins series at zero, so that a rate has something to start from, as far as a third of the room is left.
     pub(super) fn begin(&mut self, subject: &Subject, more: impl ExactSizeIterator<Item = [&'static str; N]>) {
-        if self.series.len() + more.len() <= self.most / 2 {
+        if self.series.len() + more.len() <= subject.standing.room(self.most) - self.most / 3 {
             more.for_each(|more| drop(self.at(subject, more)));
         }
     }
@@ -122,6 +159,8 @@ impl<const N: usize> Labels<[String; N]> {
 #[derive(Debug)]
 pub(super) struct Programs {
     known: HashMap<Arc<str>, Program>,
+    /// Programs for which there was no room, and since when: those that were seen last.
+    waiting: LruCache<Box<str>, Timestamp>,
     /// Those that are not known yet, and those that are not told apart: their series never end.
     unknown: Program,
     others: Program,
@@ -131,6 +170,9 @@ pub(super) struct Programs {
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) label: Arc<str>,
+    pub(super) standing: Standing,
+    /// Since when it is there.
+    since: Timestamp,
     /// When it was seen last.
     seen: Timestamp,
     handles: [Handles; 2],
@@ -165,8 +207,18 @@ impl<M, const N: usize> HandleTable<M, N> {
 }
 
 impl Program {
-    fn new(label: Arc<str>, seen: Timestamp) -> Self {
-        Self { label, seen, handles: Default::default() }
+    fn new(label: Arc<str>, standing: Standing, since: Timestamp, seen: Timestamp) -> Self {
+        Self { label, standing, since, seen, handles: Default::default() }
+    }
+
+    /// It is seen now, with this standing.
+    fn see(&mut self, standing: Standing, now: Timestamp) {
+        self.seen = now;
+        if self.standing < standing {
+            self.standing = standing;
+            // Those that had no room have it now.
+            self.handles = Default::default();
+        }
     }
 
     pub(super) fn handles(&mut self, role: Role) -> &mut Handles {
@@ -176,8 +228,10 @@ impl Program {
 
 impl Default for Programs {
     fn default() -> Self {
-        let program = |label: &str| Program::new(label.into(), Timestamp::default());
-        Self { known: HashMap::default(), unknown: program(UNKNOWN), others: program(OTHER) }
+        let program =
+            |label: &str| Program::new(label.into(), Standing::System, Timestamp::default(), Timestamp::default());
+        let waiting = LruCache::new(MAX_WAITING);
+        Self { known: HashMap::default(), waiting, unknown: program(UNKNOWN), others: program(OTHER) }
     }
 }
 
@@ -196,20 +250,31 @@ impl Programs {
     pub(super) fn at(&mut self, caller: Option<&Caller>, now: Timestamp) -> &mut Program {
         let Some(caller) = caller else { return &mut self.unknown };
         let program = &*label(caller.process.program(), PROGRAM_LENGTH);
+        let standing = |since: Timestamp| match Standing::of(caller.process.uid) {
+            Standing::Passing if now >= since.after(LASTING) => Standing::Lasting,
+            standing => standing,
+        };
         if !self.known.contains_key(program) {
             // The series of these two never end, whatever a program calls itself.
             if program.is_empty() || program == UNKNOWN {
                 return &mut self.unknown;
             }
-            if program == OTHER || self.known.len() >= MAX_PROGRAMS {
+            if program == OTHER {
                 return &mut self.others;
             }
+            let since = self.waiting.get(program).copied().unwrap_or(now);
+            let standing = standing(since);
+            if self.known.len() >= standing.room(MAX_PROGRAMS) {
+                self.waiting.get_or_insert(program.into(), || now);
+                return &mut self.others;
+            }
+            self.waiting.pop(program);
             let label = Arc::<str>::from(program);
-            self.known.insert(Arc::clone(&label), Program::new(label, now));
+            self.known.insert(Arc::clone(&label), Program::new(label, standing, since, now));
         }
         match self.known.get_mut(program) {
             Some(known) => {
-                known.seen = now;
+                known.see(standing(known.since), now);
                 known
             }
             None => &mut self.others,

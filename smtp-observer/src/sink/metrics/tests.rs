@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::life::{GONE, LOOK};
-use super::series::MAX_PROGRAMS;
+use super::series::{LASTING, MAX_PROGRAMS, Standing};
 use super::*;
 use crate::fact::samples as facts;
 use crate::observation::{
@@ -213,6 +213,82 @@ fn a_hostile_load_does_not_grow_the_scrape() {
         .sum();
     let known = Verb::ALL.len() - 1;
     assert_eq!(total, 20_000 + (2 * MAX_SERIES * known) as u64, "nothing is left out of the count");
+}
+
+/// All that is counted of a session.
+fn session(metrics: &mut Metrics, wait: Duration, sample: &Sample) {
+    for what in [
+        facts::opened(),
+        greeting(),
+        command("EHLO", 250),
+        command("MAIL", 250),
+        command("RCPT", 550),
+        command("RSET", 250),
+        data(),
+        facts::rset(RsetReason::RecipientsRejected),
+        facts::transaction(Outcome::Delivered),
+        command("QUIT", 221),
+        facts::closed(),
+    ] {
+        metrics.observe(&after(wait, sample.fact(what)));
+    }
+}
+
+/// How many series of a program there are, and whether its durations are among them.
+fn shown(metrics: &mut Metrics, wait: Duration, program: &str) -> (usize, bool) {
+    let lines = lines_about(metrics, wait, &format!("process=\"{program}\""));
+    let timed = lines.iter().any(|line| line.starts_with("smtp_data_final_reply_seconds_count{"));
+    (lines.iter().filter(|line| line.starts_with("smtp_commands_total{") && !line.ends_with(" 0")).count(), timed)
+}
+
+#[test]
+fn one_users_many_programs_do_not_take_the_labels_of_the_hosts_own() {
+    const ALL: (usize, bool) = (5, true);
+    let mut metrics = metrics([]);
+    let flood = |metrics: &mut Metrics, wait: Duration, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let program = Sample::client().with_program(number, &format!("/home/user/{number}")).of_user(1000);
+            session(metrics, wait, &program);
+        }
+    };
+    flood(&mut metrics, Duration::ZERO, 0..20_000);
+    assert_eq!(metrics.programs.len(), Standing::Passing.room(MAX_PROGRAMS));
+
+    // The host's own come after it all: root's, a system user's, one that systemd has made.
+    let own = [("smtpd", 0), ("submit", 999), ("bridge", 61_184)];
+    for (name, uid) in own {
+        let program = Sample::server().with_program(1, &format!("/usr/bin/{name}")).of_user(uid);
+        session(&mut metrics, Duration::ZERO, &program);
+        assert_eq!(shown(&mut metrics, Duration::ZERO, name), ALL, "{name}");
+    }
+    // A daemon of some user, while that one goes on.
+    let daemon = Sample::server().with_program(1, "/opt/app/mailer").of_user(1001);
+    session(&mut metrics, Duration::ZERO, &daemon);
+    assert_eq!(shown(&mut metrics, Duration::ZERO, "mailer"), (0, false), "it may be one of many");
+    flood(&mut metrics, LASTING / 2, 20_000..20_500);
+    session(&mut metrics, LASTING / 2, &daemon);
+    assert_eq!(shown(&mut metrics, LASTING / 2, "mailer"), (0, false));
+    flood(&mut metrics, LASTING, 20_500..21_000);
+    session(&mut metrics, LASTING, &daemon);
+    assert_eq!(shown(&mut metrics, LASTING, "mailer"), ALL, "it is there for long");
+    for (name, _) in own {
+        assert_eq!(shown(&mut metrics, LASTING, name), ALL, "{name}");
+    }
+}
+
+/// Also where a user's lasting programs have taken all that is kept for such.
+#[test]
+fn lasting_programs_leave_room_for_the_systems_own() {
+    let mut metrics = metrics([]);
+    for wait in [Duration::ZERO, LASTING] {
+        for number in 0..2 * MAX_PROGRAMS as u32 {
+            let program = Sample::client().with_program(number, &format!("/home/user/{number}")).of_user(1000);
+            session(&mut metrics, wait, &program);
+        }
+    }
+    assert_eq!(metrics.programs.len(), Standing::Lasting.room(MAX_PROGRAMS));
+    session(&mut metrics, LASTING, &Sample::server().with_program(1, "/usr/sbin/smtpd").of_user(0));
+    assert_eq!(shown(&mut metrics, LASTING, "smtpd"), (5, true));
 }
 
 #[test]

@@ -161,9 +161,10 @@ impl Column {
             Self::Role => plain(row.connection.role.as_str().into()),
             Self::Local => plain(row.connection.local.to_string()),
             Self::Peer => plain(format!("{} {}", arrow(row.connection.role), row.connection.remote)),
-            Self::State => {
-                (row.state.as_str().into(), if row.state == State::Closed { theme.dim() } else { Style::new() })
-            }
+            Self::State => (
+                row.state.as_str().into(),
+                if matches!(row.state, State::Closed | State::Unfollowed) { theme.dim() } else { Style::new() },
+            ),
             Self::Last => match row.last() {
                 None => plain(String::new()),
                 Some(last) => {
