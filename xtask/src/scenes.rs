@@ -20,9 +20,9 @@ pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
 
 /// Runs the benchmarks: the agent's, and the decoder's; or the part that is named.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
-    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
+    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::TLS])?;
     play(root, "release", "bench", args)?;
-    if args.first().is_some_and(|part| part == "pipeline") {
+    if args.first().is_some_and(|part| part == "pipeline" || part == "tls") {
         return Ok(());
     }
     let mut decoder = cargo(root);
