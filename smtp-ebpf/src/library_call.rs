@@ -31,7 +31,7 @@ impl Library {
 /// 5.15) tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LibraryCall {
-    /// [`Self::HANDSHAKE`], [`Self::SEND`] or [`Self::RECEIVE`].
+    /// [`Self::HANDSHAKE`], [`Self::SEND`], [`Self::RECEIVE`] or [`Self::FLUSH`].
     pub direction: u32,
     /// Which argument, counted from 1, points to where the function leaves the number of bytes that it moved; zero: it
     /// returns that number.
@@ -47,6 +47,9 @@ impl LibraryCall {
     pub const SEND: u32 = 1;
     /// It decrypts into the buffer.
     pub const RECEIVE: u32 = 2;
+    /// It sends what earlier calls have left with the library (`gnutls_record_cork`), by calls of the one that sends: these
+    /// move nothing that was not told of.
+    pub const FLUSH: u32 = 3;
 
     /// The cookie that tells of it.
     pub const fn to_cookie(self) -> u64 {

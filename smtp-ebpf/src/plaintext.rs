@@ -42,6 +42,8 @@ struct Call {
     /// As in a [`LibraryCall`].
     direction: u32,
     library: u32,
+    /// Not zero: a call that it makes itself is under way, which is not told of.
+    is_inside: u64,
 }
 
 /// Calls under way, by thread.
@@ -159,23 +161,43 @@ fn sent_record(pid: u32, length: u64) -> Option<Speaks> {
 pub fn call_begins(arguments: [u64; 5], cookie: u64) {
     let known = LibraryCall::from_cookie(cookie);
     let [session, buffer, room, fourth, fifth] = arguments;
+    let thread = thread();
+    if known.direction == LibraryCall::SEND
+        && let Some(outer) = TLS_CALLS.get_ptr_mut(thread)
+    {
+        // SAFETY: it is this thread's, which nobody else writes.
+        unsafe {
+            if (*outer).direction == LibraryCall::FLUSH && (*outer).session == session {
+                (*outer).is_inside = 1;
+                return;
+            }
+        }
+    }
     let count_at = match known.count_at {
         4 => fourth,
         5 => fifth,
         _ => 0,
     };
-    let call = Call { session, buffer, room, count_at, direction: known.direction, library: known.library };
-    let _ = TLS_CALLS.insert(thread(), call, 0);
+    let LibraryCall { direction, library, .. } = known;
+    let call = Call { session, buffer, room, count_at, direction, library, is_inside: 0 };
+    let _ = TLS_CALLS.insert(thread, call, 0);
 }
 
 /// A library's call ends, and returns this: what it moved is told, where a watched socket carries its session.
 #[inline(always)]
 pub fn call_ends(returned: i32) {
     let thread = thread();
+    let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return };
     // SAFETY: it is this thread's, which nobody else writes.
-    let Some(call) = (unsafe { TLS_CALLS.get(thread) }).copied() else { return };
+    let call = unsafe {
+        if (*under_way).is_inside != 0 {
+            (*under_way).is_inside = 0;
+            return;
+        }
+        *under_way
+    };
     let _ = TLS_CALLS.remove(thread);
-    if returned <= 0 || call.direction == LibraryCall::HANDSHAKE {
+    if returned <= 0 || !matches!(call.direction, LibraryCall::SEND | LibraryCall::RECEIVE) {
         return;
     }
     let moved = if call.count_at == 0 { returned as u64 } else { probe_user(call.count_at).unwrap_or(0) };

@@ -109,8 +109,13 @@ impl Postfix {
     /// Waits until so many lines of its log have all of these words.
     pub fn wait_logged(&self, words: &[&str], count: usize) -> Result<()> {
         let what = format!("{count} lines of Postfix's log with {words:?}");
-        let enough = |log: &[String]| (lines_with(log, words) >= count).then_some(());
-        self.master.output.wait_for(&what, enough).with_context(|| self.master.output.so_far().join("\n"))
+        self.wait_until(&what, |log| lines_with(log, words) >= count)
+    }
+
+    /// Waits until its log is enough.
+    pub fn wait_until(&self, what: &str, enough: impl Fn(&[String]) -> bool) -> Result<()> {
+        let look = |log: &[String]| enough(log).then_some(());
+        self.master.output.wait_for(what, look).with_context(|| self.master.output.so_far().join("\n"))
     }
 
     /// How many lines of its log have all of these words.

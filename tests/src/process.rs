@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,16 +45,27 @@ impl Running {
     pub fn start(command: Command) -> Result<Self> {
         Self::start_parsed(command, |line| Ok(line.to_owned()))
     }
+
+    /// The same, with a pipe to write its input to.
+    pub fn start_with_input(command: Command) -> Result<(Self, ChildStdin)> {
+        let mut running = Self::spawn(command, Stdio::piped(), |line| Ok(line.to_owned()))?;
+        let input = running.child.stdin.take().context("no standard input")?;
+        Ok((running, input))
+    }
 }
 
 impl<T: Clone + Send + 'static> Running<T> {
     /// Starts a program whose lines of output are made items by `parse`.
-    pub fn start_parsed(mut command: Command, parse: fn(&str) -> Result<T>) -> Result<Self> {
+    pub fn start_parsed(command: Command, parse: fn(&str) -> Result<T>) -> Result<Self> {
+        Self::spawn(command, Stdio::null(), parse)
+    }
+
+    fn spawn(mut command: Command, input: Stdio, parse: fn(&str) -> Result<T>) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         // SAFETY: prctl is a bare system call: fit for a forked child.
         unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)) };
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

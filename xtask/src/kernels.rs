@@ -82,7 +82,7 @@ impl Suite {
 /// Boots every kernel and prints the table; the last line on standard output is the count.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<ExitCode> {
     ensure!(ARCH == "x86_64", "these kernels are for x86-64, and this machine is {ARCH}");
-    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::KERNELS])?;
+    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::TLS, &packages::KERNELS])?;
     let directory = root.join(".tools/kernels");
     let programs = Programs::collect(root, &agent::build(root, true)?, &directory)?;
     let emulator = Emulator::find(&directory)?;

@@ -20,14 +20,14 @@ pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
 
 /// Runs the benchmarks: the agent's, and the decoder's; or the part that is named.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
-    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL])?;
+    packages::ensure_installed(&[&packages::SCENES, &packages::MAIL, &packages::TLS])?;
     let has = |part: &str| args.iter().any(|arg| arg == part);
     if has("fleet") {
         packages::ensure_installed(&[&packages::SENDERS])?;
         senders::ensure_stores(root)?;
     }
     play(root, "release", "bench", args)?;
-    if has("pipeline") || has("fleet") {
+    if ["pipeline", "tls", "fleet"].into_iter().any(has) {
         return Ok(());
     }
     let mut decoder = cargo(root);

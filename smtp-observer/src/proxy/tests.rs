@@ -181,6 +181,21 @@ fn what_is_taken_away_from_ehlo_is_told() {
 }
 
 #[test]
+fn starttls_is_taken_away_by_who_speaks_tls_to_the_server() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    // Inside of TLS the server offers it no more (RFC 3207, 4.2).
+    stage.say(3, "EHLO c", 250, "mx\nPIPELINING\nSTARTTLS\nSIZE 9");
+    stage.say(3, "STARTTLS", 220, "Ready");
+    stage.say(3, "EHLO c", 250, "mx\nPIPELINING\nSIZE 9");
+    stage.say_after(1, "EHLO c", 250, "mx\nPIPELINING\nSIZE 9", Duration::from_millis(5));
+    stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+    stage.pass(3);
+    stage.close(1);
+    let evidence = kinds(stage.verdict(1));
+    assert!(evidence.contains(&EvidenceKind::StarttlsStripped), "{evidence:?}");
+}
+
+#[test]
 fn a_message_that_is_thrown_away() {
     let mut stage = Stage::redirected(1, 2, 3);
     stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");

@@ -2,7 +2,6 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::transcript::{Step, feed, items_in_pieces, line, steps, without_writes};
 use super::{DecoderOutput, MAX_HELD, MAX_WAITING, MAX_WAITING_BYTES, Peer, Session};
@@ -101,13 +100,7 @@ fn session(midstream: bool) -> Session {
 }
 
 proptest! {
-    // The same in every run; the fuzz target `dialogue` looks further.
-    #![proptest_config(ProptestConfig {
-        cases: 2000,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(15),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_segmentation_has_the_same_items(

@@ -38,7 +38,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
 const NOT_STARTED: [&str; 5] = ["bench", "demo", "events", "plots", "ring"];
 
 /// Programs of this machine that tests start.
-const INSTALLED: [&str; 9] = ["bash", "cp", "ip", "nft", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];
+const INSTALLED: [&str; 10] =
+    ["bash", "cp", "ip", "nft", "openssl", "perl", "sleep", "smtp-sink", "smtp-source", "unshare"];
 
 /// The dialogues that tests read.
 const TRANSCRIPTS: &str = "tests/transcripts";

@@ -64,7 +64,7 @@ const fn call(library: Library, direction: u32, count_at: u32) -> Role {
 }
 
 /// Public functions, with what they do: SSL_read(3), SSL_write(3), SSL_do_handshake(3), gnutls_record_send(3) and so on.
-const FUNCTIONS: [(&str, Library, Role); 14] = [
+const FUNCTIONS: [(&str, Library, Role); 15] = [
     (HANDSHAKE, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::HANDSHAKE, 0)),
     (READ, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::RECEIVE, 0)),
     (READ_EX, Library::OpenSsl, call(Library::OpenSsl, LibraryCall::RECEIVE, 4)),
@@ -75,6 +75,8 @@ const FUNCTIONS: [(&str, Library, Role); 14] = [
     ("BIO_write", Library::OpenSsl, Role::Record),
     ("SSL_free", Library::OpenSsl, Role::End),
     ("gnutls_handshake", Library::GnuTls, call(Library::GnuTls, LibraryCall::HANDSHAKE, 0)),
+    // Before what it calls, which is not to be probed without it.
+    ("gnutls_record_uncork", Library::GnuTls, call(Library::GnuTls, LibraryCall::FLUSH, 0)),
     ("gnutls_record_send", Library::GnuTls, call(Library::GnuTls, LibraryCall::SEND, 0)),
     // Where there is one, gnutls_record_send is a call of it.
     ("gnutls_record_send2", Library::GnuTls, call(Library::GnuTls, LibraryCall::SEND, 0)),
@@ -120,7 +122,7 @@ pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
     }
     // What moves no data is of use only beside what does.
     let moves = |place: &Place| match place.role {
-        Role::Call(call) => call.direction != LibraryCall::HANDSHAKE,
+        Role::Call(call) => matches!(call.direction, LibraryCall::SEND | LibraryCall::RECEIVE),
         Role::Record => true,
         Role::End => false,
     };
@@ -259,12 +261,15 @@ mod tests {
         search(&path).expect("a library can be searched")
     }
 
+    /// Whether calls of this direction are found.
+    fn has(places: &[Place], direction: u32) -> bool {
+        places.iter().any(|place| matches!(place.role, Role::Call(call) if call.direction == direction))
+    }
+
     /// Whether all that moves data is found, each way once, and what begins and ends a session.
     fn is_complete(places: &[Place]) -> bool {
-        let has = |direction| {
-            places.iter().any(|place| matches!(place.role, Role::Call(call) if call.direction == direction))
-        };
-        [LibraryCall::HANDSHAKE, LibraryCall::SEND, LibraryCall::RECEIVE].into_iter().all(has)
+        let directions = [LibraryCall::HANDSHAKE, LibraryCall::SEND, LibraryCall::RECEIVE];
+        directions.into_iter().all(|direction| has(places, direction))
             && places.iter().any(|place| place.role == Role::End)
     }
 
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn gnutls_of_this_host() {
         let places = library("libgnutls.so.");
-        assert!(is_complete(&places), "{places:#?}");
+        assert!(is_complete(&places) && has(&places, LibraryCall::FLUSH), "{places:#?}");
         assert!(places.iter().all(|place| place.library == Library::GnuTls));
     }
 

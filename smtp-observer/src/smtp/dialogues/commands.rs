@@ -1,6 +1,6 @@
 //! Commands and their replies.
 
-use super::at;
+use super::{at, check};
 use crate::smtp::transcript::{items, steps};
 use crate::smtp::{Exchange, GoAhead, Item, Message, Repeated, Session, Transfer, Verb};
 
@@ -92,4 +92,29 @@ fn a_greeting_longer_than_what_is_kept_is_one_reply() {
     };
     assert_eq!((greeting.code, greeting.text.len()), (220, crate::smtp::LONGEST_REPLY));
     assert_eq!((hello.code(), mail.code()), (Some(250), Some(550)));
+}
+
+#[test]
+fn a_reply_without_its_end_reverses_the_roles() {
+    // The client has read it as a whole one: all that it says behind that is a server's.
+    let transcript = "S: 220 provider.example
+         C: EHLO customer.example
+         S: 250 provider.example
+         C: ATRN
+         S: 250-turn
+         C: 220 customer.example
+         S: EHLO provider.example
+         C: 250 customer.example";
+    check(
+        transcript,
+        &[
+            "greeting 220 provider.example",
+            "EHLO customer.example -> 250 provider.example",
+            "! malformed_reply",
+            "ATRN -> 250 turn",
+            "! role_reversed",
+            "greeting 220 customer.example",
+            "EHLO provider.example -> 250 customer.example",
+        ],
+    );
 }

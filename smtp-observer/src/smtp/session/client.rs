@@ -20,7 +20,10 @@ use crate::names::AnomalyKind;
 
 impl Session {
     pub(super) fn client_bytes(&mut self, time: Time, bytes: &[u8], items: &mut DecoderOutput) {
-        self.client_goes_on(items);
+        if self.client_goes_on(items) {
+            self.server_bytes(time, bytes, items);
+            return;
+        }
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
             self.held.push(time, self.write, self.end(Peer::Client), rest);
@@ -29,8 +32,10 @@ impl Session {
         }
     }
 
-    /// The client sends more: for a client that does not pipeline, the server has said all that was due.
-    pub(super) fn client_goes_on(&mut self, items: &mut DecoderOutput) {
+    /// The client sends more: for a client that does not pipeline, the server has said all that was due. True where that makes
+    /// it a server: what it sends is none of a client.
+    pub(super) fn client_goes_on(&mut self, items: &mut DecoderOutput) -> bool {
+        let reversed = self.reversed;
         self.client_went_on();
         if std::mem::take(&mut self.garbled)
             && self.waiting.is_single()
@@ -48,6 +53,7 @@ impl Session {
                 }
             }
         }
+        self.reversed != reversed
     }
 
     /// Reads up to where it is not known how to; how many bytes that are.

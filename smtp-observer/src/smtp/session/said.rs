@@ -231,8 +231,9 @@ impl Session {
     }
 
     fn client_withheld(&mut self, time: Time, withheld: Withheld, items: &mut DecoderOutput) {
-        self.client_goes_on(items);
-        if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) {
+        if self.client_goes_on(items) {
+            self.server_withheld(time, withheld, items);
+        } else if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) {
             self.held.withheld(time, self.write, self.end(Peer::Client), withheld);
             self.read_held_for_line(items);
         } else {

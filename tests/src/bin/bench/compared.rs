@@ -21,6 +21,17 @@ pub enum Hooks {
     Empty,
     /// The agent.
     Agent,
+    /// The agent with this value of `--tls`.
+    Tls(&'static str),
+}
+
+impl Hooks {
+    fn options(self) -> Vec<&'static str> {
+        match self {
+            Self::Tls(whose) => vec!["--tls", whose],
+            Self::None | Self::Empty | Self::Agent => Vec::new(),
+        }
+    }
 }
 
 /// Measures round by round.
@@ -59,8 +70,8 @@ impl Rounds {
                 let _attached = Empty::attach(&self.family)?;
                 measure(None)
             }
-            Hooks::Agent => {
-                let agent = Agent::start_silent(&[])?;
+            Hooks::Agent | Hooks::Tls(_) => {
+                let agent = Agent::start_silent(&hooks.options())?;
                 self.start_ups.push(agent.start_up);
                 let measured = measure(Some(&agent))?;
                 let stopped = agent.stop()?;

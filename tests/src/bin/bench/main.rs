@@ -2,7 +2,7 @@
 //!
 //! - [`compared`]: the same with the agent, with empty programs in its place, and without
 //! - [`empty`]: these empty programs
-//! - [`calls`], [`mails`]: what is measured
+//! - [`calls`], [`mails`], [`relay`], [`libraries`]: what is measured
 //! - [`crowd`]: connections that are open beside it
 //! - [`agent`]: what the agent takes meanwhile
 //! - [`pipeline`]: what user space takes of an event, stage by stage
@@ -14,8 +14,12 @@ mod compared;
 mod crowd;
 mod empty;
 mod fleet;
+mod libraries;
 mod mails;
 mod pipeline;
+mod relay;
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -23,7 +27,9 @@ use clap::Parser;
 use crate::agent::Load;
 use crate::compared::{Hooks, Rounds, Spread};
 use crate::crowd::Crowd;
+use crate::libraries::Idle;
 use crate::mails::Sink;
+use crate::relay::Relay;
 
 /// What the agent costs others, and what it takes for itself.
 #[derive(Parser)]
@@ -43,6 +49,12 @@ struct Arguments {
     /// Connections that are open beside a measurement of throughput; each has both its ends on this host.
     #[arg(long, default_value_t = 25_000)]
     open: usize,
+    /// Mails in a measurement of throughput between two mail servers.
+    #[arg(long, default_value_t = 1_000)]
+    relayed: usize,
+    /// Processes that have loaded a library of TLS while it is measured how long it takes to probe it.
+    #[arg(long, default_value_t = 2_000)]
+    processes: usize,
     /// Holds these connections to this address open, as a part of such a measurement.
     #[arg(long, hide = true)]
     hold: Option<String>,
@@ -55,28 +67,36 @@ enum What {
     Pipeline,
     /// Series, bytes and lines of a host, and what a Prometheus and a VictoriaMetrics take for a thousand of them.
     Fleet(fleet::Options),
+    /// What reading TLS costs a mail server, and how long it takes until probes stand.
+    Tls,
 }
 
 fn main() -> Result<()> {
-    let Arguments { what, rounds, calls, mails, open, hold } = Arguments::parse();
+    let Arguments { what, rounds, calls, mails, open, relayed, processes, hold } = Arguments::parse();
     if let Some(address) = hold {
         crowd::hold(&address, open)?;
     }
-    ensure!(rounds > 0 && calls > 0 && mails > 0, "nothing to measure");
+    ensure!(rounds > 0 && calls > 0 && mails > 0 && relayed > 0, "nothing to measure");
     match what {
         Some(What::Pipeline) => return pipeline::print(rounds),
         Some(What::Fleet(options)) => return fleet::print(&options),
-        None => {}
+        Some(What::Tls) | None => {}
     }
-    pipeline::print(rounds)?;
+    if what.is_none() {
+        pipeline::print(rounds)?;
+    }
     let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
     println!("Hooks: {}.\n", rounds.family);
+    if let Some(What::Tls) = what {
+        return print_tls(&mut rounds, relayed, processes);
+    }
 
     let mut loads = Vec::new();
     print_calls(&mut rounds, calls, &mut loads)?;
     print_mails(&mut rounds, mails, &mut loads)?;
     print_crowd(&mut rounds, mails, open)?;
-    print_agent(&rounds, &loads)
+    print_agent(&rounds, &loads)?;
+    print_tls(&mut rounds, relayed, processes)
 }
 
 fn print_calls(rounds: &mut Rounds, calls: usize, loads: &mut Vec<Load>) -> Result<()> {
@@ -145,6 +165,41 @@ fn print_crowd(rounds: &mut Rounds, mails: usize, open: usize) -> Result<()> {
         "| with it to without | {} | ≥ 0.9 |",
         Spread::between(&without, &with, |without, with| with / without).show(3)
     );
+    Ok(())
+}
+
+/// What reading TLS costs a mail server that hands on what it gets, and how long it takes until probes stand.
+fn print_tls(rounds: &mut Rounds, mails: usize, processes: usize) -> Result<()> {
+    let relay = Relay::start()?;
+    let whose = ["off", "auto", "all"].map(Hooks::Tls);
+    let [off, auto, all] = rounds.compare(whose, |_| relay.throughput(mails))?;
+    println!("\n| mails a second from one Postfix to another, inside of TLS | `--tls` | to `off` | aim |");
+    println!("| --- | --- | --- | --- |");
+    println!("| {} | `off` | | |", Spread::of(off.iter().copied()).show(0));
+    for (whose, measured) in [("auto", auto), ("all", all)] {
+        let ratio = Spread::between(&off, &measured, |off, with| with / off);
+        println!("| {} | `{whose}` | {} | ≥ 0.95 |", Spread::of(measured.iter().copied()).show(0), ratio.show(3));
+    }
+
+    let measure = |probes: fn() -> Result<Duration>| -> Result<Vec<f64>> {
+        (0..rounds.number).map(|_| Ok(probes()?.as_secs_f64() * 1e3)).collect()
+    };
+    let measures = [
+        (
+            "from a process's first use of the port to its probes (`auto`), ms",
+            libraries::first_use as fn() -> Result<_>,
+        ),
+        ("from the start to probes in all processes (`all`), ms", libraries::everybody),
+    ];
+    println!("\n| until probes stand | alone | among {processes} processes with OpenSSL | aim |");
+    println!("| --- | --- | --- | --- |");
+    for (what, probes) in measures {
+        let alone = measure(probes)?;
+        let idle = Idle::gather(processes)?;
+        let among = measure(probes)?;
+        drop(idle);
+        println!("| {what} | {} | {} | ≤ 2,000 |", Spread::of(alone).show(0), Spread::of(among).show(0));
+    }
     Ok(())
 }
 

@@ -1,0 +1,89 @@
+//! TLS that both ends begin with, spoken by openssl(1): what other kernels are asked about TLS, since it needs no more than
+//! one program.
+
+use std::io::Write;
+use std::process::ChildStdin;
+
+use anyhow::{Context, Result, ensure};
+use smtp_observer_tests::certificate::Certificate;
+use smtp_observer_tests::conversation::observed;
+use smtp_observer_tests::machine;
+use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::process::Running;
+use smtp_observer_tests::tls::check_whole;
+use smtp_observer_tests::watch::Watch;
+
+const SERVER: &str = "10.77.0.2:25";
+
+/// What no command, reply or address has.
+const MARK: &str = "zzzzz";
+
+const SAID: [&str; 13] = [
+    "S: 220 mx.example ESMTP",
+    "C: EHLO client.example",
+    "S: 250 mx.example",
+    "C: MAIL FROM:<alice@client.example>",
+    "S: 250 2.1.0 Ok",
+    "C: RCPT TO:<bob@mx.example>",
+    "S: 250 2.1.5 Ok",
+    "C: DATA",
+    "S: 354 go",
+    "C: Subject: zzzzz\r\n\r\nRSET\r\nzzzzz\r\n.",
+    "S: 250 2.0.0 Ok: queued",
+    "C: QUIT",
+    "S: 221 2.0.0 Bye",
+];
+
+/// An end of the session: it says what it is given, and prints what it hears.
+struct End {
+    program: Running,
+    input: ChildStdin,
+}
+
+impl End {
+    fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
+        let mut openssl = host.command(machine::installed("openssl")?);
+        openssl.args(arguments);
+        let (program, input) = Running::start_with_input(openssl)?;
+        Ok(Self { program, input })
+    }
+
+    fn say(&mut self, text: &str) -> Result<()> {
+        Ok(self.input.write_all(format!("{text}\r\n").as_bytes())?)
+    }
+
+    /// Waits until it has heard all of this.
+    fn hear(&self, text: &str) -> Result<()> {
+        let last = text.lines().last().unwrap_or_default();
+        let heard = |lines: &[String]| (lines.last().map(|line| line.trim_end()) == Some(last)).then_some(());
+        self.program.output.wait_for(text, heard).with_context(|| self.program.log.so_far().join("\n"))
+    }
+}
+
+#[test]
+fn a_session_is_read_and_its_body_stays() -> Result<()> {
+    let certificate = Certificate::new()?;
+    let (chain, key) = (certificate.chain(), certificate.key());
+    let watch = Watch::start(&["--addresses", "full", "--tls", "all"])?;
+    let files = ["-cert", &chain.to_string_lossy(), "-key", &key.to_string_lossy()];
+    let mut server =
+        End::start(&watch.server_host, &[&["s_server", "-quiet", "-accept", SERVER], &files[..]].concat())?;
+    watch.server_host.wait_listens(SERVER)?;
+    let mut client = End::start(&watch.client_host, &["s_client", "-quiet", "-connect", SERVER])?;
+    for step in SAID {
+        let (speaker, text) = step.split_once(": ").context("a speaker")?;
+        let (from, to) = if speaker == "C" { (&mut client, &server) } else { (&mut server, &client) };
+        from.say(text)?;
+        to.hear(text)?;
+    }
+    drop((client, server));
+    let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| !seen.is_empty())?;
+    seen[0].check(&["EHLO 250", "MAIL 250", "RCPT 250", "DATA 354", "QUIT"], &[], &["delivered"]);
+    check_whole(&seen[0])?;
+    for end in [&seen[0].client, &seen[0].server] {
+        let tls = end.one("smtp.tls")?;
+        assert_eq!((tls.text("/phase"), tls.text("/library")), (Some("started"), Some("openssl")), "\n{end}");
+        ensure!(!end.to_string().contains(MARK), "the body is told:\n{end}");
+    }
+    Ok(())
+}
