@@ -7,11 +7,13 @@
 //! - [`senders`]: mail software that cannot be installed beside Postfix, for the tests
 //! - [`agent`]: builds and runs the agent
 //! - [`manual`]: man pages and shell completions
+//! - [`package`]: packages for Debian and RPM distributions, and a tarball
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
 //! - [`fuzz`]: any bytes at the core's doors
 //! - [`lint`]: formatting, clippy, licences
+//! - [`tools`]: tools of pinned versions, into `.tools`
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
@@ -20,6 +22,7 @@ mod fuzz;
 mod kernels;
 mod lint;
 mod manual;
+mod package;
 mod packages;
 mod process;
 mod scenes;
@@ -27,6 +30,7 @@ mod senders;
 mod setup;
 mod test;
 mod toolchain;
+mod tools;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -57,6 +61,8 @@ enum Command {
     },
     /// Write man pages and shell completions, for packages: target/man, target/completions
     Man,
+    /// Make packages for Debian and RPM distributions and a static tarball: target/package/out
+    Package(package::Options),
     /// Build the agent and run it, through sudo where it needs root
     Run {
         /// The agent's own arguments
@@ -114,6 +120,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let target = manual::write(root)?;
             println!("{}\n{}", target.join("man").display(), target.join("completions").display());
         }
+        Command::Package(options) => package::run(root, &options)?,
         Command::Run { args } => agent::run(root, &args)?,
         Command::Demo { args } => scenes::demo(root, &args)?,
         Command::Test { args } => return test::run(root, &args),
