@@ -16,7 +16,7 @@ const EXAMPLES: [&str; 4] = ["duration", "events", "record", "service-address"];
 const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "verbose"];
 
 fn packaged() -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/package/smtp-observer.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/smtp-observer.toml");
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 

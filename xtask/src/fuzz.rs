@@ -12,7 +12,7 @@ use crate::setup;
 use crate::tools::CargoTool;
 
 /// What builds the targets and runs them.
-const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2" };
+const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2", features: "" };
 
 /// The package's targets.
 const TARGETS: [&str; 5] = ["dialogue", "filter", "hidden", "records", "replies"];

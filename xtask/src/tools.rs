@@ -16,6 +16,8 @@ pub(crate) struct CargoTool {
     pub(crate) name: &'static str,
     /// The version.
     pub(crate) version: &'static str,
+    /// Its features that are not there by default, with commas between them.
+    pub(crate) features: &'static str,
 }
 
 impl CargoTool {
@@ -30,7 +32,14 @@ impl CargoTool {
         say(&format!("building {} {} (minutes)", self.name, self.version));
         let package = format!("{}@{}", self.name, self.version);
         check(
-            cargo(root).args(["install", "--quiet", "--locked", "--force", &package, "--root"]).arg(tools),
+            cargo(root)
+                .args(["install", "--quiet", "--locked", "--force", &package, "--features", self.features, "--root"])
+                .arg(tools)
+                // A quick build is worth more than a quick tool.
+                .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+                .env("CARGO_PROFILE_RELEASE_LTO", "false")
+                .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+                .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
             &format!("{} does not build: see above", self.name),
         )?;
         Ok(program)

@@ -5,7 +5,7 @@ if [ "$1" = remove ] && [ -z "${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; t
     systemctl --system daemon-reload > /dev/null || true
 fi
 if [ "$1" = purge ]; then
-    if [ -x /usr/bin/deb-systemd-helper ]; then
+    if command -v deb-systemd-helper > /dev/null; then
         deb-systemd-helper purge smtp-observer.service smtp-observer.socket > /dev/null || true
     fi
     # Events and recordings. The user stays, as Debian's users do: another would inherit the number, and with it every file

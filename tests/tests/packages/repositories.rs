@@ -133,8 +133,8 @@ fn createrepo(folder: &Path, key: &Key, packages: &[PathBuf]) -> Result<()> {
         let copy = folder.join(package.file_name().context("a package has a name")?);
         fs::copy(package, &copy)?;
         let mut sign = Command::new("rpmsign");
-        sign.env("GNUPGHOME", key.0.path()).args(["--define", "_gpg_name packages@example.org", "--addsign"]);
-        run(sign.arg(&copy))?;
+        sign.env("GNUPGHOME", key.0.path()).args(["--define", "__gpg /usr/bin/gpg", "--define", "_gpg_name packages@example.org"]);
+        run(sign.arg("--addsign").arg(&copy))?;
     }
     run(Command::new("createrepo_c").arg(folder))?;
     let list = folder.join("repodata/repomd.xml");

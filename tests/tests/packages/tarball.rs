@@ -38,7 +38,7 @@ fn it_has_what_packages_have() -> Result<()> {
     for file in ["LICENSE-APACHE", "LICENSE-MIT", "usr/share/zsh/site-functions/_smtp-observer"] {
         ensure!(folder.path().join(file).exists(), "{file} is missing");
     }
-    for file in ["usr/share/lintian", "usr/share/zsh/vendor-completions", "usr/share/doc/smtp-observer/changelog.Debian.gz"] {
+    for file in ["usr/share/zsh/vendor-completions", "usr/share/doc/smtp-observer/changelog.Debian.gz"] {
         ensure!(!folder.path().join(file).exists(), "{file} is Debian's alone");
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::tools::{self, CargoTool};
 const GLIBC: &str = "2.34";
 
 /// Writes the list of what is linked into a program into the program.
-const CARGO_AUDITABLE: CargoTool = CargoTool { name: "cargo-auditable", version: "0.7.7" };
+const CARGO_AUDITABLE: CargoTool = CargoTool { name: "cargo-auditable", version: "0.7.7", features: "" };
 
 /// The paths of a build, as they stand in the program: no two machines have the same.
 const SOURCES: &str = "/usr/src/smtp-observer";
@@ -132,10 +132,12 @@ fn split(program: &Path) -> Result<Program> {
     let objcopy = sysroot.join("lib/rustlib").join(host).join("bin/rust-objcopy");
     ensure!(objcopy.exists(), "the compiler comes without rust-objcopy: packages are made with one from rustup");
     let (stripped, debug) = (program.with_extension("stripped"), program.with_extension("debug"));
-    for (option, to) in [("--strip-all", &stripped), ("--only-keep-debug", &debug)] {
+    // cargo-auditable's list is none of the sections that a program needs to run, and stays.
+    let options = [(&["--strip-all", "--keep-section=.dep-v0"][..], &stripped), (&["--only-keep-debug"], &debug)];
+    for (options, to) in options {
         check(
             // It does not find the compiler's LLVM by itself.
-            Command::new(&objcopy).env("LD_LIBRARY_PATH", sysroot.join("lib")).arg(option).arg(program).arg(to),
+            Command::new(&objcopy).env("LD_LIBRARY_PATH", sysroot.join("lib")).args(options).arg(program).arg(to),
             "debug information cannot be split off: see above",
         )?;
     }

