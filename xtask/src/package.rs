@@ -103,10 +103,8 @@ fn epoch(root: &Path) -> Result<String> {
         epoch.parse::<u64>().context("SOURCE_DATE_EPOCH is no number of seconds")?;
         return Ok(epoch);
     }
-    let time = answer(
-        Command::new("git").current_dir(root).args(["log", "-1", "--format=%ct"]),
-        Duration::from_secs(10),
-    );
+    let time =
+        answer(Command::new("git").current_dir(root).args(["log", "-1", "--format=%ct"]), Duration::from_secs(10));
     let time = time.context("git does not tell the time of the last commit: set SOURCE_DATE_EPOCH")?;
     Ok(time.trim().to_owned())
 }

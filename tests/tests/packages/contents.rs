@@ -72,7 +72,13 @@ fn the_program_needs_no_newer_glibc_than_rhel_9_has() -> Result<()> {
     // No library but those of glibc: packages require no other.
     let dynamic = run(Command::new("readelf").args(["--dynamic", "--wide"]).arg(&program))?;
     let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
-    let foreign: Vec<_> = needed.filter(|line| !["libc.so", "libm.so", "ld-linux", "libpthread.so", "libdl.so", "librt.so"].iter().any(|own| line.contains(own))).collect();
+    let foreign: Vec<_> = needed
+        .filter(|line| {
+            !["libc.so", "libm.so", "ld-linux", "libpthread.so", "libdl.so", "librt.so"]
+                .iter()
+                .any(|own| line.contains(own))
+        })
+        .collect();
     ensure!(foreign.is_empty(), "{foreign:?}");
     Ok(())
 }
@@ -129,7 +135,9 @@ fn licences_of_all_crates_are_there() -> Result<()> {
             ensure!(own || copyright.contains(&format!("{name} {version}")), "{name} {version} has no licence");
         }
     }
-    for words in ["The smtp-observer contributors", "common-licenses/Apache-2.0", "GNU LESSER GENERAL PUBLIC LICENSE", "musl"] {
+    for words in
+        ["The smtp-observer contributors", "common-licenses/Apache-2.0", "GNU LESSER GENERAL PUBLIC LICENSE", "musl"]
+    {
         ensure!(copyright.contains(words), "`{words}` is not there");
     }
     Ok(())

@@ -91,7 +91,10 @@ fn keeps_what_is_edited(suite: &str) -> Result<()> {
     tree.run(&["dpkg", "--force-confdef", "--force-confold", "--install", "/root/next.deb"])?;
     assert_eq!(state(&tree)?, format!("ii {NEXT_VERSION}-1"));
     assert_eq!(tree.read(CONFIGURATION)?, edited);
-    ensure!(tree.read(&format!("{CONFIGURATION}.dpkg-dist"))?.contains("next version"), "the new file is not beside it");
+    ensure!(
+        tree.read(&format!("{CONFIGURATION}.dpkg-dist"))?.contains("next version"),
+        "the new file is not beside it"
+    );
     Ok(())
 }
 
@@ -167,7 +170,10 @@ fn debug_information_is_found_by_the_build_id() -> Result<()> {
     let sections = |file: &str| run(Command::new("readelf").args(["--sections", "--wide"]).arg(tree.path(file)));
     ensure!(sections(&debug)?.contains(".debug_line"), "{debug} has no line numbers");
     let program = sections(PROGRAM)?;
-    ensure!(!program.contains(".debug_line") && !program.contains(".symtab"), "the program is not stripped:\n{program}");
+    ensure!(
+        !program.contains(".debug_line") && !program.contains(".symtab"),
+        "the program is not stripped:\n{program}"
+    );
     let size = |file: &str| fs::metadata(tree.path(file)).map(|file| file.len());
     ensure!(size(PROGRAM)? < size(&debug)?, "most of what was built is not debug information");
     Ok(())

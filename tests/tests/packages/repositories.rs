@@ -88,7 +88,9 @@ fn apt_installs_and_upgrades(suite: &str) -> Result<()> {
     let (key, repository) = (Key::new()?, tempfile::tempdir()?);
     reprepro(repository.path(), &key, &debs(&packages()?)?)?;
     let tree = tree_with(suite, repository.path(), &key.public()?)?;
-    let apt = |arguments: &[&str]| tree.run(&[&["apt-get", "-q", "-y", "-o", "APT::Update::Error-Mode=any"], arguments].concat());
+    let apt = |arguments: &[&str]| {
+        tree.run(&[&["apt-get", "-q", "-y", "-o", "APT::Update::Error-Mode=any"], arguments].concat())
+    };
     apt(&["update"])?;
     apt(&["install", "smtp-observer", "smtp-observer-dbgsym"])?;
     assert_eq!(tree.run(&["/usr/bin/smtp-observer", "--version"])?, format!("smtp-observer {VERSION}\n"));
@@ -133,7 +135,12 @@ fn createrepo(folder: &Path, key: &Key, packages: &[PathBuf]) -> Result<()> {
         let copy = folder.join(package.file_name().context("a package has a name")?);
         fs::copy(package, &copy)?;
         let mut sign = Command::new("rpmsign");
-        sign.env("GNUPGHOME", key.0.path()).args(["--define", "__gpg /usr/bin/gpg", "--define", "_gpg_name packages@example.org"]);
+        sign.env("GNUPGHOME", key.0.path()).args([
+            "--define",
+            "__gpg /usr/bin/gpg",
+            "--define",
+            "_gpg_name packages@example.org",
+        ]);
         run(sign.arg("--addsign").arg(&copy))?;
     }
     run(Command::new("createrepo_c").arg(folder))?;

@@ -65,7 +65,12 @@ fn installed() -> Result<Tree> {
 fn rpm_installs() -> Result<()> {
     let tree = installed()?;
     let file = |name: &str| format!("/usr/share/licenses/smtp-observer/{name}");
-    let own = [file("copyright"), file("LICENSE-APACHE"), file("LICENSE-MIT"), "/usr/share/zsh/site-functions/_smtp-observer".into()];
+    let own = [
+        file("copyright"),
+        file("LICENSE-APACHE"),
+        file("LICENSE-MIT"),
+        "/usr/share/zsh/site-functions/_smtp-observer".into(),
+    ];
     for file in FILES.iter().map(|&file| file.to_owned()).chain(own) {
         ensure!(tree.has(&file), "{file} is missing");
     }
@@ -81,7 +86,8 @@ fn rpm_installs() -> Result<()> {
 #[test]
 fn rpm_refuses_a_host_without_systemd() -> Result<()> {
     let tree = Tree::new("trixie")?;
-    let refusal = rpm(&tree, &["--install"], Some(&package(&packages()?, VERSION))).err().context("it was installed")?;
+    let refusal =
+        rpm(&tree, &["--install"], Some(&package(&packages()?, VERSION))).err().context("it was installed")?;
     ensure!(format!("{refusal:#}").contains("systemd is needed by smtp-observer"), "{refusal:#}");
     Ok(())
 }
@@ -92,7 +98,10 @@ fn rpm_upgrades_and_keeps_an_edited_configuration() -> Result<()> {
     let edited = "# Ours.\ntls = \"off\"\n";
     tree.write(CONFIGURATION, edited)?;
     rpm(&tree, &["--upgrade"], Some(&package(&next_packages()?, NEXT_VERSION)))?;
-    assert_eq!(rpm(&tree, &["--query", "smtp-observer"], None)?.trim(), format!("smtp-observer-{NEXT_VERSION}-1.{ARCH}"));
+    assert_eq!(
+        rpm(&tree, &["--query", "smtp-observer"], None)?.trim(),
+        format!("smtp-observer-{NEXT_VERSION}-1.{ARCH}")
+    );
     assert_eq!(tree.read(CONFIGURATION)?, edited);
     ensure!(tree.read(&format!("{CONFIGURATION}.rpmnew"))?.contains("next version"), "the new file is not beside it");
     let calls = tree.read(CALLS)?;
@@ -115,7 +124,8 @@ fn rpm_erases() -> Result<()> {
     // Directories of other packages on a distribution of rpm's.
     let others = ["/usr/share/fish/vendor_completions.d", "/usr/share/licenses", "/usr/share/zsh/site-functions"];
     // The edited configuration, and what making the user leaves.
-    let expected = [CALLS, "/etc/smtp-observer", &saved, "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"];
+    let expected =
+        [CALLS, "/etc/smtp-observer", &saved, "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"];
     let unexpected: Vec<_> = left.iter().filter(|path| !expected.contains(path) && !others.contains(path)).collect();
     ensure!(unexpected.is_empty() && left.contains(&saved.as_str()), "left behind: {left:?}");
     Ok(())

@@ -79,7 +79,14 @@ impl Tree {
     /// Every path in the tree, without those in which package managers keep their own books.
     pub fn paths(&self) -> Result<BTreeSet<String>> {
         let list = run(Command::new("find").current_dir(self.0.path()).args([".", "-xdev", "-printf", "/%P\n"]))?;
-        let books = ["/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/", "/var/log/dpkg", "/var/log/apt", "/var/log/alternatives"];
+        let books = [
+            "/var/lib/dpkg/",
+            "/var/lib/apt/",
+            "/var/cache/",
+            "/var/log/dpkg",
+            "/var/log/apt",
+            "/var/log/alternatives",
+        ];
         Ok(list.lines().filter(|path| !books.iter().any(|book| path.starts_with(book))).map(str::to_owned).collect())
     }
 

@@ -56,7 +56,14 @@ impl Programs {
 
         let cargo = |subcommand: &str, target: &str| {
             let mut command = Command::new(&auditable);
-            command.current_dir(build.root).args(["auditable", subcommand, "--release", "--locked", "--target", target]);
+            command.current_dir(build.root).args([
+                "auditable",
+                subcommand,
+                "--release",
+                "--locked",
+                "--target",
+                target,
+            ]);
             command
                 .arg("--target-dir")
                 .arg(build.directory.join("build"))

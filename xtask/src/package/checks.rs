@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::Build;
 use super::binary::Programs;
 use super::formats::{self, Edition};
 use super::stage::{self, Stage};
-use super::Build;
 use crate::apt::mirror;
 use crate::packages;
 use crate::process::{as_root, cargo_as_root, check, say};

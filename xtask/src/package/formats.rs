@@ -22,10 +22,7 @@ pub(super) struct Edition {
 impl Edition {
     /// That of this source tree.
     pub(super) fn this() -> Self {
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            configuration: "systemd/smtp-observer.toml".into(),
-        }
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), configuration: "systemd/smtp-observer.toml".into() }
     }
 }
 
@@ -56,14 +53,7 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn nfpm(
-    build: &Build,
-    stage: &Stage,
-    edition: &Edition,
-    out: &Path,
-    packager: &str,
-    description: &str,
-) -> Result<()> {
+fn nfpm(build: &Build, stage: &Stage, edition: &Edition, out: &Path, packager: &str, description: &str) -> Result<()> {
     let Some((first, rest)) = stage.build_id.split_at_checked(2) else { bail!("the build id is too short") };
     // What the debug package is called, and what it belongs to: the very same version of the other one.
     let (debug, of) = match packager {

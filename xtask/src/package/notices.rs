@@ -59,9 +59,15 @@ fn bill(build: &Build, cyclonedx: &Path, part: &str, features: &[&str], to: &Pat
         .env("SOURCE_DATE_EPOCH", &build.epoch);
     run(&mut command).context("the bill of materials cannot be written")?;
     let written = build.root.join(part).join(format!("{BILL}.json"));
-    let text = fs::read_to_string(&written).with_context(|| format!("{} cannot be read", written.display()))?;
-    fs::remove_file(&written)?;
+    let text = fs::read_to_string(&written).with_context(|| format!("{} cannot be read", written.display()));
+    // It has written one for every member of the workspace.
+    for member in fs::read_dir(build.root)? {
+        let bill = member?.path().join(format!("{BILL}.json"));
+        if bill.exists() {
+            fs::remove_file(&bill).with_context(|| format!("{} cannot be removed", bill.display()))?;
+        }
+    }
     // Where the sources lie is nobody's concern.
-    let text = text.replace(&format!("{}/", build.root.display()), "");
+    let text = text?.replace(&format!("{}/", build.root.display()), "");
     fs::write(to, text).with_context(|| format!("{} cannot be written", to.display()))
 }

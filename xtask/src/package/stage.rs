@@ -31,7 +31,8 @@ pub(super) fn make<'a>(build: &Build, programs: &'a Programs, name: &str) -> Res
     copy(&programs.dynamic.stripped, &directory.join("smtp-observer"))?;
     copy(&programs.dynamic.debug, &directory.join("smtp-observer.debug"))?;
     check(Command::new(&programs.manual).arg(&directory), "the manual cannot be written: see above")?;
-    let mut pages: Vec<PathBuf> = fs::read_dir(directory.join("man"))?.map(|page| Ok(page?.path())).collect::<Result<_>>()?;
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(directory.join("man"))?.map(|page| Ok(page?.path())).collect::<Result<_>>()?;
     pages.sort();
     // Without name and time, which would differ.
     check(Command::new("gzip").args(["-9", "--no-name"]).args(pages), "the manual cannot be compressed: see above")?;
