@@ -6,7 +6,7 @@ if [ "$1" = remove ] && [ -z "${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; t
 fi
 if [ "$1" = purge ]; then
     if command -v deb-systemd-helper > /dev/null; then
-        deb-systemd-helper purge smtp-observer.service smtp-observer.socket > /dev/null || true
+        deb-systemd-helper purge smtp-observer.service > /dev/null || true
     fi
     # Events and recordings. The user stays, as Debian's users do: another would inherit the number, and with it every file
     # that was copied elsewhere.

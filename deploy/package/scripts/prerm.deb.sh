@@ -2,5 +2,5 @@
 set -e
 
 if [ "$1" = remove ] && [ -z "${DPKG_ROOT:-}" ] && [ -d /run/systemd/system ]; then
-    deb-systemd-invoke stop smtp-observer.service smtp-observer.socket > /dev/null || true
+    deb-systemd-invoke stop smtp-observer.service > /dev/null || true
 fi

@@ -77,7 +77,7 @@ fn rpm_installs() -> Result<()> {
     ensure!(tree.user("smtp-observer")?.is_some(), "there is no user");
     assert_eq!(tree.run(&[PROGRAM, "--version"])?, format!("smtp-observer {VERSION}\n"));
     ensure!(tree.run(&[PROGRAM, "check"])?.contains("BTF"));
-    assert_eq!(tree.read(CALLS)?, "install-system-units smtp-observer.service smtp-observer.socket\n");
+    assert_eq!(tree.read(CALLS)?, "install-system-units smtp-observer.service\n");
     // Every file is as the package says; what is missing or changed would be listed.
     assert_eq!(rpm(&tree, &["--verify", "--nodeps", "smtp-observer"], None)?, "");
     Ok(())
@@ -117,7 +117,7 @@ fn rpm_erases() -> Result<()> {
     tree.write(CONFIGURATION, "tls = \"off\"\n")?;
     rpm(&tree, &["--erase", "smtp-observer"], None)?;
     let calls = tree.read(CALLS)?;
-    assert_eq!(calls.lines().nth(1), Some("remove-system-units smtp-observer.service smtp-observer.socket"));
+    assert_eq!(calls.lines().nth(1), Some("remove-system-units smtp-observer.service"));
     let after = tree.paths()?;
     let left: Vec<_> = after.difference(&before).map(String::as_str).collect();
     let saved = format!("{CONFIGURATION}.rpmsave");
