@@ -3,7 +3,7 @@
 //! The compiler and linker for the BPF target are found or installed by `cargo xtask setup`, which leaves them in
 //! `.tools`: the directory of `rustc` and `cargo` in the file `ebpf-toolchain`, the linker in `bin`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -33,7 +33,14 @@ fn main() -> Result<()> {
         .context("the compiler for eBPF is not set up: run `cargo xtask setup`")?;
     let bin = Path::new(toolchain.trim());
     let linker = tools.join("bin/bpf-linker");
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"))).unwrap_or_default();
+    let sysroot = bin.parent().context("the compiler's directory cannot be told")?;
     let flags = [
+        // The object names its source files, for the verifier's log: the same ones wherever it is built.
+        format!("--remap-path-prefix={}/=", root.display()),
+        format!("--remap-path-prefix={}=/usr/src/crates", cargo.display()),
+        format!("--remap-path-prefix={}=/usr/src/rust", sysroot.display()),
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".into(),
         "-Cdebuginfo=2".into(),

@@ -74,6 +74,11 @@ impl Mirror {
     }
 }
 
+/// The archive of Debian that this machine's apt uses.
+pub(crate) fn mirror() -> Result<String> {
+    Ok(Mirror::of_this_machine()?.main)
+}
+
 /// apt's programs with sources, indexes and downloads of their own.
 pub(crate) struct Apt {
     directory: PathBuf,

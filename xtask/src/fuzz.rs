@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::process::{answer, cargo, check, say};
+use crate::process::{cargo, check, say};
 use crate::setup;
+use crate::tools::CargoTool;
 
-/// The version of cargo-fuzz.
-const VERSION: &str = "0.13.2";
+/// What builds the targets and runs them.
+const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2", features: "" };
 
 /// The package's targets.
 const TARGETS: [&str; 5] = ["dialogue", "filter", "hidden", "records", "replies"];
@@ -35,7 +35,7 @@ pub(crate) struct Options {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     setup::ensure(root)?;
     let tools = root.join(".tools");
-    ensure_installed(root, &tools)?;
+    let cargo_fuzz = CARGO_FUZZ.ensure_installed(root)?;
     let directory = tools.join("fuzz");
     let seeds = directory.join("seeds");
     if seeds.exists() {
@@ -52,7 +52,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         for directory in [&corpus, &findings] {
             fs::create_dir_all(directory)?;
         }
-        let mut fuzz = Command::new(tools.join("bin/cargo-fuzz"));
+        let mut fuzz = Command::new(&cargo_fuzz);
         fuzz.current_dir(root)
             // The core has no `unsafe`: nothing that a sanitizer would find, and none asks for a nightly compiler.
             .args(["fuzz", "run", "--sanitizer=none", "--target-dir"])
@@ -72,18 +72,4 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     println!("no finding");
     Ok(())
-}
-
-/// Builds cargo-fuzz into `.tools`, unless it is there.
-fn ensure_installed(root: &Path, tools: &Path) -> Result<()> {
-    let version = answer(Command::new(tools.join("bin/cargo-fuzz")).arg("--version"), Duration::from_secs(10));
-    if version.is_some_and(|version| version.trim() == format!("cargo-fuzz {VERSION}")) {
-        return Ok(());
-    }
-    say(&format!("building cargo-fuzz {VERSION} (half a minute)"));
-    let package = format!("cargo-fuzz@{VERSION}");
-    check(
-        cargo(root).args(["install", "--quiet", "--locked", "--force", &package, "--root"]).arg(tools),
-        "cargo-fuzz does not build: see above",
-    )
 }

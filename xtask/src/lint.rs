@@ -17,7 +17,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         "the code is not formatted: run `cargo fmt --all` (the component is rustfmt)",
     )?;
     check(
-        cargo(root).args(["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"]),
+        cargo(root).args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features=smtp-observer-tests/packages",
+            "--",
+            "-Dwarnings",
+        ]),
         "clippy objects: see above",
     )?;
     // The programs, checked as if for this machine, because clippy has no `core` for the BPF target; without `std` they

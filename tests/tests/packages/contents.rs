@@ -1,0 +1,144 @@
+//! What is in the packages: the same bytes each time, the bill of materials, licences, and how old a glibc may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{directory, one, packages, run};
+
+/// RHEL 9's glibc.
+const GLIBC: (u32, u32) = (2, 34);
+
+/// The Debian package, unpacked.
+fn unpacked() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let package = one(&packages()?, "smtp-observer_", ".deb")?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(folder.path()))?;
+    Ok(folder)
+}
+
+/// Programs of both kinds: the distributions', and the tarball's.
+fn programs(folder: &Path) -> Result<[PathBuf; 2]> {
+    let tarball = one(&packages()?, "smtp-observer-", &format!("linux-{}.tar.xz", env::consts::ARCH))?;
+    let tree = folder.join("tarball");
+    fs::create_dir(&tree)?;
+    run(Command::new("tar").arg("-xf").arg(tarball).args(["--strip-components=1", "-C"]).arg(&tree))?;
+    Ok([folder.join("usr/bin/smtp-observer"), tree.join("usr/bin/smtp-observer")])
+}
+
+#[test]
+fn packages_made_twice_are_the_same() -> Result<()> {
+    let sums = |directory: &Path| fs::read_to_string(directory.join("SHA256SUMS")).context("there are no sums");
+    let this = sums(&packages()?)?;
+    assert_eq!(this.lines().count(), 6, "{this}");
+    assert_eq!(this, sums(&directory("SMTP_OBSERVER_PACKAGES_AGAIN")?)?);
+    run(Command::new("sha256sum").current_dir(packages()?).args(["--check", "SHA256SUMS"]))?;
+    Ok(())
+}
+
+/// Where it was built is not in the program: another directory gives the same one.
+#[test]
+fn programs_do_not_say_where_they_were_built() -> Result<()> {
+    let folder = unpacked()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a workspace")?;
+    let home = PathBuf::from(env::var_os("CARGO_HOME").or_else(|| env::var_os("HOME")).context("no home")?);
+    for program in programs(folder.path())? {
+        let text = fs::read(&program)?;
+        for place in [root.display().to_string(), format!("{}/", home.join(".cargo/registry").display())] {
+            let found = text.windows(place.len()).filter(|window| *window == place.as_bytes()).count();
+            ensure!(found == 0, "{} has {place} in it, {found} times", program.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_program_needs_no_newer_glibc_than_rhel_9_has() -> Result<()> {
+    let folder = unpacked()?;
+    let program = folder.path().join("usr/bin/smtp-observer");
+    let versions = run(Command::new("readelf").args(["--version-info", "--wide"]).arg(&program))?;
+    let version = |word: &str| {
+        let (major, minor) = word.strip_prefix("GLIBC_")?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.split('.').next()?.parse::<u32>().ok()?))
+    };
+    let newest = versions.split_whitespace().filter_map(version).max();
+    ensure!(newest.context("the program needs no glibc at all")? <= GLIBC, "it needs {newest:?}:\n{versions}");
+    // No library but those of glibc: packages require no other.
+    let dynamic = run(Command::new("readelf").args(["--dynamic", "--wide"]).arg(&program))?;
+    let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+    let foreign: Vec<_> = needed
+        .filter(|line| {
+            !["libc.so", "libm.so", "ld-linux", "libpthread.so", "libdl.so", "librt.so"]
+                .iter()
+                .any(|own| line.contains(own))
+        })
+        .collect();
+    ensure!(foreign.is_empty(), "{foreign:?}");
+    Ok(())
+}
+
+/// Names and versions of the components in a bill of materials.
+fn components(bill: &Path) -> Result<BTreeMap<String, String>> {
+    let bill: Value = serde_json::from_slice(&fs::read(bill)?).with_context(|| bill.display().to_string())?;
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let text = |component: &Value, field: &str| component[field].as_str().unwrap_or_default().to_owned();
+    let components = bill["components"].as_array().context("no components")?;
+    Ok(components.iter().map(|component| (text(component, "name"), text(component, "version"))).collect())
+}
+
+fn bills(folder: &Path) -> [PathBuf; 2] {
+    ["smtp-observer", "smtp-ebpf"].map(|of| folder.join(format!("usr/share/doc/smtp-observer/{of}.cdx.json")))
+}
+
+/// What cargo-auditable has written into a program: names of the crates that are linked in at run time.
+fn audited(program: &Path) -> Result<BTreeSet<String>> {
+    let script = "import json, subprocess, sys, tempfile, zlib\n\
+                  out = tempfile.NamedTemporaryFile()\n\
+                  subprocess.run(['objcopy', '--dump-section', '.dep-v0=' + out.name, sys.argv[1], '/dev/null'], check=True)\n\
+                  for package in json.loads(zlib.decompress(out.read()))['packages']:\n\
+                  \x20   if package.get('kind') != 'build': print(package['name'])\n";
+    let names = run(Command::new("python3").args(["-c", script]).arg(program))?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn bills_of_materials_name_what_is_linked_in() -> Result<()> {
+    let folder = unpacked()?;
+    let [agent, programs_of_the_kernel] = bills(folder.path()).map(|bill| components(&bill));
+    let (agent, programs_of_the_kernel) = (agent?, programs_of_the_kernel?);
+    for program in programs(folder.path())? {
+        let audited = audited(&program)?;
+        for name in ["aya", "clap", "prometheus", "smtp-observer", "tokio"] {
+            ensure!(audited.contains(name), "{name} is not in {}: {audited:?}", program.display());
+        }
+        let missing: Vec<_> =
+            audited.iter().filter(|name| *name != "smtp-observer" && !agent.contains_key(*name)).collect();
+        ensure!(missing.is_empty(), "the bill lacks {missing:?}");
+    }
+    ensure!(programs_of_the_kernel.contains_key("aya-ebpf"), "{programs_of_the_kernel:?}");
+    Ok(())
+}
+
+#[test]
+fn licences_of_all_crates_are_there() -> Result<()> {
+    let folder = unpacked()?;
+    let copyright = fs::read_to_string(folder.path().join("usr/share/doc/smtp-observer/copyright"))?;
+    for bill in bills(folder.path()) {
+        for (name, version) in components(&bill)? {
+            let own = name.starts_with("smtp-");
+            ensure!(own || copyright.contains(&format!("{name} {version}")), "{name} {version} has no licence");
+        }
+    }
+    for words in
+        ["The smtp-observer contributors", "common-licenses/Apache-2.0", "GNU LESSER GENERAL PUBLIC LICENSE", "musl"]
+    {
+        ensure!(copyright.contains(words), "`{words}` is not there");
+    }
+    Ok(())
+}
