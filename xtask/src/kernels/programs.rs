@@ -26,9 +26,11 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("prometheus", "needs Prometheus and a whole Postfix"),
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
+    ("service", "what the service manager and the journal are told, whatever the kernel"),
     ("tls", "needs whole mail servers, Python and libraries of TLS"),
     ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
+    ("units", "what is in the repository, whatever the kernel"),
     ("trace", "what is shown of observations, whatever the kernel"),
 ];
 
