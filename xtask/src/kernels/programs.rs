@@ -14,6 +14,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("check", "what the agent says of namespaces and rights, whatever the kernel"),
     ("cli", "what the agent answers, whatever the kernel"),
     ("compare", "what is made of two files of events, whatever the kernel"),
+    ("confinement", "needs a host's users and files"),
     ("handshakes", "needs Python and its ssl"),
     ("interception", "needs proxies and whole mail servers"),
     ("output", "what becomes of lines, whatever the kernel"),
