@@ -45,7 +45,6 @@ const BOTH: &[(&str, &str)] = &[
     ("signal itself", ALLOWED),
     ("become root", BY_FILTER),
     ("set a limit", BY_FILTER),
-    ("load an eBPF program", BY_FILTER),
     ("make an eBPF map", BY_FILTER),
     ("make an io_uring", BY_FILTER),
     ("mount", BY_FILTER),
@@ -71,6 +70,7 @@ const AGENT: &[(&str, &str)] = &[
     ("make a local socket", ALLOWED),
     ("list addresses", ALLOWED),
     ("open a performance counter", BY_FILTER),
+    ("load an eBPF program", BY_FILTER),
 ];
 
 /// Landlock's part, by the version of Linux that has it.
