@@ -4,8 +4,10 @@ mod answer;
 mod compare;
 mod error;
 mod record;
+mod reload;
 mod replay;
 mod runtime;
+mod service_manager;
 mod signals;
 mod sinks;
 mod top;
@@ -16,24 +18,26 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use nix::sys::utsname::uname;
-use sd_notify::NotifyState;
-
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 pub use self::compare::CompareError;
 pub use self::error::Error;
 use self::error::system;
 use self::record::{New, Record};
+use self::reload::Reload;
 pub use self::replay::ReplayError;
-use self::runtime::{Runtime, at};
+use self::runtime::{Runtime, Service, at};
 use self::signals::Signals;
 use self::sinks::{Format, Lines, Sinks};
-use crate::cli::{Cli, Command, ConnectionsArgs, Destination, Observe, Ports, Run, Trace};
+use crate::cli::{
+    Cli, Command, ConnectionsArgs, DEFAULT_LISTEN, Destination, Observe, Ports, Run, RunArgs, Trace, Verbosity,
+};
 use crate::kernel::host;
 use crate::kernel::{self, Kernel};
-use crate::privilege;
+use crate::log;
+use crate::privilege::{self, Calls, Confinement, Files, Unprivileged};
 use crate::redact::RedactionPolicy;
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
@@ -50,11 +54,19 @@ const TRANSCRIPT: usize = 32;
 
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> Result<(), Error> {
-    let diagnostics = cli.diagnostics();
+    let verbosity = cli.verbosity();
     match cli.command {
-        Command::Run(args) => run(args.resolve()?, diagnostics),
-        Command::Trace(args) => trace(args.resolve()?, diagnostics),
-        Command::Top(args) => top::top(args.resolve()?, diagnostics),
+        Command::Run(args) => run(args, verbosity),
+        Command::Trace(args) => {
+            let config = args.resolve()?;
+            let diagnostics = log_as_configured(verbosity, &config.observe);
+            trace(config, diagnostics)
+        }
+        Command::Top(args) => {
+            let config = args.resolve()?;
+            let diagnostics = log_as_configured(verbosity, &config);
+            top::top(config, diagnostics)
+        }
         Command::Replay(args) => replay::replay(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
@@ -74,17 +86,24 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 // 1. ask whether this user may observe, so that nothing fails obscurely for want of it;
 // 2. open what needs a name or a right: the HTTP address, the events' file, the recording;
 // 3. load and attach the hooks;
-// 4. give up privileges, on the main thread, while it is the only one;
+// 4. give up root, capabilities, files and system calls, on the main thread, while it is the only one;
 // 5. start threads and tasks, look which connections are open, say that the hooks are in, serve.
 
-fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
+fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
+    let config = args.clone().resolve()?;
+    let diagnostics = log_as_configured(verbosity, &config.observe);
     privilege::may_observe()?;
-    let listener = listen(config.listen)?;
+    let user = own_user(&config.observe)?;
+    let listener = listener(&config)?;
     let access = access(&config)?;
-    let target = config.events.as_ref().map(open).transpose()?;
+    let target = config.events.as_ref().map(|events| open(events, user.as_ref())).transpose()?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
+    let files = Files {
+        read: args.config().map(Path::to_owned).into_iter().chain(access.files()).collect(),
+        append: config.events.iter().filter_map(Destination::path).map(Path::to_owned).collect(),
+    };
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
+        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, files)?;
 
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
         if let Some(warning) = access.warning(address) {
@@ -107,18 +126,21 @@ fn run(config: Run, diagnostics: LevelFilter) -> Result<(), Error> {
         let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
         runtime.resnapshot();
         let more = format!("status page at {scheme}://{address}/, metrics at {scheme}://{address}/metrics");
-        announce(&config.observe.ports, &runtime.kernel, &more);
-        let hangup = signals.hangup.take();
-        runtime.serve(questions, &mut signals, hangup, config.observe.duration).await
+        let status = announce(&config.observe.ports, &runtime.kernel, &more);
+        let duration = config.observe.duration;
+        let reload = Reload::new(args, verbosity, config);
+        let service = signals.hangup.take().map(|hangup| Service { hangup, reload, status });
+        runtime.serve(questions, &mut signals, service, duration).await
     })
 }
 
 fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
     privilege::may_observe()?;
+    let user = Unprivileged::choose(config.observe.user.as_deref())?;
     let target = Target::standard_output().map_err(system("use standard output"))?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording)?;
+        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, Files::default())?;
 
         let output = Output::start(target).map_err(system("start a thread for the output"))?;
         let format = if config.json {
@@ -174,7 +196,48 @@ fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(),
 
 /// Says something to the user, who may have closed standard error.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    if log::is_in_journal() {
+        info!("{text}");
+    } else {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Has the log as the command line or else the configuration wants it; how much the eBPF programs are to say.
+fn log_as_configured(verbosity: Verbosity, observe: &Observe) -> LevelFilter {
+    let verbosity = verbosity.or(observe.verbose);
+    log::set_level(verbosity.log_level());
+    verbosity.diagnostics()
+}
+
+/// The user that the agent becomes, if it is to become one.
+fn own_user(observe: &Observe) -> Result<Option<Unprivileged>, Error> {
+    let user = Unprivileged::choose(observe.user.as_deref())?;
+    if let Some(user) = &user
+        && user.is_shared()
+        && observe.user.is_none()
+    {
+        let own = privilege::OWN_USER;
+        warn!(
+            "there is no user {own}: the agent becomes {user}, who is other services' user, too. `useradd --system {own}` \
+             makes it one of its own."
+        );
+    }
+    Ok(user)
+}
+
+/// The service manager's socket for HTTP clients, or else one at the address that is wanted.
+fn listener(config: &Run) -> Result<TcpListener, Error> {
+    let Some(passed) = service_manager::listener().map_err(Error::Passed)? else { return listen(config.listen) };
+    let address = passed.local_addr().map_err(Error::Passed)?;
+    if config.listen != DEFAULT_LISTEN && config.listen != address {
+        warn!(
+            "HTTP is served at {address}, on the socket that the service manager has passed, and not at {}: change \
+             ListenStream= of that socket's unit.",
+            config.listen
+        );
+    }
+    Ok(passed)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -193,12 +256,22 @@ fn access(config: &Run) -> Result<Access, Error> {
     Ok(Access::new(config.web_config_file.as_deref(), names)?)
 }
 
-fn open(destination: &Destination) -> Result<Target, Error> {
-    match destination {
+/// Opens what events are appended to. A file that root makes here is for the user that the agent becomes.
+fn open(destination: &Destination, user: Option<&Unprivileged>) -> Result<Target, Error> {
+    let open = || match destination {
         Destination::StandardOutput => Target::standard_output(),
-        Destination::File(path) => Target::append(path),
-    }
-    .map_err(|source| Error::Events { destination: destination.clone(), source })
+        Destination::File(path) => {
+            let is_new = !path.try_exists()?;
+            let target = Target::append(path)?;
+            if let Some(user) = user
+                && is_new
+            {
+                target.give_to(user.uid().as_raw(), user.gid().as_raw())?;
+            }
+            Ok(target)
+        }
+    };
+    open().map_err(|source| Error::Events { destination: destination.clone(), source })
 }
 
 fn create(path: &Path) -> Result<New, Error> {
@@ -218,8 +291,10 @@ fn attach(
     observe: &Observe,
     diagnostics: LevelFilter,
     recording: Option<New>,
+    user: Option<Unprivileged>,
+    files: Files,
 ) -> Result<(Kernel, Signals, Option<New>), Error> {
-    match attach_hooks(observe, diagnostics) {
+    match attach_hooks(observe, diagnostics, user, files) {
         Ok((kernel, signals)) => Ok((kernel, signals, recording)),
         Err(error) => {
             if let Some(recording) = recording {
@@ -230,7 +305,12 @@ fn attach(
     }
 }
 
-fn attach_hooks(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, Signals), Error> {
+fn attach_hooks(
+    observe: &Observe,
+    diagnostics: LevelFilter,
+    user: Option<Unprivileged>,
+    files: Files,
+) -> Result<(Kernel, Signals), Error> {
     // From here on a signal is an end like any other.
     let signals = Signals::new().map_err(system("wait for signals"))?;
     let settings = kernel::Settings {
@@ -238,24 +318,26 @@ fn attach_hooks(observe: &Observe, diagnostics: LevelFilter) -> Result<(Kernel, 
         hooks: observe.hooks,
         ring_bytes: observe.ring_size.bytes(),
         tls: observe.tls,
+        user: observe.user.clone(),
         diagnostics,
     };
     let kernel = Kernel::attach(&settings)?;
-    let kept = privilege::relinquish(&privilege::to_read_counters())?;
+    let kept = privilege::confine(&Confinement {
+        user: user.as_ref(),
+        capabilities: &privilege::to_read_counters(),
+        files: Some(&files),
+        calls: Calls::Agent(kernel.child().as_slice()),
+    })?;
     debug!("privileges given up, kept: {kept}");
     Ok((kernel, signals))
 }
 
-/// Tells the user and the service manager that the hooks are in.
-fn announce(ports: &Ports, kernel: &Kernel, more: &str) {
-    note(&format!("observing {} with {} hooks; {more}", named(ports), kernel.family().as_str()));
-    tell_service_manager(NotifyState::Ready);
-}
-
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
-        debug!("cannot tell the service manager: {error}");
-    }
+/// Tells the user and the service manager that the hooks are in, and what is observed.
+fn announce(ports: &Ports, kernel: &Kernel, more: &str) -> String {
+    let status = format!("observing {} with {} hooks", named(ports), kernel.family().as_str());
+    note(&format!("{status}; {more}"));
+    service_manager::ready(&status);
+    status
 }
 
 fn named(ports: &Ports) -> String {
@@ -282,7 +364,7 @@ mod tests {
 
     #[test]
     fn unusable_events_file_suggests_events_option() {
-        let error = open(&Destination::File("/nonexistent/events".into())).expect_err("no such directory");
+        let error = open(&Destination::File("/nonexistent/events".into()), None).expect_err("no such directory");
         assert_eq!(
             error.to_string(),
             "cannot append events to /nonexistent/events: no such file or directory. Give another file with --events \

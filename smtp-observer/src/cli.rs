@@ -8,6 +8,7 @@ mod ports;
 mod ring_size;
 #[cfg(test)]
 mod tests;
+mod verbosity;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,7 +21,6 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
-use tracing::level_filters::LevelFilter;
 
 use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
@@ -29,6 +29,7 @@ use crate::sink::filter::Filter;
 pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
+pub use verbosity::Verbosity;
 
 /// Where `run` serves HTTP unless told otherwise: on this host alone.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9725);
@@ -55,25 +56,13 @@ pub struct Cli {
 
     /// Log more: once for what the agent and its eBPF programs do, twice for every detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    verbose: u8,
 }
 
 impl Cli {
-    /// How much the agent logs.
-    pub fn log_level(&self) -> LevelFilter {
-        match self.verbose {
-            0 => LevelFilter::INFO,
-            1 => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
-        }
-    }
-
-    /// How much the eBPF programs log: nothing, which is also free, unless asked for.
-    pub fn diagnostics(&self) -> LevelFilter {
-        match self.verbose {
-            0 => LevelFilter::OFF,
-            _ => self.log_level(),
-        }
+    /// How much is to be logged.
+    pub fn verbosity(&self) -> Verbosity {
+        Verbosity(self.verbose)
     }
 }
 
@@ -100,7 +89,7 @@ pub enum Command {
 }
 
 /// Options that every observing command takes.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct ObserveArgs {
     /// A connection is SMTP when either end has one of these ports [default: 25].
     #[arg(long, value_name = "N[,N…]")]
@@ -132,6 +121,11 @@ pub struct ObserveArgs {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
+    /// Where root starts it, the user that it becomes as soon as the hooks are in, by name or number [default: smtp-observer,
+    /// or nobody where there is no such user].
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+
     /// Stop by itself after this time: `500ms`, `10s`, `2m`, `1h 30m`.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -142,12 +136,13 @@ pub struct ObserveArgs {
 }
 
 /// `run`'s options.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
-    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output.
+    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output. That
+    /// nobody reads it any more is a failure.
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 
@@ -267,8 +262,12 @@ pub struct Observe {
     pub ring_size: RingSize,
     /// Where the kernel's events are kept.
     pub record: Option<PathBuf>,
+    /// The user that it becomes where root starts it.
+    pub user: Option<String>,
     /// When to stop; never, without one.
     pub duration: Option<Duration>,
+    /// How much the configuration file wants to be logged: as often as `--verbose` would be given.
+    pub verbose: u8,
 }
 
 /// What `run` is to do.
@@ -298,6 +297,11 @@ pub struct Trace {
 }
 
 impl RunArgs {
+    /// The configuration file.
+    pub fn config(&self) -> Option<&Path> {
+        self.observe.config.as_deref()
+    }
+
     /// With the configuration file and the defaults.
     pub fn resolve(self) -> Result<Run, ConfigError> {
         let file = File::of(&self.observe)?;
@@ -343,7 +347,9 @@ impl ObserveArgs {
             },
             ring_size: self.ring_size.or(file.ring_size).unwrap_or_default(),
             record: self.record.or(file.record),
+            user: self.user.or(file.user),
             duration: self.duration.or(file.duration),
+            verbose: file.verbose.unwrap_or_default(),
         }
     }
 }
@@ -361,6 +367,8 @@ struct File {
     #[serde(rename = "ring-size")]
     ring_size: Option<RingSize>,
     record: Option<PathBuf>,
+    user: Option<String>,
+    verbose: Option<u8>,
     events: Option<Destination>,
     listen: Option<SocketAddr>,
     #[serde(rename = "web-config-file")]
@@ -429,6 +437,16 @@ pub enum Destination {
     StandardOutput,
     /// A file, appended to.
     File(PathBuf),
+}
+
+impl Destination {
+    /// The file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(path) => Some(path),
+        }
+    }
 }
 
 impl From<String> for Destination {

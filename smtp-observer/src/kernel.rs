@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot};
 use layout::Layout;
+use open::Arguments;
 
 pub mod chain;
 mod diagnostics;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Whose plaintext of TLS is read.
     pub tls: Tls,
+    /// The user that the process becomes which reads TLS, where root starts it; by default the agent's own.
+    pub user: Option<String>,
     /// What the programs say of themselves in the agent's log; off costs nothing.
     pub diagnostics: LevelFilter,
 }
@@ -216,6 +219,8 @@ pub struct Kernel {
     reader: Reader,
     lost: PerCpuArray<MapData, Lost>,
     host: ThisHost,
+    /// Of processes that were there before: `/proc` may hide them once privileges are given up.
+    arguments: Arguments,
     seen: Counts,
     /// Events of sockets that no record has named.
     unnamed: Counts,
@@ -286,7 +291,9 @@ impl Kernel {
         let ring = RingBuf::try_from(take(&mut programs, "EVENTS")?).map_err(|error| Error::Refused(chain(&error)))?;
         let lost =
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(chain(&error)))?;
+        let arguments = now().map_err(Error::Clock).and_then(|time| open::arguments_now(&mut programs, time));
         Ok(Self {
+            arguments: arguments.inspect_err(|error| debug!("arguments are not known: {error}")).unwrap_or_default(),
             programs,
             prober,
             told_tls: None,
@@ -304,6 +311,11 @@ impl Kernel {
     /// The hooks in use.
     pub fn family(&self) -> Family {
         self.loaded.family
+    }
+
+    /// The process that reads TLS. It ends with this.
+    pub fn child(&self) -> Option<u32> {
+        self.prober.as_ref().map(Prober::pid)
     }
 
     /// What ties the events to wall-clock time, as it was told last: the first item of the stream.
@@ -374,7 +386,7 @@ impl Kernel {
     /// socket's earlier life.
     pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
         let time = now().map_err(Error::Clock)?;
-        open::list(&mut self.programs, &mut self.reader, time)
+        open::list(&mut self.programs, &mut self.reader, time, &self.arguments)
     }
 
     /// Events taken so far.

@@ -1,7 +1,83 @@
-//! Where log lines go: to standard error, but not into a screen that is being drawn there.
+//! Where log lines go: to the journal with their fields, where standard error leads there; else to standard error, but not
+//! into a screen that is being drawn there.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
+
+/// What the names of the agent's own fields begin with in the journal.
+const FIELDS: &str = "SMTP_OBSERVER";
+
+/// What the entries there are found by, whatever the executable is called.
+const IDENTIFIER: &str = "smtp-observer";
+
+/// The log, once it is started.
+static STARTED: OnceLock<Started> = OnceLock::new();
+
+struct Started {
+    levels: reload::Handle<Targets, Registry>,
+    is_in_journal: bool,
+}
+
+/// Starts the log. Only once.
+pub fn start(level: LevelFilter, colour: bool) {
+    let journal = leads_to_journal().then(tracing_journald::layer).and_then(Result::ok);
+    let is_in_journal = journal.is_some();
+    let lines = (!is_in_journal).then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_ansi(colour)
+            .with_target(false)
+            // Fields are for machines; the sentence says it all.
+            .fmt_fields(format::debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            }))
+            // Standard error may be closed; that is no reason to end.
+            .log_internal_errors(false)
+            .with_writer(|| Log)
+    });
+    let journal =
+        journal.map(|layer| layer.with_field_prefix(Some(FIELDS.into())).with_syslog_identifier(IDENTIFIER.into()));
+    let (filter, levels) = reload::Layer::new(targets(level));
+    tracing_subscriber::registry().with(filter).with(journal).with(lines).init();
+    let _ = STARTED.set(Started { levels, is_in_journal });
+}
+
+/// Changes how much is logged.
+pub fn set_level(level: LevelFilter) {
+    if let Some(started) = STARTED.get() {
+        // It fails only where the log is gone.
+        let _ = started.levels.reload(targets(level));
+    }
+}
+
+/// Whether the log is the journal.
+pub fn is_in_journal() -> bool {
+    STARTED.get().is_some_and(|started| started.is_in_journal)
+}
+
+/// The libraries' own chatter would bury what is asked for.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN.min(level))
+        .with_targets(["smtp_observer", "smtp_ebpf"].map(|own| (own, level)))
+}
+
+/// Whether standard error is what the service manager has connected with the journal (`systemd.exec(5)`, `$JOURNAL_STREAM`).
+fn leads_to_journal() -> bool {
+    let own = || File::from(io::stderr().as_fd().try_clone_to_owned().ok()?).metadata().ok();
+    let journal = std::env::var("JOURNAL_STREAM");
+    journal.is_ok_and(|journal| own().is_some_and(|own| journal == format!("{}:{}", own.dev(), own.ino())))
+}
 
 /// Most bytes that are held; what comes then is left out.
 const MAX_HELD: usize = 64 * 1024;

@@ -1,14 +1,25 @@
 //! What the agent may do: asked first, dropped as soon as the hooks are in.
 //!
-//! Capabilities belong to a thread. They are dropped on the main thread before any other is started, so that every
-//! later thread starts without them.
+//! Capabilities, files ([`files`]) and system calls ([`calls`]) belong to a thread. They are given up on the main thread before
+//! any other is started, so that every later thread starts without them.
+
+mod calls;
+mod files;
+mod user;
 
 use std::fmt;
 
+pub use caps::Capability;
 use caps::errors::CapsError;
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, CapsHashSet};
+use landlock::RulesetError;
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::unistd::{Uid, User, geteuid};
+
+pub use self::calls::{Calls, FilterError};
+pub use self::files::{Files, Landlock, has_landlock};
+pub use self::user::{OWN as OWN_USER, Unprivileged, Unusable as UnusableUser};
 
 /// This process may not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,20 +79,39 @@ pub enum DropError {
         /// What the kernel said.
         source: CapsError,
     },
-    /// `prctl(PR_SET_NO_NEW_PRIVS)` failed.
-    #[error("cannot forbid gaining privileges (no_new_privs): {0}")]
+    /// Root could not become another user.
+    #[error(
+        "cannot become the user {user}: {source}. The agent does not stay root: give it CAP_SETUID and CAP_SETGID, or start \
+         it as another user."
+    )]
+    User {
+        /// Whom.
+        user: Unprivileged,
+        /// What the kernel said.
+        source: Errno,
+    },
+    /// `prctl(2)` failed.
+    #[error("cannot forbid gaining privileges (no_new_privs) and reading its memory (dumpable): {0}")]
     NoNewPrivileges(Errno),
+    /// Landlock is there, and refuses.
+    #[error("cannot give up files (Landlock): {0}")]
+    Files(#[from] RulesetError),
+    /// The kernel takes no filter of system calls.
+    #[error("cannot give up system calls (seccomp): {0}")]
+    Calls(#[from] FilterError),
 }
 
-/// What is left after [`relinquish`].
+/// What is left after [`confine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The effective user, whose files stay open to the agent.
+    /// The effective user.
     pub uid: u32,
     /// Capabilities in force.
     pub capabilities: Vec<Capability>,
     /// The bounding set could not be emptied; without `no_new_privs`, an executed program could use it.
     pub bounding: bool,
+    /// What keeps it from the host's files besides its user.
+    pub files: Landlock,
 }
 
 impl fmt::Display for Kept {
@@ -93,20 +123,51 @@ impl fmt::Display for Kept {
         for (index, capability) in self.capabilities.iter().enumerate() {
             write!(f, "{}{capability}", if index == 0 { "" } else { " " })?;
         }
-        f.write_str(if self.bounding { ", no_new_privs, bounding set" } else { ", no_new_privs" })
+        write!(f, ", no_new_privs, seccomp, {}", self.files.as_str())?;
+        f.write_str(if self.bounding { ", bounding set" } else { "" })
     }
 }
 
-/// Gives up every capability of the calling thread but those in `keep`, and the means to get any back.
+/// What a process keeps for the rest of its life.
+#[derive(Clone, Debug)]
+pub struct Confinement<'a> {
+    /// The user that it becomes; the one that it is, without one.
+    pub user: Option<&'a Unprivileged>,
+    /// Capabilities.
+    pub capabilities: &'a [Capability],
+    /// Files besides those that every agent reads; all, without them.
+    pub files: Option<&'a Files>,
+    /// System calls.
+    pub calls: Calls<'a>,
+}
+
+/// Gives up all but this, and the means to get anything back.
 ///
 /// To be called on the main thread, when everything that needs privileges is open and before other threads start.
-pub fn relinquish(keep: &[Capability]) -> Result<Kept, DropError> {
+pub fn confine(confinement: &Confinement<'_>) -> Result<Kept, DropError> {
+    let Confinement { user, capabilities, files, calls } = confinement;
+    // What looks users up is loaded once: no code can be later.
+    let _ = User::from_uid(Uid::from_raw(u32::MAX - 1));
+    let rules = files.map(files::rules).transpose()?;
+    let (capabilities, bounding) = relinquish(*user, capabilities)?;
+    let files = rules.map(files::restrict).transpose()?.unwrap_or(Landlock::None);
+    calls::restrict(*calls)?;
+    Ok(Kept { uid: geteuid().as_raw(), capabilities, bounding, files })
+}
+
+/// Gives up root and every capability but those in `keep`; those that are left, and whether the bounding set is.
+fn relinquish(user: Option<&Unprivileged>, keep: &[Capability]) -> Result<(Vec<Capability>, bool), DropError> {
     prctl::set_no_new_privs().map_err(DropError::NoNewPrivileges)?;
 
     // The bounding set first: changing it takes a capability (CAP_SETPCAP), which a user who was granted just what
     // observing needs does not have. With no_new_privs set it is then without effect, and is only reported.
     let bounding = caps::clear(None, CapSet::Bounding).is_err();
 
+    // The kernel forgets it with the old user.
+    let with_parent = prctl::get_pdeathsig().map_err(DropError::NoNewPrivileges)?;
+    if let Some(user) = user {
+        user.become_it().map_err(|source| DropError::User { user: user.clone(), source })?;
+    }
     let permitted =
         caps::read(None, CapSet::Permitted).map_err(|source| DropError::Capabilities { set: "permitted", source })?;
     let kept: CapsHashSet = keep.iter().copied().filter(|capability| permitted.contains(capability)).collect();
@@ -123,36 +184,42 @@ pub fn relinquish(keep: &[Capability]) -> Result<Kept, DropError> {
         };
         result.map_err(|source| DropError::Capabilities { set: name, source })?;
     }
+    prctl::set_pdeathsig(with_parent).map_err(DropError::NoNewPrivileges)?;
+    // Other processes of its user, and files with its memory, are to show nothing of the mail.
+    prctl::set_dumpable(false).map_err(DropError::NoNewPrivileges)?;
 
     let mut capabilities: Vec<_> = kept.into_iter().collect();
     capabilities.sort_unstable_by_key(|capability| capability.index());
-    Ok(Kept { uid: nix::unistd::geteuid().as_raw(), capabilities, bounding })
+    Ok((capabilities, bounding))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // Capabilities and no_new_privs belong to a thread, and libtest gives each test one of its own.
+    // Capabilities and no_new_privs belong to a thread, and libtest gives each test one of its own. What belongs to a process
+    // is tried in a process of its own: tests/tests/confinement.rs.
 
     #[test]
     fn after_the_drop_nothing_is_left() {
-        let kept = relinquish(&[]).expect("dropping needs no privilege");
-        assert_eq!(kept.capabilities, []);
+        let (kept, bounding) = relinquish(None, &[]).expect("dropping needs no privilege");
+        assert_eq!(kept, []);
         for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
             assert_eq!(caps::read(None, set).expect("readable"), CapsHashSet::new(), "{set:?}");
         }
         assert!(prctl::get_no_new_privs().expect("readable"));
         assert_eq!(may_observe(), Err(Missing::Observe));
         assert_eq!(may_read_processes(), Err(Missing::ReadProcesses));
-        assert!(kept.to_string().contains("no capability, no_new_privs"), "{kept}");
+        let kept = Kept { uid: 8, capabilities: kept, bounding, files: Landlock::None };
+        let said = kept.to_string();
+        assert!(said.starts_with("uid 8, no capability, no_new_privs, seccomp, no Landlock"), "{said}");
     }
 
     #[test]
     fn what_is_to_be_kept_is_kept_where_it_was_held() {
         let held = has(Capability::CAP_BPF);
-        let kept = relinquish(&[Capability::CAP_BPF]).expect("dropping needs no privilege");
-        assert_eq!(kept.capabilities.contains(&Capability::CAP_BPF), held);
+        let (kept, _) = relinquish(None, &[Capability::CAP_BPF]).expect("dropping needs no privilege");
+        assert_eq!(kept.contains(&Capability::CAP_BPF), held);
         assert_eq!(has(Capability::CAP_BPF), held);
         assert!(!has(Capability::CAP_SYS_ADMIN));
     }

@@ -72,6 +72,14 @@ pub fn hooks() -> Result<Hooks> {
     }
 }
 
+/// The kernel's version, such as 6 and 12.
+pub fn kernel_release() -> Result<[u32; 2]> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let mut next = || numbers.next().context("no number")?.with_context(|| release.clone());
+    Ok([next()?, next()?])
+}
+
 /// `target/debug` or `target/release`, whichever this program was built into.
 fn build_directory() -> Result<PathBuf> {
     let program = std::env::current_exe().context("finding this program's own path")?;

@@ -65,6 +65,7 @@ impl Load {
                 hooks: Hooks::Auto,
                 ring_bytes: 16 << 20,
                 tls: Tls::Off,
+                user: None,
                 diagnostics: LevelFilter::OFF,
             };
             let mut kernel = Kernel::attach(&settings)?;

@@ -60,6 +60,7 @@ impl Said {
             hooks,
             ring_bytes: 4 << 20,
             tls: Tls::Off,
+            user: None,
             diagnostics: LevelFilter::OFF,
         })?;
         let (client_host, server_host) = Host::pair()?;

@@ -60,6 +60,7 @@ fn captured_after(
         hooks: machine::hooks()?,
         ring_bytes: 4 << 20,
         tls: Tls::Off,
+        user: None,
         diagnostics: LevelFilter::OFF,
     };
     let mut kernel = Kernel::attach(&settings)?;
@@ -261,6 +262,7 @@ fn a_command_of_data_in_pieces_opens_content_too() -> Result<()> {
         hooks: machine::hooks()?,
         ring_bytes: 4 << 20,
         tls: Tls::Off,
+        user: None,
         diagnostics: LevelFilter::OFF,
     };
     let mut kernel = Kernel::attach(&settings)?;

@@ -73,8 +73,14 @@ impl Scene {
         machine::require_root()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hooks = machine::hooks()?;
-        let settings =
-            Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+        let settings = Settings {
+            ports: vec![port],
+            hooks,
+            ring_bytes: 8 << 20,
+            tls: Tls::Off,
+            user: None,
+            diagnostics: LevelFilter::OFF,
+        };
         Ok(Self { port, settings, kernel: None, hosts: Host::pair()?, runtime })
     }
 

@@ -48,8 +48,14 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _guard = runtime.enter();
         let hooks = machine::hooks()?;
-        let settings =
-            Settings { ports: vec![port], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+        let settings = Settings {
+            ports: vec![port],
+            hooks,
+            ring_bytes: 8 << 20,
+            tls: Tls::Off,
+            user: None,
+            diagnostics: LevelFilter::OFF,
+        };
         let kernel = Kernel::attach(&settings)?;
         let (client_host, server_host) = Host::pair()?;
         let dialogue = Dialogue::open(&client_host, &server_host, &format!("10.77.0.2:{port}"))?;

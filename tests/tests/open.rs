@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -256,6 +256,7 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
         hooks: machine::hooks()?,
         ring_bytes: 4 << 20,
         tls: Tls::Off,
+        user: None,
         diagnostics: LevelFilter::OFF,
     };
     let mut kernel = Kernel::attach(&settings)?;
@@ -293,5 +294,35 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
     assert_eq!(by_snapshot.cgroup, by_hooks.cgroup);
     assert_eq!(by_snapshot.task.user, by_hooks.task.user);
     assert_eq!((by_snapshot.parent_pid, &by_snapshot.parent_comm), (by_hooks.parent_pid, &by_hooks.parent_comm));
+    Ok(())
+}
+
+/// Where `/proc` hides processes from those who are not root, the agent has read what it needs while it was.
+#[test]
+fn arguments_of_older_processes_are_known_where_proc_hides_them() -> Result<()> {
+    const MARK: &str = "known-by-this-word";
+    let _alone = alone();
+    let (client, server) = Host::pair()?;
+    let listener = server.listen("10.77.0.2:2770")?;
+    let mut older = client
+        .command(machine::installed("bash")?)
+        .args(["-c", "exec 3<>/dev/tcp/10.77.0.2/2770; read -r line <&3; true", MARK])
+        .spawn()?;
+    let stream = accept(&listener)?;
+    let mut command = Command::new(machine::installed("unshare")?);
+    let script = "mount -t proc -o hidepid=2 proc /proc && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(machine::agent()?).args(["run", "--events", "-"]);
+    let agent = Agent::start_command(command, &["--port", "2770"])?;
+    let look = || -> Result<String> {
+        let seen = agent.wait_for("the client", &[&client], |seen| seen.count("connection.opened") > 0)?;
+        let opened = seen.one("connection.opened")?;
+        Ok(opened.text("/process/command_line").unwrap_or_default().to_owned())
+    };
+    let line = look();
+    drop(stream);
+    older.wait()?;
+    agent.stop()?;
+    let line = line?;
+    ensure!(line.ends_with(MARK), "{line}");
     Ok(())
 }

@@ -20,8 +20,11 @@ use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
 /// Lines that one short session makes, at both ends.
 const LINES: usize = 2 * SHORT_EVENTS.len();
 
-/// A user to whom things are given that root without capabilities may then not touch.
-const NOBODY: u32 = 65534;
+/// The user that the agent becomes.
+const AGENT: u32 = 4713;
+
+/// A user to whom things are given that the agent may then not touch.
+const OTHER: u32 = 4714;
 
 /// Two hosts whose sessions are on a port of their own: the agent sees no others.
 struct Talkers {
@@ -47,7 +50,8 @@ impl Talkers {
 
     fn agent(&self, events: &Path) -> Result<Agent> {
         let events = events.to_str().context("the path is no text")?;
-        Agent::start_silent(&["--port", &self.port.to_string(), "--events", events])
+        let (port, user) = (self.port.to_string(), AGENT.to_string());
+        Agent::start_silent(&["--port", &port, "--user", &user, "--events", events])
     }
 }
 
@@ -87,6 +91,7 @@ fn a_renamed_file_is_made_anew_and_no_line_is_lost() -> Result<()> {
     const SESSIONS: usize = 5;
     let talkers = Talkers::new(2701)?;
     let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(AGENT), None)?;
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
     let (file, old) = (path("events.jsonl"), path("events.jsonl.1"));
     let agent = talkers.agent(&file)?;
@@ -110,18 +115,19 @@ fn a_renamed_file_is_made_anew_and_no_line_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// By then the agent is root without capabilities: it owns what is root's, and no more.
+/// By then the agent is another user than root, and may what this one may.
 #[test]
 fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
     let talkers = Talkers::new(2702)?;
     let folder = tempfile::tempdir()?;
     let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
     fs::create_dir_all(&inner)?;
+    chown(&inner, Some(AGENT), None)?;
     let (file, old) = (inner.join("events.jsonl"), inner.join("events.jsonl.1"));
     let agent = talkers.agent(&file)?;
 
-    // The directory is another's.
-    chown(&inner, Some(NOBODY), None)?;
+    // The directory is root's.
+    chown(&inner, Some(0), None)?;
     fs::rename(&file, &old)?;
     agent.signal(Signal::SIGHUP)?;
     agent.wait_logged("cannot be opened again", 1)?;
@@ -129,9 +135,9 @@ fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
     wait_settled(&agent, &old, LINES)?;
     ensure!(!file.exists(), "who made {}?", file.display());
 
-    // It is root's again, and the way to it is closed: the agent holds it open.
-    chown(&inner, Some(0), None)?;
-    chown(&outer, Some(NOBODY), None)?;
+    // It is its own again, and the way to it is closed: the agent holds it open.
+    chown(&inner, Some(AGENT), None)?;
+    chown(&outer, Some(OTHER), None)?;
     fs::set_permissions(&outer, fs::Permissions::from_mode(0o700))?;
     agent.signal(Signal::SIGHUP)?;
     agent.wait_logged("was opened again", 1)?;
@@ -141,7 +147,7 @@ fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
     // The file is there, and another's, as logrotate's `create` may leave it.
     fs::rename(&file, inner.join("events.jsonl.2"))?;
     File::create(&file)?.set_permissions(fs::Permissions::from_mode(0o644))?;
-    chown(&file, Some(NOBODY), None)?;
+    chown(&file, Some(OTHER), None)?;
     agent.signal(Signal::SIGHUP)?;
     agent.wait_logged("cannot be opened again", 2)?;
     talkers.talk(1)?;

@@ -80,6 +80,10 @@ pub(crate) const MANUAL: [Package; 2] = [
     Package { name: "man-db", program: "man", reason: "shows man pages, and says what is wrong with them" },
 ];
 
+/// What weighs the unit's sandbox, for the tests alone.
+pub(crate) const UNITS: [Package; 1] =
+    [Package { name: "systemd", program: "systemd-analyze", reason: "says how far a unit is locked up" }];
+
 /// What fetches a sender that is no package of Debian's.
 pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", reason: "fetches nodemailer" }];
 

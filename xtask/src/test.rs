@@ -11,8 +11,8 @@ use crate::{agent, kubernetes, packages, senders};
 
 /// Runs every test against a release build of the agent; the last line on standard output is the count.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
-    use packages::{BROWSER, HTTP, MAIL, MANUAL, SCENES, SENDERS, TERMINAL, TLS};
-    packages::ensure_installed(&[&SCENES, &MAIL, &TLS, &SENDERS, &MANUAL, &TERMINAL, &BROWSER, &HTTP])?;
+    use packages::{BROWSER, HTTP, MAIL, MANUAL, SCENES, SENDERS, TERMINAL, TLS, UNITS};
+    packages::ensure_installed(&[&SCENES, &MAIL, &TLS, &SENDERS, &MANUAL, &TERMINAL, &BROWSER, &HTTP, &UNITS])?;
     if let Err(error) = senders::ensure_unpacked(root) {
         say(&format!("{error:#}: the tests of these senders will fail"));
     }

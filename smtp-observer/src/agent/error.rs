@@ -42,6 +42,9 @@ pub enum Error {
     /// The file that says who is let in by HTTP is of no use.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
+    /// What the service manager has passed is no use.
+    #[error("cannot serve HTTP on the socket that the service manager has passed: {}.", reason(.0))]
+    Passed(#[source] io::Error),
     /// The events' file cannot be opened.
     #[error("cannot append events to {destination}: {}. Give another file with --events FILE.", reason(source))]
     Events {
@@ -50,6 +53,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Who has read the events is gone.
+    #[error(
+        "nobody reads the events any more: what has read the pipe of --events has ended. Start it again, then the agent."
+    )]
+    Unread,
+    /// There is no user to become.
+    #[error(transparent)]
+    User(#[from] privilege::UnusableUser),
     /// The recording's file cannot be made.
     #[error(
         "cannot record to {}: {}. Give another file with --record FILE; one that is there is not written to.",
@@ -94,14 +105,16 @@ impl Error {
             Self::Replay(error) if error.is_usage() => ExitCode::from(2),
             Self::Compare(error) if error.is_usage() => ExitCode::from(2),
             Self::Listen { .. }
+            | Self::Passed(_)
             | Self::Events { .. }
+            | Self::Unread
             | Self::Record { .. }
             | Self::Replay(_)
             | Self::Compare(_)
             | Self::Relinquish(_)
             | Self::Scan(_)
             | Self::System { .. } => ExitCode::from(1),
-            Self::Config(_) | Self::WebConfig(_) | Self::Terminal(_) => ExitCode::from(2),
+            Self::Config(_) | Self::WebConfig(_) | Self::User(_) | Self::Terminal(_) => ExitCode::from(2),
             Self::Privilege(_) | Self::Kernel(_) | Self::ProbeTls(_) | Self::Unusable => ExitCode::from(3),
         }
     }
@@ -121,6 +134,8 @@ mod tests {
     fn exit_statuses() {
         assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
         assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
+        assert_eq!(Error::Unread.exit_code(), ExitCode::from(1));
+        assert_eq!(Error::from(privilege::UnusableUser::Root("root".into())).exit_code(), ExitCode::from(2));
         assert_eq!(Error::from(Unusable::Output).exit_code(), ExitCode::from(2));
         let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };
         assert_eq!(Error::from(unreadable).exit_code(), ExitCode::from(2));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -10,9 +9,10 @@ use tracing::{info, warn};
 
 use super::error::{Error, system};
 use super::record::{self, Record};
+use super::reload::Reload;
+use super::service_manager::{self, Watchdog};
 use super::signals::{Signals, hung_up};
 use super::sinks::{Lines, Sinks};
-use super::tell_service_manager;
 use crate::cli::Observe;
 use crate::event::{KernelEvent, Time};
 use crate::kernel::{self, Kernel};
@@ -27,6 +27,14 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 /// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
 /// from one process to another has arrived by then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// What an agent does that runs as a service: SIGHUP has it open its files and read its configuration again.
+pub(super) struct Service {
+    pub(super) hangup: Signal,
+    pub(super) reload: Reload,
+    /// What it observes, for the service manager.
+    pub(super) status: String,
+}
 
 /// One run of the agent, from attached hooks to its end.
 pub(super) struct Runtime {
@@ -56,13 +64,12 @@ impl Runtime {
         runtime
     }
 
-    /// Observes until a signal comes, the time is over or nobody reads the lines any more. With `hangup`, files are opened
-    /// again.
+    /// Observes until a signal comes, the time is over or nobody reads the lines any more.
     pub(super) async fn serve(
         mut self,
         mut questions: mpsc::Receiver<Ask>,
         signals: &mut Signals,
-        mut hangup: Option<Signal>,
+        mut service: Option<Service>,
         duration: Option<Duration>,
     ) -> Result<(), Error> {
         let end = async {
@@ -73,6 +80,7 @@ impl Runtime {
         };
         tokio::pin!(end);
         let mut unread = false;
+        let mut watchdog = Watchdog::new();
         let outcome = loop {
             // Set once, whatever else comes meanwhile: those who ask often put nothing off.
             self.settling =
@@ -90,16 +98,35 @@ impl Runtime {
                 },
                 () = closed(self.sinks.lines.as_ref()) => {
                     unread = true;
-                    break Ok(());
+                    // A user who looks on may have seen enough; a service has lost what it is for.
+                    break if service.is_some() { Err(Error::Unread) } else { Ok(()) };
                 }
                 () = signals.wait() => break Ok(()),
-                () = hung_up(hangup.as_mut()) => self.sinks.reopen(),
+                () = hung_up(service.as_mut().map(|service| &mut service.hangup)) => {
+                    if let Some(service) = &mut service {
+                        self.reload(service);
+                    }
+                }
+                () = at(watchdog.due()) => {
+                    self.take_in();
+                    watchdog.drained();
+                }
                 () = &mut end => break Ok(()),
             }
         };
-        tell_service_manager(NotifyState::Stopping);
+        service_manager::stopping();
         self.finish(unread).await;
         outcome
+    }
+
+    /// Opens files and reads the configuration again.
+    fn reload(&mut self, service: &mut Service) {
+        service_manager::reloading();
+        self.sinks.reopen();
+        match service.reload.read(&mut self.observer) {
+            Some(news) => service_manager::ready(&format!("{}; {news}", service.status)),
+            None => service_manager::ready(&service.status),
+        }
     }
 
     /// Passes all that waits through the observer to the sinks.

@@ -13,7 +13,7 @@ use super::{Error, Runtime, Sinks, at, attach, colour, create, named, start_reco
 use crate::cli::Observe;
 use crate::kernel;
 use crate::observation::Timestamp;
-use crate::privilege;
+use crate::privilege::{self, Files, Unprivileged};
 use crate::redact::RedactionPolicy;
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::top::pace::{Cause, Pace};
@@ -23,9 +23,10 @@ use crate::sink::top::{Moment, TRANSCRIPT, Theme, View, Wish};
 pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Error> {
     screen::usable()?;
     privilege::may_observe()?;
+    let user = Unprivileged::choose(observe.user.as_deref())?;
     let recording = observe.record.as_deref().map(create).transpose()?;
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording)?;
+        let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording, user, Files::default())?;
         let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
 
         let record = start_record(recording, &observe)?;

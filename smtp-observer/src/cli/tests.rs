@@ -1,4 +1,5 @@
 use clap::CommandFactory as _;
+use tracing::level_filters::LevelFilter;
 
 use super::*;
 
@@ -210,7 +211,9 @@ fn wrong_usage_is_refused() {
 
 #[test]
 fn verbosity() {
-    let level = |arguments| parse(arguments).map(|cli| (cli.log_level(), cli.diagnostics())).expect("valid");
+    let level = |arguments| {
+        parse(arguments).map(|cli| (cli.verbosity().log_level(), cli.verbosity().diagnostics())).expect("valid")
+    };
     assert_eq!(level("run"), (LevelFilter::INFO, LevelFilter::OFF));
     assert_eq!(level("run -v"), (LevelFilter::DEBUG, LevelFilter::DEBUG));
     assert_eq!(level("-vv run"), (LevelFilter::TRACE, LevelFilter::TRACE));

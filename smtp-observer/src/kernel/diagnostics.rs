@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use super::Error;
-use crate::privilege;
+use crate::privilege::{self, OWN_USER, Unprivileged, UnusableUser};
 
 /// Inodes of the namespaces that the host began with (`include/linux/proc_ns.h`).
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
@@ -55,7 +55,7 @@ pub struct Diagnostic {
 pub enum State {
     /// Not at all.
     Yes,
-    /// Something is not seen, or may not be.
+    /// Something is not seen, or may not be; or the agent is less confined than it could be.
     Partly,
     /// Nothing can be observed.
     No,
@@ -92,6 +92,8 @@ pub(super) fn look() -> Vec<Diagnostic> {
         proc(Process::myself().and_then(|process| process.mountinfo()).map(|mounts| mounts.0).as_deref().ok()),
         owners(privilege::may_read_processes()),
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
+        user(Unprivileged::choose(None)),
+        landlock(privilege::has_landlock()),
         seccomp(Process::myself().and_then(|process| process.status()).ok().and_then(|status| status.seccomp)),
         memory(own_limit()),
     ]
@@ -149,8 +151,8 @@ fn proc(mounts: Option<&[MountInfo]>) -> Diagnostic {
             NAME,
             State::Partly,
             format!(
-                "hidepid={value}: of other users' processes that were there before, the agent does not learn the arguments \
-                 once it has given up its privileges"
+                "hidepid={value}: of other users' processes that are there before, the agent reads the arguments at its start, \
+                 and not once it has given up its privileges"
             ),
             "Run `mount -o remount,hidepid=0 /proc`, or start the agent in the group that gid= names.",
         ),
@@ -184,6 +186,41 @@ fn lockdown(text: Option<&str>) -> Diagnostic {
         ),
         Some(mode) => Diagnostic::fine(NAME, mode),
     }
+}
+
+fn user(chosen: Result<Option<Unprivileged>, UnusableUser>) -> Diagnostic {
+    const NAME: &str = "user";
+    match chosen {
+        Ok(None) => Diagnostic::fine(NAME, "not root, and stays so"),
+        Ok(Some(user)) if user.is_shared() => Diagnostic::wrong(
+            NAME,
+            State::Partly,
+            format!(
+                "there is no user {OWN_USER}: once its hooks are in, root's agent becomes {user}, as other services do"
+            ),
+            "Run `useradd --system smtp-observer`, or give another user with --user NAME.",
+        ),
+        Ok(Some(user)) => Diagnostic::fine(NAME, format!("once its hooks are in, root's agent becomes {user}")),
+        Err(error) => Diagnostic::wrong(
+            NAME,
+            State::Partly,
+            error.to_string().trim_end_matches('.'),
+            "Mend the host's list of users, or give the number of one with --user NUMBER.",
+        ),
+    }
+}
+
+fn landlock(has: bool) -> Diagnostic {
+    const NAME: &str = "Landlock";
+    if has {
+        return Diagnostic::fine(NAME, "once its hooks are in, the agent reaches only the files that it needs");
+    }
+    Diagnostic::wrong(
+        NAME,
+        State::Partly,
+        "the kernel has none, or was booted without: the rights of its user alone keep the agent from files",
+        "Where the kernel has it (CONFIG_SECURITY_LANDLOCK), boot with `landlock` in the list `lsm=`.",
+    )
 }
 
 /// 2 is a filter (`seccomp(2)`). What it forbids is known only to those who try.
@@ -317,6 +354,15 @@ mod tests {
         assert_eq!(state(&seccomp(Some(0))), State::Yes);
         assert_eq!(state(&seccomp(None)), State::Yes);
         assert_eq!(state(&seccomp(Some(2))), State::Partly);
+    }
+
+    #[test]
+    fn users_and_files() {
+        assert_eq!(state(&user(Ok(None))), State::Yes);
+        let error = UnusableUser::LookUp { name: "smtp-observer".into(), source: nix::errno::Errno::EIO };
+        assert_eq!(state(&user(Err(error))), State::Partly);
+        assert_eq!(state(&landlock(true)), State::Yes);
+        assert_eq!(state(&landlock(false)), State::Partly);
     }
 
     #[test]

@@ -27,8 +27,19 @@ pub(super) fn load(programs: &mut Ebpf, btf: &Btf) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lists the open sockets; `time` is from before the first of them is read.
-pub(super) fn list(programs: &mut Ebpf, reader: &mut Reader, time: Time) -> Result<Snapshot, Error> {
+/// Arguments of processes, as they were read while that was allowed.
+pub type Arguments = HashMap<ProcessKey, Vec<String>>;
+
+/// The arguments of those that hold sockets now. Whatever cannot be read is left out.
+pub fn arguments_now(programs: &mut Ebpf, time: Time) -> Result<Arguments, Error> {
+    let snapshot = list(programs, &mut Reader::default(), time, &Arguments::default())?;
+    let said = snapshot.processes.into_iter().filter(|process| !process.arguments.is_empty());
+    Ok(said.map(|process| (process.task.process, process.arguments)).collect())
+}
+
+/// Lists the open sockets; `time` is from before the first of them is read. Arguments that cannot be read are those that are
+/// known.
+pub fn list(programs: &mut Ebpf, reader: &mut Reader, time: Time, known: &Arguments) -> Result<Snapshot, Error> {
     let program = program(programs)?;
     let link = program.attach()?;
     let iterator = program.take_link(link)?.into_file().map_err(|error| Error::Refused(chain(&error)))?;
@@ -46,7 +57,11 @@ pub(super) fn list(programs: &mut Ebpf, reader: &mut Reader, time: Time) -> Resu
             }
         };
         rest = &rest[length..];
-        processes.entry(process.task.process).or_insert_with(|| ProcessEvent { arguments: said(&process), ..process });
+        let key = process.task.process;
+        processes.entry(key).or_insert_with(|| {
+            let arguments = said(&process).or_else(|| known.get(&key).cloned()).unwrap_or_default();
+            ProcessEvent { arguments, ..process }
+        });
         let holder = sockets.entry(socket.socket.cookie).or_insert_with(|| socket.clone());
         // A parent and its children share it: the youngest was made to use it.
         if age(&socket) > age(holder) {
@@ -79,8 +94,8 @@ fn read(mut iterator: File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A process's arguments, which only its own calls show in the kernel; none where it is gone by now.
-fn said(process: &ProcessEvent) -> Vec<String> {
+/// A process's arguments, which only its own calls show in the kernel; none where it is gone by now, or hidden.
+fn said(process: &ProcessEvent) -> Option<Vec<String>> {
     let ProcessKey { pid, start_time, .. } = process.task.process;
     let read = || {
         let mut bytes = Vec::new();
@@ -90,5 +105,5 @@ fn said(process: &ProcessEvent) -> Vec<String> {
         let started = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?.starttime;
         (started == start_time.0 / (1_000_000_000 / procfs::ticks_per_second())).then_some(bytes)
     };
-    read().map(|bytes| arguments(&bytes)).unwrap_or_default()
+    read().map(|bytes| arguments(&bytes))
 }

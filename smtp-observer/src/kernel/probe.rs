@@ -196,6 +196,7 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
             hooks: Hooks::Auto,
             ring_bytes: page,
             tls: Tls::Off,
+            user: None,
             diagnostics: LevelFilter::OFF,
         };
         let object = load(&settings, &layout)?;

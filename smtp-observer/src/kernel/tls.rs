@@ -73,7 +73,7 @@ pub(super) struct Prober {
 
 impl Prober {
     /// Has the kernel check the probes, and starts the process that attaches them.
-    fn start(object: &mut Ebpf, tls: Tls, diagnostics: LevelFilter) -> Result<Self, Error> {
+    fn start(object: &mut Ebpf, settings: &Settings) -> Result<Self, Error> {
         let mut numbers = Vec::new();
         for name in PROGRAMS {
             let program: &mut UProbe = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
@@ -90,15 +90,20 @@ impl Prober {
         numbers.push(processes.info().map_err(|error| Error::Refused(chain(&error)))?.id());
         let child = Command::new("/proc/self/exe")
             .arg("probe-tls")
-            .arg(tls.as_str())
+            .arg(settings.tls.as_str())
             .args(numbers.iter().map(u32::to_string))
-            .args((diagnostics != LevelFilter::OFF).then_some("--verbose"))
+            .args(settings.user.iter().flat_map(|user| ["--user", user]))
+            .args((settings.diagnostics != LevelFilter::OFF).then_some("--verbose"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
         let mut process = child.map_err(Error::Prober)?;
         let starting = process.stdout.take();
         Ok(Self { process, starting, reports: None })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Waits until it is ready to probe whatever comes. Where it cannot be, it says why itself, and nothing is probed.
@@ -140,9 +145,7 @@ pub(super) fn start(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> 
         }
         return None;
     }
-    Prober::start(programs, settings.tls, settings.diagnostics)
-        .inspect_err(|error| warn!("TLS is not read: {error}"))
-        .ok()
+    Prober::start(programs, settings).inspect_err(|error| warn!("TLS is not read: {error}")).ok()
 }
 
 /// Completes when the process that attaches probes has something to report.

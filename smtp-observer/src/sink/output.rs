@@ -58,6 +58,11 @@ impl Target {
 }
 
 impl Target {
+    /// Makes the file another user's and group's.
+    pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid))
+    }
+
     /// Opens it again by its name. Where that fails, it stays what it is.
     fn reopen(&mut self) {
         let Self { file, name, torn, place } = self;

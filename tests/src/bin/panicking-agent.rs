@@ -16,6 +16,7 @@ fn main() -> Result<()> {
         hooks: machine::hooks()?,
         ring_bytes: 1 << 20,
         tls: Tls::Off,
+        user: None,
         diagnostics: LevelFilter::OFF,
     };
     let _kernel = Kernel::attach(&settings)?;

@@ -26,7 +26,8 @@ fn main() -> Result<()> {
 fn read(port: u16, tls: Tls) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let hooks = machine::hooks()?;
-        let settings = Settings { ports: vec![port], hooks, ring_bytes: 16 << 20, tls, diagnostics: LevelFilter::OFF };
+        let settings =
+            Settings { ports: vec![port], hooks, ring_bytes: 16 << 20, tls, user: None, diagnostics: LevelFilter::OFF };
         let mut kernel = Kernel::attach(&settings)?;
         let mut reader = Reader::default();
         let mut output = io::stdout().lock();

@@ -69,8 +69,14 @@ fn sent() -> Result<([Crossed; 2], Vec<Observation>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let hooks = machine::hooks()?;
-    let settings =
-        Settings { ports: vec![PORT], hooks, ring_bytes: 8 << 20, tls: Tls::Off, diagnostics: LevelFilter::OFF };
+    let settings = Settings {
+        ports: vec![PORT],
+        hooks,
+        ring_bytes: 8 << 20,
+        tls: Tls::Off,
+        user: None,
+        diagnostics: LevelFilter::OFF,
+    };
     let mut kernel = Kernel::attach(&settings)?;
     let (client_host, server_host) = Host::pair()?;
     let server = Postfix::start_with(&server_host, &[], &[SERVICE])?;

@@ -14,6 +14,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("check", "what the agent says of namespaces and rights, whatever the kernel"),
     ("cli", "what the agent answers, whatever the kernel"),
     ("compare", "what is made of two files of events, whatever the kernel"),
+    ("confinement", "needs a host's users and files"),
     ("handshakes", "needs Python and its ssl"),
     ("interception", "needs proxies and whole mail servers"),
     ("kubernetes", "needs Helm, Python and runc"),
@@ -28,9 +29,11 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("recording", "what becomes of the kernel's events, whatever the kernel"),
     ("senders", "needs whole mail servers, Python and Node.js"),
     ("shippers", "needs rsyslog, whatever the kernel"),
+    ("service", "what the service manager and the journal are told, whatever the kernel"),
     ("tls", "needs whole mail servers, Python and libraries of TLS"),
     ("top", "what is drawn on a terminal, whatever the kernel"),
     ("postfix_swaks", "needs a whole Postfix, and swaks with Perl"),
+    ("units", "what is in the repository, whatever the kernel"),
     ("trace", "what is shown of observations, whatever the kernel"),
 ];
 

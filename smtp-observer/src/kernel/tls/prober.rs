@@ -31,7 +31,7 @@ use super::report::Report;
 use super::{PROGRAMS, Tls};
 use crate::event::TlsLibrary;
 use crate::kernel::{chain, os_error};
-use crate::privilege;
+use crate::privilege::{self, Calls};
 
 /// Files that are remembered to have been searched.
 const MAX_SEARCHED: usize = 16_384;
@@ -50,7 +50,7 @@ const KEPT: [Capability; 5] = [
 ];
 
 /// What the process is started with.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Assignment {
     /// Whom to probe.
     #[arg(value_enum)]
@@ -65,6 +65,9 @@ pub struct Assignment {
     pub record: u32,
     /// The number of the map that names processes.
     pub processes: u32,
+    /// The user that it becomes where root has started it.
+    #[arg(long)]
+    pub user: Option<String>,
 }
 
 /// Why probes cannot be attached at all.
@@ -76,6 +79,9 @@ pub enum Failure {
     /// The kernel does not say what happens.
     #[error("the kernel's notices cannot be waited for: {0}.")]
     Wait(#[from] Errno),
+    /// There is no user to become.
+    #[error(transparent)]
+    User(#[from] privilege::UnusableUser),
     /// Privileges could not be given up.
     #[error("privileges cannot be given up: {0}.")]
     Privileges(#[from] privilege::DropError),
@@ -84,11 +90,18 @@ pub enum Failure {
 /// Attaches probes until standard input ends.
 pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    privilege::relinquish(&KEPT)?;
     // Each probe takes descriptors.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
+    let kept = privilege::confine(&privilege::Confinement {
+        user: privilege::Unprivileged::choose(assignment.user.as_deref())?.as_ref(),
+        capabilities: &KEPT,
+        // Landlock would keep it from other processes, too.
+        files: None,
+        calls: Calls::Prober,
+    })?;
+    debug!("what attaches probes has left: {kept}");
     let mut prober = Prober::new(assignment)?;
     let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(chain(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(chain(&error)))?;

@@ -85,6 +85,11 @@ impl Access {
         if self.tls().is_some() { "https" } else { "http" }
     }
 
+    /// The files that are read again when they change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.web.as_ref().map_or_else(Vec::new, |web| web.current().files.clone())
+    }
+
     /// Says which files cannot be read any more, now that privileges are given up: their changes would not be seen.
     pub fn warn_of_unreadable_files(&self) {
         let Some(web) = &self.web else { return };
