@@ -63,7 +63,8 @@ fn a_pod_observes_what_others_on_its_node_say() -> Result<()> {
     for path in ["/readyz", "/healthz", "/metrics"] {
         assert_eq!(pod.probe(path)?, 200, "{path}");
     }
-    // It has given up what it was given.
+    // It has given up what it was given, and is root no more.
+    assert_eq!(pod.status("Uid")?, ["65533"; 4].join("\t"));
     assert_eq!(u64::from_str_radix(&pod.status("CapPrm")?, 16)?, 0);
     assert_eq!(pod.status("NoNewPrivs")?, "1");
     pod.stop()
@@ -93,6 +94,17 @@ fn both_capabilities_are_needed_to_observe() -> Result<()> {
         let fewer = Check::of(&without(&[], capability)?)?;
         assert_eq!(fewer.status, Some(3), "without {capability}: {}", fewer.report);
         assert_eq!(fewer.state("may load eBPF")?, "no", "without {capability}");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_more_are_needed_to_become_another_user() -> Result<()> {
+    for capability in ["SETUID", "SETGID"] {
+        let objects = without(&[], capability)?;
+        let ended = says(&objects, &objects.arguments()?)?;
+        assert_eq!(ended.status.code(), Some(1), "without {capability}: {:?}", ended.log);
+        ensure!(ended.log.iter().any(|line| line.contains("cannot become the user")), "{:?}", ended.log);
     }
     Ok(())
 }

@@ -52,10 +52,10 @@ fn its_versions_are_the_agents() -> Result<()> {
 }
 
 #[test]
-fn unless_told_otherwise_a_pod_has_two_capabilities_and_nothing_of_its_node() -> Result<()> {
+fn unless_told_otherwise_a_pod_has_four_capabilities_and_nothing_of_its_node() -> Result<()> {
     let objects = render(&[])?;
     assert_eq!(objects.kinds(), ["DaemonSet", "NetworkPolicy", "Service", "ServiceAccount"]);
-    assert_eq!(objects.capabilities()?, ["BPF", "PERFMON"]);
+    assert_eq!(objects.capabilities()?, ["BPF", "PERFMON", "SETUID", "SETGID"]);
     let pod = objects.pod()?;
     for namespace in ["hostPID", "hostNetwork"] {
         assert_eq!(pod[namespace], false, "{namespace}");
@@ -81,13 +81,16 @@ fn unless_told_otherwise_a_pod_has_two_capabilities_and_nothing_of_its_node() ->
 fn reading_tls_takes_three_more_and_the_nodes_processes() -> Result<()> {
     for mode in ["auto", "all"] {
         let objects = render(&[&format!("tls={mode}")])?;
-        assert_eq!(objects.capabilities()?, ["BPF", "PERFMON", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"]);
+        assert_eq!(
+            objects.capabilities()?,
+            ["BPF", "PERFMON", "SETUID", "SETGID", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"]
+        );
         assert_eq!(objects.pod()?["hostPID"], true);
         ensure!(objects.arguments()?.contains(&&*format!("--tls={mode}")), "{:?}", objects.arguments()?);
     }
     // What YAML makes of `off` without quotes.
     let objects = render(&["tls=false"])?;
-    assert_eq!(objects.capabilities()?, ["BPF", "PERFMON"]);
+    assert_eq!(objects.capabilities()?, ["BPF", "PERFMON", "SETUID", "SETGID"]);
     ensure!(objects.arguments()?.contains(&"--tls=off"), "{:?}", objects.arguments()?);
     Ok(())
 }
@@ -104,6 +107,7 @@ fn what_is_asked_for_is_told_the_agent() -> Result<()> {
         "--tls=off",
         "--addresses=none",
         "--ring-size=16MiB",
+        "--user=65533",
         "--service-address=10.96.0.0/12,fd00::/108",
         "--events=-",
         "--hooks=tracepoint",
