@@ -12,7 +12,8 @@ use crate::chart::{ALL, HELM, Objects, REPOSITORY, output, text, tool};
 const KUBERNETES: [&str; 3] = ["1.30", "1.34", "1.37"];
 
 /// More values whose objects have further fields.
-const MORE: [&str; 6] = [
+const MORE: [&str; 7] = [
+    "webConfig.secretName=web",
     "hostNetwork=true",
     "appArmorProfile.type=Unconfined",
     "seLinuxOptions.type=spc_t",
@@ -95,7 +96,12 @@ fn known_to_prometheus_operator(objects: &str) -> Result<String> {
 
 #[test]
 fn prometheus_operator_knows_every_field() -> Result<()> {
-    let objects = text(HELM[1], &[&[REPOSITORY][..], &ALL].concat())?;
+    let secured = [
+        "serviceMonitor.endpoint.scheme=https",
+        "serviceMonitor.endpoint.basicAuth.username.name=web",
+        "serviceMonitor.endpoint.basicAuth.username.key=user",
+    ];
+    let objects = text(HELM[1], &[&[REPOSITORY][..], &ALL, &secured].concat())?;
     let mut known: Vec<_> = known_to_prometheus_operator(&objects)?.lines().map(str::to_owned).collect();
     known.sort_unstable();
     assert_eq!(known, ["PrometheusRule", "ServiceMonitor"]);

@@ -146,6 +146,29 @@ fn an_image_is_named_by_its_digest_where_there_is_one() -> Result<()> {
 }
 
 #[test]
+fn with_a_password_no_probe_asks_a_path() -> Result<()> {
+    let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
+    let plain = render(&[])?;
+    for (probe, path) in probes.iter().zip(["/readyz", "/readyz", "/healthz"]) {
+        assert_eq!(plain.container()?[probe]["httpGet"], json!({"path": path, "port": "http"}), "{probe}");
+    }
+    let objects = render(&["webConfig.secretName=web"])?;
+    for probe in probes {
+        let probe = &objects.container()?[probe];
+        assert_eq!(probe["tcpSocket"], json!({"port": "http"}), "{probe}");
+        assert!(probe["httpGet"].is_null(), "{probe}");
+    }
+    ensure!(objects.arguments()?.contains(&"--web-config-file=/etc/smtp-observer/web.yml"));
+    // The group is that of the user that the agent becomes.
+    assert_eq!(objects.pod()?["securityContext"]["fsGroup"], 65533);
+    assert!(plain.pod()?["securityContext"]["fsGroup"].is_null());
+    let (volume, mount) = (&objects.pod()?["volumes"][0], &objects.container()?["volumeMounts"][0]);
+    assert_eq!(volume["secret"], json!({"secretName": "web", "defaultMode": 0o440}));
+    assert_eq!(mount, &json!({"name": volume["name"], "mountPath": "/etc/smtp-observer", "readOnly": true}));
+    Ok(())
+}
+
+#[test]
 fn prometheus_finds_the_agents_under_the_name_that_the_alerts_know() -> Result<()> {
     let objects = render(&ALL)?;
     let (monitor, service) = (objects.one("ServiceMonitor")?, objects.one("Service")?);

@@ -30,3 +30,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "smtp-observer.tls" -}}
 {{- ternary (toString .Values.tls) "off" (has (toString .Values.tls) (list "auto" "all")) -}}
 {{- end -}}
+
+{{/* A password holds for every path, and a probe has none. */}}
+{{- define "smtp-observer.probe" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.webConfig.secretName -}}
+tcpSocket: {port: http}
+{{- else -}}
+httpGet: {path: {{ index . 1 }}, port: http}
+{{- end -}}
+{{- end -}}
