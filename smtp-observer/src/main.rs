@@ -4,8 +4,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use smtp_observer::agent;
 use smtp_observer::cli::Cli;
-use smtp_observer::{agent, log};
+use smtp_observer::log;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
