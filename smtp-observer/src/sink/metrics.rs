@@ -33,13 +33,13 @@ use crate::observation::{Connection, Reasoned, Timestamp};
 use crate::smtp::{Plaintext, Tls};
 
 /// Most series of a counter or gauge, beside those of `other`.
-const MAX_SERIES: usize = 360;
+const MAX_SERIES: usize = 300;
 
 /// Most histograms by verb, beside those of `other`: each is as many lines as there are buckets, and more.
-const MAX_VERB_HISTOGRAMS: usize = 72;
+const MAX_VERB_HISTOGRAMS: usize = 64;
 
 /// Most histograms of other kinds, each.
-const MAX_HISTOGRAMS: usize = 30;
+const MAX_HISTOGRAMS: usize = 24;
 
 /// Upper bounds of every histogram's buckets, in seconds: from a reply on loopback to the ten minutes that clients
 /// are told to wait for the end of DATA (RFC 5321, 4.5.3.2.6).

@@ -15,7 +15,7 @@ use crate::sink::escape::steers;
 use crate::smtp::Verb;
 
 /// Programs that have a label of their own, [kept places](Standing) among them.
-pub const MAX_PROGRAMS: usize = 240;
+pub const MAX_PROGRAMS: usize = 200;
 
 /// How long a program of any user has to be there until it has a kept place.
 pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
