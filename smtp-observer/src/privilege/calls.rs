@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use libc::{c_int, c_long, c_ulong};
+use libc::{c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition,
     SeccompFilter, SeccompRule,
@@ -167,11 +167,15 @@ const BPF_LINK_CREATE: c_int = 28;
 const BPF_ITER_CREATE: c_int = 33;
 
 /// Requests to a terminal, a socket and a pipe; not TIOCSTI, which types for the user.
-const REQUESTS: &[c_ulong] = &[
+const REQUESTS: &[libc::Ioctl] = &[
     libc::TCGETS,
     libc::TCSETS,
     libc::TCSETSW,
     libc::TCSETSF,
+    libc::TCGETS2,
+    libc::TCSETS2,
+    libc::TCSETSW2,
+    libc::TCSETSF2,
     libc::TIOCGWINSZ,
     libc::FIONREAD,
     libc::FIONBIO,
@@ -179,9 +183,9 @@ const REQUESTS: &[c_ulong] = &[
 ];
 
 /// Requests to a probe (`include/uapi/linux/perf_event.h`).
-const PERF_EVENT_IOC_ENABLE: c_ulong = 0x2400;
-const PERF_EVENT_IOC_DISABLE: c_ulong = 0x2401;
-const PERF_EVENT_IOC_SET_BPF: c_ulong = 0x4004_2408;
+const PERF_EVENT_IOC_ENABLE: u32 = 0x2400;
+const PERF_EVENT_IOC_DISABLE: u32 = 0x2401;
+const PERF_EVENT_IOC_SET_BPF: u32 = 0x4004_2408;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -214,7 +218,7 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
     // Limits are read, and of the process itself.
     rules.insert(libc::SYS_prlimit64, vec![all([equal(0, 0)?, long(2, 0)?])?]);
     rules.insert(libc::SYS_prctl, one_of(0, [libc::PR_SET_NAME, libc::PR_GET_NAME])?);
-    let mut requests = one_of(1, REQUESTS.iter().copied())?;
+    let mut requests = one_of(1, REQUESTS.iter().map(|request| *request as u32))?;
     // Files are opened to be read.
     let opened = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     let mut open = vec![has(2, opened, libc::O_RDONLY as u64)?];
