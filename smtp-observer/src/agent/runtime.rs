@@ -36,6 +36,9 @@ pub(super) struct Service {
     pub(super) status: String,
 }
 
+/// How long after a look at the open sockets the next one finds the connections whose end the kernel has not told.
+const NEXT_LOOK: Duration = Duration::from_secs(300);
+
 /// One run of the agent, from attached hooks to its end.
 pub(super) struct Runtime {
     pub(super) kernel: Kernel,
@@ -85,6 +88,9 @@ impl Runtime {
             // Set once, whatever else comes meanwhile: those who ask often put nothing off.
             self.settling =
                 (self.observer.has_deadlines()).then(|| self.settling.unwrap_or_else(|| Instant::now() + GRACE_PERIOD));
+            if self.observer.follows_any() {
+                self.look = self.look.or_else(|| Some(Instant::now() + NEXT_LOOK));
+            }
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
                     Ok(()) => self.take_in(),

@@ -21,6 +21,11 @@ impl Observer {
     pub fn has_deadlines(&self) -> bool {
         !self.tracker.deadlines.is_empty() || self.interceptions.is_waiting()
     }
+
+    /// Whether a connection is followed: its end may go unseen.
+    pub fn follows_any(&self) -> bool {
+        !self.tracker.conversations.is_empty()
+    }
 }
 
 impl Tracker {

@@ -228,8 +228,10 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
             rules.extend(SOCKETS.iter().map(|call| (*call, Vec::new())));
             // Of the sockets with which anything beyond this host can be reached, it has what it was started with.
             let local = all([equal(0, libc::AF_UNIX as u64)?])?;
-            let netlink = all([equal(0, libc::AF_NETLINK as u64)?, equal(2, libc::NETLINK_ROUTE as u64)?])?;
-            rules.insert(libc::SYS_socket, vec![local, netlink]);
+            let netlink = |family: c_int| all([equal(0, libc::AF_NETLINK as u64)?, equal(2, family as u64)?]);
+            // Its addresses, and whose socket an HTTP client has.
+            let (addresses, peers) = (netlink(libc::NETLINK_ROUTE)?, netlink(libc::NETLINK_SOCK_DIAG)?);
+            rules.insert(libc::SYS_socket, vec![local, addresses, peers]);
             rules.insert(libc::SYS_socketpair, one_of(0, [libc::AF_UNIX])?);
             rules.insert(libc::SYS_kill, one_of(0, children.iter().copied().chain([own]))?);
             // Which files it may write, Landlock and the user's rights say.
