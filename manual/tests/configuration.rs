@@ -10,10 +10,11 @@ use smtp_observer::cli::{Cli, Command, Run};
 use smtp_observer_manual::command;
 
 /// Options that have no default: what stands in the file is an example.
-const EXAMPLES: [&str; 4] = ["duration", "events", "record", "service-address"];
+const EXAMPLES: [&str; 8] =
+    ["allowed-host", "duration", "events", "record", "service-address", "user", "verbose", "web-config-file"];
 
 /// What cannot stand in the file.
-const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "verbose"];
+const OF_THE_COMMAND_LINE: [&str; 2] = ["config", "help"];
 
 fn packaged() -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/smtp-observer.toml");
