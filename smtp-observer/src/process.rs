@@ -44,8 +44,10 @@ impl Processes {
             pid: event.task.process.pid,
             name: event.task.comm,
             script: event.executable.as_deref().and_then(|path| script(path, &event.arguments)).map(Into::into),
-            command_line: (!event.arguments.is_empty())
-                .then(|| self.policy.arguments(&event.arguments).join(" ").into()),
+            // A program may be started with one argument that is empty.
+            command_line: Some(self.policy.arguments(&event.arguments).join(" "))
+                .filter(|line| !line.is_empty())
+                .map(Into::into),
             uid: event.task.uid,
             user: event.task.user,
             preload: event.preload,
@@ -151,6 +153,13 @@ mod tests {
         assert_eq!(caller.process.program(), "smtpd");
         assert_eq!(caller.process.command_line.as_deref(), Some("smtpd -n"));
         assert_eq!(caller.process.systemd_unit.as_deref(), Some("postfix.service"));
+    }
+
+    #[test]
+    fn an_empty_argument_is_no_command_line() {
+        let mut processes = Processes::new(RedactionPolicy::new(Addresses::Domain));
+        processes.describe(ProcessEvent { arguments: vec!["".into()], ..described(5) });
+        assert_eq!(processes.caller(&task(5)).process.command_line, None);
     }
 
     #[test]

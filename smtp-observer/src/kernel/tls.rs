@@ -158,9 +158,9 @@ pub(super) async fn reported(prober: Option<&Prober>) {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        // It ends by itself where its input does; nobody waits for it longer than that takes.
-        let killed = self.process.kill();
-        if let Err(error) = killed.and_then(|()| self.process.wait().map(|_| ())) {
+        // The kernel takes its probes away as it ends, one after the other, which may take minutes where there are many:
+        // nobody waits for that.
+        if let Err(error) = self.process.kill().and_then(|()| self.process.try_wait()) {
             debug!("the process that attaches probes has not ended: {error}");
         }
     }

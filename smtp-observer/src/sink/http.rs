@@ -232,8 +232,9 @@ async fn serve(listener: TcpListener, agent: Agent, limits: Limits, access: Acce
         };
         connections.0.retain(|(connection, _)| !connection.is_finished());
         while connections.0.len() >= limits.connections && connections.push_out() {}
-        if takes_a_spare_descriptor(&stream) {
-            connections.push_out();
+        if takes_a_spare_descriptor(&stream) && connections.push_out() {
+            // Its descriptor is free when its task has been let go of.
+            tokio::task::yield_now().await;
         }
         let seat = Arc::<Seat>::default();
         let connection = Connection { peer, seat: Arc::clone(&seat), limits, service: service.clone() };

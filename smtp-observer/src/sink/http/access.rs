@@ -25,6 +25,9 @@ use self::password::{Credentials, Outcome, Passwords};
 pub use self::tls::TlsError;
 use super::guard::{self, refused};
 
+/// The user that many services share (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65534;
+
 const NO_PASSWORD: &str = "a user and a password are needed\n";
 const TOO_MANY: &str = "too many passwords of this address wait to be looked at\n";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -185,9 +188,10 @@ impl Client {
             if !peer::is_local(self.peer, self.own) {
                 return false;
             }
-            let own = nix::unistd::geteuid().as_raw();
+            // As nobody, the agent shares its user with others.
+            let own = Some(nix::unistd::geteuid().as_raw()).filter(|own| *own != NOBODY);
             match peer::user(self.peer, self.own) {
-                Ok(user) => user.is_some_and(|user| user == 0 || user == own),
+                Ok(user) => user.is_some_and(|user| user == 0 || Some(user) == own),
                 Err(error) => {
                     debug!("whose client {} is cannot be found: {error}", self.peer);
                     false
