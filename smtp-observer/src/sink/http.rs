@@ -18,7 +18,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -192,6 +191,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Descriptors that clients leave to the agent's other work, such as opening its files again.
 const SPARE_DESCRIPTORS: u64 = 16;
 
+/// So many descriptors are enough for all clients and all else.
+const PLENTY: u64 = 512;
+
 /// What all requests share.
 #[derive(Clone)]
 struct Context {
@@ -232,7 +234,7 @@ async fn serve(listener: TcpListener, agent: Agent, limits: Limits, access: Acce
         };
         connections.0.retain(|(connection, _)| !connection.is_finished());
         while connections.0.len() >= limits.connections && connections.push_out() {}
-        if takes_a_spare_descriptor(&stream) && connections.push_out() {
+        while spare_descriptors_are_taken() && connections.push_out() {
             // Its descriptor is free when its task has been let go of.
             tokio::task::yield_now().await;
         }
@@ -262,11 +264,11 @@ impl Connections {
     }
 }
 
-/// Whether this connection has one of the last descriptors that the process may have (RLIMIT_NOFILE). The kernel gives the
-/// lowest that is free.
-fn takes_a_spare_descriptor(stream: &TcpStream) -> bool {
+/// Whether fewer descriptors are left than clients have to leave (RLIMIT_NOFILE).
+fn spare_descriptors_are_taken() -> bool {
     let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(most, _)| most);
-    u64::from(stream.as_raw_fd().unsigned_abs()) + SPARE_DESCRIPTORS >= most
+    // Where there are plenty, the bound of connections is reached first, and nothing is counted.
+    most < PLENTY && std::fs::read_dir("/proc/self/fd").is_ok_and(|open| open.count() as u64 + SPARE_DESCRIPTORS > most)
 }
 
 /// One client's connection.
