@@ -93,8 +93,16 @@ pub(crate) const PYTHON: [Package; 2] = [
     Package { name: "python3-venv", program: "python3", reason: "makes an environment for them" },
 ];
 
+/// What compiles the C in a static agent.
+const MUSL: Package = Package {
+    name: "musl-tools",
+    program: "musl-gcc",
+    reason: "compiles what of the cryptography of a static agent is in C",
+};
+
 /// What packages are made with.
-pub(crate) const PACKAGES: [Package; 3] = [
+pub(crate) const PACKAGES: [Package; 4] = [
+    MUSL,
     Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks the package that the tarball is made of" },
     Package { name: "gzip", program: "gzip", reason: "compresses manual pages" },
     Package { name: "xz-utils", program: "xz", reason: "compresses the tarball" },
@@ -122,7 +130,8 @@ pub(crate) const KERNELS: [Package; 4] = [
 ];
 
 /// What makes an image for containers.
-pub(crate) const IMAGE: [Package; 2] = [
+pub(crate) const IMAGE: [Package; 3] = [
+    MUSL,
     Package { name: "umoci", program: "umoci", reason: "makes an image, without a daemon" },
     Package { name: "binutils", program: "readelf", reason: "says whether a program needs a loader" },
 ];

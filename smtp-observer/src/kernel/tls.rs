@@ -10,6 +10,9 @@ mod prober;
 mod report;
 
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::programs::{ProgramError, UProbe};
@@ -63,9 +66,15 @@ impl Tls {
 /// Programs that are probes, by what they stand on: a call, its return, the end of a session, a record that is handed over.
 const PROGRAMS: [&str; 4] = ["tls_call", "tls_return", "tls_end", "tls_record"];
 
+/// How long the end waits until the kernel has taken the probes away.
+const LAST_PROBES: Duration = Duration::from_secs(5);
+
 /// The process that attaches probes. It ends with this.
 pub(super) struct Prober {
-    process: Child,
+    /// There until this is dropped.
+    process: Option<Child>,
+    /// Its pid.
+    number: u32,
     /// Until the first report has come.
     starting: Option<ChildStdout>,
     reports: Option<Reports>,
@@ -99,11 +108,11 @@ impl Prober {
             .spawn();
         let mut process = child.map_err(Error::Prober)?;
         let starting = process.stdout.take();
-        Ok(Self { process, starting, reports: None })
+        Ok(Self { number: process.id(), process: Some(process), starting, reports: None })
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.process.id()
+        self.number
     }
 
     /// Waits until it is ready to probe whatever comes. Where it cannot be, it says why itself, and nothing is probed.
@@ -158,10 +167,21 @@ pub(super) async fn reported(prober: Option<&Prober>) {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        // The kernel takes its probes away as it ends, one after the other, which may take minutes where there are many:
-        // nobody waits for that.
-        if let Err(error) = self.process.kill().and_then(|()| self.process.try_wait()) {
-            debug!("the process that attaches probes has not ended: {error}");
+        let Some(mut process) = self.process.take() else { return };
+        if let Err(error) = process.kill() {
+            debug!("the process that attaches probes cannot be ended: {error}");
+            return;
+        }
+        // The kernel takes its probes away as it ends, one after the other. Where there are hundreds, that takes minutes, and
+        // nobody waits for it.
+        let (ended, has_ended) = mpsc::channel();
+        let wait = move || {
+            let _ = ended.send(process.wait());
+        };
+        match thread::Builder::new().name("prober".into()).spawn(wait) {
+            Ok(_) if has_ended.recv_timeout(LAST_PROBES).is_err() => debug!("probes are still being taken away"),
+            Ok(_) => {}
+            Err(error) => debug!("the process that attaches probes is not waited for: {error}"),
         }
     }
 }
