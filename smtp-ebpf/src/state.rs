@@ -86,7 +86,7 @@ pub fn changes_meanwhile<C: EbpfContext>(context: &C, sock: Sock, old: u32, new:
             return;
         }
         // It was skipped, or another change came between the two.
-        if !Followed::known(sock).is_some_and(|followed| Followed::state_told(followed) == change.number()) {
+        if Followed::known(sock).is_none_or(|followed| Followed::state_told(followed) != change.number()) {
             tell(context, Program::StateInside, &raw mut (*scratch).state, sock, change);
         }
     }
