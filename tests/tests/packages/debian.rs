@@ -20,9 +20,9 @@ const OF_THE_USER: [&str; 4] = ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "
 /// Installs the package of this version.
 fn installed(suite: &str) -> Result<Tree> {
     let tree = Tree::new(suite)?;
-    tree.take(&one(&packages()?, "smtp-observer_", ".deb")?, "/root/this.deb")?;
-    tree.take(&one(&next_packages()?, "smtp-observer_", ".deb")?, "/root/next.deb")?;
-    tree.run(&["dpkg", "--install", "/root/this.deb"])?;
+    tree.take(&one(&packages()?, "smtp-observer_", ".deb")?, "/srv/this.deb")?;
+    tree.take(&one(&next_packages()?, "smtp-observer_", ".deb")?, "/srv/next.deb")?;
+    tree.run(&["dpkg", "--install", "/srv/this.deb"])?;
     Ok(tree)
 }
 
@@ -83,7 +83,7 @@ fn keeps_what_is_edited(suite: &str) -> Result<()> {
     let tree = installed(suite)?;
     let edited = "# Ours.\ntls = \"off\"\n";
     tree.write(CONFIGURATION, edited)?;
-    tree.run(&["dpkg", "--force-confdef", "--force-confold", "--install", "/root/next.deb"])?;
+    tree.run(&["dpkg", "--force-confdef", "--force-confold", "--install", "/srv/next.deb"])?;
     assert_eq!(state(&tree)?, format!("ii {NEXT_VERSION}-1"));
     assert_eq!(tree.read(CONFIGURATION)?, edited);
     ensure!(
@@ -106,7 +106,7 @@ fn debian_13_keeps_an_edited_configuration() -> Result<()> {
 #[test]
 fn an_untouched_configuration_is_upgraded() -> Result<()> {
     let tree = installed("trixie")?;
-    tree.run(&["dpkg", "--install", "/root/next.deb"])?;
+    tree.run(&["dpkg", "--install", "/srv/next.deb"])?;
     ensure!(tree.read(CONFIGURATION)?.contains("next version"), "the configuration is the old one");
     Ok(())
 }
@@ -116,16 +116,16 @@ fn a_disabled_service_stays_disabled() -> Result<()> {
     let tree = installed("trixie")?;
     tree.run(&["systemctl", "disable", "smtp-observer.service"])?;
     ensure!(!tree.has(ENABLED), "it is still enabled");
-    tree.run(&["dpkg", "--install", "/root/next.deb"])?;
+    tree.run(&["dpkg", "--install", "/srv/next.deb"])?;
     ensure!(!tree.has(ENABLED), "the upgrade has enabled the service");
     Ok(())
 }
 
 fn removes_and_purges(suite: &str) -> Result<()> {
     let tree = Tree::new(suite)?;
-    tree.take(&one(&packages()?, "smtp-observer_", ".deb")?, "/root/this.deb")?;
+    tree.take(&one(&packages()?, "smtp-observer_", ".deb")?, "/srv/this.deb")?;
     let before = tree.paths()?;
-    tree.run(&["dpkg", "--install", "/root/this.deb"])?;
+    tree.run(&["dpkg", "--install", "/srv/this.deb"])?;
     // As if the service had run.
     tree.write("/var/log/smtp-observer/events.jsonl", "{}\n")?;
 
@@ -157,8 +157,8 @@ fn debian_13_removes_and_purges() -> Result<()> {
 #[test]
 fn debug_information_is_found_by_the_build_id() -> Result<()> {
     let tree = installed("trixie")?;
-    tree.take(&one(&packages()?, "smtp-observer-dbgsym_", ".deb")?, "/root/debug.deb")?;
-    tree.run(&["dpkg", "--install", "/root/debug.deb"])?;
+    tree.take(&one(&packages()?, "smtp-observer-dbgsym_", ".deb")?, "/srv/debug.deb")?;
+    tree.run(&["dpkg", "--install", "/srv/debug.deb"])?;
     let id = build_id(&tree.path(PROGRAM))?;
     let debug = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
     assert_eq!(build_id(&tree.path(&debug))?, id);
