@@ -4,6 +4,7 @@
 //! leaves this module is valid.
 
 mod filter;
+mod host_name;
 mod ports;
 mod ring_size;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 
+use self::host_name::HostName;
 use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
 use crate::sink::filter::Filter;
@@ -158,7 +160,7 @@ pub struct RunArgs {
     /// Names by which the agent is asked for, beside addresses, `localhost`, this host's name and those of its certificate:
     /// who asks for another name is refused.
     #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
-    allowed_host: Vec<String>,
+    allowed_host: Vec<HostName>,
 }
 
 /// `trace`'s options.
@@ -306,13 +308,15 @@ impl RunArgs {
     pub fn resolve(self) -> Result<Run, ConfigError> {
         let file = File::of(&self.observe)?;
         let (events, listen) = (file.events.clone(), file.listen);
-        let (web_config_file, allowed_hosts) = (file.web_config_file.clone(), file.allowed_host.clone());
+        let web_config_file = file.web_config_file.clone();
+        let allowed_hosts =
+            if self.allowed_host.is_empty() { file.allowed_host.clone() } else { self.allowed_host.clone() };
         Ok(Run {
             observe: self.observe.with(file),
             events: self.events.or(events),
             listen: self.listen.or(listen).unwrap_or(DEFAULT_LISTEN),
             web_config_file: self.web_config_file.or(web_config_file),
-            allowed_hosts: if self.allowed_host.is_empty() { allowed_hosts } else { self.allowed_host },
+            allowed_hosts: allowed_hosts.into_iter().map(String::from).collect(),
         })
     }
 }
@@ -374,7 +378,7 @@ struct File {
     #[serde(rename = "web-config-file")]
     web_config_file: Option<PathBuf>,
     #[serde(rename = "allowed-host", default)]
-    allowed_host: Vec<String>,
+    allowed_host: Vec<HostName>,
     #[serde(default, deserialize_with = "duration")]
     duration: Option<Duration>,
 }
