@@ -54,3 +54,54 @@ impl Drop for Cgroup {
         }
     }
 }
+
+/// A cgroup that limits memory, of whichever hierarchy has that controller. It is removed when it is dropped.
+#[derive(Debug)]
+pub struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    /// Makes one for so many bytes. A process makes one at a time.
+    pub fn new(bytes: u64) -> Result<Self> {
+        machine::require_root()?;
+        let mounts = fs::read_to_string("/proc/mounts")?;
+        let find = |kind: &str, option: &str| {
+            mounts.lines().find_map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                (words[2] == kind && words[3].split(',').any(|word| word == option)).then(|| PathBuf::from(words[1]))
+            })
+        };
+        let name = format!("smtp-observer-test-{}", std::process::id());
+        let (directory, file) = match find("cgroup", "memory") {
+            Some(mount) => (mount.join(name), "memory.limit_in_bytes"),
+            None => {
+                let mount = find("cgroup2", "rw").context("there are no cgroups")?;
+                fs::write(mount.join("cgroup.subtree_control"), "+memory")?;
+                (mount.join(name), "memory.max")
+            }
+        };
+        fs::create_dir(&directory)?;
+        let group = Self(directory);
+        fs::write(group.0.join(file), bytes.to_string())?;
+        Ok(group)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The most that was used so far, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        let names = ["memory.max_usage_in_bytes", "memory.peak"];
+        let text = names.iter().find_map(|name| fs::read_to_string(self.0.join(name)).ok());
+        Ok(text.context("the cgroup does not say what was used")?.trim().parse()?)
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} is left behind: {error}", self.0.display());
+        }
+    }
+}

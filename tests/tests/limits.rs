@@ -3,12 +3,12 @@
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, setrlimit};
 use smtp_observer_tests::agent::{Agent, http_address};
+use smtp_observer_tests::cgroup::MemoryLimit;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::process::Running;
 
@@ -58,50 +58,13 @@ fn idle_clients_do_not_stop_a_scrape_where_descriptors_are_few() -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with a limit of its memory, in the hierarchy that has that controller; removed when it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn new(bytes: u64) -> Result<Self> {
-        machine::require_root()?;
-        let mounts = fs::read_to_string("/proc/mounts")?;
-        let find = |kind: &str, option: &str| {
-            mounts.lines().find_map(|line| {
-                let words: Vec<&str> = line.split(' ').collect();
-                (words[2] == kind && words[3].split(',').any(|word| word == option)).then(|| PathBuf::from(words[1]))
-            })
-        };
-        let name = format!("smtp-observer-limits-{}", std::process::id());
-        let (folder, file) = match find("cgroup", "memory") {
-            Some(mount) => (mount.join(name), "memory.limit_in_bytes"),
-            None => {
-                let mount = find("cgroup2", "rw").context("there are no cgroups")?;
-                fs::write(mount.join("cgroup.subtree_control"), "+memory")?;
-                (mount.join(name), "memory.max")
-            }
-        };
-        fs::create_dir(&folder)?;
-        let small = Self(folder);
-        fs::write(small.0.join(file), bytes.to_string())?;
-        Ok(small)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
-        }
-    }
-}
-
 /// Starts the agent in a cgroup that is too small, and has it say so.
 #[test]
 fn a_cgroup_that_is_too_small_is_told_and_nobody_is_killed() -> Result<()> {
-    let small = Small::new(24 << 20)?;
+    let small = MemoryLimit::new(24 << 20)?;
     let mut command = Command::new(machine::installed("sh")?);
     let listen = http_address().to_string();
-    command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&small.0);
+    command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(small.path());
     command.arg(machine::agent()?).args(["run", "--listen", &listen]);
     let ended = Running::start(command)?.finish()?;
     let log = ended.log.join("\n");
