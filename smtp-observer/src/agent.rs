@@ -38,7 +38,6 @@ use crate::kernel::host;
 use crate::kernel::{self, Kernel};
 use crate::log;
 use crate::privilege::{self, Calls, Confinement, Files, Unprivileged};
-use crate::redact::RedactionPolicy;
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
 use crate::sink::http::{self, Access, Limits};
@@ -121,8 +120,8 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
 
         let record = start_record(recording, &config.observe)?;
         let table = Some(ConnectionTable::with_transcripts(TRANSCRIPT));
-        let policy = RedactionPolicy::new(config.observe.addresses);
-        let sinks = Sinks { policy, metrics: Some(metrics), lines: output, table, viewers: Some(viewers) };
+        let addresses = config.observe.addresses;
+        let sinks = Sinks { addresses, metrics: Some(metrics), lines: output, table, viewers: Some(viewers) };
         let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
         runtime.resnapshot();
         let more = format!("status page at {scheme}://{address}/, metrics at {scheme}://{address}/metrics");
@@ -151,8 +150,8 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         let output = Lines { output, format, filter: config.filter, sink: "trace" };
 
         let record = start_record(recording, &config.observe)?;
-        let policy = RedactionPolicy::new(config.observe.addresses);
-        let sinks = Sinks { policy, metrics: None, lines: Some(output), table: None, viewers: None };
+        let addresses = config.observe.addresses;
+        let sinks = Sinks { addresses, metrics: None, lines: Some(output), table: None, viewers: None };
         let mut runtime = Runtime::new(kernel, &config.observe, sinks, record);
         runtime.resnapshot();
         announce(&config.observe.ports, &runtime.kernel, "ends with Ctrl-C");

@@ -114,22 +114,26 @@ impl Connection {
         self.received.begin(positions.copied_seq);
     }
 
-    /// The transfer, if it is its turn.
+    /// Whether the transfer is to wait: it is not its turn.
     ///
     /// A send is told when it returns, and by then another thread may have read the answer: a receive whose socket
     /// has sent more than was seen is held until that send comes, and so is all that is received after it. Each
     /// transfer that had its turn may [`release`](Self::release) others.
-    pub fn reorder<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
+    pub fn hold(&mut self, event: &TransferEvent) -> bool {
         self.last_seen = event.time;
-        if self.is_outside(&event) {
-            return Some(event);
+        if self.is_outside(event) {
+            return false;
         }
-        if event.flow == Flow::Received && (self.is_early(&event) || !self.held.is_empty()) {
-            self.held.push_back(event.into_owned());
-            // Too many wait: the send they wait for is lost.
-            return if self.held.len() > MAX_HELD { self.held.pop_front() } else { None };
+        let waits = event.flow == Flow::Received && (self.is_early(event) || !self.held.is_empty());
+        if waits {
+            self.held.push_back(event.to_static());
         }
-        Some(event)
+        waits
+    }
+
+    /// The first transfer that is held, where too many wait: the send that they wait for is lost.
+    pub fn release_surplus(&mut self) -> Option<TransferEvent<'static>> {
+        if self.held.len() > MAX_HELD { self.held.pop_front() } else { None }
     }
 
     /// The next transfer that was held for a send which came before this one, and is therefore lost.
@@ -366,7 +370,8 @@ mod tests {
     /// What has its turn with this event.
     fn reorder(connection: &mut Connection, event: TransferEvent<'static>) -> Vec<TransferEvent<'static>> {
         let mut turns = Vec::new();
-        if let Some(event) = connection.reorder(event) {
+        let turn = if connection.hold(&event) { connection.release_surplus() } else { Some(event) };
+        if let Some(event) = turn {
             connection.advance(&event);
             turns.push(event);
             while let Some(held) = connection.release() {
@@ -469,9 +474,9 @@ mod tests {
         let command = transfer(Flow::Received, "NOOP\r\n", 6, 12);
         assert_eq!(reorder(&mut connection, command.clone()), []);
         let answer = transfer(Flow::Sent, "250 \r\n", 12, 12);
-        let send = connection.reorder(answer).expect("a send never waits");
-        assert_eq!(connection.release_before(&send), Some(command));
-        assert_eq!(connection.release_before(&send), None);
+        assert!(!connection.hold(&answer), "a send never waits");
+        assert_eq!(connection.release_before(&answer), Some(command));
+        assert_eq!(connection.release_before(&answer), None);
     }
 
     #[test]

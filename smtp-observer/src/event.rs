@@ -345,8 +345,8 @@ impl TlsLibrary {
 
 impl TransferEvent<'_> {
     /// The same with room of its own, to be kept.
-    pub fn into_owned(self) -> TransferEvent<'static> {
-        TransferEvent { said: self.said.into_owned(), ..self }
+    pub fn to_static(&self) -> TransferEvent<'static> {
+        TransferEvent { said: self.said.to_static(), task: self.task.clone(), ..*self }
     }
 }
 

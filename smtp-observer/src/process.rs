@@ -96,7 +96,13 @@ impl Processes {
 }
 
 fn is_current(process: &Process, task: &Task) -> bool {
-    process.uid == task.uid && process.user == task.user && process.name == task.comm
+    // The reader shares names: nearly always they are the same in memory.
+    let is_same = |one: &Arc<str>, other: &Arc<str>| Arc::ptr_eq(one, other) || one == other;
+    let has_same_user = match (&process.user, &task.user) {
+        (Some(one), Some(other)) => is_same(one, other),
+        (one, other) => one == other,
+    };
+    process.uid == task.uid && has_same_user && is_same(&process.name, &task.comm)
 }
 
 /// The process with user and name as they are in this call.

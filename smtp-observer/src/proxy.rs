@@ -285,12 +285,15 @@ impl Interceptions {
         }
         // One that was open before there were cases may carry them on, too.
         let takes = |leg: &mut Leg| {
-            if let Some(process) = fact.process {
+            if let Some(process) = fact.process.filter(|process| leg.process.as_ref() != Some(process)) {
                 leg.process = Some(process.clone());
             }
             leg.dialogue.take(fact, self.policy)
         };
         let says = self.legs.change(cookie, || Leg::new(Opened::before(fact)), takes);
+        if !says {
+            return None;
+        }
         match fact.what {
             What::Command(Exchange { command, .. }) if command.verb == Verb::Rcpt => self.named(cookie),
             What::Greeting { .. } => self.greets(cookie),
@@ -301,8 +304,7 @@ impl Interceptions {
             _ => {}
         }
         let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
-        let concerned = serves.or_else(|| self.cases.contains_key(&cookie).then_some(cookie));
-        concerned.filter(|_| says)
+        serves.or_else(|| self.cases.contains_key(&cookie).then_some(cookie))
     }
 
     /// A client has connected.
@@ -358,7 +360,7 @@ impl Interceptions {
     /// Compares what a connection has said with the other side: with what it carries on, and with what carries it on.
     fn advance(&mut self, connection: &identity::Connection, now: Timestamp) {
         let near = self.near_end(connection);
-        let Some(leg) = self.legs.get(&near) else { return };
+        let Some(leg) = self.legs.get(&near).filter(|leg| leg.is_carried || leg.serves.is_some()) else { return };
         // What is settled in all comparisons is forgotten.
         let mut settled = None::<u64>;
         let mut least = |number: u64| settled = Some(settled.map_or(number, |settled| settled.min(number)));
@@ -382,7 +384,8 @@ impl Interceptions {
 
     /// Judges a case. What only grows is told at a milestone.
     fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(&Fact<'_>)) {
-        let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
+        let Some(case) = self.cases.get_mut(&client).filter(|case| !case.is_plain()) else { return };
+        let Some(leg) = self.legs.get(&client) else { return };
         let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
         let signs = self.texts.signs(client);
         let was_exposed = case.is_exposed();

@@ -266,7 +266,7 @@ impl Sinks {
                 _ => {}
             }
             if let Some(table) = table {
-                table.take(Retained::of(fact, *policy));
+                table.take(Retained::of(fact, Addresses::Domain));
             }
         });
     }

@@ -68,8 +68,8 @@ impl Said {
         pass(&dialogue.server, &dialogue.client)?;
         let mut said = Self { sent: Vec::new(), received: Vec::new(), family: kernel.family() };
         kernel.drain(&mut |event| match event {
-            KernelEvent::Transfer(transfer) if transfer.flow == Flow::Sent => said.sent.push(transfer.into_owned()),
-            KernelEvent::Transfer(transfer) => said.received.push(transfer.into_owned()),
+            KernelEvent::Transfer(transfer) if transfer.flow == Flow::Sent => said.sent.push(transfer.to_static()),
+            KernelEvent::Transfer(transfer) => said.received.push(transfer.to_static()),
             _ => {}
         });
         Ok(said)

@@ -105,7 +105,7 @@ fn captured_after(
         let mut transfers = Vec::new();
         kernel.drain(&mut |event| {
             if let KernelEvent::Transfer(transfer) = event {
-                transfers.push(transfer.into_owned());
+                transfers.push(transfer.to_static());
             }
         });
         for (ours, theirs) in [(Flow::Sent, Flow::Received), (Flow::Received, Flow::Sent)] {

@@ -266,7 +266,7 @@ fn the_snapshot_names_processes_as_the_hooks_do() -> Result<()> {
 
     let (mut transfers, mut processes): (Vec<TransferEvent<'static>>, Vec<_>) = Default::default();
     kernel.drain(&mut |event| match event {
-        KernelEvent::Transfer(transfer) => transfers.push(transfer.into_owned()),
+        KernelEvent::Transfer(transfer) => transfers.push(transfer.to_static()),
         KernelEvent::Process(process) => processes.push(process),
         _ => {}
     });

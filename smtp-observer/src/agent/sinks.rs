@@ -2,7 +2,7 @@
 
 use crate::fact::Fact;
 use crate::observation::Observation;
-use crate::redact::RedactionPolicy;
+use crate::redact::{Addresses, RedactionPolicy};
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::filter::Filter;
 use crate::sink::http::Viewers;
@@ -45,7 +45,7 @@ impl Lines {
 /// Those to whom everything is told.
 pub(super) struct Sinks {
     /// How much is shown.
-    pub(super) policy: RedactionPolicy,
+    pub(super) addresses: Addresses,
     pub(super) metrics: Option<Metrics>,
     pub(super) lines: Option<Lines>,
     pub(super) table: Option<ConnectionTable>,
@@ -59,10 +59,10 @@ impl Sinks {
             metrics.observe(fact);
         }
         if let Some(lines) = &mut self.lines {
-            lines.observe(&Observation::of(fact, self.policy));
+            lines.observe(&Observation::of(fact, RedactionPolicy::new(self.addresses)));
         }
         if let Some(table) = &mut self.table {
-            table.take(Retained::of(fact, self.policy));
+            table.take(Retained::of(fact, self.addresses));
         }
     }
 

@@ -14,7 +14,6 @@ use crate::cli::Observe;
 use crate::kernel;
 use crate::observation::Timestamp;
 use crate::privilege::{self, Files, Unprivileged};
-use crate::redact::RedactionPolicy;
 use crate::sink::connection_table::ConnectionTable;
 use crate::sink::top::pace::{Cause, Pace};
 use crate::sink::top::screen::{self, Screen};
@@ -31,9 +30,8 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
 
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
-        let (policy, table) =
-            (RedactionPolicy::new(observe.addresses), Some(ConnectionTable::with_transcripts(TRANSCRIPT)));
-        let sinks = Sinks { policy, metrics: None, lines: None, table, viewers: None };
+        let (addresses, table) = (observe.addresses, Some(ConnectionTable::with_transcripts(TRANSCRIPT)));
+        let sinks = Sinks { addresses, metrics: None, lines: None, table, viewers: None };
         let mut runtime = Runtime::new(kernel, &observe, sinks, record);
         runtime.resnapshot();
 

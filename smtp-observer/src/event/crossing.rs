@@ -39,7 +39,7 @@ impl Filter {
             let call = Call { speaker, time: time.0, start: *next, length, positions: true, behind: false };
             *next = next.wrapping_add(length);
             let segments = pass(&mut self.dialogue, &mut self.work, call, bytes);
-            parts.push((length, Said::read(segments).expect("the filter's segments").into_owned()));
+            parts.push((length, Said::read(segments).expect("the filter's segments").to_static()));
         }
         parts
     }

@@ -123,8 +123,8 @@ impl<'a> Said<'a> {
     }
 
     /// The same with room of its own.
-    pub fn into_owned(self) -> Said<'static> {
-        Said(self.0.into_owned().into())
+    pub fn to_static(&self) -> Said<'static> {
+        Said(self.0.to_vec().into())
     }
 
     /// The segments, in the order in which they were said.

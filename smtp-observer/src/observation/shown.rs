@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
 use crate::analysis;
 use crate::event::TlsLibrary;
-use crate::fact::{ConnectionClosed, ConnectionUnfollowed, Fact, What};
+use crate::fact::{self, ConnectionClosed, ConnectionUnfollowed, Fact, What};
 use crate::names::{TlsPhase, TlsUnread};
 use crate::redact::RedactionPolicy;
-use crate::smtp::{self, Exchange, Peer, Plaintext, TlsSession, Verb};
+use crate::smtp::{self, Exchange, Message, Peer, Plaintext, TlsSession, Verb};
 
 /// Characters of an anomaly's detail.
 const LONGEST_DETAIL: usize = 128;
@@ -63,25 +63,17 @@ impl Event {
             What::Command(exchange) => Self::Command(Command::of(exchange, policy)),
             What::Rset(reasoned) => Self::Rset(Box::new(*reasoned)),
             What::Noop(reasoned) => Self::Noop(Box::new(*reasoned)),
-            What::Data(message) => Self::Data(Data {
-                verb: message.transfer.as_str(),
-                go_ahead: message.go_ahead_latency(),
-                go_ahead_text: message
-                    .go_ahead
-                    .as_ref()
-                    .map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
-                transfer: message.transfer_time(),
-                accept: message.final_reply_latency(),
-                size_bytes: message.size,
-                code: message.reply.as_ref().map(|reply| reply.code),
-                reply: message.reply.as_ref().and_then(|reply| policy.reply(reply)),
-            }),
+            What::Data(message) => {
+                let go_ahead = message.go_ahead.as_ref();
+                Self::Data(Data {
+                    go_ahead_text: go_ahead.map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
+                    reply: message.reply.as_ref().and_then(|reply| policy.reply(reply)),
+                    ..Data::without_texts(message)
+                })
+            }
             What::Transaction(ended) => Self::Transaction(Transaction {
-                outcome: ended.outcome,
                 sender: ended.sender.map(|mailbox| policy.reverse_path(mailbox)),
-                recipients_accepted: ended.recipients_accepted,
-                recipients_rejected: ended.recipients_rejected,
-                duration: ended.duration,
+                ..Transaction::without_sender(&ended)
             }),
             What::Tls(tls) => Self::Tls(Tls::of(tls)),
             // Cut behind the redaction, which knows a mailbox by its `@`.
@@ -89,6 +81,35 @@ impl Event {
                 Self::Anomaly(Anomaly { kind, detail: cut(policy.text(detail.as_bytes())) })
             }
             What::Interception(interception) => Self::Interception(Box::new(interception.clone())),
+        }
+    }
+}
+
+impl Data {
+    /// All but what was said.
+    pub(crate) fn without_texts(message: &Message) -> Self {
+        Self {
+            verb: message.transfer.as_str(),
+            go_ahead: message.go_ahead_latency(),
+            go_ahead_text: None,
+            transfer: message.transfer_time(),
+            accept: message.final_reply_latency(),
+            size_bytes: message.size,
+            code: message.reply.as_ref().map(|reply| reply.code),
+            reply: None,
+        }
+    }
+}
+
+impl Transaction {
+    /// All but the mailbox of MAIL.
+    pub(crate) fn without_sender(ended: &fact::Transaction<'_>) -> Self {
+        Self {
+            outcome: ended.outcome,
+            sender: None,
+            recipients_accepted: ended.recipients_accepted,
+            recipients_rejected: ended.recipients_rejected,
+            duration: ended.duration,
         }
     }
 }

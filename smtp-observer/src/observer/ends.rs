@@ -12,6 +12,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use memchr::memchr;
+
 use super::Out;
 use super::tracker::{Conversation, Tracker};
 use crate::event::{Flow, LineEnd, Segment, SeqNumbers, StateEvent, Time, TransferEvent};
@@ -22,10 +24,28 @@ use crate::smtp::{Peer, Verb};
 /// Most lines of one direction that wait until the other end shows them; the oldest make room for others.
 const MAX_LINES: usize = 64;
 
-/// FNV-1a: it grows with a line, and is the same in every run.
-mod fnv {
-    pub(super) const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    pub(super) const PRIME: u64 = 0x0100_0000_01b3;
+/// A polynomial of a line's bytes: it grows with the line, wherever that is cut, by a word at a time.
+mod polynomial {
+    /// Any odd number: that of Fibonacci hashing.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// The weights of a word's bytes, the last of which has 1, and that of what is before it.
+    const WEIGHTS: [u64; 8] = [power(7), power(6), power(5), power(4), power(3), power(2), power(1), power(0)];
+    const BEFORE: u64 = power(8);
+
+    const fn power(exponent: u32) -> u64 {
+        FACTOR.wrapping_pow(exponent)
+    }
+
+    /// The value with more bytes behind it.
+    pub(super) fn grow(value: u64, bytes: &[u8]) -> u64 {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let value = words.iter().fold(value, |value, word| {
+            let sum = |sum: u64, (byte, weight): (&u8, u64)| sum.wrapping_add(u64::from(*byte).wrapping_mul(weight));
+            word.iter().zip(WEIGHTS).fold(value.wrapping_mul(BEFORE), sum)
+        });
+        rest.iter().fold(value, |value, byte| value.wrapping_mul(FACTOR).wrapping_add(u64::from(*byte)))
+    }
 }
 
 /// The longest verb has 14 bytes; what is behind it shows where it ends.
@@ -300,13 +320,14 @@ impl Stream {
         self.told <= self.moved
     }
 
-    fn text(&mut self, speaker: Peer, text: &[u8]) {
-        for part in text.split_inclusive(|&byte| byte == b'\n') {
+    fn text(&mut self, speaker: Peer, mut text: &[u8]) {
+        while !text.is_empty() {
+            let (part, rest) = text.split_at(memchr(b'\n', text).map_or(text.len(), |end| end + 1));
+            text = rest;
             let ends = part.ends_with(b"\n");
             match &mut self.line {
                 State::Start => {
-                    let hash = fnv::BASIS;
-                    let mut line = Line { at: self.told, length: 0, hash, head: [0; HEAD], is_whole: false };
+                    let mut line = Line { at: self.told, length: 0, hash: 0, head: [0; HEAD], is_whole: false };
                     line.grow(speaker, part);
                     self.line = State::In(line);
                 }
@@ -366,7 +387,7 @@ impl Line {
         let more = part.len().min(HEAD - known);
         self.head[known..known + more].copy_from_slice(&part[..more]);
         if speaker == Peer::Client {
-            self.hash = part.iter().fold(self.hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(fnv::PRIME));
+            self.hash = polynomial::grow(self.hash, part);
         }
         self.length = self.length.saturating_add(part.len() as u32);
     }

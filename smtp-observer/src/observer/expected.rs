@@ -36,15 +36,15 @@ struct Early {
 }
 
 impl Expected {
-    /// The transfer, unless it is to wait for its connection's other end.
-    pub(super) fn hold<'a>(&mut self, event: TransferEvent<'a>) -> Option<TransferEvent<'a>> {
+    /// Whether the transfer is to wait for its connection's other end.
+    pub(super) fn hold(&mut self, event: &TransferEvent) -> bool {
         let Some(early) = self.early.iter_mut().find(|early| early.cookie == event.socket.cookie) else {
-            return Some(event);
+            return false;
         };
         if early.held.len() < MAX_HELD {
-            early.held.push(event.into_owned());
+            early.held.push(event.to_static());
         }
-        None
+        true
     }
 
     fn wait_for_other_end(&mut self, cookie: u64) {
@@ -76,7 +76,7 @@ impl Tracker {
         out.interceptions.expect(client, accepted(&self.host, &event));
         self.expected.pairs.push_back(event);
         for held in self.expected.release(client) {
-            self.transfer(held, out);
+            self.transfer(&held, out);
         }
     }
 

@@ -98,7 +98,7 @@ impl Tracker {
             }
             KernelEvent::Transfer(transfer) => {
                 self.pass_deadlines(transfer.time, out);
-                self.transfer(transfer, out);
+                self.transfer(&transfer, out);
             }
         }
     }
@@ -236,8 +236,10 @@ impl Tracker {
         self.analyse(conversation, out);
     }
 
-    pub(super) fn transfer(&mut self, event: TransferEvent, out: &mut Out<'_>) {
-        let Some(event) = self.expected.hold(event) else { return };
+    pub(super) fn transfer(&mut self, event: &TransferEvent, out: &mut Out<'_>) {
+        if self.expected.hold(event) {
+            return;
+        }
         let cookie = event.socket.cookie;
         // Taken out while it is worked on, so that the rest of the observer stays at hand.
         let mut conversation = match self.conversations.remove(&cookie) {
@@ -250,7 +252,7 @@ impl Tracker {
             // What is left in a closed socket can still be read, but its connection is over and told.
             None if event.socket.state == TcpState::Close => {
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.take(&event, None, Peer::Client);
+                    recorder.take(event, None, Peer::Client);
                 }
                 self.holes += u64::from(event.length);
                 return;
@@ -261,18 +263,26 @@ impl Tracker {
             // The local end is chosen after `connect` has begun.
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
         }
-        self.begin_plaintext(&mut conversation, &event, out);
+        self.begin_plaintext(&mut conversation, event, out);
         if let Some(recorder) = &mut self.recorder {
             let peer = conversation.peer(event.flow);
-            let is_outside = conversation.connection.is_outside(&event);
-            recorder.take(&event, conversation.reel.as_deref_mut().filter(|_| !is_outside), peer);
+            let is_outside = conversation.connection.is_outside(event);
+            recorder.take(event, conversation.reel.as_deref_mut().filter(|_| !is_outside), peer);
         }
-        let disagreement = self.compare_ends(&mut conversation, &event).map(|found| (event.time, found));
-        if let Some(event) = conversation.connection.reorder(event) {
-            while let Some(held) = conversation.connection.release_before(&event) {
+        let disagreement = self.compare_ends(&mut conversation, event).map(|found| (event.time, found));
+        let surplus;
+        let turn = match conversation.connection.hold(event) {
+            false => Some(event),
+            true => {
+                surplus = conversation.connection.release_surplus();
+                surplus.as_ref()
+            }
+        };
+        if let Some(event) = turn {
+            while let Some(held) = conversation.connection.release_before(event) {
                 self.follow(&mut conversation, &held, out);
             }
-            self.follow(&mut conversation, &event, out);
+            self.follow(&mut conversation, event, out);
             while let Some(held) = conversation.connection.release() {
                 self.follow(&mut conversation, &held, out);
             }

@@ -115,6 +115,9 @@ impl Interceptions {
 
     /// Passes on what the client's side has made clear.
     pub(super) fn release(&mut self, client: u64, now: Timestamp, sink: &mut dyn FnMut(&Fact<'_>)) {
+        if !self.held.is_waiting() {
+            return;
+        }
         let mut place = 0;
         while place < MAX_LOOKED_AT
             && let Some(held) = self.held.get(client, place)

@@ -33,12 +33,15 @@ pub(super) struct Leg {
     pub(super) dialogue: Dialogue,
     /// The cookie of the client that it carries on.
     pub(super) serves: Option<u64>,
+    /// Another connection carries it on, or did.
+    pub(super) is_carried: bool,
 }
 
 impl Leg {
     pub(super) fn new(Opened { connection, process, requested, time }: Opened) -> Self {
         let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
-        Self { connection, process, asked, opened: time, dialogue: Dialogue::default(), serves: None }
+        let dialogue = Dialogue::default();
+        Self { connection, process, asked, opened: time, dialogue, serves: None, is_carried: false }
     }
 
     pub(super) fn tells<'a>(&'a self, time: Timestamp, interception: &'a Interception) -> Fact<'a> {
@@ -116,6 +119,9 @@ impl Legs {
 
     /// From now on the connection carries this client's conversation on. Its process.
     pub(super) fn serves(&mut self, cookie: u64, client: u64) -> Option<&Caller> {
+        if let Some(carried) = self.of.get_mut(&client) {
+            carried.is_carried = true;
+        }
         let leg = self.of.get_mut(&cookie)?;
         leg.serves = Some(client);
         leg.process.as_ref()

@@ -180,6 +180,11 @@ impl ProxiedSession {
         self.method.is_hidden() && !self.asked_this_host
     }
 
+    /// The client has got what it asked for, and there is nothing to be told: what is said changes nothing in that.
+    pub fn is_plain(&self) -> bool {
+        self.links.is_empty() && !self.is_hidden() && self.told.is_none()
+    }
+
     /// It was told that the client does not know who is in the middle.
     pub fn is_exposed(&self) -> bool {
         self.told.as_ref().is_some_and(|told| told.verdict.is_hidden())

@@ -223,7 +223,7 @@ fn outputs(entries: &[Entry], addresses: Addresses) -> String {
     let format = Format { colour: false, zone: TimeZone::UTC };
     let mut out = String::new();
     let mut sink = |fact: &Fact<'_>| {
-        let (observation, kept) = (Observation::of(fact, policy), Retained::of(fact, policy));
+        let (observation, kept) = (Observation::of(fact, policy), Retained::of(fact, addresses));
         out += &serde_json::to_string(&observation).expect("JSON");
         out.push('\n');
         out += &serde_json::to_string(&kept).expect("JSON");

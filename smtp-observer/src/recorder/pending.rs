@@ -100,13 +100,13 @@ impl PendingTransfers {
         let side = &mut self.sides[usize::from(peer == Peer::Server)];
         let texts = side.read(&event.said, fits);
         if texts.is_empty() {
-            return Some(event.clone().into_owned());
+            return Some(event.to_static());
         }
         if !fits {
             return Some(sanitize::of_event(event));
         }
         self.withheld += cost;
-        side.strips.push_back(PendingTransfer { number, event: event.clone().into_owned(), texts, end: side.end });
+        side.strips.push_back(PendingTransfer { number, event: event.to_static(), texts, end: side.end });
         None
     }
 

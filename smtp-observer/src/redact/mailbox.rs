@@ -78,7 +78,7 @@ impl Mask {
                     shown.extend_from_slice(&parameter[..=end]);
                     self.stand_in.name(&parameter[end + 1..], &mut shown);
                 }
-                _ => shown.extend(self.text(parameter)),
+                _ => self.write_text(parameter, &mut shown),
             }
         }
         shown
@@ -87,12 +87,16 @@ impl Mask {
     /// A mailbox: `bob@example.org`, with or without a source route. The null path stays.
     pub(super) fn mailbox(self, mailbox: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(mailbox.len());
+        self.write_mailbox(mailbox, &mut shown);
+        shown
+    }
+
+    fn write_mailbox(self, mailbox: &[u8], shown: &mut Vec<u8>) {
         if !mailbox.is_empty() {
             let hidden = self.hidden_part(mailbox);
-            self.stand_in.name(hidden, &mut shown);
+            self.stand_in.name(hidden, shown);
             shown.extend_from_slice(&mailbox[hidden.len()..]);
         }
-        shown
     }
 
     /// The part of a mailbox that is not shown.
@@ -106,13 +110,18 @@ impl Mask {
     /// A line of text with its mailboxes hidden: what stands before an `@`, and what stands in angle brackets.
     pub(super) fn text(self, line: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(line.len());
+        self.write_text(line, &mut shown);
+        shown
+    }
+
+    fn write_text(self, line: &[u8], shown: &mut Vec<u8>) {
         let mut rest = line;
         while let Some(&first) = rest.first() {
             let length = match first {
                 b'<' => match up_to(&rest[1..], |byte| byte == b'>') + 1 {
                     end if end < rest.len() => {
                         shown.push(b'<');
-                        shown.extend(self.bracketed(&rest[1..end]));
+                        self.bracketed(&rest[1..end], shown);
                         shown.push(b'>');
                         end + 1
                     }
@@ -121,28 +130,27 @@ impl Mask {
                         1
                     }
                 },
-                b'"' => self.quoted(rest, &mut shown),
+                b'"' => self.quoted(rest, shown),
                 _ if is_separator(first) => {
                     shown.push(first);
                     1
                 }
                 _ => {
                     let end = rest.iter().position(|&byte| is_separator(byte)).unwrap_or(rest.len());
-                    self.word(&rest[..end], &mut shown);
+                    self.word(&rest[..end], shown);
                     end
                 }
             };
             rest = &rest[length..];
         }
-        shown
     }
 
     /// What stands in angle brackets: a mailbox, or one of the names that servers write there (`<CRLF>`).
-    fn bracketed(self, text: &[u8]) -> Vec<u8> {
+    fn bracketed(self, text: &[u8], shown: &mut Vec<u8>) {
         const NAMES: &[&[u8]] = &[b"CRLF", b"CR", b"LF", b"SP", b"address", b"domain", b"hostname"];
         match NAMES.iter().any(|name| name.eq_ignore_ascii_case(text)) {
-            true => text.to_vec(),
-            false => self.mailbox(text),
+            true => shown.extend_from_slice(text),
+            false => self.write_mailbox(text, shown),
         }
     }
 

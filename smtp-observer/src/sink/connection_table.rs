@@ -8,6 +8,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use foldhash::HashMap;
 
 use self::kept::{Accounts, Class, Owners};
 pub use self::state::{ConnectionState, Exchange, Note, State};
-use super::retained::{self, Retained};
+use super::retained::{self, Gist, Retained};
 use crate::observation::{Connection, Event, Interception, Observation, RsetReason, Timestamp, Verdict};
 
 /// Most connections that are shown; those that come when there are so many are counted.
@@ -110,14 +111,11 @@ impl ConnectionTable {
         let observation = observation.into();
         self.changes += 1;
         self.update(&observation);
-        if observation.command().is_none() {
-            let shown = observation.shown();
-            match &shown.event {
-                Event::Interception(interception) => self.intercept(interception, &observation),
-                Event::Anomaly(_) => self.note(&shown.connection.id, Class::Anomalous),
-                Event::Rset(rset) => self.rsets[rset.reason as usize] += 1,
-                _ => (),
-            }
+        match observation.gist() {
+            Gist::Other(Event::Interception(interception)) => self.intercept(interception, &observation),
+            Gist::Other(Event::Anomaly(_)) => self.note(&observation.connection().id, Class::Anomalous),
+            Gist::Other(Event::Rset(rset)) => self.rsets[rset.reason as usize] += 1,
+            _ => (),
         }
         self.make_room();
         self.taken += 1;
@@ -233,41 +231,48 @@ impl ConnectionTable {
 
     fn update(&mut self, observation: &Retained) {
         let id = &observation.connection().id;
-        let (opens, closes) = match observation.command() {
-            Some(_) => (false, false),
-            None => match observation.shown().event {
-                Event::ConnectionOpened { .. } => (true, false),
-                Event::ConnectionClosed { .. } | Event::ConnectionUnfollowed { .. } => (false, true),
-                _ => (false, false),
+        let (opens, closes) = match observation.gist() {
+            Gist::Other(Event::ConnectionOpened { .. }) => (true, false),
+            Gist::Other(Event::ConnectionClosed { .. } | Event::ConnectionUnfollowed { .. }) => (false, true),
+            _ => (false, false),
+        };
+        let Self { rows, past, accounts, owners, row_bytes, .. } = self;
+        let mut listed = rows.len();
+        let (row, is_past) = match rows.entry(Arc::clone(id)) {
+            Entry::Occupied(row) => (row.into_mut(), false),
+            Entry::Vacant(place) => match past.get_mut(id) {
+                Some(row) => (row, true),
+                // What is told of a connection that is forgotten does not bring it back.
+                None if !opens => return,
+                None if listed >= MAX_ROWS || *row_bytes + owners.bytes() >= MAX_ROW_BYTES => {
+                    self.unlisted += 1;
+                    return;
+                }
+                None => {
+                    let mut row = ConnectionState::new(observation);
+                    row.account = accounts.of(row.class, row.program());
+                    owners.change(None, row.owner.as_ref());
+                    *row_bytes += row.bytes_alone();
+                    listed += 1;
+                    (place.insert(row), false)
+                }
             },
         };
-        if !self.rows.contains_key(id) && !self.past.contains_key(id) {
-            // What is told of a connection that is forgotten does not bring it back.
-            if !opens {
-                return;
-            }
-            if self.rows.len() >= MAX_ROWS || self.row_bytes + self.owners.bytes() >= MAX_ROW_BYTES {
-                self.unlisted += 1;
-                return;
-            }
-            let mut row = ConnectionState::new(observation);
-            row.account = self.accounts.of(row.class, row.program());
-            self.owners.change(None, row.owner.as_ref());
-            self.row_bytes += row.bytes_alone();
-            self.rows.insert(Arc::clone(id), row);
-        }
-        let fair = (MAX_KEPT / self.rows.len().max(1)).max(LEAST_KEPT);
-        let Self { rows, past, accounts, owners, .. } = self;
-        let is_past = !rows.contains_key(id);
-        let Some(row) = rows.get_mut(id).or_else(|| past.get_mut(id)) else { return };
-        let (alone, owner) = (row.bytes_alone(), row.owner.clone());
+        let fair = (MAX_KEPT / listed.max(1)).max(LEAST_KEPT);
+        let alone = row.bytes_alone();
+        let owner = observation.process().and_then(|process| match &row.owner {
+            Some(owner) if Arc::ptr_eq(&owner.process, &process.process) => None,
+            owner => Some(owner.clone()),
+        });
         row.observe(observation);
         if !is_past {
-            self.row_bytes = self.row_bytes - alone + row.bytes_alone();
+            *row_bytes = *row_bytes - alone + row.bytes_alone();
         }
-        owners.change(owner.as_ref(), row.owner.as_ref());
-        if owner.is_none() && row.owner.is_some() {
-            settle(accounts, row, row.class);
+        if let Some(before) = owner {
+            owners.change(before.as_ref(), row.owner.as_ref());
+            if before.is_none() {
+                settle(accounts, row, row.class);
+            }
         }
         let (most, bytes) = match row.class {
             Class::Ordinary => (self.transcript.min(fair), MAX_OF_ONE),
@@ -343,7 +348,7 @@ impl ConnectionTable {
     }
 
     fn intercept(&mut self, interception: &Interception, retained: &Retained) {
-        let observation = Arc::new(retained.shown().into_owned());
+        let observation = Arc::new(retained.shown());
         let client = &observation.connection.id;
         let has = |known: &Arc<Observation>| known.connection.id == *client;
         if let Some(known) = self.interceptions.iter().position(has).and_then(|place| self.interceptions.remove(place))

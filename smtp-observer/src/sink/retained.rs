@@ -8,8 +8,10 @@ use serde::{Serialize, Serializer};
 
 use crate::event::Time;
 use crate::fact::{Fact, What};
-use crate::observation::{Caller, Connection, Event, Evidence, Interception, Observation, Timestamp};
-use crate::redact::{self, RedactionPolicy};
+use crate::observation::{
+    Caller, Connection, Data, Event, Evidence, Interception, Observation, Outcome, Timestamp, Transaction,
+};
+use crate::redact::{self, Addresses, RedactionPolicy};
 use crate::smtp::{Command, EnhancedCode, Exchange, Repeated, Reply};
 
 /// Bytes of a command and its reply that are kept as they were said. What is longer is cut, and cut only when it is redacted: half
@@ -19,34 +21,48 @@ const MAX_SAID: usize = 512;
 /// Characters that are kept of a text.
 const MAX_TEXT: usize = 256;
 
-/// A fact that is kept. Nearly all are commands, and few of these are ever looked at: they are kept as they were said, and
-/// redacted and put in words for who looks.
+/// A fact that is kept. Nearly all are of mails, and few of these are ever looked at: they are kept as they were said, and redacted
+/// and put in words for who looks.
 #[derive(Clone, Debug)]
 pub struct Retained(Arc<Kept>);
 
 #[derive(Debug)]
-enum Kept {
-    Shown(Observation),
+struct Kept {
+    time: Timestamp,
+    connection: Arc<Connection>,
+    process: Option<Caller>,
+    intercepted: bool,
+    event: KeptEvent,
+}
+
+#[derive(Debug)]
+enum KeptEvent {
+    Shown(Event),
     Command(Said),
+    Data(Box<Data>, Texts),
+    Transaction(Transaction, Texts),
 }
 
 /// A command and its reply.
 #[derive(Debug)]
 struct Said {
-    time: Timestamp,
-    connection: Arc<Connection>,
-    process: Option<Caller>,
-    intercepted: bool,
-    policy: RedactionPolicy,
+    texts: Texts,
     /// The verb as it is shown.
     verb: Cow<'static, str>,
-    /// The command's line and, from `text` on, the reply's text.
-    bytes: Box<[u8]>,
-    text: usize,
     /// Bytes of the whole line.
     length: u64,
     pipelined: bool,
     reply: Option<Answer>,
+}
+
+/// Two texts as they were said, and how much of them is shown: a command's line and its reply's text, a go-ahead's and the final
+/// reply's, or a mailbox and nothing.
+#[derive(Debug)]
+struct Texts {
+    addresses: Addresses,
+    bytes: Box<[u8]>,
+    /// Where the second one begins.
+    second: usize,
 }
 
 #[derive(Debug)]
@@ -57,10 +73,23 @@ struct Answer {
     latency: Duration,
 }
 
+/// What is told of a connection by something that is kept.
+pub(super) enum Gist<'a> {
+    /// A command, and the code that it was answered with.
+    Command(&'a str, Option<u16>),
+    /// A message was handed over.
+    Data,
+    /// A transaction ended.
+    Transaction(Outcome),
+    /// Anything else.
+    Other(&'a Event),
+}
+
 impl From<Observation> for Retained {
     fn from(mut observation: Observation) -> Self {
         texts_mut(&mut observation.event).for_each(cut);
-        Self(Arc::new(Kept::Shown(observation)))
+        let Observation { time, event, connection, process, intercepted } = observation;
+        Self(Arc::new(Kept { time, connection, process, intercepted, event: KeptEvent::Shown(event) }))
     }
 }
 
@@ -112,81 +141,136 @@ fn cut(text: &mut String) {
     }
 }
 
-fn length(Exchange { command, reply }: &Exchange) -> usize {
-    command.line.len() + reply.as_ref().map_or(0, |reply| reply.text.len())
+impl KeptEvent {
+    fn of(what: What<'_>, addresses: Addresses) -> Option<Self> {
+        match what {
+            What::Command(exchange @ Exchange { command, reply }) => {
+                let texts = Texts::of(addresses, &command.line, reply.as_deref())?;
+                Some(Self::Command(Said::of(exchange, texts)))
+            }
+            What::Data(message) => {
+                let (go_ahead, reply) = (message.go_ahead.as_ref(), message.reply.as_deref());
+                let data = Data::without_texts(message);
+                // It is known by its latency that there was a go-ahead, and by its code that there was a reply.
+                let is_plain = data.go_ahead.is_some() == go_ahead.is_some()
+                    && go_ahead.is_none_or(|go_ahead| go_ahead.repeated.names_nobody())
+                    && reply.is_none_or(|reply| !reply.withheld);
+                let text = go_ahead.map_or(&[][..], |go_ahead| &go_ahead.text);
+                let texts = Texts::of(addresses, text, reply).filter(|_| is_plain)?;
+                Some(Self::Data(data.into(), texts))
+            }
+            What::Transaction(ended) => {
+                let texts = Texts::of(addresses, ended.sender?, None)?;
+                Some(Self::Transaction(Transaction::without_sender(&ended), texts))
+            }
+            _ => None,
+        }
+    }
 }
 
-/// Its reply repeats no name that was said before: nothing but the two is needed to show them.
-fn names_nobody(Exchange { reply, .. }: &Exchange) -> bool {
-    reply.as_ref().is_none_or(|reply| reply.repeated.names_nobody())
+impl Texts {
+    /// One that is followed by a reply's, if they can be kept like that.
+    fn of(addresses: Addresses, first: &[u8], reply: Option<&Reply>) -> Option<Self> {
+        let second = reply.map_or(&[][..], |reply| &reply.text);
+        let fits = first.len() + second.len() <= MAX_SAID && reply.is_none_or(|reply| reply.repeated.names_nobody());
+        fits.then(|| Self { addresses, bytes: [first, second].concat().into(), second: first.len() })
+    }
+
+    fn first(&self) -> &[u8] {
+        &self.bytes[..self.second]
+    }
+
+    fn second(&self) -> &[u8] {
+        &self.bytes[self.second..]
+    }
+
+    fn policy(&self) -> RedactionPolicy {
+        RedactionPolicy::new(self.addresses)
+    }
+
+    /// A server's text that repeats nothing.
+    fn shown(&self, text: &[u8]) -> String {
+        self.policy().repeating(text, &Repeated::default())
+    }
 }
 
 impl Retained {
-    /// Keeps a fact, of which as much is shown as the policy allows.
-    pub fn of(fact: &Fact<'_>, policy: RedactionPolicy) -> Self {
-        match fact.what {
-            What::Command(exchange) if length(exchange) <= MAX_SAID && names_nobody(exchange) => {
-                Self(Arc::new(Kept::Command(Said::of(fact, exchange, policy))))
-            }
-            _ => Observation::of(fact, policy).into(),
+    /// Keeps a fact, of which as much is shown as `addresses` allows.
+    pub fn of(fact: &Fact<'_>, addresses: Addresses) -> Self {
+        match KeptEvent::of(fact.what, addresses) {
+            Some(event) => Self(Arc::new(Kept {
+                time: fact.time,
+                connection: Arc::clone(fact.connection),
+                process: fact.process.cloned(),
+                intercepted: fact.intercepted,
+                event,
+            })),
+            None => Observation::of(fact, RedactionPolicy::new(addresses)).into(),
         }
     }
 
     /// Bytes of memory that it takes, about.
     pub fn cost(&self) -> usize {
-        let more = match &*self.0 {
-            Kept::Shown(observation) => cost(&observation.event),
-            Kept::Command(said) => said.bytes.len(),
+        let more = match &self.0.event {
+            KeptEvent::Shown(event) => cost(event),
+            KeptEvent::Command(Said { texts, .. }) | KeptEvent::Data(_, texts) | KeptEvent::Transaction(_, texts) => {
+                texts.bytes.len()
+            }
         };
         size_of::<Kept>() + more
     }
 
     /// When it was.
     pub fn time(&self) -> Timestamp {
-        match &*self.0 {
-            Kept::Shown(observation) => observation.time,
-            Kept::Command(said) => said.time,
-        }
+        self.0.time
     }
 
     /// The connection that it is about.
     pub fn connection(&self) -> &Arc<Connection> {
-        match &*self.0 {
-            Kept::Shown(observation) => &observation.connection,
-            Kept::Command(said) => &said.connection,
-        }
+        &self.0.connection
     }
 
     /// The process that used the connection.
     pub fn process(&self) -> Option<&Caller> {
-        match &*self.0 {
-            Kept::Shown(observation) => observation.process.as_ref(),
-            Kept::Command(said) => said.process.as_ref(),
-        }
+        self.0.process.as_ref()
     }
 
     /// The conversation goes through a program that its client knows nothing of.
     pub fn is_intercepted(&self) -> bool {
-        match &*self.0 {
-            Kept::Shown(observation) => observation.intercepted,
-            Kept::Command(said) => said.intercepted,
-        }
+        self.0.intercepted
     }
 
-    /// A command, and the code that it was answered with; none where it is something else, or was never put in words.
-    pub(super) fn command(&self) -> Option<(&str, Option<u16>)> {
-        match &*self.0 {
-            Kept::Shown(_) => None,
-            Kept::Command(said) => Some((&said.verb, said.reply.as_ref().map(|reply| reply.code))),
+    /// What it tells, without its texts.
+    pub(super) fn gist(&self) -> Gist<'_> {
+        match &self.0.event {
+            KeptEvent::Command(said) => Gist::Command(&said.verb, said.reply.as_ref().map(|reply| reply.code)),
+            KeptEvent::Shown(Event::Command(command)) => Gist::Command(&command.verb, command.code),
+            KeptEvent::Data(..) | KeptEvent::Shown(Event::Data(_)) => Gist::Data,
+            KeptEvent::Transaction(ended, _) | KeptEvent::Shown(Event::Transaction(ended)) => {
+                Gist::Transaction(ended.outcome)
+            }
+            KeptEvent::Shown(event) => Gist::Other(event),
         }
     }
 
     /// It in words.
-    pub fn shown(&self) -> Cow<'_, Observation> {
-        match &*self.0 {
-            Kept::Shown(observation) => Cow::Borrowed(observation),
-            Kept::Command(said) => Cow::Owned(said.shown()),
-        }
+    pub fn shown(&self) -> Observation {
+        let event = match &self.0.event {
+            KeptEvent::Shown(event) => event.clone(),
+            KeptEvent::Command(said) => said.shown(),
+            KeptEvent::Data(data, texts) => Event::Data(Data {
+                go_ahead_text: data.go_ahead.map(|_| texts.shown(texts.first())),
+                reply: data.code.map(|_| texts.shown(texts.second())),
+                ..(**data).clone()
+            }),
+            KeptEvent::Transaction(ended, texts) => Event::Transaction(Transaction {
+                sender: Some(texts.policy().reverse_path(texts.first())),
+                ..ended.clone()
+            }),
+        };
+        let Kept { time, connection, process, intercepted, .. } = &*self.0;
+        let (connection, process) = (Arc::clone(connection), process.clone());
+        Observation { time: *time, event, connection, process, intercepted: *intercepted }
     }
 }
 
@@ -197,18 +281,11 @@ impl Serialize for Retained {
 }
 
 impl Said {
-    fn of(fact: &Fact<'_>, exchange: &Exchange, policy: RedactionPolicy) -> Self {
+    fn of(exchange: &Exchange, texts: Texts) -> Self {
         let Exchange { command, reply } = exchange;
-        let text = reply.as_ref().map_or(&[][..], |reply| &reply.text);
         Self {
-            time: fact.time,
-            connection: Arc::clone(fact.connection),
-            process: fact.process.cloned(),
-            intercepted: fact.intercepted,
-            policy,
+            texts,
             verb: redact::verb(command),
-            bytes: [&command.line, text].concat().into(),
-            text: command.line.len(),
             length: command.length,
             pipelined: command.pipelined,
             reply: reply.as_ref().map(|reply| Answer {
@@ -222,18 +299,18 @@ impl Said {
 
     /// The command, as if it had been sent at the time zero.
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.bytes[..self.text], Time::default(), Time::default());
+        let mut command = Command::new(self.texts.first(), Time::default(), Time::default());
         (command.length, command.pipelined) = (self.length, self.pipelined);
         command
     }
 
-    fn shown(&self) -> Observation {
+    fn shown(&self) -> Event {
         let reply = self.reply.as_ref().map(|answer| {
             let heard = Time(answer.latency.as_nanos() as u64);
             Box::new(Reply {
                 code: answer.code,
                 enhanced_code: answer.enhanced_code,
-                text: self.bytes[self.text..].to_vec(),
+                text: self.texts.second().to_vec(),
                 withheld: answer.withheld,
                 repeated: Repeated::default(),
                 span: 0..0,
@@ -242,14 +319,7 @@ impl Said {
             })
         });
         let exchange = Exchange { command: Box::new(self.command()), reply };
-        let fact = Fact {
-            time: self.time,
-            connection: &self.connection,
-            process: self.process.as_ref(),
-            intercepted: self.intercepted,
-            what: What::Command(&exchange),
-        };
-        Observation::of(&fact, self.policy)
+        Event::of(What::Command(&exchange), self.texts.policy())
     }
 }
 
@@ -257,17 +327,15 @@ impl Said {
 mod tests {
     use super::*;
     use crate::fact::samples as facts;
-    use crate::redact::Addresses;
     use crate::sink::samples::Sample;
 
     #[test]
     fn what_is_long_is_cut_behind_its_redaction() {
         let sample = Sample::client();
-        let policy = RedactionPolicy::new(Addresses::Domain);
         // At every place of a cut.
         for before in MAX_TEXT - 20..MAX_TEXT {
             let text = format!("{} <bobmarker@client.example> {}", "a".repeat(before), "\u{1b}".repeat(4000));
-            let kept = Retained::of(&sample.fact(facts::command("EHLO x", 250, &text)), policy);
+            let kept = Retained::of(&sample.fact(facts::command("EHLO x", 250, &text)), Addresses::Domain);
             let json = serde_json::to_string(&kept).expect("JSON");
             assert!(!json.contains("bob"), "{json}");
             assert!(json.contains('…') && json.len() < MAX_TEXT + 1000, "{json}");
@@ -276,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_as_it_would_have_been_at_once() {
+    fn what_is_kept_is_shown_as_it_would_have_been_at_once() {
         let sample = Sample::client();
         for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
             let policy = RedactionPolicy::new(addresses);
@@ -286,10 +354,13 @@ mod tests {
                 facts::command("xfoo bar", 500, "what\nis that"),
                 facts::command("GET / HTTP/1.1", 500, ""),
                 facts::unanswered("quit"),
+                facts::message(5, 250, "2.0.0 <bob@client.example> has it", Duration::from_millis(2)),
+                facts::transaction(Outcome::Delivered),
+                facts::rset(crate::names::RsetReason::BetweenMessages),
             ] {
                 let fact = sample.fact(what);
                 let shown = Observation::of(&fact, policy);
-                let kept = Retained::of(&fact, policy);
+                let kept = Retained::of(&fact, addresses);
                 let json = |observation: &Observation| serde_json::to_string(observation).expect("JSON");
                 assert_eq!(json(&kept.shown()), json(&shown));
                 assert_eq!(serde_json::to_string(&kept).expect("JSON"), json(&shown));

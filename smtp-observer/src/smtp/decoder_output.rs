@@ -41,12 +41,6 @@ impl DecoderOutput {
         self.items.push(item);
     }
 
-    /// Adds what comes next, made where it stays.
-    #[inline]
-    pub(super) fn push_with(&mut self, item: impl FnOnce() -> Item) {
-        self.items.extend(std::iter::once_with(item));
-    }
-
     /// Lets go of all items.
     pub fn clear(&mut self) {
         let mut items = std::mem::take(&mut self.items);

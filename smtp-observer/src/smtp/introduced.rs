@@ -125,8 +125,9 @@ const ORDINARY: [&str; 84] = [
 /// The names that a text introduces as such.
 pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     // A mailbox is hidden as one, and must not be torn at a blank in its quotes.
-    let has_quoted_mailbox = memmem::find(text, b"\"@").is_some();
-    let is_torn = move |word: &[u8]| has_quoted_mailbox && word.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+    let is_torn = move |word: &[u8]| {
+        word.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 && memmem::find(text, b"\"@").is_some()
+    };
     let mut before: [&[u8]; 2] = [b"", b""];
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).filter_map(move |word| {
         let bare = bare(word);

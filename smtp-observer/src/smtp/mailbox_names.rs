@@ -2,7 +2,7 @@
 //!
 //! They are compared as mailboxes are: without case, quotes and `+tag` (RFC 5233 calls that a subaddress).
 
-use memchr::memchr2_iter;
+use memchr::{memchr, memchr2_iter};
 
 use super::command::{Command, Verb};
 use super::introduced;
@@ -10,10 +10,7 @@ use super::introduced;
 /// Bytes of names that are kept; the oldest are let go of.
 const MAX_BYTES: usize = 4096;
 
-/// Between two entries; no entry has one.
-const END: u8 = b'\n';
-
-/// First byte of an entry.
+/// First byte of an entry. Its length is in the next two, and then it comes itself.
 const NAME: u8 = b'n';
 const DOMAIN: u8 = b'd';
 
@@ -95,8 +92,8 @@ impl Names {
             return repeated;
         }
         repeated.names.extend(stars(text).chain(introduced::names(text)).map(<[u8]>::to_vec));
-        for entry in self.entries.split(|&byte| byte == END) {
-            let Some((&kind, name)) = entry.split_first() else { continue };
+        let starts = Starts::of(text);
+        for (kind, name) in entries(&self.entries).filter(|(_, name)| starts.may_have(name)) {
             let found = if kind == NAME { &mut repeated.names } else { &mut repeated.domains };
             for place in occurrences(text, name) {
                 let word = &text[place..place + name.len()];
@@ -122,25 +119,67 @@ impl Names {
 
     fn push(&mut self, kind: u8, name: impl Iterator<Item = u8>) {
         let start = self.entries.len();
-        self.entries.push(kind);
+        self.entries.extend([kind, 0, 0]);
+        let begin = self.entries.len();
         self.entries.extend(name.filter(|byte| !byte.is_ascii_control()));
-        if self.entries.len() == start + 1 || self.knows(start) {
+        let (known, name) = (&self.entries[..start], &self.entries[begin..]);
+        let length = name.len();
+        let is_known = entries(known).any(|known| known.0 == kind && known.1.eq_ignore_ascii_case(name));
+        if length == 0 || length > MAX_BYTES || is_known {
             self.entries.truncate(start);
             return;
         }
-        self.entries.push(END);
+        self.entries[start + 1..begin].copy_from_slice(&(length as u16).to_le_bytes());
         let surplus = self.entries.len().saturating_sub(MAX_BYTES);
         if surplus > 0 {
-            let end =
-                self.entries[surplus..].iter().position(|&byte| byte == END).map_or(surplus, |at| surplus + at + 1);
-            self.entries.drain(..end.min(self.entries.len()));
+            let ends = |end: &mut usize, (_, name): (u8, &[u8])| {
+                *end += begin - start + name.len();
+                Some(*end)
+            };
+            let end = entries(&self.entries).scan(0, ends).find(|end| *end >= surplus);
+            self.entries.drain(..end.unwrap_or(start));
         }
     }
+}
 
-    /// Whether the entry that begins there and ends with all is among those before.
-    fn knows(&self, start: usize) -> bool {
-        let (known, entry) = self.entries.split_at(start);
-        known.split(|&byte| byte == END).any(|known| known.eq_ignore_ascii_case(entry))
+/// The entries, each with its kind.
+fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, low, high], rest) = bytes.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u16::from_le_bytes([low, high]).into())?;
+        bytes = rest;
+        Some((kind, name))
+    })
+}
+
+/// The bytes with which a name may begin in a text, in lower case: those that do not go on with a word. Most texts have none
+/// of most names' first bytes.
+struct Starts([u64; 4]);
+
+impl Starts {
+    fn of(text: &[u8]) -> Self {
+        let mut starts = [0; 4];
+        let mut in_word = false;
+        for byte in text {
+            if !in_word {
+                let (word, bit) = Self::place(*byte);
+                starts[word] |= bit;
+            }
+            in_word = is_word(byte);
+        }
+        Self(starts)
+    }
+
+    fn may_have(&self, name: &[u8]) -> bool {
+        name.first().is_some_and(|first| {
+            let (word, bit) = Self::place(*first);
+            self.0[word] & bit != 0
+        })
+    }
+
+    fn place(byte: u8) -> (usize, u64) {
+        let byte = byte.to_ascii_lowercase();
+        (usize::from(byte / 64), 1 << (byte % 64))
     }
 }
 
@@ -159,6 +198,7 @@ fn may_be_secret(command: &Command) -> bool {
 
 /// Stars side by side that are not before an `@`.
 fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = if memchr(b'*', text).is_some() { text } else { b"" };
     let runs = text.chunk_by(|one, other| (*one == b'*') == (*other == b'*'));
     let behind = |run: &[u8]| run.as_ptr().addr() + run.len() - text.as_ptr().addr();
     runs.filter(move |run| run[0] == b'*' && text.get(behind(run)) != Some(&b'@'))
@@ -167,11 +207,16 @@ fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Where a name stands in the text, in any case, and is no part of a longer word.
 fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     let first = name.first().copied().unwrap_or_default();
-    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80);
+    let is_word = |byte: Option<&u8>| byte.is_some_and(is_word);
     memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text).filter(move |&place| {
         let stands = text[place..].get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name));
         stands && !is_word(place.checked_sub(1).map(|before| &text[before])) && !is_word(text.get(place + name.len()))
     })
+}
+
+/// It is part of a word.
+fn is_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte >= 0x80
 }
 
 /// What stands in the angle brackets behind `FROM:` or `TO:`, or without them; leniently.

@@ -172,7 +172,7 @@ impl Player {
             *self.position(speaker) += length;
             let (flow, mut segment) = (self.flow(speaker), vec![SegmentKind::Ciphertext as u8, 0, 0, 0]);
             segment.extend_from_slice(&length.to_ne_bytes());
-            let said = Said::read(&segment).expect("a segment").into_owned();
+            let said = Said::read(&segment).expect("a segment").to_static();
             self.moved(flow, length, false, said);
         }
         self.plaintext = Some(SeqNumbers { write_seq: 0, copied_seq: 0 });
@@ -275,7 +275,7 @@ impl Player {
         let length = bytes.len() as u32;
         let call = Call { speaker, time: self.time, start, length, positions: true, behind: false };
         let segments = protocol::pass(&mut self.dialogue, &mut self.work, call, bytes);
-        Said::read(segments).expect("the filter writes segments").into_owned()
+        Said::read(segments).expect("the filter writes segments").to_static()
     }
 
     fn state(&mut self, old: TcpState, new: TcpState) {

@@ -10,7 +10,7 @@ use super::kept::{Account, Class};
 use crate::observation::{
     AnomalyKind, Caller, Connection, Event, NoopReason, Observation, Outcome, RsetReason, Timestamp, TlsPhase, Verdict,
 };
-use crate::sink::retained::Retained;
+use crate::sink::retained::{Gist, Retained};
 
 /// Characters kept of a reply.
 const LONGEST_TEXT: usize = 160;
@@ -231,11 +231,22 @@ impl ConnectionState {
         if let Some(process) = retained.process() {
             self.owner = Some(process.clone());
         }
-        if let Some((verb, code)) = retained.command() {
-            return self.command(verb, code, retained);
-        }
-        match &retained.shown().event {
+        let event = match retained.gist() {
+            Gist::Command(verb, code) => return self.command(verb, code, retained),
+            Gist::Data => {
+                self.state = State::Ready;
+                self.last = Some(retained.clone());
+                return;
+            }
+            Gist::Transaction(outcome) => {
+                self.note = Some(Note::Transaction(outcome));
+                return;
+            }
+            Gist::Other(event) => event,
+        };
+        match event {
             Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
+            Event::Command(_) | Event::Data(_) | Event::Transaction(_) => (),
             Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
                 self.closed = Some(retained.time());
                 self.state = State::Closed;
@@ -250,14 +261,8 @@ impl ConnectionState {
                 self.state = State::Ready;
                 self.last = Some(retained.clone());
             }
-            Event::Command(command) => self.command(&command.verb, command.code, retained),
-            Event::Data(_) => {
-                self.state = State::Ready;
-                self.last = Some(retained.clone());
-            }
             Event::Rset(rset) => self.note = Some(Note::Rset(rset.reason)),
             Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
-            Event::Transaction(transaction) => self.note = Some(Note::Transaction(transaction.outcome)),
             Event::Anomaly(anomaly) => self.note = Some(Note::Anomaly(anomaly.kind)),
             Event::Tls(tls) => match tls.phase {
                 TlsPhase::Started if !tls.visible => self.state = State::Encrypted,

@@ -58,7 +58,7 @@ async fn connection(
     match context.ask(|reply| Ask::Connection(id, reply)).await {
         Some(Some(row)) => {
             let mut out = Vec::new();
-            let observations = row.transcript.iter().map(|kept| Displayed::new(kept.shown())).collect();
+            let observations = row.transcript.iter().map(|kept| Displayed::new(Cow::Owned(kept.shown()))).collect();
             let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
             let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
             sight.write(&view, &mut out);
@@ -96,7 +96,9 @@ async fn observations(
         return context.follow(seat, sight, &headers);
     }
     match context.ask(|reply| Ask::Observations(None, reply)).await {
-        Some(since) => array(since.observations, move |kept, out| sight.write(&Displayed::new(kept.shown()), out)),
+        Some(since) => {
+            array(since.observations, move |kept, out| sight.write(&Displayed::new(Cow::Owned(kept.shown())), out))
+        }
         None => unavailable(),
     }
 }

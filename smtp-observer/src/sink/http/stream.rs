@@ -8,6 +8,7 @@
 //! | `now` | `time`: nothing is new, and the agent runs |
 //! | `full` | there are too many streams, and this one, the oldest, ends; the client may connect again later |
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -172,7 +173,7 @@ impl Viewer {
             && let Some(observation) = self.waiting.pop_front()
         {
             let _ = write!(out, "id: {}-{}\nevent: observation\ndata: ", self.context.agent.run, self.next);
-            self.sight.write(&Displayed::new(observation.shown()), &mut out);
+            self.sight.write(&Displayed::new(Cow::Owned(observation.shown())), &mut out);
             out.extend_from_slice(b"\n\n");
             self.next += 1;
         }

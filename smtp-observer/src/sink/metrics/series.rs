@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
+use indexmap::IndexMap;
 use lru::LruCache;
 use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{Histogram, IntCounter};
 
-use crate::observation::{Caller, Outcome, Role, Timestamp};
+use crate::observation::{Caller, Outcome, Process, Role, Timestamp};
 use crate::sink::escape::steers;
 use crate::smtp::Verb;
 
@@ -22,6 +23,9 @@ pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
 
 /// Programs without a label of which it is known how long they are there.
 const MAX_WAITING: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// Processes whose programs are found without their names.
+const RECENT: usize = 16;
 
 /// Most bytes of a program's name in a label.
 const PROGRAM_LENGTH: usize = 32;
@@ -50,6 +54,14 @@ impl Standing {
     /// this block those that systemd makes for its services (`DynamicUser=`).
     fn of(uid: u32) -> Self {
         if uid < 1000 || (61_184..=65_519).contains(&uid) { Self::System } else { Self::Passing }
+    }
+
+    /// That of a program of it that is there since then.
+    fn since(self, since: Timestamp, now: Timestamp) -> Self {
+        match self {
+            Self::Passing if now >= since.after(LASTING) => Self::Lasting,
+            standing => standing,
+        }
     }
 
     /// How many there may be for one more of this standing to be admitted, of `most` altogether: a sixth is kept for what
@@ -158,7 +170,9 @@ impl<const N: usize> Labels<[String; N]> {
 /// The programs that have a label of their own, the first that come; all others are one.
 #[derive(Debug)]
 pub(super) struct Programs {
-    known: HashMap<Arc<str>, Program>,
+    known: IndexMap<Arc<str>, Program, foldhash::fast::RandomState>,
+    /// Processes that were seen last, by their description's place in memory, and the places of their programs.
+    recent: [Option<(Arc<Process>, usize)>; RECENT],
     /// Programs for which there was no room, and since when: those that were seen last.
     waiting: LruCache<Box<str>, Timestamp>,
     /// Those that are not known yet, and those that are not told apart: their series never end.
@@ -206,6 +220,14 @@ impl<M, const N: usize> HandleTable<M, N> {
     }
 }
 
+/// Whether a program has a label of its own.
+enum Admitted {
+    /// At this place.
+    Known(usize),
+    Unknown,
+    Other,
+}
+
 impl Program {
     fn new(label: Arc<str>, standing: Standing, since: Timestamp, seen: Timestamp) -> Self {
         Self { label, standing, since, seen, handles: Default::default() }
@@ -231,7 +253,13 @@ impl Default for Programs {
         let program =
             |label: &str| Program::new(label.into(), Standing::System, Timestamp::default(), Timestamp::default());
         let waiting = LruCache::new(MAX_WAITING);
-        Self { known: HashMap::default(), waiting, unknown: program(UNKNOWN), others: program(OTHER) }
+        Self {
+            known: IndexMap::default(),
+            recent: Default::default(),
+            waiting,
+            unknown: program(UNKNOWN),
+            others: program(OTHER),
+        }
     }
 }
 
@@ -248,43 +276,55 @@ impl Programs {
 
     /// A program that is seen now.
     pub(super) fn at(&mut self, caller: Option<&Caller>, now: Timestamp) -> &mut Program {
-        let Some(caller) = caller else { return &mut self.unknown };
-        let program = &*label(caller.process.program(), PROGRAM_LENGTH);
-        let standing = |since: Timestamp| match Standing::of(caller.process.uid) {
-            Standing::Passing if now >= since.after(LASTING) => Standing::Lasting,
-            standing => standing,
+        let Some(Caller { process, .. }) = caller else { return &mut self.unknown };
+        let recent = Arc::as_ptr(process).addr() / align_of::<Process>().max(64) % RECENT;
+        let place = match &self.recent[recent] {
+            Some((known, place)) if Arc::ptr_eq(known, process) => *place,
+            _ => {
+                let place = match self.admit(process, now) {
+                    Admitted::Known(place) => place,
+                    Admitted::Unknown => return &mut self.unknown,
+                    Admitted::Other => return &mut self.others,
+                };
+                self.recent[recent] = Some((Arc::clone(process), place));
+                place
+            }
         };
-        if !self.known.contains_key(program) {
-            // The series of these two never end, whatever a program calls itself.
-            if program.is_empty() || program == UNKNOWN {
-                return &mut self.unknown;
-            }
-            if program == OTHER {
-                return &mut self.others;
-            }
-            let since = self.waiting.get(program).copied().unwrap_or(now);
-            let standing = standing(since);
-            if self.known.len() >= standing.room(MAX_PROGRAMS) {
-                self.waiting.get_or_insert(program.into(), || now);
-                return &mut self.others;
-            }
-            self.waiting.pop(program);
-            let label = Arc::<str>::from(program);
-            self.known.insert(Arc::clone(&label), Program::new(label, standing, since, now));
+        let Some((_, known)) = self.known.get_index_mut(place) else { return &mut self.others };
+        known.see(Standing::of(process.uid).since(known.since, now), now);
+        known
+    }
+
+    /// Finds the program of a process, or gives it a label, if there is room.
+    fn admit(&mut self, process: &Process, now: Timestamp) -> Admitted {
+        let program = &*label(process.program(), PROGRAM_LENGTH);
+        if let Some(place) = self.known.get_index_of(program) {
+            return Admitted::Known(place);
         }
-        match self.known.get_mut(program) {
-            Some(known) => {
-                known.see(standing(known.since), now);
-                known
-            }
-            None => &mut self.others,
+        // The series of these two never end, whatever a program calls itself.
+        if program.is_empty() || program == UNKNOWN {
+            return Admitted::Unknown;
         }
+        if program == OTHER {
+            return Admitted::Other;
+        }
+        let since = self.waiting.get(program).copied().unwrap_or(now);
+        let standing = Standing::of(process.uid).since(since, now);
+        if self.known.len() >= standing.room(MAX_PROGRAMS) {
+            self.waiting.get_or_insert(program.into(), || now);
+            return Admitted::Other;
+        }
+        self.waiting.pop(program);
+        let label = Arc::<str>::from(program);
+        Admitted::Known(self.known.insert_full(Arc::clone(&label), Program::new(label, standing, since, now)).0)
     }
 
     /// Lets go of those that were not seen since then and are not in use, and tells which these are.
     pub(super) fn forget(&mut self, since: Timestamp, in_use: &HashSet<Arc<str>>) -> HashSet<Arc<str>> {
         let is_gone = |label: &Arc<str>, program: &mut Program| program.seen < since && !in_use.contains(label);
-        self.known.extract_if(is_gone).map(|(program, _)| program).collect()
+        // Those that stay have other places then.
+        self.recent = Default::default();
+        self.known.extract_if(.., is_gone).map(|(program, _)| program).collect()
     }
 
     /// Has all series found anew: some have ended, and there is room for others.

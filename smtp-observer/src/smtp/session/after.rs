@@ -41,7 +41,7 @@ impl Session {
         self.report_hello(&command, Some(&reply), items);
         let offered = (accepted && matches!(verb, Verb::Ehlo | Verb::Lhlo)).then(|| Extensions::parse(&reply.text));
         let mask = offered.and_then(|_| keywords(&reply.text).find(|word| masked::is_keyword(word))).map(escape);
-        items.push_with(|| Item::Exchange(Exchange { command, reply: Some(reply) }));
+        items.push(Item::Exchange(Exchange { command, reply: Some(reply) }));
         if let Some(mask) = mask {
             let detail = || format!("the server offers {mask}");
             self.anomalies.report(time, AnomalyKind::MaskedCommand, items, detail);
