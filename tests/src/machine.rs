@@ -4,9 +4,11 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
+use procfs::CurrentSI as _;
 use smtp_observer::kernel::Hooks;
 
 use crate::process;
@@ -20,6 +22,14 @@ pub fn require_root() -> Result<()> {
         bail!("these tests make network namespaces and load eBPF programs: run them as root (`sudo cargo xtask test`)");
     }
     Ok(())
+}
+
+/// What all processors together have worked since the host was started.
+pub fn processor_time() -> Result<Duration> {
+    let all = procfs::KernelStats::current()?.total;
+    let worked = [Some(all.user), Some(all.nice), Some(all.system), all.irq, all.softirq];
+    let ticks: u64 = worked.into_iter().flatten().sum();
+    Ok(Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()))
 }
 
 /// The path of an installed program.

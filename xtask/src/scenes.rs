@@ -27,7 +27,7 @@ pub(crate) fn bench(root: &Path, args: &[String]) -> Result<()> {
         senders::ensure_stores(root)?;
     }
     play(root, "release", "bench", args)?;
-    if ["pipeline", "tls", "fleet"].into_iter().any(has) {
+    if ["pipeline", "relay", "tls", "fleet"].into_iter().any(has) {
         return Ok(());
     }
     let mut decoder = cargo(root);

@@ -23,13 +23,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use smtp_observer_tests::machine;
 
 use crate::agent::Load;
 use crate::compared::{Hooks, Rounds, Spread};
 use crate::crowd::Crowd;
 use crate::libraries::Idle;
 use crate::mails::Sink;
-use crate::relay::Relay;
+use crate::relay::{Relay, Security};
 
 /// What the agent costs others, and what it takes for itself.
 #[derive(Parser)]
@@ -67,6 +68,8 @@ enum What {
     Pipeline,
     /// Series, bytes and lines of a host, and what a Prometheus and a VictoriaMetrics take for a thousand of them.
     Fleet(fleet::Options),
+    /// What it costs two mail servers of which one hands on to the other what it gets.
+    Relay,
     /// What reading TLS costs a mail server, and how long it takes until probes stand.
     Tls,
 }
@@ -80,21 +83,24 @@ fn main() -> Result<()> {
     match &what {
         Some(What::Pipeline) => return pipeline::print(rounds),
         Some(What::Fleet(options)) => return fleet::print(options),
-        Some(What::Tls) | None => {}
+        Some(What::Relay | What::Tls) | None => {}
     }
     if what.is_none() {
         pipeline::print(rounds)?;
     }
     let mut rounds = Rounds { number: rounds, family: agent::family()?, start_ups: Vec::new() };
     println!("Hooks: {}.\n", rounds.family);
-    if let Some(What::Tls) = what {
-        return print_tls(&mut rounds, relayed, processes);
+    match what {
+        Some(What::Tls) => return print_tls(&mut rounds, relayed, processes),
+        Some(What::Relay) => return print_relay(&mut rounds, relayed),
+        _ => {}
     }
 
     let mut loads = Vec::new();
     print_calls(&mut rounds, calls, &mut loads)?;
     print_mails(&mut rounds, mails, &mut loads)?;
     print_crowd(&mut rounds, mails, open)?;
+    print_relay(&mut rounds, relayed)?;
     print_agent(&rounds, &loads)?;
     print_tls(&mut rounds, relayed, processes)
 }
@@ -168,9 +174,40 @@ fn print_crowd(rounds: &mut Rounds, mails: usize, open: usize) -> Result<()> {
     Ok(())
 }
 
+/// What the agent costs a mail server that hands on what it gets to another, in clear: both are on this host, and all four ends
+/// are followed.
+fn print_relay(rounds: &mut Rounds, mails: usize) -> Result<()> {
+    let relay = Relay::start(Security::None)?;
+    let mut processor = [Vec::new(), Vec::new()];
+    let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], |agent| {
+        let before = machine::processor_time()?;
+        let rate = relay.throughput(mails)?;
+        let used = machine::processor_time()? - before;
+        processor[usize::from(agent.is_some())].push(used.as_secs_f64() * 1e6 / mails as f64);
+        Ok(rate)
+    })?;
+    let [used_without, used_with] = processor;
+    // The first was a warm-up.
+    let used_without = &used_without[1..];
+    println!("\n| from one Postfix to another | without | with | ratio | aim |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (what, without, with, aim) in [
+        ("mails a second", &without[..], &with[..], "≥ 0.97"),
+        ("the host's processor time a mail, µs", used_without, &used_with, "≤ 1.04"),
+    ] {
+        println!(
+            "| {what} | {} | {} | {} | {aim} |",
+            Spread::of(without.iter().copied()).show(0),
+            Spread::of(with.iter().copied()).show(0),
+            Spread::between(without, with, |without, with| with / without).show(3),
+        );
+    }
+    Ok(())
+}
+
 /// What reading TLS costs a mail server that hands on what it gets, and how long it takes until probes stand.
 fn print_tls(rounds: &mut Rounds, mails: usize, processes: usize) -> Result<()> {
-    let relay = Relay::start()?;
+    let relay = Relay::start(Security::Tls)?;
     let whose = ["off", "auto", "all"].map(Hooks::Tls);
     let [off, auto, all] = rounds.compare(whose, |_| relay.throughput(mails))?;
     println!("\n| mails a second from one Postfix to another, inside of TLS | `--tls` | to `off` | aim |");

@@ -1,4 +1,4 @@
-//! How many mails a second a Postfix hands on to another, inside of TLS, each on a connection of its own.
+//! How many mails a second a Postfix hands on to another, each on a connection of its own.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -11,13 +11,15 @@ use smtp_observer_tests::postfix::Postfix;
 use smtp_observer_tests::process;
 
 /// Sends everything to the other.
-const RELAY: [&str; 5] = [
-    "myhostname = client.example",
-    "mydestination =",
-    "relayhost = [10.77.0.2]:25",
-    "smtp_tls_security_level = encrypt",
-    "smtp_tls_loglevel = 0",
-];
+const RELAY: [&str; 4] =
+    ["myhostname = client.example", "mydestination =", "relayhost = [10.77.0.2]:25", "smtp_tls_loglevel = 0"];
+
+/// Whether they speak TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    None,
+    Tls,
+}
 
 /// Two of them, each on a host of its own.
 pub struct Relay {
@@ -32,12 +34,18 @@ pub struct Relay {
 
 impl Relay {
     /// Starts both.
-    pub fn start() -> Result<Self> {
+    pub fn start(security: Security) -> Result<Self> {
+        let (of_server, of_client) = match security {
+            Security::None => ("none", "none"),
+            Security::Tls => ("may", "encrypt"),
+        };
         let (host, server_host) = Host::pair()?;
         let certificate = Certificate::new()?;
         let chain = format!("smtpd_tls_chain_files = {}", certificate.both().display());
-        let server = Postfix::start_with(&server_host, &["smtpd_tls_security_level = may", &chain], &[])?;
-        let relay = Postfix::start_with(&host, &RELAY, &[])?;
+        let level = format!("smtpd_tls_security_level = {of_server}");
+        let server = Postfix::start_with(&server_host, &[&level, &chain], &[])?;
+        let level = format!("smtp_tls_security_level = {of_client}");
+        let relay = Postfix::start_with(&host, &[&RELAY[..], &[&level]].concat(), &[])?;
         let sent = Cell::default();
         Ok(Self { host, relay, _server: server, _server_host: server_host, _certificate: certificate, sent })
     }
