@@ -22,16 +22,27 @@ pub fn post(server: SocketAddr, path: &str) -> Result<(u16, String)> {
     ask(server, "POST", path, "*/*")
 }
 
+/// The head and the body that a GET brings to one who takes gzip.
+pub fn get_compressed(server: SocketAddr, path: &str) -> Result<(String, Vec<u8>)> {
+    answer(server, "GET", path, "Accept-Encoding: gzip")
+}
+
 fn ask(server: SocketAddr, method: &str, path: &str, accept: &str) -> Result<(u16, String)> {
+    let (head, body) = answer(server, method, path, &format!("Accept: {accept}"))?;
+    let status = head.split(' ').nth(1).context("the answer has no status")?.parse()?;
+    Ok((status, String::from_utf8(body)?))
+}
+
+fn answer(server: SocketAddr, method: &str, path: &str, header: &str) -> Result<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect(server).with_context(|| format!("connecting to {server}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // 1.0: its answers are not cut into chunks.
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {server}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of headers")?;
-    let status = head.split(' ').nth(1).context("the answer has no status")?.parse()?;
-    Ok((status, body.to_owned()))
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {server}\r\n{header}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("the answer has no end of headers")?;
+    let body = answer.split_off(end + 4);
+    Ok((String::from_utf8(answer)?, body))
 }
 
 /// A scrape in Prometheus' text format.

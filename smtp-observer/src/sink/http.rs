@@ -41,6 +41,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
+use tower_http::compression::CompressionLayer;
 use tracing::{debug, warn};
 
 use self::access::Client;
@@ -333,7 +334,7 @@ async fn encrypted(
 fn router(context: Context, access: Arc<Access>) -> Router {
     Router::new()
         .merge(guard::guarded(page::routes().merge(api::routes())))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).layer(CompressionLayer::new()))
         .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
         .route("/readyz", get(ready))
         .fallback(|| async { plain(StatusCode::NOT_FOUND, NOT_FOUND) })

@@ -106,6 +106,7 @@ fn every_query_shows_what_happened() -> Result<()> {
     let scraped = agent.metrics()?;
     scrape::check_documented(&scraped);
     scrape::check_text(&scraped)?;
+    scrape::check_compressed(agent.http, &scraped)?;
     scrape::check_open_metrics(&agent.metrics_as("application/openmetrics-text; version=1.0.0")?)?;
     let stopped = agent.stop()?;
     ensure!(stopped.status.success(), "{}", stopped.log.join("\n"));

@@ -1,8 +1,13 @@
 //! What a scraper gets.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
+
 use anyhow::Result;
-use smtp_observer_tests::http::Metrics;
+use smtp_observer_tests::http::{self, Metrics};
 use smtp_observer_tests::prometheus::tool;
+use tempfile::NamedTempFile;
 
 /// Reads OpenMetrics as strictly as there is, and lists the families.
 const READER: &str = "
@@ -29,6 +34,22 @@ pub fn check_text(metrics: &Metrics) -> Result<()> {
     let linted = tool("/usr/bin/promtool", &["check", "metrics"], &[("input", &metrics.0)])?;
     assert!(linted.status.success(), "{}: {:#?}", linted.status, linted.log);
     assert_eq!((linted.output, linted.log), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+/// Who takes gzip gets the same in a third of the bytes, or less.
+pub fn check_compressed(agent: SocketAddr, metrics: &Metrics) -> Result<()> {
+    let (head, body) = http::get_compressed(agent, "/metrics")?;
+    assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
+    let mut file = NamedTempFile::new()?;
+    file.write_all(&body)?;
+    let read = Command::new("/bin/gzip").arg("-dc").stdin(file.reopen()?).output()?;
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let text = String::from_utf8(read.stdout)?;
+    assert!(3 * body.len() < text.len(), "{} bytes of {}", body.len(), text.len());
+    for family in metrics.0.lines().filter(|line| line.starts_with("# TYPE ")) {
+        assert!(text.contains(family), "{family}");
+    }
     Ok(())
 }
 
