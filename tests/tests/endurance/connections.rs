@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::feed::PATIENCE;
+use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 
 /// A greeting, and all that is ever said.
@@ -98,6 +100,62 @@ fn a_second() -> Result<()> {
     println!("{made} connections in {duration:?}: {told} ends told, {lost} events lost");
     let ends = 2.0 * f64::from(made);
     ensure!(told <= ends && told + lost >= ends, "of {ends} ends {told} were told, and {lost} events were lost");
+    wait_until_none(|| agent.metrics()?.sum("smtp_connections_open", &[]).context("no open connections"))
+}
+
+/// Programs that live for one connection each, as many as the machine can start: each is named, or an event of it was lost.
+#[test]
+fn programs_a_second() -> Result<()> {
+    const PORT: u16 = 2642;
+    const AT_ONCE: usize = 4;
+    let _alone = crate::alone();
+    let duration = crate::duration(Duration::from_secs(2))?;
+    let program = machine::sibling("brief-client")?;
+    let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
+    let before = agent.memory("VmRSS")?;
+    let address = format!("127.0.0.1:{PORT}");
+    let run_all = |end: Instant| -> Result<u32> {
+        let mut ran = 0;
+        while Instant::now() < end {
+            let status = Command::new(&program).arg(&address).arg(format!("--number={ran}")).status()?;
+            ensure!(status.success(), "a client ended with {status}");
+            ran += 1;
+        }
+        Ok(ran)
+    };
+    let ran = on_a_host(
+        |listener| {
+            let end = Instant::now() + duration;
+            thread::scope(|scope| {
+                // Each is gone before the next one is told what it is.
+                scope.spawn(|| -> Result<()> {
+                    for stream in listener.incoming() {
+                        let mut stream = stream?;
+                        if stream.write_all(GREETING).is_err() || stream.read_to_end(&mut Vec::new())? == 0 {
+                            break;
+                        }
+                    }
+                    Ok(())
+                });
+                let runners: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| run_all(end))).collect();
+                let ran = runners.into_iter().map(|runner| runner.join().ok().context("a runner panicked")?);
+                let ran = ran.sum::<Result<u32>>();
+                // One that says nothing ends the server.
+                TcpStream::connect(listener.local_addr()?)?;
+                ran
+            })
+        },
+        PORT,
+    )?;
+    let metrics = agent.metrics()?;
+    let sum = |metric: &str, labels: &[&str]| metrics.sum(metric, labels).unwrap_or_default();
+    let named = sum("smtp_connections_total", &["process=\"brief-client\"", "role=\"client\""]);
+    let lost = sum("smtp_observer_kernel_events_lost_total", &[]);
+    let grown = agent.memory("VmRSS")?.saturating_sub(before);
+    println!("{ran} programs in {duration:?}: {named} named, {lost} events lost, {} KiB grown", grown / 1024);
+    let ran = f64::from(ran);
+    ensure!(named <= ran && named + lost >= ran, "of {ran} programs {named} were named, and {lost} events were lost");
+    ensure!(grown <= 16 << 20, "{grown} bytes grown");
     wait_until_none(|| agent.metrics()?.sum("smtp_connections_open", &[]).context("no open connections"))
 }
 
