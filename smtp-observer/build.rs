@@ -8,14 +8,19 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 fn main() -> Result<()> {
     // Asked for now: a build directory may have been copied from another checkout.
     let manifest = env::var("CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest).parent().context("the workspace has no root")?;
     let tools = root.join(".tools");
-    let out = env::var("OUT_DIR")?;
-    for input in ["smtp-ebpf", "Cargo.toml", "Cargo.lock", ".tools/ebpf-toolchain", ".tools/bin/bpf-linker"] {
+    let (out, triple) = (env::var("OUT_DIR")?, env::var("TARGET")?);
+    // Not the whole of `smtp-ebpf`: tools write their files beside its sources.
+    let programs = ["smtp-ebpf/src", "smtp-ebpf/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+    let compiler = [".tools/ebpf-toolchain", ".tools/bin/bpf-linker"];
+    for input in programs.iter().chain(&compiler) {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
 
@@ -51,8 +56,9 @@ fn main() -> Result<()> {
         "--check-cfg=cfg(bpf_target_arch, values(any()))".into(),
     ];
     // Another cargo with a target directory of its own: the outer one holds the lock of ours. It lies beside the
-    // directories of the profiles, which all embed the same programs.
-    let target = Path::new(&out).ancestors().nth(4).context("the target directory cannot be told")?.join("ebpf");
+    // directories of the profiles and of the targets, which all embed the same programs.
+    let target = Path::new(&out).ancestors().skip(4).find(|directory| !directory.ends_with(&triple));
+    let target = target.context("the target directory cannot be told")?.join("ebpf");
     let status = Command::new(bin.join("cargo"))
         .current_dir(root)
         .args(["build", "--package=smtp-ebpf", "--bin=smtp-ebpf", "--features=programs", "--release", "--locked"])
@@ -68,8 +74,26 @@ fn main() -> Result<()> {
         .status()
         .with_context(|| format!("{} cannot be run: run `cargo xtask setup`", bin.join("cargo").display()))?;
     ensure!(status.success(), "the eBPF programs do not build: see above");
-    fs::copy(target.join("bpfel-unknown-none/release/smtp-ebpf"), Path::new(&out).join("smtp-ebpf"))?;
+    let object = fs::read(target.join("bpfel-unknown-none/release/smtp-ebpf"))?;
+    fs::write(Path::new(&out).join("smtp-ebpf"), without_debug_information(&object)?)?;
     Ok(())
+}
+
+/// The object without what only debuggers read, which is most of it. The kernel reads BTF, which stays.
+fn without_debug_information(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps the names of sections among those of symbols, and the builder does not.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// The commit that is built.

@@ -1,13 +1,12 @@
 //! Builds and runs the agent.
 
-use std::env;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{as_root, cargo, check};
+use crate::process::{as_root, cargo, check, target};
 use crate::setup;
 
 /// Sets up, builds the agent and gives the path of its one file.
@@ -19,8 +18,7 @@ pub(crate) fn build(root: &Path, release: bool) -> Result<PathBuf> {
         command.arg("--release");
     }
     check(&mut command, "the agent does not build: see above")?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(root.join(target).join(if release { "release" } else { "debug" }).join("smtp-observer"))
+    Ok(target(root).join(if release { "release" } else { "debug" }).join("smtp-observer"))
 }
 
 /// Builds the agent and becomes it.

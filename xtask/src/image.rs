@@ -1,23 +1,21 @@
 //! A container's image of the agent, made without a daemon: an OCI image layout, and the same as one file.
 //!
-//! The image has a static agent and its licences, and nothing else: no shell, no library, no package. The same commit and
-//! compiler give the same bytes, so an image can be built again and compared by its digest: every time in it is that of the
-//! commit, or SOURCE_DATE_EPOCH.
+//! The image has the static agent of [`crate::package`], its licences and bills of materials, and nothing else: no shell, no
+//! library, no package. The same commit and compiler give the same bytes, so an image can be built again and compared by its
+//! digest: every time in it is that of the commit, or SOURCE_DATE_EPOCH.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use crate::process::{answer, cargo, check, say, which};
-use crate::{packages, setup};
-
-/// The target that has its C library in it.
-const TARGET: &str = "x86_64-unknown-linux-musl";
+use crate::package::Build;
+use crate::packages;
+use crate::process::{answer, check, target};
 
 /// Where the agent is in the image.
 const AGENT: &str = "usr/bin/smtp-observer";
@@ -36,17 +34,18 @@ pub(crate) struct Options {
 /// Makes the image; says where it is and what its digest is.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     packages::ensure_installed(&[&packages::IMAGE])?;
+    let build = Build::new(root)?;
     let agent = match &options.agent {
         Some(agent) => agent.clone(),
-        None => build(root)?,
+        None => build.static_agent()?,
     };
     ensure_static(&agent)?;
-    let commit = Commit::of(root)?;
+    let commit = Commit::of(root, &build)?;
     let directory = target(root).join("image");
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }
-    let layer = layer(root, &agent, &directory, &commit)?;
+    let layer = layer(&build, &agent, &directory)?;
     let layout = directory.join("layout");
     assemble(&layout, &layer, &commit)?;
     let archive = directory.join(format!("smtp-observer-{VERSION}.oci.tar"));
@@ -62,43 +61,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIPTION: &str =
     "Names the process behind every SMTP connection of a Linux host, and the program in the middle";
 
-/// Where cargo puts what it builds.
-fn target(root: &Path) -> PathBuf {
-    root.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from))
-}
-
-/// A static agent.
-fn build(root: &Path) -> Result<PathBuf> {
-    setup::ensure(root)?;
-    let sysroot = answer(Command::new("rustc").args(["--print", "sysroot"]), Duration::from_secs(10));
-    let sysroot = sysroot.context("rustc cannot be asked for its directory")?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).exists() {
-        ensure!(which("rustup").is_some(), "the compiler has no standard library for {TARGET}: install it");
-        say(&format!("installing Rust's standard library for {TARGET} with rustup"));
-        check(
-            Command::new("rustup").args(["target", "add", TARGET]),
-            &format!("there is no standard library for {TARGET}: see above"),
-        )?;
-    }
-    // The paths of this machine are in no program that is given away.
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let flags = [
-        format!("--remap-path-prefix={}=/usr/src/smtp-observer", root.display()),
-        format!("--remap-path-prefix={}=/usr/src/crates", home.unwrap_or_default().display()),
-        "-Cstrip=symbols".into(),
-    ];
-    let directory = target(root).join("static");
-    check(
-        cargo(root)
-            .args(["build", "--release", "--locked", "--package=smtp-observer", "--bin=smtp-observer"])
-            .args(["--target", TARGET, "--target-dir"])
-            .arg(&directory)
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")),
-        "the static agent does not build: see above",
-    )?;
-    Ok(directory.join(TARGET).join("release/smtp-observer"))
-}
-
 /// Fails where a program needs a loader, which the image has not.
 fn ensure_static(agent: &Path) -> Result<()> {
     let headers =
@@ -106,7 +68,7 @@ fn ensure_static(agent: &Path) -> Result<()> {
     let headers = headers.with_context(|| format!("{} is no program that can be read", agent.display()))?;
     ensure!(
         !headers.contains("INTERP"),
-        "{} needs a loader and libraries, and the image has none: give one that is built for {TARGET}",
+        "{} needs a loader and libraries, and the image has none: give one that is linked statically",
         agent.display()
     );
     Ok(())
@@ -121,17 +83,10 @@ struct Commit {
 }
 
 impl Commit {
-    fn of(root: &Path) -> Result<Self> {
-        let git = |arguments: &[&str]| {
-            let told = answer(Command::new("git").current_dir(root).args(arguments), Duration::from_secs(10));
-            told.map(|told| told.trim().to_owned()).context("git does not tell of the last commit: build in a clone")
-        };
-        let epoch = match env::var("SOURCE_DATE_EPOCH") {
-            Ok(epoch) => epoch,
-            Err(_) => git(&["log", "-1", "--format=%ct"])?,
-        };
-        ensure!(epoch.parse::<u64>().is_ok(), "SOURCE_DATE_EPOCH is no number of seconds");
-        Ok(Self { revision: git(&["rev-parse", "HEAD"])?, epoch })
+    fn of(root: &Path, build: &Build) -> Result<Self> {
+        let told = answer(Command::new("git").current_dir(root).args(["rev-parse", "HEAD"]), Duration::from_secs(10));
+        let revision = told.context("git does not tell of the last commit: build in a clone")?;
+        Ok(Self { revision: revision.trim().to_owned(), epoch: build.epoch.clone() })
     }
 
     /// Its time as OCI has it.
@@ -143,21 +98,19 @@ impl Commit {
 }
 
 /// The image's files, as an archive.
-fn layer(root: &Path, agent: &Path, directory: &Path, commit: &Commit) -> Result<PathBuf> {
+fn layer(build: &Build, agent: &Path, directory: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let files = directory.join("files");
     let licences = files.join(LICENCES);
     fs::create_dir_all(&licences)?;
-    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
-        fs::copy(root.join(licence), licences.join(licence))?;
-    }
+    build.notices(&licences)?;
     let program = files.join(AGENT);
     fs::create_dir_all(program.parent().context("the agent is in no directory")?)?;
     fs::copy(agent, &program).with_context(|| format!("{} cannot be copied", agent.display()))?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let layer = directory.join("layer.tar");
-    tar(&files, &layer, &commit.epoch)?;
+    tar(&files, &layer, &build.epoch)?;
     fs::remove_dir_all(files)?;
     Ok(layer)
 }
@@ -228,6 +181,8 @@ fn digest(layout: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+
     use super::*;
 
     #[test]

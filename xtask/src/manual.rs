@@ -1,11 +1,11 @@
 //! Man pages and shell completions, for packages to install.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{cargo, check};
+use crate::process::{self, cargo, check};
 use crate::setup;
 
 /// Writes `man/*.1` and `completions/*` under the target directory; gives that directory.
@@ -14,7 +14,7 @@ use crate::setup;
 /// line linked in, which this program cannot have: it builds what the agent's build needs.
 pub(crate) fn write(root: &Path) -> Result<PathBuf> {
     setup::ensure(root)?;
-    let target = root.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from));
+    let target = process::target(root);
     fs::create_dir_all(&target).context("the target directory cannot be made")?;
     let mut command = cargo(root);
     command.args(["run", "--release", "--quiet", "--package=smtp-observer-manual", "--"]).arg(&target);

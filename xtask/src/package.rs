@@ -6,6 +6,8 @@
 //! - [`formats`]: the packages, by the descriptions in `deploy/package`
 //! - [`checks`]: what packages are tested with
 //!
+//! An image for containers has its static program and its notices from here.
+//!
 //! The same commit and compiler give the same bytes: every time in a package is that of the commit, or SOURCE_DATE_EPOCH.
 
 mod binary;
@@ -22,7 +24,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::process::answer;
+use crate::process::{answer, target};
 use crate::{packages, setup};
 
 /// Who is to be written to about a package, unless another is given.
@@ -43,14 +45,45 @@ pub(crate) struct Options {
 }
 
 /// What is the same for everything that is made.
-struct Build<'a> {
+pub(crate) struct Build<'a> {
     root: &'a Path,
     /// `target/package`: all that is made is in here.
     directory: PathBuf,
     architecture: Architecture,
     /// The time of everything in a package, in seconds since 1970.
-    epoch: String,
+    pub(crate) epoch: String,
     maintainer: &'a str,
+}
+
+impl<'a> Build<'a> {
+    /// Sets up what the agent is built with.
+    pub(crate) fn new(root: &'a Path) -> Result<Self> {
+        setup::ensure(root)?;
+        let directory = target(root).join("package");
+        fs::create_dir_all(&directory).context("the target directory cannot be made")?;
+        let architecture = Architecture::of_this_machine()?;
+        Ok(Self { root, directory, architecture, epoch: epoch(root)?, maintainer: MAINTAINER })
+    }
+
+    /// The static agent without debug information.
+    pub(crate) fn static_agent(&self) -> Result<PathBuf> {
+        Ok(binary::fixed(self)?.stripped)
+    }
+
+    /// Writes licences and bills of materials into a directory: what goes with the agent where there is no package.
+    pub(crate) fn notices(&self, directory: &Path) -> Result<()> {
+        notices::write(self, directory)?;
+        self.own_licences(directory)
+    }
+
+    /// Copies the licences of the project itself into a directory.
+    fn own_licences(&self, directory: &Path) -> Result<()> {
+        for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+            fs::copy(self.root.join(licence), directory.join(licence))
+                .with_context(|| format!("{licence} cannot be copied to {}", directory.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// One architecture under the names of those who have to do with it.
@@ -74,17 +107,8 @@ impl Architecture {
 
 /// Makes the packages; says which.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    setup::ensure(root)?;
     packages::ensure_installed(&[&packages::PACKAGES])?;
-    let target = root.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from));
-    let build = Build {
-        root,
-        directory: target.join("package"),
-        architecture: Architecture::of_this_machine()?,
-        epoch: epoch(root)?,
-        maintainer: &options.maintainer,
-    };
-    fs::create_dir_all(&build.directory).context("the target directory cannot be made")?;
+    let build = Build { maintainer: &options.maintainer, ..Build::new(root)? };
     let programs = binary::Programs::build(&build)?;
     let stage = stage::make(&build, &programs, "stage")?;
     let out = formats::write(&build, &stage, &formats::Edition::this(), "out")?;

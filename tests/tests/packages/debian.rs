@@ -6,10 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::tree::Tree;
-use crate::{FILES, NEXT_VERSION, VERSION, build_id, next_packages, one, packages, run};
-
-const CONFIGURATION: &str = "/etc/smtp-observer/smtp-observer.toml";
-const PROGRAM: &str = "/usr/bin/smtp-observer";
+use crate::{CONFIGURATION, FILES, NEXT_VERSION, PROGRAM, VERSION, build_id, next_packages, one, packages, run};
 
 /// What `systemctl enable` makes; the socket starts with the service.
 const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/smtp-observer.service";

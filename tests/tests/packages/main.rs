@@ -24,11 +24,15 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// That of the packages to upgrade to.
 const NEXT_VERSION: &str = "99.0.0";
 
+/// The installed configuration and program.
+const CONFIGURATION: &str = "/etc/smtp-observer/smtp-observer.toml";
+const PROGRAM: &str = "/usr/bin/smtp-observer";
+
 /// Files that a package brings wherever it is installed, beside those of which each distribution has a place of its own.
 const FILES: [&str; 16] = [
     "/etc/logrotate.d/smtp-observer",
-    "/etc/smtp-observer/smtp-observer.toml",
-    "/usr/bin/smtp-observer",
+    CONFIGURATION,
+    PROGRAM,
     "/usr/lib/systemd/system/smtp-observer.service",
     "/usr/lib/systemd/system/smtp-observer.socket",
     "/usr/lib/sysusers.d/smtp-observer.conf",

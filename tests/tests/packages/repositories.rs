@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::tree::Tree;
-use crate::{NEXT_VERSION, VERSION, next_packages, one, packages, rpm, run};
+use crate::{NEXT_VERSION, PROGRAM, VERSION, next_packages, one, packages, rpm, run};
 
 /// Where a repository is in a tree.
 const SERVED: &str = "/srv/packages";
@@ -93,7 +93,7 @@ fn apt_installs_and_upgrades(suite: &str) -> Result<()> {
     };
     apt(&["update"])?;
     apt(&["install", "smtp-observer", "smtp-observer-dbgsym"])?;
-    assert_eq!(tree.run(&["/usr/bin/smtp-observer", "--version"])?, format!("smtp-observer {VERSION}\n"));
+    assert_eq!(tree.run(&[PROGRAM, "--version"])?, format!("smtp-observer {VERSION}\n"));
 
     reprepro(repository.path(), &key, &debs(&next_packages()?)?)?;
     copy(repository.path(), &tree)?;
@@ -102,7 +102,7 @@ fn apt_installs_and_upgrades(suite: &str) -> Result<()> {
     let state = tree.run(&["dpkg-query", "--show", "--showformat=${Package} ${Version}\n", "smtp-observer*"])?;
     assert_eq!(state, format!("smtp-observer {NEXT_VERSION}-1\nsmtp-observer-dbgsym {NEXT_VERSION}-1\n"));
     apt(&["purge", "smtp-observer", "smtp-observer-dbgsym"])?;
-    ensure!(!tree.has("/usr/bin/smtp-observer"));
+    ensure!(!tree.has(PROGRAM));
     Ok(())
 }
 
@@ -172,7 +172,7 @@ fn dnf_installs_and_upgrades() -> Result<()> {
     let (key, repository, root) = (Key::new()?, tempfile::tempdir()?, rpm::root()?);
     createrepo(repository.path(), &key, &[rpm::package(&packages()?, VERSION)])?;
     dnf(&root, repository.path(), &key.public()?, &["install", "smtp-observer"])?;
-    assert_eq!(root.run(&["/usr/bin/smtp-observer", "--version"])?, format!("smtp-observer {VERSION}\n"));
+    assert_eq!(root.run(&[PROGRAM, "--version"])?, format!("smtp-observer {VERSION}\n"));
     createrepo(repository.path(), &key, &[rpm::package(&next_packages()?, NEXT_VERSION)])?;
     dnf(&root, repository.path(), &key.public()?, &["upgrade"])?;
     let query = run(Command::new("rpm").arg("--root").arg(root.path("/")).args(["--query", "smtp-observer"]))?;
@@ -186,7 +186,7 @@ fn dnf_refuses_what_another_has_signed() -> Result<()> {
     createrepo(repository.path(), &key, &[rpm::package(&packages()?, VERSION)])?;
     let refused = dnf(&root, repository.path(), &other.public()?, &["install", "smtp-observer"]);
     let refusal = refused.err().context("dnf has believed it")?;
-    ensure!(!root.has("/usr/bin/smtp-observer"), "it is installed");
+    ensure!(!root.has(PROGRAM), "it is installed");
     ensure!(format!("{refusal:#}").contains("GPG"), "{refusal:#}");
     Ok(())
 }

@@ -12,10 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::tree::Tree;
-use crate::{FILES, NEXT_VERSION, VERSION, build_id, next_packages, one, packages, run};
-
-const CONFIGURATION: &str = "/etc/smtp-observer/smtp-observer.toml";
-const PROGRAM: &str = "/usr/bin/smtp-observer";
+use crate::{CONFIGURATION, FILES, NEXT_VERSION, PROGRAM, VERSION, build_id, next_packages, one, packages, run};
 
 /// Where RPM distributions' systemd has the program that packages tell of their units.
 const HELPER: &str = "/usr/lib/systemd/systemd-update-helper";

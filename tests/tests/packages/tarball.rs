@@ -1,5 +1,6 @@
 //! The tarball, in an empty root.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -7,11 +8,12 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
-use crate::{FILES, VERSION, one, packages, run};
+use crate::{FILES, PROGRAM, VERSION, one, packages, run};
 
-fn unpacked() -> Result<TempDir> {
+/// The tarball, unpacked.
+pub fn unpacked() -> Result<TempDir> {
     let folder = tempfile::tempdir()?;
-    let tarball = one(&packages()?, "smtp-observer-", &format!("linux-{}.tar.xz", std::env::consts::ARCH))?;
+    let tarball = one(&packages()?, "smtp-observer-", &format!("linux-{ARCH}.tar.xz"))?;
     run(Command::new("tar").arg("-xf").arg(tarball).args(["--strip-components=1", "-C"]).arg(folder.path()))?;
     Ok(folder)
 }
@@ -22,7 +24,7 @@ fn the_program_runs_in_an_empty_root() -> Result<()> {
     let folder = unpacked()?;
     let agent = |arguments: &[&str]| {
         let mut command = Command::new("chroot");
-        run(command.arg(folder.path()).arg("/usr/bin/smtp-observer").args(arguments))
+        run(command.arg(folder.path()).arg(PROGRAM).args(arguments))
     };
     assert_eq!(agent(&["--version"])?, format!("smtp-observer {VERSION}\n"));
     ensure!(agent(&["help", "run"])?.contains("--listen"));

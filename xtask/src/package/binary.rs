@@ -23,6 +23,9 @@ const CARGO_AUDITABLE: CargoTool = CargoTool { name: "cargo-auditable", version:
 const SOURCES: &str = "/usr/src/smtp-observer";
 const CRATES: &str = "/usr/src/crates";
 
+/// What is built of the workspace.
+const AGENT: [&str; 2] = ["--package=smtp-observer", "--bin=smtp-observer"];
+
 /// A program and its debug information.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -48,50 +51,60 @@ pub(super) struct Programs {
 impl Programs {
     /// Builds and splits them, quick where nothing has changed.
     pub(super) fn build(build: &Build) -> Result<Self> {
-        let auditable = CARGO_AUDITABLE.ensure_installed(build.root)?;
-        let python = tools::ensure_python(build.root, &build.root.join("deploy/package/requirements.txt"))?;
-        let glibc = format!("{}-unknown-linux-gnu", build.architecture.rust);
-        let musl = format!("{}-unknown-linux-musl", build.architecture.rust);
-        ensure_target(&musl)?;
-
-        let cargo = |subcommand: &str, target: &str| {
-            let mut command = Command::new(&auditable);
-            command.current_dir(build.root).args([
-                "auditable",
-                subcommand,
-                "--release",
-                "--locked",
-                "--target",
-                target,
-            ]);
-            command
-                .arg("--target-dir")
-                .arg(build.directory.join("build"))
-                .env("PATH", search_path(&python))
-                .env("CARGO_ENCODED_RUSTFLAGS", flags(build.root).join("\x1f"))
-                // Some crates ask it while they are built.
-                .env("SOURCE_DATE_EPOCH", &build.epoch);
-            command
-        };
-        let agent = ["--package=smtp-observer", "--bin=smtp-observer"];
-        say("building the agent with glibc and with musl in it (ten minutes, the first time)");
+        let dynamic = dynamic(build)?;
+        let fixed = fixed(build)?;
+        let musl = musl(build);
         check(
-            cargo("zigbuild", &format!("{glibc}.{GLIBC}")).args(agent),
-            "the agent does not build for glibc: see above",
-        )?;
-        check(cargo("build", &musl).args(agent), "the agent does not build with musl: see above")?;
-        check(
-            cargo("build", &musl).arg("--package=smtp-observer-manual"),
+            cargo(build, "build", &musl)?.arg("--package=smtp-observer-manual"),
             "what writes the manual does not build: see above",
         )?;
-
-        let built = |target: &str, name: &str| build.directory.join("build").join(target).join("release").join(name);
-        Ok(Self {
-            dynamic: split(&built(&glibc, "smtp-observer"))?,
-            fixed: split(&built(&musl, "smtp-observer"))?,
-            manual: built(&musl, "smtp-observer-manual"),
-        })
+        Ok(Self { dynamic, fixed, manual: built(build, &musl, "smtp-observer-manual") })
     }
+}
+
+/// Builds the agent for the glibc of old distributions.
+fn dynamic(build: &Build) -> Result<Program> {
+    let requirements = build.root.join("deploy/package/requirements.txt");
+    let python = tools::ensure_python(&build.root.join(".tools/python"), &requirements)?;
+    let target = format!("{}-unknown-linux-gnu", build.architecture.rust);
+    say("building the agent for glibc (minutes, the first time)");
+    check(
+        cargo(build, "zigbuild", &format!("{target}.{GLIBC}"))?.args(AGENT).env("PATH", search_path(&python)),
+        "the agent does not build for glibc: see above",
+    )?;
+    split(&built(build, &target, "smtp-observer"))
+}
+
+/// Builds the agent with musl in it.
+pub(super) fn fixed(build: &Build) -> Result<Program> {
+    let target = musl(build);
+    ensure_target(&target)?;
+    say("building the agent with musl in it (minutes, the first time)");
+    check(cargo(build, "build", &target)?.args(AGENT), "the agent does not build with musl: see above")?;
+    split(&built(build, &target, "smtp-observer"))
+}
+
+/// The target that has its C library in it.
+fn musl(build: &Build) -> String {
+    format!("{}-unknown-linux-musl", build.architecture.rust)
+}
+
+/// A cargo that builds for `target` as packages have it.
+fn cargo(build: &Build, subcommand: &str, target: &str) -> Result<Command> {
+    let mut command = Command::new(CARGO_AUDITABLE.ensure_installed(build.root)?);
+    command
+        .current_dir(build.root)
+        .args(["auditable", subcommand, "--release", "--locked", "--target", target, "--target-dir"])
+        .arg(build.directory.join("build"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(build.root).join("\x1f"))
+        // Some crates ask it while they are built.
+        .env("SOURCE_DATE_EPOCH", &build.epoch);
+    Ok(command)
+}
+
+/// Where that cargo puts the program `name`.
+fn built(build: &Build, target: &str, name: &str) -> PathBuf {
+    build.directory.join("build").join(target).join("release").join(name)
 }
 
 /// Flags for every crate of the agent.

@@ -97,9 +97,7 @@ fn tarball(build: &Build, stage: &Stage, edition: &Edition, out: &Path) -> Resul
     fs::create_dir_all(&functions)?;
     fs::copy(stage.directory.join("completions/_smtp-observer"), functions.join("_smtp-observer"))?;
     fs::copy(&stage.fixed.stripped, tree.join("usr/bin/smtp-observer"))?;
-    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
-        fs::copy(build.root.join(licence), tree.join(licence))?;
-    }
+    build.own_licences(&tree)?;
     archive(build, &work, &name, &out.join(format!("{name}.tar.xz")))?;
 
     let debug = format!("{name}-debug");

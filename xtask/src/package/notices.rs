@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::Build;
 use crate::apt::run;
+use crate::process::{cargo, check};
 use crate::tools::CargoTool;
 
 /// Writes a bill of materials in the format of CycloneDX.
@@ -19,12 +20,14 @@ const CARGO_ABOUT: CargoTool = CargoTool { name: "cargo-about", version: "0.9.3"
 /// The packages whose dependencies end up in the program, and the features that they are built with there.
 const PARTS: [(&str, &[&str]); 2] = [("smtp-observer", &[]), ("smtp-ebpf", &["--features=programs"])];
 
-/// The name that cargo-cyclonedx is given for its files, which it writes into the source tree.
+/// The name that cargo-cyclonedx is given for its files, which it writes beside the sources and nowhere else.
 const BILL: &str = "package-bill";
 
 /// Writes `*.cdx.json` and `copyright` into a directory.
 pub(super) fn write(build: &Build, directory: &Path) -> Result<()> {
     let (cyclonedx, about) = (CARGO_CYCLONEDX.ensure_installed(build.root)?, CARGO_ABOUT.ensure_installed(build.root)?);
+    // cargo-about reads the crates of every platform, and what it says is to depend on no network.
+    check(cargo(build.root).args(["fetch", "--quiet", "--locked"]), "the crates cannot be fetched: see above")?;
     let description = build.root.join("deploy/package");
     let read = |path: PathBuf| fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()));
     let mut copyright = read(description.join("copyright.head"))? + &read(build.root.join("LICENSE-MIT"))? + "\n";
