@@ -215,7 +215,7 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
     unsafe {
         let answered = get!(dialogue.server.answered);
         let is_awaited = !reached(answered, get!(dialogue.client.hide_until));
-        let is_extra = code != GO_AHEAD && !is_asked_for(dialogue, work);
+        let is_extra = !is_asked_for(dialogue, work);
         let is_refusal = matches!(code, 500..=509 | 530..=539);
         let is_wary = get!(dialogue.client.wary) != 0;
         let is_sure = get!(dialogue.client.sure) != 0

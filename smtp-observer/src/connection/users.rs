@@ -35,6 +35,8 @@ struct Several {
     earlier: VecDeque<(Time, Caller)>,
     /// When the sender, which is not the owner, took the connection up. Whose the reply is decides.
     taken_up: Option<Time>,
+    /// Nobody has replied since the sender last sent.
+    goes_on: bool,
     /// Another process than the one that sends commands has used the socket since the last change of owner.
     shared: bool,
     /// Changes of owner since the period began.
@@ -75,10 +77,13 @@ impl Users {
     pub(crate) fn command(&mut self, caller: &Caller, nothing_outstanding: bool, time: Time) {
         let is_owner = self.take(caller);
         let Some(several) = &mut self.several else { return };
-        let goes_on = is_same(&several.sender, caller);
+        let is_sender = is_same(&several.sender, caller);
+        let goes_on = std::mem::replace(&mut several.goes_on, true) && is_sender;
         several.taken_up = match several.taken_up {
             _ if is_owner => None,
-            Some(since) if goes_on => Some(since),
+            Some(since) if is_sender => Some(since),
+            // What was outstanding when it began to send is no less so by what else it sends, be it not known any more.
+            None if goes_on => None,
             _ => nothing_outstanding.then_some(time),
         };
         if several.sender != *caller {
@@ -96,6 +101,7 @@ impl Users {
         self.take(caller);
         let several = self.several.as_mut()?;
         let is_sender = is_same(&several.sender, caller);
+        several.goes_on = false;
         several.shared |= !is_sender;
         let time = several.taken_up.take()?;
         if is_sender { self.hand_over(time) } else { None }
@@ -146,6 +152,7 @@ impl Several {
             since: Time::default(),
             earlier: VecDeque::new(),
             taken_up: None,
+            goes_on: false,
             shared: false,
             changes: 0,
             period: Time::default(),

@@ -66,6 +66,19 @@ const WORDINGS: &[&str] = &[
     "999 @\r\n",
 ];
 
+/// Replies to DATA, the go-aheads among them.
+const GO_AHEADS: &[&str] = &[
+    "354 go\r\n",
+    "550 5.7.1 not for @\r\n",
+    "354 go ahead, message for @\r\n",
+    "354 @\r\n",
+    "354-@:\r\n354 (@) end with <CRLF>.<CRLF>\r\n",
+    "354 2.0.0 @... Enter mail\n",
+    "354\t@\r\n",
+    "250 2.0.0 @ go\r\n",
+    "354 go\r\n354 @ again\r\n",
+];
+
 /// What clients do with secrets: `#` stands for one. Neither an answer nor a command is told from it.
 const LOGINS: &[&str] = &[
     "AUTH PLAIN #\r\n",
@@ -82,6 +95,7 @@ const LOGINS: &[&str] = &[
     "VRFY #\r\n",
     "XFOO #\r\n",
     "AUTH LOGIN\r\n#\n",
+    "DATA #\r\n",
 ];
 const SECRET_SPELLINGS: &[&str] = &["S3CRET", "s3cret", "czNcmV0=", "\"s3cret\""];
 const REFUSALS: &[&str] = &[
@@ -95,6 +109,9 @@ const REFUSALS: &[&str] = &[
     "250 5.5.4 #\r\n",
     "501 5.5.4 #\n",
     "500 no #\r\n500 no #\r\n",
+    "354 #\r\n",
+    "354-5.7.8 #\r\n354 go on, #\n",
+    "500 no #\r\n354 #\r\n",
 ];
 
 /// A greeting, then mailboxes and secrets, each with its reply; at one of the two sockets, however it is cut into calls.
@@ -131,27 +148,31 @@ fn story(choices: &mut Choices<'_>) -> Story {
                     true,
                     format!("{}{}\r\n", choices.of(&["MAIL FROM:", "RCPT TO:", "rcpt to: "]), choices.of(MAILBOXES)),
                 );
-                say(&mut steps, false, repeated(choices));
+                match choices.tenths(8) {
+                    true => say(&mut steps, false, repeated(choices)),
+                    false => {
+                        let reply = choices.of(GO_AHEADS).replace('@', choices.of(SPELLINGS));
+                        answer(&mut steps, choices, reply);
+                    }
+                }
             }
             3 => {
                 say(&mut steps, true, format!("{} {}\r\n", choices.of(&["VRFY", "EXPN"]), choices.of(SPELLINGS)));
                 let spelling = choices.of(SPELLINGS);
-                say(&mut steps, false, format!("250-2.1.5 {spelling}\r\n250 {spelling}\r\n"));
+                let code = choices.of(&["250", "354"]);
+                answer(&mut steps, choices, format!("{code}-2.1.5 {spelling}\r\n{code} {spelling}\r\n"));
             }
             4..=6 => {
                 say(&mut steps, true, "DATA\r\n");
-                say(
-                    &mut steps,
-                    false,
-                    choices.of(&["354 go\r\n", "550 5.7.1 not for @\r\n"]).replace('@', choices.of(SPELLINGS)),
-                );
-                say(&mut steps, true, "text\r\n.\r\n");
-                say(&mut steps, false, repeated(choices));
+                let reply = choices.of(GO_AHEADS).replace('@', choices.of(SPELLINGS));
+                say(&mut steps, false, reply);
+                say_content(&mut steps, choices);
             }
             _ => {
                 let secret = choices.of(SECRET_SPELLINGS);
                 say(&mut steps, true, choices.of(LOGINS).replace('#', secret));
-                say(&mut steps, false, choices.of(REFUSALS).replace('#', secret));
+                let reply = choices.of(REFUSALS).replace('#', secret);
+                answer(&mut steps, choices, reply);
             }
         }
     }
@@ -160,6 +181,20 @@ fn story(choices: &mut Choices<'_>) -> Story {
 
 fn say(steps: &mut Vec<Step>, from_client: bool, text: impl Into<String>) {
     steps.push(Step::Bytes { from_client, bytes: Text(text.into().into_bytes()) });
+}
+
+/// A reply; behind a go-ahead, whatever it answers, content follows.
+fn answer(steps: &mut Vec<Step>, choices: &mut Choices<'_>, reply: String) {
+    let is_go_ahead = reply.lines().any(|line| line.starts_with("354"));
+    say(steps, false, reply);
+    if is_go_ahead {
+        say_content(steps, choices);
+    }
+}
+
+fn say_content(steps: &mut Vec<Step>, choices: &mut Choices<'_>) {
+    say(steps, true, "text\r\n.\r\n");
+    say(steps, false, repeated(choices));
 }
 
 /// Most acts of a dialogue.

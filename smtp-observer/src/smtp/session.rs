@@ -412,6 +412,7 @@ impl Session {
                 self.give_up_waiting(items);
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
+            Mode::ClientTls(_) if !self.waiting.for_greeting() => self.give_up_waiting(items),
             Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => {}
         }
     }

@@ -176,8 +176,8 @@ impl Offer {
     }
 }
 
-/// Looks at the first bytes of a direction for the head of a TLS record (RFC 8446, 5.1): a content type from 20 to 23,
-/// then the major version 3. No SMTP line begins like that.
+/// Looks at the first bytes of a direction, or of a line, for the head of a TLS record (RFC 8446, 5.1): a content type from 20
+/// to 23, then the major version 3. No SMTP line begins like that.
 #[derive(Debug, Default)]
 pub(super) enum Opening {
     #[default]
@@ -185,6 +185,8 @@ pub(super) enum Opening {
     /// This byte may be the first of a record.
     Record(u8, Time),
     Past,
+    /// So may this one, which begins a line behind the direction's first bytes.
+    Line(u8, Time),
 }
 
 /// What the first bytes are.
@@ -205,16 +207,29 @@ impl Opening {
 
     /// A byte was taken that may come back.
     pub(super) fn is_undecided(&self) -> bool {
-        matches!(self, Self::Record(..))
+        matches!(self, Self::Record(..) | Self::Line(..))
     }
 
-    /// Looks at `bytes`, which are not empty.
+    /// The byte that was taken begins a line behind the first bytes.
+    pub(super) fn is_of_line(&self) -> bool {
+        matches!(self, Self::Line(..))
+    }
+
+    /// A line begins behind the first bytes. True where its first byte may be that of a record: then it was taken.
+    pub(super) fn begin_line(&mut self, time: Time, bytes: &mut &[u8]) -> bool {
+        let (Self::Past, Some((&first @ 20..=23, rest))) = (&*self, bytes.split_first()) else { return false };
+        *self = Self::Line(first, time);
+        *bytes = rest;
+        true
+    }
+
+    /// Looks at `bytes`, which are not empty, or what is left where a byte was taken.
     pub(super) fn look(&mut self, time: Time, bytes: &mut &[u8]) -> Look {
         if let (Self::Start, Some((&first @ 20..=23, rest))) = (&*self, bytes.split_first()) {
             *self = Self::Record(first, time);
             *bytes = rest;
         }
-        let Self::Record(first, since) = *self else {
+        let (Self::Record(first, since) | Self::Line(first, since)) = *self else {
             *self = Self::Past;
             return Look::Plain(None);
         };

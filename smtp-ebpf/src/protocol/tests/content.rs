@@ -46,7 +46,7 @@ fn content_behind_a_part_of_a_go_ahead() {
             r"<7$>[18]\r\n.\r\n",
             &match head {
                 "354" => "<6$>354 <3$>".into(),
-                "354 " | "354 go" => format!(r"354 <{}$>354 y\r\n", head.len() - 1),
+                "354 " | "354 go" => format!("354 <{}$>354 <3$>", head.len() - 1),
                 _ => "354-<3$>354 <3$>".to_string(),
             },
         );

@@ -61,6 +61,30 @@ fn tls_that_is_no_hello() {
     );
 }
 
+/// TLS in the place of a command, which nobody has asked for: the server answers it in clear, or speaks it, too.
+#[test]
+fn tls_behind_commands() {
+    let (client, server) = (hello(1, 300), hello(2, 80));
+    for before in ["EHLO x\r\n", "MAIL FROM:<a@b>\r\n", "RSET\r\n", "NOOP\r\n"] {
+        let said = format!("{}{}", shown(before), shown(&client));
+        check_greeted(
+            &[c(before), s("250 ok\r\n"), c(&client), s("500 5.5.1 what\r\n")],
+            &said,
+            r"250 ok\r\n500 5.5.1 what\r\n",
+        );
+        check_greeted(
+            &[c([before.as_bytes(), &client[..]].concat()), s("250 ok\r\n"), s(&server)],
+            &said,
+            &format!(r"250 ok\r\n{}", shown(&server)),
+        );
+    }
+    check_greeted(
+        &[c("hunter\r\n"), s("500 no\r\n"), c(&client), s("500 5.5.1 hunter\r\n")],
+        &format!("<8$>{}", shown(&client)),
+        "500 <4$>500 5.5.1 <8$>",
+    );
+}
+
 /// Where it is not certain what is said, a record may be content: nothing of it crosses.
 #[test]
 fn tls_in_the_middle() {

@@ -71,6 +71,13 @@ fn replies_beyond_what_was_asked() {
         r"<8$><8$>NOOP\r\n",
         r"250 <3$>250 <8$>451 <8$>250 <8$>250 ok\r\n",
     );
+    // A go-ahead is no exception, unless DATA asks for it.
+    check_greeted(&[c("hunter\r\n"), s("500 no\r\n354-hunter\r\n354 hunter\r\n")], "<8$>", "500 <4$>354-<8$>354 <8$>");
+    check_greeted(
+        &[c("hunter\r\n"), s("500 no\r\n"), c("DATA\r\n"), s("354 go\r\n")],
+        r"<8$>DATA\r\n",
+        r"500 <4$>354 go\r\n",
+    );
     check_greeted(&[s("421 4.3.2 bye\r\n")], "", r"421 4.3.2 bye\r\n");
 }
 

@@ -75,7 +75,6 @@ const FUNCTIONS: [(&str, Library, Role); 15] = [
     ("BIO_write", Library::OpenSsl, Role::Record),
     ("SSL_free", Library::OpenSsl, Role::End),
     ("gnutls_handshake", Library::GnuTls, call(Library::GnuTls, LibraryCall::HANDSHAKE, 0)),
-    // Before what it calls, which is not to be probed without it.
     ("gnutls_record_uncork", Library::GnuTls, call(Library::GnuTls, LibraryCall::FLUSH, 0)),
     ("gnutls_record_send", Library::GnuTls, call(Library::GnuTls, LibraryCall::SEND, 0)),
     // Where there is one, gnutls_record_send is a call of it.
@@ -92,7 +91,7 @@ const WRITE: &str = "SSL_write";
 const WRITE_EX: &str = "SSL_write_ex";
 const WRITE_EX2: &str = "SSL_write_ex2";
 
-/// The places of a file that are to be probed; none, where it has no library of TLS.
+/// The places of a file that are to be probed, in the order in which that is to be done; none, where it has no library of TLS.
 pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
     let cache = ReadCache::new(File::open(path)?);
     check_tables(&cache)?;
@@ -129,7 +128,24 @@ pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
     if !places.iter().any(moves) {
         places.clear();
     }
+    places.sort_by_key(|place| turn(place.role));
     Ok(places)
+}
+
+/// When a place is probed, among the others of its file: that is done one by one, while the process runs, and a call that is
+/// under way by then is not seen. Who is seen to send is seen to receive the answer, and of a session that is seen to begin
+/// nothing is missed.
+fn turn(role: Role) -> u8 {
+    match role {
+        Role::Call(call) => match call.direction {
+            LibraryCall::RECEIVE => 0,
+            // It calls what sends, which is not to be probed without it.
+            LibraryCall::FLUSH => 1,
+            LibraryCall::SEND => 2,
+            _ => 4,
+        },
+        Role::Record | Role::End => 3,
+    }
 }
 
 /// Whether the tables of symbols are of a length to be read.
@@ -278,6 +294,23 @@ mod tests {
         let places = library("libssl.so.");
         assert!(is_complete(&places), "{places:#?}");
         assert!(places.iter().all(|place| place.library == Library::OpenSsl));
+    }
+
+    /// A function whose call would be missed while another's is seen is probed first.
+    #[test]
+    fn what_receives_is_probed_before_what_sends_and_that_before_what_begins_a_session() {
+        for name in ["libssl.so.", "libgnutls.so."] {
+            let places = library(name);
+            let turns = |direction: u32| {
+                let is_it = move |(_, place): &(usize, &Place)| matches!(place.role, Role::Call(call) if call.direction == direction);
+                places.iter().enumerate().filter(is_it).map(|(turn, _)| turn).collect::<Vec<_>>()
+            };
+            let [begins, sends, receives] =
+                [LibraryCall::HANDSHAKE, LibraryCall::SEND, LibraryCall::RECEIVE].map(turns);
+            assert!(receives.iter().max() < sends.iter().min(), "{places:#?}");
+            assert!(sends.iter().max() < begins.iter().min(), "{places:#?}");
+            assert!(turns(LibraryCall::FLUSH).iter().max() < sends.iter().min(), "{places:#?}");
+        }
     }
 
     #[test]

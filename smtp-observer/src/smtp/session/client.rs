@@ -72,10 +72,7 @@ impl Session {
                 self.look_at_preamble(time, &mut bytes, items);
                 continue;
             }
-            if matches!(self.mode, Mode::Command | Mode::StartTls { .. } | Mode::Resync(_))
-                && !self.client.opening.is_past()
-                && !self.look_at_opening(time, &mut bytes, items)
-            {
+            if self.may_be_tls(time, &mut bytes) && !self.look_at_opening(time, &mut bytes, items) {
                 continue;
             }
             match &mut self.mode {
@@ -122,8 +119,23 @@ impl Session {
         }
     }
 
-    /// The first bytes may be TLS. True when they are not, and can be read.
+    /// Whether bytes may be TLS: the first of all, and those in a command's place.
+    fn may_be_tls(&mut self, time: Time, bytes: &mut &[u8]) -> bool {
+        let opening = &mut self.client.opening;
+        match self.mode {
+            Mode::Command if opening.is_past() => {
+                !self.client.skip && self.client.lines.at_start() && opening.begin_line(time, bytes)
+            }
+            Mode::Command | Mode::StartTls { .. } | Mode::Resync(_) => !opening.is_past(),
+            // The server went on before the second of them.
+            Mode::Answer => opening.is_of_line(),
+            _ => false,
+        }
+    }
+
+    /// The bytes may be TLS. True when they are not, and can be read.
     fn look_at_opening(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) -> bool {
+        let is_first = !self.client.opening.is_of_line();
         let withheld = match self.client.opening.look(time, bytes) {
             Look::Undecided => return false,
             Look::Tls(first, since) => {
@@ -139,6 +151,7 @@ impl Session {
             return false;
         }
         if let (Mode::Command, Some(first)) = (&self.mode, first)
+            && is_first
             && !is_text(&first)
         {
             let detail = || format!("the client's first byte is {first:#04x}");
@@ -146,7 +159,7 @@ impl Session {
         }
         if let Some((byte, since)) = withheld {
             let end = self.end(Peer::Client) - bytes.len() as u64;
-            self.up_to(end, Peer::Client, |session| session.read_client(since, &[byte], items));
+            self.up_to(end, Peer::Client, |session| session.client_step(since, &mut &[byte][..], items));
         }
         true
     }

@@ -164,6 +164,8 @@ impl Session {
             Mode::StartTls { .. } => self.begin_handshake(Box::default(), items),
             Mode::Command => {
                 let handshake = Handshake::default();
+                // It wants TLS, be it offered or not.
+                self.offer.settle();
                 self.mode = Mode::ClientTls(Box::new(ClientTls { since, refused: false, handshake }));
                 self.preamble = Preamble::default();
                 self.server.opening = Opening::default();
@@ -193,9 +195,26 @@ impl Session {
         }
     }
 
-    /// The server's bytes are none of TLS.
+    /// Whether the server's next bytes may be TLS.
+    pub(super) fn server_may_be_tls(&mut self) -> bool {
+        match &self.mode {
+            // Replies to commands before the hello stand before the answer to that.
+            Mode::ClientTls(client) if !client.refused => {
+                if self.server.opening.is_past() {
+                    self.server.opening = Opening::default();
+                }
+                self.server.lines.at_start()
+            }
+            Mode::Resync(_) => !self.server.opening.is_past(),
+            _ => self.waiting.for_greeting() && !self.server.opening.is_past(),
+        }
+    }
+
+    /// The server's bytes are none of TLS: they answer a hello of the client's, unless a command before it waits for them.
     pub(super) fn server_speaks_plainly(&mut self, time: Time, items: &mut DecoderOutput) {
+        let is_reply = self.waiting.for_command() && !self.waiting.for_greeting();
         if let Mode::ClientTls(client) = &mut self.mode
+            && !is_reply
             && !std::mem::replace(&mut client.refused, true)
         {
             let detail = || "the client speaks TLS, and the server answers in clear".into();

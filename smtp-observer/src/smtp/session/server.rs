@@ -12,7 +12,7 @@ use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::mailbox_names::Names;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
-use super::super::tls::{Look, Part};
+use super::super::tls::{Look, Opening, Part};
 use super::client::Flaws;
 use super::{Mode, Session, message};
 use crate::event::Time;
@@ -48,8 +48,7 @@ impl Session {
                 // What it has of the header may be lines to it.
                 self.lose(time, || "the server speaks in the middle of a proxy's header".into(), items);
             }
-            let may_be_tls = self.waiting.for_greeting() || matches!(self.mode, Mode::Resync(_) | Mode::ClientTls(_));
-            if may_be_tls && !self.server.opening.is_past() {
+            if self.server_may_be_tls() {
                 match self.server.opening.look(time, &mut bytes) {
                     Look::Undecided => continue,
                     Look::Tls(first, since) => {
@@ -271,6 +270,7 @@ impl Session {
         }
         let go_ahead = GoAhead { time, text: reply.text, repeated: reply.repeated };
         let (begun, length) = self.client.lines.take();
+        self.client.opening = Opening::Past;
         self.mode = Mode::Body(Box::new(Body::new()), message(Transfer::Data, Some(requested_at), Some(go_ahead)));
         let since = self.line.time;
         self.read_client(since, &begun, items);

@@ -24,6 +24,26 @@ fn others() {
     assert_eq!(look(&[&[0x16], b"x"]), [Look::Undecided, Look::Plain(Some((0x16, Time(0))))]);
 }
 
+#[test]
+fn records_in_the_place_of_a_line() {
+    let look = |pieces: &[&[u8]]| {
+        let mut opening = Opening::Past;
+        let (first, rest) = pieces.split_first().expect("a piece");
+        let mut bytes = *first;
+        let begins = opening.begin_line(Time(0), &mut bytes);
+        let looks = [bytes].into_iter().chain(rest.iter().copied()).enumerate();
+        let looks = looks.map(|(at, mut piece)| opening.look(Time(at as u64), &mut piece)).collect::<Vec<_>>();
+        (begins, looks)
+    };
+    assert_eq!(look(&[&[0x16, 3, 1]]), (true, vec![Look::Tls(0x16, Time(0))]));
+    assert_eq!(look(&[&[0x16], &[3]]), (true, vec![Look::Undecided, Look::Tls(0x16, Time(0))]));
+    assert_eq!(look(&[b"\x16x"]), (true, vec![Look::Plain(Some((0x16, Time(0))))]));
+    assert_eq!(look(&[b"NOOP"]), (false, vec![Look::Plain(None)]));
+    // A byte that was taken is not forgotten for the next.
+    let mut opening = Opening::Line(0x16, Time(0));
+    assert!(!opening.begin_line(Time(1), &mut &[0x16, 3][..]) && opening.is_undecided());
+}
+
 /// What was said, by turns.
 type Turns = Vec<(Peer, Vec<u8>)>;
 
