@@ -64,6 +64,7 @@ const BOTH: &[(&str, &str)] = &[
 
 const AGENT: &[(&str, &str)] = &[
     ("append to the events", ALLOWED),
+    ("append as musl does", ALLOWED),
     // The agent may open the events' file again, and so make files beside it.
     ("make a file in its own directory", ALLOWED),
     ("look a user up", ALLOWED),
@@ -87,7 +88,9 @@ const AGENT_BY_LANDLOCK: &[([u32; 2], &str, &str)] = &[
 const PROBER: &[(&str, &str)] = &[
     ("open a performance counter", "EFAULT"),
     ("read what everybody may read", ALLOWED),
+    ("read as musl does", ALLOWED),
     ("append to the events", BY_FILTER),
+    ("append as musl does", BY_FILTER),
     ("write where everybody may", BY_FILTER),
     ("make a file in its own directory", BY_FILTER),
     ("make a local socket", BY_FILTER),

@@ -122,6 +122,15 @@ const ALWAYS_OF_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_OF_OLD: &[c_long] = &[];
 
+/// Calls that open a file by its name, each with the place of its flags. musl makes the older one.
+#[cfg(target_arch = "x86_64")]
+const OPEN: &[(c_long, u8)] = &[(libc::SYS_openat, 2), (libc::SYS_open, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPEN: &[(c_long, u8)] = &[(libc::SYS_openat, 2)];
+
+/// Flags with which a file is not opened for reading alone. Not `O_ACCMODE`: musl counts `O_PATH` among it.
+const WRITES: c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+
 /// HTTP clients, the service manager, the journal, the user database, and the addresses of interfaces: on sockets whose kind is
 /// decided below.
 const SOCKETS: &[c_long] = &[
@@ -219,9 +228,6 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![all([equal(0, 0)?, long(2, 0)?])?]);
     rules.insert(libc::SYS_prctl, one_of(0, [libc::PR_SET_NAME, libc::PR_GET_NAME])?);
     let mut requests = one_of(1, REQUESTS.iter().map(|request| *request as u32))?;
-    // Files are opened to be read.
-    let opened = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
-    let mut open = vec![has(2, opened, libc::O_RDONLY as u64)?];
     let own = std::process::id();
     let commands = match calls {
         Calls::Agent(children) => {
@@ -235,13 +241,17 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
             rules.insert(libc::SYS_socketpair, one_of(0, [libc::AF_UNIX])?);
             rules.insert(libc::SYS_kill, one_of(0, children.iter().copied().chain([own]))?);
             // Which files it may write, Landlock and the user's rights say.
-            open.clear();
+            rules.extend(OPEN.iter().map(|(call, _)| (*call, Vec::new())));
             BPF_OF_AGENT
         }
         Calls::Prober => {
             rules.insert(libc::SYS_perf_event_open, Vec::new());
             requests.extend(one_of(1, [PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_DISABLE, PERF_EVENT_IOC_SET_BPF])?);
             rules.insert(libc::SYS_kill, one_of(0, [own])?);
+            // Files are opened to be read.
+            for (call, flags) in OPEN {
+                rules.insert(*call, vec![has(*flags, WRITES as u64, 0)?]);
+            }
             // To the journal, on the socket that it has.
             rules.extend(once(libc::SYS_sendto));
             BPF_OF_PROBER
@@ -251,7 +261,8 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_ioctl, requests);
     // For the end by a signal of its own, as after a panic.
     rules.insert(libc::SYS_tgkill, one_of(0, [own])?);
-    rules.insert(libc::SYS_openat, open);
+    // The same from musl.
+    rules.insert(libc::SYS_tkill, one_of(0, [own])?);
     Ok(rules)
 }
 

@@ -5,9 +5,11 @@
 //! FOLDER has a file `readable`, a directory `mine` of the agent's user, and one `open` that everybody may write.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -87,6 +89,8 @@ fn attempts(folder: &Path, before: &Before) -> BTreeMap<&'static str, Outcome> {
             "make a file in its own directory",
             open(&path("mine/other"), OFlag::O_WRONLY | OFlag::O_CREAT, Mode::S_IRUSR).map(drop),
         ),
+        ("read as musl does", open_as_musl(&path("readable"), libc::O_RDONLY)),
+        ("append as musl does", open_as_musl(&path("mine/events.jsonl"), libc::O_WRONLY | libc::O_APPEND)),
         ("read other processes' arguments", read(Path::new("/proc/1/cmdline"))),
         ("look a user up", User::from_uid(Uid::from_raw(0)).map(drop)),
         // Sockets.
@@ -146,6 +150,17 @@ const HERE: usize = libc::AT_FDCWD as usize;
 fn call(number: c_long, [a, b, c]: [usize; 3]) -> Outcome {
     // SAFETY: no address is passed that the kernel could write to.
     Errno::result(unsafe { libc::syscall(number, a, b, c, 0, 0) }).map(drop)
+}
+
+/// Opens a file by the call that musl makes on x86-64, and glibc not any more.
+fn open_as_musl(path: &Path, flags: c_int) -> Outcome {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let (path, flags) = (path.as_ptr() as usize, flags as usize);
+    #[cfg(target_arch = "x86_64")]
+    let (number, arguments) = (libc::SYS_open, [path, flags, 0]);
+    #[cfg(not(target_arch = "x86_64"))]
+    let (number, arguments) = (libc::SYS_openat, [HERE, path, flags]);
+    call(number, arguments)
 }
 
 fn errno(error: io::Error) -> Errno {
