@@ -319,9 +319,7 @@ impl Tracker {
                     begun = Some(time);
                     continue;
                 }
-                Segment::Content(length) if session.misses_content(peer, length) => {
-                    Some((length, CaptureMiss::Content))
-                }
+                Segment::Content(length) => Some((session.missed_of_content(peer, length), CaptureMiss::Content)),
                 Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
                     Some((uncaptured.length, uncaptured.cause))
                 }

@@ -95,8 +95,8 @@ pub struct Session {
     in_chunk: bool,
     /// The message that is received, or whose reply is due, is over already for some servers.
     fork: Option<Box<SmugglingState>>,
-    /// A reply had the message over: bytes of it may still wait in the kernel.
-    left_waiting: bool,
+    /// A reply had the message over: so many bytes of it may still wait in the kernel.
+    left_waiting: u8,
     /// A message was received up to its end of data.
     had_content: bool,
     /// The server's last line had no code, or was not the last of its reply, where one command waits for it.
@@ -227,7 +227,7 @@ impl Session {
             unasked: 0,
             in_chunk: false,
             fork: None,
-            left_waiting: false,
+            left_waiting: 0,
             had_content: false,
             garbled: false,
             last_word: None,

@@ -213,7 +213,7 @@ impl Session {
             before.into_iter().for_each(|before| items.take_command(before));
             return;
         }
-        if std::mem::take(&mut self.left_waiting) && command.line == b"." {
+        if std::mem::take(&mut self.left_waiting) > 0 && command.line == b"." {
             items.take_command(command);
             self.lose(time, || "the end of a message that was answered before".into(), items);
             if let Mode::Resync(lost) = &mut self.mode {
@@ -267,7 +267,7 @@ impl Session {
             self.names.get_or_insert_default().add(&command);
         }
         (self.command_write, self.command_at) = (self.write, time);
-        self.left_waiting = false;
+        self.left_waiting = 0;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
             self.shelved = self.chunks.take().or(self.shelved.take());
         }

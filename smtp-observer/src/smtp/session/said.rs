@@ -9,7 +9,7 @@ use super::{Mode, Session};
 use crate::event::{CaptureMiss, LineEnd, Segment, Time, Uncaptured, Withheld};
 
 /// Bytes of content that wait in the kernel at most: they may begin its end.
-const LONGEST_WAITING: u64 = 5;
+pub(super) const LONGEST_WAITING: u8 = 5;
 
 /// Stands for bytes of a line that did not cross.
 static STAND_INS: [u8; 1024] = [b'x'; 1024];
@@ -87,7 +87,7 @@ impl Session {
     /// Takes notice of `length` bytes of a peer that still wait in the kernel at the connection's end.
     pub fn waited(&mut self, peer: Peer, length: u64) {
         if self.acts_as(peer) == Peer::Client
-            && length <= LONGEST_WAITING
+            && length <= LONGEST_WAITING.into()
             && let Mode::Body(body, _) = &mut self.mode
         {
             body.leave_out(length);
@@ -110,13 +110,14 @@ impl Session {
         }
     }
 
-    /// Whether `length` bytes of this peer that are content of a message would be missed: not where a message may be.
-    pub fn misses_content(&self, peer: Peer, length: u64) -> bool {
+    /// How many of `length` bytes of this peer that are content of a message would be missed: none where a message may be.
+    pub fn missed_of_content(&self, peer: Peer, length: u64) -> u64 {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Undecided | Mode::Body(..), Peer::Client) => false,
+            (Mode::Undecided | Mode::Body(..), Peer::Client) => 0,
             // What waited for more, when the server had the message over.
-            (Mode::Command, Peer::Client) if length <= LONGEST_WAITING && self.left_waiting => false,
-            _ => self.misses(peer, length),
+            (Mode::Command, Peer::Client) if self.left_waiting > 0 => length.saturating_sub(self.left_waiting.into()),
+            _ if self.misses(peer, length) => length,
+            _ => 0,
         }
     }
 
@@ -209,7 +210,13 @@ impl Session {
     fn client_content(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
         match &mut self.mode {
             // What waited for more, when the server had the message over.
-            Mode::Command if length <= LONGEST_WAITING && std::mem::take(&mut self.left_waiting) => {}
+            Mode::Command if self.left_waiting > 0 => {
+                let waited = length.min(self.left_waiting.into());
+                self.left_waiting -= waited as u8;
+                if length > waited {
+                    self.client_gap(time, Unread::Content, length - waited, items);
+                }
+            }
             // It tells nothing of the lines before and behind it.
             Mode::Resync(_) => {}
             Mode::Body(body, message) => {

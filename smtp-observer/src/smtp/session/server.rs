@@ -14,6 +14,7 @@ use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::super::tls::{Look, Opening, Part};
 use super::client::Flaws;
+use super::said::LONGEST_WAITING;
 use super::{Mode, Session, message};
 use crate::event::Time;
 use crate::names::AnomalyKind;
@@ -335,7 +336,7 @@ impl Session {
     pub(super) fn reply_behind_a_hole(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let time = reply.last_byte;
         let Mode::Body(body, mut message) = std::mem::replace(&mut self.mode, Mode::Command) else { return };
-        self.left_waiting = true;
+        self.left_waiting = LONGEST_WAITING;
         let may_have_ended = body.may_have_ended();
         if !may_have_ended {
             message.ended_at = None;
