@@ -95,6 +95,10 @@ fn crossed(records: &[Record], port: u16) -> Vec<Crossed> {
             _ => continue,
         };
         let at_client = socket.remote.port() == port;
+        if !at_client && socket.local.port() != port {
+            // Another test's, which may be the client of a proxy: that is decided later.
+            continue;
+        }
         let client_port = if at_client { socket.local.port() } else { socket.remote.port() };
         if client_port == 0 {
             // It has not got one yet.
