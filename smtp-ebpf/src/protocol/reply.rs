@@ -87,7 +87,8 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                     settle(dialogue);
                 }
             }
-            Mode::ANSWERS if code == 235 => {
+            // Not one that was said before.
+            Mode::ANSWERS if code == 235 && replies != noted => {
                 // It ends the authentication, whichever reply before it never came.
                 set!(dialogue.client.sure, 0);
                 set!(dialogue.client.mode, Mode::UNCERTAIN);

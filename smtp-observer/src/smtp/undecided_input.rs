@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Time, Withheld};
+use crate::event::{LineEnd, Time, Withheld};
 
 /// Bytes that are held as they came. Of what comes behind them only the last [`LAST`] are kept: enough to find the end
 /// of a message, while the rest counts as not seen.
@@ -109,6 +109,16 @@ impl UndecidedInput {
 
     /// Adds a line, or a part of one, that did not cross and ends at `end`.
     pub(super) fn withheld(&mut self, time: Time, write: u32, end: u64, withheld: Withheld) {
+        if let Some(Part { end: until, content: Content::Withheld(last), .. }) = self.parts.back_mut()
+            && (last.end, withheld.end) == (LineEnd::None, LineEnd::None)
+        {
+            // When the middle of a line came tells nothing: one that comes in pieces is not to use up the parts.
+            last.length = last.length.saturating_add(withheld.length);
+            last.nul |= withheld.nul;
+            last.bare_cr |= withheld.bare_cr;
+            *until = end;
+            return;
+        }
         let parts = self.parts.iter().filter(|part| matches!(part.content, Content::Withheld(_))).count();
         if parts >= MAX_WITHHELD {
             self.unread(time, write, end, Unread::Gap, withheld.length);
@@ -343,6 +353,21 @@ mod tests {
         assert_eq!(line(&[b"QUIT"]), None);
         assert_eq!(line(&[&[b'a'; 600]]).map(|line| line.len()), Some(600));
     }
+
+    /// However many calls a line that did not cross comes in, it takes no more than three parts.
+    #[test]
+    fn a_withheld_line_in_pieces_is_kept() {
+        let mut held = UndecidedInput::default();
+        let piece = |end, nul| Withheld { length: 1, end, nul, bare_cr: false };
+        for line in 0..3 {
+            (0..1000).for_each(|at| held.withheld(Time(line), 1, at + 1, piece(LineEnd::None, at == 500)));
+            held.withheld(Time(line), 1, 1001, piece(LineEnd::Lf, false));
+        }
+        let line = [Withheld { length: 1000, ..piece(LineEnd::None, true) }, piece(LineEnd::Lf, false)];
+        let lines = [line, line, line].concat().into_iter().map(Content::Withheld).collect::<Vec<_>>();
+        assert_eq!(contents(&mut held), lines);
+    }
+
     #[test]
     fn what_is_withheld_is_counted() {
         let mut held = UndecidedInput::default();

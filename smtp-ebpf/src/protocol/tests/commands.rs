@@ -162,6 +162,16 @@ fn answers_that_read_as_commands() {
     );
 }
 
+/// A reply that is there before AUTH is complete ends no authentication.
+#[test]
+fn a_reply_before_auth() {
+    check_greeted(
+        &[c("AUTH PLAIN hunter"), s("235 ok\r\n"), c("\r\nhunter\r\nRSET\r\n")],
+        "AUTH PLAIN<9$><8$><6$>",
+        r"235 ok\r\n",
+    );
+}
+
 #[test]
 fn a_challenge_that_nobody_asked_for() {
     check_greeted(
