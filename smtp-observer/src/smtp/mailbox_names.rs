@@ -20,6 +20,8 @@ pub(crate) struct Names {
     entries: Vec<u8>,
     /// Credentials were sent, or what may be some.
     secret: bool,
+    /// What their first bytes are, as [`kind_of_first`] numbers them: most texts begin no word with any of these.
+    firsts: u32,
 }
 
 /// What a text repeats of names, and names that it gives for them.
@@ -48,7 +50,7 @@ impl Repeated {
 impl Names {
     /// Those that are known, or none.
     pub(crate) fn of(known: &Option<Box<Self>>) -> &Self {
-        const NONE: &Names = &Names { entries: Vec::new(), secret: false };
+        const NONE: &Names = &Names { entries: Vec::new(), secret: false, firsts: 0 };
         known.as_deref().unwrap_or(NONE)
     }
 
@@ -92,8 +94,12 @@ impl Names {
             return repeated;
         }
         repeated.names.extend(stars(text).chain(introduced::names(text)).map(<[u8]>::to_vec));
-        let starts = Starts::of(text);
-        for (kind, name) in entries(&self.entries).filter(|(_, name)| starts.may_have(name)) {
+        let starts = starts(text);
+        if self.firsts & starts == 0 {
+            return repeated;
+        }
+        let may_stand = |name: &[u8]| name.first().is_some_and(|first| starts & kind_of_first(*first) != 0);
+        for (kind, name) in entries(&self.entries).filter(|(_, name)| may_stand(name)) {
             let found = if kind == NAME { &mut repeated.names } else { &mut repeated.domains };
             for place in occurrences(text, name) {
                 let word = &text[place..place + name.len()];
@@ -124,12 +130,14 @@ impl Names {
         self.entries.extend(name.filter(|byte| !byte.is_ascii_control()));
         let (known, name) = (&self.entries[..start], &self.entries[begin..]);
         let length = name.len();
+        let first = name.first().map_or(0, |first| kind_of_first(*first));
         let is_known = entries(known).any(|known| known.0 == kind && known.1.eq_ignore_ascii_case(name));
         if length == 0 || length > MAX_BYTES || is_known {
             self.entries.truncate(start);
             return;
         }
         self.entries[start + 1..begin].copy_from_slice(&(length as u16).to_le_bytes());
+        self.firsts |= first;
         let surplus = self.entries.len().saturating_sub(MAX_BYTES);
         if surplus > 0 {
             let ends = |end: &mut usize, (_, name): (u8, &[u8])| {
@@ -152,34 +160,27 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The bytes with which a name may begin in a text, in lower case: those that do not go on with a word. Most texts have none
-/// of most names' first bytes.
-struct Starts([u64; 4]);
-
-impl Starts {
-    fn of(text: &[u8]) -> Self {
-        let mut starts = [0; 4];
-        let mut in_word = false;
-        for byte in text {
-            if !in_word {
-                let (word, bit) = Self::place(*byte);
-                starts[word] |= bit;
-            }
-            in_word = is_word(byte);
+/// The kinds of bytes with which a name may begin in a text: those that do not go on with a word.
+fn starts(text: &[u8]) -> u32 {
+    let mut starts = 0;
+    let mut in_word = false;
+    for byte in text {
+        if !in_word {
+            starts |= kind_of_first(*byte);
         }
-        Self(starts)
+        in_word = is_word(byte);
     }
+    starts
+}
 
-    fn may_have(&self, name: &[u8]) -> bool {
-        name.first().is_some_and(|first| {
-            let (word, bit) = Self::place(*first);
-            self.0[word] & bit != 0
-        })
-    }
-
-    fn place(byte: u8) -> (usize, u64) {
-        let byte = byte.to_ascii_lowercase();
-        (usize::from(byte / 64), 1 << (byte % 64))
+/// A bit for each letter, in either case, and for digits, bytes beyond ASCII, and all others.
+fn kind_of_first(byte: u8) -> u32 {
+    1 << match byte {
+        b'a'..=b'z' => byte - b'a',
+        b'A'..=b'Z' => byte - b'A',
+        b'0'..=b'9' => 26,
+        0x80.. => 27,
+        _ => 28,
     }
 }
 
