@@ -213,9 +213,8 @@ impl Retained {
     pub fn cost(&self) -> usize {
         let more = match &self.0.event {
             KeptEvent::Shown(event) => cost(event),
-            KeptEvent::Command(Said { texts, .. }) | KeptEvent::Data(_, texts) | KeptEvent::Transaction(_, texts) => {
-                texts.bytes.len()
-            }
+            KeptEvent::Data(data, texts) => size_of_val(&**data) + texts.bytes.len(),
+            KeptEvent::Command(Said { texts, .. }) | KeptEvent::Transaction(_, texts) => texts.bytes.len(),
         };
         size_of::<Kept>() + more
     }

@@ -56,8 +56,8 @@ impl Standing {
         if uid < 1000 || (61_184..=65_519).contains(&uid) { Self::System } else { Self::Passing }
     }
 
-    /// That of a program of it that is there since then.
-    fn since(self, since: Timestamp, now: Timestamp) -> Self {
+    /// The standing that a program of this one has come to, which is there since then.
+    fn with_age(self, since: Timestamp, now: Timestamp) -> Self {
         match self {
             Self::Passing if now >= since.after(LASTING) => Self::Lasting,
             standing => standing,
@@ -277,7 +277,7 @@ impl Programs {
     /// A program that is seen now.
     pub(super) fn at(&mut self, caller: Option<&Caller>, now: Timestamp) -> &mut Program {
         let Some(Caller { process, .. }) = caller else { return &mut self.unknown };
-        let recent = Arc::as_ptr(process).addr() / align_of::<Process>().max(64) % RECENT;
+        let recent = Arc::as_ptr(process).addr() / size_of::<Process>() % RECENT;
         let place = match &self.recent[recent] {
             Some((known, place)) if Arc::ptr_eq(known, process) => *place,
             _ => {
@@ -291,7 +291,7 @@ impl Programs {
             }
         };
         let Some((_, known)) = self.known.get_index_mut(place) else { return &mut self.others };
-        known.see(Standing::of(process.uid).since(known.since, now), now);
+        known.see(Standing::of(process.uid).with_age(known.since, now), now);
         known
     }
 
@@ -309,7 +309,7 @@ impl Programs {
             return Admitted::Other;
         }
         let since = self.waiting.get(program).copied().unwrap_or(now);
-        let standing = Standing::of(process.uid).since(since, now);
+        let standing = Standing::of(process.uid).with_age(since, now);
         if self.known.len() >= standing.room(MAX_PROGRAMS) {
             self.waiting.get_or_insert(program.into(), || now);
             return Admitted::Other;
