@@ -130,6 +130,7 @@ fn tls_call(context: ProbeContext) -> u32 {
     let arguments = [argument(0), argument(1), argument(2), argument(3), argument(4)];
     // SAFETY: it is the program's context.
     plaintext::call_begins(arguments, unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    plaintext::keep_own_stack(&context);
     0
 }
 
@@ -137,6 +138,7 @@ fn tls_call(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn tls_return(context: RetProbeContext) -> u32 {
     plaintext::call_ends(context.ret());
+    plaintext::keep_own_stack(&context);
     0
 }
 
@@ -144,6 +146,7 @@ fn tls_return(context: RetProbeContext) -> u32 {
 #[uprobe]
 fn tls_record(context: ProbeContext) -> u32 {
     plaintext::record_leaves(context.arg(1).unwrap_or(0), context.arg(2).unwrap_or(0));
+    plaintext::keep_own_stack(&context);
     0
 }
 
@@ -151,6 +154,7 @@ fn tls_record(context: ProbeContext) -> u32 {
 #[uprobe]
 fn tls_end(context: ProbeContext) -> u32 {
     plaintext::session_ends(context.arg(0).unwrap_or(0));
+    plaintext::keep_own_stack(&context);
     0
 }
 

@@ -5,9 +5,10 @@
 //! library only writes to memory, and the program itself sends what is there, the first bytes of a record tell the same. Bytes
 //! of a session that no watched socket carries are not looked at.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use smtp_ebpf::event::{Kind, TLS_FROM_START, TLS_PLAINTEXT, Transfer, WINDOW_LENGTH};
 use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, RECORD_HEAD, SPEAKS_TLS};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
@@ -105,6 +106,19 @@ static TLS_UNKNOWN: Array<Session> = Array::with_max_entries(1, 0);
 /// free.
 #[map]
 static TLS_BUSY: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Programs to go on with: none.
+#[map]
+static TLS_NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Keeps a probe's program on the stack of its thread. Since Linux 6.13 the kernel gives a program one of the processor's,
+/// unless it may go on with another program; but it lets one probe preempt another, which then writes over that stack
+/// (`bpf_enable_priv_stack`, `check_max_stack_depth` in `kernel/bpf/verifier.c`).
+#[inline(always)]
+pub fn keep_own_stack<C: EbpfContext>(context: &C) {
+    // SAFETY: there is no program to go on with.
+    unsafe { TLS_NEXT.tail_call(context, 0) };
+}
 
 /// Processes that use watched sockets, each one's number: their libraries are to be probed. Read by the process that does so.
 #[map]
