@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use nix::sys::signal::Signal;
-use smtp_observer_tests::agent::Agent;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use smtp_observer_tests::agent::{Agent, Stopped};
 use smtp_observer_tests::bpf::Objects;
 use smtp_observer_tests::breakpoint;
 use smtp_observer_tests::certificate::Certificate;
@@ -90,6 +91,25 @@ fn none_is_left_behind() -> Result<()> {
         session.go_on()?;
     }
     Ok(())
+}
+
+/// What a terminal or a service manager tells the whole group ends the agent, and that ends the other process.
+#[test]
+fn signals_are_the_agents_to_follow() -> Result<()> {
+    let _alone = crate::alone();
+    let certificate = Certificate::new()?;
+    let host = Host::new()?;
+    let agent = Agent::start(&[])?;
+    let [prober] = children(agent.pid())?[..] else { bail!("the agent should have one child") };
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        kill(Pid::from_raw(prober.cast_signed()), signal)?;
+    }
+    let session = Paused::start(&host, &certificate, "TLSv1_3", &["C: RSET\r\n", "S: 250 2.0.0 Ok\r\n"])?;
+    breakpoint::wait(session.process.pid(), session.ssl_free, true)?;
+    session.go_on()?;
+    let Stopped { status, log, .. } = agent.stop()?;
+    ensure!(status.success() && !log.iter().any(|line| line.contains("has ended")), "{status}: {}", log.join("\n"));
+    wait_ended(prober)
 }
 
 /// A session that stands still inside of TLS.

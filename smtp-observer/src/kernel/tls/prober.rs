@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use procfs::process::Process;
 use smtp_ebpf::library_call::SPEAKS_TLS;
 use tracing::{debug, warn};
@@ -76,7 +76,7 @@ pub enum Failure {
     /// A program, or the map, is not to be had.
     #[error("the agent's eBPF programs cannot be found: {0}.")]
     Programs(String),
-    /// The kernel does not say what happens.
+    /// The kernel does not say what happens, or signals cannot be left to the agent.
     #[error("the kernel's notices cannot be waited for: {0}.")]
     Wait(#[from] Errno),
     /// There is no user to become.
@@ -90,6 +90,8 @@ pub enum Failure {
 /// Attaches probes until standard input ends.
 pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // What a terminal or a service manager tells a whole group is the agent's to follow: it ends this process with itself.
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]).thread_block()?;
     // Each probe takes descriptors.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
