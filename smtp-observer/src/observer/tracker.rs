@@ -314,22 +314,23 @@ impl Tracker {
         let mut begun = None;
         for segment in event.said.segments() {
             let Conversation { connection, session, .. } = &mut *conversation;
-            let missed = match segment {
+            let (missed, cause) = match segment {
                 Segment::Begun(time) => {
                     begun = Some(time);
                     continue;
                 }
-                Segment::Content(length) => Some((session.missed_of_content(peer, length), CaptureMiss::Content)),
+                Segment::Content(length) => (session.missed_of_content(peer, length), CaptureMiss::Content),
                 Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
-                    Some((uncaptured.length, uncaptured.cause))
+                    (uncaptured.length, uncaptured.cause)
                 }
-                _ => None,
+                _ => (0, CaptureMiss::None),
             };
-            if let Some((length, cause)) = missed {
-                self.unseen[cause as usize] += length;
-                connection.lost += length;
-            }
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
+            // They may have shown that TLS is spoken, of which nothing is missed.
+            if !session.is_opaque() {
+                self.unseen[cause as usize] += missed;
+                connection.lost += missed;
+            }
             self.analyse(conversation, out);
         }
         self.bound_held(conversation, event.time, out);

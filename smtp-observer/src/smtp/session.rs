@@ -347,7 +347,7 @@ impl Session {
         }
         // The greeting may have been among them.
         self.early = None;
-        let goes_on = self.server.gap.is_some();
+        let before = self.server.gap;
         self.server = Direction { gap: Some(unread), ..Direction::default() };
         self.replies.reset();
         self.garbled = false;
@@ -359,14 +359,17 @@ impl Session {
         }
         let detail = || missing(unread, length, "server");
         match &mut self.mode {
-            Mode::Body(..) if goes_on => {}
+            Mode::Body(..) if before.is_some() => {}
             // Nothing was due: the content of the message goes on.
             Mode::Body(..) => {
                 items.push(Item::Lost);
                 self.anomalies.report(time, AnomalyKind::Gap, items, detail);
             }
             Mode::Resync(lost) => {
-                lost.unsure();
+                // What the kernel withholds comes in as many pieces as the server has made.
+                if unread != Unread::Uncertain || before != Some(unread) || lost.has_line() {
+                    lost.unsure();
+                }
                 self.give_up_waiting(items);
             }
             Mode::ClientTls(_) => self.give_up_waiting(items),

@@ -82,6 +82,11 @@ impl Resync {
         self.lines == 0 && self.older == 0
     }
 
+    /// The client has sent a line that a reply may answer.
+    pub(super) fn has_line(&self) -> bool {
+        self.last.is_some()
+    }
+
     fn not_alone(&mut self) {
         self.untouched = false;
         self.lines = self.lines.saturating_add(2);
