@@ -73,8 +73,8 @@ impl Users {
         several.earlier.iter().rev().find(|(since, _)| time >= *since).map(|(_, caller)| caller)
     }
 
-    /// A process moves bytes of commands.
-    pub(crate) fn command(&mut self, caller: &Caller, nothing_outstanding: bool, time: Time) {
+    /// A process moves bytes of commands. It may take the connection up where nothing is outstanding.
+    pub(crate) fn command(&mut self, caller: &Caller, may_take_up: bool, time: Time) {
         let is_owner = self.take(caller);
         let Some(several) = &mut self.several else { return };
         let is_sender = is_same(&several.sender, caller);
@@ -84,7 +84,7 @@ impl Users {
             Some(since) if is_sender => Some(since),
             // What was outstanding when it began to send is no less so by what else it sends, be it not known any more.
             None if goes_on => None,
-            _ => nothing_outstanding.then_some(time),
+            _ => may_take_up.then_some(time),
         };
         if several.sender != *caller {
             let before = std::mem::replace(&mut several.sender, caller.clone());

@@ -21,7 +21,9 @@ impl Tracker {
         let Conversation { connection, session, .. } = &mut *conversation;
         let handover = match session.acts_as(peer) {
             Peer::Client => {
-                connection.users.command(&caller, session.has_nothing_outstanding(), event.time);
+                // With the roles reversed it is not told whose the connection is: they may change within a call.
+                let may_take_up = session.has_nothing_outstanding() && !session.is_reversed();
+                connection.users.command(&caller, may_take_up, event.time);
                 None
             }
             Peer::Server => connection.users.reply(&caller),

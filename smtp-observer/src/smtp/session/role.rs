@@ -20,6 +20,11 @@ impl Session {
         }
     }
 
+    /// The one that connected serves.
+    pub(crate) fn is_reversed(&self) -> bool {
+        self.reversed
+    }
+
     /// ATRN or TURN was accepted (RFC 2645, 5.2; RFC 821, 3.8): who asked for it greets, the other gives the commands.
     pub(super) fn turn(&mut self, time: Time, verb: &str, items: &mut DecoderOutput) {
         self.reverse(time, || format!("{verb} was accepted"), items);
