@@ -326,8 +326,8 @@ impl Tracker {
                 _ => (0, CaptureMiss::None),
             };
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
-            // They may have shown that TLS is spoken, of which nothing is missed.
-            if !session.is_opaque() {
+            // They may have shown that TLS is spoken, or that a message was under way: of these nothing is missed.
+            if session.misses(peer, missed) {
                 self.unseen[cause as usize] += missed;
                 connection.lost += missed;
             }
