@@ -92,7 +92,8 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
     let config = args.clone().resolve()?;
     let diagnostics = log_as_configured(verbosity, &config.observe);
     privilege::may_observe()?;
-    let user = own_user(&config.observe)?;
+    let user = Unprivileged::choose(config.observe.user.as_deref())?;
+    let is_nobody = config.observe.user.is_none() && user.as_ref().is_some_and(Unprivileged::is_shared);
     let listener = listener(&config)?;
     let access = access(&config)?;
     let target = config.events.as_ref().map(|events| open(events, user.as_ref())).transpose()?;
@@ -104,6 +105,13 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
     tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, files)?;
 
+        if is_nobody {
+            let own = privilege::OWN_USER;
+            warn!(
+                "there is no user {own}: the agent has become nobody, who is other services' user, too. `useradd --system \
+                 {own}` makes it one of its own."
+            );
+        }
         let address = listener.local_addr().map_err(system("read the HTTP address"))?;
         if let Some(warning) = access.warning(address) {
             warn!("{warning}.");
@@ -207,22 +215,6 @@ fn log_as_configured(verbosity: Verbosity, observe: &Observe) -> LevelFilter {
     let verbosity = verbosity.or(observe.verbose);
     log::set_level(verbosity.log_level());
     verbosity.diagnostics()
-}
-
-/// The user that the agent becomes, if it is to become one.
-fn own_user(observe: &Observe) -> Result<Option<Unprivileged>, Error> {
-    let user = Unprivileged::choose(observe.user.as_deref())?;
-    if let Some(user) = &user
-        && user.is_shared()
-        && observe.user.is_none()
-    {
-        let own = privilege::OWN_USER;
-        warn!(
-            "there is no user {own}: the agent becomes {user}, who is other services' user, too. `useradd --system {own}` \
-             makes it one of its own."
-        );
-    }
-    Ok(user)
 }
 
 /// The service manager's socket for HTTP clients, or else one at the address that is wanted.
