@@ -228,10 +228,9 @@ impl Tracker {
     /// Accounts for bytes that no event tells of.
     fn unhooked(&mut self, conversation: &mut Conversation, peer: Peer, time: Time, length: u64, out: &mut Out<'_>) {
         let Conversation { connection, session, .. } = &mut *conversation;
-        if session.misses(peer, length) {
-            self.holes += length;
-            connection.lost += length;
-        }
+        let missed = session.missed(peer, length);
+        self.holes += missed;
+        connection.lost += missed;
         session.gap(peer, time, length, &mut self.items);
         self.analyse(conversation, out);
     }
@@ -320,17 +319,14 @@ impl Tracker {
                     continue;
                 }
                 Segment::Content(length) => (session.missed_of_content(peer, length), CaptureMiss::Content),
-                Segment::Uncaptured(uncaptured) if session.misses(peer, uncaptured.length) => {
-                    (uncaptured.length, uncaptured.cause)
-                }
+                Segment::Uncaptured(uncaptured) => (session.missed(peer, uncaptured.length), uncaptured.cause),
                 _ => (0, CaptureMiss::None),
             };
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
             // They may have shown that TLS is spoken, or that a message was under way: of these nothing is missed.
-            if session.misses(peer, missed) {
-                self.unseen[cause as usize] += missed;
-                connection.lost += missed;
-            }
+            let missed = session.missed(peer, missed);
+            self.unseen[cause as usize] += missed;
+            connection.lost += missed;
             self.analyse(conversation, out);
         }
         self.bound_held(conversation, event.time, out);

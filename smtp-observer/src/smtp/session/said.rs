@@ -94,19 +94,18 @@ impl Session {
         }
     }
 
-    /// Whether `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS, nor of
-    /// what a SOCKS proxy is asked.
-    pub fn misses(&self, peer: Peer, length: u64) -> bool {
+    /// How many of `length` bytes of this peer, not seen, would be missed: not those of a message's content, nor of TLS, nor
+    /// of what a SOCKS proxy is asked.
+    pub fn missed(&self, peer: Peer, length: u64) -> u64 {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => {
-                false
-            }
+            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => 0,
             // Behind a reply that came early, the message may be over.
-            (Mode::Body(_, message), Peer::Client) => message.reply.is_some(),
+            (Mode::Body(_, message), Peer::Client) if message.reply.is_none() => 0,
             // Where DATA was answered 2yz, what does not cross is read as content.
-            (Mode::UndecidedForLine(..), Peer::Client) => false,
-            (Mode::Octets(remaining), Peer::Client) => length > *remaining,
-            _ => length > 0 && !self.preamble.is_socks(),
+            (Mode::UndecidedForLine(..), Peer::Client) => 0,
+            (Mode::Octets(remaining), Peer::Client) => length.saturating_sub(*remaining),
+            _ if self.preamble.is_socks() => 0,
+            _ => length,
         }
     }
 
@@ -116,8 +115,7 @@ impl Session {
             (Mode::Undecided | Mode::Body(..), Peer::Client) => 0,
             // What waited for more, when the server had the message over.
             (Mode::Command, Peer::Client) if self.left_waiting > 0 => length.saturating_sub(self.left_waiting.into()),
-            _ if self.misses(peer, length) => length,
-            _ => 0,
+            _ => self.missed(peer, length),
         }
     }
 
