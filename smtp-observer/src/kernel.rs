@@ -278,11 +278,10 @@ impl Kernel {
         let host = ThisHost::new().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout)?;
         let mut programs = load(settings, &layout)?;
-        // It searches libraries while the kernel checks the hooks.
-        let mut prober = tls::start(&mut programs, settings);
         let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
         let loaded = Loaded::choose(settings.hooks, &mut programs, &layout, &btf)?;
         drop((layout, btf));
+        let mut prober = tls::start(&mut programs, settings);
         loaded.attach(&mut programs)?;
         if let Some(prober) = &mut prober {
             prober.wait();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::thread;
 
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
@@ -151,14 +150,12 @@ impl Loaded {
     /// Loads a family's programs, and the one that lists open sockets.
     pub(super) fn load(family: Family, object: &mut Ebpf, layout: &Layout, btf: &Btf) -> Result<Self, Error> {
         let hooks = family.hooks(layout)?;
-        // The verifier takes most of the start: it works on several programs at a time.
-        let loaded = thread::scope(|scope| {
-            let of = |name: &str| hooks.iter().find(|hook| hook.program == name);
-            let programs = object.programs_mut().filter_map(|(name, program)| Some((of(name)?, program)));
-            let threads: Vec<_> = programs.map(|(hook, program)| scope.spawn(|| hook.load(program, btf))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(ProgramError::NotLoaded)))
-        });
-        loaded.map_err(|error| Error::refused(family, &error))?;
+        for hook in &hooks {
+            hook.load(object, btf).map_err(|error| Error::refused(family, &error))?;
+            let verified = program(object, hook.program).and_then(|program| program.info()).ok();
+            let steps = verified.and_then(|info| info.verified_instruction_count()).unwrap_or_default();
+            debug!("{}: accepted after {steps} steps of the verifier", hook.program);
+        }
         open::load(object, btf)?;
         Ok(Self { family, programs: hooks.into_iter().map(|hook| hook.program).collect() })
     }
@@ -191,19 +188,17 @@ impl Loaded {
 
 impl Hook {
     /// Has the kernel check its program. One that it has accepted already, for another family, stays.
-    fn load(&self, program: &mut Program, btf: &Btf) -> Result<(), ProgramError> {
+    fn load(&self, object: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
         let (Target::Tracepoint(target) | Target::Function(target, _)) = self.target;
+        let program = program(object, self.program)?;
         if program.fd().is_ok() {
             return Ok(());
         }
         match program {
-            Program::BtfTracePoint(program) => program.load(target, btf)?,
-            Program::FExit(program) => program.load(target, btf)?,
-            _ => return Err(ProgramError::UnexpectedProgramType),
+            Program::BtfTracePoint(program) => program.load(target, btf),
+            Program::FExit(program) => program.load(target, btf),
+            _ => Err(ProgramError::UnexpectedProgramType),
         }
-        let steps = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or_default();
-        debug!("{}: accepted after {steps} steps of the verifier", self.program);
-        Ok(())
     }
 }
 
