@@ -184,11 +184,12 @@ fn kind_of_first(byte: u8) -> u32 {
     }
 }
 
-/// It is a credential, or has something behind it that may be one.
+/// A mailbox stands behind it.
 fn names_mailbox(command: &Command) -> bool {
     command.verb == Verb::Rcpt || command.verb.opens_transaction()
 }
 
+/// It is a credential, or has something behind it that may be one.
 fn may_be_secret(command: &Command) -> bool {
     match command.verb {
         Verb::Other => command.length > 0,
