@@ -323,10 +323,12 @@ impl Tracker {
                 _ => (0, CaptureMiss::None),
             };
             session.segment(peer, event.time, begun.take(), segment, &mut self.items);
-            // They may have shown that TLS is spoken, or that a message was under way: of these nothing is missed.
-            let missed = session.missed(peer, missed);
-            self.unseen[cause as usize] += missed;
-            connection.lost += missed;
+            if missed > 0 {
+                // They may have shown that TLS is spoken, or that a message was under way: of these nothing is missed.
+                let missed = session.missed(peer, missed);
+                self.unseen[cause as usize] += missed;
+                connection.lost += missed;
+            }
             self.analyse(conversation, out);
         }
         self.bound_held(conversation, event.time, out);
