@@ -210,7 +210,7 @@ impl Command {
     pub(crate) fn new(line: &[u8], first_byte: Time, last_byte: Time) -> Self {
         let mut command = Self::with_room(line.len());
         let length = line.len() as u64;
-        command.read(&Line { bytes: line, length, crossed: length, bare_lf: false }, first_byte, last_byte);
+        command.read(&Line { bytes: line, length, crossed: length, ..Line::default() }, first_byte, last_byte);
         command
     }
 

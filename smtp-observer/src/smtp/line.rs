@@ -16,8 +16,16 @@ pub(super) struct Lines {
     withheld: bool,
     crossed: u16,
     last: u8,
+    skipped: Skipped,
     /// The line was handed out; what is kept is cleared at the next step.
     done: bool,
+}
+
+/// What is wrong with the bytes of a line that are not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Skipped {
+    pub(super) bare_cr: bool,
+    pub(super) nul: bool,
 }
 
 /// What came of some input.
@@ -32,7 +40,7 @@ pub(super) enum Step<'a> {
 }
 
 /// A line, without its end.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Line<'a> {
     /// Its first bytes, at most [`LONGEST_LINE`].
     pub(super) bytes: &'a [u8],
@@ -42,6 +50,7 @@ pub(super) struct Line<'a> {
     pub(super) crossed: u64,
     /// LF alone ended it.
     pub(super) bare_lf: bool,
+    pub(super) skipped: Skipped,
 }
 
 /// Whether bytes crossed from the kernel, or others stand for bytes that did not.
@@ -79,6 +88,7 @@ impl Lines {
         let is_long = !self.done && self.length > LONGEST_LINE as u64;
         if is_long && length > 0 {
             self.length = self.length.saturating_add(length);
+            self.skipped.bare_cr |= self.last == b'\r';
             self.last = b'x';
         }
         is_long
@@ -102,6 +112,7 @@ impl Lines {
             self.kept.clear();
             self.length = 0;
             self.withheld = false;
+            self.skipped = Skipped::default();
             self.done = false;
         }
         let end = memchr(b'\n', input);
@@ -115,7 +126,7 @@ impl Lines {
             *input = &input[part.len() + 1..];
             let crossed = self.withheld.then_some(0);
             self.withheld = false;
-            return Step::Line(Line::new(part, part.len() as u64, crossed, part.last().copied()));
+            return Step::Line(Line::new(part, part.len() as u64, crossed, part.last().copied(), Skipped::default()));
         }
         if !fits && self.length <= LONGEST_LINE as u64 {
             let part = &part[..room as usize + 1];
@@ -131,12 +142,18 @@ impl Lines {
         }
         *input = &input[1..];
         self.done = true;
-        Step::Line(Line::new(&self.kept, self.length, self.withheld.then_some(self.crossed.into()), Some(self.last)))
+        let crossed = self.withheld.then_some(self.crossed.into());
+        Step::Line(Line::new(&self.kept, self.length, crossed, Some(self.last), self.skipped))
     }
 
     fn append(&mut self, part: &[u8]) {
-        let room = LONGEST_LINE - self.kept.len();
-        self.kept.extend_from_slice(&part[..part.len().min(room)]);
+        let (kept, skipped) = part.split_at(part.len().min(LONGEST_LINE - self.kept.len()));
+        self.kept.extend_from_slice(kept);
+        if let Some((_, before)) = skipped.split_last() {
+            let last_was_skipped = self.length > LONGEST_LINE as u64;
+            self.skipped.bare_cr |= last_was_skipped && self.last == b'\r' || before.contains(&b'\r');
+            self.skipped.nul |= skipped.contains(&b'\0');
+        }
         self.length += part.len() as u64;
         if let Some(&last) = part.last() {
             self.last = last;
@@ -150,18 +167,18 @@ impl Lines {
 }
 
 impl<'a> Line<'a> {
-    fn new(kept: &'a [u8], length: u64, crossed: Option<u64>, last: Option<u8>) -> Self {
+    fn new(kept: &'a [u8], length: u64, crossed: Option<u64>, last: Option<u8>, skipped: Skipped) -> Self {
         let bare_lf = last != Some(b'\r');
         let length = length - u64::from(!bare_lf);
         let bytes = kept.get(..length as usize).unwrap_or(kept);
-        Self { bytes, length, crossed: crossed.map_or(length, |crossed| crossed.min(length)), bare_lf }
+        Self { bytes, length, crossed: crossed.map_or(length, |crossed| crossed.min(length)), bare_lf, skipped }
     }
 
     /// A line that has no end, all of whose bytes are here.
     pub(super) fn unfinished(bytes: &'a [u8], crossed: u64) -> Self {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let length = bytes.len() as u64;
-        Self { bytes, length, crossed: crossed.min(length), bare_lf: false }
+        Self { bytes, length, crossed: crossed.min(length), ..Self::default() }
     }
 
     /// Its first bytes, up to the first that did not cross.
@@ -242,6 +259,32 @@ mod tests {
         assert_eq!((line.length, line.bare_lf), (LONGEST_LINE as u64 + 1, false));
         assert!(lines.at_start());
     }
+
+    #[test]
+    fn what_is_wrong_in_the_part_that_is_skipped_is_known() {
+        let wrong = |tail: &[u8], size| {
+            let mut lines = Lines::default();
+            let input = [&[b'a'; LONGEST_LINE], tail, b"next\r\n"].concat();
+            let mut seen = Vec::new();
+            for mut piece in input.chunks(size) {
+                while !piece.is_empty() {
+                    if let Step::Line(line) = lines.step(&mut piece, Origin::Said) {
+                        seen.push((line.skipped.bare_cr, line.skipped.nul));
+                    }
+                }
+            }
+            seen
+        };
+        let fine = (false, false);
+        for size in [1, 2, 3, 1000, 10_000] {
+            assert_eq!(wrong(b"bb\r\n", size), [fine, fine], "in pieces of {size}");
+            assert_eq!(wrong(b"b\rb\r\n", size), [(true, false), fine], "in pieces of {size}");
+            assert_eq!(wrong(b"b\r\r\n", size), [(true, false), fine], "in pieces of {size}");
+            assert_eq!(wrong(b"\0\n", size), [(false, true), fine], "in pieces of {size}");
+            assert_eq!(wrong(b"b\rb\0\n", size), [(true, true), fine], "in pieces of {size}");
+        }
+    }
+
     #[test]
     fn what_stands_in_is_told_from_what_was_said() {
         let said = |pieces: &[(&[u8], Origin)]| {

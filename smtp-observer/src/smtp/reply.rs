@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     fn whole(line: &[u8]) -> Line<'_> {
-        Line { bytes: line, length: line.len() as u64, crossed: line.len() as u64, bare_lf: false }
+        Line { bytes: line, length: line.len() as u64, crossed: line.len() as u64, ..Line::default() }
     }
 
     /// The replies of some lines, each line at its own time, and the numbers of the malformed lines.
@@ -367,12 +367,12 @@ mod tests {
     #[test]
     fn what_is_withheld_of_a_text_is_not_in_it() {
         let mut replies = Replies::default();
-        let line = Line { bytes: b"550 5.1.1 xxxxx", length: 15, crossed: 10, bare_lf: false };
+        let line = Line { bytes: b"550 5.1.1 xxxxx", length: 15, crossed: 10, ..Line::default() };
         let outcome = replies.line(&line, 0..0, Time(0), Time(0), false, &mut DecoderOutput::default());
         let reply = outcome.reply.expect("a reply");
         assert_eq!((reply.code, reply.enhanced_code), (550, Some(EnhancedCode(5, 1, 1))));
         assert_eq!((&reply.text[..], reply.withheld), (&b"5.1.1 "[..], true));
-        let line = Line { bytes: b"250 x", length: 5, crossed: 5, bare_lf: false };
+        let line = Line { bytes: b"250 x", length: 5, crossed: 5, ..Line::default() };
         let next =
             replies.line(&line, 0..0, Time(0), Time(0), false, &mut DecoderOutput::default()).reply.expect("a reply");
         assert!(!next.withheld);

@@ -1,8 +1,9 @@
 //! Commands and their replies.
 
 use super::{at, check};
-use crate::smtp::transcript::{items, steps};
-use crate::smtp::{Exchange, GoAhead, Item, Message, Repeated, Session, Transfer, Verb};
+use crate::event::{LineEnd, Withheld};
+use crate::smtp::transcript::{self, Step, items, steps};
+use crate::smtp::{Exchange, GoAhead, Item, Message, Peer, Repeated, Session, Transfer, Verb};
 
 #[test]
 fn times() {
@@ -117,4 +118,25 @@ fn a_reply_without_its_end_reverses_the_roles() {
             "EHLO provider.example -> 250 customer.example",
         ],
     );
+}
+
+/// What is wrong with a line that stays in the kernel is told beyond the bytes that are kept of it, too.
+#[test]
+fn flaws_of_a_long_withheld_line() {
+    let part = |length, end, nul, bare_cr| Step::Withheld(Peer::Client, Withheld { length, end, nul, bare_cr });
+    let told = |line: &[Step]| {
+        let dialogue = [&steps("S: 220 mx.example\nC: EHLO a\nS: 250 mx"), line, &steps("S: 500 what")].concat();
+        items(Session::new(), &dialogue).iter().map(transcript::line).filter(|line| line.starts_with('!')).collect()
+    };
+    let whole: Vec<_> = told(&[part(5000, LineEnd::Crlf, true, true)]);
+    assert_eq!(whole, ["! line_too_long", "! bare_cr", "! nul_byte"]);
+    let cut: Vec<_> = told(&[
+        part(3000, LineEnd::None, false, false),
+        part(1000, LineEnd::Cr, false, false),
+        part(998, LineEnd::None, true, true),
+        part(2, LineEnd::Crlf, false, false),
+    ]);
+    assert_eq!(cut, whole);
+    let fine: Vec<_> = told(&[part(4999, LineEnd::Cr, false, false), part(1, LineEnd::Lf, false, false)]);
+    assert_eq!(fine, ["! line_too_long"]);
 }

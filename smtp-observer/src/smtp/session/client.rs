@@ -394,10 +394,10 @@ pub(super) struct Flaws {
 
 impl Flaws {
     pub(super) fn of(line: &Line<'_>) -> Self {
-        let bare_lf = line.bare_lf;
+        let Line { bare_lf, skipped, .. } = *line;
         // Nearly no line has one: all bytes are looked at alike.
         let has = |wanted| line.bytes.iter().fold(false, |found, byte| found | (*byte == wanted));
-        Self { bare_lf, bare_cr: has(b'\r'), nul: has(b'\0') }
+        Self { bare_lf, bare_cr: has(b'\r') || skipped.bare_cr, nul: has(b'\0') || skipped.nul }
     }
 
     pub(super) fn report(&self, peer: Peer, line: impl Fn() -> String, mut report: impl FnMut(AnomalyKind, String)) {

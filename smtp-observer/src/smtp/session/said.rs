@@ -265,8 +265,8 @@ impl Session {
         while goes_on && rest.length > 0 {
             let bytes = rest.stand_ins();
             (_, rest) = rest.split(bytes.len() as u64);
-            if bytes.len() == STAND_INS.len() && self.count(acts_as, rest.text()) {
-                (_, rest) = rest.split(rest.text());
+            if bytes.len() == STAND_INS.len() && self.count(acts_as, rest.plain()) {
+                (_, rest) = rest.split(rest.plain());
             }
             goes_on = self.up_to(end.saturating_sub(rest.length), acts_as, |session| read(session, bytes));
         }
