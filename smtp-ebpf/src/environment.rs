@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::PRELOAD_LENGTH;
 
-use crate::kernel::{Task, copy_user};
+use crate::kernel::{Memory, copy_user};
 use crate::program::Program;
 
 /// Bytes of the environment that are searched.
@@ -39,10 +39,9 @@ static ENVIRONMENT: PerCpuArray<Environment> = PerCpuArray::with_max_entries(Pro
 /// # Safety
 /// `PRELOAD_LENGTH` bytes at `destination` belong to a map value.
 #[inline(always)]
-pub unsafe fn preload(destination: *mut u8, program: u32, task: Task) -> u32 {
-    let (Some((start, end)), Some(environment)) = (task.environment(), ENVIRONMENT.get_ptr_mut(program)) else {
-        return 0;
-    };
+pub unsafe fn preload(destination: *mut u8, program: u32, memory: Option<Memory>) -> u32 {
+    let Some((start, end)) = memory.and_then(Memory::environment) else { return 0 };
+    let Some(environment) = ENVIRONMENT.get_ptr_mut(program) else { return 0 };
     let mut length = end.saturating_sub(start);
     if length > SEARCHED as u64 {
         length = SEARCHED as u64;

@@ -10,7 +10,7 @@ use aya_ebpf::maps::{Array, LruHashMap};
 use smtp_ebpf::event::{CONNECTIONS_ON_THIS_HOST, DESCRIBED_PROCESSES, SeqNumbers};
 
 use crate::capture;
-use crate::kernel::{Sock, Task};
+use crate::kernel::{Relative, Sock, Task};
 use crate::program::Program;
 use crate::socket::Stream;
 use crate::state;
@@ -103,10 +103,10 @@ fn last_connected() -> u64 {
 /// Whether the current process has, or its parent, which may have connected before it was forked.
 #[inline(always)]
 fn caller_has_connected_since(time: u64) -> bool {
-    let leader = Task::current().leader();
+    let task = Task::current();
     // SAFETY: the values are copied at once.
     let is_since = |pid: u32| unsafe { CONNECTED.get(pid) }.is_some_and(|last| *last > time);
-    is_since(leader.tgid()) || is_since(leader.parent().tgid())
+    is_since(task.tgid()) || task.parent().and_then(Relative::tgid).is_some_and(is_since)
 }
 
 /// Bytes move on a socket neither of whose ports is watched; whether they are to be looked at.

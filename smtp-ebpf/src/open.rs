@@ -7,7 +7,7 @@ use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{self, CGROUP_LENGTH, EXECUTABLE_LENGTH, Open};
 
 use crate::capture;
-use crate::kernel::{File, Sequence, Task};
+use crate::kernel::{File, Memory, Relative, Sequence, Task};
 use crate::owner::{CGROUP_ROOM, PATH_ROOM, ascend, length};
 use crate::socket::{self, Stream};
 use crate::state::{TCP_CLOSE, TCP_LISTEN};
@@ -56,7 +56,7 @@ fn list(output: Sequence, task: Task, file: File) {
     let Some(entry) = ENTRY.get_ptr_mut(0) else { return };
 
     let leader = task.leader();
-    let parent = leader.parent().leader();
+    let parent = task.parent();
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*entry).record;
@@ -66,25 +66,27 @@ fn list(output: Sequence, task: Task, file: File) {
                 start_time: leader.start_boottime(),
                 pid: task.tgid(),
                 tid: task.tgid(),
-                uid: task.euid(),
+                uid: task.credentials().euid(),
                 exec_id: task.exec_id(),
                 comm: leader.comm(),
             },
             socket: stream.describe(),
             positions: stream.positions(),
-            parent_pid: parent.tgid(),
+            parent_pid: parent.and_then(Relative::tgid).unwrap_or_default(),
             executable: 0,
             cgroup: 0,
             detached: 0,
-            parent_comm: parent.comm(),
+            parent_comm: parent.and_then(Relative::comm).unwrap_or_default(),
         };
         let bytes = (&raw mut (*entry).bytes).cast::<u8>();
-        if let Some(path) = task.executable() {
+        if let Some(path) = task.memory().and_then(Memory::executable) {
             let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
             (*record).detached = u32::from(path.is_detached());
         }
         let executable = length(&raw const (*record).executable, PATH_ROOM);
-        ascend::<_, CGROUP_LENGTH>(bytes.add(executable), &raw mut (*record).cgroup, task.cgroup());
+        if let Some(cgroup) = task.cgroup() {
+            ascend::<_, CGROUP_LENGTH>(bytes.add(executable), &raw mut (*record).cgroup, cgroup);
+        }
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
         output.write(entry.cast::<c_void>(), (size_of::<Open>() + executable + cgroup) as u32);
     }

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind, PRELOAD_LENGTH};
 
-use crate::kernel::{Ascend, Task, copy_kernel_string, copy_user};
+use crate::kernel::{Ascend, Credentials, Memory, Relative, Task, copy_kernel_string, copy_user};
 use crate::program::Program;
 use crate::{capture, environment, plaintext};
 
@@ -52,27 +52,43 @@ pub fn current() -> event::Task {
         start_time: leader.start_boottime(),
         pid: task.tgid(),
         tid: task.pid(),
-        uid: task.euid(),
+        uid: task.credentials().euid(),
         exec_id: task.exec_id(),
         comm: leader.comm(),
     }
 }
 
-/// Writes down a task as records name it, field by field: it never is on the stack.
-///
-/// # Safety
-/// `place` belongs to a map value.
-#[inline(always)]
-pub unsafe fn write(task: Task, place: *mut event::Task) {
-    let leader = task.leader();
-    // SAFETY: the caller's promise.
-    unsafe {
-        (&raw mut (*place).start_time).write_volatile(leader.start_boottime());
-        (&raw mut (*place).pid).write_volatile(task.tgid());
-        (&raw mut (*place).tid).write_volatile(task.pid());
-        (&raw mut (*place).uid).write_volatile(task.euid());
-        (&raw mut (*place).exec_id).write_volatile(task.exec_id());
-        (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
+/// The task that makes this call, with what leads to the rest that records name of it.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    task: Task,
+    leader: Task,
+    credentials: Credentials,
+}
+
+impl Caller {
+    /// Called where few ways have led to yet: on each way, the verifier of 6.18 takes milliseconds for such pointers.
+    #[inline(always)]
+    pub fn of(task: Task) -> Self {
+        Self { task, leader: task.leader(), credentials: task.credentials() }
+    }
+
+    /// Writes it down as records name it, field by field: it never is on the stack.
+    ///
+    /// # Safety
+    /// `place` belongs to a map value.
+    #[inline(always)]
+    pub unsafe fn write(self, place: *mut event::Task) {
+        let Self { task, leader, credentials } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*place).start_time).write_volatile(leader.start_boottime());
+            (&raw mut (*place).pid).write_volatile(task.tgid());
+            (&raw mut (*place).tid).write_volatile(task.pid());
+            (&raw mut (*place).uid).write_volatile(credentials.euid());
+            (&raw mut (*place).exec_id).write_volatile(task.exec_id());
+            (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
+        }
     }
 }
 
@@ -98,30 +114,32 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
         return false;
     };
     let task = Task::current();
-    let parent = task.leader().parent().leader();
+    let (memory, parent) = (task.memory(), task.parent());
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*description).record;
         (*record).header = capture::header(Kind::Process, time);
         (*record).task = *caller;
-        (*record).parent_pid = parent.tgid();
-        (*record).parent_comm = parent.comm();
+        (*record).parent_pid = parent.and_then(Relative::tgid).unwrap_or_default();
+        (*record).parent_comm = parent.and_then(Relative::comm).unwrap_or_default();
 
         let bytes = (&raw mut (*description).bytes).cast::<u8>();
         (*record).executable = 0;
         (*record).detached = 0;
-        if let Some(path) = task.executable() {
+        if let Some(path) = memory.and_then(Memory::executable) {
             let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
             (*record).detached = u32::from(path.is_detached());
         }
         let executable = length(&raw const (*record).executable, PATH_ROOM);
-        (*record).arguments = arguments(bytes.add(executable), task);
+        (*record).arguments = arguments(bytes.add(executable), memory);
         let arguments = length(&raw const (*record).arguments, ARGUMENTS_LENGTH);
         (*record).cgroup = 0;
-        ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, task.cgroup());
+        if let Some(cgroup) = task.cgroup() {
+            ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, cgroup);
+        }
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
 
-        (*record).preload = environment::preload(bytes.add(executable + arguments + cgroup), program, task);
+        (*record).preload = environment::preload(bytes.add(executable + arguments + cgroup), program, memory);
         let preload = length(&raw const (*record).preload, PRELOAD_LENGTH);
 
         let size = size_of::<event::Process>() + executable + arguments + cgroup + preload;
@@ -189,8 +207,8 @@ unsafe extern "C" fn write_component<A: Ascend, const LENGTH: usize>(_: u64, asc
 /// # Safety
 /// `ARGUMENTS_LENGTH` bytes at `destination` belong to a map value.
 #[inline(always)]
-unsafe fn arguments(destination: *mut u8, task: Task) -> u32 {
-    let Some((start, end)) = task.arguments() else {
+unsafe fn arguments(destination: *mut u8, memory: Option<Memory>) -> u32 {
+    let Some((start, end)) = memory.and_then(Memory::arguments) else {
         return 0;
     };
     let mut length = end.saturating_sub(start);

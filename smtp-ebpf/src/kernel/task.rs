@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use smtp_ebpf::event::COMM_LENGTH;
 
-use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset};
+use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -29,10 +29,12 @@ impl Task {
         Self(unsafe { load(self.0, offset(&OFFSETS.task_group_leader)) })
     }
 
+    /// The leader of its parent.
     #[inline(always)]
-    pub fn parent(self) -> Self {
-        // SAFETY: real_parent is a struct task_struct *.
-        Self(unsafe { load(self.0, offset(&OFFSETS.task_real_parent)) })
+    pub fn parent(self) -> Option<Relative> {
+        let leader = self.far(&OFFSETS.task_group_leader)?;
+        let parent: u64 = probe_kernel(leader + offset(&OFFSETS.task_real_parent) as u64)?;
+        Some(Relative(probe_kernel(parent + offset(&OFFSETS.task_group_leader) as u64)?))
     }
 
     #[inline(always)]
@@ -60,9 +62,9 @@ impl Task {
     }
 
     #[inline(always)]
-    pub fn euid(self) -> u32 {
-        // SAFETY: cred is a struct cred *, whose euid is a kuid_t of one u32.
-        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.task_cred)), offset(&OFFSETS.cred_euid)) }
+    pub fn credentials(self) -> Credentials {
+        // SAFETY: cred is a struct cred *.
+        Credentials(unsafe { load(self.0, offset(&OFFSETS.task_cred)) })
     }
 
     #[inline(always)]
@@ -80,48 +82,28 @@ impl Task {
         }
     }
 
-    /// Where its arguments start and end in its memory.
+    /// Its memory; a kernel thread has none.
     #[inline(always)]
-    pub fn arguments(self) -> Option<(u64, u64)> {
-        let mm = self.mm()?;
-        // SAFETY: arg_start and arg_end are unsigned long of struct mm_struct.
-        unsafe { Some((load(mm, offset(&OFFSETS.mm_arg_start)), load(mm, offset(&OFFSETS.mm_arg_end)))) }
-    }
-
-    /// Where its environment starts and ends in its memory.
-    #[inline(always)]
-    pub fn environment(self) -> Option<(u64, u64)> {
-        let mm = self.mm()?;
-        // SAFETY: env_start and env_end are unsigned long of struct mm_struct.
-        unsafe { Some((load(mm, offset(&OFFSETS.mm_env_start)), load(mm, offset(&OFFSETS.mm_env_end)))) }
-    }
-
-    /// The executable's place in the file system.
-    #[inline(always)]
-    pub fn executable(self) -> Option<Path> {
-        let mm = self.mm()?;
-        // SAFETY: exe_file is a struct file *, whose f_path holds a struct dentry * and a struct vfsmount *.
-        unsafe {
-            let file: *const u8 = load(mm, offset(&OFFSETS.mm_exe_file));
-            if file.is_null() {
-                return None;
-            }
-            let dentry: *const u8 = load(file, offset(&OFFSETS.file_dentry));
-            let mount: *const u8 = load(file, offset(&OFFSETS.file_mount));
-            Some(Path { dentry: dentry as u64, mount: mount as u64 })
-        }
+    pub fn memory(self) -> Option<Memory> {
+        self.far(&OFFSETS.task_mm).filter(|mm| *mm != 0).map(Memory)
     }
 
     /// Its cgroup in the unified hierarchy.
     #[inline(always)]
-    pub fn cgroup(self) -> CgroupNode {
-        // SAFETY: cgroups is a struct css_set *, its dfl_cgrp a struct cgroup *, whose kn is a struct kernfs_node *.
-        unsafe {
-            let set: *const u8 = load(self.0, offset(&OFFSETS.task_cgroups));
-            let cgroup: *const u8 = load(set, offset(&OFFSETS.css_set_default_cgroup));
-            let node: *const u8 = load(cgroup, offset(&OFFSETS.cgroup_node));
-            CgroupNode(node as u64)
-        }
+    pub fn cgroup(self) -> Option<CgroupNode> {
+        let set = self.far(&OFFSETS.task_cgroups)?;
+        let cgroup: u64 = probe_kernel(set + offset(&OFFSETS.css_set_default_cgroup) as u64)?;
+        Some(CgroupNode(probe_kernel(cgroup + offset(&OFFSETS.cgroup_node) as u64)?))
+    }
+
+    /// The address in a field of it, of something that is read once a process.
+    ///
+    /// Not through the type: for each pointer that is loaded from a task, on each way that leads there, the verifier of 6.18
+    /// looks through the names of all types of the kernel, up to four times (`btf_nested_type_is_trusted`). That was
+    /// a third of the agent's start.
+    #[inline(always)]
+    fn far(self, field: &u32) -> Option<u64> {
+        probe_kernel(self.0 as u64 + offset(field) as u64)
     }
 
     /// It works for the kernel, or for an io_uring: it has not entered the kernel by a system call of its own.
@@ -195,11 +177,65 @@ impl Task {
         // SAFETY: the helper takes a struct task_struct * and answers a struct pt_regs *.
         Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
     }
+}
+
+/// A `struct task_struct` of a process near to one that is known.
+#[derive(Clone, Copy)]
+pub struct Relative(u64);
+
+impl Relative {
+    #[inline(always)]
+    pub fn tgid(self) -> Option<u32> {
+        probe_kernel(self.0 + offset(&OFFSETS.task_tgid) as u64)
+    }
 
     #[inline(always)]
-    fn mm(self) -> Option<*const u8> {
-        // SAFETY: mm is a struct mm_struct *, NULL for kernel threads.
-        let mm: *const u8 = unsafe { load(self.0, offset(&OFFSETS.task_mm)) };
-        (!mm.is_null()).then_some(mm)
+    pub fn comm(self) -> Option<[u8; COMM_LENGTH]> {
+        probe_kernel(self.0 + offset(&OFFSETS.task_comm) as u64)
+    }
+}
+
+/// A `struct mm_struct`.
+#[derive(Clone, Copy)]
+pub struct Memory(u64);
+
+impl Memory {
+    /// Where the arguments start and end.
+    #[inline(always)]
+    pub fn arguments(self) -> Option<(u64, u64)> {
+        Some((self.field(&OFFSETS.mm_arg_start)?, self.field(&OFFSETS.mm_arg_end)?))
+    }
+
+    /// Where the environment starts and ends.
+    #[inline(always)]
+    pub fn environment(self) -> Option<(u64, u64)> {
+        Some((self.field(&OFFSETS.mm_env_start)?, self.field(&OFFSETS.mm_env_end)?))
+    }
+
+    /// The executable's place in the file system: `exe_file` and its `f_path`.
+    #[inline(always)]
+    pub fn executable(self) -> Option<Path> {
+        let file = self.field(&OFFSETS.mm_exe_file).filter(|file| *file != 0)?;
+        Some(Path {
+            dentry: probe_kernel(file + offset(&OFFSETS.file_dentry) as u64)?,
+            mount: probe_kernel(file + offset(&OFFSETS.file_mount) as u64)?,
+        })
+    }
+
+    #[inline(always)]
+    fn field(self, field: &u32) -> Option<u64> {
+        probe_kernel(self.0 + offset(field) as u64)
+    }
+}
+
+/// A `struct cred`.
+#[derive(Clone, Copy)]
+pub struct Credentials(*const u8);
+
+impl Credentials {
+    #[inline(always)]
+    pub fn euid(self) -> u32 {
+        // SAFETY: euid is a kuid_t of one u32 in struct cred.
+        unsafe { load(self.0, offset(&OFFSETS.cred_euid)) }
     }
 }
