@@ -11,7 +11,7 @@ use smtp_ebpf::event::ARGUMENTS_LENGTH;
 use tracing::warn;
 
 use super::ring::{Reader, arguments};
-use super::{Error, chain};
+use super::{Error, with_causes};
 use crate::event::{OpenSocket, ProcessEvent, ProcessKey, Snapshot, Time};
 
 /// The program, and the kernel's iterator that it is for.
@@ -42,8 +42,8 @@ pub fn arguments_now(programs: &mut Ebpf, time: Time) -> Result<Arguments, Error
 pub fn list(programs: &mut Ebpf, reader: &mut Reader, time: Time, known: &Arguments) -> Result<Snapshot, Error> {
     let program = program(programs)?;
     let link = program.attach()?;
-    let iterator = program.take_link(link)?.into_file().map_err(|error| Error::Refused(chain(&error)))?;
-    let records = read(iterator).map_err(|error| Error::Refused(chain(&error)))?;
+    let iterator = program.take_link(link)?.into_file().map_err(|error| Error::Refused(with_causes(&error)))?;
+    let records = read(iterator).map_err(|error| Error::Refused(with_causes(&error)))?;
 
     let mut processes: HashMap<ProcessKey, ProcessEvent> = HashMap::default();
     let mut sockets: HashMap<u64, OpenSocket> = HashMap::default();

@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use super::diagnostics::{Diagnostic, State};
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
-use super::{Error, Family, Hooks, NoLayout, Settings, Tls, chain, diagnostics, load, tls};
+use super::{Error, Family, Hooks, NoLayout, Settings, Tls, diagnostics, load, tls, with_causes};
 
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
@@ -190,7 +190,7 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
         diagnostics::require_memory(page)?;
         diagnostics::require_descriptors()?;
-        let layout = Layout::of_kernel().map_err(NoLayout)?;
+        let layout = Layout::of_kernel().map_err(NoLayout::from)?;
         let settings = Settings {
             ports: Vec::new(),
             hooks: Hooks::Auto,
@@ -200,7 +200,7 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
             diagnostics: LevelFilter::OFF,
         };
         let object = load(&settings, &layout)?;
-        let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(chain(&error)))?;
+        let btf = Btf::from_sys_fs().map_err(|error| Error::Refused(with_causes(&error)))?;
         Ok((object, layout, btf))
     };
     let mut prepared = prepare().map_err(|error: Error| Refusal::from(error));

@@ -23,7 +23,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
 use self::report::Reports;
-use super::{Error, Settings, chain};
+use super::{Error, Settings, with_causes};
 use crate::event::{Time, TlsLibraries};
 use crate::privilege;
 pub(super) use found::diagnose;
@@ -96,7 +96,7 @@ impl Prober {
         let aya::maps::Map::RingBuf(processes) = processes else {
             return Err(Error::Refused("TLS_PROCESSES is no ring buffer".into()));
         };
-        numbers.push(processes.info().map_err(|error| Error::Refused(chain(&error)))?.id());
+        numbers.push(processes.info().map_err(|error| Error::Refused(with_causes(&error)))?.id());
         let child = Command::new("/proc/self/exe")
             .arg("probe-tls")
             .arg(settings.tls.as_str())

@@ -30,7 +30,7 @@ use super::mapped::{self, FileIdentity, MappedFile};
 use super::report::Report;
 use super::{PROGRAMS, Tls};
 use crate::event::TlsLibrary;
-use crate::kernel::{chain, os_error};
+use crate::kernel::{os_error, with_causes};
 use crate::privilege::{self, Calls};
 
 /// Files that are remembered to have been searched.
@@ -105,8 +105,8 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     })?;
     debug!("what attaches probes has left: {kept}");
     let mut prober = Prober::new(assignment)?;
-    let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(chain(&error)))?;
-    let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(chain(&error)))?;
+    let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(with_causes(&error)))?;
+    let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(with_causes(&error)))?;
     let searched = prober.prepare();
     say(&Report::Ready);
     searched.iter().for_each(say);
@@ -163,7 +163,7 @@ impl Prober {
         let mut numbers =
             [assignment.call, assignment.returns, assignment.end, assignment.record].map(|number| (number, None));
         for program in loaded_programs() {
-            let program = program.map_err(|error| Failure::Programs(chain(&error)))?;
+            let program = program.map_err(|error| Failure::Programs(with_causes(&error)))?;
             if let Some((_, found)) = numbers.iter_mut().find(|(number, _)| *number == program.id()) {
                 *found = Some(program);
             }
@@ -174,7 +174,7 @@ impl Prober {
             let found = found.ok_or_else(|| Failure::Programs(format!("there is no program {number} ({name})")))?;
             // SAFETY: the kind is the one that the program of this name was written for.
             unsafe { UProbe::from_program_info(found, name.into(), kind) }
-                .map_err(|error| Failure::Programs(chain(&error)))
+                .map_err(|error| Failure::Programs(with_causes(&error)))
         };
         Ok(Self {
             calls: next(ProbeKind::Entry)?,
@@ -306,7 +306,7 @@ impl Prober {
                 // It has ended meanwhile.
                 Err(error) if os_error(&error) == Some(libc::ESRCH) => break,
                 Err(error) => {
-                    warn!("{} of {} cannot be probed: {}", place.function, file.name.display(), chain(&error))
+                    warn!("{} of {} cannot be probed: {}", place.function, file.name.display(), with_causes(&error))
                 }
             }
         }
