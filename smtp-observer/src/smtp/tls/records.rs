@@ -1,5 +1,7 @@
 //! One direction of a handshake, record by record (RFC 8446, 5.1): from what crossed of it, and the lengths of the rest.
 
+use super::hello;
+
 /// Bytes of a record's head: its type, a version, its length.
 const HEAD: usize = 5;
 
@@ -199,9 +201,12 @@ impl Records {
                 self.message.clear();
                 Some(Found::Alert { is_fatal: level != 1, description })
             }
-            [_, a, b, c, ref said @ ..] if is_hello => {
-                let length = u32::from_be_bytes([0, a, b, c]) as usize;
-                (said.len() >= length || body.len() >= room).then(|| self.hello())
+            [_, a, b, c, ..] if is_hello => {
+                let length = hello::HEAD + u32::from_be_bytes([0, a, b, c]) as usize;
+                let is_whole = self.message.len() >= length || body.len() >= room;
+                // What stands behind it is another message.
+                self.message.truncate(length);
+                is_whole.then(|| self.hello())
             }
             _ => None,
         }
