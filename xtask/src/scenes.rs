@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::process::{cargo, cargo_as_root, check, say};
-use crate::{agent, packages, senders};
+use crate::process::{cargo, cargo_as_root, check, say, target};
+use crate::{packages, senders, setup};
 
 /// Plays the demo.
 pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
@@ -13,7 +13,7 @@ pub(crate) fn demo(root: &Path, args: &[String]) -> Result<()> {
     packages::ensure_installed(&[&packages::SCENES, tls])?;
     play(root, "dev", "demo", args)?;
     say(
-        "for the mail of this host: sudo target/release/smtp-observer trace, or top, or run and a browser at http://127.0.0.1:9725/",
+        "for the mail of this host: `cargo xtask run -- trace`, or `top`, or `run` and a browser at http://127.0.0.1:9725/",
     );
     Ok(())
 }
@@ -51,10 +51,13 @@ pub(crate) fn events(root: &Path, file: &Path) -> Result<()> {
 
 fn play(root: &Path, profile: &str, program: &str, args: &[String]) -> Result<()> {
     let mut runner = cargo_as_root(root)?;
-    let agent = agent::build(root, true)?;
+    setup::ensure(root)?;
     let package = ["--package=smtp-observer-tests", "--profile", profile];
-    // All of them: a scene's client, interceptor and server are programs of their own.
-    check(cargo(root).arg("build").args(package).arg("--bins"), "the scenes do not build: see above")?;
+    // Agent and scene in one build: what both need is built once. All programs of the scenes: a scene's client, interceptor
+    // and server are programs of their own.
+    let build = ["build", "--package=smtp-observer", "--bins"];
+    check(cargo(root).args(build).args(package), "the agent and its scenes do not build: see above")?;
+    let agent = target(root).join(if profile == "dev" { "debug" } else { profile }).join("smtp-observer");
     runner.args(["run", "--quiet"]).args(package).args(["--bin", program, "--"]).args(args);
     check(runner.env("SMTP_OBSERVER", agent), &format!("{program} failed: see above"))
 }
