@@ -7,8 +7,8 @@ use aya_ebpf::maps::PerCpuArray;
 use smtp_ebpf::event::{self, CGROUP_LENGTH, EXECUTABLE_LENGTH, Open};
 
 use crate::capture;
-use crate::kernel::{File, Memory, Relative, Sequence, Task};
-use crate::owner::{CGROUP_ROOM, PATH_ROOM, ascend, length};
+use crate::kernel::{File, Memory, Sequence, Task};
+use crate::owner::{CGROUP_ROOM, PATH_ROOM, ascend, length, name_parent};
 use crate::socket::{self, Stream};
 use crate::state::{TCP_CLOSE, TCP_LISTEN};
 
@@ -56,7 +56,6 @@ fn list(output: Sequence, task: Task, file: File) {
     let Some(entry) = ENTRY.get_ptr_mut(0) else { return };
 
     let leader = task.leader();
-    let parent = task.parent();
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*entry).record;
@@ -72,12 +71,13 @@ fn list(output: Sequence, task: Task, file: File) {
             },
             socket: stream.describe(),
             positions: stream.positions(),
-            parent_pid: parent.and_then(Relative::tgid).unwrap_or_default(),
+            parent_pid: 0,
             executable: 0,
             cgroup: 0,
             detached: 0,
-            parent_comm: parent.and_then(Relative::comm).unwrap_or_default(),
+            parent_comm: [0; event::COMM_LENGTH],
         };
+        name_parent(&raw mut (*record).parent_pid, &raw mut (*record).parent_comm, task);
         let bytes = (&raw mut (*entry).bytes).cast::<u8>();
         if let Some(path) = task.memory().and_then(Memory::executable) {
             let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind, PRELOAD_LENGTH};
 
-use crate::kernel::{Ascend, Credentials, Memory, Relative, Task, copy_kernel_string, copy_user};
+use crate::kernel::{Ascend, Credentials, Memory, Task, copy_kernel_string, copy_user};
 use crate::program::Program;
 use crate::{capture, environment, plaintext};
 
@@ -113,37 +113,53 @@ fn describe<C: EbpfContext>(context: &C, program: u32, caller: &event::Task, tim
     let Some(description) = DESCRIPTION.get_ptr_mut(program) else {
         return false;
     };
-    let task = Task::current();
-    let (memory, parent) = (task.memory(), task.parent());
+    // Each is read where it is used: what stays for later takes room on the stack.
     // SAFETY: the pointer is to this CPU's map value, and every offset below is checked against its size.
     unsafe {
         let record = &raw mut (*description).record;
         (*record).header = capture::header(Kind::Process, time);
         (*record).task = *caller;
-        (*record).parent_pid = parent.and_then(Relative::tgid).unwrap_or_default();
-        (*record).parent_comm = parent.and_then(Relative::comm).unwrap_or_default();
+        name_parent(&raw mut (*record).parent_pid, &raw mut (*record).parent_comm, Task::current());
 
         let bytes = (&raw mut (*description).bytes).cast::<u8>();
         (*record).executable = 0;
         (*record).detached = 0;
-        if let Some(path) = memory.and_then(Memory::executable) {
+        if let Some(path) = Task::current().memory().and_then(Memory::executable) {
             let path = ascend::<_, EXECUTABLE_LENGTH>(bytes, &raw mut (*record).executable, path);
             (*record).detached = u32::from(path.is_detached());
         }
         let executable = length(&raw const (*record).executable, PATH_ROOM);
-        (*record).arguments = arguments(bytes.add(executable), memory);
+        (*record).arguments = arguments(bytes.add(executable), Task::current().memory());
         let arguments = length(&raw const (*record).arguments, ARGUMENTS_LENGTH);
         (*record).cgroup = 0;
-        if let Some(cgroup) = task.cgroup() {
+        if let Some(cgroup) = Task::current().cgroup() {
             ascend::<_, CGROUP_LENGTH>(bytes.add(executable + arguments), &raw mut (*record).cgroup, cgroup);
         }
         let cgroup = length(&raw const (*record).cgroup, CGROUP_ROOM);
 
-        (*record).preload = environment::preload(bytes.add(executable + arguments + cgroup), program, memory);
+        (*record).preload =
+            environment::preload(bytes.add(executable + arguments + cgroup), program, Task::current().memory());
         let preload = length(&raw const (*record).preload, PRELOAD_LENGTH);
 
         let size = size_of::<event::Process>() + executable + arguments + cgroup + preload;
         capture::output(context, program, Kind::Process, description.cast(), size, size_of::<Description>())
+    }
+}
+
+/// Writes down who a task's parent is: the process that has forked its own.
+///
+/// # Safety
+/// Both places belong to a map value.
+#[inline(always)]
+pub unsafe fn name_parent(pid: *mut u32, comm: *mut [u8; event::COMM_LENGTH], task: Task) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pid.write_volatile(0);
+        comm.write([0; event::COMM_LENGTH]);
+        if let Some(parent) = task.parent() {
+            pid.write_volatile(parent.tgid().unwrap_or_default());
+            parent.copy_comm(comm);
+        }
     }
 }
 

@@ -145,7 +145,7 @@ impl Stream {
         };
         Socket {
             cookie: sock.cookie(),
-            netns: self.tcp.map_or_else(|| sock.netns().unwrap_or_default(), TcpSock::netns),
+            netns: sock.netns(),
             family,
             local_port: self.local_port(),
             remote_port: sock.remote_port(),

@@ -92,11 +92,11 @@ impl Sock {
         unsafe { load(self.0, offset(&OFFSETS.sock_error)) }
     }
 
-    /// Its network namespace's inode number, where it is no TCP socket, which is rare.
+    /// Its network namespace's inode number.
     #[inline(always)]
-    pub fn netns(self) -> Option<u32> {
-        let net: u64 = probe_kernel(self.0 as u64 + offset(&OFFSETS.sock_net) as u64)?;
-        probe_kernel(net + offset(&OFFSETS.net_inode) as u64)
+    pub fn netns(self) -> u32 {
+        // SAFETY: skc_net.net is a struct net *, whose ns.inum is an unsigned int.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.sock_net)), offset(&OFFSETS.net_inode)) }
     }
 
     #[inline(always)]
@@ -184,15 +184,6 @@ impl TcpSock {
     fn local_network_port(self) -> u16 {
         // SAFETY: inet_sport is a __be16 of the struct inet_sock that a tcp_sock begins with.
         unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_local_port)) }
-    }
-
-    /// Its network namespace's inode number.
-    ///
-    /// Not through the `struct sock` that the kernel passed: the verifier takes as long for that as for a task (`far`).
-    #[inline(always)]
-    pub fn netns(self) -> u32 {
-        // SAFETY: skc_net.net is a struct net * of the struct sock that a tcp_sock begins with, its ns.inum an unsigned int.
-        unsafe { load(load::<*const u8>(self.0.as_ptr(), offset(&OFFSETS.sock_net)), offset(&OFFSETS.net_inode)) }
     }
 
     /// Something sits between the stream and its user: kTLS, or MPTCP, whose subflow this then is.

@@ -3,7 +3,9 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use smtp_ebpf::event::COMM_LENGTH;
 
-use super::{CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, injected, load, offset, probe_kernel};
+use super::{
+    CgroupNode, HeldSock, OFFSETS, Path, Registers, SYSCALLS, Sock, copy_kernel, injected, load, offset, probe_kernel,
+};
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -189,9 +191,14 @@ impl Relative {
         probe_kernel(self.0 + offset(&OFFSETS.task_tgid) as u64)
     }
 
+    /// Copies its name; zeros where that cannot be read.
+    ///
+    /// # Safety
+    /// `place` belongs to a map value.
     #[inline(always)]
-    pub fn comm(self) -> Option<[u8; COMM_LENGTH]> {
-        probe_kernel(self.0 + offset(&OFFSETS.task_comm) as u64)
+    pub unsafe fn copy_comm(self, place: *mut [u8; COMM_LENGTH]) {
+        // SAFETY: the caller's promise; the helper zeroes the place on a fault.
+        unsafe { copy_kernel(place.cast(), COMM_LENGTH as u32, self.0 + offset(&OFFSETS.task_comm) as u64) };
     }
 }
 
