@@ -20,7 +20,7 @@ pub use file::{Ascend, CgroupNode, File, Path, Sequence};
 pub use message::{Iterator, Message};
 pub use registers::{Call, Registers};
 pub use sock::{HeldSock, Sock, Socket, TcpSock};
-pub use task::{Credentials, Memory, Relative, Task};
+pub use task::{Memory, Relative, Task};
 
 /// Where the running kernel keeps its fields; injected at load, frozen, so constants to the verifier.
 #[unsafe(no_mangle)]

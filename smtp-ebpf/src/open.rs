@@ -65,7 +65,7 @@ fn list(output: Sequence, task: Task, file: File) {
                 start_time: leader.start_boottime(),
                 pid: task.tgid(),
                 tid: task.tgid(),
-                uid: task.credentials().euid(),
+                uid: task.euid(),
                 exec_id: task.exec_id(),
                 comm: leader.comm(),
             },

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use smtp_ebpf::event::{self, ARGUMENTS_LENGTH, CGROUP_LENGTH, EXECUTABLE_LENGTH, Kind, PRELOAD_LENGTH};
 
-use crate::kernel::{Ascend, Credentials, Memory, Task, copy_kernel_string, copy_user};
+use crate::kernel::{Ascend, Memory, Task, copy_kernel_string, copy_user};
 use crate::program::Program;
 use crate::{capture, environment, plaintext};
 
@@ -52,43 +52,27 @@ pub fn current() -> event::Task {
         start_time: leader.start_boottime(),
         pid: task.tgid(),
         tid: task.pid(),
-        uid: task.credentials().euid(),
+        uid: task.euid(),
         exec_id: task.exec_id(),
         comm: leader.comm(),
     }
 }
 
-/// The task that makes this call, with what leads to the rest that records name of it.
-#[derive(Clone, Copy)]
-pub struct Caller {
-    task: Task,
-    leader: Task,
-    credentials: Credentials,
-}
-
-impl Caller {
-    /// Called where few ways have led to yet: on each way, the verifier of 6.18 takes milliseconds for such pointers.
-    #[inline(always)]
-    pub fn of(task: Task) -> Self {
-        Self { task, leader: task.leader(), credentials: task.credentials() }
-    }
-
-    /// Writes it down as records name it, field by field: it never is on the stack.
-    ///
-    /// # Safety
-    /// `place` belongs to a map value.
-    #[inline(always)]
-    pub unsafe fn write(self, place: *mut event::Task) {
-        let Self { task, leader, credentials } = self;
-        // SAFETY: the caller's promise.
-        unsafe {
-            (&raw mut (*place).start_time).write_volatile(leader.start_boottime());
-            (&raw mut (*place).pid).write_volatile(task.tgid());
-            (&raw mut (*place).tid).write_volatile(task.pid());
-            (&raw mut (*place).uid).write_volatile(credentials.euid());
-            (&raw mut (*place).exec_id).write_volatile(task.exec_id());
-            (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
-        }
+/// Writes down a task as records name it, field by field: it never is on the stack.
+///
+/// # Safety
+/// `place` belongs to a map value.
+#[inline(always)]
+pub unsafe fn write(task: Task, place: *mut event::Task) {
+    let leader = task.leader();
+    // SAFETY: the caller's promise.
+    unsafe {
+        (&raw mut (*place).start_time).write_volatile(leader.start_boottime());
+        (&raw mut (*place).pid).write_volatile(task.tgid());
+        (&raw mut (*place).tid).write_volatile(task.pid());
+        (&raw mut (*place).uid).write_volatile(task.euid());
+        (&raw mut (*place).exec_id).write_volatile(task.exec_id());
+        (&raw mut (*place).comm).cast::<[u64; 2]>().write_volatile(leader.comm_words());
     }
 }
 

@@ -9,7 +9,6 @@ use crate::buffer;
 use crate::buffer_location::{self, BufferSource};
 use crate::dialogue::Followed;
 use crate::kernel::{Message, Sock, Socket, Task};
-use crate::owner::Caller;
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::tell::{Scratch, call, scratch_of, speaker, tell_at_once, tell_windows};
@@ -87,9 +86,8 @@ struct Moved {
 #[inline(always)]
 fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, length: u32, by: By) {
     let moved = Moved { program, sock, task: Task::current(), flags, length };
-    let caller = Caller::of(moved.task);
     let Some(scratch) = scratch_of(program) else { return };
-    let Some(followed) = meet(context, &moved, caller, scratch) else { return };
+    let Some(followed) = meet(context, &moved, scratch) else { return };
     // SAFETY: it is the socket's map value.
     let dialogue = unsafe { &raw mut (*followed).dialogue };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
@@ -145,7 +143,7 @@ fn look_and_tell<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scrat
 /// Who calls, and all of the call but what was said. The dialogue on the socket, if that is ours or may be; none, too, where
 /// the call is ciphertext, of which it was told a moment ago.
 #[inline(always)]
-fn meet<C: EbpfContext>(context: &C, moved: &Moved, caller: Caller, scratch: *mut Scratch) -> Option<*mut Followed> {
+fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Option<*mut Followed> {
     let Moved { program, sock, length, .. } = *moved;
     let sends = matches!(program.kind(), Kind::Send);
     let stream = Stream::of(sock)?;
@@ -198,7 +196,7 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, caller: Caller, scratch: *mu
         }
         let owner = &raw mut (*scratch).owner;
         let task = &raw mut (*owner).task;
-        caller.write(task);
+        owner::write(moved.task, task);
         (&raw mut (*scratch).is_nameless).write_volatile(0);
         if !Followed::is_owner(followed, task, time) {
             (&raw mut (*owner).header).write_volatile(capture::header(Kind::Owner, time));

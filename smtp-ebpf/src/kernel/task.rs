@@ -64,9 +64,9 @@ impl Task {
     }
 
     #[inline(always)]
-    pub fn credentials(self) -> Credentials {
-        // SAFETY: cred is a struct cred *.
-        Credentials(unsafe { load(self.0, offset(&OFFSETS.task_cred)) })
+    pub fn euid(self) -> u32 {
+        // SAFETY: cred is a struct cred *, whose euid is a kuid_t of one u32.
+        unsafe { load(load::<*const u8>(self.0, offset(&OFFSETS.task_cred)), offset(&OFFSETS.cred_euid)) }
     }
 
     #[inline(always)]
@@ -232,17 +232,5 @@ impl Memory {
     #[inline(always)]
     fn field(self, field: &u32) -> Option<u64> {
         probe_kernel(self.0 + offset(field) as u64)
-    }
-}
-
-/// A `struct cred`.
-#[derive(Clone, Copy)]
-pub struct Credentials(*const u8);
-
-impl Credentials {
-    #[inline(always)]
-    pub fn euid(self) -> u32 {
-        // SAFETY: euid is a kuid_t of one u32 in struct cred.
-        unsafe { load(self.0, offset(&OFFSETS.cred_euid)) }
     }
 }
