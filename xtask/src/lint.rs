@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             "clippy",
             "--workspace",
             "--all-targets",
-            "--features=smtp-observer-tests/packages",
+            "--features=smtp-observer-tests/packages,smtp-observer-tests/guests",
             "--",
             "-Dwarnings",
         ]),

@@ -103,6 +103,7 @@ fn build(root: &Path) -> Result<Vec<(PathBuf, String)>> {
             "test",
             "--release",
             "--package=smtp-observer-tests",
+            "--features=guests",
             "--no-run",
             "--quiet",
             "--message-format=json-render-diagnostics",
