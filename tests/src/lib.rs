@@ -15,6 +15,7 @@ pub mod conversation;
 pub mod dialogue;
 pub mod feed;
 pub mod grafana;
+pub mod greeted;
 pub mod http;
 pub mod machine;
 pub mod netns;
