@@ -148,6 +148,22 @@ fn captured_handshakes_in_calls_of_every_size() {
     }
 }
 
+/// Of a hello that is shorter than its record only what it has itself is read.
+#[test]
+fn a_hello_in_a_longer_record() {
+    // The low bytes of the lengths in the heads of a record and of a message.
+    const LENGTHS: [usize; 2] = [4, 8];
+    let mut turns = captured(CAPTURES[0].1);
+    let server = &mut turns[1].1;
+    assert_eq!(LENGTHS.map(|at| server[at]), [0x7a, 0x76]);
+    // It ends in the middle of the session's id, before the cipher.
+    server[LENGTHS[1]] = 0x36;
+    for size in (1..200).chain([usize::MAX]) {
+        let told: Vec<_> = told(Before::Nothing, &turns, || size).iter().map(words).collect();
+        assert_eq!(told, ["mx.example"], "in calls of {size}");
+    }
+}
+
 /// A connection that is cut anywhere: there was no TLS up to a place, and there was from there on.
 #[test]
 fn captured_handshakes_that_are_cut_short() {
