@@ -1,5 +1,5 @@
 //! `docs/dependencies.md` gives a reason for each crate that a crate of the workspace names, and for no other. And all crates
-//! have licences that `deny.toml` allows, and come from the one registry: cargo-deny, which looks for more, takes minutes to build.
+//! have licences that `deny.toml` allows, and come from the one registry: cargo-deny, which looks for more, is a lint.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,16 +2,26 @@
 
 use std::env;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process::{cargo, check, say, which};
+use crate::process::{answer, cargo, check, say};
 use crate::setup;
+use crate::tools::CargoTool;
+
+/// What looks at licences, sources and advisories.
+const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2", features: "" };
+
+/// How long the database of advisories may take.
+const DATABASE: Duration = Duration::from_secs(60);
 
 /// Runs every check that needs no test.
 pub(crate) fn run(root: &Path) -> Result<()> {
     // The agent's build script builds the eBPF programs under clippy as well.
     setup::ensure(root)?;
+    let cargo_deny = CARGO_DENY.ensure_installed(root)?;
     check(
         cargo(root).args(["fmt", "--all", "--check"]),
         "the code is not formatted: run `cargo fmt --all` (the component is rustfmt)",
@@ -38,10 +48,17 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             .arg(format!("bpf_target_arch=\"{}\"", env::consts::ARCH)),
         "clippy objects to the eBPF programs: see above",
     )?;
-    if which("cargo-deny").is_some() {
-        check(cargo(root).args(["deny", "check"]), "cargo-deny objects: see above")?;
+    let deny = |what: &[&str]| {
+        let mut command = Command::new(&cargo_deny);
+        command.current_dir(root).arg("--locked").args(what);
+        command
+    };
+    let objects = "cargo-deny objects: see above";
+    check(&mut deny(&["check", "bans", "licenses", "sources"]), objects)?;
+    if answer(&mut deny(&["fetch", "db"]), DATABASE).is_some() {
+        check(&mut deny(&["check", "advisories"]), objects)?;
     } else {
-        say("cargo-deny is not installed: licences and advisories stay unchecked");
+        say("the database of advisories cannot be fetched: known vulnerabilities stay unchecked");
     }
     Ok(())
 }

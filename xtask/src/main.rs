@@ -112,7 +112,7 @@ enum Command {
     Pipelines(pipelines::Options),
     /// Fuzz the core, from the transcripts on
     Fuzz(fuzz::Options),
-    /// Check formatting, clippy for agent and eBPF programs, and licences where cargo-deny is installed
+    /// Check formatting, clippy for agent and eBPF programs, and the dependencies with cargo-deny
     Lint,
 }
 
