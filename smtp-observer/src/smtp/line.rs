@@ -50,6 +50,7 @@ pub(super) struct Line<'a> {
     pub(super) crossed: u64,
     /// LF alone ended it.
     pub(super) bare_lf: bool,
+    /// What is wrong behind those bytes.
     pub(super) skipped: Skipped,
 }
 

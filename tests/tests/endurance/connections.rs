@@ -16,7 +16,7 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
 
 /// As many sockets as are followed at once (`docs/limits.md`).
-const MOST_FOLLOWED: f64 = 65_536.0;
+const MAX_FOLLOWED: f64 = 65_536.0;
 
 /// Connections of one process: both ends of them fit into the 20,000 descriptors that root has in many a container.
 const OF_ONE_PROCESS: usize = 9_000;
@@ -80,10 +80,7 @@ fn at_once() -> Result<()> {
     );
     let (ends, known) = (2.0 * connections as f64, held + unfollowed);
     ensure!(known + lost >= ends && known <= ends, "of {ends} ends {held} are open, {unfollowed} followed no longer");
-    ensure!(
-        held <= MOST_FOLLOWED && (unfollowed == 0.0 || ends > MOST_FOLLOWED),
-        "{held} are open, {unfollowed} let go"
-    );
+    ensure!(held <= MAX_FOLLOWED && (unfollowed == 0.0 || ends > MAX_FOLLOWED), "{held} are open, {unfollowed} let go");
     wait_until_none(open)
 }
 
