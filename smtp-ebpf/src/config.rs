@@ -45,6 +45,12 @@ offsets! {
     sock_protocol,
     /// `sock.sk_err`
     sock_error,
+    /// `sock.sk_dst_cache`
+    sock_route,
+    /// `dst_entry.dev`
+    route_device,
+    /// `net_device.flags`
+    device_flags,
     /// `socket.sk`
     socket_sock,
     /// `net.ns.inum`

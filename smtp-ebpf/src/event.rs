@@ -197,7 +197,10 @@ pub struct State {
     /// `AF_INET`, `AF_INET6`, or zero: not known.
     pub requested_family: u16,
     /// Not zero: it may have an address that is not this host's (`IP_TRANSPARENT`, `inet_sock.transparent`).
-    pub transparent: u32,
+    pub transparent: u16,
+    /// Not zero: its host takes what it sends to the remote end for its own (`RTN_LOCAL`); where [`Self::old`] is
+    /// `TCP_SYN_SENT`.
+    pub local_route: u16,
     /// The cookie of the socket at the other end of the connection, where this one was accepted from a watched client
     /// on this host; else zero.
     pub peer: u64,

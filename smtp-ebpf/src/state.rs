@@ -177,7 +177,8 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             requested: requested.address,
             requested_port: requested.port,
             requested_family: requested.family,
-            transparent: u32::from(stream.is_transparent()),
+            transparent: u16::from(stream.is_transparent()),
+            local_route: u16::from(old == TCP_SYN_SENT && sock.has_local_route()),
             peer,
             error: if new == TCP_CLOSE { sock.error() } else { 0 },
             padding: 0,
@@ -215,6 +216,7 @@ pub fn tell_of_pair<C: EbpfContext>(
         (&raw mut (*state).requested_port).write_volatile(0);
         (&raw mut (*state).requested_family).write_volatile(0);
         (&raw mut (*state).transparent).write_volatile(0);
+        (&raw mut (*state).local_route).write_volatile(0);
         (&raw mut (*state).peer).write_volatile(client);
         (&raw mut (*state).error).write_volatile(0);
         (&raw mut (*state).padding).write_volatile(0);

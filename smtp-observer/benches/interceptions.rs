@@ -63,6 +63,7 @@ impl Host {
             requested: None,
             peer,
             transparent: false,
+            local_route: false,
             error: 0,
         }));
     }

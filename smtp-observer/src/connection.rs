@@ -39,6 +39,8 @@ pub struct Connection {
     pub missed: Option<NonZero<u64>>,
     /// The address the program asked for, where it is not the one it is connected to.
     pub requested: Option<Box<Endpoint>>,
+    /// A client's: its host takes what it sends to the remote end for its own.
+    pub local_route: bool,
     /// The processes that use it.
     pub(crate) users: Users,
     /// `connection.opened` has been said.
@@ -67,6 +69,7 @@ impl Connection {
             listed: None,
             missed: None,
             requested: None,
+            local_route: false,
             users: Users::default(),
             announced: false,
             awaited: false,
@@ -82,6 +85,7 @@ impl Connection {
     /// Both ends agree: here the streams begin, unless TCP Fast Open has moved bytes before (RFC 7413).
     pub fn establish(&mut self, event: &StateEvent) {
         self.opened = Some(event.time);
+        self.local_route = event.local_route;
         if !self.announced {
             self.first_seen = event.time;
         }
@@ -342,6 +346,7 @@ mod tests {
             requested: None,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         });
         connection
@@ -396,6 +401,7 @@ mod tests {
                 requested: None,
                 peer: None,
                 transparent: false,
+                local_route: false,
                 error,
             };
             event.closed_by()

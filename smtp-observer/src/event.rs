@@ -234,6 +234,9 @@ pub struct StateEvent {
     /// The socket may have an address that is not this host's (`IP_TRANSPARENT`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub transparent: bool,
+    /// Its host takes what it sends to the remote end for its own (`RTN_LOCAL`). Told of a client that is established.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_route: bool,
     /// The error with which the kernel ended the connection (errno(3)); zero: none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub error: u32,

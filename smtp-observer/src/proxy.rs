@@ -103,6 +103,8 @@ pub struct Opened {
     pub process: Option<Caller>,
     /// What the process asked for, where it is not what it got.
     pub requested: Option<Endpoint>,
+    /// Its host takes what it sends to the remote end for its own, if that is known.
+    pub local_route: bool,
     /// When it was opened.
     pub time: Timestamp,
 }
@@ -120,7 +122,13 @@ impl Opened {
             What::ConnectionOpened { requested } => requested,
             _ => None,
         };
-        Self { connection: Arc::clone(fact.connection), process: fact.process.cloned(), requested, time: fact.time }
+        Self {
+            connection: Arc::clone(fact.connection),
+            process: fact.process.cloned(),
+            requested,
+            local_route: false,
+            time: fact.time,
+        }
     }
 
     /// It was opened before what is known now, nobody knows when.
@@ -155,12 +163,16 @@ impl Interceptions {
     /// known of the client's network namespace; `transparent`: the accepted socket may have another's.
     pub fn meet(&mut self, client: Opened, accepted: Accepted, transparent: bool, own: &[IpAddr]) {
         let cookie = client.connection.cookie;
+        // But what has another's address may have it by that very route.
+        let is_routed_here = client.local_route && !transparent;
         let leg = Leg::new(client);
         let method = method(&leg, accepted.local, transparent);
         let asked = leg.asked.address;
         let is_service = self.service_addresses.iter().any(|network| network.contains(&asked));
-        // Routes have a client ask for an address of its namespace from that very address.
-        let is_own = asked == leg.connection.local.address || own.contains(&asked);
+        // Unless it chooses another, a client asks for an address of its namespace from that very address.
+        let is_own = asked == leg.connection.local.address
+            || asked == leg.connection.remote.address && is_routed_here
+            || own.contains(&asked);
         let asked_this_host = asked.is_loopback() || is_own || is_service;
         self.legs.insert(cookie, leg);
         self.accepted.insert(accepted.cookie, cookie);

@@ -249,6 +249,7 @@ impl Events {
             requested: None,
             peer,
             transparent: false,
+            local_route: false,
             error: 0,
         }));
     }
@@ -300,6 +301,7 @@ impl<'a> Connection<'a> {
             requested: None,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         }));
     }

@@ -92,6 +92,19 @@ impl Sock {
         unsafe { load(self.0, offset(&OFFSETS.sock_error)) }
     }
 
+    /// Its host takes what it sends for its own, whatever becomes of it on the way: a local route (`RTN_LOCAL`) leads through
+    /// a loopback device. Known of a client from the end of `connect` on.
+    #[inline(always)]
+    pub fn has_local_route(self) -> bool {
+        // include/uapi/linux/if.h
+        const IFF_LOOPBACK: u32 = 1 << 3;
+        let field = |structure: u64, offset: usize| probe_kernel(structure + offset as u64).filter(|found| *found != 0);
+        field(self.as_ptr() as u64, offset(&OFFSETS.sock_route))
+            .and_then(|route| field(route, offset(&OFFSETS.route_device)))
+            .and_then(|device| probe_kernel::<u32>(device + offset(&OFFSETS.device_flags) as u64))
+            .is_some_and(|flags| flags & IFF_LOOPBACK != 0)
+    }
+
     /// Its network namespace's inode number.
     #[inline(always)]
     pub fn netns(self) -> u32 {

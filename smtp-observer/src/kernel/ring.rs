@@ -87,6 +87,7 @@ impl Reader {
             requested: (record.requested_family != 0).then(|| socket_address(record.requested, record.requested_port)),
             peer: (record.peer != 0).then_some(record.peer),
             transparent: record.transparent != 0,
+            local_route: record.local_route != 0,
             error: record.error,
         })
     }

@@ -127,6 +127,7 @@ mod tests {
             requested: None,
             peer,
             transparent: false,
+            local_route: false,
             error: 0,
         })
     }

@@ -57,6 +57,7 @@ impl Story {
             requested,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         };
         self.event(KernelEvent::State(event));
@@ -293,6 +294,7 @@ fn a_client_sends_before_fast_open_is_through() {
         requested: None,
         peer: None,
         transparent: false,
+        local_route: false,
         error: 0,
     }));
     story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
@@ -391,6 +393,7 @@ fn connections_are_bounded_and_those_let_go_are_not_told_as_closed() {
             requested: None,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         };
         story.event(KernelEvent::State(event.clone()));
@@ -421,6 +424,7 @@ fn connections_are_bounded_and_those_let_go_are_not_told_as_closed() {
         requested: None,
         peer: None,
         transparent: false,
+        local_route: false,
         error: 0,
     }));
     let names = story.names();
@@ -474,6 +478,7 @@ fn what_waits_on_all_connections_is_bounded() {
                 requested: None,
                 peer: None,
                 transparent: false,
+                local_route: false,
                 error: 0,
             }),
             &mut |_| {},

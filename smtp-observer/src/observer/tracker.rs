@@ -170,6 +170,7 @@ impl Tracker {
             connection: Arc::clone(&client.identity),
             process: client.users.owner().cloned(),
             requested: client.requested.as_deref().copied(),
+            local_route: client.local_route,
             time: timestamp(&self.host, client.first_seen),
         };
         let accepted = accepted(&self.host, event);

@@ -38,7 +38,7 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn new(Opened { connection, process, requested, time }: Opened) -> Self {
+    pub(super) fn new(Opened { connection, process, requested, time, .. }: Opened) -> Self {
         let asked = requested.filter(|asked| !asked.address.is_unspecified()).unwrap_or(connection.remote);
         let dialogue = Dialogue::default();
         Self { connection, process, asked, opened: time, dialogue, serves: None, is_carried: false }

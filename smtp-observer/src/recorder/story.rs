@@ -127,6 +127,7 @@ impl Teller {
             requested: None,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         };
         self.tell(KernelEvent::State(event));

@@ -41,6 +41,7 @@ fn entries() -> Vec<Entry> {
         requested: Some(address),
         peer: Some(7),
         transparent: true,
+        local_route: true,
         error: 104,
     };
     let transfer = TransferEvent {

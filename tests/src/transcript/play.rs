@@ -290,6 +290,7 @@ impl Player {
             requested: None,
             peer: None,
             transparent: false,
+            local_route: false,
             error: 0,
         }));
     }

@@ -71,7 +71,7 @@ impl Story {
         };
         let task = (new == TcpState::SynSent).then(|| task(CLIENT));
         let (time, socket) = (Time(self.time), end(cookie, old));
-        let (requested, transparent, error) = (None, false, 0);
+        let (requested, transparent, local_route, error) = (None, false, false, 0);
         self.event(KernelEvent::State(StateEvent {
             time,
             task,
@@ -81,6 +81,7 @@ impl Story {
             requested,
             peer,
             transparent,
+            local_route,
             error,
         }));
     }

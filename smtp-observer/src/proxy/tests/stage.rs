@@ -102,7 +102,8 @@ impl Stage {
         self.end(cookie, Role::Client, local, remote, who);
         self.happens(cookie, What::ConnectionOpened { requested });
         let (connection, process) = self.ends[&cookie].clone();
-        self.opened.insert(cookie, Opened { connection, process, requested, time: Timestamp(self.time) });
+        self.opened
+            .insert(cookie, Opened { connection, process, requested, local_route: false, time: Timestamp(self.time) });
     }
 
     /// The client's connection is there: it was accepted at this address.

@@ -178,6 +178,22 @@ fn who_asks_for_the_address_it_asks_from_asks_for_its_own_host() {
     }
 }
 
+/// Whatever address it asks from. A socket that may have another's has it by such a route, too.
+#[test]
+fn who_is_routed_to_its_own_host_asks_for_it() {
+    for (transparent, verdict) in [(false, None), (true, Some(Verdict::Redirected))] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, SERVER);
+        stage.opened.get_mut(&1).expect("it is opened").local_route = true;
+        stage.reach(1, 2, PROXY, transparent);
+        stage.serve(2, MIDDLE, PROXY);
+        stage.greet(1, "mx ESMTP");
+        stage.say(1, "QUIT", 221, "Bye");
+        stage.close(1);
+        assert_eq!(stage.verdicts_of(1).last().map(|told| told.verdict), verdict, "transparent: {transparent}");
+    }
+}
+
 /// A published port, or a redirect to a server that keeps what it gets.
 #[test]
 fn who_answers_by_itself_is_what_the_client_was_led_to() {

@@ -114,9 +114,11 @@ pub fn published() -> Result<Innocent> {
     })
 }
 
-/// Servers at other ports of the host, to which its own clients are led.
+/// Servers at other ports of the host, to which its own clients are led, whatever address they ask from.
 pub fn own_address() -> Result<Innocent> {
     let (host, other) = Host::pair()?;
+    let other_addresses = ["10.78.0.1", "fd78::1"];
+    other_addresses.iter().try_for_each(|address| host.ip(&format!("address add {address} dev lo")))?;
     host.nft(
         "table inet scene {
             chain output {
@@ -133,13 +135,19 @@ pub fn own_address() -> Result<Innocent> {
             let mut source = client.command(machine::installed("smtp-source")?);
             source.args(["-f", "alice@client.example", "-t", "bob@test.example", own]);
             run(source)
+        })?;
+        other_addresses.into_iter().zip(["10.77.0.1", "fd77::1"]).try_for_each(|(from, own)| {
+            let mut msmtp = client.command(machine::installed("msmtp")?);
+            msmtp.args([&format!("--host={own}"), &format!("--source-ip={from}"), "--domain=client.example"]);
+            msmtp.args(["--from=alice@client.example", "bob@test.example"]);
+            run(msmtp)
         })
     };
     Ok(Innocent {
         name: "own address",
         hosts: vec![host, other],
         send: Box::new(send),
-        accepted: 2,
+        accepted: 4,
         programs: &["smtp-sink"],
         _running: vec![Box::new(servers)],
     })
