@@ -138,8 +138,8 @@ enum Mode {
     ClientTls(Box<ClientTls>),
     /// As TLS whose handshake is not over.
     Handshake(Box<Handshake>),
-    /// Not at all: TLS, or no SMTP.
-    Opaque,
+    /// Not at all: no SMTP, or TLS, of which it may have been told that its plaintext is read.
+    Opaque { is_read: bool },
     /// Not until the next certain point.
     Resync(Resync),
 }
@@ -300,10 +300,10 @@ impl Session {
         }
         self.end_answered_message(unread, items);
         match &mut self.mode {
-            Mode::Opaque | Mode::Handshake(_) | Mode::ClientTls(_) => {
+            Mode::Opaque { .. } | Mode::Handshake(_) | Mode::ClientTls(_) => {
                 self.tls_goes_on(Peer::Client, time, Part::Unseen(length), items);
             }
-            Mode::StartTls { .. } => self.tls_unseen(time, length, items),
+            Mode::StartTls { .. } => self.handshake_unseen(Peer::Client, time, length, items),
             Mode::Body(body, message) => {
                 body.hole(length);
                 message.ended_at = Some(time);
@@ -338,11 +338,13 @@ impl Session {
             return;
         }
         match self.mode {
-            Mode::Opaque | Mode::Handshake(_) => {
+            Mode::Opaque { .. } | Mode::Handshake(_) => {
                 return self.tls_goes_on(Peer::Server, time, Part::Unseen(length), items);
             }
-            Mode::StartTls { .. } => return self.tls_unseen(time, length, items),
-            Mode::ClientTls(ref client) if !client.is_refused() => return self.tls_unseen(time, length, items),
+            Mode::StartTls { .. } => return self.handshake_unseen(Peer::Server, time, length, items),
+            Mode::ClientTls(ref client) if !client.is_refused() => {
+                return self.handshake_unseen(Peer::Server, time, length, items);
+            }
             _ => self.give_up_preamble(items),
         }
         // The greeting may have been among them.
@@ -416,7 +418,7 @@ impl Session {
                 self.lose(time, || "too much waits for replies, on all connections".to_owned(), items);
             }
             Mode::ClientTls(_) if !self.waiting.for_greeting() => self.give_up_waiting(items),
-            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => {}
+            Mode::Body(..) | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque { .. } => {}
         }
     }
 
@@ -452,7 +454,7 @@ impl Session {
 
     /// Nothing is read from here on.
     fn become_opaque(&mut self) {
-        self.mode = Mode::Opaque;
+        self.mode = Mode::Opaque { is_read: false };
         self.held = UndecidedInput::default();
         self.preamble = Preamble::default();
         self.client = Direction::default();

@@ -105,7 +105,7 @@ impl Session {
                     self.octets(time, taken as u64);
                 }
                 // Met at the top.
-                Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => return length,
+                Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque { .. } => return length,
             }
         }
         length

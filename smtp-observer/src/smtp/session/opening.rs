@@ -117,12 +117,13 @@ impl Session {
     }
 
     fn end_handshake(&mut self, time: Time, outcome: Outcome, items: &mut DecoderOutput) {
-        let handshake = match std::mem::replace(&mut self.mode, Mode::Opaque) {
+        let handshake = match std::mem::replace(&mut self.mode, Mode::Opaque { is_read: false }) {
             Mode::Handshake(handshake) => *handshake,
             Mode::ClientTls(client) => client.handshake,
             _ => Handshake::default(),
         };
         let session = Box::new(handshake.into_session());
+        self.mode = Mode::Opaque { is_read: outcome.is_ok() && matches!(session.plaintext, Plaintext::Read(_)) };
         let tls = match outcome {
             Ok(()) => Tls::Started(session),
             Err(failure) => Tls::Failed(session, failure),
@@ -152,8 +153,8 @@ impl Session {
     pub fn goes_unseen(&mut self) {
         self.offer.settle();
         match self.mode {
-            Mode::StartTls { .. } | Mode::Handshake(_) => self.mode = Mode::Opaque,
-            Mode::ClientTls(_) if self.waiting.for_greeting() => self.mode = Mode::Opaque,
+            Mode::StartTls { .. } | Mode::Handshake(_) => self.mode = Mode::Opaque { is_read: false },
+            Mode::ClientTls(_) if self.waiting.for_greeting() => self.mode = Mode::Opaque { is_read: false },
             _ => {}
         }
     }
@@ -241,10 +242,11 @@ impl Session {
         }
         match self.mode {
             Mode::Handshake(_) | Mode::ClientTls(_) => self.end_handshake(time, Ok(()), items),
-            Mode::Opaque => {}
+            Mode::Opaque { .. } => {}
             _ => self.start_tls(time, items),
         }
-        if !from_start {
+        // A handshake that was not seen whole was over before it was known to be read.
+        if !from_start || !matches!(self.mode, Mode::Opaque { is_read: true }) {
             items.push(Item::Tls(time, Tls::Read(library)));
         }
         let session = match (from_start, self.spoken) {
@@ -260,10 +262,14 @@ impl Session {
         *self = Self { anomalies, opaque_bytes, offer, ..session };
     }
 
-    /// What was not seen behind STARTTLS is TLS.
-    pub(super) fn tls_unseen(&mut self, time: Time, length: u64, items: &mut DecoderOutput) {
-        self.start_tls(time, items);
-        self.opaque_bytes = self.opaque_bytes.saturating_add(length);
+    /// What was not seen behind STARTTLS, or behind the client's hello, is a part of the handshake.
+    pub(super) fn handshake_unseen(&mut self, peer: Peer, time: Time, length: u64, items: &mut DecoderOutput) {
+        let handshake = match &mut self.mode {
+            Mode::ClientTls(client) => std::mem::take(&mut client.handshake),
+            _ => Handshake::default(),
+        };
+        self.begin_handshake(Box::new(handshake), items);
+        self.tls_goes_on(peer, time, Part::Unseen(length), items);
     }
 
     /// STARTTLS was accepted, and the client's next bytes are no TLS record. True where it goes on in clear, as where

@@ -9,7 +9,9 @@ impl Session {
     /// Whether nothing is outstanding, as far as is known: no reply, and neither the rest of a line nor of a message.
     pub(crate) fn has_nothing_outstanding(&self) -> bool {
         let between_commands = match &self.mode {
-            Mode::Command | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque => true,
+            Mode::Command | Mode::StartTls { .. } | Mode::ClientTls(_) | Mode::Handshake(_) | Mode::Opaque { .. } => {
+                true
+            }
             Mode::Resync(lost) => lost.has_nothing_outstanding(),
             Mode::Answer | Mode::Undecided | Mode::UndecidedForLine(..) | Mode::Body(..) | Mode::Octets(_) => false,
         };

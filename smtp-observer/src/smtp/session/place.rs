@@ -23,7 +23,7 @@ impl Session {
 
     /// Nothing is read any more, but for what a handshake says.
     pub fn is_opaque(&self) -> bool {
-        matches!(self.mode, Mode::Opaque | Mode::Handshake(_))
+        matches!(self.mode, Mode::Opaque { .. } | Mode::Handshake(_))
     }
 
     fn undecided_of_server(&self, end: u64) -> Option<u64> {

@@ -98,7 +98,8 @@ impl Session {
     /// of what a SOCKS proxy is asked.
     pub fn missed(&self, peer: Peer, length: u64) -> u64 {
         match (&self.mode, self.acts_as(peer)) {
-            (Mode::Opaque | Mode::Handshake(_) | Mode::StartTls { .. }, _) | (Mode::ClientTls(_), Peer::Client) => 0,
+            (Mode::Opaque { .. } | Mode::Handshake(_) | Mode::StartTls { .. }, _)
+            | (Mode::ClientTls(_), Peer::Client) => 0,
             // Behind a reply that came early, the message may be over.
             (Mode::Body(_, message), Peer::Client) if message.reply.is_none() => 0,
             // Where DATA was answered 2yz, what does not cross is read as content.

@@ -31,7 +31,7 @@ impl Session {
                 return self.client_bytes(time, bytes, items);
             }
             match self.mode {
-                Mode::Opaque | Mode::Handshake(_) => {
+                Mode::Opaque { .. } | Mode::Handshake(_) => {
                     return self.tls_goes_on(Peer::Server, time, Part::Said(bytes), items);
                 }
                 Mode::StartTls { .. } if bytes[0] == TLS_HANDSHAKE => {

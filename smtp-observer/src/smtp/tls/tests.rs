@@ -164,6 +164,38 @@ fn a_hello_in_a_longer_record() {
     }
 }
 
+/// One call of a handshake was not seen. What the others show is told, and that the plaintext behind them is read.
+#[test]
+fn captured_handshakes_with_a_call_unseen() {
+    for (name, text, _) in CAPTURES.iter().filter(|(.., expected)| !expected.contains("failed")) {
+        let turns = captured(text);
+        for unseen in 0..turns.len() {
+            let (mut session, mut items) = (Session::new(), DecoderOutput::default());
+            for (peer, line) in
+                [(Peer::Server, "220 mx.example"), (Peer::Client, "STARTTLS"), (Peer::Server, "220 ready")]
+            {
+                session.receive(peer, Time(0), format!("{line}\r\n").as_bytes(), &mut items);
+            }
+            for (number, (peer, bytes)) in turns.iter().enumerate() {
+                let time = Time(number as u64);
+                match number == unseen {
+                    true => session.gap(*peer, time, bytes.len() as u64, &mut items),
+                    false => session.receive(*peer, time, bytes, &mut items),
+                }
+            }
+            session.begin_plaintext(Time(100), TlsLibrary::OpenSsl, true, &mut items);
+            let told = of_tls(&items);
+            let [Tls::Started(started), rest @ ..] = &told[..] else { panic!("{name}: {told:?}") };
+            let is_read = started.plaintext == Plaintext::Read(TlsLibrary::OpenSsl);
+            assert_ne!(is_read, rest == [Tls::Read(TlsLibrary::OpenSsl)], "{name} without call {unseen}: {told:?}");
+            // The first call is the client's hello, the second the server's.
+            let has_name = *name != "openssl_1_0_no_name" && unseen != 0;
+            assert_eq!(started.server_name.is_some(), has_name, "{name} without call {unseen}");
+            assert_eq!(started.version.is_some(), unseen != 1, "{name} without call {unseen}");
+        }
+    }
+}
+
 /// A connection that is cut anywhere: there was no TLS up to a place, and there was from there on.
 #[test]
 fn captured_handshakes_that_are_cut_short() {
