@@ -37,6 +37,7 @@ use clap::{Args, ValueEnum};
 use self::console::{Hooks, Outcome, Transcript};
 use self::emulator::Emulator;
 use self::initramfs::Base;
+pub(crate) use self::programs::GUESTS_ALONE;
 use self::programs::Programs;
 use self::table::Table;
 use crate::process::say;

@@ -32,7 +32,7 @@ pub(super) fn run(
         .command()
         // The plainest processor, because vector instructions are the slowest to emulate; and one, because as many guests as
         // there are processors run side by side: one that waits for a processor in the middle of a hook would hide calls.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "1024", "-smp", "1", "-nic", "none"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "2048", "-smp", "1", "-nic", "none"])
         .args(["-nographic", "-no-reboot", "-kernel"])
         .arg(kernel)
         .arg("-initrd")

@@ -37,6 +37,9 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("trace", "what is shown of observations, whatever the kernel"),
 ];
 
+/// The test programs that change the whole machine, as by its clock: nothing but a guest runs them.
+pub(crate) const GUESTS_ALONE: [&str; 1] = ["clock"];
+
 /// Programs of that package that none of these tests starts.
 const NOT_STARTED: [&str; 5] = ["bench", "demo", "events", "plots", "ring"];
 
@@ -96,18 +99,20 @@ fn is_test(place: &str) -> bool {
     place.starts_with(super::init::TESTS)
 }
 
-/// Builds with optimisation, unlike `cargo xtask test`: an emulated processor is slow enough by itself.
+/// Builds what `cargo xtask test` builds, so that nothing is built twice, and the tests for guests alone.
 fn build(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let alone: Vec<_> = GUESTS_ALONE.iter().map(|name| format!("--test={name}")).collect();
+    let mut built = [executables(root, &[])?, executables(root, &alone)?].concat();
+    built.sort_unstable();
+    built.dedup();
+    Ok(built)
+}
+
+/// What cargo builds for these tests, of all packages: a dependency has other features where a part of them is built.
+fn executables(root: &Path, tests: &[String]) -> Result<Vec<(PathBuf, String)>> {
     let output = cargo(root)
-        .args([
-            "test",
-            "--release",
-            "--package=smtp-observer-tests",
-            "--features=guests",
-            "--no-run",
-            "--quiet",
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
+        .args(tests)
         .stderr(Stdio::inherit())
         .output()
         .context("cargo cannot be run")?;
