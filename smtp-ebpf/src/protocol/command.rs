@@ -4,11 +4,18 @@ use super::state::{Dialogue, Mode, reached};
 use super::work::{Work, get, set};
 use super::{content, verb};
 
-/// A line earns a reply.
+/// A line earns a reply. If one is still due that may repeat what was withheld, this one may be that: replies have no numbers.
 #[inline(always)]
 pub unsafe fn asks(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
-    unsafe { set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(1)) }
+    unsafe {
+        let asked = get!(dialogue.client.asked).wrapping_add(1);
+        set!(dialogue.client.asked, asked);
+        if get!(dialogue.client.wary) != 0 && !reached(get!(dialogue.server.answered), get!(dialogue.client.hide_until))
+        {
+            set!(dialogue.client.hide_until, asked);
+        }
+    }
 }
 
 /// It is no more certain what the client says.

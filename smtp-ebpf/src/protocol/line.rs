@@ -132,7 +132,7 @@ unsafe fn is_full(work: *mut Work, kind: u64, rest: u64, ends: u64) -> bool {
 }
 
 /// Where `FROM:` or `TO:` with a path and parameters ends; the start where it is not that. Servers forgive blanks, and want
-/// no angle brackets: then the argument is one word.
+/// no angle brackets: then the path is one word, and each parameter has a value.
 #[inline(always)]
 unsafe fn path(work: *mut Work, rest: u64, to: u64, keyword: u64, length: u64) -> u64 {
     const CASES: u64 = 0x20_20_20_20;
@@ -153,7 +153,8 @@ unsafe fn path(work: *mut Work, rest: u64, to: u64, keyword: u64, length: u64) -
         }
         if byte(work, open) != b'<' {
             let end = scan::span(work, open, to, PATH);
-            return words(work, end, to, words::BEHIND);
+            // Else it may be a sentence.
+            return words(work, end, to, words::BEHIND | words::NEED_VALUES);
         }
         let is_quoted = byte(work, open + 1) == b'"';
         let close = scan::find(work, open, to, b'>');

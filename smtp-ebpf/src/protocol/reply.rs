@@ -80,7 +80,9 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                 }
             }
             Mode::ANSWERS if code != 334 && is_answered => {
-                let is_certain = get!(dialogue.client.sure) != 0 || code == 235;
+                // What waits may be no line of its own, as where a chunk follows.
+                let waits = get!(dialogue.client.held) != 0 || get!(dialogue.client.line) != Line::START;
+                let is_certain = !waits && (get!(dialogue.client.sure) != 0 || code == 235);
                 set!(dialogue.client.mode, if is_certain { Mode::COMMANDS } else { Mode::UNCERTAIN });
                 set!(dialogue.client.candidate, 0);
                 if is_certain {
@@ -105,6 +107,12 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             _ => {}
         }
     }
+}
+
+/// Whether a reply refuses a command for what it is, or where it stands, whichever command that is.
+#[inline(always)]
+pub fn may_refuse(code: u32) -> bool {
+    matches!(code, 500..=509 | 530..=539)
 }
 
 /// The last reply agrees with the last thing that the client said, where it was not certain what it says.

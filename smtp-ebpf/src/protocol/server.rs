@@ -2,7 +2,7 @@
 
 use super::state::{Dialogue, Line, Mode, reached};
 use super::work::{BYTES, Context, HOLD, Work, byte, copy_words, cut, get, repeat, set, stops, word};
-use super::{command_line, line, opening, scan, tls, told, verb};
+use super::{command_line, line, opening, reply, scan, tls, told, verb};
 use crate::event::CaptureMiss;
 
 /// Most parts of a step: each takes bytes, or tells what the next one takes.
@@ -216,7 +216,7 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
         let answered = get!(dialogue.server.answered);
         let is_awaited = !reached(answered, get!(dialogue.client.hide_until));
         let is_extra = !is_asked_for(dialogue, work);
-        let is_refusal = matches!(code, 500..=509 | 530..=539);
+        let is_refusal = reply::may_refuse(code);
         let is_wary = get!(dialogue.client.wary) != 0;
         let is_sure = get!(dialogue.client.sure) != 0
             && get!(dialogue.server.doubts) == get!(dialogue.client.doubts)
@@ -227,7 +227,19 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
         let is_clear = !is_extra && !is_wary && get!(dialogue.client.data_done) == 0;
         let agrees = is_farewell || agrees && is_clear;
         let repeats = is_wary && (is_refusal || is_extra) && !is_farewell;
-        is_awaited || repeats || !is_sure && !agrees || code == 334 || get!(work.behind) != 0
+        is_awaited || repeats || quotes(dialogue, code) || !is_sure && !agrees || code == 334 || get!(work.behind) != 0
+    }
+}
+
+/// The next reply may quote content that no go-ahead has asked for, from a server that reads it as commands: it refuses
+/// something, and is due by the end of that content. A chunk is content all the same where it is refused for another reason.
+#[inline(always)]
+unsafe fn quotes(dialogue: *mut Dialogue, code: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (next, to) = (get!(dialogue.server.answered).wrapping_add(1), get!(dialogue.client.unasked_to));
+        let is_data = to == get!(dialogue.client.data_reply) && code >= 400;
+        to != 0 && reached(to, next) && (is_data || reply::may_refuse(code))
     }
 }
 
@@ -378,7 +390,7 @@ unsafe fn contradicts(dialogue: *mut Dialogue, code: u32, reply: u32, replies: u
             mode == Mode::CHUNK && get!(dialogue.client.said) != 0 && reached(replies, get!(dialogue.client.replies));
         let is_refusal = code >= 300 || reply == get!(dialogue.client.data_reply);
         // Where a reply was left out before, this one may be that of the command behind which the content stands.
-        let may_be_later = matches!(code, 500..=509 | 530..=539 | 554);
+        let may_be_later = reply::may_refuse(code) || code == 554;
         let to = get!(dialogue.client.unasked_to);
         let is_theirs = reached(reply, get!(dialogue.client.unasked_from)) || may_be_later;
         let unasked = to != 0 && is_theirs && reached(to, reply);

@@ -123,7 +123,13 @@ fn a_chunk_that_is_refused() {
             c("NOOP x\r\n"),
         ],
         r"BDAT 16 LAST\r\n[16]RSET\r\nNOOP\r\nNOOP<4$>",
-        r"502 what is BDAT\r\n500 <8$>250 <8$>250 <4$>250 <4$>",
+        r"502 <14$>500 <8$>250 <8$>250 <4$>250 <4$>",
+    );
+    // So does one that has left a line unanswered: which reply is the one to BDAT is not known.
+    check_greeted(
+        &[c("NOOP\r\n"), c("BDAT 8 LAST\r\n"), s("502 no\r\n"), c("hunter\r\n"), s("500 what is hunter\r\n")],
+        r"NOOP\r\nBDAT 8 LAST\r\n[8]",
+        r"502 no\r\n500 <16$>",
     );
     check_greeted(
         &[
@@ -133,7 +139,7 @@ fn a_chunk_that_is_refused() {
             s("500 hunter\r\n"),
         ],
         r"BDAT 1000 LAST\r\n[12](12)RSET\r\n(8)",
-        r"502 what is BDAT\r\n500 <8$>500 <8$>",
+        r"502 <14$>500 <8$>500 <8$>",
     );
 }
 

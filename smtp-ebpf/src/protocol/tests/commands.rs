@@ -162,6 +162,30 @@ fn answers_that_read_as_commands() {
     );
 }
 
+/// What waits when the last reply comes is no line of its own: a chunk was said with AUTH.
+#[test]
+fn a_chunk_that_is_said_with_auth() {
+    check_greeted(
+        &[
+            c("AUTH PLAIN hunter\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 22\r\nMail from: hunter secr"),
+            s("235 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n"),
+            c("BDAT 0 LAST\r\n"),
+        ],
+        r"AUTH PLAIN<9$><17$><15$><9$>(35)",
+        r"235 <4$>250 <4$>250 <4$>250 <4$>",
+    );
+}
+
+/// A sentence that begins like a command: of what is no path in brackets, one word crosses.
+#[test]
+fn a_sentence_that_begins_like_a_command() {
+    check_greeted(
+        &[c("Mail from: dear hunter how are you\r\n"), s("501 no\r\n"), c("RCPT TO:a@b NOTIFY=NEVER\r\n")],
+        r"Mail from: dear <20$>RCPT TO:a@b NOTIFY=NEVER\r\n",
+        "501 <4$>",
+    );
+}
+
 /// A reply that is there before AUTH is complete ends no authentication.
 #[test]
 fn a_reply_before_auth() {

@@ -159,7 +159,7 @@ fn content_before_a_refusal() {
             s("250 x\r\n"),
         ],
         r"DATA\r\n[20]\r\n.\r\n(8)RSET\r\nNOOP<4$>",
-        r"503 no recipients\r\n500 <16$>250 <8$>554 <8$>500 <8$>250 <8$>250 <3$>",
+        r"503 <15$>500 <16$>250 <8$>554 <8$>500 <8$>250 <8$>250 <3$>",
     );
 }
 
@@ -171,7 +171,19 @@ fn content_before_a_refusal_behind_a_line_that_was_not_answered() {
             Talk::new,
             &[s("220 mx\r\n"), c("NOOP\r\n"), c("DATA\r\nhunter\r\n"), s("554 no\r\n"), s(echo), s(echo), s(echo)],
         );
-        assert_eq!(server, format!(r"220 mx\r\n554 no\r\n{0}{0}{0}", shown(echo).replace(r"hunter\r\n", "<8$>")));
+        assert_eq!(server, format!(r"220 mx\r\n554 <4$>{0}{0}{0}", shown(echo).replace(r"hunter\r\n", "<8$>")));
+    }
+}
+
+/// And where the refusal came before the content.
+#[test]
+fn content_behind_a_refusal_behind_a_line_that_was_not_answered() {
+    for echo in ["450 what is hunter\r\n", "550 what is hunter\r\n"] {
+        let [_, server] = cross(
+            Talk::new,
+            &[s("220 mx\r\n"), c("NOOP\r\n"), c("DATA\r\n"), s("554 no\r\n"), c("hunter\r\n"), s(echo), s(echo)],
+        );
+        assert_eq!(server, format!(r"220 mx\r\n554 no\r\n{0}{0}", shown(echo).replace(r"what is hunter\r\n", "<16$>")));
     }
 }
 

@@ -51,8 +51,23 @@ fn a_reply_answers_one_line() {
             s("250 hunter\r\n"),
         ],
         r"NOOP\r\n<8$>NOOP\r\n<8$>",
-        // Everything up to the reply to what was withheld.
-        r"250 <5$>250 <8$>250 three\r\n250-<8$>250-<8$>250 <8$>",
+        // Everything up to the reply to what was withheld, and to what was said behind it before that was answered.
+        r"250 <5$>250 <8$>250 <7$>250-<8$>250-<8$>250 <8$>",
+    );
+}
+
+/// A server that gives one reply more than it was asked for answers later than it seems to.
+#[test]
+fn a_reply_too_many_before_what_was_withheld() {
+    check_greeted(
+        &[
+            c("NOOP\r\nPASS hunter\r\nRSET\r\nNOOP\r\n"),
+            s("250 ok\r\n250 ok\r\n550 5.5.2 what is PASS hunter\r\n250 ok\r\n250 ok\r\n"),
+            c("RSET\r\n"),
+            s("250 ok\r\n"),
+        ],
+        r"NOOP\r\n<13$>RSET\r\nNOOP\r\nRSET\r\n",
+        r"250 <4$>250 <4$>550 5.5.2 <21$>250 <4$>250 <4$>250 ok\r\n",
     );
 }
 
