@@ -45,6 +45,8 @@ offsets! {
     sock_protocol,
     /// `sock.sk_err`
     sock_error,
+    /// `sock.__sk_common.skc_flags`
+    sock_flags,
     /// `sock.sk_dst_cache`
     sock_route,
     /// `dst_entry.dev`

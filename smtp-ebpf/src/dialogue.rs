@@ -207,6 +207,16 @@ impl Followed {
         unsafe { (&raw const (*this).state_told).read_volatile() }
     }
 
+    /// The state that the socket, whose connection is over, was in before.
+    ///
+    /// # Safety
+    /// `this` is a map value.
+    #[inline(always)]
+    pub unsafe fn last_state(this: *const Self) -> u8 {
+        // SAFETY: the caller's promise.
+        unsafe { (Self::state_told(this) >> 32) as u8 }
+    }
+
     /// This change of the socket's state is told.
     ///
     /// # Safety

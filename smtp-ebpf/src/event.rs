@@ -206,8 +206,9 @@ pub struct State {
     pub peer: u64,
     /// `sock.sk_err`: why the kernel ended the connection, where [`Self::new`] is `TCP_CLOSE`; else zero.
     pub error: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Where [`Self::new`] is `TCP_CLOSE`: so many bytes have come and can still be read, unless the process closes its socket
+    /// just now; else zero.
+    pub unread: u32,
 }
 
 /// A process uses a socket: which both are. Transfers name them by number.

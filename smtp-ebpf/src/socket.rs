@@ -115,9 +115,24 @@ impl Stream {
     /// The positions, meaningless where [`Socket::seq_unreliable`] is not zero.
     #[inline(always)]
     pub fn positions(self) -> SeqNumbers {
+        self.positions_in(self.sock.state())
+    }
+
+    /// The positions of a socket in this state; where its connection is over, it was in this state before.
+    #[inline(always)]
+    pub fn positions_in(self, state: u8) -> SeqNumbers {
         match self.tcp {
-            Some(tcp) => tcp.positions(self.sock.state()),
+            Some(tcp) => tcp.positions(state),
             None => SeqNumbers { write_seq: 0, copied_seq: 0 },
+        }
+    }
+
+    /// So many bytes have come and can still be read.
+    #[inline(always)]
+    pub fn unread(self, positions: SeqNumbers) -> u32 {
+        match self.tcp {
+            Some(tcp) if !self.sock.is_dead() => tcp.unread(positions.copied_seq),
+            _ => 0,
         }
     }
 

@@ -158,7 +158,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             }
         }
     }
-    let time = capture::now();
+    let (time, positions) = (capture::now(), stream.positions());
     let mut task = owner::NOBODY;
     if new == TCP_SYN_SENT {
         task = owner::current();
@@ -171,7 +171,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             header: capture::header(Kind::State, time),
             task,
             socket: stream.describe(),
-            positions: stream.positions(),
+            positions,
             old,
             new,
             requested: requested.address,
@@ -181,7 +181,7 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             local_route: u16::from(old == TCP_SYN_SENT && sock.has_local_route()),
             peer,
             error: if new == TCP_CLOSE { sock.error() } else { 0 },
-            padding: 0,
+            unread: if new == TCP_CLOSE { stream.unread(positions) } else { 0 },
         };
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
@@ -219,7 +219,7 @@ pub fn tell_of_pair<C: EbpfContext>(
         (&raw mut (*state).local_route).write_volatile(0);
         (&raw mut (*state).peer).write_volatile(client);
         (&raw mut (*state).error).write_volatile(0);
-        (&raw mut (*state).padding).write_volatile(0);
+        (&raw mut (*state).unread).write_volatile(0);
         capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
     }
 }

@@ -12,7 +12,10 @@ use crate::kernel::{Message, Sock, Socket, Task};
 use crate::program::Program;
 use crate::socket::{self, Stream};
 use crate::tell::{Scratch, call, scratch_of, speaker, tell_at_once, tell_windows};
-use crate::{capture, local_pair, owner, plaintext, track};
+use crate::{capture, local_pair, owner, plaintext, state, track};
+
+// include/net/tcp_states.h
+const TCP_CLOSE: u8 = state::TCP_CLOSE as u8;
 
 // include/linux/socket.h
 const MSG_PEEK: u32 = 0x2;
@@ -154,7 +157,12 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     let followed = Followed::of(sock)?;
     let time = capture::now();
     let seq_unreliable = stream.seq_unreliable();
-    let positions = stream.positions();
+    let state = match stream.state() {
+        // SAFETY: it is the socket's map value.
+        TCP_CLOSE => unsafe { Followed::last_state(followed) },
+        state => state,
+    };
+    let positions = stream.positions_in(state);
     // Verifiers before 6.6 forget the bounds of a number whose bytes are swapped, and learn them again where it is read.
     // SAFETY: the pointer is to this CPU's map value.
     let (local_port, remote_port) = unsafe {

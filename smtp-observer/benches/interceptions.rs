@@ -65,6 +65,7 @@ impl Host {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         }));
     }
 

@@ -290,6 +290,16 @@ impl Connection {
 }
 
 impl StateEvent {
+    /// Where the streams of the connection that is over end, as far as its process can still read. What has come can be read
+    /// after the end, unless that is the process's own doing: it has closed its socket with these bytes unread.
+    pub(crate) fn readable_end(&self) -> SeqNumbers {
+        let unread = match (self.socket.state, self.error) {
+            (TcpState::Established | TcpState::CloseWait, 0) => 0,
+            _ => self.unread,
+        };
+        SeqNumbers { copied_seq: self.positions.copied_seq.wrapping_add(unread), ..self.positions }
+    }
+
     /// What ended the connection that is over. The state that its socket leaves tells whose FIN was the first, and without
     /// a FIN the error tells who has reset it: the kernel sets none for what its own process does.
     pub(crate) fn closed_by(&self) -> ClosedBy {
@@ -348,6 +358,7 @@ mod tests {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         });
         connection
     }
@@ -403,6 +414,7 @@ mod tests {
                 transparent: false,
                 local_route: false,
                 error,
+                unread: 0,
             };
             event.closed_by()
         };

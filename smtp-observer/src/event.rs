@@ -240,6 +240,9 @@ pub struct StateEvent {
     /// The error with which the kernel ended the connection (errno(3)); zero: none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub error: u32,
+    /// So many bytes had come and could still be read when the connection ended, unless its process has closed the socket.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unread: u32,
 }
 
 /// The sockets that processes hold.

@@ -251,6 +251,7 @@ impl Events {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         }));
     }
 
@@ -303,6 +304,7 @@ impl<'a> Connection<'a> {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         }));
     }
 

@@ -451,6 +451,46 @@ fn an_answer_read_after_the_end() -> Result<()> {
     scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server })
 }
 
+/// One end says its last and resets the connection: what has come before the reset is read behind it.
+fn read_after_a_reset(beginning: &str, last: &str, by_server: bool, events: &[&str]) -> Result<()> {
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let mut dialogue = scene.watch.dialogue("10.77.0.2:25")?;
+    let port = dialogue.port()?;
+    dialogue.play(beginning)?;
+    let Dialogue { client, server, .. } = dialogue;
+    let (from, to) = if by_server { (server, client) } else { (client, server) };
+    Sending::Write.all(&from, last.as_bytes())?;
+    wait_event(&to, libc::POLLIN)?;
+    flags::set(&from, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    drop(from);
+    wait_event(&to, libc::POLLHUP)?;
+    receive(&to, last.as_bytes())?;
+    drop(to);
+    let (mut client, mut server) = bytes_of(beginning);
+    *(if by_server { &mut server } else { &mut client }) += last.len() as u64;
+    scene.check_alike(port, &before, Alike { events, client, server })
+}
+
+#[test]
+fn an_answer_read_after_a_reset() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: QUIT";
+    let events = ["QUIT 221", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    read_after_a_reset(BEGINNING, "221 server.example Bye\r\n", true, &events)
+}
+
+#[test]
+fn a_command_read_after_a_reset() -> Result<()> {
+    const BEGINNING: &str = "
+        S: 220 server.example ESMTP
+        C: EHLO client.example
+        S: 250 server.example";
+    let events = ["EHLO 250", "QUIT", "connection.closed", "connection.opened", "smtp.greeting 220"];
+    read_after_a_reset(BEGINNING, "QUIT\r\n", false, &events)
+}
+
 /// Writes that stop where the socket is full, or where the buffer ends: the size is that of what moved.
 #[test]
 fn writes_in_part() -> Result<()> {

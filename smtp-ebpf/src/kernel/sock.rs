@@ -92,6 +92,13 @@ impl Sock {
         unsafe { load(self.0, offset(&OFFSETS.sock_error)) }
     }
 
+    /// No process has it any more.
+    #[inline(always)]
+    pub fn is_dead(self) -> bool {
+        // SAFETY: it is a struct sock.
+        unsafe { has_flag(self.0, SOCK_DEAD) }
+    }
+
     /// Its host takes what it sends for its own, whatever becomes of it on the way: a local route (`RTN_LOCAL`) leads through
     /// a loopback device. Known of a client from the end of `connect` on.
     #[inline(always)]
@@ -214,34 +221,68 @@ impl TcpSock {
         flags >> (injected(&OFFSETS.transparent_bit) & 7) & 1 != 0
     }
 
-    /// The stream positions of the socket, which is in this state, without the sequence numbers of FINs.
+    /// The stream positions of the socket, without the sequence numbers of FINs. It is in this state; where its connection is
+    /// over, it was in this state before.
     #[inline(always)]
     pub fn positions(self, state: u8) -> SeqNumbers {
-        // SAFETY: write_seq, copied_seq and rcv_nxt are u32 of struct tcp_sock.
-        let (mut write_seq, mut copied_seq, received): (u32, u32, u32) = unsafe {
+        // SAFETY: write_seq and copied_seq are u32 of struct tcp_sock.
+        let (mut write_seq, mut copied_seq): (u32, u32) = unsafe {
             (
                 load(self.0.as_ptr(), offset(&OFFSETS.tcp_write_seq)),
                 load(self.0.as_ptr(), offset(&OFFSETS.tcp_copied_seq)),
-                load(self.0.as_ptr(), offset(&OFFSETS.tcp_received_next)),
             )
         };
         if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT) {
             // tcp_send_fin has counted one.
             write_seq = write_seq.wrapping_sub(1);
         }
-        if matches!(state, CLOSE_WAIT | CLOSING | LAST_ACK | TIME_WAIT | CLOSE) && copied_seq == received {
+        if !matches!(state, SYN_SENT | ESTABLISHED) && self.has_fin() && copied_seq == self.received() {
             // tcp_recvmsg has gone over one.
             copied_seq = copied_seq.wrapping_sub(1);
         }
         SeqNumbers { write_seq, copied_seq }
     }
+
+    /// So many bytes have come and were not read.
+    #[inline(always)]
+    pub fn unread(self, copied_seq: u32) -> u32 {
+        self.received().wrapping_sub(u32::from(self.has_fin())).wrapping_sub(copied_seq)
+    }
+
+    /// The sequence number after all that has come.
+    #[inline(always)]
+    fn received(self) -> u32 {
+        // SAFETY: rcv_nxt is a u32 of struct tcp_sock.
+        unsafe { load(self.0.as_ptr(), offset(&OFFSETS.tcp_received_next)) }
+    }
+
+    /// The other end has said its last (`tcp_fin`).
+    #[inline(always)]
+    fn has_fin(self) -> bool {
+        // SAFETY: a tcp_sock begins with a struct sock.
+        unsafe { has_flag(self.0.as_ptr(), SOCK_DONE) }
+    }
 }
 
+/// A flag of a socket (`sock_flag`).
+///
+/// # Safety
+/// `sock` is a struct sock.
+#[inline(always)]
+unsafe fn has_flag(sock: *const u8, flag: u32) -> bool {
+    // SAFETY: the caller's promise; sk_flags is an unsigned long.
+    unsafe { load::<u64>(sock, offset(&OFFSETS.sock_flags)) >> flag & 1 != 0 }
+}
+
+// enum sock_flags, include/net/sock.h
+const SOCK_DEAD: u32 = 0;
+const SOCK_DONE: u32 = 1;
+
 // include/net/tcp_states.h
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 const TIME_WAIT: u8 = 6;
-const CLOSE: u8 = 7;
-const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;

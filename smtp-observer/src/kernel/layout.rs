@@ -64,6 +64,7 @@ impl Layout {
             sock_net: at("sock", "__sk_common.skc_net.net")?,
             sock_protocol: at("sock", "sk_protocol")?,
             sock_error: at("sock", "sk_err")?,
+            sock_flags: at("sock", "__sk_common.skc_flags")?,
             sock_route: at("sock", "sk_dst_cache")?,
             route_device: at("dst_entry", "dev")?,
             device_flags: at("net_device", "flags")?,

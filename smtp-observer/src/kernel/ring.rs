@@ -89,6 +89,7 @@ impl Reader {
             transparent: record.transparent != 0,
             local_route: record.local_route != 0,
             error: record.error,
+            unread: record.unread,
         })
     }
 

@@ -16,6 +16,9 @@ use crate::observation::Caller;
 /// before the end can still be read.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long one waits whose process can still read what had come.
+const READING_PERIOD: Duration = Duration::from_secs(10);
+
 impl Observer {
     /// Whether something waits for time to pass: [`Self::settle`] wants to be called in time.
     pub fn has_deadlines(&self) -> bool {
@@ -41,7 +44,13 @@ impl Tracker {
         // It may have ended by itself, or its socket may have connected again.
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         match &conversation.over {
-            Some(over) if deadline_after(over.time) <= now => self.end(conversation, out),
+            Some(over) if deadline_after(over.time) <= now => {
+                if over.readable_end() == over.positions || now.since(over.time) >= READING_PERIOD {
+                    return self.end(conversation, out);
+                }
+                self.deadlines.push_back((deadline_after(now), cookie));
+                self.keep(cookie, conversation, out);
+            }
             Some(_) => self.keep(cookie, conversation, out),
             None => {
                 conversation.connection.awaited = false;
@@ -85,10 +94,12 @@ pub(super) fn deadline_after(over: Time) -> Time {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::{Flow, TcpState, Time};
+    use nix::libc;
+
+    use crate::event::{Flow, KernelEvent, StateEvent, TcpState, Time};
     use crate::fact::evidence::{NextAction, ReasonEvidence};
     use crate::observation::{Event, Observation};
-    use crate::observer::tests::{CLIENT, OTHER, Story, shown};
+    use crate::observer::tests::{CLIENT, OTHER, Story, shown, socket};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -184,6 +195,41 @@ mod tests {
         story.time += 9 * SECOND;
         story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
         assert_eq!(rset(&story).1, "between_messages");
+    }
+
+    /// The server has reset the connection behind this reply, which the client reads so much later, if it reads it.
+    fn reset_behind(reply: &str, read: Option<u64>) -> Story {
+        let mut story = reset();
+        story.transfer(CLIENT, Flow::Sent, "QUIT\r\n");
+        let (error, unread) = (libc::ECONNRESET as u32, reply.len() as u32);
+        let over = story.state_event(TcpState::Established, TcpState::Close, None);
+        story.event(KernelEvent::State(StateEvent { error, unread, ..over }));
+        if let Some(later) = read {
+            settle(&mut story, later);
+            story.time += later;
+            story.transfer_on(socket(TcpState::Close), CLIENT, Flow::Received, reply);
+        }
+        story
+    }
+
+    #[test]
+    fn what_can_still_be_read_is_waited_for() {
+        let story = reset_behind("221 bye\r\n", Some(9 * SECOND));
+        assert!(story.names().contains(&"QUIT Some(221)".to_owned()), "{:?}", story.names());
+        assert_eq!(story.bytes().2, 0);
+        let mut story = reset_behind("221 bye\r\n", None);
+        settle(&mut story, 9 * SECOND);
+        assert!(!story.names().iter().any(|name| name == "connection.closed"), "{:?}", story.names());
+        settle(&mut story, 10 * SECOND);
+        assert_eq!(story.bytes().2, 0);
+    }
+
+    #[test]
+    fn who_has_closed_its_socket_reads_no_more() {
+        let mut story = reset();
+        let over = story.state_event(TcpState::Established, TcpState::Close, None);
+        story.event(KernelEvent::State(StateEvent { unread: 9, ..over }));
+        assert_eq!(story.bytes().2, 0);
     }
 
     #[test]

@@ -129,6 +129,7 @@ mod tests {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         })
     }
 

@@ -44,11 +44,16 @@ impl Story {
     }
 
     pub(super) fn state(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) {
+        let event = self.state_event(old, new, requested);
+        self.event(KernelEvent::State(event));
+    }
+
+    pub(super) fn state_event(&mut self, old: TcpState, new: TcpState, requested: Option<SocketAddr>) -> StateEvent {
         self.time += 1000;
         let task = (new == TcpState::SynSent).then(|| task(CLIENT));
         let positions = SeqNumbers { write_seq: self.written, copied_seq: self.read };
         let socket = socket(old);
-        let event = StateEvent {
+        StateEvent {
             time: Time(self.time),
             task,
             socket,
@@ -59,8 +64,8 @@ impl Story {
             transparent: false,
             local_route: false,
             error: 0,
-        };
-        self.event(KernelEvent::State(event));
+            unread: 0,
+        }
     }
 
     pub(super) fn connect(&mut self) {
@@ -76,7 +81,7 @@ impl Story {
         self.transfer_on_by(socket(TcpState::Established), task, flow, text);
     }
 
-    fn transfer_on(&mut self, socket: Socket, who: (u32, &str), flow: Flow, text: &str) {
+    pub(super) fn transfer_on(&mut self, socket: Socket, who: (u32, &str), flow: Flow, text: &str) {
         self.transfer_on_by(socket, task(who), flow, text);
     }
 
@@ -109,7 +114,7 @@ impl Story {
     }
 
     /// Bytes sent, received and lost, as the last observation says.
-    fn bytes(&self) -> (u64, u64, u64) {
+    pub(super) fn bytes(&self) -> (u64, u64, u64) {
         match self.told.last().map(|observation| &observation.event) {
             Some(&Event::ConnectionClosed { bytes_sent, bytes_received, lost_bytes, .. }) => {
                 (bytes_sent, bytes_received, lost_bytes.expect("positions are known"))
@@ -296,6 +301,7 @@ fn a_client_sends_before_fast_open_is_through() {
         transparent: false,
         local_route: false,
         error: 0,
+        unread: 0,
     }));
     story.transfer_on(socket(TcpState::SynSent), CLIENT, Flow::Sent, "EHLO c.example\r\n");
     assert_eq!(story.told[0].connection.local.port, 40000);
@@ -395,6 +401,7 @@ fn connections_are_bounded_and_those_let_go_are_not_told_as_closed() {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         };
         story.event(KernelEvent::State(event.clone()));
         story.event(KernelEvent::State(StateEvent { new: TcpState::Established, ..event }));
@@ -426,6 +433,7 @@ fn connections_are_bounded_and_those_let_go_are_not_told_as_closed() {
         transparent: false,
         local_route: false,
         error: 0,
+        unread: 0,
     }));
     let names = story.names();
     assert_eq!(names.first().map(String::as_str), Some("connection.opened"), "{names:?}");
@@ -480,6 +488,7 @@ fn what_waits_on_all_connections_is_bounded() {
                 transparent: false,
                 local_route: false,
                 error: 0,
+                unread: 0,
             }),
             &mut |_| {},
         );

@@ -198,10 +198,9 @@ impl Tracker {
 
     /// Ends a conversation that is over and complete, else keeps it; whether it has ended.
     fn keep_or_end(&mut self, cookie: u64, conversation: Box<Conversation>, out: &mut Out<'_>) -> bool {
-        let ends = conversation
-            .over
-            .as_ref()
-            .is_some_and(|over| conversation.connection.is_complete(over.positions) && !conversation.may_hear(over));
+        let ends = conversation.over.as_ref().is_some_and(|over| {
+            conversation.connection.is_complete(over.readable_end()) && !conversation.may_hear(over)
+        });
         match ends {
             true => self.end(conversation, out),
             false => self.keep(cookie, conversation, out),

@@ -129,6 +129,7 @@ impl Teller {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         };
         self.tell(KernelEvent::State(event));
     }

@@ -43,6 +43,7 @@ fn entries() -> Vec<Entry> {
         transparent: true,
         local_route: true,
         error: 104,
+        unread: 9,
     };
     let transfer = TransferEvent {
         time: Time(6),

@@ -292,6 +292,7 @@ impl Player {
             transparent: false,
             local_route: false,
             error: 0,
+            unread: 0,
         }));
     }
 

@@ -83,6 +83,7 @@ impl Story {
             transparent,
             local_route,
             error,
+            unread: 0,
         }));
     }
 
