@@ -158,6 +158,10 @@ unsafe fn path(work: *mut Work, rest: u64, to: u64, keyword: u64, length: u64) -
         }
         let is_quoted = byte(work, open + 1) == b'"';
         let close = scan::find(work, open, to, b'>');
+        if is_quoted && close < to && scan::find(work, open + 2, close, b'"') == close {
+            // It is in the quotes.
+            return rest;
+        }
         if scan::span(work, open + 1, close, class(if is_quoted { Form::QUOTED } else { Form::PATH })) < close {
             return rest;
         }

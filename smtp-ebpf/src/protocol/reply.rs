@@ -80,9 +80,15 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                 }
             }
             Mode::ANSWERS if code != 334 && is_answered => {
-                // What waits may be no line of its own, as where a chunk follows.
-                let waits = get!(dialogue.client.held) != 0 || get!(dialogue.client.line) != Line::START;
-                let is_certain = !waits && (get!(dialogue.client.sure) != 0 || code == 235);
+                let is_certain = get!(dialogue.client.sure) != 0 || code == 235;
+                if get!(dialogue.client.held) != 0 && get!(dialogue.client.line) == Line::START {
+                    // What waits may be an answer, or a chunk that was said with AUTH: it begins no command.
+                    command::asks(dialogue);
+                    command::hide(dialogue);
+                    set!(dialogue.client.crossed, 0);
+                    set!(dialogue.client.cr, 0);
+                    set!(dialogue.client.line, Line::WITHHELD);
+                }
                 set!(dialogue.client.mode, if is_certain { Mode::COMMANDS } else { Mode::UNCERTAIN });
                 set!(dialogue.client.candidate, 0);
                 if is_certain {

@@ -227,7 +227,12 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
         let is_clear = !is_extra && !is_wary && get!(dialogue.client.data_done) == 0;
         let agrees = is_farewell || agrees && is_clear;
         let repeats = is_wary && (is_refusal || is_extra) && !is_farewell;
-        is_awaited || repeats || quotes(dialogue, code) || !is_sure && !agrees || code == 334 || get!(work.behind) != 0
+        is_awaited && code != 221
+            || repeats
+            || quotes(dialogue, code)
+            || !is_sure && !agrees
+            || code == 334
+            || get!(work.behind) != 0
     }
 }
 
@@ -239,7 +244,8 @@ unsafe fn quotes(dialogue: *mut Dialogue, code: u32) -> bool {
     unsafe {
         let (next, to) = (get!(dialogue.server.answered).wrapping_add(1), get!(dialogue.client.unasked_to));
         let is_data = to == get!(dialogue.client.data_reply) && code >= 400;
-        to != 0 && reached(to, next) && (is_data || reply::may_refuse(code))
+        // What stands out of place (503) is not repeated.
+        to != 0 && reached(to, next) && (is_data || reply::may_refuse(code)) && code != 503
     }
 }
 

@@ -153,6 +153,9 @@ pub unsafe fn of_line(work: *mut Work, from: u64, to: u64, first: bool) -> u64 {
                 of(TURN, 4)
             } else if is(b"vrfy") || is(b"expn") || is(b"help") {
                 of(OTHER, 4)
+            } else if is(b"xxxx") {
+                // A firewall has written over a verb that it does not know.
+                of(OTHER, if rest == four(b"xxxx") { 8 } else { 4 })
             } else if is(b"burl") {
                 of(BURL, 4)
             } else if is(b"star") && rest == four(b"ttls") {

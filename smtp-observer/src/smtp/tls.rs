@@ -104,7 +104,7 @@ pub enum TlsFailure {
     Alert(Peer, u8),
     /// The last record of this peer can be nothing but an alert, and is encrypted.
     EncryptedAlert(Peer),
-    /// The connection was closed before the client said its hello.
+    /// The client said no hello: the connection was closed, or it went on in clear.
     NoClientHello,
     /// It was closed before the server said anything.
     NoServerHello,

@@ -111,6 +111,7 @@ fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut
         said: 0,
         client: 10,
         observed: Vec::new(),
+        is_read: tls,
         plaintext: None,
     };
     player.event(KernelEvent::Host(Host {
@@ -161,7 +162,9 @@ struct Player {
     /// The client's pid.
     client: u32,
     observed: Vec<Observation>,
-    /// Inside of TLS: its positions.
+    /// It has TLS, whose plaintext is read.
+    is_read: bool,
+    /// Inside of it: its positions.
     plaintext: Option<SeqNumbers>,
 }
 
@@ -185,9 +188,9 @@ impl Player {
     fn moved(&mut self, flow: Flow, length: u32, continues: bool, said: Said<'static>) {
         let pid = if self.role == Role::Client { self.client } else { 20 };
         let tls = TlsSession {
-            library: self.plaintext.map(|_| TlsLibrary::OpenSsl),
+            library: self.is_read.then_some(TlsLibrary::OpenSsl),
             plaintext: self.plaintext.is_some(),
-            from_start: self.plaintext.is_some(),
+            from_start: self.is_read,
         };
         self.event(KernelEvent::Transfer(TransferEvent {
             time: Time(self.time),

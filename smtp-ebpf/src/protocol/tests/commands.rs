@@ -8,7 +8,7 @@ fn arguments_in_their_form() {
                 mail from:<> BODY=8BITMIME AUTH=<> SMTPUTF8\r\nMAIL FROM : <\"a b\"@c>\r\nRCPT TO:<@a,@b:c@d> NOTIFY=NEVER\r\n\
                 RCPT TO: bare@example ORCPT=rfc822;a@b\r\n\
                 XCLIENT NAME=a.example ADDR=192.0.2.1 LOGIN=[UNAVAILABLE]\r\nXFORWARD SOURCE=LOCAL\r\nXEXCH50 7 2\r\n\
-                SEND FROM:<a@b>\r\nSTARTTLS\r\nX-ANONYMOUSTLS\r\nRSET\r\nNOOP\r\nHELP\r\nQUIT\r\n\r\n\n";
+                SEND FROM:<a@b>\r\nSTARTTLS\r\nX-ANONYMOUSTLS\r\nRSET\r\nNOOP\r\nHELP\r\nXXXXXXXX\r\nQUIT\r\n\r\n\n";
     check_greeted(&[c(line)], &shown(line), "");
 }
 
@@ -34,6 +34,9 @@ fn arguments_in_another_form() {
         ("MAIL FROM:<a@b> hun\"ter\r\n", "MAIL FROM:<a@b> hun<6$>"),
         ("MAIL FROM:<a@b>hunter\r\n", "MAIL FROM:<a@b><8$>"),
         ("MAIL FROM:<hunter\r\n", "MAIL<15$>"),
+        ("MAIL FROM:<\"hun>ter\"@a>\r\n", "MAIL<21$>"),
+        ("XXXX hunter\r\n", "XXXX<9$>"),
+        ("XXXXX hunter\r\n", "<14$>"),
         ("RCPT FROM:<hunter>\r\n", "RCPT<16$>"),
         ("RCPT TO:<a@b> hunter! secret\r\n", "RCPT TO:<a@b> hunter<10$>"),
         ("XCLIENT hunter\r\n", "XCLIENT <8$>"),
@@ -171,7 +174,7 @@ fn a_chunk_that_is_said_with_auth() {
             s("235 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n"),
             c("BDAT 0 LAST\r\n"),
         ],
-        r"AUTH PLAIN<9$><17$><15$><9$>(35)",
+        r"AUTH PLAIN<9$><17$><15$><9$><35$>",
         r"235 <4$>250 <4$>250 <4$>250 <4$>",
     );
 }

@@ -280,6 +280,7 @@ impl Session {
             self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
         } else if first.is_some_and(|byte| byte.is_ascii()) {
             self.mode = Mode::Command;
+            items.push(Item::Tls(time, Tls::Failed(Box::default(), TlsFailure::NoClientHello)));
             self.begin_anew();
             return true;
         }
