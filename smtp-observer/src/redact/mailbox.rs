@@ -5,6 +5,7 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use super::pseudonym::StandIn;
+use crate::smtp::plain_bytes;
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -66,20 +67,25 @@ fn up_to(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
 }
 
 impl Mask {
-    /// MAIL's or RCPT's argument.
+    /// MAIL's or RCPT's argument. Parameters are shown as far as they can name no mailbox; from the first word on that is no
+    /// known one, all is hidden.
     pub(super) fn path(self, path: &Path<'_>) -> Vec<u8> {
         let mut shown = [path.before, &self.mailbox(path.mailbox)].concat();
-        for (at, parameter) in path.after.split(|&byte| byte == b' ').enumerate() {
-            if at > 0 {
-                shown.push(b' ');
+        let (bracket, mut rest) = path.after.split_at(usize::from(path.after.first() == Some(&b'>')));
+        shown.extend_from_slice(bracket);
+        while !rest.is_empty() {
+            let start = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let (blanks, words) = rest.split_at(start);
+            shown.extend_from_slice(blanks);
+            let (word, behind) = words.split_at(words.iter().position(u8::is_ascii_whitespace).unwrap_or(words.len()));
+            // What stands right behind the path is no parameter.
+            let plain = if blanks.is_empty() { 0 } else { plain_bytes(word) };
+            shown.extend_from_slice(&word[..plain]);
+            let (hidden, next) = if plain == 0 { (words, &[][..]) } else { (&word[plain..], behind) };
+            if !hidden.is_empty() {
+                self.stand_in.name(hidden, &mut shown);
             }
-            match parameter.iter().position(|&byte| byte == b'=') {
-                Some(end) if names_a_mailbox(&parameter[..end]) => {
-                    shown.extend_from_slice(&parameter[..=end]);
-                    self.stand_in.name(&parameter[end + 1..], &mut shown);
-                }
-                _ => self.write_text(parameter, &mut shown),
-            }
+            rest = next;
         }
         shown
     }
@@ -241,10 +247,6 @@ fn domain_of(mailbox: &[u8]) -> Option<&[u8]> {
     let at = mailbox.iter().rposition(|&byte| byte == b'@')?;
     // An `@` in quotes belongs to the name.
     (!mailbox[at..].contains(&b'"')).then(|| &mailbox[at..])
-}
-
-fn names_a_mailbox(key: &[u8]) -> bool {
-    [&b"ORCPT"[..], b"AUTH", b"ENVID"].iter().any(|name| name.eq_ignore_ascii_case(key))
 }
 
 fn closing_quote(bytes: &[u8]) -> usize {

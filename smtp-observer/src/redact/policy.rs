@@ -139,11 +139,13 @@ impl RedactionPolicy {
                 false => mask.text(argument).into(),
             },
             (Verb::XClient | Verb::XForward, Some(mask)) => {
-                let words = argument.split(u8::is_ascii_whitespace).map(|word| match word.split_at_checked(6) {
-                    Some((key, name)) if key.eq_ignore_ascii_case(b"LOGIN=") => {
-                        [&b"LOGIN="[..], &self.name(name)].concat()
+                let words = argument.split(u8::is_ascii_whitespace).map(|word| {
+                    match word.split_at(word.iter().position(|&byte| byte == b'=').map_or(0, |at| at + 1)) {
+                        (b"", b"") => Vec::new(),
+                        (key, host) if names_host(key) => [key, &mask.text(host)].concat(),
+                        (key, name) if names_user(key) => [key, &self.name(name)].concat(),
+                        _ => self.name(word),
                     }
-                    _ => mask.text(word),
                 });
                 words.collect::<Vec<_>>().join(&b' ').into()
             }
@@ -186,6 +188,30 @@ impl RedactionPolicy {
         }
         [&line[..start], &self.argument(command.verb, argument), &line[end..]].concat().into()
     }
+}
+
+/// XCLIENT's and XFORWARD's attributes of a client's host and connection.
+fn names_host(key: &[u8]) -> bool {
+    const KEYS: [&[u8]; 12] = [
+        b"NAME=",
+        b"ADDR=",
+        b"PORT=",
+        b"PROTO=",
+        b"HELO=",
+        b"IDENT=",
+        b"SOURCE=",
+        b"DESTADDR=",
+        b"DESTPORT=",
+        b"SESSION=",
+        b"TTL=",
+        b"TIMEOUT=",
+    ];
+    KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
+}
+
+/// Those that tell who logged in; Dovecot encodes further ones in FORWARD.
+fn names_user(key: &[u8]) -> bool {
+    [&b"LOGIN="[..], b"FORWARD="].iter().any(|known| known.eq_ignore_ascii_case(key))
 }
 
 /// A command's verb as it is shown.

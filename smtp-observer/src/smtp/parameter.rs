@@ -1,0 +1,110 @@
+//! Parameters of MAIL and RCPT (RFC 5321, 4.1.2): which of them can name a mailbox.
+
+/// Their values are numbers, times and the words below.
+const PLAIN: [&str; 12] = [
+    "SIZE",
+    "BODY",
+    "SMTPUTF8",
+    "RET",
+    "NOTIFY",
+    "BY",
+    "MT-PRIORITY",
+    "HOLDFOR",
+    "HOLDUNTIL",
+    "REQUIRETLS",
+    "RRVS",
+    "CONPERM",
+];
+
+/// Words that are such a value, or a part of one.
+const WORDS: [&str; 14] = [
+    "7BIT",
+    "8BITMIME",
+    "BINARYMIME",
+    "FULL",
+    "HDRS",
+    "NEVER",
+    "SUCCESS",
+    "FAILURE",
+    "DELAY",
+    "R",
+    "RT",
+    "N",
+    "NT",
+    "C",
+];
+
+/// Their values may name a mailbox, or anything.
+const OTHERS: [&str; 12] = [
+    "AUTH",
+    "ENVID",
+    "ORCPT",
+    "SUBMITTER",
+    "MTRK",
+    "TRANSID",
+    "SOLICIT",
+    "ALT-ADDRESS",
+    "XRCPTFORWARD",
+    "XORCPT",
+    "XOORG",
+    "XVERP",
+];
+
+/// How many bytes of a parameter name no mailbox, whatever the rest does: all, its keyword with the sign behind it, or none.
+pub(crate) fn plain_bytes(parameter: &[u8]) -> usize {
+    let end = parameter.iter().position(|&byte| byte == b'=').map_or(parameter.len(), |at| at + 1);
+    let (key, value) = parameter.split_at(end);
+    let key = key.strip_suffix(b"=").unwrap_or(key);
+    match is_one_of(key, &PLAIN) {
+        true if value.split(|byte| matches!(byte, b',' | b';')).all(is_plain) => parameter.len(),
+        false if !is_one_of(key, &OTHERS) => 0,
+        _ => end,
+    }
+}
+
+/// A number, a time, or one of the words; or nothing.
+fn is_plain(value: &[u8]) -> bool {
+    let is_of_number = |byte: &u8| byte.is_ascii_digit() || b"+-:.TZ".contains(byte);
+    value.iter().all(is_of_number) || is_one_of(value, &WORDS)
+}
+
+fn is_one_of(word: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_name_a_mailbox() {
+        for parameter in [
+            "SIZE=1000",
+            "size=",
+            "BODY=8BITMIME",
+            "SMTPUTF8",
+            "RET=HDRS",
+            "NOTIFY=SUCCESS,failure",
+            "BY=-120;RT",
+            "MT-PRIORITY=-3",
+            "HOLDUNTIL=2026-11-30T04:00:00Z",
+            "RRVS=2014-04-03T23:01:00Z;C",
+            "REQUIRETLS",
+        ] {
+            assert_eq!(plain_bytes(parameter.as_bytes()), parameter.len(), "{parameter}");
+        }
+        for (parameter, plain) in [
+            ("ORCPT=rfc822;bob", "ORCPT="),
+            ("auth=<>", "auth="),
+            ("SUBMITTER=bob", "SUBMITTER="),
+            ("SIZE=bob", "SIZE="),
+            ("NOTIFY=NEVER,bob", "NOTIFY="),
+            ("XRCPTFORWARD=Ym9i", "XRCPTFORWARD="),
+            ("bob", ""),
+            ("bob=1", ""),
+            ("", ""),
+        ] {
+            assert_eq!(plain_bytes(parameter.as_bytes()), plain.len(), "{parameter}");
+        }
+    }
+}
