@@ -125,6 +125,19 @@ mod tests {
             ("RCPT to: <\"bob > smith\"@example.org> ORCPT=rfc822;b", "to: <*@example.org> ORCPT=*"),
             ("RCPT TO:<@relay.example,@b.example:bob@example.org>", "TO:<*@example.org>"),
             ("RCPT TO:<bob", "TO:<*"),
+            ("RCPT TO:<@relay.example:bob>", "TO:<*>"),
+            ("RCPT TO:<a@x.example,bob>", "TO:<*>"),
+            ("RCPT TO:<a@x.example;bob> SIZE=1", "TO:<*> SIZE=1"),
+            ("RCPT TO:<a@x.example!bob>", "TO:<*>"),
+            ("RCPT TO:<a@x.example(bob)>", "TO:<*>"),
+            ("RCPT TO:<a@[192.0.2.1]>", "TO:<*@[192.0.2.1]>"),
+            ("RCPT TO:<a@b\u{fc}cher.example>", "TO:<*@b\u{fc}cher.example>"),
+            ("RCPT TO:a bob@x.example", "TO:* *"),
+            ("RCPT TO:a@x\u{b}bob", "TO:*"),
+            ("RCPT TO:a@x bob@y.example SIZE=1", "TO:*@x *"),
+            ("RCPT TO:<a@x.example> bob@y.example", "TO:<*@x.example> *"),
+            ("RCPT TO:Rob bob <a@x.example>", "TO:* *"),
+            ("RCPT bob:<a@x.example>", "*"),
             ("RCPT bob", "*"),
             ("RCPT bob smith:x", "*"),
         ] {
@@ -281,13 +294,28 @@ mod tests {
         "\"",
         ";",
         ",",
+        "TO:",
+        "<",
+        ">",
+        "bo",
+        "@",
+        "@x.example",
+        ":",
+        "!",
+        "(",
+        ")",
+        "%",
+        "\\",
     ];
 
     proptest! {
-        /// A name behind the path is neither shown nor recorded, and what is recorded is shown like what was said.
+        /// A name anywhere in an envelope is neither shown nor recorded, and what is recorded is shown like what was said.
         #[test]
-        fn no_envelope_shows_a_name(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..12)) {
-            let line = format!("RCPT TO:<bo@x.example>{}", pieces.concat());
+        fn no_envelope_shows_a_name(
+            before in prop::sample::select(&["", "TO:", "TO:<", "TO:<bo@x.example>"][..]),
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 1..12),
+        ) {
+            let line = format!("RCPT {before}{}.", pieces.concat());
             let kept = RedactionPolicy::for_recording(Addresses::Domain, Key(7)).line(line.as_bytes()).into_owned();
             let kept = String::from_utf8(kept).expect("ASCII");
             prop_assert_eq!(kept.len(), line.len());
@@ -295,6 +323,18 @@ mod tests {
             let [said, replayed] = [&*line, &*kept].map(|line| shown(policy, line, 250, "ok").argument.unwrap_or_default());
             prop_assert!(!said.contains("na_me") && !kept.contains("na_me"), "{line}: {said}, {kept}");
             prop_assert_eq!(said, replayed);
+        }
+
+        /// Nor does a reply that repeats it.
+        #[test]
+        fn no_reply_repeats_a_name(
+            before in prop::sample::select(&["TO:", "TO:<", "TO:<bo@x.example>"][..]),
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 1..12),
+            echo in prop::sample::select(&["na_me", "NA_ME unknown", "no (na_me)", "<na_me> no", "na_me@x.example"][..]),
+        ) {
+            let line = format!("RCPT {before}{} na_me", pieces.concat());
+            let said = shown(RedactionPolicy::new(Addresses::Domain), &line, 550, echo).reply.unwrap_or_default();
+            prop_assert!(!said.to_ascii_lowercase().contains("na_me"), "{line}: {said}");
         }
     }
 }

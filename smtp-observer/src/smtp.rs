@@ -48,7 +48,7 @@ pub use line::LONGEST_LINE;
 pub(crate) use mailbox_names::Names;
 pub use mailbox_names::Repeated;
 pub use masked::is_greeting as is_masked_greeting;
-pub(crate) use parameter::plain_bytes;
+pub(crate) use parameter::{is_domain, is_keyword, plain_bytes};
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use super::pseudonym::StandIn;
-use crate::smtp::plain_bytes;
+use crate::smtp::{is_domain, is_keyword, plain_bytes};
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,7 @@ impl<'a> Path<'a> {
     /// Finds the path behind `FROM:` or `TO:`.
     pub(super) fn of(argument: &'a [u8]) -> Option<Self> {
         let colon = argument.iter().position(|&byte| byte == b':')?;
-        let keyword = argument[..colon].trim_ascii_end();
-        if !keyword.iter().all(u8::is_ascii_alphabetic) {
+        if !is_keyword(&argument[..colon]) {
             return None;
         }
         let blanks = argument[colon + 1..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -242,11 +241,10 @@ pub(super) fn with(text: &[u8], places: &[Range<usize>], stand_in: impl Fn(Range
     shown
 }
 
-/// The domain with its `@`.
+/// The domain with its `@`. Behind that of an address list or of a source route a further name may stand.
 fn domain_of(mailbox: &[u8]) -> Option<&[u8]> {
     let at = mailbox.iter().rposition(|&byte| byte == b'@')?;
-    // An `@` in quotes belongs to the name.
-    (!mailbox[at..].contains(&b'"')).then(|| &mailbox[at..])
+    is_domain(&mailbox[at + 1..]).then(|| &mailbox[at..])
 }
 
 fn closing_quote(bytes: &[u8]) -> usize {

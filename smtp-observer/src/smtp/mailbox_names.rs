@@ -6,6 +6,7 @@ use memchr::{memchr, memchr2_iter};
 
 use super::command::{Command, Verb};
 use super::introduced;
+use super::parameter::{is_domain, is_keyword, plain_bytes};
 
 /// Bytes of names that are kept; the oldest are let go of.
 const MAX_BYTES: usize = 4096;
@@ -65,15 +66,32 @@ impl Names {
         if !names_mailbox(command) {
             return;
         }
-        let path = path(command.argument());
+        let (path, rest) = path(command.argument());
+        self.add_mailbox(path);
+        for word in rest.split(u8::is_ascii_whitespace) {
+            let value = &word[plain_bytes(word)..];
+            // An address in ORCPT has its type before it (RFC 3461, 4.2).
+            let value = memchr(b';', value).map_or(value, |end| &value[end + 1..]);
+            self.add_mailbox(value);
+        }
+    }
+
+    fn add_mailbox(&mut self, path: &[u8]) {
         // A source route goes before it (RFC 5321, C).
         let mailbox = match path.iter().position(|&byte| byte == b':') {
             Some(colon) if path.first() == Some(&b'@') => &path[colon + 1..],
             _ => path,
         };
         let (local_part, domain) = match mailbox.iter().rposition(|&byte| byte == b'@') {
-            Some(at) if !mailbox[at..].contains(&b'"') => (&mailbox[..at], &mailbox[at + 1..]),
-            _ => (mailbox, &[][..]),
+            Some(at) if is_domain(&mailbox[at + 1..]) => (&mailbox[..at], &mailbox[at + 1..]),
+            _ => {
+                // It may be several.
+                mailbox.split(|byte| !is_of_name(byte)).for_each(|part| self.add_part(part));
+                if memchr(b'@', mailbox).is_some() {
+                    return;
+                }
+                (mailbox, &[][..])
+            }
         };
         let inner = local_part.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(local_part);
         // The longest first: of two at one place it is the one that is found.
@@ -85,6 +103,13 @@ impl Names {
             self.push(NAME, inner[..tag].iter().copied());
         }
         self.push(DOMAIN, domain.iter().copied());
+    }
+
+    /// Takes what stands between the signs of a name. A server's common words are none.
+    fn add_part(&mut self, part: &[u8]) {
+        if part.len() > 1 && !introduced::is_ordinary(part) {
+            self.push(NAME, part.iter().copied());
+        }
     }
 
     /// Which of them a text repeats. Where names were said, stars stand for one, as in a recording.
@@ -132,7 +157,8 @@ impl Names {
         let length = name.len();
         let first = name.first().map_or(0, |first| kind_of_first(*first));
         let is_known = entries(known).any(|known| known.0 == kind && known.1.eq_ignore_ascii_case(name));
-        if length == 0 || length > MAX_BYTES || is_known {
+        // Without what stands before it, an `@` would no longer show that to be a name.
+        if length == 0 || length > MAX_BYTES || is_known || name.first() == Some(&b'@') {
             self.entries.truncate(start);
             return;
         }
@@ -221,10 +247,15 @@ fn is_word(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || *byte >= 0x80
 }
 
-/// What stands in the angle brackets behind `FROM:` or `TO:`, or without them; leniently.
-fn path(argument: &[u8]) -> &[u8] {
-    let start = argument.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 1);
-    let path = argument[start..].trim_ascii();
+/// It may be part of a name without quotes, and parts it from no other one.
+fn is_of_name(byte: &u8) -> bool {
+    is_word(byte) || b".-_'".contains(byte)
+}
+
+/// What stands in the angle brackets behind `FROM:` or `TO:`, or without them, leniently; and what is behind it.
+fn path(argument: &[u8]) -> (&[u8], &[u8]) {
+    let colon = memchr(b':', argument).filter(|&colon| is_keyword(&argument[..colon]));
+    let path = argument[colon.map_or(0, |colon| colon + 1)..].trim_ascii();
     let (path, is_end): (_, fn(&u8) -> bool) = match path.strip_prefix(b"<") {
         Some(rest) => (rest, |byte| *byte == b'>'),
         None => (path, u8::is_ascii_whitespace),
@@ -235,11 +266,11 @@ fn path(argument: &[u8]) -> &[u8] {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => quoted = !quoted,
-            _ if !quoted && is_end(byte) => return &path[..at],
+            _ if !quoted && is_end(byte) => return (&path[..at], &path[at + 1..]),
             _ => {}
         }
     }
-    path
+    (path, b"")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Parameters of MAIL and RCPT (RFC 5321, 4.1.2): which of them can name a mailbox.
+//! What of the argument of MAIL and RCPT (RFC 5321, 4.1.2) can name no mailbox: its keyword, the path's domain, and some
+//! parameters.
 
 /// Their values are numbers, times and the words below.
 const PLAIN: [&str; 12] = [
@@ -49,6 +50,20 @@ const OTHERS: [&str; 12] = [
     "XOORG",
     "XVERP",
 ];
+
+/// Whether this stands before the path.
+pub(crate) fn is_keyword(word: &[u8]) -> bool {
+    is_one_of(word.trim_ascii_end(), &["FROM", "TO"])
+}
+
+/// Whether this behind a mailbox's `@` is a domain or an address in brackets and nothing more.
+pub(crate) fn is_domain(text: &[u8]) -> bool {
+    let is_of_label = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte) || *byte >= 0x80;
+    match text.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) {
+        Some(literal) => literal.iter().all(|byte| is_of_label(byte) || *byte == b':'),
+        None => text.iter().all(is_of_label),
+    }
+}
 
 /// How many bytes of a parameter name no mailbox, whatever the rest does: all, its keyword with the sign behind it, or none.
 pub(crate) fn plain_bytes(parameter: &[u8]) -> usize {
@@ -105,6 +120,20 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(plain_bytes(parameter.as_bytes()), plain.len(), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_domain() {
+        for domain in
+            ["x.example", "b\u{fc}cher.example", "xn--bcher-kva.example.", "[192.0.2.1]", "[IPv6:2001:db8::1]", ""]
+        {
+            assert!(is_domain(domain.as_bytes()), "{domain}");
+        }
+        for other in
+            ["x,bob", "x!bob", "x(bob)", "x bob", "x:bob", "x\tbob", "[x] bob", "[x", "x\"bob", "x%bob", "x>bob"]
+        {
+            assert!(!is_domain(other.as_bytes()), "{other}");
         }
     }
 }
