@@ -168,6 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn a_quoted_name_that_the_server_repeats_without_quotes() {
+        for (name, said) in [
+            ("\"bob smith\"", "bob smith"),
+            ("\"bob,smith\"", "bob,smith"),
+            ("\"bob;smith\"", "Bob;Smith"),
+            ("\"bob:smith\"", "bob:smith"),
+            ("bob:smith", "bob:smith"),
+            ("\"(bob)\"", "(bob)"),
+            ("\"bob\\\"x\"", "bob\"x"),
+            ("\"<bob>\"", "<bob>"),
+        ] {
+            let (line, text) = (format!("RCPT TO:<{name}@x.example>"), format!("5.1.1 {said}@x.example unknown"));
+            let argument = Some("TO:<*@x.example>");
+            check(Addresses::Domain, &line, (550, &text), ("RCPT", argument, "5.1.1 *@x.example unknown"));
+            check(Addresses::None, &line, (550, &text), ("RCPT", Some("TO:<*>"), "5.1.1 * unknown"));
+        }
+    }
+
+    #[test]
     fn credentials_are_shown_to_nobody() {
         for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
             let policy = RedactionPolicy::new(addresses);

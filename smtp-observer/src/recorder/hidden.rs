@@ -41,6 +41,8 @@ const SPELLINGS: &[&str] = &[
     "bobmarker+tagmarker",
     "bobmarker@domainmarker.example",
     "<\"ann marker\"@domainmarker.example>",
+    "ann marker@domainmarker.example",
+    "<Ann Marker@domainmarker.example>",
     "Ann Marker",
     "\"Ann Marker\"",
     "bobmarker+40domainmarker.example",

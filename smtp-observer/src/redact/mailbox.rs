@@ -5,7 +5,7 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use super::pseudonym::StandIn;
-use crate::smtp::{is_domain, is_keyword, plain_bytes};
+use crate::smtp::{is_domain, is_keyword, parts_words, plain_bytes};
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -136,12 +136,12 @@ impl Mask {
                     }
                 },
                 b'"' => self.quoted(rest, shown),
-                _ if is_separator(first) => {
+                _ if parts_words(first) => {
                     shown.push(first);
                     1
                 }
                 _ => {
-                    let end = rest.iter().position(|&byte| is_separator(byte)).unwrap_or(rest.len());
+                    let end = rest.iter().position(|&byte| parts_words(byte)).unwrap_or(rest.len());
                     self.word(&rest[..end], shown);
                     end
                 }
@@ -166,7 +166,7 @@ impl Mask {
             shown.push(b'"');
             return 1;
         }
-        let domain = text[length..].iter().position(|&byte| is_separator(byte)).unwrap_or(text.len() - length);
+        let domain = text[length..].iter().position(|&byte| parts_words(byte)).unwrap_or(text.len() - length);
         let end = length + domain;
         self.split(&text[..end], length, shown);
         end
@@ -203,9 +203,9 @@ pub(super) fn occurrences(text: &[u8], word: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
     while let (Some(after), false) = (text.get(at..), word.is_empty()) {
-        let apart = at == found.last().map_or(0, |last| last.end) || !is_word(text[at - 1]);
+        let apart = at == found.last().map_or(0, |last| last.end) || !goes_on(text.get(at - 1), word.first());
         match after.strip_prefix(word) {
-            Some(behind) if apart && behind.first().is_none_or(|&byte| !is_word(byte)) => {
+            Some(behind) if apart && !goes_on(word.last(), behind.first()) => {
                 found.push(at..at + word.len());
                 at += word.len();
             }
@@ -260,12 +260,10 @@ fn closing_quote(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-fn is_separator(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte.is_ascii_control() || b"<>(),;\"".contains(&byte)
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80
+/// Whether one of two bytes side by side goes on with the word of the other.
+fn goes_on(one: Option<&u8>, other: Option<&u8>) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
+    one.is_some_and(is_word) && other.is_some_and(is_word)
 }
 
 #[cfg(test)]

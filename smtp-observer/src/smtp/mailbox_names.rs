@@ -37,7 +37,7 @@ pub struct Repeated {
 }
 
 impl Repeated {
-    /// It repeats no name and no domain. Those with an `@` beside them do not count: they show what they are.
+    /// It repeats no name and no domain. Those of one word with an `@` beside them do not count: they show what they are.
     pub fn names_nobody(&self) -> bool {
         self.names.is_empty() && self.domains.is_empty()
     }
@@ -96,8 +96,9 @@ impl Names {
         let inner = local_part.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(local_part);
         // The longest first: of two at one place it is the one that is found.
         self.push(NAME, inner.iter().copied());
-        if inner.contains(&b'\\') {
-            self.push(NAME, inner.iter().copied().filter(|&byte| byte != b'\\'));
+        let is_left_out = |byte: &u8| *byte == b'\\' || byte.is_ascii_control();
+        if inner.iter().any(is_left_out) {
+            self.push(NAME, inner.iter().copied().filter(|byte| !is_left_out(byte)));
         }
         if let Some(tag) = inner.iter().position(|&byte| byte == b'+').filter(|&at| at > 0) {
             self.push(NAME, inner[..tag].iter().copied());
@@ -129,7 +130,7 @@ impl Names {
             for place in occurrences(text, name) {
                 let word = &text[place..place + name.len()];
                 let has_sign = match kind {
-                    NAME => text.get(place + name.len()) == Some(&b'@'),
+                    NAME => is_one_word(name) && text.get(place + name.len()) == Some(&b'@'),
                     _ => place.checked_sub(1).map(|before| text[before]) == Some(b'@'),
                 };
                 // `Ok` is no sign of one named `ok`, and an article none of one named `a`.
@@ -152,7 +153,7 @@ impl Names {
         let start = self.entries.len();
         self.entries.extend([kind, 0, 0]);
         let begin = self.entries.len();
-        self.entries.extend(name.filter(|byte| !byte.is_ascii_control()));
+        self.entries.extend(name);
         let (known, name) = (&self.entries[..start], &self.entries[begin..]);
         let length = name.len();
         let first = name.first().map_or(0, |first| kind_of_first(*first));
@@ -186,12 +187,12 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The kinds of bytes with which a name may begin in a text: those that do not go on with a word.
+/// The kinds of bytes with which a name may begin in a text: those that go on with no word.
 fn starts(text: &[u8]) -> u32 {
     let mut starts = 0;
     let mut in_word = false;
     for byte in text {
-        if !in_word {
+        if !in_word || !is_word(byte) {
             starts |= kind_of_first(*byte);
         }
         in_word = is_word(byte);
@@ -235,11 +236,22 @@ fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Where a name stands in the text, in any case, and is no part of a longer word.
 fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     let first = name.first().copied().unwrap_or_default();
-    let is_word = |byte: Option<&u8>| byte.is_some_and(is_word);
+    let goes_on = |one: Option<&u8>, other: Option<&u8>| one.is_some_and(is_word) && other.is_some_and(is_word);
     memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text).filter(move |&place| {
         let stands = text[place..].get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name));
-        stands && !is_word(place.checked_sub(1).map(|before| &text[before])) && !is_word(text.get(place + name.len()))
+        let before = place.checked_sub(1).map(|before| &text[before]);
+        stands && !goes_on(before, name.first()) && !goes_on(name.last(), text.get(place + name.len()))
     })
+}
+
+/// It stands between words. In a text what is behind the last of these before an `@` is a mailbox's name.
+pub(crate) fn parts_words(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte.is_ascii_control() || b"<>(),;\"".contains(&byte)
+}
+
+/// Before an `@` in a text all of the name is taken for one.
+fn is_one_word(name: &[u8]) -> bool {
+    !name.iter().any(|&byte| parts_words(byte) || byte == b':')
 }
 
 /// It is part of a word.
@@ -311,6 +323,17 @@ mod tests {
         // With its sign it shows what it is.
         check("RCPT TO:<bob@x.example>", "<bob@x.example> unknown, bobby too", &[], &[]);
         check("VRFY bob", "bob", &[], &[]);
+    }
+
+    #[test]
+    fn an_at_shows_no_more_than_a_word() {
+        for name in ["bob smith", "bob,smith", "bob;smith", "bob:smith", "(bob)", "bob\tsmith"] {
+            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("no {name}@x.example"), &[name], &[]);
+            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("{name}@x.example"), &[name], &[]);
+        }
+        check("RCPT TO:<bob:smith@x.example>", "no bob:smith@x.example", &["bob:smith"], &[]);
+        check("RCPT TO:<\"(bob)\"@x.example>", "no(bob)@x.example", &["(bob)"], &[]);
+        check("RCPT TO:<bob.list@x.example>", "no bob.list@x.example", &[], &[]);
     }
 
     #[test]
