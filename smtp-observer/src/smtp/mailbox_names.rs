@@ -2,6 +2,8 @@
 //!
 //! They are compared as mailboxes are: without case, quotes and `+tag` (RFC 5233 calls that a subaddress).
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr2_iter};
 
 use super::command::{Command, Verb};
@@ -128,10 +130,10 @@ impl Names {
         for (kind, name) in entries(&self.entries).filter(|(_, name)| may_stand(name)) {
             let found = if kind == NAME { &mut repeated.names } else { &mut repeated.domains };
             for place in occurrences(text, name) {
-                let word = &text[place..place + name.len()];
+                let word = &text[place.clone()];
                 let has_sign = match kind {
-                    NAME => is_one_word(name) && text.get(place + name.len()) == Some(&b'@'),
-                    _ => place.checked_sub(1).map(|before| text[before]) == Some(b'@'),
+                    NAME => is_one_word(name) && text.get(place.end) == Some(&b'@'),
+                    _ => place.start.checked_sub(1).map(|before| text[before]) == Some(b'@'),
                 };
                 // `Ok` is no sign of one named `ok`, and an article none of one named `a`.
                 let is_it = name != b"a" && (word == name || !introduced::is_ordinary(name));
@@ -234,14 +236,49 @@ fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Where a name stands in the text, in any case, and is no part of a longer word.
-fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
     let first = name.first().copied().unwrap_or_default();
     let goes_on = |one: Option<&u8>, other: Option<&u8>| one.is_some_and(is_word) && other.is_some_and(is_word);
-    memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text).filter(move |&place| {
-        let stands = text[place..].get(..name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name));
+    // Another case of a letter beyond ASCII has other bytes.
+    let (ascii, beyond) = if first.is_ascii() { (text, 0) } else { (&[][..], text.len()) };
+    let beyond = (0..beyond).filter(|&place| !text[place].is_ascii());
+    let places = memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), ascii).chain(beyond);
+    places.filter_map(move |place| {
+        let end = place + length_in(&text[place..], name)?;
         let before = place.checked_sub(1).map(|before| &text[before]);
-        stands && !goes_on(before, name.first()) && !goes_on(name.last(), text.get(place + name.len()))
+        (!goes_on(before, name.first()) && !goes_on(name.last(), text.get(end))).then_some(place..end)
     })
+}
+
+/// How many bytes a name has at the beginning of a text, in whatever case.
+fn length_in(text: &[u8], name: &[u8]) -> Option<usize> {
+    if name.is_ascii() {
+        return text.get(..name.len())?.eq_ignore_ascii_case(name).then_some(name.len());
+    }
+    let (mut rest, mut name) = (text, name);
+    while !name.is_empty() {
+        let (one, other) = (first_character(rest)?, first_character(name)?);
+        let (is_same, [length, other_length]) = match (one, other) {
+            (Ok(one), Ok(other)) => (is_same_letter(one, other), [one.len_utf8(), other.len_utf8()]),
+            (one, other) => (one == other, [1, 1]),
+        };
+        if !is_same {
+            return None;
+        }
+        (rest, name) = (&rest[length..], &name[other_length..]);
+    }
+    Some(text.len() - rest.len())
+}
+
+/// The first character, or the first byte where there is none.
+fn first_character(bytes: &[u8]) -> Option<Result<char, u8>> {
+    let first = bytes.first()?;
+    let chunk = bytes[..bytes.len().min(4)].utf8_chunks().next()?;
+    Some(chunk.valid().chars().next().ok_or(*first))
+}
+
+fn is_same_letter(one: char, other: char) -> bool {
+    one == other || one.to_lowercase().eq(other.to_lowercase()) || one.to_uppercase().eq(other.to_uppercase())
 }
 
 /// It stands between words. In a text what is behind the last of these before an `@` is a mailbox's name.
@@ -314,6 +351,12 @@ mod tests {
         check("RCPT TO:<bob+list@x.example>", "no bob+list, no Bob", &["bob+list", "bob", "Bob"], &[]);
         check("RCPT TO:<\"bob smith\"@x.example>", "to Bob Smith: no", &["Bob Smith"], &[]);
         check("RCPT TO:<\"bob\"@x.example>", "\tbob", &["bob"], &[]);
+        check("RCPT TO:<\u{e9}bob@x.example>", "no \u{c9}BOB, \u{e9}Bob", &["\u{c9}BOB", "\u{e9}Bob"], &[]);
+        check("RCPT TO:<\u{411}\u{43e}\u{431}@x.example>", "\u{431}\u{41e}\u{411}", &["\u{431}\u{41e}\u{411}"], &[]);
+        check("RCPT TO:<\u{3c3}\u{3c2}@x.example>", "\u{3a3}\u{3a3}:", &["\u{3a3}\u{3a3}"], &[]);
+        check("RCPT TO:<bob\u{1e9e}@x.example>", "(BOB\u{df})", &["BOB\u{df}"], &[]);
+        check("RCPT TO:<bob@b\u{fc}cher.example>", "no B\u{dc}CHER.example", &[], &["B\u{dc}CHER.example"]);
+        check("RCPT TO:<\u{e9}bob@x.example>", "\u{e8}bob, \u{e9}\u{c9}bob, \u{e9}bo", &[], &[]);
         check("RCPT TO:<\"b\\\"c\"@x.example>", "b\"c", &["b\"c"], &[]);
         check("RCPT TO:<\"a > b\"@x.example> NOTIFY=NEVER", "a > b", &["a > b"], &[]);
         check("mail from:<@r.example:Ann@X.example> AUTH=<>", "ann is not of x.example", &["ann"], &["x.example"]);
