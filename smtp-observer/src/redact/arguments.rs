@@ -2,7 +2,8 @@
 //!
 //! An argument is a secret where its option names one (`--auth-password x`, `-ap x`, `password=x`), where it stands in an address
 //! (`smtp://user:x@host`), or behind a user's name (`-u user:x`, of curl). Of a text with blanks, which may be code, it is
-//! not certain where a secret begins: all of it is one if it speaks of any.
+//! not certain where a secret begins: all of it is one if it speaks of any, or if one of its words would be hidden alone.
+//! In doubt an argument is hidden: one that was none costs little.
 
 use std::borrow::Cow;
 
@@ -28,14 +29,20 @@ const NAMES: [&str; 13] = [
     "sasl",
 ];
 
-/// More parts of words that tell that a text speaks of one.
-const IN_TEXTS: [&str; 2] = ["auth", "login"];
+/// More parts of words that tell that a secret is near: a user's name may stand before it.
+const LOGINS: [&str; 2] = ["auth", "login"];
 
-/// Short options that name a password: of swaks, sendEmail, PuTTY and blat.
-const SHORT: [&str; 4] = ["-ap", "-xp", "-pw", "-apt"];
+/// Whole names of a password: of swaks, sendEmail, PuTTY, blat and TLS libraries.
+const SHORT: [&str; 5] = ["ap", "xp", "pw", "apt", "psk"];
 
-/// Options whose value is a user's name, and may be its password, too.
-const USERS: [&str; 5] = ["-u", "-U", "--user", "--proxy-user", "--http-user"];
+/// A secret stands behind one of these words of SMTP and HTTP.
+const MECHANISMS: [&str; 5] = ["plain", "login", "basic", "xoauth2", "ntlm"];
+
+/// A value stands behind them.
+const SIGNS: [char; 5] = ['=', ':', '(', '"', '\''];
+
+/// What stands before a colon that is no user's name, though an `@` follows.
+const FIELDS: [&str; 9] = ["mailto", "from", "to", "cc", "bcc", "sender", "reply-to", "rfc822", "utf-8"];
 
 impl RedactionPolicy {
     /// A program's arguments as they are shown. Arguments that were shown so are shown again alike.
@@ -49,7 +56,7 @@ impl RedactionPolicy {
                 false => without_secrets(before, argument),
             };
             shown.push(self.mailboxes(&without_secrets));
-            before = argument;
+            before = if is_program { "" } else { argument };
         }
         shown
     }
@@ -72,64 +79,114 @@ impl RedactionPolicy {
 
 /// An argument without its secrets, behind the one `before` it.
 fn without_secrets<'a>(before: &str, argument: &'a str) -> Cow<'a, str> {
-    if takes_secret(before) {
-        return SECRET.into();
+    let is_text = argument.contains(char::is_whitespace);
+    match takes_secret(before) || is_text && tells_secret(argument) {
+        true => SECRET.into(),
+        false => without_parts(before, argument),
     }
-    if let Some((key, value)) = argument.split_once(['=', ':'])
-        && !key.contains(char::is_whitespace)
-        && names_secret(key)
-        && !value.is_empty()
-    {
-        return format!("{}{SECRET}", &argument[..=key.len()]).into();
-    }
-    if argument.contains(char::is_whitespace) && speaks_of_secret(argument) {
-        return SECRET.into();
-    }
-    let user = match argument.split_once('=') {
-        Some((option, _)) if USERS.contains(&option) => Some(option.len() + 1),
-        _ if USERS.contains(&before) => Some(0),
-        _ => None,
-    };
-    if let Some(start) = user
-        && let Some(colon) = argument[start..].find(':')
-    {
-        return format!("{}{SECRET}", &argument[..=start + colon]).into();
-    }
-    without_user_information(argument)
 }
 
-/// Whether the argument behind an option is a secret.
-fn takes_secret(option: &str) -> bool {
-    if SHORT.contains(&option) || option.eq_ignore_ascii_case("plain") || option.eq_ignore_ascii_case("login") {
+/// Whether a text speaks of a secret, or has one of its words hidden.
+fn tells_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    if NAMES.iter().chain(&LOGINS).any(|name| lower.contains(name)) {
         return true;
     }
-    let Some(name) = option.strip_prefix('-') else { return false };
-    let name = name.trim_start_matches('-');
+    let mut before = "";
+    let mut words =
+        text.split(|sign: char| sign.is_whitespace() || "\"'`".contains(sign)).filter(|word| !word.is_empty());
+    words.any(|word| {
+        let before = std::mem::replace(&mut before, word);
+        takes_secret(before) || matches!(without_parts(before, word), Cow::Owned(_))
+    })
+}
+
+/// Whether the argument behind an option, or behind such a word, is a secret.
+fn takes_secret(option: &str) -> bool {
+    let name = option.trim_start_matches('-').trim_end_matches(['=', ':']);
+    let has_sign = name.len() < option.len();
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || byte == b'.' && has_sign;
+    if !name.bytes().all(is_of_name) {
+        return false;
+    }
     // `--password-stdin`, `--auth-hide-password`, `--no-pass` have no value.
     let takes_none = name.ends_with("-stdin")
         || name.split('-').any(|part| matches!(part, "no" | "hide" | "ask" | "prompt" | "protect" | "show"));
-    !takes_none && !name.contains(['=', ':']) && names_secret(name)
+    let is_mechanism = !has_sign && is_one_of(name, &MECHANISMS);
+    is_mechanism || !takes_none && (is_one_of(name, &SHORT) || speaks_of(name, &NAMES))
 }
 
-fn names_secret(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    NAMES.iter().any(|name| word.contains(name)) || SHORT.contains(&&*word)
+/// An argument without the secrets that it has itself.
+fn without_parts<'a>(before: &str, argument: &'a str) -> Cow<'a, str> {
+    let shown = without_user_information(argument);
+    let signs = [behind_name(&shown), behind_short_name(&shown), behind_user(before, &shown)];
+    match signs.into_iter().flatten().filter(|&end| end < shown.len()).min() {
+        Some(end) => format!("{}{SECRET}", &shown[..end]).into(),
+        None => shown,
+    }
 }
 
-fn speaks_of_secret(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    NAMES.iter().chain(&IN_TEXTS).any(|name| text.contains(name))
+/// Where a value begins behind what names a secret, wherever in the argument: `--password=`, `"token":"`, `login(`.
+fn behind_name(argument: &str) -> Option<usize> {
+    let lower = argument.to_ascii_lowercase();
+    let ends = NAMES.iter().chain(&LOGINS).filter_map(|name| Some(lower.find(name)? + name.len()));
+    ends.filter_map(|end| Some(end + lower[end..].find(SIGNS)? + 1)).min()
 }
 
-/// `scheme://user:password@host` without the password (RFC 3986, 3.2.1).
-fn without_user_information(argument: &str) -> Cow<'_, str> {
-    let Some((start, authority)) = argument.find("://").map(|at| (at + 3, &argument[at + 3..])) else {
-        return argument.into();
+/// The same of a name that is one of the short ones and no part of a longer one: `--pw=`, `?pw=`.
+fn behind_short_name(argument: &str) -> Option<usize> {
+    let is_short = |&(end, _): &(usize, &str)| {
+        let key = argument[..end].rsplit(|sign: char| !sign.is_ascii_alphanumeric()).next();
+        key.is_some_and(|key| is_one_of(key, &SHORT))
     };
-    let authority = &authority[..authority.find(['/', '?', '#']).unwrap_or(authority.len())];
-    let Some(at) = authority.rfind('@') else { return argument.into() };
-    match authority[..at].find(':') {
-        Some(colon) => format!("{}{SECRET}{}", &argument[..=start + colon], &argument[start + at..]).into(),
+    argument.match_indices(SIGNS).find(is_short).map(|(end, _)| end + 1)
+}
+
+/// Where a password begins behind a user's name: `bob:x` and `bob,x` behind `-u` or `--user=`, and in `-sSubob:x`.
+fn behind_user(before: &str, argument: &str) -> Option<usize> {
+    let start = match argument.split_once('=') {
+        _ if names_user(before) => 0,
+        Some((option, _)) if names_user(option) => option.len() + 1,
+        _ => end_of_short_options(argument)?,
+    };
+    Some(start + argument[start..].find([':', ','])? + 1)
+}
+
+/// Whether the value of an option is a user's name, and may be its password, too.
+fn names_user(option: &str) -> bool {
+    !option.contains(['=', ':'])
+        && (speaks_of(option, &["user"])
+            || speaks_of(option, &LOGINS)
+            || end_of_short_options(option) == Some(option.len()))
+}
+
+/// Where the value of `-u`, or of `-U` for a proxy's user, begins; other options may stand before it in one argument.
+fn end_of_short_options(argument: &str) -> Option<usize> {
+    let options = argument.strip_prefix('-')?;
+    let place = options.find(['u', 'U'])?;
+    options[..place].bytes().all(|byte| byte.is_ascii_alphabetic()).then_some(place + 2)
+}
+
+fn speaks_of(word: &str, names: &[&str]) -> bool {
+    let word = word.to_ascii_lowercase();
+    names.iter().any(|name| word.contains(name))
+}
+
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|one| one.eq_ignore_ascii_case(word))
+}
+
+/// `scheme://user:password@host` and `user:password@host` without the password. RFC 3986, 3.2.1, allows no `/`, `?`, `#`
+/// and `@` there, but people write them: it goes up to the last `@`.
+fn without_user_information(argument: &str) -> Cow<'_, str> {
+    let Some(at) = argument.rfind('@') else { return argument.into() };
+    let ends_user = |&(colon, _): &(usize, &str)| {
+        let word = |sign: char| !sign.is_ascii_alphanumeric() && sign != '-';
+        let user = argument[..colon].rsplit(word).next().unwrap_or_default();
+        !argument[colon..].starts_with("://") && !is_one_of(user.trim_start_matches('-'), &FIELDS)
+    };
+    match argument[..at].match_indices(':').find(ends_user) {
+        Some((colon, _)) => format!("{}{SECRET}{}", &argument[..=colon], &argument[at..]).into(),
         None => argument.into(),
     }
 }
@@ -161,7 +218,7 @@ mod tests {
             (&["curl", "-u", "bob:hunter2", "smtp://mx"], &["curl", "-u", "bob:***", "smtp://mx"]),
             (&["curl", "--user=bob:hunter2"], &["curl", "--user=bob:***"]),
             (&["curl", "--oauth2-bearer", "hunter2"], &["curl", "--oauth2-bearer", "***"]),
-            (&["curl", "smtps://bob:hunter2@mx:465/x@y"], &["curl", "smtps://bob:***@mx:465/x@y"]),
+            (&["curl", "smtps://bob:hunter2@mx:465/x@y"], &["curl", "smtps://bob:***@y"]),
             (
                 &["java", "-Dmail.smtp.password=hunter2", "-jar", "a.jar"],
                 &["java", "-Dmail.smtp.password=***", "-jar", "a.jar"],
@@ -176,6 +233,79 @@ mod tests {
             (&["worker: login bob hunter2"], &["***"]),
         ] {
             check(Addresses::Full, given, expected);
+        }
+    }
+
+    /// An argument, or two, behind the program.
+    #[test]
+    fn a_secret_is_hidden_wherever_it_is_written() {
+        for (given, expected) in [
+            ("-ubob:hunter2", "-ubob:***"),
+            ("-sSu bob:hunter2", "-sSu bob:***"),
+            ("-vubob:hunter2", "-vubob:***"),
+            ("-Ubob:hunter2", "-Ubob:***"),
+            ("-u bob,hunter2", "-u bob,***"),
+            ("--ap hunter2", "--ap ***"),
+            ("-psk hunter2", "-psk ***"),
+            ("--pw=hunter2", "--pw=***"),
+            ("--password= hunter2", "--password= ***"),
+            ("--password: hunter2", "--password: ***"),
+            ("PASSWORD hunter2", "PASSWORD ***"),
+            ("smtp_password hunter2", "smtp_password ***"),
+            ("XOAUTH2 hunter2", "XOAUTH2 ***"),
+            ("--auth bob:hunter2", "--auth bob:***"),
+            ("--login bob:hunter2", "--login bob:***"),
+            ("--login=bob:hunter2", "--login=***"),
+            ("--smtp-user=bob:hunter2", "--smtp-user=bob:***"),
+            ("{\"user\":\"x\",\"password\":\"hunter2\"}", "{\"user\":\"x\",\"password\"***"),
+            ("user=x&password=hunter2", "user=x&password=***"),
+            ("user=x&pw=hunter2", "user=x&pw=***"),
+            ("http://h/?token=hunter2", "http://h/?token=***"),
+            ("--option=password=hunter2", "--option=password=***"),
+            ("-HAuthorization:Basichunter2", "-HAuthorization:***"),
+            ("s.login('bob','hunter2')", "s.login(***"),
+            ("smtp://bob:hunt/er2@mx", "smtp://bob:***@mx"),
+            ("smtp://bob:hunt?er2@mx", "smtp://bob:***@mx"),
+            ("smtp://bob:hunt#er2@mx", "smtp://bob:***@mx"),
+            ("smtp://bob:hunt@er2@mx", "smtp://bob:***@mx"),
+            ("smtp://bob:hunt:er2@mx/?token=hunter2", "smtp://bob:***@mx/?token=***"),
+            ("http://a/,smtp://bob:hunter2@mx", "http://a/,smtp://bob:***@mx"),
+            ("bob:hunter2@mx", "bob:***@mx"),
+            ("--proxy=bob:hunter2@mx", "--proxy=bob:***@mx"),
+            ("curl\u{a0}-u\u{a0}bob:hunter2", "***"),
+        ] {
+            let split = |text: &'static str| std::iter::once("program").chain(text.split(' ')).collect::<Vec<_>>();
+            check(Addresses::Full, &split(given), &split(expected));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_in_no_code() {
+        for code in [
+            "exec 3<>/dev/tcp/mx/25; curl -u bob:hunter2 smtp://mx",
+            "curl -ubob:hunter2 smtp://mx",
+            "read x; swaks -au bob -ap hunter2",
+            "curl http://a/; curl smtp://bob:hunter2@mx",
+            "echo x | mail --pw=hunter2",
+            "f(); send('-pw', 'hunter2')",
+            "curl '-u' 'bob:hunter2'",
+        ] {
+            check(Addresses::Full, &["bash", "-c", code], &["bash", "-c", "***"]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for given in [
+            &["curl", "-sS", "--url", "smtp://mx:25", "--mail-from", "a@x", "mailto:b@y"][..],
+            &["smtpd", "-n", "smtp", "-t", "inet", "-u", "-c", "-o", "stress="],
+            &["exim4", "-bd", "-q30m", "-oX", "25:465"],
+            &["swaks", "--server", "mx", "--to", "<a@x>", "-p", "25"],
+            &["bash", "-c", "for x in 1 2; do echo $x | mail -s hi a@x; done"],
+            &["python3", "-m", "smtplib", "TO:<a@x>"],
+            &["postgres: writer process"],
+        ] {
+            check(Addresses::Full, given, given);
         }
     }
 
@@ -202,6 +332,23 @@ mod tests {
         check(Addresses::Domain, &given, &given);
     }
 
+    /// How programs are told a secret.
+    const FORMS: &[&str] = &[
+        "--option HUNTER2",
+        "--option=HUNTER2",
+        "--option= HUNTER2",
+        "x--option:HUNTER2",
+        "{\"--option\":\"HUNTER2\"}",
+        "http://h/?--option=HUNTER2",
+        "-u x:HUNTER2",
+        "-vux:HUNTER2",
+        "x:HUNTER2@h",
+        "smtp://x:HUNTER2/@h",
+        "f('--option','HUNTER2')",
+        "-c\u{a0}--option\u{a0}HUNTER2",
+        "-c\u{a0}-u\u{a0}x:HUNTER2",
+    ];
+
     proptest! {
         /// Wherever an option that names a secret stands, its value is shown in no argument.
         #[test]
@@ -209,15 +356,13 @@ mod tests {
             words in prop::collection::vec("[a-z=:@/-]{0,12}", 0..6),
             option in prop::sample::select(vec!["--auth-password", "--password", "-ap", "--api-token", "--client-secret"]),
             place in 0usize..6,
-            joined: bool,
+            form in prop::sample::select(FORMS),
         ) {
             let mut arguments = vec!["program".to_owned()];
             arguments.extend(words);
             let place = 1 + place.min(arguments.len() - 1);
-            match joined {
-                true => arguments.insert(place, format!("{option}=HUNTER2")),
-                false => drop(arguments.splice(place..place, [option.to_owned(), "HUNTER2".to_owned()])),
-            }
+            let form = form.replace("--option", option);
+            arguments.splice(place..place, form.split(' ').map(str::to_owned));
             let shown = RedactionPolicy::new(Addresses::Full).arguments(&arguments);
             prop_assert!(shown.iter().all(|argument| !argument.contains("HUNTER2")), "{shown:?}");
         }
