@@ -4,10 +4,15 @@
 //! (`smtp://user:x@host`), or behind a user's name (`-u user:x`, of curl). Of a text with blanks, which may be code, it is
 //! not certain where a secret begins: all of it is one if it speaks of any, or if one of its words would be hidden alone.
 //! In doubt an argument is hidden: one that was none costs little.
+//!
+//! A mailbox is what has an `@`, and what stands behind an option that names one: there it may have no domain.
 
 use std::borrow::Cow;
 
+use smtp_ebpf::event::ARGUMENTS_LENGTH;
+
 use super::RedactionPolicy;
+use super::mailbox::Mask;
 
 /// What stands for a secret.
 const SECRET: &str = "***";
@@ -41,6 +46,34 @@ const MECHANISMS: [&str; 5] = ["plain", "login", "basic", "xoauth2", "ntlm"];
 /// A value stands behind them.
 const SIGNS: [char; 5] = ['=', ':', '(', '"', '\''];
 
+/// Last words of options, parameters and header fields whose value is a mailbox, or a user who has one.
+const MAILBOXES: [&str; 16] = [
+    "to",
+    "from",
+    "cc",
+    "bcc",
+    "rcpt",
+    "recipient",
+    "recipients",
+    "sender",
+    "user",
+    "username",
+    "login",
+    "mailbox",
+    "email",
+    "mailto",
+    "au",
+    "xu",
+];
+
+/// They may stand behind the last one.
+const MORE: [&str; 5] = ["address", "addresses", "addr", "name", "list"];
+
+/// Options for a sender and recipients: of sendmail, mail and swaks; in code only where it speaks of mail. Postfix names the
+/// kind of a socket behind `-t`.
+const MAILBOX_OPTIONS: [&str; 3] = ["f", "r", "t"];
+const SOCKETS: [&str; 4] = ["inet", "unix", "fifo", "pass"];
+
 /// What stands before a colon that is no user's name, though an `@` follows.
 const FIELDS: [&str; 9] = ["mailto", "from", "to", "cc", "bcc", "sender", "reply-to", "rfc822", "utf-8"];
 
@@ -49,13 +82,18 @@ impl RedactionPolicy {
     pub fn arguments(self, arguments: &[String]) -> Vec<String> {
         let mut before: &str = "";
         let mut shown = Vec::with_capacity(arguments.len());
+        let is_cut = arguments.iter().map(|argument| argument.len() + 1).sum::<usize>() >= ARGUMENTS_LENGTH;
         for (place, argument) in arguments.iter().enumerate() {
             let is_program = place == 0 && !argument.contains(char::is_whitespace);
-            let without_secrets = match is_program {
-                true => Cow::Borrowed(&**argument),
-                false => without_secrets(before, argument),
+            let whole = match is_cut && place + 1 == arguments.len() {
+                true => without_last_word(argument).into(),
+                false => Cow::Borrowed(&**argument),
             };
-            shown.push(self.mailboxes(&without_secrets));
+            let without_secrets = match is_program {
+                true => whole,
+                false => without_secrets(before, &whole).into_owned().into(),
+            };
+            shown.push(self.mailboxes(before, &without_secrets));
             before = if is_program { "" } else { argument };
         }
         shown
@@ -63,18 +101,132 @@ impl RedactionPolicy {
 }
 
 impl RedactionPolicy {
-    /// An argument with the mailboxes in it as far as they are shown. Angle brackets may stand for anything there, so that a
-    /// text is looked at word by word, unless a quoted name may have blanks.
-    fn mailboxes(self, argument: &str) -> String {
-        let shown = |text: &str| match text.contains('@') {
-            true => String::from_utf8_lossy(&self.text_line(text.as_bytes())).into_owned(),
-            false => text.to_owned(),
-        };
-        match argument.contains("\"@") {
-            true => shown(argument),
-            false => argument.split_inclusive(char::is_whitespace).map(shown).collect(),
+    /// An argument, behind the one `before` it, with the mailboxes in it as far as they are shown. Angle brackets may stand for
+    /// anything there, so that a text is looked at word by word, unless a quoted name may have blanks.
+    fn mailboxes(self, before: &str, argument: &str) -> String {
+        let Some(mask) = self.mask() else { return argument.to_owned() };
+        if takes_mailbox(before, argument) || may_take_mailbox(before, argument) || is_name_with_address(argument) {
+            return mask.addresses(argument);
         }
+        if !argument.contains(char::is_whitespace) {
+            return mask.in_word(argument);
+        }
+        let text = match argument.contains("\"@") {
+            true => mask.shown(argument).into(),
+            false => Cow::Borrowed(argument),
+        };
+        let is_of_mail = text.contains("mail") || text.contains("swaks");
+        let mut before = "";
+        let words = text.split_inclusive(char::is_whitespace).map(|part| {
+            let word = part.trim_end();
+            let before = std::mem::replace(&mut before, word.trim_matches(['"', '\'']));
+            let shown = match takes_mailbox(before, word) || is_of_mail && may_take_mailbox(before, word) {
+                true => mask.addresses(word),
+                false => mask.in_word(word),
+            };
+            shown + &part[word.len()..]
+        });
+        words.collect()
     }
+}
+
+impl Mask {
+    fn shown(self, text: &str) -> String {
+        String::from_utf8_lossy(&self.text(text.as_bytes())).into_owned()
+    }
+
+    fn name(self, hidden: &str) -> String {
+        let mut shown = Vec::new();
+        self.stand_in.name(hidden.as_bytes(), &mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// A word of a text, or an argument that is one.
+    fn in_word(self, word: &str) -> String {
+        // `--to=bob`, `-ubob:***`, `smtp://bob:***@host`
+        let user = end_of_short_options(word).filter(|&end| word[end..].contains([':', ',']));
+        if let Some(start) = behind_mailbox_name(word).or(user) {
+            return word[..start].to_owned() + &self.addresses(&word[start..]);
+        }
+        let address = word.rfind('@').filter(|&at| word[..at].contains("://"));
+        if let Some(end) = word.find(":***@").or(address) {
+            let start = word[..end].rfind("://").map(|scheme| scheme + 3);
+            let start = start.or_else(|| Some(word[..end].rfind(['=', ',', ';', '(', '"', '\''])? + 1)).unwrap_or(0);
+            let user = if start < end { self.name(&word[start..end]) } else { String::new() };
+            return word[..start].to_owned() + &user + &self.shown(&word[end..]);
+        }
+        if !word.contains('@') && !word.contains("%40") && !word.contains("+40") {
+            return word.to_owned();
+        }
+        // What stands beside a mailbox in a list is one.
+        let is_list = word.contains('@') && word.contains([',', ';']);
+        let parts = word.split_inclusive([',', ';']).map(|part| match is_list && !part.contains('@') {
+            true => self.addresses(part),
+            false => self.shown(part),
+        });
+        parts.collect()
+    }
+
+    /// Mailboxes with or without a domain, and in brackets behind a name.
+    fn addresses(self, list: &str) -> String {
+        let shown = list.split_inclusive([',', ';']).map(|part| {
+            let address = part.trim_end_matches([',', ';']);
+            self.address(address) + &part[address.len()..]
+        });
+        shown.collect()
+    }
+
+    fn address(self, address: &str) -> String {
+        let is_number = |byte: u8| byte.is_ascii_digit() || b".:[]".contains(&byte);
+        if address == SECRET || address.bytes().all(is_number) {
+            return address.to_owned();
+        }
+        let (start, inner) = address.strip_prefix('<').map_or(("", address), |inner| ("<", inner));
+        let (inner, end) =
+            inner.strip_suffix('>').map_or((inner, ""), |inner| (inner, if start.is_empty() { "" } else { ">" }));
+        let domain = &inner[self.hidden_part(inner.as_bytes()).len()..];
+        [start, &self.name(&inner[..inner.len() - domain.len()]), domain, end].concat()
+    }
+}
+
+/// Whether an argument behind an option is a mailbox, or several.
+fn takes_mailbox(option: &str, argument: &str) -> bool {
+    let is_value = option.starts_with('-') && !argument.starts_with('-');
+    is_value && (names_mailbox(option) || end_of_short_options(option) == Some(option.len()))
+}
+
+/// The same of an option that means something else to most programs.
+fn may_take_mailbox(option: &str, argument: &str) -> bool {
+    option.strip_prefix('-').is_some_and(|name| MAILBOX_OPTIONS.contains(&name.trim_start_matches('-')))
+        && !argument.starts_with('-')
+        && !argument.contains(['/', '@'])
+        && !SOCKETS.contains(&argument)
+}
+
+/// Whether the last word of an option or of a header field's name tells of a mailbox.
+fn names_mailbox(name: &str) -> bool {
+    let mut words = name.rsplit(|sign: char| !sign.is_ascii_alphanumeric()).filter(|word| !is_one_of(word, &MORE));
+    words.next().is_some_and(|word| is_one_of(word, &MAILBOXES))
+}
+
+/// Where a value begins behind a name that tells of a mailbox: `--to=`, `from:`, `?user=`.
+fn behind_mailbox_name(word: &str) -> Option<usize> {
+    let mut signs = word.match_indices(['=', ':']);
+    signs.find(|&(end, _)| end + 1 < word.len() && names_mailbox(&word[..end])).map(|(end, _)| end + 1)
+}
+
+/// Whether a text is a mailbox with blanks in its name, or behind a person's name, and nothing else.
+fn is_name_with_address(text: &str) -> bool {
+    let has_option = || text.split_whitespace().any(|word| word.starts_with('-'));
+    text.contains(char::is_whitespace)
+        && (text.contains('@') || text.contains("%40"))
+        && !text.contains(['$', '|', '&', '(', ')', '{', '}', '=', '/', '\\', '\n'])
+        && !has_option()
+}
+
+/// An argument that may be cut: what its last word is was told by what is missing, as an `@`.
+fn without_last_word(argument: &str) -> String {
+    argument.trim_end_matches(|sign: char| !sign.is_whitespace()).to_owned() + "..."
 }
 
 /// An argument without its secrets, behind the one `before` it.
@@ -318,12 +470,67 @@ mod tests {
     }
 
     #[test]
+    fn a_mailbox_is_hidden_wherever_it_is_written() {
+        for (given, expected) in [
+            (&["smtp://bob%40x.example:pw@host:25"][..], &["smtp://*:*@host:25"][..]),
+            (&["smtp://bob:pw@host"], &["smtp://*:*@host"]),
+            (&["--proxy=bob:pw@host"], &["--proxy=*:*@host"]),
+            (&["mailto:bob%40x.example"], &["mailto:*"]),
+            (&["mailto:bob"], &["mailto:*"]),
+            (&["--mail-rcpt", "bob%40x.example"], &["--mail-rcpt", "*"]),
+            (&["x=bob%40x.example"], &["*%40x.example"]),
+            (&["--to", "bob"], &["--to", "*"]),
+            (&["--to", "b@x.example,bob"], &["--to", "*@x.example,*"]),
+            (&["--to", "b@x.example;bob;c@x.example"], &["--to", "*@x.example;*;*@x.example"]),
+            (&["--to=<bob>"], &["--to=<*>"]),
+            (&["--to:bob"], &["--to:*"]),
+            (&["--h-From", "Bob bob <b@x.example>"], &["--h-From", "*@x.example"]),
+            (&["--from-address=bob"], &["--from-address=*"]),
+            (&["-f", "bob"], &["-f", "*"]),
+            (&["-t", "bob,ann"], &["-t", "*,*"]),
+            (&["bob smith@x.example"], &["*@x.example"]),
+            (&["Bob bob <b@x.example>"], &["*@x.example"]),
+            (&["b@x.example,bob"], &["*@x.example,*"]),
+            (&["-u", "bob:pw"], &["-u", "*"]),
+            (&["-au", "bob"], &["-au", "*"]),
+            (&["--au", "bob", "--f", "bob"], &["--au", "*", "--f", "*"]),
+            (&["sh", "-c", "x '--to' 'bob'"], &["sh", "-c", "x '--to' *"]),
+            (&["--user", "bob@x.example"], &["--user", "*@x.example"]),
+            (&["-sSubob:pw"], &["-sSu*"]),
+            (&["-Dmail.smtp.user=bob"], &["-Dmail.smtp.user=*"]),
+            (&["http://h/?to=bob&x=y"], &["http://h/?to=*"]),
+            (&["bash", "-c", "swaks --to bob --from=bob -f bob; x"], &["bash", "-c", "swaks --to * --from=* -f *; x"]),
+            (&["sh", "-c", "mail -s 'to \"bob smith\"@x.example' b@y"], &["sh", "-c", "mail -s 'to *@x.example' *@y"]),
+        ] {
+            let split = |text: &[&'static str]| [&["program"], text].concat();
+            check(Addresses::Domain, &split(given), &split(expected));
+        }
+    }
+
+    #[test]
     fn what_is_no_mailbox_stays() {
+        for given in [
+            &["smtpd", "-n", "smtp", "-t", "inet", "-u", "-c", "-o", "smtpd_recipient_restrictions=permit,reject"][..],
+            &["tail", "-f", "/var/log/mail.log"],
+            &["swaks", "--to", "--tls", "--listen", "192.0.2.1:25", "-u", "1000"],
+            &["java", "-Dmail.smtp.host=mx.example", "-jar", "a.jar"],
+            &["exim4", "-bd", "-q30m", "-oX", "25:465"],
+        ] {
+            check(Addresses::Domain, given, given);
+        }
         let code = ["bash", "-c", "read -r line <&3; echo $line >&2"];
         check(Addresses::Domain, &code, &code);
         let given = ["bash", "-c", "mail -r al@example.net bob@example.org <&3 >&2"];
         check(Addresses::Domain, &given, &["bash", "-c", "mail -r *@example.net *@example.org <&3 >&2"]);
         check(Addresses::Domain, &["x", "\"bob smith\"@example.org"], &["x", "*@example.org"]);
+    }
+
+    #[test]
+    fn of_what_may_be_cut_the_last_word_is_not_shown() {
+        let long = "x".repeat(ARGUMENTS_LENGTH);
+        check(Addresses::Full, &["curl", &long, "smtp://bob:hunt"], &["curl", &long, "..."]);
+        check(Addresses::Domain, &["mail", &long, "a@x", "bo"], &["mail", &long, "*@x", "..."]);
+        check(Addresses::Domain, &["sh", "-c", &format!("mail {long} bo")], &["sh", "-c", &format!("mail {long} ...")]);
     }
 
     #[test]
@@ -349,6 +556,24 @@ mod tests {
         "-c\u{a0}-u\u{a0}x:HUNTER2",
     ];
 
+    /// How programs are told a mailbox.
+    const MAILBOX_FORMS: &[&str] = &[
+        "--option NAME",
+        "--option=NAME",
+        "--option=<NAME>",
+        "--option x@y,NAME",
+        "--option=NAME,x@y",
+        "x@y,NAME",
+        "NAME@y",
+        "NAME%40y",
+        "smtp://NAME%40y:z@h",
+        "NAME:z@h",
+        "-u NAME:z",
+        "-auNAME:z",
+        "-c\u{a0}--option\u{a0}NAME",
+        "x\u{a0}NAME\u{a0}<y@z>",
+    ];
+
     proptest! {
         /// Wherever an option that names a secret stands, its value is shown in no argument.
         #[test]
@@ -365,6 +590,25 @@ mod tests {
             arguments.splice(place..place, form.split(' ').map(str::to_owned));
             let shown = RedactionPolicy::new(Addresses::Full).arguments(&arguments);
             prop_assert!(shown.iter().all(|argument| !argument.contains("HUNTER2")), "{shown:?}");
+        }
+
+        /// Wherever an option that names a mailbox stands, its value is shown in no argument.
+        #[test]
+        fn no_mailbox_is_shown(
+            words in prop::collection::vec("[a-z=:@/-]{0,12}", 0..6),
+            option in prop::sample::select(vec!["--to", "--mail-from", "--h-From", "--rcpt", "--smtp-user", "--bcc"]),
+            place in 0usize..6,
+            form in prop::sample::select(MAILBOX_FORMS),
+        ) {
+            let mut arguments = vec!["program".to_owned()];
+            arguments.extend(words);
+            let place = 1 + place.min(arguments.len() - 1);
+            let form = form.replace("--option", option);
+            arguments.splice(place..place, form.split(' ').map(str::to_owned));
+            let policy = RedactionPolicy::new(Addresses::Domain);
+            let shown = policy.arguments(&arguments);
+            prop_assert!(shown.iter().all(|argument| !argument.contains("NAME")), "{shown:?}");
+            prop_assert_eq!(policy.arguments(&shown), shown, "shown again");
         }
     }
 }

@@ -97,7 +97,7 @@ impl RedactionPolicy {
         Self { addresses, stand_in: StandIn::Pseudonym(key) }
     }
 
-    fn mask(self) -> Option<Mask> {
+    pub(super) fn mask(self) -> Option<Mask> {
         match self.addresses {
             Addresses::Full => None,
             Addresses::Domain => Some(Mask { domain: true, stand_in: self.stand_in }),
