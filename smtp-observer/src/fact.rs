@@ -8,6 +8,7 @@ pub(crate) mod samples;
 mod short_list;
 mod words;
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub use self::short_list::ShortList;
 pub(crate) use self::words::Elapsed;
 use crate::identity::{Caller, Connection, Endpoint};
 use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason};
-use crate::smtp::{Exchange, Item, Message, Reply, Tls, Transfer, Verb};
+use crate::smtp::{Exchange, Item, Message, Reply, Tls, Verb};
 use crate::timestamp::Timestamp;
 
 /// Something that is known of a connection.
@@ -123,26 +124,22 @@ pub struct ConnectionUnfollowed {
 /// Most commands that are named as outstanding.
 pub const MAX_OUTSTANDING: usize = 8;
 
-/// Commands without a reply, and a message whose end had none.
+/// Commands without a reply, and final replies that did not come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outstanding {
     /// How many.
     pub count: u32,
-    /// The verbs of the first of them, DATA for the message.
+    /// The verbs of the first of them: DATA, BDAT or BURL for the message.
     pub verbs: ShortList<Verb, MAX_OUTSTANDING>,
 }
 
 impl Outstanding {
     /// Of what a session yields at its end.
     pub(crate) fn of(items: &[Item]) -> Self {
-        let verbs = items.iter().filter_map(|item| match item {
-            Item::Exchange(Exchange { command, reply: None }) => Some(command.verb),
-            // The last command of other messages is outstanding with them.
-            Item::Message(message) => {
-                let is_outstanding = message.ended_at.is_some() && message.reply.is_none();
-                (message.transfer == Transfer::Data && is_outstanding).then_some(Verb::Data)
-            }
-            _ => None,
+        let verbs = items.iter().flat_map(|item| match item {
+            Item::Exchange(Exchange { command, reply: None }) => repeat_n(command.verb, 1),
+            Item::Message(message) => repeat_n(message.transfer.verb(), message.owed as usize),
+            _ => repeat_n(Verb::Other, 0),
         });
         let mut outstanding = Self::default();
         for (place, verb) in verbs.enumerate() {

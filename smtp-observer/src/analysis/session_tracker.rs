@@ -220,22 +220,22 @@ impl SessionTracker {
 
     /// Takes a message's final reply into account.
     pub(super) fn message(&mut self, message: &Message) {
-        let Some(reply) = &message.reply else {
+        let (Some(reply), Some(is_taken)) = (&message.reply, message.is_taken()) else {
             self.state = SessionState::Unknown;
             return;
         };
         self.timing.reply(reply.last_byte);
         self.size = message.size;
-        self.state = match (message.accepted, self.state) {
-            (1.., _) => SessionState::MessageAccepted,
+        self.state = match (is_taken, self.state) {
+            (true, _) => SessionState::MessageAccepted,
             // After a refused sender, refused recipients or a refused chunk, they are why the message is refused.
             (
-                0,
+                false,
                 state @ (SessionState::SenderRefused { .. }
                 | SessionState::ChunkRefused { .. }
                 | SessionState::Envelope { accepted: 0, .. }),
             ) => state,
-            (0, _) => SessionState::MessageRefused { code: reply.code },
+            (false, _) => SessionState::MessageRefused { code: reply.code },
         };
     }
 }

@@ -87,17 +87,19 @@ impl Transactions {
         }
     }
 
-    /// A message's final reply ends its transaction.
+    /// A message's final reply ends its transaction. With one reply a recipient, these say who has got the message.
     pub(super) fn message(&mut self, process: Option<&Caller>, message: &Message, emit: &mut Emit<'_>) {
-        let Some(reply) = &message.reply else {
-            if let Some(open) = &mut self.open {
-                open.unanswered = true;
-            }
+        let Some(mut open) = self.open.take() else { return };
+        open.accepted = open.accepted.saturating_sub(message.refused);
+        open.rejected = open.rejected.saturating_add(message.refused);
+        let Some(is_taken) = message.is_taken() else {
+            open.unanswered = true;
+            self.open = Some(open);
             return;
         };
-        let Some(open) = self.open.take() else { return };
-        let outcome = if message.accepted > 0 { Outcome::Delivered } else { Outcome::Rejected };
-        emit(reply.last_byte, process, What::Transaction(open.ended(outcome, reply.last_byte)));
+        open.accepted = open.accepted.saturating_sub(message.owed);
+        let (outcome, time) = (if is_taken { Outcome::Delivered } else { Outcome::Rejected }, message.time());
+        emit(time, process, What::Transaction(open.ended(outcome, time)));
         self.before = Some(open);
     }
 

@@ -191,7 +191,8 @@ impl Conversation {
             Told::Data { verb, final_reply_seconds, size_bytes, code, reply: text } => {
                 let latency = duration("final_reply_seconds", final_reply_seconds)?;
                 let ended = latency.map(|latency| time.before(latency));
-                let content = Content { ended, size: size_bytes, reply: reply(code, text) };
+                let is_taken = code.is_some_and(|code| code / 100 == 2);
+                let content = Content { ended, size: size_bytes, reply: reply(code, text), is_taken };
                 self.dialogue.content(if verb == "BDAT" { "BDAT" } else { "DATA" }, content);
             }
             Told::Tls { phase, visible } if phase == TlsPhase::Started.as_str() => {

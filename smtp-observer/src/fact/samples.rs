@@ -96,6 +96,8 @@ pub(crate) fn message(size: u64, code: u16, text: &str, latency: Duration) -> Wh
         size: Some(size),
         reply: Some(reply(code, text, after(ended, latency)).into()),
         accepted: u32::from(code / 100 == 2),
+        refused: 0,
+        owed: 0,
     }))
 }
 

@@ -103,6 +103,8 @@ pub struct Content {
     pub size: Option<u64>,
     /// The final reply.
     pub reply: Option<Said>,
+    /// The server took it for one recipient at least.
+    pub is_taken: bool,
 }
 
 impl Dialogue {
@@ -232,6 +234,7 @@ impl Dialogue {
                     ended: message.final_reply_latency().map(|latency| time.before(latency)),
                     size: message.size,
                     reply: message.reply.as_deref().map(said),
+                    is_taken: message.is_taken() == Some(true),
                 };
                 self.content(message.transfer.as_str(), content);
             }
@@ -436,8 +439,7 @@ impl Content {
 
     /// When the server took the message.
     pub fn accepted(&self) -> Option<Timestamp> {
-        let reply = self.reply.as_ref()?;
-        matches!(reply.code, 200..=299).then_some(reply.time)
+        self.reply.as_ref().filter(|_| self.is_taken).map(|reply| reply.time)
     }
 }
 

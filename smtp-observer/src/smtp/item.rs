@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::command::Command;
+use super::command::{Command, Verb};
 use super::mailbox_names::Repeated;
+use super::pending_replies::ExpectedReplies;
 use super::reply::Reply;
 use super::tls::Tls;
 use crate::event::Time;
@@ -69,12 +70,17 @@ pub enum Transfer {
 
 impl Transfer {
     /// The command's verb.
-    pub fn as_str(self) -> &'static str {
+    pub fn verb(self) -> Verb {
         match self {
-            Self::Data => "DATA",
-            Self::Bdat => "BDAT",
-            Self::Burl => "BURL",
+            Self::Data => Verb::Data,
+            Self::Bdat => Verb::Bdat,
+            Self::Burl => Verb::Burl,
         }
+    }
+
+    /// The same as text.
+    pub fn as_str(self) -> &'static str {
+        self.verb().as_str()
     }
 }
 
@@ -92,10 +98,15 @@ pub struct Message {
     /// Bytes of content as transmitted: dots still stuffed, the end of data (`.` CR LF) not counted. Absent where its
     /// beginning was not seen.
     pub size: Option<u64>,
-    /// The final reply. With one reply a recipient (RFC 2033, 4.2) it is the last of them.
+    /// The final reply. With one reply a recipient (RFC 2033, 4.2) it is the first that refuses, or else the last, and was
+    /// there when the last was. With one for all behind them, it is that.
     pub reply: Option<Box<Reply>>,
     /// Final replies that accepted the message: 0 or 1, with one reply a recipient up to their number.
     pub accepted: u32,
+    /// Recipients whose own final reply refused the message.
+    pub refused: u32,
+    /// Final replies that did not come, but for that to the command which ends the message.
+    pub owed: u32,
 }
 
 impl Message {
@@ -103,6 +114,42 @@ impl Message {
     pub fn time(&self) -> Time {
         let reply = self.reply.as_ref().map(|reply| reply.last_byte);
         reply.or(self.ended_at).or(self.began_at()).unwrap_or_default()
+    }
+
+    /// Takes a final reply, the first of those that are expected.
+    pub(super) fn answer(&mut self, expected: ExpectedReplies, reply: Box<Reply>) {
+        let (accepts, refuses) = (u32::from(reply.accepts()), u32::from(reply.refuses()));
+        match expected {
+            ExpectedReplies::Each(_) => {
+                self.accepted += accepts;
+                self.refused += refuses;
+                match &mut self.reply {
+                    Some(refusal) if self.refused > refuses => refusal.last_byte = reply.last_byte,
+                    told => *told = Some(reply),
+                }
+            }
+            ExpectedReplies::EachAndAll(2..) => {
+                self.accepted += accepts;
+                self.refused += refuses;
+            }
+            ExpectedReplies::EachAndAll(_) => {
+                self.accepted = self.accepted.max(1) * accepts;
+                self.reply = Some(reply);
+            }
+            ExpectedReplies::Unknown | ExpectedReplies::One => {
+                self.accepted = accepts;
+                self.reply = Some(reply);
+            }
+        }
+    }
+
+    /// Whether the server took it for a recipient; absent while that is not known.
+    pub fn is_taken(&self) -> Option<bool> {
+        match self.reply {
+            None => None,
+            Some(_) if self.accepted > 0 => Some(true),
+            Some(_) => (self.owed == 0).then_some(false),
+        }
     }
 
     /// When the content could begin: with the go-ahead, or behind the first chunk's command.

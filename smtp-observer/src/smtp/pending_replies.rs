@@ -31,10 +31,31 @@ pub(super) enum PendingReply {
 pub(super) enum ExpectedReplies {
     /// The first one tells.
     Unknown,
-    /// Each tells of a recipient, or of all (RFC 2033, 4.2).
+    /// One tells of all.
+    One,
+    /// Each tells of a recipient (RFC 2033, 4.2).
     Each(u32),
     /// The last decides, those before it tell of a recipient each (per-recipient data responses).
     EachAndAll(u32),
+}
+
+impl ExpectedReplies {
+    /// How many they are.
+    pub(super) fn count(self) -> u32 {
+        match self {
+            Self::Unknown | Self::One => 1,
+            Self::Each(replies) | Self::EachAndAll(replies) => replies,
+        }
+    }
+
+    /// What is expected behind one of them, if it is not the last.
+    pub(super) fn behind_one(self) -> Option<Self> {
+        match self {
+            Self::Each(replies @ 2..) => Some(Self::Each(replies - 1)),
+            Self::EachAndAll(replies @ 2..) => Some(Self::EachAndAll(replies - 1)),
+            _ => None,
+        }
+    }
 }
 
 /// The queue's room is of the items, where it is empty.

@@ -491,5 +491,16 @@ fn missing(unread: Unread, length: u64, peer: &str) -> String {
 
 /// The content of a message that the server has let come.
 fn message(transfer: Transfer, requested_at: Option<Time>, go_ahead: Option<GoAhead>) -> Box<Message> {
-    Box::new(Message { transfer, requested_at, go_ahead, ended_at: None, size: Some(0), reply: None, accepted: 0 })
+    let size = Some(0);
+    Box::new(Message {
+        transfer,
+        requested_at,
+        go_ahead,
+        ended_at: None,
+        size,
+        reply: None,
+        accepted: 0,
+        refused: 0,
+        owed: 0,
+    })
 }

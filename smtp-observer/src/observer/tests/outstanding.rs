@@ -57,6 +57,33 @@ fn messages_without_a_reply() {
 }
 
 #[test]
+fn final_replies_of_recipients() {
+    let envelope = [
+        GREETING,
+        (Sent, "LHLO c.example\r\n"),
+        (Received, "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"),
+        (
+            Sent,
+            "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<c@y.example>\r\nRCPT TO:<d@y.example>\r\n",
+        ),
+        (Received, "250 a\r\n250 b\r\n250 c\r\n250 d\r\n"),
+    ];
+    let data = [(Sent, "DATA\r\n"), (Received, "354 go\r\n"), (Sent, "x\r\n.\r\n")];
+    let with = |last: &[(Flow, &'static str)]| closed(&[&envelope[..], &data[..], last].concat());
+    assert_eq!(with(&[]), (Some(3), vec!["DATA"; 3]));
+    assert_eq!(with(&[(Received, "250 b\r\n")]), (Some(2), vec!["DATA"; 2]));
+    assert_eq!(with(&[(Received, "250 b\r\n421 down\r\n")]), (Some(1), vec!["DATA"]));
+    assert_eq!(with(&[(Received, "250 b\r\n"), (Sent, "QUIT\r\n")]), (Some(3), vec!["DATA", "DATA", "QUIT"]));
+    assert_eq!(with(&[(Received, "250 b\r\n550 c\r\n250 d\r\n")]), (Some(0), vec![]));
+    assert_eq!(with(&[(Received, "353 each\r\n250 b\r\n")]), (Some(3), vec!["DATA"; 3]), "two recipients, and all");
+    let chunk =
+        |last: &[(Flow, &'static str)]| closed(&[&envelope[..], &[(Sent, "BDAT 3 LAST\r\nx\r\n")], last].concat());
+    assert_eq!(chunk(&[]), (Some(3), vec!["BDAT"; 3]));
+    assert_eq!(chunk(&[(Received, "250 b\r\n")]), (Some(2), vec!["BDAT"; 2]));
+    assert_eq!(chunk(&[(Received, "503 no chunks\r\n")]), (Some(0), vec![]));
+}
+
+#[test]
 fn what_is_not_certain_is_not_told() {
     // QUIT went by a path without a hook.
     let mut story = Story::new();

@@ -40,6 +40,8 @@ fn times() {
             size: Some(6),
             reply: None,
             accepted: 1,
+            refused: 0,
+            owed: 0,
         }
     );
 }

@@ -2,7 +2,7 @@
 
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::{Exchange, Item};
-use super::super::pending_replies::PendingReply;
+use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::{Mode, Session};
 
 impl Session {
@@ -35,18 +35,32 @@ impl Session {
         self.waiting.cost() + self.held.cost() + unsettled + handshake
     }
 
+    /// Replies that the end of a message earns, of which none has come.
+    pub(super) fn replies_to_message(&self) -> u32 {
+        if self.lmtp { self.recipients.max(1) } else { 1 }
+    }
+
     /// What waited comes out without a reply.
     pub(super) fn unanswered(&mut self, waits: PendingReply, items: &mut DecoderOutput) {
         match waits {
-            PendingReply::Command(command, message) => {
+            PendingReply::Command(command, mut message) => {
                 self.report_hello(&command, None, items);
                 if command.verb.starts_tls() {
                     self.offer.settle();
                 }
                 items.push(Item::Exchange(Exchange { command, reply: None }));
+                if let Some(message) = message.as_mut().filter(|message| message.ended_at.is_some()) {
+                    message.owed = self.replies_to_message() - 1;
+                }
                 items.extend(message.map(Item::Message));
             }
-            PendingReply::Message(message, _) => items.push(Item::Message(message)),
+            PendingReply::Message(mut message, owed) => {
+                message.owed = match owed {
+                    ExpectedReplies::Unknown => self.replies_to_message(),
+                    known => known.count(),
+                };
+                items.push(Item::Message(message));
+            }
             PendingReply::Greeting | PendingReply::Octets => {}
         }
     }

@@ -235,7 +235,7 @@ impl Session {
                 self.cut_short = reply.accepts() && matches!(self.mode, Mode::Octets(1..)) && self.waiting.is_empty();
                 // The command was not understood, or is out of place: that is one reply for all.
                 let owed =
-                    if matches!(reply.code, 500..=504) { ExpectedReplies::Each(1) } else { ExpectedReplies::Unknown };
+                    if matches!(reply.code, 500..=504) { ExpectedReplies::One } else { ExpectedReplies::Unknown };
                 items.push(Item::Exchange(Exchange { command, reply: Some(reply.clone()) }));
                 self.reply_to_message(message, owed, reply, items);
             }
@@ -288,30 +288,27 @@ impl Session {
         reply: Box<Reply>,
         items: &mut DecoderOutput,
     ) {
-        let owed = match owed {
-            ExpectedReplies::Unknown if reply.code == 353 => {
-                ExpectedReplies::EachAndAll(self.recipients.saturating_add(2))
-            }
-            ExpectedReplies::Unknown if self.lmtp => ExpectedReplies::Each(self.recipients.max(1)),
-            ExpectedReplies::Unknown => ExpectedReplies::Each(1),
+        let expected = match owed {
+            ExpectedReplies::Unknown => self.expected_replies(&reply),
             known => known,
         };
-        message.accepted = match (owed, reply.accepts()) {
-            (ExpectedReplies::EachAndAll(1), true) => message.accepted.max(1),
-            (ExpectedReplies::EachAndAll(1), false) => 0,
-            (_, accepts) => message.accepted + u32::from(accepts),
-        };
-        message.reply = Some(reply);
-        let still = match owed {
-            ExpectedReplies::Each(replies @ 2..) => ExpectedReplies::Each(replies - 1),
-            ExpectedReplies::EachAndAll(replies @ 2..) => ExpectedReplies::EachAndAll(replies - 1),
-            _ => {
+        message.answer(expected, reply);
+        match expected.behind_one() {
+            Some(owed) => self.waiting.push_front(PendingReply::Message(message, owed), items),
+            None => {
                 self.recipients = 0;
                 items.push(Item::Message(message));
-                return;
             }
-        };
-        self.waiting.push_front(PendingReply::Message(message, still), items);
+        }
+    }
+
+    /// What the end of a message earns that has this final reply first.
+    pub(super) fn expected_replies(&self, first: &Reply) -> ExpectedReplies {
+        match self.recipients {
+            recipients if first.code == 353 => ExpectedReplies::EachAndAll(recipients.saturating_add(2)),
+            recipients @ 1.. if self.lmtp => ExpectedReplies::Each(recipients),
+            _ => ExpectedReplies::One,
+        }
     }
 
     /// A reply that nothing waits for.

@@ -204,9 +204,8 @@ impl Session {
 
     fn due_to_message(&self, fork: &SmugglingState) -> usize {
         let replies = match fork.withheld.first() {
-            Some(first) if first.code == 353 => self.recipients.saturating_add(2),
-            _ if self.lmtp => self.recipients.max(1),
-            _ => 1,
+            Some(first) => self.expected_replies(first).count(),
+            None => self.replies_to_message(),
         };
         usize::try_from(replies).unwrap_or(usize::MAX)
     }
@@ -233,9 +232,11 @@ impl Session {
         let own = self.due_to_message(&fork);
         fork.end(&mut message);
         let deciding = fork.withheld.last().cloned();
+        let mut expected = fork.withheld.first().map(|first| self.expected_replies(first));
         for reply in fork.withheld.into_iter().take(own) {
-            message.accepted += u32::from(reply.accepts());
-            message.reply = Some(reply);
+            let Some(now) = expected else { break };
+            message.answer(now, reply);
+            expected = now.behind_one();
         }
         let Some(reply) = deciding else { return };
         self.smuggled(&reply, Some(message), later, items);
