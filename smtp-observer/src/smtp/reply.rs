@@ -47,6 +47,15 @@ impl Reply {
         }
     }
 
+    /// The lines behind these, which came later.
+    pub(super) fn goes_on(&mut self, rest: &Self) {
+        append(&mut self.text, &rest.text);
+        self.enhanced_code = self.enhanced_code.or(rest.enhanced_code);
+        self.withheld |= rest.withheld;
+        self.span.end = rest.span.end;
+        self.last_byte = rest.last_byte;
+    }
+
     /// It says yes: 2yz.
     pub fn accepts(&self) -> bool {
         self.code / 100 == 2

@@ -45,6 +45,10 @@ impl Session {
         {
             self.settle_fork(items);
             match self.replies.take() {
+                // How the client's next bytes are read does not depend on it: its last line may be late.
+                Some(reply) if matches!(self.mode, Mode::Command) && self.is_last_owed() => {
+                    self.suspect_last_line(reply)
+                }
                 Some(reply) => self.reply_without_end(reply, items),
                 // What had no code was the reply.
                 None => {

@@ -127,7 +127,7 @@ impl Session {
         self.reply(reply, items);
     }
 
-    fn report_without_end(&mut self, reply: &Reply, items: &mut DecoderOutput) {
+    pub(super) fn report_without_end(&mut self, reply: &Reply, items: &mut DecoderOutput) {
         let detail = || format!("the last line of a reply with {} is missing", reply.code);
         self.anomalies.report(reply.last_byte, AnomalyKind::MalformedReply, items, detail);
     }
@@ -152,6 +152,9 @@ impl Session {
         }
         if let Some(not_last) = self.last_word.take() {
             self.reply_in_turn(not_last, items);
+        }
+        if reply.code == 421 {
+            self.give_up_last_line(items);
         }
         let is_lost = matches!(self.mode, Mode::Resync(_));
         if reply.code != 421 || is_lost || !self.waiting.for_command() || self.waiting.for_greeting() {

@@ -4,6 +4,9 @@
 //! its next command without one, leaves two readings. The reply is late: the next one is it. Or it never comes: the next one
 //! answers the next command. Replies are kept, and the commands wait, until only one reading is left. Where a client
 //! pipelines, or all is answered in turn, nothing is kept.
+//!
+//! The same with a reply of which the last line is not there: the line is late, or it never comes, and the client has read
+//! what came.
 
 use std::time::Duration;
 
@@ -27,6 +30,8 @@ pub(super) const MAX_UNSETTLED: usize = 16;
 pub(super) struct Unsettled {
     #[expect(clippy::vec_box, reason = "they are handed on as they are")]
     replies: Vec<Box<Reply>>,
+    /// What came before them of a reply, without its last line.
+    begun: Option<Box<Reply>>,
     /// The client has waited as long as RFC 5321 wants it to, and then gave up waiting.
     timed_out: bool,
     /// The client has pipelined in both readings.
@@ -36,12 +41,17 @@ pub(super) struct Unsettled {
 impl Unsettled {
     /// The first reply that is kept.
     pub(super) fn first(&self) -> Option<&Reply> {
-        self.replies.first().map(|reply| &**reply)
+        self.begun.iter().chain(&self.replies).next().map(|reply| &**reply)
     }
 
     /// Bytes of memory that it takes, about.
     pub(super) fn cost(&self) -> usize {
-        self.replies.iter().map(|reply| size_of::<Reply>() + reply.text.capacity()).sum()
+        self.begun.iter().chain(&self.replies).map(|reply| size_of::<Reply>() + reply.text.capacity()).sum()
+    }
+
+    /// The reply may have the lines behind those that came before.
+    fn may_go_on(&self, reply: &Reply) -> bool {
+        self.begun.as_ref().is_none_or(|begun| begun.code == reply.code)
     }
 }
 
@@ -70,6 +80,31 @@ impl Session {
             }
             // In one write with the command before it, as a client does that pipelines.
             None => self.pipelines = true,
+        }
+    }
+
+    /// Only one more reply is due, and it is not one of several.
+    pub(super) fn is_last_owed(&self) -> bool {
+        let is_one = matches!(
+            self.waiting.last(),
+            Some(PendingReply::Command(..) | PendingReply::Message(_, ExpectedReplies::Unknown))
+        );
+        is_one && !self.lmtp && self.fork.is_none()
+    }
+
+    /// The client goes on behind the first lines of a reply.
+    pub(super) fn suspect_last_line(&mut self, mut begun: Box<Reply>) {
+        begun.repeated = self.names().repeated_in(&begun.text);
+        self.unsettled = Some(Box::new(Unsettled { begun: Some(begun), ..Unsettled::default() }));
+    }
+
+    /// Whether the last line of a reply is late stays open. It is told as missing, unless more of its lines have come.
+    pub(super) fn give_up_last_line(&mut self, items: &mut DecoderOutput) {
+        let Some(unsettled) = self.unsettled.take_if(|unsettled| unsettled.begun.is_some()) else { return };
+        let first = unsettled.replies.first();
+        match first.is_some_and(|reply| unsettled.may_go_on(reply) && reply.text.contains(&b'\n')) {
+            true => self.is_late(*unsettled, items),
+            false => self.never_comes(*unsettled, items),
         }
     }
 
@@ -148,7 +183,8 @@ impl Session {
     fn keep_apart(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         let Some(mut unsettled) = self.unsettled.take() else { return };
         let (time, place) = (reply.last_byte, unsettled.replies.len());
-        let (late, never) = (self.earns(place, &reply), self.earns(place + 1, &reply));
+        let goes_on = place > 0 || unsettled.may_go_on(&reply);
+        let (late, never) = (goes_on && self.earns(place, &reply), self.earns(place + 1, &reply));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
             matches!(self.mode, Mode::Undecided) && unsettled.replies.last().is_some_and(|last| last.refuses());
@@ -186,7 +222,12 @@ impl Session {
     }
 
     /// The client has pipelined, or has given up waiting too early for the server.
-    fn is_late(&mut self, unsettled: Unsettled, items: &mut DecoderOutput) {
+    fn is_late(&mut self, mut unsettled: Unsettled, items: &mut DecoderOutput) {
+        if let (Some(mut begun), Some(first)) = (unsettled.begun.take(), unsettled.replies.first_mut()) {
+            begun.goes_on(first);
+            begun.repeated = self.names().repeated_in(&begun.text);
+            *first = begun;
+        }
         self.pipelines |= !unsettled.timed_out;
         if !unsettled.timed_out {
             self.report_pipelined(items);
@@ -194,9 +235,15 @@ impl Session {
         self.pair_in_turn(unsettled, items);
     }
 
-    /// The first command that waits gets no reply: those that are kept answer the ones behind it.
-    fn never_comes(&mut self, unsettled: Unsettled, items: &mut DecoderOutput) {
-        self.leave_unanswered(items);
+    /// The first command that waits gets no reply, or no more of one: those that are kept answer the ones behind it.
+    fn never_comes(&mut self, mut unsettled: Unsettled, items: &mut DecoderOutput) {
+        match unsettled.begun.take() {
+            Some(begun) => {
+                self.report_without_end(&begun, items);
+                self.reply_in_turn(begun, items);
+            }
+            None => self.leave_unanswered(items),
+        }
         self.mark_pipelined(&unsettled.replies, 0);
         self.report_pipelined(items);
         self.pair_in_turn(unsettled, items);
@@ -210,6 +257,7 @@ impl Session {
 
     /// It stays open which commands the replies answer.
     pub(super) fn give_up_pairing(&mut self, time: Time, items: &mut DecoderOutput) {
+        self.give_up_last_line(items);
         let Some(unsettled) = self.unsettled.take() else { return };
         self.mark_pipelined(&unsettled.replies, 1);
         self.give_up_waiting(items);
