@@ -64,7 +64,8 @@ impl Event {
             What::Rset(reasoned) => Self::Rset(Box::new(*reasoned)),
             What::Noop(reasoned) => Self::Noop(Box::new(*reasoned)),
             What::Data(message) => {
-                let go_ahead = message.go_ahead.as_ref();
+                // What stayed in the kernel is not known to be empty.
+                let go_ahead = message.go_ahead.as_ref().filter(|go_ahead| !go_ahead.text.is_empty());
                 Self::Data(Data {
                     go_ahead_text: go_ahead.map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
                     reply: message.reply.as_ref().and_then(|reply| policy.reply(reply)),

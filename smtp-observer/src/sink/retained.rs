@@ -258,7 +258,7 @@ impl Retained {
             KeptEvent::Shown(event) => event.clone(),
             KeptEvent::Command(said) => said.shown(),
             KeptEvent::Data(data, texts) => Event::Data(Data {
-                go_ahead_text: data.go_ahead.map(|_| texts.shown(texts.first())),
+                go_ahead_text: Some(texts.first()).filter(|text| !text.is_empty()).map(|text| texts.shown(text)),
                 reply: data.code.map(|_| texts.shown(texts.second())),
                 ..(**data).clone()
             }),
@@ -339,6 +339,20 @@ mod tests {
             assert!(!json.contains("bob"), "{json}");
             assert!(json.contains('…') && json.len() < MAX_TEXT + 1000, "{json}");
             assert!(kept.cost() < size_of::<Kept>() + 2 * MAX_SAID, "{}", kept.cost());
+        }
+    }
+
+    #[test]
+    fn a_go_ahead_whose_text_is_not_known_has_none() {
+        let What::Data(message) = facts::message(5, 250, "taken", Duration::from_millis(2)) else { panic!() };
+        let message = Box::leak(Box::new(message.clone()));
+        message.go_ahead.as_mut().expect("one").text.clear();
+        let sample = Sample::client();
+        let fact = sample.fact(What::Data(message));
+        let at_once = Observation::of(&fact, RedactionPolicy::new(Addresses::Full));
+        for shown in [Retained::of(&fact, Addresses::Full).shown(), at_once] {
+            let json = serde_json::to_value(&shown).expect("JSON");
+            assert_eq!((json.get("go_ahead"), &json["go_ahead_seconds"]), (None, &0.25.into()));
         }
     }
 
