@@ -69,7 +69,10 @@ impl Session {
         }
         let waited = command.first_byte.since(self.command_at);
         let limit = match self.waiting.get(0) {
-            _ if !self.waiting.is_single() || self.lmtp || self.fork.is_some() || self.sent_early => None,
+            _ if !self.waiting.is_single() || self.fork.is_some() || self.sent_early => None,
+            // A final reply for each recipient, and some have come.
+            Some(PendingReply::Message(_, ExpectedReplies::Each(_))) => Some(END_OF_DATA),
+            _ if self.lmtp => None,
             Some(PendingReply::Command(command, None)) => Some(time_limit(command.verb)),
             Some(PendingReply::Message(_, ExpectedReplies::Unknown)) => Some(END_OF_DATA),
             _ => None,
@@ -184,7 +187,15 @@ impl Session {
         let Some(mut unsettled) = self.unsettled.take() else { return };
         let (time, place) = (reply.last_byte, unsettled.replies.len());
         let goes_on = place > 0 || unsettled.may_go_on(&reply);
-        let (late, never) = (goes_on && self.earns(place, &reply), self.earns(place + 1, &reply));
+        // All final replies that a message still earns are late, or none comes.
+        let more = match self.waiting.get(0) {
+            Some(PendingReply::Message(_, owed)) => owed.count() as usize - 1,
+            _ => 0,
+        };
+        let late = goes_on && self.earns(place.saturating_sub(more), &reply);
+        let never = self.earns(place + 1, &reply);
+        // How many the next message earns is not known before its recipients have their replies.
+        let is_countable = !self.lmtp || !matches!(self.waiting.last(), Some(PendingReply::Command(_, Some(_))));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
             matches!(self.mode, Mode::Undecided) && unsettled.replies.last().is_some_and(|last| last.refuses());
@@ -192,6 +203,10 @@ impl Session {
             place + 1 == self.waiting.len() && !earned_by_few(reply.code) && (may_be_refused || !self.held.is_empty());
         unsettled.replies.push(reply);
         match (late, never) {
+            (true, _) if !is_countable => {
+                self.unsettled = Some(unsettled);
+                self.give_up_pairing(time, items);
+            }
             (true, true) if unsettled.replies.len() < MAX_UNSETTLED => self.unsettled = Some(unsettled),
             (true, true) if unsettled.pipelines => self.is_late(*unsettled, items),
             (true, false) if !never_behind => self.is_late(*unsettled, items),
