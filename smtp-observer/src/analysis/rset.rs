@@ -1,6 +1,6 @@
 //! Why an RSET was sent.
 
-use super::session_tracker::CommandContext;
+use super::session_tracker::{CommandContext, Since};
 use crate::fact::evidence::{NextAction, Reasons, SessionState, TransactionComparison};
 use crate::names::RsetReason::{
     self, AddressProbe, AuthRetry, BeforeQuit, BetweenMessages, ChunkAbort, ClientAbort, DataRejected,
@@ -11,17 +11,24 @@ use crate::smtp::Verb;
 
 /// The reason that follows from the context alone.
 pub(super) fn immediate(context: &CommandContext) -> Option<RsetReason> {
+    // What follows tells whether it is for another AUTH.
+    if context.is_auth_refused() { None } else { by_state(context) }
+}
+
+fn by_state(context: &CommandContext) -> Option<RsetReason> {
     match context.state {
         SessionState::Chunk | SessionState::ChunkRefused { .. } => Some(ChunkAbort),
         // The client did not know how the command before it went.
         _ if context.pipelined => None,
-        SessionState::SenderRefused { .. } => Some(SenderRejected),
+        SessionState::SenderRefused { .. } if context.since == Since::Nothing => Some(SenderRejected),
         SessionState::Envelope { accepted: 0, rejected: 1.., .. } => Some(RecipientsRejected),
         SessionState::Envelope { refused_last: true, .. } => Some(RecipientRejected),
         SessionState::Envelope { rejected: 1.., .. } if context.envelope.is_test() => Some(AddressProbe),
         SessionState::DataRefused { .. } => Some(DataRejected),
         // After a pause, or in another process, the RSET may as well be Postfix's probe of a cached connection.
-        SessionState::MessageRefused { .. } if !context.pause.is_reuse() => Some(MessageRejected),
+        SessionState::MessageRefused { .. } if context.since == Since::Nothing && !context.pause.is_reuse() => {
+            Some(MessageRejected)
+        }
         _ => None,
     }
 }
@@ -35,6 +42,7 @@ pub(super) fn waits_without_deadline(context: &CommandContext) -> bool {
 /// Whether the transaction that the next command begins is evidence, too.
 pub(super) fn compares(context: &CommandContext, next: NextAction) -> bool {
     match context.state {
+        _ if context.is_auth_refused() => false,
         SessionState::MessageAccepted => next.is(Verb::Mail) && !context.pipelined && !context.pause.is_reuse(),
         _ => next.verb() == Some(Verb::Mail) && is_accepted(context),
     }
@@ -42,7 +50,9 @@ pub(super) fn compares(context: &CommandContext, next: NextAction) -> bool {
 
 /// The client knows that its transaction is open and that no recipient was refused.
 fn is_accepted(context: &CommandContext) -> bool {
-    matches!(context.state, SessionState::Envelope { rejected: 0, .. }) && !context.pipelined
+    matches!(context.state, SessionState::Envelope { rejected: 0, .. })
+        && !context.pipelined
+        && !context.is_auth_refused()
 }
 
 /// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the RSET was
@@ -53,9 +63,40 @@ pub(super) fn possible(
     next: NextAction,
     comparison: Option<TransactionComparison>,
 ) -> Reasons<RsetReason> {
+    let without_auth = || match by_state(context) {
+        Some(reason) => [reason].into(),
+        None => by_what_follows(context, accepted, next, comparison),
+    };
+    match next.verb() {
+        Some(Verb::Mail | Verb::Quit) => without_auth(),
+        _ if !context.is_auth_refused() => without_auth(),
+        Some(Verb::Auth | Verb::XExps) if !context.state.is_in_transaction() => [AuthRetry].into(),
+        _ => with(without_auth(), AuthRetry),
+    }
+}
+
+/// These reasons and one more.
+fn with(mut reasons: Reasons<RsetReason>, reason: RsetReason) -> Reasons<RsetReason> {
+    if reasons.iter().all(|other| other != reason) {
+        reasons.push(reason);
+    }
+    reasons
+}
+
+fn by_what_follows(
+    context: &CommandContext,
+    accepted: bool,
+    next: NextAction,
+    comparison: Option<TransactionComparison>,
+) -> Reasons<RsetReason> {
     match context.state {
         SessionState::Start | SessionState::Authenticated => at_start(context, accepted, next),
         SessionState::AuthRefused { .. } => after_refused_auth(next),
+        SessionState::SenderRefused { .. } | SessionState::MessageRefused { .. }
+            if !context.pipelined && context.since != Since::Nothing =>
+        {
+            after_an_older_refusal(context, accepted, next)
+        }
         SessionState::MessageRefused { .. } if !context.pipelined => after_refused_message(context, accepted, next),
         SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
             between_transactions(context, accepted, next, comparison)
@@ -104,6 +145,15 @@ fn after_refused_message(context: &CommandContext, accepted: bool, next: NextAct
         true => [ReuseProbe].into(),
         false => [MessageRejected, ReuseProbe].into(),
     }
+}
+
+/// MAIL or the message was refused, and then other commands were answered: it may be any of both that is reset.
+fn after_an_older_refusal(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
+    let older = match context.state {
+        SessionState::SenderRefused { .. } => SenderRejected,
+        _ => MessageRejected,
+    };
+    with(between_transactions(context, accepted, next, None), older)
 }
 
 /// No transaction is open, and one was before.

@@ -13,12 +13,25 @@ use crate::smtp::{Command, Exchange, Message, Verb};
 #[derive(Debug, Default)]
 pub(super) struct SessionTracker {
     state: SessionState,
+    since: Since,
     transactions: u32,
     envelope: Envelope,
     /// Bytes of the last message.
     size: Option<u64>,
     noops: Noops,
     timing: Timing,
+}
+
+/// What was answered since the state began, and has not changed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Since {
+    /// Nothing, or commands of the same transaction.
+    #[default]
+    Nothing,
+    /// Other commands.
+    Other,
+    /// AUTH among them, the last of which was refused with this code; MAIL was before it.
+    AuthRefused(u16),
 }
 
 /// The NOOPs of the session, the current command included.
@@ -37,6 +50,7 @@ pub(super) struct Noops {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommandContext {
     pub(super) state: SessionState,
+    pub(super) since: Since,
     /// The client had not seen the reply to the command before it.
     pub(super) pipelined: bool,
     pub(super) pause: Pause,
@@ -50,9 +64,17 @@ pub(super) struct CommandContext {
 }
 
 impl CommandContext {
+    /// AUTH was refused after a MAIL, and nothing came of either since.
+    pub(super) fn is_auth_refused(&self) -> bool {
+        matches!(self.since, Since::AuthRefused(_))
+    }
+
     /// The state before the command, and how the command was sent where that says something.
     pub(super) fn evidence(&self) -> EvidenceList {
         let mut evidence = EvidenceList::from([ReasonEvidence::State(self.state)]);
+        if let Since::AuthRefused(code) = self.since {
+            evidence.push(ReasonEvidence::State(SessionState::AuthRefused { code }));
+        }
         evidence.extend(self.noops.evidence(self.is_noop));
         if self.pipelined {
             evidence.push(ReasonEvidence::Pipelined);
@@ -126,6 +148,7 @@ impl SessionTracker {
         }
         let context = CommandContext {
             state: self.state,
+            since: self.since,
             pipelined: command.pipelined,
             pause: self.timing.command(command),
             noops: self.noops,
@@ -152,6 +175,7 @@ impl SessionTracker {
         };
         self.timing.reply(reply.last_byte);
         let (accepts, refuses, code) = (reply.accepts(), reply.refuses(), reply.code);
+        self.since = self.since(command.verb, accepts, refuses, code);
         self.state = match (command.verb, self.state) {
             // Both start the session anew (RFC 3207, 4.2; Postfix's XCLIENT).
             (Verb::StartTls | Verb::XAnonymousTls | Verb::XClient, _) if code == 220 => {
@@ -165,6 +189,8 @@ impl SessionTracker {
             },
             (Verb::Auth | Verb::XExps, state) if state.is_start() && accepts => SessionState::Authenticated,
             (Verb::Auth | Verb::XExps, state) if state.is_start() && refuses => SessionState::AuthRefused { code },
+            // It is not after the message that the next RSET comes.
+            (Verb::Auth | Verb::XExps, SessionState::MessageAccepted) if accepts => SessionState::Idle,
             (verb, state) if verb.opens_transaction() => self.mail(state, command, accepts, refuses, code),
             (Verb::Rcpt, state) => {
                 self.envelope.rcpt(command);
@@ -182,9 +208,25 @@ impl SessionTracker {
         };
     }
 
+    /// What is answered since the state began, with a reply to this verb; what begins a state begins it anew.
+    fn since(&self, verb: Verb, accepts: bool, refuses: bool, code: u16) -> Since {
+        let knows_mail = !self.state.is_start() && self.state != SessionState::Unknown;
+        match verb {
+            Verb::StartTls | Verb::XAnonymousTls | Verb::XClient if code == 220 => Since::Nothing,
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if accepts => Since::Nothing,
+            Verb::Auth | Verb::XExps if refuses && knows_mail => Since::AuthRefused(code),
+            Verb::Auth | Verb::XExps if accepts => Since::Other,
+            Verb::Rcpt | Verb::Data | Verb::Bdat | Verb::Burl => self.since,
+            verb if verb.opens_transaction() => self.since,
+            _ if self.since == Since::Nothing => Since::Other,
+            _ => self.since,
+        }
+    }
+
     /// What a command without a reply has led to is not known.
     fn unanswered(&mut self, verb: Verb) {
         self.timing.lost();
+        self.since = self.since(verb, false, false, 0);
         match verb {
             Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Quit | Verb::Other => {}
             Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if self.state.is_start() => {}
@@ -211,6 +253,7 @@ impl SessionTracker {
             return state;
         }
         self.transactions = self.transactions.saturating_add(1);
+        self.since = Since::Nothing;
         self.envelope = Envelope::mail(command);
         match accepts {
             true => SessionState::Envelope { accepted: 0, rejected: 0, refused_last: false },
@@ -226,6 +269,7 @@ impl SessionTracker {
         };
         self.timing.reply(reply.last_byte);
         self.size = message.size;
+        self.since = Since::Nothing;
         self.state = match (is_taken, self.state) {
             (true, _) => SessionState::MessageAccepted,
             // After a refused sender, refused recipients or a refused chunk, they are why the message is refused.
@@ -302,13 +346,16 @@ pub(super) mod tests {
                         for in_a_row in [0, 1, 2] {
                             let pause = Pause { idle, owner_changed };
                             let noops = Noops { in_a_row, total: in_a_row, ..Noops::default() };
-                            contexts.push(CommandContext {
-                                state,
-                                pipelined,
-                                pause,
-                                noops,
-                                ..CommandContext::default()
-                            });
+                            for since in [Since::Nothing, Since::Other, Since::AuthRefused(535)] {
+                                contexts.push(CommandContext {
+                                    state,
+                                    since,
+                                    pipelined,
+                                    pause,
+                                    noops,
+                                    ..CommandContext::default()
+                                });
+                            }
                         }
                     }
                 }

@@ -1,5 +1,6 @@
 //! Pauses before commands, and changes of owner in them.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use crate::event::Time;
@@ -11,13 +12,20 @@ use crate::smtp::Command;
 /// resets a session after each message (go-mail, PHPMailer) does so at once.
 const IDLE: Duration = Duration::from_millis(300);
 
+/// A [`Time`] that may be absent, in half the room: each idle connection has some.
+type Moment = Option<NonZero<u64>>;
+
+fn moment(time: Time) -> Moment {
+    NonZero::new(time.0)
+}
+
 /// Follows when replies and commands come.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
-    last_reply: Option<Time>,
+    last_reply: Moment,
     /// The shortest time from a reply to the next command: at a server it contains a round trip to the client.
     fastest: Option<Duration>,
-    owner_changed: Option<Time>,
+    owner_changed: Moment,
 }
 
 /// What happened between the last reply and a command.
@@ -32,12 +40,12 @@ pub(super) struct Pause {
 impl Timing {
     /// A reply is complete.
     pub(super) fn reply(&mut self, time: Time) {
-        self.last_reply = Some(time);
+        self.last_reply = moment(time);
     }
 
     /// Another process goes on with the client's socket.
     pub(super) fn owner_changed(&mut self, time: Time) {
-        self.owner_changed = Some(time);
+        self.owner_changed = moment(time);
     }
 
     /// Something was not seen.
@@ -47,7 +55,8 @@ impl Timing {
 
     /// A command comes.
     pub(super) fn command(&mut self, command: &Command) -> Pause {
-        let Some(last_reply) = self.last_reply.filter(|_| !command.pipelined) else { return Pause::default() };
+        let last_reply = self.last_reply.filter(|_| !command.pipelined).map(|time| Time(time.get()));
+        let Some(last_reply) = last_reply else { return Pause::default() };
         let passed = command.first_byte.since(last_reply);
         let limit = IDLE + self.fastest.unwrap_or_default();
         self.fastest = Some(self.fastest.map_or(passed, |fastest| fastest.min(passed)));
@@ -55,7 +64,7 @@ impl Timing {
             idle: (passed >= limit).then_some(passed),
             owner_changed: self
                 .owner_changed
-                .is_some_and(|changed| changed >= last_reply && changed <= command.first_byte),
+                .is_some_and(|changed| (last_reply.0..=command.first_byte.0).contains(&changed.get())),
         }
     }
 }
@@ -72,7 +81,7 @@ mod tests {
     use super::*;
 
     fn at(milliseconds: u64) -> Time {
-        Time(milliseconds * 1_000_000)
+        Time((1000 + milliseconds) * 1_000_000)
     }
 
     fn command(milliseconds: u64) -> Command {
