@@ -183,6 +183,7 @@ fn serve(state: State, op: Op) -> (String, u16, State) {
             ("DATA", 354, if taken { State::MessageAccepted } else { State::MessageRefused })
         }
         (Op::Data(false, _), State::Envelope { accepted: 1.., .. }) => ("DATA", 451, State::DataRefused),
+        (Op::Data(..), State::Envelope { rejected: 0, .. }) => ("DATA", 503, State::DataRefused),
         (Op::Data(..), _) => ("DATA", 503, state),
     };
     (format!("{line}\r\n"), code, next)

@@ -194,13 +194,20 @@ impl SessionTracker {
             (verb, state) if verb.opens_transaction() => self.mail(state, command, accepts, refuses, code),
             (Verb::Rcpt, state) => {
                 self.envelope.rcpt(command);
-                state.with_recipient(accepts, refuses)
+                match state {
+                    // DATA came too early, and the transaction goes on.
+                    SessionState::DataRefused { .. } if self.envelope.named() == 1 && code != 503 => {
+                        SessionState::OPENED
+                    }
+                    state => state,
+                }
+                .with_recipient(accepts, refuses)
             }
-            (Verb::Data, SessionState::Envelope { accepted: 1.., .. }) if refuses => SessionState::DataRefused { code },
+            (Verb::Data, state) if refuses && state.takes_content() => SessionState::DataRefused { code },
             (Verb::Bdat, SessionState::Envelope { .. } | SessionState::Chunk) if accepts => SessionState::Chunk,
             // With the last chunk it is the message that is refused.
-            (Verb::Bdat, SessionState::Envelope { accepted: 1.., .. } | SessionState::Chunk)
-                if refuses && !command.is_last_chunk() =>
+            (Verb::Bdat, state)
+                if refuses && !command.is_last_chunk() && (state.takes_content() || state == SessionState::Chunk) =>
             {
                 SessionState::ChunkRefused { code }
             }
@@ -256,7 +263,7 @@ impl SessionTracker {
         self.since = Since::Nothing;
         self.envelope = Envelope::mail(command);
         match accepts {
-            true => SessionState::Envelope { accepted: 0, rejected: 0, refused_last: false },
+            true => SessionState::OPENED,
             false => SessionState::SenderRefused { code },
         }
     }
@@ -272,12 +279,12 @@ impl SessionTracker {
         self.since = Since::Nothing;
         self.state = match (is_taken, self.state) {
             (true, _) => SessionState::MessageAccepted,
-            // After a refused sender, refused recipients or a refused chunk, they are why the message is refused.
+            // After a refused sender, recipients that were all refused, or a refused chunk, they are why the message is.
             (
                 false,
                 state @ (SessionState::SenderRefused { .. }
                 | SessionState::ChunkRefused { .. }
-                | SessionState::Envelope { accepted: 0, .. }),
+                | SessionState::Envelope { accepted: 0, rejected: 1.., .. }),
             ) => state,
             (false, _) => SessionState::MessageRefused { code: reply.code },
         };
@@ -285,6 +292,9 @@ impl SessionTracker {
 }
 
 impl SessionState {
+    /// MAIL was accepted, and nothing came behind it.
+    const OPENED: Self = Self::Envelope { accepted: 0, rejected: 0, refused_last: false };
+
     /// No MAIL was sent in this session.
     pub(super) fn is_start(self) -> bool {
         matches!(self, Self::Start | Self::Authenticated | Self::AuthRefused { .. })
@@ -298,6 +308,11 @@ impl SessionState {
     /// A transaction is open.
     pub(super) fn is_in_transaction(self) -> bool {
         matches!(self, Self::Envelope { .. } | Self::DataRefused { .. } | Self::Chunk | Self::ChunkRefused { .. })
+    }
+
+    /// The recipients are no reason to refuse the content: one was accepted, or none was named.
+    fn takes_content(self) -> bool {
+        matches!(self, Self::Envelope { accepted: 1.., .. } | Self::Envelope { rejected: 0, .. })
     }
 
     fn with_recipient(self, accepts: bool, refuses: bool) -> Self {

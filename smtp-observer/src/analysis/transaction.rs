@@ -149,6 +149,8 @@ impl Transactions {
 
 impl Open {
     fn recipient(&mut self, accepted: bool, refused: bool, time: Time) {
+        // If DATA was refused before a recipient was accepted, it came too early.
+        self.data_refused &= !accepted || self.accepted > 0;
         self.accepted = self.accepted.saturating_add(u32::from(accepted));
         if refused {
             self.rejected = self.rejected.saturating_add(1);

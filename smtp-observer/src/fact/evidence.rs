@@ -101,7 +101,7 @@ pub enum SessionState {
         /// The last one of them all was refused.
         refused_last: bool,
     },
-    /// DATA was refused though a recipient was accepted.
+    /// DATA was refused though a recipient was accepted, or before one was named.
     DataRefused {
         /// The reply's code.
         code: u16,
