@@ -102,9 +102,9 @@ impl Analysis {
     }
 
     fn exchange(&mut self, process: Option<&Caller>, exchange: &Exchange, emit: &mut Emit<'_>) {
-        self.pending.exchange(exchange, emit);
-        emit(exchange.time(), process, What::Command(exchange));
         let context = self.session.context(&exchange.command);
+        self.pending.exchange(exchange, context.pause.waited.is_some(), emit);
+        emit(exchange.time(), process, What::Command(exchange));
         if let Some(code) = exchange.code() {
             let (time, latency) = (exchange.time(), exchange.latency());
             let answered = || Answered { time, latency, code, context, process: process.cloned() };

@@ -17,7 +17,7 @@ impl NextAction {
     /// The verb of the command that it sent.
     pub(super) fn verb(self) -> Option<Verb> {
         match self {
-            Self::Command { verb, .. } => Some(verb),
+            Self::Command { verb, .. } | Self::StoppedWaiting(verb) => Some(verb),
             _ => None,
         }
     }
@@ -33,7 +33,7 @@ pub(super) mod tests {
     use super::*;
 
     /// All that the reasons depend on.
-    pub(in crate::analysis) const NEXT_ACTIONS: [NextAction; 14] = [
+    pub(in crate::analysis) const NEXT_ACTIONS: [NextAction; 16] = [
         NextAction::Nothing,
         NextAction::Closed,
         NextAction::Unknown,
@@ -48,5 +48,7 @@ pub(super) mod tests {
         NextAction::Command { verb: Verb::Rset, early: false },
         NextAction::Command { verb: Verb::Other, early: false },
         NextAction::OwnerChanged,
+        NextAction::StoppedWaiting(Verb::Mail),
+        NextAction::StoppedWaiting(Verb::Quit),
     ];
 }

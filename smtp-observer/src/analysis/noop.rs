@@ -34,7 +34,8 @@ pub(super) fn is_periodic(noops: &Noops) -> bool {
 /// 2yz.
 pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
     let early = matches!(next, NextAction::Command { early: true, .. });
-    if context.pipelined && !early && next != NextAction::Unknown {
+    let waited = context.pause.waited.is_some();
+    if context.pipelined && !waited && !early && next != NextAction::Unknown {
         return [PipelineSync].into();
     }
     let mut reasons = match context.state {
@@ -43,8 +44,12 @@ pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextActio
         state if state.is_in_transaction() => in_transaction(state, next),
         _ => outside(context, accepted, next),
     };
-    if context.pipelined && next == NextAction::Unknown {
+    if context.pipelined && (waited || next == NextAction::Unknown) {
         reasons.push(PipelineSync);
+    }
+    // While a reply is slow, one keeps the connection alive wherever it stands.
+    if waited && reasons.iter().all(|reason| reason != IdleKeepalive) {
+        reasons.push(IdleKeepalive);
     }
     reasons
 }

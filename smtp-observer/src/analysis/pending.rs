@@ -65,16 +65,16 @@ impl Pending {
         }
     }
 
-    /// The next command came, with its reply.
-    pub(super) fn exchange(&mut self, exchange: &Exchange, emit: &mut Emit<'_>) {
+    /// The next command came, with its reply; whether the client had waited before it for the reply to the one before.
+    pub(super) fn exchange(&mut self, exchange: &Exchange, waited: bool, emit: &mut Emit<'_>) {
         if let Some(mut rset) = self.rset.take() {
-            match rset.exchange(exchange) {
+            match rset.exchange(exchange, waited) {
                 Some((next, comparison)) => rset.answered.settle_rset(next, comparison, emit),
                 None => self.rset = Some(rset),
             }
         }
         if let Some(noop) = self.noop.take() {
-            noop.settle_noop(next(exchange, noop.deadline()), emit);
+            noop.settle_noop(next(exchange, waited, noop.deadline()), emit);
         }
     }
 
@@ -147,11 +147,11 @@ impl Rset {
     }
 
     /// Takes the next exchange; gives the next action and the comparison, once both are known.
-    fn exchange(&mut self, exchange: &Exchange) -> Option<(NextAction, Option<TransactionComparison>)> {
+    fn exchange(&mut self, exchange: &Exchange, waited: bool) -> Option<(NextAction, Option<TransactionComparison>)> {
         if let Some((next, comparison)) = &mut self.compared {
             return comparison.exchange(exchange).map(|comparison| (*next, Some(comparison)));
         }
-        let next = next(exchange, self.deadline().unwrap_or(Time(u64::MAX)));
+        let next = next(exchange, waited, self.deadline().unwrap_or(Time(u64::MAX)));
         let context = &self.answered.context;
         if !rset::compares(context, next) {
             return Some((next, None));
@@ -220,9 +220,10 @@ impl Answered {
 }
 
 /// The next action that this exchange is.
-fn next(Exchange { command, .. }: &Exchange, deadline: Time) -> NextAction {
+fn next(Exchange { command, .. }: &Exchange, waited: bool, deadline: Time) -> NextAction {
     match command.first_byte >= deadline {
         true => NextAction::Nothing,
+        false if waited => NextAction::StoppedWaiting(command.verb),
         false => NextAction::Command { verb: command.verb, early: command.pipelined },
     }
 }

@@ -99,7 +99,9 @@ fn by_what_follows(
         }
         SessionState::MessageRefused { .. } if !context.pipelined => after_refused_message(context, accepted, next),
         SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
-            between_transactions(context, accepted, next, comparison)
+            let reasons = between_transactions(context, accepted, next, comparison);
+            // It gave up what had no reply yet.
+            if context.pause.waited.is_some() { with(reasons, ClientAbort) } else { reasons }
         }
         _ if context.pipelined => pipelined_in_transaction(context, next),
         SessionState::Unknown => unknown(next),
@@ -170,11 +172,11 @@ fn between_transactions(
         NextAction::Unknown => {
             [BetweenMessages, PipelinedBetweenMessages, ReuseProbe, SameMessageSplit, BeforeQuit].into()
         }
-        _ if context.pipelined && next.is(Verb::Quit) => [BeforeQuit].into(),
+        _ if context.pipelined && next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
         _ if context.pipelined => [PipelinedBetweenMessages, BetweenMessages].into(),
         _ if is_probe(context, accepted, next) => [ReuseProbe].into(),
-        _ if reuses && next.is(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
-        _ if next.is(Verb::Quit) => [BeforeQuit].into(),
+        _ if reuses && next.verb() == Some(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
+        _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
         NextAction::Closed | NextAction::OwnerChanged if reuses => [BetweenMessages, ReuseProbe].into(),
         NextAction::Nothing if context.pause.owner_changed => [BetweenMessages, ReuseProbe].into(),
         // It may not have been a message that was before.
@@ -187,7 +189,7 @@ fn between_transactions(
                 | TransactionComparison::Unknown,
             ) => [BetweenMessages, ReuseProbe, SameMessageSplit].into(),
             // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
-            _ if next.is(Verb::Mail) => [BetweenMessages, ReuseProbe].into(),
+            _ if next.verb() == Some(Verb::Mail) => [BetweenMessages, ReuseProbe].into(),
             _ => [BetweenMessages].into(),
         },
     }
@@ -226,6 +228,8 @@ fn pipelined_in_transaction(context: &CommandContext, next: NextAction) -> Reaso
     let has_recipients = context.envelope.named() > 0 && context.state.has_envelope();
     match next {
         NextAction::Unknown => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
+        // It gave up, or it tests addresses and is as impatient.
+        _ if has_recipients && context.pause.waited.is_some() => [AddressProbe, ClientAbort, InterceptorDiscard].into(),
         // Whatever the replies: it never meant to send.
         _ if has_recipients && (next.leaves() || context.envelope.sends_nothing()) => [AddressProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [ClientAbort, BeforeQuit].into(),

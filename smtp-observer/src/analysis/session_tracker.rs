@@ -77,7 +77,7 @@ impl CommandContext {
         }
         evidence.extend(self.noops.evidence(self.is_noop));
         if self.pipelined {
-            evidence.push(ReasonEvidence::Pipelined);
+            evidence.push(self.pause.waited.map_or(ReasonEvidence::Pipelined, ReasonEvidence::StoppedWaiting));
         }
         evidence.extend(self.pause.idle.map(ReasonEvidence::Idle));
         if self.pause.owner_changed {
@@ -270,6 +270,7 @@ impl SessionTracker {
 
     /// Takes a message's final reply into account.
     pub(super) fn message(&mut self, message: &Message) {
+        self.timing.sent(message.ended_at);
         let (Some(reply), Some(is_taken)) = (&message.reply, message.is_taken()) else {
             self.state = SessionState::Unknown;
             return;
@@ -355,11 +356,11 @@ pub(super) mod tests {
     pub(in crate::analysis) fn contexts() -> Vec<CommandContext> {
         let mut contexts = Vec::new();
         for state in STATES {
-            for pipelined in [false, true] {
+            for (pipelined, waited) in [(false, None), (true, None), (true, Some(Duration::from_secs(2)))] {
                 for idle in [None, Some(Duration::from_secs(5))] {
                     for owner_changed in [false, true] {
                         for in_a_row in [0, 1, 2] {
-                            let pause = Pause { idle, owner_changed };
+                            let pause = Pause { idle, owner_changed, waited };
                             let noops = Noops { in_a_row, total: in_a_row, ..Noops::default() };
                             for since in [Since::Nothing, Since::Other, Since::AuthRefused(535)] {
                                 contexts.push(CommandContext {

@@ -23,6 +23,8 @@ fn moment(time: Time) -> Moment {
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     last_reply: Moment,
+    /// The last byte that the client sent before the command.
+    last_sent: Moment,
     /// The shortest time from a reply to the next command: at a server it contains a round trip to the client.
     fastest: Option<Duration>,
     owner_changed: Moment,
@@ -35,6 +37,8 @@ pub(super) struct Pause {
     pub(super) idle: Option<Duration>,
     /// Another process had the connection when the last reply came.
     pub(super) owner_changed: bool,
+    /// The client had sent the command before so long ago, and not got its reply: this one is of no group with it.
+    pub(super) waited: Option<Duration>,
 }
 
 impl Timing {
@@ -48,6 +52,11 @@ impl Timing {
         self.owner_changed = moment(time);
     }
 
+    /// The client sent the end of a message.
+    pub(super) fn sent(&mut self, time: Option<Time>) {
+        self.last_sent = time.and_then(moment);
+    }
+
     /// Something was not seen.
     pub(super) fn lost(&mut self) {
         self.last_reply = None;
@@ -55,16 +64,21 @@ impl Timing {
 
     /// A command comes.
     pub(super) fn command(&mut self, command: &Command) -> Pause {
-        let last_reply = self.last_reply.filter(|_| !command.pipelined).map(|time| Time(time.get()));
-        let Some(last_reply) = last_reply else { return Pause::default() };
-        let passed = command.first_byte.since(last_reply);
         let limit = IDLE + self.fastest.unwrap_or_default();
+        let last_sent = std::mem::replace(&mut self.last_sent, moment(command.last_byte));
+        if command.pipelined {
+            let waited = last_sent.map(|last_sent| command.first_byte.since(Time(last_sent.get())));
+            return Pause { waited: waited.filter(|waited| *waited >= limit), ..Pause::default() };
+        }
+        let Some(last_reply) = self.last_reply.map(|time| Time(time.get())) else { return Pause::default() };
+        let passed = command.first_byte.since(last_reply);
         self.fastest = Some(self.fastest.map_or(passed, |fastest| fastest.min(passed)));
         Pause {
             idle: (passed >= limit).then_some(passed),
             owner_changed: self
                 .owner_changed
                 .is_some_and(|changed| (last_reply.0..=command.first_byte.0).contains(&changed.get())),
+            waited: None,
         }
     }
 }
@@ -118,5 +132,18 @@ mod tests {
         timing.reply(at(0));
         let pipelined = Command { pipelined: true, ..command(5000) };
         assert_eq!(timing.command(&pipelined), Pause::default());
+    }
+
+    #[test]
+    fn who_pauses_before_the_reply_has_stopped_waiting() {
+        let mut timing = Timing::default();
+        timing.reply(at(0));
+        timing.command(&command(100));
+        for (milliseconds, waited) in [(499, None), (898, None), (1298, Some(400))] {
+            let pipelined = Command { pipelined: true, ..command(milliseconds) };
+            assert_eq!(timing.command(&pipelined).waited, waited.map(Duration::from_millis), "{milliseconds}");
+        }
+        timing.sent(Some(at(2000)));
+        assert_eq!(timing.command(&Command { pipelined: true, ..command(2001) }), Pause::default());
     }
 }

@@ -37,6 +37,8 @@ pub enum ReasonEvidence {
     NoopsBefore(u32),
     /// The command was sent before the reply to the command before it (RFC 2920).
     Pipelined,
+    /// The same, but so long after the command before it that the client has stopped waiting.
+    StoppedWaiting(Duration),
     /// Nothing was said for so long before the command.
     Idle(Duration),
     /// Another process took the connection over before the command.
@@ -132,6 +134,8 @@ pub enum NextAction {
         /// It was sent before the reply to the first one.
         early: bool,
     },
+    /// It sent a command with this verb before the reply to the first one, and had waited for that reply.
+    StoppedWaiting(Verb),
     /// It sent nothing for [`NEXT_COMMAND_TIMEOUT`].
     Nothing,
     /// The connection was over.

@@ -31,6 +31,9 @@ impl fmt::Display for ReasonEvidence {
             Self::NoopsBefore(1) => f.write_str("1 NOOP right before it"),
             Self::NoopsBefore(count) => write!(f, "{count} NOOPs right before it"),
             Self::Pipelined => f.write_str("sent before the reply to the command before it"),
+            Self::StoppedWaiting(time) => {
+                write!(f, "sent {} after the command before it, without the reply to that", Seconds(time))
+            }
             Self::Idle(time) => write!(f, "idle for {} before it", Seconds(time)),
             Self::OwnerChanged => f.write_str("another process took the connection over before it"),
             Self::LowerCase => f.write_str("sent in lower case, as by Python's smtplib"),
@@ -88,13 +91,18 @@ impl fmt::Display for SessionState {
     }
 }
 
+fn name(verb: Verb) -> &'static str {
+    if verb == Verb::Other { "an unknown command" } else { verb.as_str() }
+}
+
 impl fmt::Display for NextAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Command { verb, early } => {
-                f.write_str(if verb == Verb::Other { "an unknown command" } else { verb.as_str() })?;
+                f.write_str(name(verb))?;
                 f.write_str(if early { " was sent before its reply" } else { " followed" })
             }
+            Self::StoppedWaiting(verb) => write!(f, "{} was sent later, but before its reply", name(verb)),
             Self::Nothing => write!(f, "nothing followed for {} s", NEXT_COMMAND_TIMEOUT.as_secs()),
             Self::Closed => f.write_str("the connection was closed after it"),
             Self::OwnerChanged => f.write_str("another process took the connection over after it"),
