@@ -42,8 +42,7 @@ impl Interceptions {
         match (link.cursor.origin(number, step), link.cursor.held_back(number, step.sent)) {
             (Origin::Client(sent), _) => relayed(&mut resolved.command, step.sent.since(sent)),
             (Origin::Unknown, _) | (_, HeldBack::Unknown) => forgotten(&mut resolved.command),
-            // Between messages a process in the middle has its own reasons, which are a client's.
-            (Origin::Middle, HeldBack::Nothing) => {}
+            (Origin::Middle, HeldBack::Nothing) => unasked(&mut resolved.command),
             (Origin::Middle, HeldBack::Message(message, earlier)) => {
                 let repeats = || match link.repeats(inner, dialogue, (number, step), overdue) {
                     Repeats::Unknown if is_over => Some(Repeats::No),
@@ -146,6 +145,29 @@ fn relayed(command: &mut Command, earlier: Duration) {
     match command {
         Command::Rset(rset) => explain(rset, RsetReason::Relayed, evidence),
         Command::Noop(noop) => explain(noop, NoopReason::Relayed, evidence),
+    }
+}
+
+/// A command that the client did not send, with no message of its own held back. Between messages a process in the middle has
+/// its own reasons, which are a client's; what the client wants of its transaction is not among them.
+fn unasked(command: &mut Command) {
+    let evidence = |verb, possible| [ReasonEvidence::NotSentByClient(verb), possible].into();
+    let verb = command.verb();
+    match command {
+        Command::Rset(rset) => {
+            use RsetReason::{AddressProbe, Ambiguous, ClientAbort, InterceptorDiscard};
+            if [AddressProbe, ClientAbort].contains(&rset.reason) {
+                let possible = [ClientAbort, AddressProbe, InterceptorDiscard].into();
+                explain(rset, Ambiguous, evidence(verb, ReasonEvidence::PossibleRset(possible)));
+            }
+        }
+        Command::Noop(noop) => {
+            use NoopReason::{Ambiguous, InterceptorKeepalive, PipelineSync, Verification};
+            if [Verification, PipelineSync].contains(&noop.reason) {
+                let possible = [InterceptorKeepalive, noop.reason].into();
+                explain(noop, Ambiguous, evidence(verb, ReasonEvidence::PossibleNoop(possible)));
+            }
+        }
     }
 }
 

@@ -209,6 +209,55 @@ fn a_message_that_is_thrown_away() {
 }
 
 #[test]
+fn what_the_client_has_not_sent_is_no_habit_of_the_client() {
+    use RsetReason::{AddressProbe, Ambiguous, ClientAbort, RecipientsRejected, ReuseProbe};
+    for (alone, expected) in [
+        (AddressProbe, Ambiguous),
+        (ClientAbort, Ambiguous),
+        (RecipientsRejected, RecipientsRejected),
+        (ReuseProbe, ReuseProbe),
+    ] {
+        let mut stage = Stage::redirected(1, 2, 3);
+        stage.pass_on(1, 3, "MAIL FROM:<>", 250, "Ok");
+        stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+        stage.close(1);
+        stage.rset_because(3, alone);
+        stage.say(3, "QUIT", 221, "Bye");
+        stage.close(3);
+        stage.pass(3);
+        assert_eq!(stage.rsets(), [expected]);
+    }
+    use NoopReason::{LeaseCheck, PipelineSync, Verification};
+    for (alone, expected) in
+        [(Verification, NoopReason::Ambiguous), (PipelineSync, NoopReason::Ambiguous), (LeaseCheck, LeaseCheck)]
+    {
+        let mut stage = Stage::redirected(1, 2, 3);
+        stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+        stage.noop_because(3, alone);
+        stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+        stage.pass_on(1, 3, "QUIT", 221, "Bye");
+        stage.close(3);
+        stage.close(1);
+        stage.pass(3);
+        assert_eq!(stage.noops(), [expected]);
+    }
+}
+
+#[test]
+fn a_clients_own_test_of_addresses_is_passed_on() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.pass_on(1, 3, "MAIL FROM:<>", 250, "Ok");
+    stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.rset_because(3, RsetReason::AddressProbe);
+    stage.say_after(1, "RSET", 250, "Ok", Duration::from_millis(2));
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.close(1);
+    stage.pass(3);
+    assert_eq!(stage.rsets(), [RsetReason::Relayed]);
+}
+
+#[test]
 fn a_proxy_that_the_client_asked_for() {
     let mut stage = Stage::default();
     stage.connect(1, CLIENT, OWN);

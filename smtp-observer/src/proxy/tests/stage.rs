@@ -137,10 +137,22 @@ impl Stage {
         self.happens(cookie, facts::message(size, code, reply, Duration::from_micros(500)));
     }
 
-    pub(super) fn rset(&mut self, cookie: u64) {
+    /// An RSET of which its connection alone shows this reason.
+    pub(super) fn rset_because(&mut self, cookie: u64, reason: RsetReason) {
         self.say(cookie, "RSET", 250, "Ok");
         self.time -= MILLISECOND;
-        self.happens(cookie, facts::rset(RsetReason::Ambiguous));
+        self.happens(cookie, facts::rset(reason));
+    }
+
+    /// The same of a NOOP.
+    pub(super) fn noop_because(&mut self, cookie: u64, reason: NoopReason) {
+        self.say(cookie, "NOOP", 250, "Ok");
+        self.time -= MILLISECOND;
+        self.happens(cookie, facts::noop(reason));
+    }
+
+    pub(super) fn rset(&mut self, cookie: u64) {
+        self.rset_because(cookie, RsetReason::Ambiguous);
     }
 
     pub(super) fn noop(&mut self, cookie: u64) {
