@@ -109,7 +109,11 @@ impl Session {
         let alone = lines == 1 && complete;
         let after_gap = lost.after_gap;
         let unpaired = lost.unpaired;
-        let pairs = |code| !unpaired || earned_by_few(code);
+        let pairs = |code| match missed {
+            // It may be the reply to a line that was not read, such as content behind a refused DATA: more may follow.
+            true if matches!(code, 500..=504) => false,
+            _ => !unpaired || earned_by_few(code),
+        };
         let time = reply.last_byte;
 
         if untouched && reply.code == 220 {
@@ -120,7 +124,13 @@ impl Session {
         }
         let is_data = |command: &Command| command.verb == Verb::Data && reply.code == 354 && complete;
         let found = match &mut lost.last {
-            Some(last) if alone && !unpaired && last.line == b"." && matches!(reply.code / 100, 2 | 4 | 5) => {
+            Some(last)
+                if alone
+                    && !unpaired
+                    && pairs(reply.code)
+                    && last.line == b"."
+                    && matches!(reply.code / 100, 2 | 4 | 5) =>
+            {
                 Found::End
             }
             Some(last) if alone && pairs(reply.code) && is_answered_by(last, reply.code) || is_data(last) => {
