@@ -1,16 +1,18 @@
 //! What the host's own files tell: which connections are open now and who holds them, and the names of users.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use procfs::net::{TcpNetEntry, TcpState};
-use procfs::process::{FDTarget, Process as ProcProcess};
-use procfs::{ProcError, ProcResult};
+use procfs::process::{FDTarget, Process as ProcProcess, Status};
+use procfs::{FromBufRead, ProcError, ProcResult, ProcessCGroups};
 use serde::Serialize;
 
 use super::chain::{self, Ends, Redirected, Via};
+use super::ring;
 use super::users::Users;
 use crate::cgroup;
 use crate::event::Time;
@@ -193,11 +195,12 @@ fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, Scan
 /// A process as observations describe it, with its start time in ticks.
 fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Process)> {
     let stat = process.stat()?;
-    let status = process.status()?;
-    let arguments = process.cmdline().unwrap_or_default();
+    let status: Status = parsed(process, "status")?;
+    let mut arguments = bytes(process, "cmdline").map(|bytes| ring::arguments(&bytes)).unwrap_or_default();
+    arguments.retain(|argument| !argument.is_empty());
     let executable = process.exe().ok().map(executable);
     let shown = RedactionPolicy::new(Addresses::default()).arguments(&arguments);
-    let cgroup: Option<Arc<str>> = process.cgroups().ok().and_then(|groups| {
+    let cgroup: Option<Arc<str>> = parsed(process, "cgroup").ok().and_then(|groups: ProcessCGroups| {
         groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.as_str().into())
     });
     let parent = u32::try_from(stat.ppid).ok().filter(|pid| *pid != 0).and_then(|pid| {
@@ -222,6 +225,17 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     Ok((stat.starttime, description))
 }
 
+/// A file of a process, whatever is in it that is not UTF-8: a program may name itself as it likes.
+fn parsed<T: FromBufRead>(process: &ProcProcess, file: &str) -> ProcResult<T> {
+    T::from_buf_read(String::from_utf8_lossy(&bytes(process, file)?).as_bytes())
+}
+
+fn bytes(process: &ProcProcess, file: &str) -> ProcResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    process.open_relative(file)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The path alone: the kernel adds a note where the file is gone, as after an upgrade. What memfd_create(2) made was never
 /// anywhere.
 fn executable(path: PathBuf) -> String {
@@ -237,6 +251,11 @@ fn executable(path: PathBuf) -> String {
 mod tests {
     use std::ffi::OsStr;
     use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use nix::unistd::Uid;
     use procfs::FromBufReadSI as _;
@@ -290,6 +309,29 @@ mod tests {
         assert_eq!(json["connection"]["remote"], serde_json::json!({"address": "127.0.0.1", "port": port}));
         assert_eq!(json["process"]["pid"], me());
         assert!(json.get("shared_with").is_none());
+    }
+
+    #[test]
+    fn a_program_that_names_itself_in_no_utf8_is_an_owner() {
+        let mut child = Command::new("sh")
+            .args(["-c", "printf 'smtp\\377' > /proc/self/comm && read line"])
+            .arg0(OsStr::from_bytes(b"sm\xff"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let process = ProcProcess::new(child.id().cast_signed()).expect("a child");
+        let patience = Instant::now() + Duration::from_secs(30);
+        let described = loop {
+            let described = describe(&process, &mut Users::default()).expect("readable").1;
+            if &*described.name == "smtp\u{fffd}" || Instant::now() > patience {
+                break described;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        drop(child.stdin.take());
+        child.wait().expect("ends");
+        assert_eq!(&*described.name, "smtp\u{fffd}");
+        assert!(described.command_line.is_some_and(|line| line.starts_with("sm\u{fffd} -c ")));
     }
 
     #[test]
