@@ -129,10 +129,11 @@ impl Session {
         items.push(Item::Greeting(reply));
     }
 
-    /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it.
+    /// HELO has nothing behind it (RFC 5321, 4.1.1.1): told with what the server made of it. What stayed in the kernel is
+    /// something.
     pub(super) fn report_hello(&mut self, command: &Command, reply: Option<&Reply>, items: &mut DecoderOutput) {
         let verb = command.verb;
-        if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() {
+        if !matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo) || !command.argument().is_empty() || command.is_cut() {
             return;
         }
         let time = reply.map_or(command.last_byte, |reply| reply.last_byte);
