@@ -214,9 +214,9 @@ fn files_that_are_of_no_use_are_named() -> Result<()> {
     fails(&client, &missing, 2, &["missing.jsonl", "no such file", "--events FILE"])?;
     let mail = file("mail", "From: alice\n")?;
     fails(&mail, &server, 2, &["/mail:1: "])?;
-    let damaged =
-        file("damaged.jsonl", &(events("client", "FROM:<>") + "{\"time\":\n" + &events("client", "FROM:<>")))?;
-    fails(&damaged, &server, 1, &["damaged.jsonl:2: EOF"])?;
+    let event = events("client", "FROM:<*@c.example>");
+    let damaged = file("damaged.jsonl", &format!("{event}From: alice\n{event}"))?;
+    fails(&damaged, &server, 1, &["damaged.jsonl:2: "])?;
     let full = file("full.jsonl", &events("server", "FROM:<alice@c.example>"))?;
     fails(&client, &full, 2, &["client.jsonl", "--addresses domain", "full.jsonl", "with full"])?;
 
@@ -232,7 +232,9 @@ fn files_that_are_of_no_use_are_named() -> Result<()> {
     let empty = file("empty.jsonl", "")?;
     says(&client, &empty, &["no SMTP conversation of a server is in", "empty.jsonl"])?;
     says(&server, &client, &["of a client is in", "server.jsonl: it may be the other end's", "client.jsonl"])?;
-    let growing = file("growing.jsonl", &(events("client", "FROM:<*@c.example>") + "{\"time\":\"2026-"))?;
+    let mended = file("mended.jsonl", &format!("\n{event}{}\n{event}", &event[..event.len() / 2]))?;
+    says(&mended, &server, &["2 lines that are no whole events are left out of", "mended.jsonl"])?;
+    let growing = file("growing.jsonl", &(event + "{\"time\":\"2026-"))?;
     says(&growing, &server, &["growing.jsonl ends in the middle of a line"])?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use tracing::warn;
 
 use super::{Error, colour, note, print};
@@ -89,10 +90,14 @@ fn read(path: &Path, role: Role) -> Result<End, CompareError> {
     let failed = |source| CompareError::Io { path: path.to_owned(), source };
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
     let mut end = End::new(role);
-    let (mut text, mut line) = (Vec::new(), 0);
+    let (mut text, mut line, mut cut) = (Vec::new(), 0, 0_u64);
     loop {
         text.clear();
         if file.read_until(b'\n', &mut text).map_err(failed)? == 0 {
+            if cut > 0 {
+                let lines = if cut == 1 { "line that is no whole event is" } else { "lines that are no whole events are" };
+                warn!("{cut} {lines} left out of {}", path.display());
+            }
             return Ok(end);
         }
         line += 1;
@@ -101,7 +106,14 @@ fn read(path: &Path, role: Role) -> Result<End, CompareError> {
             Ok(()) => {}
             // The agent may be writing it just now.
             Err(_) if !is_whole && line > 1 => warn!("{} ends in the middle of a line", path.display()),
+            // A killed agent leaves half a line, which the next one ends.
+            Err(_) if is_cut(&text) && (line > 1 || text.trim_ascii().is_empty()) => cut += 1,
             Err(what) => return Err(CompareError::Line { path: path.to_owned(), line, what }),
         }
     }
+}
+
+/// The line stops before the object in it does.
+fn is_cut(line: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
 }
