@@ -172,6 +172,9 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
 fn connections(args: &ConnectionsArgs) -> Result<(), Error> {
     privilege::may_read_processes()?;
     let open = host::open_connections(args.port.as_slice())?;
+    if let Some(why) = kernel::hidden_owners() {
+        warn!("{why}");
+    }
     if open.is_empty() && !args.json {
         note(&format!("no connection on {} now", named(&args.port)));
         return Ok(());

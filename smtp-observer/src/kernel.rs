@@ -36,7 +36,7 @@ mod this_host;
 mod tls;
 mod users;
 
-pub use diagnostics::{Diagnostic, State};
+pub use diagnostics::{Diagnostic, State, hidden_owners};
 pub use error::{Error, NoLayout};
 use error::{os_error, with_causes};
 use hooks::Loaded;

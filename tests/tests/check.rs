@@ -141,6 +141,8 @@ fn roots_of_containers_are_not_the_hosts() -> Result<()> {
     let report = Report::of(behind(&["--user", "--map-root-user"], "")?)?;
     report.check_unusable()?;
     assert_eq!(report.state("user namespace")?, "no");
+    assert_eq!((report.state("may load eBPF")?, report.state("may read owners")?), ("no", "partly"));
+    assert_eq!(report.value["capabilities"], false);
     Ok(())
 }
 

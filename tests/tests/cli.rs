@@ -164,6 +164,27 @@ fn a_proc_that_hides_processes_hides_none_from_root() -> Result<()> {
     Ok(())
 }
 
+/// From a container no process of the host is visible: that is told, and not taken for a connection that waits.
+#[test]
+fn connections_that_a_container_cannot_attribute_are_told() -> Result<()> {
+    machine::require_root()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let _ends = (TcpStream::connect(address)?, listener.accept()?);
+    for options in [&["--pid", "--fork", "--mount-proc"][..], &["--user", "--map-root-user"]] {
+        let mut contained = Command::new(machine::installed("unshare")?);
+        contained.args(options).arg(machine::agent()?);
+        contained.args(["connections", "--json", "--port", &address.port().to_string()]);
+        let ended = Running::start(contained)?.finish()?;
+        let log = ended.log.join("\n");
+        assert!(ended.status.success() && log.contains("namespace are not visible"), "{log}");
+        let listed: Vec<Value> = serde_json::from_str(&ended.output.concat())?;
+        assert_eq!(listed.len(), 2, "{listed:?}");
+        assert!(listed.iter().all(|row| row["no_process"] == "not_visible"), "{listed:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn connections_draws_the_chain() -> Result<()> {
     let scene = Scene::new()?;

@@ -95,7 +95,8 @@ fn read(path: &Path, role: Role) -> Result<End, CompareError> {
         text.clear();
         if file.read_until(b'\n', &mut text).map_err(failed)? == 0 {
             if cut > 0 {
-                let lines = if cut == 1 { "line that is no whole event is" } else { "lines that are no whole events are" };
+                let lines =
+                    if cut == 1 { "line that is no whole event is" } else { "lines that are no whole events are" };
                 warn!("{cut} {lines} left out of {}", path.display());
             }
             return Ok(end);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::host::{OpenConnection, Socket};
+use super::host::{NoProcess, OpenConnection, Socket};
 use crate::identity::{Endpoint, Process, Role};
 use crate::names::Method;
 
@@ -20,9 +20,12 @@ pub struct Via {
     pub method: Method,
     /// Where it was accepted.
     pub accepted: Endpoint,
-    /// The process. Absent while the connection waits to be accepted.
+    /// The process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Arc<Process>>,
+    /// Why none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_process: Option<NoProcess>,
     /// Its own connection to the server, where it has exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
@@ -85,15 +88,17 @@ pub(super) struct Redirected {
     pub(super) method: Method,
     /// The processes that hold it.
     pub(super) holders: Vec<Arc<Process>>,
+    /// Why there is none.
+    pub(super) no_process: Option<NoProcess>,
 }
 
 /// What is in the middle of each of these connections; `redirected` is in their order.
 pub(super) fn complete(connections: &mut [OpenConnection], redirected: Vec<Option<Redirected>>) {
     let ways = Ways::new(connections);
     let found = connections.iter().enumerate().zip(redirected).map(|((place, client), redirected)| {
-        let Redirected { accepted, method, holders } = redirected?;
+        let Redirected { accepted, method, holders, no_process } = redirected?;
         let upstream = ways.on(place, client, &holders, connections);
-        Some(Via { method, accepted, process: holders.into_iter().next(), upstream })
+        Some(Via { method, accepted, process: holders.into_iter().next(), no_process, upstream })
     });
     let found: Vec<_> = found.collect();
     for (connection, via) in connections.iter_mut().zip(found) {
@@ -227,7 +232,7 @@ mod tests {
     }
 
     fn open(connection: Socket, pid: u32) -> OpenConnection {
-        OpenConnection { connection, process: Some(process(pid)), shared_with: Vec::new(), via: None }
+        OpenConnection { connection, process: Some(process(pid)), no_process: None, shared_with: Vec::new(), via: None }
     }
 
     #[test]
@@ -238,7 +243,7 @@ mod tests {
         let mut connections = [open(client(), 1), open(way_on, 2), open(server, 3), open(to_another, 2)];
         let redirected = || {
             let accepted = endpoint("127.0.0.1:10025");
-            let first = Redirected { accepted, method: Method::Redirect, holders: vec![process(2)] };
+            let first = Redirected { accepted, method: Method::Redirect, holders: vec![process(2)], no_process: None };
             std::iter::once(Some(first)).chain(std::iter::repeat_with(|| None)).take(5).collect::<Vec<_>>()
         };
         complete(&mut connections, redirected());
@@ -247,6 +252,7 @@ mod tests {
             method: Method::Redirect,
             accepted: endpoint("127.0.0.1:10025"),
             process: Some(process(2)),
+            no_process: None,
             upstream: Some(upstream),
         };
         assert_eq!(connections[0].via, Some(expected));

@@ -17,6 +17,9 @@ use crate::privilege::{self, OWN_USER, Unprivileged, UnusableUser};
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+const USER_NAMESPACE: &str = "/proc/self/ns/user";
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+
 /// Where the kernel says how far it is locked down.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
@@ -87,16 +90,29 @@ impl Diagnostic {
 /// All of it.
 pub(super) fn look() -> Vec<Diagnostic> {
     vec![
-        user_namespace(inode("/proc/self/ns/user")),
-        pid_namespace(inode("/proc/self/ns/pid")),
+        user_namespace(inode(USER_NAMESPACE)),
+        pid_namespace(inode(PID_NAMESPACE)),
         proc(Process::myself().and_then(|process| process.mountinfo()).map(|mounts| mounts.0).as_deref().ok()),
-        owners(privilege::may_read_processes()),
+        owners(privilege::may_read_processes().is_ok() && is_hosts_user()),
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         user(Unprivileged::choose(None)),
         landlock(privilege::has_landlock()),
         seccomp(Process::myself().and_then(|process| process.status()).ok().and_then(|status| status.seccomp)),
         memory(own_limit()),
     ]
+}
+
+/// Why the owners of some sockets are not visible from here, and what to do; nothing where those of all are.
+pub fn hidden_owners() -> Option<String> {
+    let namespaces = [user_namespace(inode(USER_NAMESPACE)), pid_namespace(inode(PID_NAMESPACE))];
+    let foreign = namespaces.into_iter().find(|namespace| namespace.state != State::Yes)?;
+    let remedy = foreign.remedy.unwrap_or_default();
+    Some(format!("the owners of sockets outside of this container's {} are not visible. {remedy}", foreign.name))
+}
+
+/// Whether capabilities are those of the host.
+pub(super) fn is_hosts_user() -> bool {
+    user_namespace(inode(USER_NAMESPACE)).state == State::Yes
 }
 
 fn inode(namespace: &str) -> Option<u64> {
@@ -159,15 +175,15 @@ fn proc(mounts: Option<&[MountInfo]>) -> Diagnostic {
     }
 }
 
-fn owners(may: Result<(), privilege::Missing>) -> Diagnostic {
+fn owners(may: bool) -> Diagnostic {
     const NAME: &str = "may read owners";
     match may {
-        Ok(()) => Diagnostic::fine(NAME, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, for `connections`"),
-        Err(_) => Diagnostic::wrong(
+        true => Diagnostic::fine(NAME, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, for `connections`"),
+        false => Diagnostic::wrong(
             NAME,
             State::Partly,
-            "`connections` needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-            "Run `connections` as root.",
+            "`connections` needs the host's CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            "Run `connections` as the host's root.",
         ),
     }
 }
@@ -367,8 +383,8 @@ mod tests {
 
     #[test]
     fn owners_of_sockets() {
-        assert_eq!(state(&owners(Ok(()))), State::Yes);
-        assert_eq!(state(&owners(Err(privilege::Missing::ReadProcesses))), State::Partly);
+        assert_eq!(state(&owners(true)), State::Yes);
+        assert_eq!(state(&owners(false)), State::Partly);
     }
 
     #[test]

@@ -25,16 +25,35 @@ use crate::redact::{Addresses, RedactionPolicy};
 pub struct OpenConnection {
     /// The connection.
     pub connection: Socket,
-    /// The process that holds the socket: the youngest, where a parent and its children share it. Absent while the
-    /// connection waits to be accepted.
+    /// The process that holds the socket: the youngest, where a parent and its children share it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Arc<Process>>,
+    /// Why no process is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_process: Option<NoProcess>,
     /// The others that hold it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_with: Vec<Arc<Process>>,
     /// The process on this host that a client's connection was redirected to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
+}
+
+/// Why no process is named for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoProcess {
+    /// The connection waits to be accepted.
+    NotAccepted,
+    /// A process holds it that `/proc` does not show, as from a container; or it has ended just now.
+    NotVisible,
+}
+
+impl NoProcess {
+    /// Of a socket that nobody is known to hold. What waits to be accepted has no inode.
+    fn of(inode: u64, role: Role) -> Self {
+        if inode == 0 && role == Role::Server { Self::NotAccepted } else { Self::NotVisible }
+    }
 }
 
 /// One socket of a connection, as `/proc/net/tcp` knows it: the shape of an observation's `connection` without the
@@ -85,14 +104,18 @@ pub fn open_connections(ports: &[u16]) -> Result<Vec<OpenConnection>, ScanError>
     let inodes = sockets.iter().map(|(inode, _)| *inode).chain(accepted);
     let owners = owners(&inodes.filter(|inode| *inode != 0).collect())?;
     let holders = |inode: u64| owners.get(&inode).cloned().unwrap_or_default();
-    let connection = |(inode, connection)| {
+    let connection = |(inode, connection): (u64, Socket)| {
         let mut holders = holders(inode).into_iter();
-        OpenConnection { connection, process: holders.next(), shared_with: holders.collect(), via: None }
+        let process = holders.next();
+        let no_process = process.is_none().then(|| NoProcess::of(inode, connection.role));
+        OpenConnection { connection, process, no_process, shared_with: holders.collect(), via: None }
     };
     let mut connections: Vec<_> = sockets.into_iter().map(connection).collect();
     let redirected = redirected.into_iter().map(|redirected| {
         let ((inode, socket), method) = redirected?;
-        Some(Redirected { accepted: socket.local, method, holders: holders(inode) })
+        let holders = holders(inode);
+        let no_process = holders.is_empty().then(|| NoProcess::of(inode, socket.role));
+        Some(Redirected { accepted: socket.local, method, holders, no_process })
     });
     chain::complete(&mut connections, redirected.collect());
     Ok(connections)
@@ -287,6 +310,10 @@ mod tests {
         // Not accepted yet: nobody holds the server's socket.
         let waiting = open_connections(&[port]).expect("readable");
         assert_eq!(show(&waiting), [(Role::Client, local, Some(me())), (Role::Server, port, None)]);
+        assert_eq!(
+            waiting.iter().map(|open| open.no_process).collect::<Vec<_>>(),
+            [None, Some(NoProcess::NotAccepted)]
+        );
 
         let _server = listener.accept().expect("waiting");
         let open = open_connections(&[port]).expect("readable");
@@ -343,6 +370,13 @@ mod tests {
         for open in open_connections(&[port]).expect("readable") {
             assert_eq!(open.connection.local.address, IpAddr::from([127, 0, 0, 1]), "{open:?}");
         }
+    }
+
+    #[test]
+    fn only_a_server_waits_to_be_accepted() {
+        assert_eq!(NoProcess::of(0, Role::Server), NoProcess::NotAccepted);
+        assert_eq!(NoProcess::of(7, Role::Server), NoProcess::NotVisible);
+        assert_eq!(NoProcess::of(0, Role::Client), NoProcess::NotVisible);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{Error, Family, Hooks, NoLayout, Settings, Tls, diagnostics, load, tl
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
 
-const NO_PRIVILEGES: &str = "Run it as root, or with CAP_BPF and CAP_PERFMON.";
+const NO_PRIVILEGES: &str = "Run it as the host's root, or with CAP_BPF and CAP_PERFMON.";
 const NO_TYPES: &str = "Use a kernel that is built with CONFIG_DEBUG_INFO_BTF, as distributions' are; in a container, mount \
                         the host's /sys/kernel/btf.";
 
@@ -92,6 +92,7 @@ pub fn check() -> Check {
     let verdicts = try_out();
     let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     let (btf, capabilities) = (Path::new(VMLINUX).exists(), require_privileges().is_ok());
+    let capabilities = capabilities && diagnostics::is_hosts_user();
     let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
     findings.extend(diagnostics::look());
     findings.extend(tls::diagnose());
@@ -131,7 +132,12 @@ fn may_load(may: bool) -> Diagnostic {
     if may {
         return Diagnostic::fine(name, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN");
     }
-    Diagnostic::wrong(name, State::No, "neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN", NO_PRIVILEGES)
+    Diagnostic::wrong(
+        name,
+        State::No,
+        "neither the host's CAP_BPF and CAP_PERFMON nor its CAP_SYS_ADMIN",
+        NO_PRIVILEGES,
+    )
 }
 
 fn family_check(family: Family, verdict: Result<(), Refusal>) -> FamilyCheck {
@@ -270,8 +276,8 @@ mod tests {
         assert_eq!(
             check.to_string(),
             "BTF              yes     /sys/kernel/btf/vmlinux\n\
-             may load eBPF    no      neither CAP_BPF and CAP_PERFMON nor CAP_SYS_ADMIN\n\
-             \x20                        Run it as root, or with CAP_BPF and CAP_PERFMON.\n\
+             may load eBPF    no      neither the host's CAP_BPF and CAP_PERFMON nor its CAP_SYS_ADMIN\n\
+             \x20                        Run it as the host's root, or with CAP_BPF and CAP_PERFMON.\n\
              fentry           no      this kernel forbids programs on its functions (fentry), as in lockdown.\n\
              \x20                        Use the tracepoint hooks, which Linux 6.3 and newer have; `--hooks auto` does.\n\
              tracepoint       yes\n\

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::kernel::chain::{Upstream, Via};
-use crate::kernel::host::OpenConnection;
+use crate::kernel::host::{NoProcess, OpenConnection};
 use crate::observation::Process;
 use crate::sink::escape::cut;
 
@@ -24,7 +24,7 @@ pub fn table(connections: &[OpenConnection], mut out: impl Write) -> io::Result<
         let mut processes = open.process.iter().chain(&open.shared_with).peekable();
         if processes.peek().is_none() {
             let [role, local, remote] = ends.clone();
-            rows.push([role, local, remote, "(not accepted yet)".into(), "".into(), "".into(), "".into()]);
+            rows.push([role, local, remote, nobody(open.no_process).into(), "".into(), "".into(), "".into()]);
         }
         for process in processes {
             let [role, local, remote] = ends.clone();
@@ -59,12 +59,13 @@ pub fn table(connections: &[OpenConnection], mut out: impl Write) -> io::Result<
 
 /// `mail-client (pid 5) → antivirus-proxy (pid 6), by redirect to 127.0.0.1:10025 → 10.77.0.2:25`.
 fn chain(open: &OpenConnection) -> Option<String> {
-    let Via { method, accepted, process, upstream } = open.via.as_ref()?;
-    let (client, middle) = (named(open.process.as_deref()), named(process.as_deref()));
+    let Via { method, accepted, process, no_process, upstream } = open.via.as_ref()?;
+    let client = named(open.process.as_deref(), open.no_process);
+    let middle = named(process.as_deref(), *no_process);
     let mut text = format!("{client} → {middle}, by {} to {accepted}", method.as_str());
     match upstream {
         Some(Upstream { remote, process: Some(server), .. }) => {
-            text.push_str(&format!(" → {} at {remote}", named(Some(server))));
+            text.push_str(&format!(" → {} at {remote}", named(Some(server), None)));
         }
         Some(Upstream { remote, process: None, .. }) => text.push_str(&format!(" → {remote}")),
         None => text.push_str(&format!("; asked for {}", open.connection.remote)),
@@ -72,10 +73,18 @@ fn chain(open: &OpenConnection) -> Option<String> {
     Some(text)
 }
 
-fn named(process: Option<&Process>) -> String {
+fn named(process: Option<&Process>, no_process: Option<NoProcess>) -> String {
     match process {
         Some(process) => format!("{} (pid {})", cut(process.program(), 32), process.pid),
-        None => "(not accepted yet)".to_owned(),
+        None => nobody(no_process).to_owned(),
+    }
+}
+
+/// What stands in the place of a process.
+fn nobody(no_process: Option<NoProcess>) -> &'static str {
+    match no_process {
+        Some(NoProcess::NotAccepted) => "(not accepted yet)",
+        Some(NoProcess::NotVisible) | None => "(owner not visible)",
     }
 }
 
@@ -101,7 +110,8 @@ mod tests {
             remote: endpoint("198.51.100.4", 40004),
             netns: 1,
         };
-        OpenConnection { connection, process, shared_with: Vec::new(), via: None }
+        let no_process = process.is_none().then_some(NoProcess::NotAccepted);
+        OpenConnection { connection, process, no_process, shared_with: Vec::new(), via: None }
     }
 
     #[test]
@@ -119,7 +129,7 @@ mod tests {
             None,
         ] {
             let (method, accepted, process) = (Method::Redirect, endpoint("127.0.0.1", 10025), process(proxy.clone()));
-            first.via = Some(Via { method, accepted, process, upstream });
+            first.via = Some(Via { method, accepted, process, no_process: None, upstream });
             let mut out = Vec::new();
             table(std::slice::from_ref(&first), &mut out).expect("writable");
             let text = String::from_utf8(out).expect("UTF-8");
@@ -137,13 +147,15 @@ mod tests {
         process.command_line = Some("smtpd -n \u{1b}[31m".into());
         let first = OpenConnection { shared_with: vec![shared], ..open(Some(Arc::new(process))) };
         let mut out = Vec::new();
-        table(&[first, open(None)], &mut out).expect("writable");
+        let hidden = OpenConnection { no_process: Some(NoProcess::NotVisible), ..open(None) };
+        table(&[first, open(None), hidden], &mut out).expect("writable");
         assert_eq!(
             String::from_utf8(out).expect("UTF-8"),
-            "ROLE    LOCAL          REMOTE              PROGRAM             PID  USER     COMMAND\n\
-             server  192.0.2.25:25  198.51.100.4:40004  smtpd               825  postfix  smtpd -n \\x1b[31m\n\
-             server  192.0.2.25:25  198.51.100.4:40004  smtpd               700  101      smtpd -n smtp\n\
-             server  192.0.2.25:25  198.51.100.4:40004  (not accepted yet)\n"
+            "ROLE    LOCAL          REMOTE              PROGRAM              PID  USER     COMMAND\n\
+             server  192.0.2.25:25  198.51.100.4:40004  smtpd                825  postfix  smtpd -n \\x1b[31m\n\
+             server  192.0.2.25:25  198.51.100.4:40004  smtpd                700  101      smtpd -n smtp\n\
+             server  192.0.2.25:25  198.51.100.4:40004  (not accepted yet)\n\
+             server  192.0.2.25:25  198.51.100.4:40004  (owner not visible)\n"
         );
     }
 
@@ -157,6 +169,6 @@ mod tests {
         let array: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
         assert_eq!(array[0]["process"]["executable"], "/usr/lib/postfix/sbin/smtpd");
         assert_eq!(array[0]["connection"]["local"]["port"], 25);
-        assert_eq!(array[1], serde_json::json!({"connection": array[0]["connection"]}));
+        assert_eq!(array[1], serde_json::json!({"connection": array[0]["connection"], "no_process": "not_accepted"}));
     }
 }
