@@ -33,6 +33,26 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A time namespace has a boot clock of its own, and the hooks read the kernel's.
+#[test]
+fn in_a_time_namespace_times_are_right() -> Result<()> {
+    let _alone = alone();
+    let (client, server) = Host::pair()?;
+    let mut dialogue = Dialogue::open(&client, &server, SERVER)?;
+    dialogue.play(GREETED)?;
+    let mut command = Command::new(machine::installed("unshare")?);
+    command.args(["--time", "--boottime", "100000"]).arg(machine::agent()?).args(["run", "--events", "-"]);
+    let agent = Agent::start_command(command, &[])?;
+    let seen = agent.wait_for("both ends open", &[&client, &server], |seen| seen.count("connection.opened") == 2)?;
+    for opened in &seen.0 {
+        is_this_process(opened)?;
+        let told: jiff::Timestamp = opened.text("/time").context("no time")?.parse()?;
+        let off = (jiff::Timestamp::now() - told).total(jiff::Unit::Second)?;
+        ensure!(off.abs() < 1000.0, "{off} s: {}", opened.json());
+    }
+    dialogue.close()
+}
+
 /// Both ends are this process's.
 fn is_this_process(opened: &Observed) -> Result<()> {
     let program = std::env::current_exe()?;

@@ -11,6 +11,7 @@ use smtp_ebpf::event::ARGUMENTS_LENGTH;
 use tracing::warn;
 
 use super::ring::{Reader, arguments};
+use super::this_host::in_proc;
 use super::{Error, with_causes};
 use crate::event::{OpenSocket, ProcessEvent, ProcessKey, Snapshot, Time};
 
@@ -103,7 +104,7 @@ fn said(process: &ProcessEvent) -> Option<Vec<String>> {
         file.take(ARGUMENTS_LENGTH as u64).read_to_end(&mut bytes).ok()?;
         // The pid may be another's by now: its start time is not.
         let started = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?.starttime;
-        (started == start_time.0 / (1_000_000_000 / procfs::ticks_per_second())).then_some(bytes)
+        (started == in_proc(start_time).0 / (1_000_000_000 / procfs::ticks_per_second())).then_some(bytes)
     };
     read().map(|bytes| arguments(&bytes))
 }

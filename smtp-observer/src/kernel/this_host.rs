@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -37,10 +37,10 @@ impl ThisHost {
         // First: what changes from here on is told.
         let changes = watch_addresses().inspect_err(|error| warn!("changes of addresses are not seen: {error}")).ok();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+        let boot = boot()?;
         let unix = clock_gettime(ClockId::CLOCK_REALTIME)?;
         let told = Host {
-            unix_offset: nanoseconds(unix.into()) - nanoseconds(boot.into()),
+            unix_offset: nanoseconds(unix.into()) - boot,
             boot_id: Arc::from(boot_id.trim()),
             // Of a namespace the kernel tells the number where it tells that of a file.
             netns: Some(std::fs::metadata("/proc/self/ns/net")?.ino() as u32),
@@ -74,15 +74,41 @@ impl ThisHost {
 
 /// What the clock of the events says.
 pub fn now() -> io::Result<Time> {
-    Ok(Time(nanoseconds(clock_gettime(ClockId::CLOCK_BOOTTIME)?.into()).unsigned_abs()))
+    Ok(Time(boot()?.unsigned_abs()))
+}
+
+/// A time of the events as `/proc` shows it to this process.
+pub(super) fn in_proc(time: Time) -> Time {
+    Time(time.0.wrapping_add_signed(ahead()))
+}
+
+/// The kernel's boot clock, in nanoseconds.
+fn boot() -> nix::Result<i64> {
+    Ok(nanoseconds(clock_gettime(ClockId::CLOCK_BOOTTIME)?.into()) - ahead())
+}
+
+/// How far this process's boot clock is ahead of the kernel's, in nanoseconds: a time namespace has its own
+/// (time_namespaces(7)), and the hooks read the kernel's.
+fn ahead() -> i64 {
+    static AHEAD: OnceLock<i64> = OnceLock::new();
+    *AHEAD.get_or_init(|| {
+        let offsets = std::fs::read_to_string("/proc/self/timens_offsets");
+        offsets.ok().and_then(|offsets| offset(&offsets)).unwrap_or_default()
+    })
+}
+
+/// That of the boot clock, of lines like `boottime 86400 0`: seconds and nanoseconds.
+fn offset(offsets: &str) -> Option<i64> {
+    let mut numbers = offsets.lines().find_map(|line| line.strip_prefix("boottime"))?.split_ascii_whitespace();
+    let mut number = || numbers.next()?.parse::<i64>().ok();
+    number()?.checked_mul(1_000_000_000)?.checked_add(number()?)
 }
 
 /// What is to be added to the boot clock for the wall clock, in nanoseconds, unless the reading was interrupted.
 fn clock() -> Option<i64> {
-    let read = |id| clock_gettime(id).ok().map(|time| nanoseconds(time.into()));
-    let before = read(ClockId::CLOCK_BOOTTIME)?;
-    let unix = read(ClockId::CLOCK_REALTIME)?;
-    let after = read(ClockId::CLOCK_BOOTTIME)?;
+    let before = boot().ok()?;
+    let unix = nanoseconds(clock_gettime(ClockId::CLOCK_REALTIME).ok()?.into());
+    let after = boot().ok()?;
     (before.abs_diff(after) < INTERRUPTED.as_nanos() as u64).then_some(unix - before)
 }
 
@@ -131,6 +157,17 @@ mod tests {
         assert!(news.unix_offset.abs_diff(right) < TOLD.as_nanos() as u64);
         assert_eq!((&*news.boot_id, &news.addresses), (&*host.told.boot_id, &host.told.addresses));
         assert_eq!(host.news(), None);
+    }
+
+    #[test]
+    fn the_boot_clock_of_a_time_namespace() {
+        assert_eq!(
+            offset("monotonic           5         0\nboottime       86400         7\n"),
+            Some(86_400_000_000_007)
+        );
+        assert_eq!(offset("monotonic 0 0\nboottime -2 500000000\n"), Some(-1_500_000_000));
+        assert_eq!(offset(""), None);
+        assert_eq!(in_proc(Time(5)), Time(5_u64.wrapping_add_signed(ahead())));
     }
 
     #[test]
