@@ -169,6 +169,28 @@ fn a_reader_that_leaves_ends_a_trace_quietly() -> Result<()> {
     Ok(())
 }
 
+/// Whoever keeps what a trace shows is told that it is not complete.
+#[test]
+fn a_trace_that_cannot_be_written_fails() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    for options in [&["--port", "2714"][..], &["--port", "2714", "--json"]] {
+        let mut full = Command::new(machine::installed("sh")?);
+        full.args(["-c", "exec \"$0\" \"$@\" > /dev/full"]).arg(machine::agent()?);
+        let trace = trace(full, options)?;
+        let mut dialogue = Dialogue::open(&client, &server, "10.77.0.2:2714")?;
+        dialogue.play(SHORT)?;
+        dialogue.close()?;
+        trace
+            .log
+            .wait_for("the full disk", |log| log.iter().any(|line| line.contains("No space left")).then_some(()))?;
+        let ended = stop(trace)?.finish()?;
+        assert_eq!(ended.status.code(), Some(1), "{:?}", ended.log);
+        let said = |words: &str| ended.log.iter().any(|line| line.contains(words));
+        ensure!(said("observations were not written: trace") && said("not complete"), "{:?}", ended.log);
+    }
+    Ok(())
+}
+
 /// A trace whose terminal goes away ends as with Ctrl-C.
 #[test]
 fn a_hang_up_ends_a_trace() -> Result<()> {

@@ -58,6 +58,9 @@ pub enum Error {
         "nobody reads the events any more: what has read the pipe of --events has ended. Start it again, then the agent."
     )]
     Unread,
+    /// Not all that was observed is on standard output.
+    #[error("not everything was written to standard output, as the lines above say: what is there is not complete.")]
+    Unwritten,
     /// There is no user to become.
     #[error(transparent)]
     User(#[from] privilege::UnusableUser),
@@ -108,6 +111,7 @@ impl Error {
             | Self::Passed(_)
             | Self::Events { .. }
             | Self::Unread
+            | Self::Unwritten
             | Self::Record { .. }
             | Self::Replay(_)
             | Self::Compare(_)
@@ -135,6 +139,7 @@ mod tests {
         assert_eq!(Error::from(privilege::Missing::Observe).exit_code(), ExitCode::from(3));
         assert_eq!(Error::Unusable.exit_code(), ExitCode::from(3));
         assert_eq!(Error::Unread.exit_code(), ExitCode::from(1));
+        assert_eq!(Error::Unwritten.exit_code(), ExitCode::from(1));
         assert_eq!(Error::from(privilege::UnusableUser::Root("root".into())).exit_code(), ExitCode::from(2));
         assert_eq!(Error::from(Unusable::Output).exit_code(), ExitCode::from(2));
         let unreadable = ConfigError::Unreadable { path: "x".into(), source: ErrorKind::NotFound.into() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::error::{Error, system};
 use super::record::{self, Record};
@@ -121,8 +121,9 @@ impl Runtime {
             }
         };
         service_manager::stopping();
-        self.finish(unread).await;
-        outcome
+        let lost = self.finish(unread).await;
+        // A service goes on where it can, and counts. Who looks on takes what is there for all.
+        if lost > 0 && service.is_none() { outcome.and(Err(Error::Unwritten)) } else { outcome }
     }
 
     /// Opens files and reads the configuration again.
@@ -192,27 +193,30 @@ impl Runtime {
     }
 
     /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
-    /// looked on does not want any more.
-    pub(super) async fn finish(mut self, unread: bool) {
+    /// looked on does not want any more. Returns how many lines were.
+    pub(super) async fn finish(mut self, unread: bool) -> u64 {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
         self.flush();
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");
         }
+        let mut lost = 0;
         if let Some(lines) = self.sinks.lines {
             let dropped = lines.output.finish(LAST_LINES).await;
             let unwanted = unread && self.sinks.metrics.is_none();
             if dropped > 0 && !unwanted {
-                info!("{dropped} observations were not written: {}", lines.sink);
+                warn!("{dropped} observations were not written: {}", lines.sink);
+                lost = dropped;
             }
         }
         if let Some(record) = self.record {
             let dropped = record.output.finish(LAST_LINES).await;
             if dropped > 0 {
-                info!("{dropped} events were not written: {}", record::FACE);
+                warn!("{dropped} events were not written: {}", record::FACE);
             }
         }
+        lost
     }
 }
 
