@@ -203,8 +203,9 @@ impl Runtime {
         }
         let mut lost = 0;
         if let Some(lines) = self.sinks.lines {
+            let left = lines.output.reader_left();
             let dropped = lines.output.finish(LAST_LINES).await;
-            let unwanted = unread && self.sinks.metrics.is_none();
+            let unwanted = (unread || left()) && self.sinks.metrics.is_none();
             if dropped > 0 && !unwanted {
                 warn!("{dropped} observations were not written: {}", lines.sink);
                 lost = dropped;

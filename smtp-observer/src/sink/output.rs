@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -88,6 +91,8 @@ pub struct Output {
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
     closed: Arc<Notify>,
+    /// Tells when nobody reads a pipe any more, before anything is written; absent of a file, which nobody reads.
+    pipe: Option<AsyncFd<File>>,
     done: oneshot::Receiver<()>,
 }
 
@@ -98,7 +103,7 @@ struct Batch {
 }
 
 impl Output {
-    /// Starts the thread that writes.
+    /// Starts the thread that writes. To be called where tokio runs.
     pub fn start(target: Target) -> io::Result<Self> {
         Self::with_queue(target, QUEUE_LENGTH)
     }
@@ -109,6 +114,7 @@ impl Output {
         let dropped = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
         let closed = Arc::new(Notify::new());
+        let pipe = watched(target.file.try_clone()?);
         let writer = Writer {
             target,
             dropped: Arc::clone(&dropped),
@@ -121,7 +127,7 @@ impl Output {
             // Whoever waits may be gone.
             let _ = finished.send(());
         })?;
-        Ok(Self { batch: Batch::default(), queue, dropped, reopen, closed, done })
+        Ok(Self { batch: Batch::default(), queue, dropped, reopen, closed, pipe, done })
     }
 
     /// Adds the one line that `write` appends, if it does.
@@ -162,12 +168,24 @@ impl Output {
 
     /// Completes when nobody reads the pipe any more. Cancel-safe.
     pub async fn closed(&self) {
-        self.closed.notified().await;
+        match &self.pipe {
+            Some(pipe) => tokio::select! {
+                () = self.closed.notified() => (),
+                _ = pipe.ready(Interest::ERROR) => (),
+            },
+            None => self.closed.notified().await,
+        }
+    }
+
+    /// Tells, once it is finished, whether the reader of a pipe had left by then.
+    pub fn reader_left(&self) -> impl FnOnce() -> bool + use<> {
+        let closed = Arc::clone(&self.closed);
+        move || closed.notified().now_or_never().is_some()
     }
 
     /// Hands over the rest, waits until all is written, but no longer than `patience`. Returns the lines dropped.
     pub async fn finish(self, patience: Duration) -> u64 {
-        let Self { batch, queue, dropped, reopen: _, closed: _, done } = self;
+        let Self { batch, queue, dropped, reopen: _, closed: _, pipe: _, done } = self;
         let lines = batch.lines;
         let written = tokio::time::timeout(patience, async {
             let handed_over = lines == 0 || queue.send(batch).await.is_ok();
@@ -178,6 +196,12 @@ impl Output {
         .await;
         dropped.load(Ordering::Relaxed) + if written == Ok(false) { lines } else { 0 }
     }
+}
+
+/// A pipe that tells of its reader. The kernel refuses to watch what is always ready, such as a file.
+fn watched(file: File) -> Option<AsyncFd<File>> {
+    // SAFETY: a file owns one descriptor, which stays open and the same until the file is dropped.
+    unsafe { AsyncFd::register_with_interest(file, Interest::ERROR) }.ok()
 }
 
 /// The thread's side.
@@ -431,7 +455,28 @@ mod tests {
         say(&mut output, "second");
         output.flush();
         tokio::time::timeout(PATIENCE, output.closed()).await.expect("notices");
-        assert_eq!(output.dropped(), 1);
+        assert_eq!(output.finish(PATIENCE).await, 1);
+    }
+
+    #[tokio::test]
+    async fn lines_that_nobody_wants_are_told_from_lost_ones() {
+        let (reader, target) = pipe();
+        let mut output = Output::start(target).expect("a thread");
+        drop(reader);
+        say(&mut output, "last");
+        let left = output.reader_left();
+        assert_eq!(output.finish(PATIENCE).await, 1);
+        assert!(left());
+    }
+
+    #[tokio::test]
+    async fn that_a_reader_leaves_is_noticed_at_once() {
+        let (reader, target) = pipe();
+        let output = Output::start(target).expect("a thread");
+        assert!(tokio::time::timeout(Duration::from_millis(50), output.closed()).await.is_err(), "it reads");
+        drop(reader);
+        tokio::time::timeout(PATIENCE, output.closed()).await.expect("notices");
+        assert_eq!(output.dropped(), 0);
     }
 
     #[tokio::test]
