@@ -136,8 +136,9 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
         let status = announce(&config.observe.ports, &runtime.kernel, &more);
         let duration = config.observe.duration;
         let reload = Reload::new(args, verbosity, config);
-        let service = signals.hangup.take().map(|hangup| Service { hangup, reload, status });
-        runtime.serve(questions, &mut signals, service, duration).await
+        let hangup = signals.take_hangup().map_err(system("wait for signals"))?;
+        let service = Service { hangup, reload, status };
+        runtime.serve(questions, &mut signals, Some(service), duration).await
     })
 }
 

@@ -194,3 +194,20 @@ fn a_hang_up_ends_a_trace() -> Result<()> {
     trace.signal(nix::sys::signal::Signal::SIGHUP)?;
     succeeded("trace", trace).map(drop)
 }
+
+/// `nohup smtp-observer trace &`.
+#[test]
+fn a_trace_ignores_the_signals_that_it_was_started_to_ignore() -> Result<()> {
+    let (client, server) = Host::pair()?;
+    let mut ignoring = Command::new(machine::installed("sh")?);
+    ignoring.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(machine::agent()?);
+    let trace = trace(ignoring, &["--port", "2715"])?;
+    for signal in [nix::sys::signal::Signal::SIGHUP, nix::sys::signal::Signal::SIGINT] {
+        trace.signal(signal)?;
+    }
+    let mut dialogue = Dialogue::open(&client, &server, "10.77.0.2:2715")?;
+    dialogue.play(SHORT)?;
+    dialogue.close()?;
+    trace.output.wait_for("what is said behind them", |lines| (!lines.is_empty()).then_some(()))?;
+    succeeded("trace", stop(trace)?).map(drop)
+}

@@ -11,7 +11,7 @@ use super::error::{Error, system};
 use super::record::{self, Record};
 use super::reload::Reload;
 use super::service_manager::{self, Watchdog};
-use super::signals::{Signals, hung_up};
+use super::signals::{Signals, received};
 use super::sinks::{Lines, Sinks};
 use crate::cli::Observe;
 use crate::event::{KernelEvent, Time};
@@ -108,7 +108,7 @@ impl Runtime {
                     break if service.is_some() { Err(Error::Unread) } else { Ok(()) };
                 }
                 () = signals.wait() => break Ok(()),
-                () = hung_up(service.as_mut().map(|service| &mut service.hangup)) => {
+                () = received(service.as_mut().map(|service| &mut service.hangup)) => {
                     if let Some(service) = &mut service {
                         self.reload(service);
                     }

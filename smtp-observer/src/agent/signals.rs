@@ -2,36 +2,50 @@
 
 use std::io;
 
+use procfs::process::Process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that end the agent.
 pub(super) struct Signals {
     terminate: Signal,
-    interrupt: Signal,
-    /// The terminal is gone. Whoever takes this out is a daemon, and may be sent it for another reason.
-    pub(super) hangup: Option<Signal>,
+    interrupt: Option<Signal>,
+    /// The terminal is gone.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
+    /// What whoever starts it has ignored for it stays ignored: SIGHUP by nohup(1), SIGINT by a shell's `&`.
     pub(super) fn new() -> io::Result<Self> {
-        let [terminate, interrupt, hangup] =
-            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: Some(hangup?) })
+        let ignored = Process::myself().and_then(|process| process.status()).map_or(0, |status| status.sigign);
+        let heeded = |kind: SignalKind| {
+            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+            (!is_ignored).then(|| signal(kind)).transpose()
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: heeded(SignalKind::interrupt())?,
+            hangup: heeded(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP for a daemon, to whom it is not the end of a terminal.
+    pub(super) fn take_hangup(&mut self) -> io::Result<Signal> {
+        self.hangup.take().map_or_else(|| signal(SignalKind::hangup()), Ok)
     }
 
     pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-            () = hung_up(self.hangup.as_mut()) => (),
+            () = received(self.interrupt.as_mut()) => (),
+            () = received(self.hangup.as_mut()) => (),
         }
     }
 }
 
-/// Completes with the next SIGHUP.
-pub(super) async fn hung_up(hangup: Option<&mut Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
+/// Completes with the next of these signals.
+pub(super) async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
 }
