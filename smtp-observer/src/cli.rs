@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
@@ -120,7 +121,7 @@ pub struct ObserveArgs {
 
     /// Keep the kernel's events in this new file, for `replay`: without bodies and credentials, and with no more of
     /// mailboxes than is shown.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(new_recording))]
     record: Option<PathBuf>,
 
     /// Where root starts it, the user that it becomes as soon as the hooks are in, by name or number [default: smtp-observer,
@@ -214,13 +215,13 @@ pub struct ReplayArgs {
     after_help = "A difference is no failure, and the exit status is 0: scripts read `differs` in what --json prints."
 )]
 pub struct CompareArgs {
-    /// What `run --events FILE` wrote on the clients' host.
+    /// What `run --events FILE` wrote on the clients' host; `-` is standard input.
     #[arg(value_name = "CLIENT")]
-    pub client: PathBuf,
+    pub client: Source,
 
-    /// What it wrote on the servers' host.
+    /// What it wrote on the servers' host; `-` is standard input.
     #[arg(value_name = "SERVER")]
-    pub server: PathBuf,
+    pub server: Source,
 
     /// One JSON object for each conversation, for scripts.
     #[arg(long)]
@@ -370,6 +371,7 @@ struct File {
     service_address: Vec<IpNet>,
     #[serde(rename = "ring-size")]
     ring_size: Option<RingSize>,
+    #[serde(default, deserialize_with = "record")]
     record: Option<PathBuf>,
     user: Option<String>,
     verbose: Option<u8>,
@@ -468,7 +470,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Where a recording comes from.
+/// Where a recording or events come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `-`.
@@ -515,6 +517,15 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| parse_network(text).map_err(de::Error::custom)).collect()
+}
+
+/// A recording is kept, and begun anew each time: it has a file of its own.
+fn new_recording(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path == Path::new("-") { Err("a recording goes to a new file, and not to standard output") } else { Ok(path) }
+}
+
+fn record<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    new_recording(PathBuf::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

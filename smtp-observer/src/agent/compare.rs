@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 use tracing::warn;
 
 use super::{Error, colour, note, print};
-use crate::cli::{CompareArgs, reason};
+use crate::cli::{CompareArgs, Source, reason};
 use crate::compare::{End, compare as compare_ends};
 use crate::observation::Role;
 use crate::sink::comparison::{Format, json};
@@ -17,37 +16,38 @@ use crate::sink::comparison::{Format, json};
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// A file cannot be read.
-    #[error("cannot read {}: {}. Give the files that run --events FILE wrote on the two hosts.", path.display(), reason(source))]
+    #[error("cannot read {from}: {}. Give the files that run --events FILE wrote on the two hosts.", reason(source))]
     Io {
         /// Which file.
-        path: PathBuf,
+        from: Source,
         /// Why.
         source: io::Error,
     },
     /// A line is no event.
-    #[error("{}:{line}: {what}. Give the files that run --events FILE wrote on the two hosts.", path.display())]
+    #[error("{from}:{line}: {what}. Give the files that run --events FILE wrote on the two hosts.")]
     Line {
         /// In which file.
-        path: PathBuf,
+        from: Source,
         /// Which line, counted from 1.
         line: u64,
         /// What is wrong with it.
         what: String,
     },
+    /// Both were to come from standard input.
+    #[error("only one of the two can be standard input. Give the other as a file.")]
+    Twice,
     /// One agent showed more of mailboxes than the other.
     #[error(
-        "the events in {} were written with --addresses {in_client}, those in {} with {in_server}: what they show cannot be \
-         compared. Run both agents with the same --addresses.",
-        client.display(),
-        server.display()
+        "the events in {client} were written with --addresses {in_client}, those in {server} with {in_server}: what they \
+         show cannot be compared. Run both agents with the same --addresses."
     )]
     Addresses {
         /// The clients' file.
-        client: PathBuf,
+        client: Source,
         /// How much is shown there.
         in_client: &'static str,
         /// The servers' file.
-        server: PathBuf,
+        server: Source,
         /// How much is shown there.
         in_server: &'static str,
     },
@@ -57,13 +57,16 @@ impl CompareError {
     /// The wrong files were given, as opposed to one that is damaged.
     pub(super) fn is_usage(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Addresses { .. } => true,
+            Self::Io { .. } | Self::Twice | Self::Addresses { .. } => true,
             Self::Line { line, .. } => *line == 1,
         }
     }
 }
 
 pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
+    if args.client == Source::StandardInput && args.server == Source::StandardInput {
+        return Err(CompareError::Twice.into());
+    }
     let client = read(&args.client, Role::Client)?;
     let server = read(&args.server, Role::Server)?;
     if let (Some(of_client), Some(of_server)) = (client.addresses(), server.addresses())
@@ -73,10 +76,10 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
         let (server, in_server) = (args.server.clone(), of_server.as_str());
         return Err(CompareError::Addresses { client, in_client, server, in_server }.into());
     }
-    for (end, path, role) in [(&client, &args.client, Role::Client), (&server, &args.server, Role::Server)] {
+    for (end, from, role) in [(&client, &args.client, Role::Client), (&server, &args.server, Role::Server)] {
         if end.conversations().next().is_none() {
             let other = if end.is_the_other() { ": it may be the other end's. CLIENT comes first" } else { "" };
-            note(&format!("no SMTP conversation of a {} is in {}{other}", role.as_str(), path.display()));
+            note(&format!("no SMTP conversation of a {} is in {from}{other}", role.as_str()));
         }
     }
     let report = compare_ends(&client, &server);
@@ -86,9 +89,12 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     })
 }
 
-fn read(path: &Path, role: Role) -> Result<End, CompareError> {
-    let failed = |source| CompareError::Io { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
+fn read(from: &Source, role: Role) -> Result<End, CompareError> {
+    let failed = |source| CompareError::Io { from: from.clone(), source };
+    let mut file: Box<dyn BufRead> = match from {
+        Source::StandardInput => Box::new(io::stdin().lock()),
+        Source::File(path) => Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?)),
+    };
     let mut end = End::new(role);
     let (mut text, mut line, mut cut) = (Vec::new(), 0, 0_u64);
     loop {
@@ -97,7 +103,7 @@ fn read(path: &Path, role: Role) -> Result<End, CompareError> {
             if cut > 0 {
                 let lines =
                     if cut == 1 { "line that is no whole event is" } else { "lines that are no whole events are" };
-                warn!("{cut} {lines} left out of {}", path.display());
+                warn!("{cut} {lines} left out of {from}");
             }
             return Ok(end);
         }
@@ -106,10 +112,10 @@ fn read(path: &Path, role: Role) -> Result<End, CompareError> {
         match end.take(&text) {
             Ok(()) => {}
             // The agent may be writing it just now.
-            Err(_) if !is_whole && line > 1 => warn!("{} ends in the middle of a line", path.display()),
+            Err(_) if !is_whole && line > 1 => warn!("{from} ends in the middle of a line"),
             // A killed agent leaves half a line, which the next one ends.
             Err(_) if is_cut(&text) && (line > 1 || text.trim_ascii().is_empty()) => cut += 1,
-            Err(what) => return Err(CompareError::Line { path: path.to_owned(), line, what }),
+            Err(what) => return Err(CompareError::Line { from: from.clone(), line, what }),
         }
     }
 }

@@ -138,6 +138,12 @@ fn a_replay_takes_a_file_or_standard_input() {
     };
     assert_eq!(source("replay -"), Source::StandardInput);
     assert_eq!(source("replay ./-"), Source::File("./-".into()));
+    match parse("compare - server.jsonl").expect("valid").command {
+        Command::Compare(args) => {
+            assert_eq!((args.client, args.server), (Source::StandardInput, Source::File("server.jsonl".into())));
+        }
+        other => panic!("not compare: {other:?}"),
+    }
 }
 
 #[test]
@@ -153,6 +159,7 @@ fn a_wrong_file_is_named_with_the_line_and_the_key() {
     assert!(config_error("ring-size = \"5MiB\"\n").contains("power of two"));
     assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
     assert!(config_error("port = \n").contains("line 1"));
+    assert!(config_error("record = \"-\"\n").contains("standard output"));
 }
 
 #[test]
@@ -193,6 +200,8 @@ fn wrong_usage_is_refused() {
         "trace --listen 127.0.0.1:1",
         "run --tls some",
         "run --record",
+        "run --record -",
+        "trace --record -",
         "connections --record file",
         "replay",
         "replay file --events -",
