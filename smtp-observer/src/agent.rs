@@ -122,6 +122,9 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
         http::start(listener, agent, Limits::default(), access).map_err(system("start a thread for HTTP"))?;
         let metrics = Metrics::new(kernel.family().as_str())
             .map_err(|error| Error::System { what: "set up the metrics", source: io::Error::other(error) })?;
+        if let Some(target) = &target {
+            target.warn_of_rotation();
+        }
         let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
         let output =
             output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), sink: "events" });

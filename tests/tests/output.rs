@@ -161,6 +161,25 @@ fn what_cannot_be_opened_again_is_written_on() -> Result<()> {
     Ok(())
 }
 
+/// Whoever sets up rotation need not wait for the first.
+#[test]
+fn that_a_file_cannot_be_rotated_is_told_at_the_start() -> Result<()> {
+    let talkers = Talkers::new(2705)?;
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let file = folder.path().join("events.jsonl");
+    let warned = |agent: Agent| -> Result<bool> {
+        let stopped = agent.stop()?;
+        ensure!(stopped.status.success(), "{:?}", stopped.log);
+        Ok(stopped.log.iter().any(|line| line.contains("events.jsonl cannot be rotated") && line.contains("denied")))
+    };
+    // The file is the agent's, its directory is root's.
+    ensure!(warned(talkers.agent(&file)?)?, "nothing is said");
+    chown(folder.path(), Some(AGENT), None)?;
+    ensure!(!warned(talkers.agent(&file)?)?, "it can be rotated");
+    Ok(())
+}
+
 #[test]
 fn a_hang_up_ends_no_agent() -> Result<()> {
     let talkers = Talkers::new(2703)?;

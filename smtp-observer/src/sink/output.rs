@@ -66,6 +66,18 @@ impl Target {
         std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid))
     }
 
+    /// Says that it cannot be opened again, now that privileges are given up: whoever renames it should know.
+    pub fn warn_of_rotation(&self) {
+        let again = self.place.as_ref().filter(|_| self.file.metadata().is_ok_and(|metadata| metadata.is_file()));
+        if let Some(Err(error)) = again.map(Place::try_again) {
+            warn!(
+                "{} cannot be rotated: without privileges, it is not opened or made again: {error}. Let its directory \
+                 belong to the agent's user.",
+                self.name
+            );
+        }
+    }
+
     /// Opens it again by its name. Where that fails, it stays what it is.
     fn reopen(&mut self) {
         let Self { file, name, torn, place } = self;

@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, faccessat};
 
 /// A name in a directory that is held open: whoever may not walk the path any more may still use the directory.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ impl Place {
         let metadata = file.metadata()?;
         let torn = metadata.is_file() && metadata.len() > 0 && !self.ends_a_line(metadata.len());
         Ok((file, torn))
+    }
+
+    /// Whether it can be opened again, and made anew once it was renamed.
+    pub(super) fn try_again(&self) -> io::Result<()> {
+        self.open_with(OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CLOEXEC)?;
+        Ok(faccessat(&self.directory, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS)?)
     }
 
     /// The last byte ends a line. Who may not read it takes the file as whole.
