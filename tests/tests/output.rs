@@ -198,6 +198,22 @@ fn a_hang_up_ends_no_agent() -> Result<()> {
     Ok(())
 }
 
+/// `ulimit -f`: as on a full disk.
+#[test]
+fn a_file_that_may_not_become_larger_ends_no_agent() -> Result<()> {
+    let talkers = Talkers::new(2706)?;
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(machine::installed("sh")?);
+    command.args(["-c", "ulimit -f 1 && exec \"$0\" \"$@\""]).arg(machine::agent()?);
+    command.arg("run").arg("--events").arg(folder.path().join("events.jsonl"));
+    let agent = Agent::start_command(command, &["--port", &talkers.port.to_string()])?;
+    talkers.talk(2)?;
+    agent.wait_logged("lines are lost until it can: File too large", 1)?;
+    let stopped = agent.stop()?;
+    ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.log);
+    Ok(())
+}
+
 /// A small file system that is filled to its last page and emptied again.
 #[test]
 fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {

@@ -16,6 +16,8 @@ pub(super) struct Signals {
 impl Signals {
     /// What whoever starts it has ignored for it stays ignored: SIGHUP by nohup(1), SIGINT by a shell's `&`.
     pub(super) fn new() -> io::Result<Self> {
+        // A file that may not become larger is one more that cannot be written, and nothing to die of.
+        let _ = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         let ignored = Process::myself().and_then(|process| process.status()).map_or(0, |status| status.sigign);
         let heeded = |kind: SignalKind| {
             let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
