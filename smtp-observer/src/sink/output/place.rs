@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 
@@ -35,7 +35,12 @@ impl Place {
     /// middle of a line.
     pub(super) fn open(&self) -> io::Result<(File, bool)> {
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
-        let file = File::from(self.open_with(flags)?);
+        // Without O_NONBLOCK it would wait until somebody reads a named pipe.
+        let file = match self.open_with(flags | OFlag::O_NONBLOCK) {
+            Err(Errno::ENXIO) => return Err(io::Error::other("nobody reads this pipe: start its reader first")),
+            opened => File::from(opened?),
+        };
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
         let metadata = file.metadata()?;
         let torn = metadata.is_file() && metadata.len() > 0 && !self.ends_a_line(metadata.len());
         Ok((file, torn))
@@ -65,6 +70,19 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_pipe_has_a_reader() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("events");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
+        let place = Place::new(&path).expect("a directory");
+        assert!(place.open().expect_err("no reader").to_string().contains("nobody reads"));
+        let _reader = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).expect("there");
+        let (writer, torn) = place.open().expect("a reader");
+        let flags = OFlag::from_bits_retain(fcntl(&writer, FcntlArg::F_GETFL).expect("flags"));
+        assert!(!torn && flags.contains(OFlag::O_APPEND) && !flags.contains(OFlag::O_NONBLOCK));
+    }
 
     #[test]
     fn what_cannot_be_a_file_is_refused() {
