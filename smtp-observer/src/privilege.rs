@@ -72,7 +72,7 @@ pub fn to_read_counters() -> Vec<Capability> {
 #[derive(Debug, thiserror::Error)]
 pub enum DropError {
     /// A set of capabilities could not be changed.
-    #[error("cannot give up capabilities ({set} set): {source}")]
+    #[error("cannot give up capabilities ({set} set): {source}.")]
     Capabilities {
         /// Which set.
         set: &'static str,
@@ -91,13 +91,13 @@ pub enum DropError {
         source: Errno,
     },
     /// `prctl(2)` failed.
-    #[error("cannot forbid gaining privileges (no_new_privs) and reading its memory (dumpable): {0}")]
+    #[error("cannot forbid gaining privileges (no_new_privs) and reading its memory (dumpable): {0}.")]
     NoNewPrivileges(Errno),
     /// Landlock is there, and refuses.
-    #[error("cannot give up files (Landlock): {0}")]
+    #[error("cannot give up files (Landlock): {0}.")]
     Files(#[from] RulesetError),
     /// The kernel takes no filter of system calls.
-    #[error("cannot give up system calls (seccomp): {0}")]
+    #[error("cannot give up system calls (seccomp): {0}.")]
     Calls(#[from] FilterError),
 }
 
@@ -213,6 +213,21 @@ mod tests {
         let kept = Kept { uid: 8, capabilities: kept, bounding, files: Landlock::None };
         let said = kept.to_string();
         assert!(said.starts_with("uid 8, no capability, no_new_privs, seccomp, no Landlock"), "{said}");
+    }
+
+    #[test]
+    fn every_failure_is_told_in_whole_sentences() {
+        let user = Unprivileged::choose(None).expect("users are listed");
+        let errors = [
+            Some(DropError::Capabilities { set: "ambient", source: "no".into() }),
+            user.map(|user| DropError::User { user, source: Errno::EPERM }),
+            Some(DropError::NoNewPrivileges(Errno::EINVAL)),
+        ];
+        for error in errors.into_iter().flatten() {
+            let text = error.to_string();
+            assert!(text.starts_with("cannot ") && text.ends_with('.') && !text.ends_with(".."), "{text}");
+            assert_eq!(crate::kernel::ProbeFailure::from(error).to_string(), text);
+        }
     }
 
     #[test]

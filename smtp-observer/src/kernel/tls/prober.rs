@@ -83,7 +83,7 @@ pub enum Failure {
     #[error(transparent)]
     User(#[from] privilege::UnusableUser),
     /// Privileges could not be given up.
-    #[error("privileges cannot be given up: {0}.")]
+    #[error(transparent)]
     Privileges(#[from] privilege::DropError),
 }
 
