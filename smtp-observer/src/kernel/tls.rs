@@ -9,6 +9,7 @@ mod mapped;
 mod prober;
 mod report;
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -98,6 +99,7 @@ impl Prober {
         };
         numbers.push(processes.info().map_err(|error| Error::Refused(with_causes(&error)))?.id());
         let child = Command::new("/proc/self/exe")
+            .arg0(env!("CARGO_PKG_NAME"))
             .arg("probe-tls")
             .arg(settings.tls.as_str())
             .args(numbers.iter().map(u32::to_string))

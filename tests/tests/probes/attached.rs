@@ -93,6 +93,18 @@ fn none_is_left_behind() -> Result<()> {
     Ok(())
 }
 
+/// Whoever lists processes sees whose it is.
+#[test]
+fn the_process_that_attaches_probes_has_the_agents_name() -> Result<()> {
+    let _alone = crate::alone();
+    let agent = Agent::start(&[])?;
+    let [prober] = children(agent.pid())?[..] else { bail!("the agent should have one child") };
+    let [name, line] = ["comm", "cmdline"].map(|file| fs::read_to_string(format!("/proc/{prober}/{file}")));
+    let (name, line) = (name?, line?);
+    ensure!(name == "smtp-observer\n" && line.starts_with("smtp-observer\0probe-tls\0"), "{name}{line}");
+    Ok(())
+}
+
 /// What a terminal or a service manager tells the whole group ends the agent, and that ends the other process.
 #[test]
 fn signals_are_the_agents_to_follow() -> Result<()> {

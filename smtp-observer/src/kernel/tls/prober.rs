@@ -3,6 +3,7 @@
 //! It learns from the kernel side which processes use watched sockets, reads which files they have mapped, and puts probes on
 //! the functions in them. It ends when its standard input does, or the agent.
 
+use std::ffi::CStr;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -32,6 +33,9 @@ use super::{PROGRAMS, Tls};
 use crate::event::TlsLibrary;
 use crate::kernel::{os_error, with_causes};
 use crate::privilege::{self, Calls};
+
+/// The name by which ps(1) and top(1) list it, as the agent.
+const NAME: &CStr = c"smtp-observer";
 
 /// Files that are remembered to have been searched.
 const MAX_SEARCHED: usize = 16_384;
@@ -90,6 +94,8 @@ pub enum Failure {
 /// Attaches probes until standard input ends.
 pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // It was started by the name `/proc/self/exe`.
+    prctl::set_name(NAME)?;
     // What a terminal or a service manager tells a whole group is the agent's to follow: it ends this process with itself.
     SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]).thread_block()?;
     // Each probe takes descriptors.
