@@ -373,13 +373,14 @@ struct File {
     ring_size: Option<RingSize>,
     #[serde(default, deserialize_with = "record")]
     record: Option<PathBuf>,
+    #[serde(default, deserialize_with = "user")]
     user: Option<String>,
     verbose: Option<u8>,
     events: Option<Destination>,
     listen: Option<SocketAddr>,
     #[serde(rename = "web-config-file")]
     web_config_file: Option<PathBuf>,
-    #[serde(rename = "allowed-host", default)]
+    #[serde(rename = "allowed-host", default, deserialize_with = "host_names")]
     allowed_host: Vec<HostName>,
     #[serde(default, deserialize_with = "duration")]
     duration: Option<Duration>,
@@ -513,10 +514,46 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| format!("`{text}` is neither an address nor a block of addresses such as 192.0.2.0/24"))
 }
 
-/// A list of what [`parse_network`] takes.
+/// What [`parse_network`] takes.
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| parse_network(text).map_err(de::Error::custom)).collect()
+    items(deserializer, parse_network)
+}
+
+fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostName>, D::Error> {
+    items(deserializer, |text| text.trim().parse::<HostName>())
+}
+
+/// A list, or one text with commas as on the command line.
+fn items<'de, D: Deserializer<'de>, T, E: fmt::Display>(
+    deserializer: D,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "a text, or a list of texts")]
+    enum Items {
+        Text(String),
+        List(Vec<String>),
+    }
+
+    let texts = match Items::deserialize(deserializer)? {
+        Items::Text(text) => text.split(',').map(str::to_owned).collect(),
+        Items::List(texts) => texts,
+    };
+    texts.iter().map(|text| parse(text).map_err(de::Error::custom)).collect()
+}
+
+fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "a user's name or number")]
+    enum User {
+        Name(String),
+        Number(u32),
+    }
+
+    Ok(Some(match User::deserialize(deserializer)? {
+        User::Name(name) => name,
+        User::Number(number) => number.to_string(),
+    }))
 }
 
 /// A recording is kept, and begun anew each time: it has a file of its own.

@@ -2,11 +2,8 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// A host's name (RFC 1123, 2.1): labels of letters, digits and hyphens, and of underscores, which some networks use.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostName(String);
 
 /// Not the name of a host.
@@ -26,14 +23,6 @@ impl FromStr for HostName {
             true => Ok(Self(text.to_owned())),
             false => Err(NotAHostName(text.to_owned())),
         }
-    }
-}
-
-impl TryFrom<String> for HostName {
-    type Error = NotAHostName;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

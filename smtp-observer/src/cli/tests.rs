@@ -89,6 +89,24 @@ fn the_file_fills_what_the_command_line_leaves() {
 }
 
 #[test]
+fn the_file_takes_what_the_command_line_takes() {
+    for (networks, hosts, user) in [
+        ("\"10.0.0.0/8, 192.0.2.7\"", "\"a.example, b.example\"", "4242"),
+        ("[\"10.0.0.0/8\", \"192.0.2.7\"]", "[\"a.example\", \"b.example\"]", "\"4242\""),
+    ] {
+        let file = config(&format!("service-address = {networks}\nallowed-host = {hosts}\nuser = {user}\n"));
+        let run = run(&format!("run --config {}", file.path().display())).expect("valid");
+        let blocks: Vec<String> = run.observe.service_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(blocks, ["10.0.0.0/8", "192.0.2.7/32"]);
+        assert_eq!(run.allowed_hosts, ["a.example", "b.example"]);
+        assert_eq!(run.observe.user.as_deref(), Some("4242"));
+    }
+    assert!(config_error("service-address = 5\n").contains("a list of texts"));
+    assert!(config_error("allowed-host = \"http://a\"\n").contains("`http://a`"));
+    assert!(config_error("user = true\n").contains("name or number"));
+}
+
+#[test]
 fn one_file_serves_every_command() {
     let file = config("port = \"25,2525\"\nlisten = \"127.0.0.1:1\"\n");
     match parse(&format!("trace --json --config {}", file.path().display())).expect("valid").command {
