@@ -160,6 +160,15 @@ fn what_hides_processes_is_named() -> Result<()> {
 }
 
 #[test]
+fn without_proc_nothing_can_be_observed() -> Result<()> {
+    machine::require_root()?;
+    let report = Report::of(behind(&["--mount"], "mount -t tmpfs none /proc &&")?)?;
+    ensure!(report.status == Some(3) && report.value["chosen"].is_null(), "{:?}: {}", report.status, report.value);
+    assert_eq!(report.state("/proc")?, "no");
+    Ok(())
+}
+
+#[test]
 fn a_kernel_without_types_is_told_from_one_that_has_them() -> Result<()> {
     machine::require_root()?;
     let report = Report::of(behind(&["--mount"], "mount -t tmpfs none /sys/kernel/btf &&")?)?;

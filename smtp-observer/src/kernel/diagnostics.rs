@@ -153,8 +153,8 @@ fn proc(mounts: Option<&[MountInfo]>) -> Diagnostic {
     let Some(mounts) = mounts else {
         return Diagnostic::wrong(
             NAME,
-            State::Partly,
-            "it cannot be read: `connections` finds nothing",
+            State::No,
+            "it cannot be read: no command finds what it needs to start",
             "Mount it: `mount -t proc proc /proc`.",
         );
     };
@@ -354,7 +354,7 @@ mod tests {
         assert!(proc(Some(&mounts(&[plain, hidden]))).detail.starts_with("hidepid=2:"));
         assert_eq!(state(&proc(Some(&mounts(&[named])))), State::Partly);
         assert_eq!(state(&proc(Some(&mounts(&[hidden, plain])))), State::Yes, "the upper one counts");
-        assert_eq!(state(&proc(None)), State::Partly);
+        assert_eq!(state(&proc(None)), State::No);
     }
 
     #[test]

@@ -96,13 +96,16 @@ pub fn check() -> Check {
     let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
     findings.extend(diagnostics::look());
     findings.extend(tls::diagnose());
+    let is_possible = findings.iter().all(|finding| finding.state != State::No);
+    let mut working = verdicts.iter().filter(|(_, verdict)| is_possible && verdict.is_ok());
+    let chosen = working.next().map(|(family, _)| *family);
     Check {
         kernel: release,
         architecture: ARCH,
         btf,
         capabilities,
         findings,
-        chosen: verdicts.iter().find(|(_, verdict)| verdict.is_ok()).map(|(family, _)| *family),
+        chosen,
         families: verdicts.into_iter().map(|(family, verdict)| family_check(family, verdict)).collect(),
     }
 }
