@@ -18,7 +18,7 @@ pub fn check(line: &Value) -> Result<()> {
     if VALIDATOR.is_valid(line) {
         return Ok(());
     }
-    // Of twelve kinds of events eleven do not fit: what is wrong with the twelfth is the question.
+    // Of thirteen kinds of events twelve do not fit: what is wrong with the other is the question.
     let schema: Value = serde_json::from_str(SCHEMA)?;
     let kind = line["event"].as_str().unwrap_or_default();
     let faults: Vec<String> = match schema["$defs"].get(kind) {
