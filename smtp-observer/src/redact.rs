@@ -41,6 +41,14 @@ pub(crate) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
     Some(mailbox::Path::of(argument)?.mailbox)
 }
 
+/// A process's own name for itself (`comm`). Some take a mailbox for it: that is shown to nobody.
+pub(crate) fn process_name(name: &[u8]) -> String {
+    match name.contains(&b'@') {
+        true => RedactionPolicy::new(Addresses::None).text(name),
+        false => String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
 /// Whether nothing of a command's argument is shown: it is any text.
 fn hides_argument(verb: Verb) -> bool {
     matches!(verb, Verb::Other | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Noop)
@@ -280,6 +288,19 @@ mod tests {
             (220, "ok"),
             ("XCLIENT", Some("ADDR=192.0.2.1 FORWARD=* * *"), "ok"),
         );
+    }
+
+    #[test]
+    fn a_process_is_not_named_like_a_mailbox() {
+        for (name, shown) in [
+            ("smtpd", "smtpd"),
+            ("bob@x.example", "*"),
+            ("deliver bob@x.e", "deliver *"),
+            ("<smtp>", "<smtp>"),
+            ("kworker/0:1+x", "kworker/0:1+x"),
+        ] {
+            assert_eq!(process_name(name.as_bytes()), shown);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::cgroup;
 use crate::event::Time;
 use crate::identity::{Endpoint, Parent, Process, Role};
 use crate::process::script;
-use crate::redact::{Addresses, RedactionPolicy};
+use crate::redact::{Addresses, RedactionPolicy, process_name};
 
 /// A connection that is open, and the processes that hold its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -228,11 +228,11 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     });
     let parent = u32::try_from(stat.ppid).ok().filter(|pid| *pid != 0).and_then(|pid| {
         let name = ProcProcess::new(stat.ppid).and_then(|parent| parent.stat()).ok()?.comm;
-        Some(Parent { pid, name: name.into() })
+        Some(Parent { pid, name: process_name(name.as_bytes()).into() })
     });
     let description = Process {
         pid: process.pid.unsigned_abs(),
-        name: stat.comm.into(),
+        name: process_name(stat.comm.as_bytes()).into(),
         script: executable.as_deref().and_then(|path| script(path, &arguments)).map(Into::into),
         executable: executable.map(Into::into),
         command_line: Some(shown.join(" ")).filter(|text| !text.is_empty()).map(Into::into),

@@ -13,6 +13,7 @@ use crate::event::{
     Flow, KernelEvent, MalformedRecord, OpenSocket, ProcessEvent, ProcessKey, Said, SeqNumbers, Socket, StateEvent,
     Task, TcpState, Time, TlsLibrary, TlsSession, TransferEvent, socket_address,
 };
+use crate::redact::process_name;
 
 /// Most command names kept to be shared between events.
 const MAX_NAMES: usize = 1024;
@@ -153,7 +154,7 @@ impl Reader {
         if self.names.len() >= MAX_NAMES {
             self.names.clear();
         }
-        let name: Arc<str> = String::from_utf8_lossy(strings(&comm).next().unwrap_or_default()).into();
+        let name: Arc<str> = process_name(strings(&comm).next().unwrap_or_default()).into();
         self.names.insert(comm, Arc::clone(&name));
         name
     }

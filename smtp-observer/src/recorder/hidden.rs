@@ -39,6 +39,7 @@ const SPELLINGS: &[&str] = &[
     "'bobmarker'",
     "user.bobmarker",
     "bobmarker+tagmarker",
+    "tagmarker",
     "bobmarker@domainmarker.example",
     "<\"ann marker\"@domainmarker.example>",
     "ann marker@domainmarker.example",

@@ -266,6 +266,15 @@ impl Line {
             Some(ReplyVisibility::Codes) => sanitize::of_reply(line).into(),
             // It may be half a mailbox.
             None if self.state == State::Broken && is_reply => sanitize::of_reply(line).into(),
+            // It may end within a name.
+            Some(ReplyVisibility::Text(_)) | None if is_reply && end == LineEnd::None => {
+                let mut repeated = names.repeated_before_cut(text);
+                if let Some(ReplyVisibility::Text(known)) = reply {
+                    repeated.names.extend_from_slice(&known.names);
+                    repeated.domains.extend_from_slice(&known.domains);
+                }
+                [code, &policy.reply_line(&repeated, text)].concat().into()
+            }
             Some(ReplyVisibility::Text(repeated)) => [code, &policy.reply_line(repeated, text)].concat().into(),
             None if is_reply => [code, &policy.reply_line(&names.repeated_in(text), text)].concat().into(),
             None => policy.line(line),

@@ -253,6 +253,25 @@ fn a_name_that_the_server_repeats_has_the_same_stand_in() {
 }
 
 #[test]
+fn of_a_name_that_is_cut_no_piece_is_kept() {
+    let long = |left: usize, sign: &str| {
+        format!("550 5.1.1 {}{sign}bobmarker@y.example no\r\n", "y ".repeat((2038 - left) / 2))
+    };
+    let cut = (2..24).step_by(2).flat_map(|left| ["", "<"].map(|sign| long(left, sign)));
+    for reply in cut.chain(["550 5.1.1 bobm".into(), "550 5.1.1 no <Bobmark".into(), "550 5.1.1 tag ann".into()]) {
+        let entries = dialogue(&[
+            (false, "220 mx.example\r\n"),
+            (true, "RCPT TO:<bobmarker+annmarker@y.example>\r\n"),
+            (false, &reply),
+        ]);
+        let (observed, kept) = record(&entries, Addresses::Domain);
+        assert_eq!(replay(Addresses::Domain, &kept), observed, "{reply}");
+        let out = (observed.concat() + &said(&kept)).to_ascii_lowercase();
+        assert!(!out.contains("bob") && !out.contains("ann"), "{reply}: {out}");
+    }
+}
+
+#[test]
 fn a_proxy_s_header_keeps_its_name_alone() {
     for (header, name) in [
         ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "proxy quit\r\n"),

@@ -155,14 +155,14 @@ impl Mask {
             let user = if start < end { self.name(&word[start..end]) } else { String::new() };
             return word[..start].to_owned() + &user + &self.shown(&word[end..]);
         }
-        if !word.contains('@') && !word.contains("%40") && !word.contains("+40") {
+        let has_sign = |text: &str| ["@", "%40", "+40"].iter().any(|sign| text.contains(sign));
+        if !has_sign(word) {
             return word.to_owned();
         }
         // What stands beside a mailbox in a list is one.
-        let is_list = word.contains('@') && word.contains([',', ';']);
-        let parts = word.split_inclusive([',', ';']).map(|part| match is_list && !part.contains('@') {
-            true => self.addresses(part),
-            false => self.shown(part),
+        let parts = word.split_inclusive([',', ';']).map(|part| match has_sign(part) {
+            true => self.shown(part),
+            false => self.addresses(part),
         });
         parts.collect()
     }
@@ -491,6 +491,7 @@ mod tests {
             (&["bob smith@x.example"], &["*@x.example"]),
             (&["Bob bob <b@x.example>"], &["*@x.example"]),
             (&["b@x.example,bob"], &["*@x.example,*"]),
+            (&["b%40x.example,bob"], &["*%40x.example,*"]),
             (&["-u", "bob:pw"], &["-u", "*"]),
             (&["-au", "bob"], &["-au", "*"]),
             (&["--au", "bob", "--f", "bob"], &["--au", "*", "--f", "*"]),

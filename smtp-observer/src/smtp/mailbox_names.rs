@@ -13,6 +13,9 @@ use super::parameter::{is_domain, is_keyword, plain_bytes};
 /// Bytes of names that are kept; the oldest are let go of.
 const MAX_BYTES: usize = 4096;
 
+/// Bytes of a name that may be cut at the end of a text: a local part has no more (RFC 5321, 4.5.3.1.1), and some are longer.
+const LONGEST_PIECE: usize = 256;
+
 /// First byte of an entry. Its length is in the next two, and then it comes itself.
 const NAME: u8 = b'n';
 const DOMAIN: u8 = b'd';
@@ -105,6 +108,10 @@ impl Names {
         if let Some(tag) = inner.iter().position(|&byte| byte == b'+').filter(|&at| at > 0) {
             self.push(NAME, inner[..tag].iter().copied());
         }
+        // The tag too, and of `bob%y.example` or `y!bob` the user.
+        if !inner.iter().all(is_of_name) {
+            inner.split(|byte| !is_of_name(byte)).for_each(|part| self.add_part(part));
+        }
         self.push(DOMAIN, domain.iter().copied());
     }
 
@@ -132,7 +139,9 @@ impl Names {
             for place in occurrences(text, name) {
                 let word = &text[place.clone()];
                 let has_sign = match kind {
-                    NAME => is_one_word(name) && text.get(place.end) == Some(&b'@'),
+                    NAME if is_one_word(name) && text.get(place.end) == Some(&b'@') => true,
+                    // A part of a name may be a domain.
+                    NAME => name.contains(&b'.') && is_behind_name(&text[..place.start]),
                     _ => place.start.checked_sub(1).map(|before| text[before]) == Some(b'@'),
                 };
                 // `Ok` is no sign of one named `ok`, and an article none of one named `a`.
@@ -142,6 +151,22 @@ impl Names {
                 }
             }
         }
+        repeated
+    }
+
+    /// Which of them a text repeats that is cut at its end, maybe within a name.
+    pub(crate) fn repeated_before_cut(&self, text: &[u8]) -> Repeated {
+        let mut repeated = self.repeated_in(text);
+        let begins = |rest: &[u8]| {
+            entries(&self.entries)
+                .any(|(kind, name)| kind == NAME && name.len() > rest.len() && length_in(name, rest).is_some())
+        };
+        let is_apart = |place: &usize| *place == 0 || !(is_word(&text[place - 1]) && is_word(&text[*place]));
+        // Its last character may be cut, too.
+        let end = text.len() - text.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+        let place =
+            (text.len().saturating_sub(LONGEST_PIECE)..end).filter(is_apart).find(|&place| begins(&text[place..end]));
+        repeated.names.extend(place.map(|place| text[place..].to_vec()));
         repeated
     }
 
@@ -291,6 +316,12 @@ fn is_one_word(name: &[u8]) -> bool {
     !name.iter().any(|&byte| parts_words(byte) || byte == b':')
 }
 
+/// What stands behind this text is the domain of a mailbox.
+fn is_behind_name(text: &[u8]) -> bool {
+    let before = text.strip_suffix(b"@").and_then(<[u8]>::last);
+    before.is_some_and(|&byte| !parts_words(byte) || byte == b'"')
+}
+
 /// It is part of a word.
 fn is_word(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || *byte >= 0x80
@@ -349,7 +380,12 @@ mod tests {
     fn names_are_compared_as_mailboxes_are() {
         check("RCPT TO:<bob+list@x.example>", "User BOB unknown", &["BOB"], &[]);
         check("RCPT TO:<bob+list@x.example>", "no bob+list, no Bob", &["bob+list", "bob", "Bob"], &[]);
-        check("RCPT TO:<\"bob smith\"@x.example>", "to Bob Smith: no", &["Bob Smith"], &[]);
+        check("RCPT TO:<\"bob smith\"@x.example>", "to Bob Smith: no", &["Bob Smith", "Bob", "Smith"], &[]);
+        check("RCPT TO:<bob.smith@x.example>", "no @bob.smith, <@bob.smith>", &["bob.smith"], &[]);
+        check("RCPT TO:<bob+tag@x.example>", "bob has no folder Tag", &["bob", "Tag"], &[]);
+        check("RCPT TO:<bob%in.example@x.example>", "relaying for bob denied", &["bob"], &[]);
+        check("RCPT TO:<in!bob@x.example>", "relaying for bob in in denied", &["bob"], &[]);
+        check("MAIL FROM:<b+bob=y.example@x.example>", "<al@y.example> is not bob", &["bob"], &[]);
         check("RCPT TO:<\"bob\"@x.example>", "\tbob", &["bob"], &[]);
         check("RCPT TO:<\u{e9}bob@x.example>", "no \u{c9}BOB, \u{e9}Bob", &["\u{c9}BOB", "\u{e9}Bob"], &[]);
         check("RCPT TO:<\u{411}\u{43e}\u{431}@x.example>", "\u{431}\u{41e}\u{411}", &["\u{431}\u{41e}\u{411}"], &[]);
@@ -371,12 +407,30 @@ mod tests {
     #[test]
     fn an_at_shows_no_more_than_a_word() {
         for name in ["bob smith", "bob,smith", "bob;smith", "bob:smith", "(bob)", "bob\tsmith"] {
-            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("no {name}@x.example"), &[name], &[]);
-            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("{name}@x.example"), &[name], &[]);
+            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("no {name}@x.example"), &[name, "bob"], &[]);
+            check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("{name}@x.example"), &[name, "bob"], &[]);
         }
-        check("RCPT TO:<bob:smith@x.example>", "no bob:smith@x.example", &["bob:smith"], &[]);
-        check("RCPT TO:<\"(bob)\"@x.example>", "no(bob)@x.example", &["(bob)"], &[]);
+        check("RCPT TO:<bob:smith@x.example>", "no bob:smith@x.example", &["bob:smith", "bob"], &[]);
+        check("RCPT TO:<\"(bob)\"@x.example>", "no(bob)@x.example", &["(bob)", "bob"], &[]);
         check("RCPT TO:<bob.list@x.example>", "no bob.list@x.example", &[], &[]);
+    }
+
+    #[test]
+    fn a_name_that_is_cut_is_known() {
+        for (line, text, expected) in [
+            ("RCPT TO:<bobmarker@x.example>", "no bobm", Some("bobm")),
+            ("RCPT TO:<bobmarker@x.example>", "no <BOBM", Some("BOBM")),
+            ("RCPT TO:<\"bob marker\"@x.example>", "b bob m", Some("bob m")),
+            ("RCPT TO:<bob+marker@x.example>", "no folder mark", Some("mark")),
+            ("RCPT TO:<\u{e9}bob@x.example>", "no \u{c9}B", Some("\u{c9}B")),
+            ("RCPT TO:<bobmarker@x.example>", "no xbobm", None),
+            ("RCPT TO:<bobmarker@x.example>", "bobm ", None),
+            ("RCPT TO:<bobmarker@x.example>", "", None),
+        ] {
+            let names = names(&[line]).repeated_before_cut(text.as_bytes()).names;
+            let last = names.last().map(|name| String::from_utf8_lossy(name));
+            assert_eq!(last.as_deref(), expected, "{line}: {text}");
+        }
     }
 
     #[test]

@@ -144,8 +144,13 @@ impl Session {
 
     /// A reply is complete.
     pub(super) fn reply(&mut self, mut reply: Box<Reply>, items: &mut DecoderOutput) {
-        self.garbled = false;
         reply.repeated = self.names().repeated_in(&reply.text);
+        self.known_reply(reply, items);
+    }
+
+    /// A reply is complete, and what it repeats is known.
+    fn known_reply(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
+        self.garbled = false;
         if self.withholds() {
             self.withhold(reply, items);
             return;
@@ -457,8 +462,9 @@ impl Session {
         }
         let line = Line::unfinished(&line, crossed);
         let span = self.reply_line_at..self.end(Peer::Server);
-        if let Some(reply) = self.replies.line(&line, span, self.reply_line, self.reply_line, false, items).reply {
-            self.reply(reply, items);
+        if let Some(mut reply) = self.replies.line(&line, span, self.reply_line, self.reply_line, false, items).reply {
+            reply.repeated = self.names().repeated_before_cut(&reply.text);
+            self.known_reply(reply, items);
         }
     }
 }
