@@ -34,7 +34,7 @@ use self::fingerprint::Fingerprints;
 use self::held::HeldCommands;
 use self::legs::{Leg, Legs};
 pub use self::proxied_session::Accepted;
-use self::proxied_session::{ProxiedSession, Recognised};
+use self::proxied_session::ProxiedSession;
 use self::proxy_processes::ProxyProcesses;
 use crate::fact::{Fact, What};
 use crate::identity;
@@ -309,6 +309,7 @@ impl Interceptions {
         match fact.what {
             What::Command(Exchange { command, .. }) if command.verb == Verb::Rcpt => self.named(cookie),
             What::Greeting { .. } => self.greets(cookie),
+            What::Tls(_) => self.shakes_hands(cookie),
             What::ConnectionClosed(_) | What::ConnectionUnfollowed(_) => {
                 self.over.push_back((fact.time.after(REMEMBERED), cookie));
                 self.forget(fact.time);
@@ -321,25 +322,15 @@ impl Interceptions {
 
     /// A client has connected.
     fn opens(&mut self, opened: Opened) -> Option<u64> {
-        let Opened { connection, process, time, .. } = opened.clone();
+        let Opened { connection, process, .. } = opened.clone();
         let expected = self.expected.iter().position(|(client, _)| *client == connection.cookie);
         match expected.and_then(|place| self.expected.remove(place)) {
             // What a client asked for by another port than a watched one is what it got.
             Some((_, accepted)) => self.meet(opened, accepted, false, &[]),
             None => self.legs.insert(connection.cookie, Leg::new(opened)),
         }
-        let middle = self.middles.opens(process?.process.pid, connection.cookie);
-        // A process in the middle may be known by where it goes on to.
-        let waiting: Vec<u64> = middle.waiting().collect();
-        let fits = |client: &&u64| {
-            self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= time)
-                && self.legs.get(client).is_some_and(|leg| leg.asked == connection.remote)
-        };
-        let mut fitting = waiting.iter().filter(fits).copied();
-        let client = fitting.next()?;
-        let sign = if fitting.next().is_none() { Recognised::AlikeAlone } else { Recognised::Alike };
-        self.link(client, connection.cookie, sign);
-        Some(client)
+        self.middles.opens(process?.process.pid, connection.cookie);
+        self.leads_on(connection.cookie)
     }
 
     /// What an accepted socket shows: who is in the middle.

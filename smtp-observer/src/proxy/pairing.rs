@@ -18,20 +18,56 @@ impl Interceptions {
         }
     }
 
+    /// A process in the middle has connected to where a client that waits wanted to go: the first such client.
+    pub(super) fn leads_on(&mut self, upstream: u64) -> Option<u64> {
+        let leg = self.legs.get(&upstream)?;
+        let middle = self.middles.get(leg.process.as_ref()?.process.pid)?;
+        let fits = |client: &u64| {
+            self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= leg.opened)
+                && self.legs.get(client).is_some_and(|inner| inner.asked == leg.connection.remote)
+        };
+        let fitting: Vec<u64> = middle.waiting().filter(fits).take(2).collect();
+        let client = *fitting.first()?;
+        let is_alike = |_: &ProxiedSession, asked: Endpoint, other: &Leg| other.connection.remote == asked;
+        let alone = fitting.len() == 1 && self.candidates(client, is_alike).len() == 1;
+        self.link(client, upstream, if alone { Recognised::AlikeAlone } else { Recognised::Alike });
+        Some(client)
+    }
+
     /// Seeks a connection of the process in the middle, made since the client's, that looks like the one it goes on with.
     pub(super) fn seek(&mut self, client: u64, is_alike: impl Fn(&ProxiedSession, Endpoint, &Leg) -> bool) {
-        let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
-        let Some(middle) = case.middle.as_ref().and_then(|caller| self.middles.get(caller.process.pid)) else { return };
-        let since =
-            middle.free_since(|cookie| self.legs.get(&cookie).is_some_and(|other| other.opened >= case.accepted.time));
-        let alike = |cookie: &u64| {
-            *cookie != client
-                && self.legs.get(cookie).is_some_and(|other| other.serves.is_none() && is_alike(case, leg.asked, other))
-        };
-        let alike: Vec<u64> = since.filter(alike).take(2).collect();
-        let Some(upstream) = alike.first().copied() else { return };
-        let alone = alike.len() == 1 && middle.waiting().nth(1).is_none();
+        let alike = self.candidates(client, is_alike);
+        let is_free = |cookie: &&u64| self.legs.get(cookie).is_some_and(|other| other.serves.is_none());
+        let Some(upstream) = alike.iter().find(is_free).copied() else { return };
+        let middle = self.cases.get(&client).and_then(|case| case.middle.as_ref());
+        let waits = middle.and_then(|caller| self.middles.get(caller.process.pid));
+        let alone = alike.len() == 1 && waits.is_none_or(|middle| middle.waiting().nth(1).is_none());
         self.link(client, upstream, if alone { Recognised::AlikeAlone } else { Recognised::Alike });
+    }
+
+    /// The client has said hello for TLS: its random bytes are in no other hello, so the connection with the same ones
+    /// carries it on, whatever else would fit.
+    pub(super) fn shakes_hands(&mut self, client: u64) {
+        let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
+        let Some(random) = leg.dialogue.client_random.filter(|_| !case.links.iter().any(Link::is_compared)) else {
+            return;
+        };
+        let same = self.candidates(client, |_, _, other| other.dialogue.client_random == Some(random));
+        if let Some(upstream) = same.first().copied() {
+            self.link(client, upstream, Recognised::AlikeAlone);
+        }
+    }
+
+    /// The connections of the process in the middle, made since the client's, that may be the one it goes on with: they
+    /// are nobody's for certain.
+    fn candidates(&self, client: u64, is_alike: impl Fn(&ProxiedSession, Endpoint, &Leg) -> bool) -> Vec<u64> {
+        let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return Vec::new() };
+        let middle = case.middle.as_ref().and_then(|caller| self.middles.get(caller.process.pid));
+        let is_since = |cookie| self.legs.get(&cookie).is_some_and(|other| other.opened >= case.accepted.time);
+        let alike = |cookie: &u64| {
+            *cookie != client && self.legs.get(cookie).is_some_and(|other| is_alike(case, leg.asked, other))
+        };
+        middle.into_iter().flat_map(|middle| middle.free_since(is_since)).filter(alike).collect()
     }
 
     /// A transaction names its first recipient: by sender and recipient it is found again at the other side.
@@ -131,14 +167,7 @@ impl Interceptions {
                     link.part = *link.part.start()..=Timestamp(outer.0 - 1);
                     first = outer;
                 }
-                _ => {
-                    other.links.retain(|link| link.cookie != upstream);
-                    if other.links.is_empty()
-                        && let Some(middle) = &other.middle
-                    {
-                        self.middles.waits(middle.process.pid, other.client);
-                    }
-                }
+                _ => self.withdraw(upstream),
             }
         }
         let Some(case) = self.cases.get_mut(&client) else { return };
@@ -150,10 +179,24 @@ impl Interceptions {
         self.settle_link(client, upstream);
     }
 
+    /// The connection is not what it was taken for: who it was taken for waits again.
+    fn withdraw(&mut self, upstream: u64) {
+        let before = self.legs.get(&upstream).and_then(|leg| leg.serves);
+        let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) else { return };
+        other.links.retain(|link| link.cookie != upstream);
+        if other.links.is_empty()
+            && let Some(middle) = &other.middle
+        {
+            self.middles.waits(middle.process.pid, other.client);
+        }
+    }
+
     /// This connection is taken for the one that carries the client's conversation on.
     pub(super) fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
+        self.withdraw(upstream);
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
         let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
+        case.links.retain(Link::is_compared);
         case.link(Link::new(upstream, of, part, sign));
         if case.middle.is_none() {
             case.middle = leg.process.clone();
@@ -162,11 +205,13 @@ impl Interceptions {
     }
 
     fn settle_link(&mut self, client: u64, upstream: u64) {
-        if let Some(caller) = self.legs.serves(upstream, client) {
-            self.middles.linked(caller.process.pid, client, upstream);
-        }
-        if let Some(middle) = self.cases.get(&client).and_then(|case| case.middle.as_ref()) {
-            self.middles.linked(middle.process.pid, client, upstream);
+        let owner = self.legs.serves(upstream, client).map(|caller| caller.process.pid);
+        let Some(case) = self.cases.get(&client) else { return };
+        // What is not certain may still be another's.
+        let is_certain = case.links.back().is_some_and(Link::is_compared);
+        let middle = case.middle.as_ref().map(|caller| caller.process.pid);
+        for pid in [owner, middle].into_iter().flatten() {
+            self.middles.linked(pid, client, upstream, is_certain);
         }
     }
 }

@@ -296,6 +296,7 @@ impl ProxiedSession {
             Some(_) if relays => Judgement::Known(Verdict::Relay),
             Some(_) if !self.is_hidden() => Judgement::Known(Verdict::InlineProxy),
             Some(upstream) if upstream.connection.remote != client.asked => Judgement::Known(Verdict::Redirected),
+            Some(_) if self.links.back().is_some_and(|link| !link.is_compared()) => Judgement::Waits,
             Some(upstream) => hidden(client, upstream, found.kinds(), passes),
         };
         Weighed { found, judgement }

@@ -18,7 +18,7 @@ pub struct ProxyProcesses(HashMap<u32, Middle>);
 pub struct Middle {
     /// Clients whose conversations have no other side yet, by cookie, the first one first.
     waiting: VecDeque<u64>,
-    /// Its own connections that are no other side, likewise.
+    /// Its own connections that are no other side for certain, likewise.
     free: VecDeque<u64>,
 }
 
@@ -40,11 +40,13 @@ impl ProxyProcesses {
         push(&mut self.0.entry(pid).or_default().waiting, client);
     }
 
-    /// The connection carries the client's conversation on.
-    pub fn linked(&mut self, pid: u32, client: u64, upstream: u64) {
+    /// The connection carries the client's conversation on; where that is not certain, it may still be another's.
+    pub fn linked(&mut self, pid: u32, client: u64, upstream: u64, is_certain: bool) {
         let Some(middle) = self.0.get_mut(&pid) else { return };
         remove(&mut middle.waiting, client);
-        remove(&mut middle.free, upstream);
+        if is_certain {
+            remove(&mut middle.free, upstream);
+        }
         if middle.is_empty() {
             self.0.remove(&pid);
         }

@@ -271,3 +271,69 @@ fn a_relay_that_tries_again() {
         assert_eq!((stage.verdict(1).verdict, serves), (Verdict::Relay, Some(1)));
     }
 }
+
+/// Two clients of a process that passes everything on, of whom the second one's connection is the first that greets.
+fn two_at_once(greets_itself: bool) -> Stage {
+    let mut stage = Stage::default();
+    let clients = [(1, 11), (2, 12)];
+    for (client, accepted) in clients {
+        stage.connect(client, CLIENT, SERVER);
+        stage.reach(client, accepted, PROXY, false);
+    }
+    let answer = |stage: &mut Stage, (client, accepted): (u64, u64)| {
+        stage.serve(accepted, MIDDLE, PROXY);
+        stage.greet(client, "mx ESMTP");
+    };
+    if greets_itself {
+        clients.into_iter().for_each(|client| answer(&mut stage, client));
+    }
+    let (first, second) = if greets_itself { (4, 3) } else { (3, 4) };
+    stage.connect(first, MIDDLE, SERVER);
+    stage.connect(second, MIDDLE, SERVER);
+    for (upstream, client) in [(4, clients[1]), (3, clients[0])] {
+        stage.greet(upstream, "mx ESMTP");
+        if !greets_itself {
+            answer(&mut stage, client);
+        }
+    }
+    stage.pass_on(1, 3, "EHLO one", 250, "mx\nSTARTTLS");
+    stage.pass_on(2, 4, "EHLO two", 250, "mx\nSTARTTLS");
+    stage
+}
+
+#[test]
+fn of_clients_that_come_at_once_nothing_is_told_that_is_not_certain() {
+    for greets_itself in [false, true] {
+        let mut stage = two_at_once(greets_itself);
+        stage.pass_on(1, 3, "NOOP", 250, "Ok");
+        for (client, upstream) in [(1, 3), (2, 4)] {
+            stage.pass_on(client, upstream, "QUIT", 221, "Bye");
+            stage.close(upstream);
+            stage.close(client);
+        }
+        stage.pass(5);
+        let told = [1, 2].into_iter().flat_map(|client| stage.verdicts_of(client));
+        let told: Vec<_> = told.filter(|told| told.verdict != Verdict::TransparentL4).collect();
+        assert!(told.is_empty(), "greets itself: {greets_itself}: {told:?}");
+    }
+}
+
+/// No hello is like another: it shows which connection is whose (RFC 8446, 4.1.2).
+#[test]
+fn the_same_hello_pairs_clients_that_come_at_once() {
+    for greets_itself in [false, true] {
+        let mut stage = two_at_once(greets_itself);
+        for (client, upstream) in [(1, 3), (2, 4)] {
+            stage.pass_on(client, upstream, "STARTTLS", 220, "Ready");
+            let session = || Box::new(TlsSession { client_random: Some(client), ..TlsSession::default() });
+            for cookie in [upstream, client] {
+                stage.happens(cookie, What::Tls(&Tls::Started(session())));
+            }
+        }
+        for (client, upstream, bytes) in [(1, 3, 900), (2, 4, 3000)] {
+            stage.close_with(upstream, bytes, 2400);
+            stage.close_with(client, bytes, 2400);
+        }
+        stage.check_passed_on(&[(1, "3"), (2, "4")]);
+    }
+}
