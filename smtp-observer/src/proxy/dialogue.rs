@@ -316,6 +316,20 @@ impl Dialogue {
         }
     }
 
+    /// When the server took the message of the transaction that began then, as far as that is not forgotten.
+    pub fn took(&self, begun: Timestamp) -> Option<Timestamp> {
+        let mut since = self.steps.iter().skip_while(|step| step.sent < begun || step.verb != "MAIL");
+        since.next().filter(|mail| mail.sent == begun)?;
+        let its = since.take_while(|step| step.verb != "MAIL");
+        its.filter_map(|step| step.content.as_ref()).find_map(Content::accepted)
+    }
+
+    /// The same; of a transaction that is forgotten, which is over, when the first message was taken.
+    pub fn has_taken(&self, begun: Timestamp) -> Option<Timestamp> {
+        let is_forgotten = self.steps.front().is_none_or(|first| first.sent > begun);
+        if is_forgotten { self.accepted } else { self.took(begun) }
+    }
+
     /// Whether the server took a message of a transaction that began then or later, as far as that is not forgotten.
     pub fn may_have_taken(&self, since: Timestamp) -> bool {
         let took = |step: &Step| {

@@ -74,7 +74,7 @@ impl Interceptions {
     pub(super) fn named(&mut self, cookie: u64) {
         let Some(envelope) = self.legs.get(&cookie).and_then(|leg| Envelopes::envelope(&leg.dialogue)) else { return };
         if self.cases.contains_key(&cookie) {
-            let may = |(upstream, sent): &Outer| *sent >= envelope.sent && self.may_carry(cookie, *upstream, *sent);
+            let may = |outer: &Outer| outer.1 >= envelope.sent && self.may_carry((cookie, envelope.sent), *outer);
             // What was taken for its way on before any other that names the same.
             let known = |(upstream, _): &Outer| self.legs.get(upstream).is_some_and(|leg| leg.serves == Some(cookie));
             let carrier = prefer(self.envelopes.outer(&envelope).filter(may), known);
@@ -86,7 +86,7 @@ impl Interceptions {
         }
         let may = |inner: &Inner| {
             inner.sent <= envelope.sent
-                && self.may_carry(inner.client, cookie, envelope.sent)
+                && self.may_carry((inner.client, inner.sent), (cookie, envelope.sent))
                 && !self.is_done(inner, (cookie, envelope.sent))
         };
         let serves = self.legs.get(&cookie).and_then(|leg| leg.serves);
@@ -110,9 +110,9 @@ impl Interceptions {
         is_refused || is_taken()
     }
 
-    /// The connection may carry the client's conversation on, from this moment: its process is the one in the middle, or
-    /// belongs to it.
-    fn may_carry(&self, client: u64, upstream: u64, from: Timestamp) -> bool {
+    /// The connection may carry on the client's transaction that began then, from this moment: its process is the one in the
+    /// middle, or belongs to it.
+    fn may_carry(&self, (client, begun): (u64, Timestamp), (upstream, from): Outer) -> bool {
         let (Some(case), Some(inner), Some(outer)) =
             (self.cases.get(&client), self.legs.get(&client), self.legs.get(&upstream))
         else {
@@ -133,7 +133,9 @@ impl Interceptions {
             && match kin(&middle.process, &owner.process) {
                 Some(ProcessRelation::Near) => true,
                 // What one process of a mail server took, another sends on: when it is taken.
-                Some(ProcessRelation::Sibling) => inner.dialogue.accepted.is_some_and(|accepted| accepted <= from),
+                Some(ProcessRelation::Sibling) => {
+                    inner.dialogue.has_taken(begun).is_some_and(|accepted| accepted <= from)
+                }
                 None => false,
             }
             && !case.links.iter().any(has)
@@ -149,14 +151,11 @@ impl Interceptions {
 
     /// From this transaction on the connection carries the client's conversation.
     fn carry(&mut self, client: u64, inner: Timestamp, (upstream, outer): Outer) {
-        let Some(leg) = self.legs.get(&upstream) else { return };
+        let (Some(leg), Some(said)) = (self.legs.get(&upstream), self.legs.get(&client)) else { return };
         let before = leg.serves;
-        if before == Some(client) {
-            let case = self.cases.get_mut(&client);
-            if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
-                link.sign = Recognised::Envelope;
-            }
-            return;
+        let case = self.cases.get_mut(&client).filter(|_| before == Some(client));
+        if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
+            return link.carries(&said.dialogue, (inner, outer));
         }
         let mut first = leg.opened;
         if let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) {
@@ -170,12 +169,14 @@ impl Interceptions {
                 _ => self.withdraw(upstream),
             }
         }
-        let Some(case) = self.cases.get_mut(&client) else { return };
+        let (Some(case), Some(said)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
         let from =
             if case.links.iter().any(|link| link.sign == Recognised::Envelope) { inner } else { Timestamp(i64::MIN) };
         case.links.retain(|link| link.sign == Recognised::Envelope);
         let (of, part) = (from..=Timestamp(i64::MAX), first..=Timestamp(i64::MAX));
-        case.link(Link::new(upstream, of, part, Recognised::Envelope));
+        let mut link = Link::new(upstream, of, part, Recognised::Alike);
+        link.carries(&said.dialogue, (inner, outer));
+        case.link(link);
         self.settle_link(client, upstream);
     }
 

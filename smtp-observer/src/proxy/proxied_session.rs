@@ -66,6 +66,10 @@ pub struct Link {
     pub part: Part,
     /// Why it is taken for this.
     pub sign: Recognised,
+    /// When the transaction that it carries on last began at the client, and on the connection, if it is known by that.
+    transaction: Option<(Timestamp, Timestamp)>,
+    /// When the client was told that the message of that is taken.
+    accepted: Option<Timestamp>,
     /// How far the two dialogues are compared.
     pub cursor: Cursor,
 }
@@ -73,7 +77,27 @@ pub struct Link {
 impl Link {
     /// One of which nothing is compared yet.
     pub fn new(cookie: u64, of: Part, part: Part, sign: Recognised) -> Self {
-        Self { cookie, of, part, sign, cursor: Cursor::default() }
+        Self { cookie, of, part, sign, transaction: None, accepted: None, cursor: Cursor::default() }
+    }
+
+    /// It carries on the client's transaction that began at the first moment, from the second on.
+    pub fn carries(&mut self, client: &Dialogue, (inner, outer): (Timestamp, Timestamp)) {
+        let before = std::mem::replace(&mut self.sign, Recognised::Envelope);
+        // What carries the conversation on from its beginning has not waited for the message. Whoever begins a transaction
+        // again has begun it before.
+        let is_known = before != Recognised::Alike && self.transaction.is_none_or(|(known, _)| known == inner);
+        if !is_known {
+            (self.transaction, self.accepted) = (Some((inner, outer)), client.has_taken(inner));
+        }
+    }
+
+    /// The client's message was taken before it was sent on.
+    pub fn relays(&self, client: &Dialogue) -> bool {
+        let (begun, accepted) = match self.transaction {
+            Some((_, begun)) => (begun, self.accepted),
+            None => (*self.part.start(), client.accepted),
+        };
+        accepted.is_some_and(|accepted| accepted <= begun)
     }
 
     /// What is said on the connection is compared: it is certain enough that it carries the conversation on.
@@ -83,6 +107,9 @@ impl Link {
 
     /// Reads what is new of the client's dialogue and of the one that carries it on.
     pub fn advance(&mut self, inner: &Dialogue, outer: &Dialogue, now: Timestamp) {
+        if let Some((begun, _)) = self.transaction {
+            self.accepted = self.accepted.or_else(|| inner.took(begun));
+        }
         let (of, part) = self.read_parts(inner, outer);
         let sides = Sides { inner, of: &of, outer, part: &part, slack: Duration::ZERO };
         self.cursor.unread_since = unread_since(inner, outer);
@@ -276,8 +303,7 @@ impl ProxiedSession {
                     "the server was told the same sender and recipient".to_owned()
                 });
             }
-            let is_taken = client.dialogue.accepted.is_some_and(|accepted| accepted <= *link.part.start());
-            relays = is_taken || self.is_siblings(upstream);
+            relays = link.relays(client.dialogue) || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
             if link.is_compared() && !relays {
                 link.compare(&mut found, client.dialogue, upstream.dialogue, overdue);

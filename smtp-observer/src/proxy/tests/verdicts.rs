@@ -337,3 +337,70 @@ fn the_same_hello_pairs_clients_that_come_at_once() {
         stage.check_passed_on(&[(1, "3"), (2, "4")]);
     }
 }
+
+const MAIL: &str = "MAIL FROM:<a@c>";
+const RCPT: &str = "RCPT TO:<b@s>";
+
+/// The client's message is taken; what asks for it is the client itself, or a rule.
+fn take(stage: &mut Stage, client: u64, mail: &str) {
+    stage.say(client, mail, 250, "Ok");
+    stage.say(client, RCPT, 250, "Ok");
+    stage.say(client, "DATA", 354, "Go on");
+    stage.message(client, 100, 250, "Queued");
+}
+
+/// The addresses that a client may ask for and end at, and what a relay there is called.
+const RELAYS: [(Endpoint, Endpoint, Verdict); 2] =
+    [(OWN, OWN, Verdict::Relay), (SERVER, PROXY, Verdict::TransparentRelay)];
+
+#[test]
+fn a_relay_is_told_by_when_it_sends_a_message_on_not_by_when_it_connected() {
+    for (asked, at, verdict) in RELAYS {
+        for mails in [1, 40] {
+            let mut stage = Stage::default();
+            stage.connect(3, MIDDLE, SERVER);
+            stage.greet(3, "mx ESMTP");
+            stage.connect(1, CLIENT, asked);
+            stage.reach(1, 2, at, false);
+            stage.serve(2, MIDDLE, at);
+            stage.greet(1, "relay ESMTP");
+            (0..mails).for_each(|mail| take(&mut stage, 1, &format!("MAIL FROM:<a{mail}@c>")));
+            stage.say(1, "QUIT", 221, "Bye");
+            stage.close(1);
+            (0..mails).for_each(|mail| take(&mut stage, 3, &format!("MAIL FROM:<a{mail}@c>")));
+            stage.pass(5);
+            assert_eq!(stage.verdict(1).verdict, verdict);
+            let told = stage.verdicts_of(1);
+            let known = [verdict, Verdict::Redirected];
+            assert!(told.iter().all(|told| known.contains(&told.verdict)), "{mails}: {told:?}");
+        }
+    }
+}
+
+/// It makes a connection for each message, and the client waits for the server's answer each time.
+#[test]
+fn who_holds_each_message_back_is_no_relay_because_of_the_one_before() {
+    for (asked, at, verdict) in [(OWN, OWN, Verdict::InlineProxy), (SERVER, PROXY, Verdict::TransparentInterceptor)] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, asked);
+        stage.reach(1, 2, at, false);
+        stage.serve(2, MIDDLE, at);
+        stage.greet(1, "proxy ESMTP");
+        for (upstream, mail) in [(3, MAIL), (4, "MAIL FROM:<another@c>")] {
+            stage.say(1, mail, 250, "Ok");
+            stage.say(1, RCPT, 250, "Ok");
+            stage.say(1, "DATA", 354, "Send it");
+            let ended = stage.time;
+            stage.connect(upstream, MIDDLE, SERVER);
+            stage.greet(upstream, "mx ESMTP");
+            take(&mut stage, upstream, mail);
+            let latency = std::time::Duration::from_nanos((stage.time - ended).unsigned_abs());
+            stage.happens(1, crate::fact::samples::message(100, 250, "Queued", latency));
+            stage.close(upstream);
+        }
+        stage.close(1);
+        let told = stage.verdicts_of(1);
+        assert!(told.iter().all(|told| told.verdict == verdict), "{told:?}");
+        assert!(kinds(stage.verdict(1)).contains(&EvidenceKind::DataHeldBack), "{:?}", stage.verdict(1).evidence);
+    }
+}
