@@ -35,6 +35,10 @@ impl Interceptions {
             return if comes { None } else { unchanged() };
         };
         let Some((link, inner)) = self.carried(outer.serves, upstream, step.sent) else { return unchanged() };
+        // Its client waits for nothing any more: a relay has a client's reasons.
+        if link.relays(inner) {
+            return unchanged();
+        }
         if !inner.knows(step.sent, overdue) {
             return None;
         }

@@ -4,7 +4,7 @@ use super::kinds;
 use super::stage::{CLIENT, HOST, MIDDLE, OTHER_SERVER, OWN, PROXY, SERVER, Stage};
 use crate::fact::What;
 use crate::identity::Endpoint;
-use crate::names::{EvidenceKind, Verdict};
+use crate::names::{EvidenceKind, RsetReason, Verdict};
 use crate::smtp::{Tls, TlsFailure, TlsSession};
 
 #[test]
@@ -402,5 +402,35 @@ fn who_holds_each_message_back_is_no_relay_because_of_the_one_before() {
         let told = stage.verdicts_of(1);
         assert!(told.iter().all(|told| told.verdict == verdict), "{told:?}");
         assert!(kinds(stage.verdict(1)).contains(&EvidenceKind::DataHeldBack), "{:?}", stage.verdict(1).evidence);
+    }
+}
+
+/// Who has taken a message has its own reasons, whatever its client said behind it.
+#[test]
+fn a_relay_that_gives_up_a_transaction_has_the_reasons_of_a_client() {
+    let smtpd = (200, 50);
+    for (cached, smtp) in [(false, smtpd), (true, smtpd), (false, (201, 50)), (true, (201, 50))] {
+        for says_rset in [false, true] {
+            let mut stage = Stage::default();
+            if cached {
+                stage.connect(3, smtp, SERVER);
+            }
+            stage.connect(1, CLIENT, OWN);
+            stage.reach(1, 2, OWN, false);
+            stage.serve(2, smtpd, OWN);
+            stage.greet(1, "relay ESMTP");
+            take(&mut stage, 1, MAIL);
+            if says_rset {
+                stage.say(1, "RSET", 250, "Ok");
+            }
+            if !cached {
+                stage.connect(3, smtp, SERVER);
+            }
+            stage.say(3, MAIL, 250, "Ok");
+            stage.say(3, RCPT, 550, "No");
+            stage.rset(3);
+            assert_eq!(stage.rsets(), [RsetReason::Ambiguous], "as its connection alone shows it, and at once");
+            assert_eq!(stage.verdict(1).verdict, Verdict::Relay);
+        }
     }
 }
