@@ -393,6 +393,12 @@ impl Interceptions {
         let signs = self.texts.signs(client);
         let was_exposed = case.is_exposed();
         let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
+        if finding.is_anothers
+            && let Some(upstream) = case.links.back().map(|link| link.cookie)
+        {
+            self.withdraw(client, upstream);
+            return self.judge(client, now, milestone, sink);
+        }
         if finding.open && !mem::replace(&mut case.awaited, true) {
             self.due.push_back((now.after(PATIENCE), client));
         }

@@ -86,6 +86,8 @@ pub struct Differences {
     pub hold: Option<Duration>,
     /// The same message was asked for at both ends, or the same greeting was given.
     pub same: bool,
+    /// The server was told of a sender of whom the client has not spoken.
+    pub foreign: bool,
     /// Something waits for the other side.
     pub open: bool,
 }
@@ -159,6 +161,7 @@ impl Differences {
         }
         self.hold = settled.hold.or(self.hold);
         self.same |= settled.same;
+        self.foreign |= settled.foreign;
     }
 }
 
@@ -265,6 +268,7 @@ pub(super) fn injected(found: &mut Differences, step: &Step, is_known: bool) {
     if !is_telling(&step.verb) {
         return;
     }
+    found.foreign |= is_known && step.verb == "MAIL";
     match is_known {
         true => found.add(EvidenceKind::CommandInjected, || {
             format!("the server got a {} that the client had not sent", step.verb)

@@ -1,5 +1,6 @@
 //! Which connection carries a client's conversation on.
 
+use super::dialogue::Dialogue;
 use super::envelope::{Envelopes, Inner, Outer};
 use super::process_relation::{ProcessRelation, kin};
 use super::proxied_session::{Link, ProxiedSession, Recognised};
@@ -8,7 +9,8 @@ use crate::identity::Endpoint;
 use crate::timestamp::Timestamp;
 
 impl Interceptions {
-    /// A server has greeted: a process in the middle that greets alike may have its greeting from there.
+    /// A server has greeted: a process in the middle that greets alike may have its greeting from there, or have greeted in
+    /// the server's words before.
     pub(super) fn greets(&mut self, client: u64) {
         let Some(greeting) = self.legs.get(&client).and_then(|leg| leg.dialogue.greeting.clone()) else { return };
         if self.cases.get(&client).is_some_and(|case| case.links.is_empty()) {
@@ -16,15 +18,21 @@ impl Interceptions {
                 leg.dialogue.greeting.as_ref().is_some_and(|other| other.says_what(&greeting))
             });
         }
+        if self.legs.get(&client).is_some_and(|leg| leg.serves.is_none()) {
+            self.leads_on(client);
+        }
     }
 
-    /// A process in the middle has connected to where a client that waits wanted to go: the first such client.
+    /// A process in the middle has connected to where a client that waits wanted to go: the first such client. Who has greeted
+    /// its client by itself may go there for any reason.
     pub(super) fn leads_on(&mut self, upstream: u64) -> Option<u64> {
         let leg = self.legs.get(&upstream)?;
         let middle = self.middles.get(leg.process.as_ref()?.process.pid)?;
         let fits = |client: &u64| {
             self.cases.get(client).is_some_and(|case| case.is_hidden() && case.accepted.time <= leg.opened)
-                && self.legs.get(client).is_some_and(|inner| inner.asked == leg.connection.remote)
+                && self.legs.get(client).is_some_and(|inner| {
+                    inner.asked == leg.connection.remote && may_have_heard(&inner.dialogue, &leg.dialogue)
+                })
         };
         let fitting: Vec<u64> = middle.waiting().filter(fits).take(2).collect();
         let client = *fitting.first()?;
@@ -166,7 +174,10 @@ impl Interceptions {
                     link.part = *link.part.start()..=Timestamp(outer.0 - 1);
                     first = outer;
                 }
-                _ => self.withdraw(upstream),
+                _ => {
+                    let other = other.client;
+                    self.withdraw(other, upstream);
+                }
             }
         }
         let (Some(case), Some(said)) = (self.cases.get_mut(&client), self.legs.get(&client)) else { return };
@@ -180,21 +191,24 @@ impl Interceptions {
         self.settle_link(client, upstream);
     }
 
-    /// The connection is not what it was taken for: who it was taken for waits again.
-    fn withdraw(&mut self, upstream: u64) {
-        let before = self.legs.get(&upstream).and_then(|leg| leg.serves);
-        let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) else { return };
-        other.links.retain(|link| link.cookie != upstream);
-        if other.links.is_empty()
-            && let Some(middle) = &other.middle
+    /// The connection is not the client's, which waits again.
+    pub(super) fn withdraw(&mut self, client: u64, upstream: u64) {
+        let Some(case) = self.cases.get_mut(&client) else { return };
+        let was_linked = !case.links.is_empty();
+        case.links.retain(|link| link.cookie != upstream);
+        if was_linked
+            && case.links.is_empty()
+            && let Some(middle) = &case.middle
         {
-            self.middles.waits(middle.process.pid, other.client);
+            self.middles.waits(middle.process.pid, client);
         }
     }
 
     /// This connection is taken for the one that carries the client's conversation on.
     pub(super) fn link(&mut self, client: u64, upstream: u64, sign: Recognised) {
-        self.withdraw(upstream);
+        if let Some(before) = self.legs.get(&upstream).and_then(|leg| leg.serves) {
+            self.withdraw(before, upstream);
+        }
         let (Some(case), Some(leg)) = (self.cases.get_mut(&client), self.legs.get(&upstream)) else { return };
         let (of, part) = (Timestamp(i64::MIN)..=Timestamp(i64::MAX), leg.opened..=Timestamp(i64::MAX));
         case.links.retain(Link::is_compared);
@@ -215,6 +229,12 @@ impl Interceptions {
             self.middles.linked(pid, client, upstream, is_certain);
         }
     }
+}
+
+/// The client was not greeted yet, or in the server's words.
+fn may_have_heard(inner: &Dialogue, outer: &Dialogue) -> bool {
+    let said = outer.greeting.as_ref();
+    inner.greeting.as_ref().is_none_or(|heard| said.is_some_and(|said| heard.says_what(said)))
 }
 
 /// The first transaction that is preferred, else the first.

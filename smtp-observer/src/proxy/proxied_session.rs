@@ -184,6 +184,8 @@ pub struct Finding {
     pub interception: Option<Interception>,
     /// Something waits for the other side.
     pub open: bool,
+    /// What was taken for the way on is another's.
+    pub is_anothers: bool,
 }
 
 impl ProxiedSession {
@@ -236,8 +238,14 @@ impl ProxiedSession {
         milestone: bool,
     ) -> Finding {
         let Weighed { found, judgement } = self.weigh(client, upstream, signs, overdue, false);
+        // A sender that the client has not named, and nothing that is common to both.
+        let is_certain = self.links.back().is_none_or(|link| link.sign == Recognised::Envelope) || found.same;
+        if found.foreign && !is_certain {
+            return Finding { interception: None, open: false, is_anothers: true };
+        }
+        let nothing = Finding { interception: None, open: found.open, is_anothers: false };
         let verdict = match judgement {
-            Judgement::Waits => return Finding { interception: None, open: found.open },
+            Judgement::Waits => return nothing,
             Judgement::Nothing => None,
             Judgement::Known(verdict) => Some(verdict),
         };
@@ -245,7 +253,7 @@ impl ProxiedSession {
         let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
         let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
         if !news {
-            return Finding { interception: None, open: found.open };
+            return nothing;
         }
         self.told = told;
         // What is told is put in words.
@@ -274,7 +282,7 @@ impl ProxiedSession {
             hold: found.hold,
             news,
         };
-        Finding { interception: Some(interception), open: found.open }
+        Finding { interception: Some(interception), ..nothing }
     }
 
     /// What the evidence comes to.

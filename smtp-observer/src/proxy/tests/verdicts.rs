@@ -434,3 +434,62 @@ fn a_relay_that_gives_up_a_transaction_has_the_reasons_of_a_client() {
         }
     }
 }
+
+/// A server to which a rule leads the client delivers another mail while the client is there, which only asks whether it is.
+#[test]
+fn what_a_server_delivers_for_another_is_not_held_against_its_client() {
+    for is_greeted in [true, false] {
+        for client_mail in [None, Some(MAIL)] {
+            let mut stage = Stage::default();
+            stage.connect(1, CLIENT, SERVER);
+            stage.reach(1, 2, PROXY, false);
+            stage.serve(2, MIDDLE, PROXY);
+            if is_greeted {
+                stage.greet(1, "relay ESMTP");
+                stage.say(1, "EHLO c", 250, "relay\nPIPELINING");
+            }
+            stage.connect(3, MIDDLE, SERVER);
+            stage.greet(3, "mx ESMTP");
+            stage.say(3, "EHLO relay", 250, "mx\nSTARTTLS");
+            take(&mut stage, 3, "MAIL FROM:<old@c>");
+            stage.pass(3);
+            if !is_greeted {
+                stage.greet(1, "relay ESMTP");
+                stage.say(1, "EHLO c", 250, "relay\nPIPELINING");
+            }
+            stage.say(1, "NOOP", 250, "Ok");
+            if let Some(mail) = client_mail {
+                take(&mut stage, 1, mail);
+            }
+            stage.say(1, "QUIT", 221, "Bye");
+            stage.close(3);
+            stage.close(1);
+            stage.pass(3);
+            assert_eq!(stage.verdict(1).verdict, Verdict::Redirected, "greeted: {is_greeted}");
+            if is_greeted {
+                let told = stage.verdicts_of(1);
+                assert!(told.iter().all(|told| told.verdict == Verdict::Redirected), "{told:?}");
+            }
+        }
+    }
+}
+
+/// It greets its client by itself, in the server's words, and connects when the client has said something.
+#[test]
+fn who_greets_in_the_words_of_the_server_is_known_by_them() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, SERVER);
+    stage.reach(1, 2, PROXY, false);
+    stage.serve(2, MIDDLE, PROXY);
+    stage.greet(1, "mx ESMTP");
+    stage.connect(3, MIDDLE, SERVER);
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.greet(3, "mx ESMTP");
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentL4);
+    stage.say(3, "EHLO other", 250, "mx\nSTARTTLS");
+    stage.say_after(1, "EHLO c", 250, "mx", std::time::Duration::from_millis(2));
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.close(1);
+    assert_eq!(stage.verdict(1).verdict, Verdict::TransparentInterceptor, "{:?}", stage.verdict(1).evidence);
+}
