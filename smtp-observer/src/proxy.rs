@@ -389,12 +389,12 @@ impl Interceptions {
     fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(&Fact<'_>)) {
         let Some(case) = self.cases.get_mut(&client).filter(|case| !case.is_plain()) else { return };
         let Some(leg) = self.legs.get(&client) else { return };
-        let upstream = case.links.back().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
+        let upstream = case.onward().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
         let signs = self.texts.signs(client);
         let was_exposed = case.is_exposed();
         let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
         if finding.is_anothers
-            && let Some(upstream) = case.links.back().map(|link| link.cookie)
+            && let Some(upstream) = case.onward().map(|link| link.cookie)
         {
             self.withdraw(client, upstream);
             return self.judge(client, now, milestone, sink);

@@ -316,18 +316,37 @@ impl Dialogue {
         }
     }
 
+    /// The steps of the transaction that began then, as far as they are not forgotten.
+    fn transaction(&self, begun: Timestamp) -> impl Iterator<Item = &Step> {
+        let mut since = self.steps.iter().skip_while(move |step| step.sent != begun || step.verb != "MAIL");
+        let mail = since.next();
+        mail.into_iter().chain(since.take_while(|step| step.verb != "MAIL"))
+    }
+
     /// When the server took the message of the transaction that began then, as far as that is not forgotten.
     pub fn took(&self, begun: Timestamp) -> Option<Timestamp> {
-        let mut since = self.steps.iter().skip_while(|step| step.sent < begun || step.verb != "MAIL");
-        since.next().filter(|mail| mail.sent == begun)?;
-        let its = since.take_while(|step| step.verb != "MAIL");
-        its.filter_map(|step| step.content.as_ref()).find_map(Content::accepted)
+        self.transaction(begun).filter_map(|step| step.content.as_ref()).find_map(Content::accepted)
     }
 
     /// The same; of a transaction that is forgotten, which is over, when the first message was taken.
     pub fn has_taken(&self, begun: Timestamp) -> Option<Timestamp> {
         let is_forgotten = self.steps.front().is_none_or(|first| first.sent > begun);
         if is_forgotten { self.accepted } else { self.took(begun) }
+    }
+
+    /// Whether the server was asked for the message of the transaction that began then, as far as that is not forgotten.
+    pub fn asked_for_message(&self, begun: Timestamp) -> bool {
+        self.transaction(begun).any(Step::is_message)
+    }
+
+    /// Whether the client waited at this moment for what is said to the first recipient of the transaction that began then.
+    pub fn awaited_recipient(&self, begun: Timestamp, moment: Timestamp) -> bool {
+        let mut steps = self.transaction(begun);
+        let Some(mail) = steps.next() else { return false };
+        let Some(rcpt) = steps.find(|step| step.verb == "RCPT") else { return false };
+        // It may have been sent before its call has returned.
+        let asked = mail.reply.as_ref().map_or(rcpt.sent, |reply| reply.time.min(rcpt.sent));
+        asked <= moment && rcpt.reply.as_ref().is_none_or(|reply| moment <= reply.time)
     }
 
     /// Whether the server took a message of a transaction that began then or later, as far as that is not forgotten.

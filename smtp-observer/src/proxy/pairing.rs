@@ -131,6 +131,7 @@ impl Interceptions {
         let has = |link: &Link| {
             link.cookie != upstream
                 && link.sign == Recognised::Envelope
+                && !link.is_callout
                 && self
                     .legs
                     .get(&link.cookie)

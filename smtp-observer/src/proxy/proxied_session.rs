@@ -70,6 +70,9 @@ pub struct Link {
     transaction: Option<(Timestamp, Timestamp)>,
     /// When the client was told that the message of that is taken.
     accepted: Option<Timestamp>,
+    /// It began while the client waited for the reply to its recipient, and the server was not asked for a message since: it
+    /// may only verify the recipient (a callout).
+    pub is_callout: bool,
     /// How far the two dialogues are compared.
     pub cursor: Cursor,
 }
@@ -77,17 +80,19 @@ pub struct Link {
 impl Link {
     /// One of which nothing is compared yet.
     pub fn new(cookie: u64, of: Part, part: Part, sign: Recognised) -> Self {
-        Self { cookie, of, part, sign, transaction: None, accepted: None, cursor: Cursor::default() }
+        let cursor = Cursor::default();
+        Self { cookie, of, part, sign, transaction: None, accepted: None, is_callout: false, cursor }
     }
 
     /// It carries on the client's transaction that began at the first moment, from the second on.
     pub fn carries(&mut self, client: &Dialogue, (inner, outer): (Timestamp, Timestamp)) {
         let before = std::mem::replace(&mut self.sign, Recognised::Envelope);
         // What carries the conversation on from its beginning has not waited for the message. Whoever begins a transaction
-        // again has begun it before.
+        // again has begun it before, unless that was a callout.
         let is_known = before != Recognised::Alike && self.transaction.is_none_or(|(known, _)| known == inner);
-        if !is_known {
+        if !is_known || self.is_callout {
             (self.transaction, self.accepted) = (Some((inner, outer)), client.has_taken(inner));
+            self.is_callout = client.awaited_recipient(inner, outer);
         }
     }
 
@@ -107,8 +112,9 @@ impl Link {
 
     /// Reads what is new of the client's dialogue and of the one that carries it on.
     pub fn advance(&mut self, inner: &Dialogue, outer: &Dialogue, now: Timestamp) {
-        if let Some((begun, _)) = self.transaction {
+        if let Some((begun, sent_on)) = self.transaction {
             self.accepted = self.accepted.or_else(|| inner.took(begun));
+            self.is_callout &= !outer.asked_for_message(sent_on);
         }
         let (of, part) = self.read_parts(inner, outer);
         let sides = Sides { inner, of: &of, outer, part: &part, slack: Duration::ZERO };
@@ -219,6 +225,11 @@ impl ProxiedSession {
         self.told.as_ref().is_some_and(|told| told.verdict.is_hidden())
     }
 
+    /// The last connection that carries it on.
+    pub fn onward(&self) -> Option<&Link> {
+        self.links.iter().rfind(|link| !link.is_callout)
+    }
+
     /// From now on this connection carries it on.
     pub fn link(&mut self, link: Link) {
         self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());
@@ -228,7 +239,7 @@ impl ProxiedSession {
         self.links.push_back(link);
     }
 
-    /// Judges what is known by now. `upstream` is the other end of the last link.
+    /// Judges what is known by now. `upstream` is the other end of what carries it on.
     pub fn judge(
         &mut self,
         client: &Side<'_>,
@@ -239,7 +250,7 @@ impl ProxiedSession {
     ) -> Finding {
         let Weighed { found, judgement } = self.weigh(client, upstream, signs, overdue, false);
         // A sender that the client has not named, and nothing that is common to both.
-        let is_certain = self.links.back().is_none_or(|link| link.sign == Recognised::Envelope) || found.same;
+        let is_certain = self.onward().is_none_or(|link| link.sign == Recognised::Envelope) || found.same;
         if found.foreign && !is_certain {
             return Finding { interception: None, open: false, is_anothers: true };
         }
@@ -297,7 +308,7 @@ impl ProxiedSession {
         let mut found = Differences::new(in_words);
         self.structure(client, &mut found);
         let (mut relays, mut mirrored) = (false, false);
-        if let (Some(link), Some(upstream)) = (self.links.back(), upstream) {
+        if let (Some(link), Some(upstream)) = (self.onward(), upstream) {
             let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
             if asked_for {
                 found.add(EvidenceKind::SameDestinationConnected, || {
@@ -330,7 +341,7 @@ impl ProxiedSession {
             Some(_) if relays => Judgement::Known(Verdict::Relay),
             Some(_) if !self.is_hidden() => Judgement::Known(Verdict::InlineProxy),
             Some(upstream) if upstream.connection.remote != client.asked => Judgement::Known(Verdict::Redirected),
-            Some(_) if self.links.back().is_some_and(|link| !link.is_compared()) => Judgement::Waits,
+            Some(_) if self.onward().is_some_and(|link| !link.is_compared()) => Judgement::Waits,
             Some(upstream) => hidden(client, upstream, found.kinds(), passes),
         };
         Weighed { found, judgement }

@@ -64,7 +64,9 @@ impl Interceptions {
     /// How a connection carried a conversation on at this moment, and what was said in that.
     fn carried(&self, serves: Option<u64>, upstream: u64, sent: Timestamp) -> Option<(&Link, &Dialogue)> {
         let case = self.cases.get(&serves?)?;
-        let serves = |link: &&Link| link.cookie == upstream && link.part.contains(&sent) && link.is_compared();
+        let serves = |link: &&Link| {
+            link.cookie == upstream && link.part.contains(&sent) && link.is_compared() && !link.is_callout
+        };
         Some((case.links.iter().find(serves)?, &self.legs.get(&case.client)?.dialogue))
     }
 }

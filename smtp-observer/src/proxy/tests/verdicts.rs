@@ -493,3 +493,74 @@ fn who_greets_in_the_words_of_the_server_is_known_by_them() {
     stage.close(1);
     assert_eq!(stage.verdict(1).verdict, Verdict::TransparentInterceptor, "{:?}", stage.verdict(1).evidence);
 }
+
+/// A mail server asks the next one for each recipient, with the client's sender, before it answers.
+#[test]
+fn who_verifies_a_recipient_at_the_next_server_passes_nothing_on() {
+    let deliveries = [(None, true), (Some(4), true), (Some(4), false), (Some(3), false)];
+    for (asked, at, verdict) in RELAYS {
+        for (delivers, closes) in deliveries {
+            let mut stage = Stage::default();
+            stage.connect(1, CLIENT, asked);
+            stage.reach(1, 2, at, false);
+            stage.serve(2, MIDDLE, at);
+            stage.greet(1, "relay ESMTP");
+            stage.say(1, "EHLO c", 250, "relay");
+            stage.say(1, MAIL, 250, "Ok");
+            let begun = stage.time;
+            stage.connect(3, MIDDLE, SERVER);
+            stage.greet(3, "mx ESMTP");
+            for command in ["EHLO relay", MAIL, RCPT] {
+                stage.say(3, command, 250, "Ok");
+            }
+            stage.rset(3);
+            if closes {
+                stage.say(3, "QUIT", 221, "Bye");
+                stage.close(3);
+            }
+            let latency = std::time::Duration::from_nanos((stage.time - begun).unsigned_abs());
+            stage.say_after(1, RCPT, 250, "Ok", latency);
+            match delivers {
+                None => stage.say(1, "RSET", 250, "Ok"),
+                Some(_) => {
+                    stage.say(1, "DATA", 354, "Go on");
+                    stage.message(1, 100, 250, "Queued");
+                }
+            }
+            stage.say(1, "QUIT", 221, "Bye");
+            stage.close(1);
+            stage.pass(3);
+            if let Some(upstream) = delivers {
+                if upstream != 3 {
+                    stage.connect(upstream, MIDDLE, SERVER);
+                }
+                take(&mut stage, upstream, MAIL);
+            }
+            stage.pass(3);
+            let mut told: Vec<_> = stage.verdicts_of(1).into_iter().map(|told| told.verdict).collect();
+            told.dedup();
+            let led_there = (asked == SERVER).then_some(Verdict::Redirected);
+            let expected: Vec<_> = led_there.into_iter().chain(delivers.map(|_| verdict)).collect();
+            assert_eq!(told, expected, "{delivers:?}, closes: {closes}");
+            assert_eq!(stage.rsets(), [RsetReason::Ambiguous], "as its connection alone shows it");
+        }
+    }
+}
+
+/// A proxy that connects when it has a recipient is known as soon as it asks for the message.
+#[test]
+fn who_asks_for_the_message_behind_the_recipient_is_a_proxy() {
+    let mut stage = Stage::default();
+    stage.connect(1, CLIENT, OWN);
+    stage.reach(1, 2, OWN, false);
+    stage.serve(2, MIDDLE, OWN);
+    stage.greet(1, "proxy ESMTP");
+    stage.say(1, MAIL, 250, "Ok");
+    stage.connect(3, MIDDLE, SERVER);
+    stage.say(3, MAIL, 250, "Ok");
+    stage.say(3, RCPT, 250, "Ok");
+    stage.say_after(1, RCPT, 250, "Ok", std::time::Duration::from_millis(4));
+    assert!(stage.verdicts_of(1).is_empty());
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    assert_eq!(stage.verdict(1).verdict, Verdict::InlineProxy);
+}
