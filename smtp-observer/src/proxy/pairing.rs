@@ -137,7 +137,9 @@ impl Interceptions {
                     .get(&link.cookie)
                     .is_some_and(|leg| leg.serves == Some(client) && leg.dialogue.closed.is_none())
         };
+        let is_clients = inner.process.as_ref().is_some_and(|caller| caller.process.pid == owner.process.pid);
         client != upstream
+            && !is_clients
             && !self.ends_at(upstream, case)
             && match kin(&middle.process, &owner.process) {
                 Some(ProcessRelation::Near) => true,
@@ -150,12 +152,14 @@ impl Interceptions {
             && !case.links.iter().any(has)
     }
 
-    /// Whether the connection ends at the very listener that has accepted the case's: then the one in the middle is its
-    /// server, not its client.
+    /// Whether the connection ends in the process that has accepted the case's, or at the same listener in one that belongs
+    /// to it: then the one in the middle is its server, not its client.
     fn ends_at(&self, connection: u64, case: &ProxiedSession) -> bool {
         let (Some(end), Some(middle)) = (self.cases.get(&connection), &case.middle) else { return false };
-        end.accepted.local == case.accepted.local
-            && end.middle.as_ref().is_some_and(|server| kin(&middle.process, &server.process).is_some())
+        end.middle.as_ref().is_some_and(|server| {
+            server.process.pid == middle.process.pid
+                || end.accepted.local == case.accepted.local && kin(&middle.process, &server.process).is_some()
+        })
     }
 
     /// From this transaction on the connection carries the client's conversation.

@@ -46,11 +46,15 @@ pub(super) struct Stage {
     pub(super) opened: HashMap<u64, Opened>,
 }
 
+/// From this pid on all processes are of one program, which forks.
+pub(super) const FORKED: u32 = 900;
+
 pub(in crate::proxy) fn process((pid, parent): (u32, u32)) -> Caller {
+    let executable = if pid < FORKED { format!("/opt/server-{parent}/program-{pid}") } else { "/opt/forks".into() };
     let process = Process {
         pid,
         name: format!("program-{pid}").into(),
-        executable: Some(format!("/opt/server-{parent}/program-{pid}").into()),
+        executable: Some(executable.into()),
         script: None,
         command_line: None,
         uid: 0,

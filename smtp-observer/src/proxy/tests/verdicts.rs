@@ -1,7 +1,7 @@
 //! What is said of a process that the client did not choose, by what it does: when, and where it goes on to.
 
 use super::kinds;
-use super::stage::{CLIENT, HOST, MIDDLE, OTHER_SERVER, OWN, PROXY, SERVER, Stage};
+use super::stage::{CLIENT, FORKED, HOST, MIDDLE, OTHER_SERVER, OWN, PROXY, SERVER, Stage};
 use crate::fact::What;
 use crate::identity::Endpoint;
 use crate::names::{EvidenceKind, RsetReason, Verdict};
@@ -563,4 +563,44 @@ fn who_asks_for_the_message_behind_the_recipient_is_a_proxy() {
     assert!(stage.verdicts_of(1).is_empty());
     stage.pass_on(1, 3, "DATA", 354, "Go on");
     assert_eq!(stage.verdict(1).verdict, Verdict::InlineProxy);
+}
+
+/// The same mail goes to two addresses, as a test program and its children do it: nobody sends it on.
+fn sent_twice(senders: [(u32, u32); 2], servers: [(u32, u32); 2], is_at_once: bool) -> Stage {
+    let mut stage = Stage::default();
+    let address = |last: u8| Endpoint { address: [127, 0, 0, last].into(), port: 25 };
+    for (client, place) in [(1, 0), (5, 1)] {
+        let at = address(place as u8 + 1);
+        stage.connect(client, senders[place], at);
+        stage.reach(client, client + 1, at, false);
+        stage.serve(client + 1, servers[place], at);
+        stage.greet(client, "mock ESMTP");
+        if !is_at_once {
+            take(&mut stage, client, MAIL);
+        }
+    }
+    if is_at_once {
+        for command in [MAIL, RCPT] {
+            [1, 5].into_iter().for_each(|client| stage.say(client, command, 250, "Ok"));
+        }
+        for client in [1, 5] {
+            stage.say(client, "DATA", 354, "Go on");
+            stage.message(client, 100, 250, "Queued");
+        }
+    }
+    [1, 5].into_iter().for_each(|client| stage.close(client));
+    stage.pass(3);
+    stage
+}
+
+#[test]
+fn clients_and_servers_of_one_program_are_no_proxies() {
+    let (runner, one, other) = ((FORKED, 50), (FORKED + 1, FORKED), (FORKED + 2, FORKED));
+    for is_at_once in [true, false] {
+        for (senders, servers) in [([one, other], [runner; 2]), ([runner; 2], [one, other])] {
+            let stage = sent_twice(senders, servers, is_at_once);
+            let told: Vec<_> = [1, 5].into_iter().flat_map(|client| stage.verdicts_of(client)).collect();
+            assert!(told.is_empty(), "{senders:?} to {servers:?}, at once: {is_at_once}: {told:?}");
+        }
+    }
 }
