@@ -214,6 +214,18 @@ impl Cursor {
         }
     }
 
+    /// Whether all that the client sent until this outer step is known.
+    pub fn knows(&self, number: u64, step: &Step, inner: &Dialogue, overdue: Timestamp) -> bool {
+        inner.knows(step.sent, overdue) && (step.sent <= overdue || !self.is_behind_message(number, inner))
+    }
+
+    /// Whether the outer step stands behind the message that the client still seems to send: it may have ended that, and
+    /// have sent commands behind it in one go.
+    fn is_behind_message(&self, number: u64, inner: &Dialogue) -> bool {
+        let asked = self.messages.back().and_then(|message| message.asked);
+        inner.transferring && inner.closed.is_none() && asked.is_some_and(|(asked, _)| asked < number)
+    }
+
     /// Whether the client's last message was held back when the outer step of this number was sent, at this moment.
     pub fn held_back(&self, number: u64, sent: Timestamp) -> HeldBack {
         let before = self.messages.iter().rfind(|message| message.sent <= sent.after(LATE));
@@ -315,7 +327,8 @@ impl Cursor {
                 None => {
                     let may_begin = || step.verb == "MAIL" && step.sent > overdue;
                     let latest = sides.latest(step.sent.after(LATE));
-                    inner.is_complete(latest, now) && !awaits_message() && !may_begin()
+                    let is_complete = inner.is_complete(latest, now) && !self.is_behind_message(number, inner);
+                    is_complete && !awaits_message() && !may_begin()
                 }
             };
             let is_one_too_many = self.outer.new - number > MAX_OPEN;
@@ -326,7 +339,7 @@ impl Cursor {
                 self.begun = Some(step.sent);
             }
             let is_anothers = self.begun.is_some_and(|begun| begun > overdue);
-            match is_unmatched && !is_decided && (is_anothers || !inner.knows(step.sent, overdue)) {
+            match is_unmatched && !is_decided && (is_anothers || !self.knows(number, step, inner, overdue)) {
                 true => self.outer.forgotten.add(step),
                 false => self.compare_outer(settled, number, step, sides, overdue),
             }
@@ -357,7 +370,7 @@ impl Cursor {
     fn compare_outer(&self, found: &mut Differences, number: u64, step: &Step, sides: &Sides<'_>, overdue: Timestamp) {
         if self.pair_of(number).is_none() && !self.outer.is_doubtful(number, step, &self.inner) {
             // What the client sent is carried on in its order.
-            let is_known = number < self.outer.next || sides.inner.knows(step.sent, overdue);
+            let is_known = number < self.outer.next || self.knows(number, step, sides.inner, overdue);
             comparison::injected(found, step, is_known);
         }
     }

@@ -44,8 +44,8 @@ pub struct Dialogue {
     pub client_random: Option<u64>,
     /// When the server took a message first.
     pub accepted: Option<Timestamp>,
-    /// The client sends a message's content: until its end no command can come.
-    transferring: bool,
+    /// The client sends a message's content: until its end no command can come. Those behind it are told later than its end.
+    pub transferring: bool,
     /// The mailbox that the last MAIL named.
     sender: Option<u64>,
     /// The first mailbox that was accepted since.

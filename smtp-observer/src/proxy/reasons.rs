@@ -39,7 +39,7 @@ impl Interceptions {
         if link.relays(inner) {
             return unchanged();
         }
-        if !inner.knows(step.sent, overdue) {
+        if !link.cursor.knows(number, step, inner, overdue) {
             return None;
         }
         let mut resolved = held.clone();
@@ -94,7 +94,9 @@ impl Link {
             Some((_, next)) if next.mailbox != step.sender_before => Repeats::No,
             Some((number, next)) => match self.cursor.origin(number, next) {
                 Origin::Client(_) => Repeats::No,
-                Origin::Middle if inner.knows(next.sent, overdue) => names_again(outer, number, step.recipient_before),
+                Origin::Middle if self.cursor.knows(number, next, inner, overdue) => {
+                    names_again(outer, number, step.recipient_before)
+                }
                 Origin::Middle | Origin::Unknown => Repeats::Unknown,
             },
         }

@@ -165,6 +165,44 @@ fn a_program_in_the_middle_that_is_faster_than_its_clients_call() {
     assert_eq!(stage.noops(), [NoopReason::InterceptorKeepalive; 3], "the first one at both ends, and another");
 }
 
+/// All of it is passed on before the client's side of it is told, which is with the reply to the message.
+#[test]
+fn a_client_that_pipelines_behind_its_message() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    for command in ["EHLO c", "MAIL FROM:<a@c>", "RCPT TO:<b@s>"] {
+        stage.pass_on(1, 3, command, 250, "Ok");
+    }
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    let ended = stage.time;
+    let behind = |stage: &mut Stage, cookie: u64, late: i64| {
+        let since = |stage: &Stage| Duration::from_nanos((stage.time + late * MILLISECOND - ended).unsigned_abs());
+        let latency = since(stage);
+        stage.happens(cookie, facts::message(100, 250, "Queued", latency));
+        let latency = since(stage);
+        stage.say_after(cookie, "RSET", 250, "Ok", latency);
+        stage.time -= MILLISECOND;
+        stage.happens(cookie, facts::rset(RsetReason::PipelinedBetweenMessages));
+        for command in ["MAIL FROM:<c@c>", "RCPT TO:<d@s>"] {
+            let latency = since(stage);
+            stage.say_after(cookie, command, 250, "Ok", latency);
+        }
+    };
+    behind(&mut stage, 3, 0);
+    assert_eq!(stage.rsets(), [], "the client's may not be told yet");
+    stage.time += 20 * MILLISECOND;
+    behind(&mut stage, 1, 1);
+    stage.pass_on(1, 3, "QUIT", 221, "Bye");
+    stage.close(3);
+    stage.close(1);
+    stage.pass(3);
+    stage.check_passed_on(&[(1, "3")]);
+    assert_eq!(
+        stage.rsets(),
+        [RsetReason::PipelinedBetweenMessages, RsetReason::Relayed],
+        "the client's, and its copy"
+    );
+}
+
 #[test]
 fn what_is_taken_away_from_ehlo_is_told() {
     let mut stage = Stage::redirected(1, 2, 3);
