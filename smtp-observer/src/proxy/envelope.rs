@@ -48,11 +48,11 @@ pub struct Inner {
 pub type Outer = (u64, Timestamp);
 
 impl Envelopes {
-    /// The envelope of a dialogue whose last step is the first RCPT of its transaction.
+    /// The envelope of a dialogue whose last step is the first RCPT of its transaction. NOOPs may stand between.
     pub fn envelope(dialogue: &Dialogue) -> Option<Envelope> {
         let mut steps = dialogue.steps.iter().rev();
         let rcpt = steps.next().filter(|step| &*step.verb == "RCPT")?;
-        let mail = steps.next().filter(|step| &*step.verb == "MAIL")?;
+        let mail = steps.find(|step| step.verb != "NOOP").filter(|step| step.verb == "MAIL")?;
         Some(Envelope { mailboxes: (mail.mailbox?, rcpt.mailbox?), sent: mail.sent })
     }
 

@@ -311,6 +311,27 @@ fn a_proxy_that_the_client_asked_for() {
     assert_eq!(stage.verdict(1).method, Method::LocalProxy);
 }
 
+/// RFC 5321, 4.1.1.9: NOOP does nothing, wherever it stands.
+#[test]
+fn a_noop_within_a_transaction_hides_no_proxy() {
+    for passes_it in [true, false] {
+        let mut stage = Stage::default();
+        stage.connect(1, CLIENT, OWN);
+        stage.reach(1, 2, OWN, false);
+        stage.serve(2, MIDDLE, OWN);
+        stage.greet(1, "proxy ESMTP");
+        stage.connect(3, MIDDLE, SERVER);
+        stage.greet(3, "mx ESMTP");
+        stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
+        if passes_it {
+            stage.say(3, "NOOP", 250, "Ok");
+        }
+        stage.say_after(1, "NOOP", 250, "Ok", Duration::from_millis(2));
+        stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
+        assert_eq!(stage.verdict(1).verdict, Verdict::InlineProxy, "passes it: {passes_it}");
+    }
+}
+
 /// A mail server: one process takes the mail, another sends it on; both are children of one.
 #[test]
 fn a_relay() {
