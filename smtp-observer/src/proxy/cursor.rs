@@ -72,6 +72,8 @@ struct Pair {
 pub struct Message {
     number: u64,
     sent: Timestamp,
+    /// It was not sent before: when the client had heard what was said to the command before it, unless it did not wait.
+    earliest: Timestamp,
     /// The number of the outer DATA or BDAT with which the server was asked for it, and when that was sent.
     pub asked: Option<(u64, Timestamp)>,
     /// If there is none, it may be forgotten.
@@ -228,7 +230,8 @@ impl Cursor {
 
     /// Whether the client's last message was held back when the outer step of this number was sent, at this moment.
     pub fn held_back(&self, number: u64, sent: Timestamp) -> HeldBack {
-        let before = self.messages.iter().rfind(|message| message.sent <= sent.after(LATE));
+        let may_be_before = |message: &&Message| message.earliest <= sent && message.sent <= sent.after(LATE);
+        let before = self.messages.iter().rfind(may_be_before);
         match before {
             _ if self.is_unread(sent) => HeldBack::Unknown,
             None if self.had_messages => HeldBack::Unknown,
@@ -251,9 +254,11 @@ impl Cursor {
             other.is_message() && sides.part.contains(&other.sent) && sides.latest(other.sent) >= step.sent
         };
         let asked = before.find(asks).map(|(number, other)| (number, other.sent));
+        let before = number.checked_sub(1).and_then(|before| sides.inner.step(before)?.reply.as_ref());
         self.messages.push_back(Message {
             number,
             sent: step.sent,
+            earliest: before.map_or(Timestamp(i64::MIN), |reply| reply.time.min(step.sent)),
             asked,
             is_doubtful: self.outer.forgotten != Sayings::default(),
         });

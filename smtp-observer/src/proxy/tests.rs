@@ -332,6 +332,24 @@ fn a_noop_within_a_transaction_hides_no_proxy() {
     }
 }
 
+/// The client sends DATA when it has heard of its recipient: what was sent before that was sent before DATA.
+#[test]
+fn a_noop_of_the_proxy_before_the_client_heard_the_reply_is_before_its_data() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    for command in ["EHLO c", "MAIL FROM:<a@c>"] {
+        stage.pass_on(1, 3, command, 250, "Ok");
+    }
+    stage.say(3, "RCPT TO:<b@s>", 250, "Ok");
+    stage.noop(3);
+    stage.say_after(1, "RCPT TO:<b@s>", 250, "Ok", Duration::from_millis(3));
+    stage.pass_on(1, 3, "DATA", 354, "Go on");
+    stage.message(3, 100, 250, "Queued");
+    stage.message(1, 100, 250, "Queued");
+    stage.pass(3);
+    assert_eq!(stage.noops(), [NoopReason::Ambiguous], "no message was held back");
+    assert!(kinds(stage.verdict(1)).contains(&EvidenceKind::CommandInjected), "though the client did not send it");
+}
+
 /// A mail server: one process takes the mail, another sends it on; both are children of one.
 #[test]
 fn a_relay() {
