@@ -168,7 +168,8 @@ impl Interceptions {
         let before = leg.serves;
         let case = self.cases.get_mut(&client).filter(|_| before == Some(client));
         if let Some(link) = case.and_then(|case| case.links.iter_mut().rfind(|link| link.cookie == upstream)) {
-            return link.carries(&said.dialogue, (inner, outer));
+            link.carries(&said.dialogue, (inner, outer));
+            return self.settle_link(client, upstream);
         }
         let mut first = leg.opened;
         if let Some(other) = before.and_then(|before| self.cases.get_mut(&before)) {
@@ -228,7 +229,7 @@ impl Interceptions {
         let owner = self.legs.serves(upstream, client).map(|caller| caller.process.pid);
         let Some(case) = self.cases.get(&client) else { return };
         // What is not certain may still be another's.
-        let is_certain = case.links.back().is_some_and(Link::is_compared);
+        let is_certain = case.links.iter().any(|link| link.cookie == upstream && link.is_compared());
         let middle = case.middle.as_ref().map(|caller| caller.process.pid);
         for pid in [owner, middle].into_iter().flatten() {
             self.middles.linked(pid, client, upstream, is_certain);

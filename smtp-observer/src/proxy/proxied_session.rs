@@ -142,7 +142,7 @@ impl Link {
 pub enum Recognised {
     /// It leads where the client wanted to go, or it greets as the process does.
     Alike,
-    /// So it does, and no other connection could be meant.
+    /// So it does, and no other connection could be meant; or it has the same hello of TLS.
     AlikeAlone,
     /// The same envelope.
     Envelope,

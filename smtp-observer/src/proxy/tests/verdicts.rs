@@ -604,3 +604,22 @@ fn clients_and_servers_of_one_program_are_no_proxies() {
         }
     }
 }
+
+#[test]
+fn a_connection_that_an_envelope_has_decided_is_nobody_elses() {
+    let mut stage = Stage::default();
+    for (client, accepted) in [(1, 11), (2, 12)] {
+        stage.connect(client, CLIENT, SERVER);
+        stage.reach(client, accepted, PROXY, false);
+        stage.serve(accepted, MIDDLE, PROXY);
+        stage.greet(client, "mx ESMTP");
+    }
+    stage.connect(3, MIDDLE, SERVER);
+    stage.greet(3, "mx ESMTP");
+    stage.pass_on(1, 3, MAIL, 250, "Ok");
+    stage.pass_on(1, 3, RCPT, 250, "Ok");
+    assert!(stage.verdicts_of(2).is_empty());
+    stage.connect(4, MIDDLE, SERVER);
+    stage.greet(4, "mx ESMTP");
+    stage.check_passed_on(&[(1, "3"), (2, "4")]);
+}
