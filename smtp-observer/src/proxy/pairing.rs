@@ -53,9 +53,19 @@ impl Interceptions {
         self.link(client, upstream, if alone { Recognised::AlikeAlone } else { Recognised::Alike });
     }
 
-    /// The client has said hello for TLS: its random bytes are in no other hello, so the connection with the same ones
-    /// carries it on, whatever else would fit.
-    pub(super) fn shakes_hands(&mut self, client: u64) {
+    /// A hello for TLS is known: it may be that of a client, or of one whose connection this process carries on.
+    pub(super) fn shakes_hands(&mut self, cookie: u64) {
+        self.pair_by_hello(cookie);
+        let owner = self.legs.get(&cookie).and_then(|leg| leg.process.as_ref());
+        let Some(middle) = owner.and_then(|caller| self.middles.get(caller.process.pid)) else { return };
+        let served = middle.free_since(|_| true).filter_map(|upstream| self.legs.get(&upstream)?.serves);
+        let clients: Vec<u64> = middle.waiting().chain(served).collect();
+        clients.into_iter().for_each(|client| self.pair_by_hello(client));
+    }
+
+    /// The random bytes of a client's hello are in no other, so the connection with the same ones carries it on, whatever
+    /// else would fit.
+    fn pair_by_hello(&mut self, client: u64) {
         let (Some(case), Some(leg)) = (self.cases.get(&client), self.legs.get(&client)) else { return };
         let Some(random) = leg.dialogue.client_random.filter(|_| !case.links.iter().any(Link::is_compared)) else {
             return;

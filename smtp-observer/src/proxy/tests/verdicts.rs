@@ -321,12 +321,12 @@ fn of_clients_that_come_at_once_nothing_is_told_that_is_not_certain() {
 /// No hello is like another: it shows which connection is whose (RFC 8446, 4.1.2).
 #[test]
 fn the_same_hello_pairs_clients_that_come_at_once() {
-    for greets_itself in [false, true] {
+    for (greets_itself, is_client_first) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut stage = two_at_once(greets_itself);
         for (client, upstream) in [(1, 3), (2, 4)] {
             stage.pass_on(client, upstream, "STARTTLS", 220, "Ready");
             let session = || Box::new(TlsSession { client_random: Some(client), ..TlsSession::default() });
-            for cookie in [upstream, client] {
+            for cookie in if is_client_first { [client, upstream] } else { [upstream, client] } {
                 stage.happens(cookie, What::Tls(&Tls::Started(session())));
             }
         }
