@@ -132,8 +132,8 @@ enum Mode {
     Body(Box<Body>, Box<Message>),
     /// As so many octets.
     Octets(u64),
-    /// As TLS, unless its first bytes are none. The server has spoken before, or not.
-    StartTls { injected: bool },
+    /// As TLS, unless its first bytes are none. The server has spoken before, or not, and may be in the middle of a line.
+    StartTls { injected: bool, in_line: bool },
     /// As TLS, which nobody has asked for. The server's next bytes tell whether it speaks that too.
     ClientTls(Box<ClientTls>),
     /// As TLS whose handshake is not over.

@@ -100,7 +100,7 @@ impl Session {
     /// The reply to a command other than DATA says how to read on.
     fn decided(&mut self, verb: Verb, code: u16, octets: Option<u64>, time: Time, items: &mut DecoderOutput) {
         if verb.starts_tls() && code == 220 {
-            self.mode = Mode::StartTls { injected: false };
+            self.mode = Mode::StartTls { injected: false, in_line: false };
             self.client = Direction::default();
             self.read_held(Some(time), items);
             return;

@@ -1,5 +1,7 @@
 //! What the first bytes make of a session, and the first behind STARTTLS: TLS, a proxy's header, or no SMTP at all.
 
+use memchr::memchr;
+
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
 use super::super::item::Item;
@@ -289,10 +291,13 @@ impl Session {
         false
     }
 
-    /// The server goes on in clear behind the 220 that starts TLS, where the client speaks first.
-    pub(super) fn inject(&mut self, time: Time, items: &mut DecoderOutput) {
-        if let Mode::StartTls { injected: injected @ false } = &mut self.mode {
-            *injected = true;
+    /// The server goes on in clear behind the 220 that starts TLS, where the client speaks first: up to the end of a line.
+    pub(super) fn inject(&mut self, time: Time, bytes: &mut &[u8], items: &mut DecoderOutput) {
+        let Mode::StartTls { injected, in_line } = &mut self.mode else { return };
+        let end = memchr(b'\n', bytes);
+        *in_line = end.is_none();
+        *bytes = &bytes[end.map_or(bytes.len(), |end| end + 1)..];
+        if !std::mem::replace(injected, true) {
             let detail = || "the server sent more behind its 220".into();
             self.anomalies.report(time, AnomalyKind::StarttlsInjection, items, detail);
         }

@@ -34,11 +34,14 @@ impl Session {
                 Mode::Opaque { .. } | Mode::Handshake(_) => {
                     return self.tls_goes_on(Peer::Server, time, Part::Said(bytes), items);
                 }
-                Mode::StartTls { .. } if bytes[0] == TLS_HANDSHAKE => {
+                Mode::StartTls { in_line: false, .. } if bytes[0] == TLS_HANDSHAKE => {
                     self.server_speaks_tls(time, items);
                     continue;
                 }
-                Mode::StartTls { .. } => return self.inject(time, items),
+                Mode::StartTls { .. } => {
+                    self.inject(time, &mut bytes, items);
+                    continue;
+                }
                 _ => {}
             }
             if self.preamble.is_socks() {
