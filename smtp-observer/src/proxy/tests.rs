@@ -295,8 +295,8 @@ fn a_clients_own_test_of_addresses_is_passed_on() {
     assert_eq!(stage.rsets(), [RsetReason::Relayed]);
 }
 
-#[test]
-fn a_proxy_that_the_client_asked_for() {
+/// A proxy that the client asked for, and its connection to the server.
+fn chosen() -> Stage {
     let mut stage = Stage::default();
     stage.connect(1, CLIENT, OWN);
     stage.reach(1, 2, OWN, false);
@@ -304,6 +304,12 @@ fn a_proxy_that_the_client_asked_for() {
     stage.greet(1, "proxy ESMTP");
     stage.connect(3, MIDDLE, SERVER);
     stage.greet(3, "mx ESMTP");
+    stage
+}
+
+#[test]
+fn a_proxy_that_the_client_asked_for() {
+    let mut stage = chosen();
     assert!(stage.verdicts_of(1).is_empty(), "nothing is common to them yet");
     stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
     stage.pass_on(1, 3, "RCPT TO:<b@s>", 250, "Ok");
@@ -315,13 +321,7 @@ fn a_proxy_that_the_client_asked_for() {
 #[test]
 fn a_noop_within_a_transaction_hides_no_proxy() {
     for passes_it in [true, false] {
-        let mut stage = Stage::default();
-        stage.connect(1, CLIENT, OWN);
-        stage.reach(1, 2, OWN, false);
-        stage.serve(2, MIDDLE, OWN);
-        stage.greet(1, "proxy ESMTP");
-        stage.connect(3, MIDDLE, SERVER);
-        stage.greet(3, "mx ESMTP");
+        let mut stage = chosen();
         stage.pass_on(1, 3, "MAIL FROM:<a@c>", 250, "Ok");
         if passes_it {
             stage.say(3, "NOOP", 250, "Ok");
