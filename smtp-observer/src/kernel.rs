@@ -5,6 +5,7 @@
 //! [`host`] reads the host's own files.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -51,6 +52,13 @@ pub use tls::{Assignment, Failure as ProbeFailure, Tls, probe as probe_tls};
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);
 
+/// How long they may where the last time brought [`SOME`]: what the agent works with has left the processor's caches by
+/// the next time, and is fetched again less often.
+const LONG_BATCH: Duration = Duration::from_millis(100);
+
+/// So many events that it pays to wait for more, and not so many that a longer wait makes no difference.
+const SOME: Range<usize> = 128..4096;
+
 /// Most events taken in one go: some milliseconds of work.
 const MAX_AT_ONCE: usize = 16_384;
 
@@ -92,8 +100,8 @@ pub struct Kernel {
     seen: Counts,
     /// Events of sockets that no record has named.
     unnamed: Counts,
-    /// Events were left in the ring buffer.
-    behind: bool,
+    /// How many records were taken last.
+    taken: usize,
 }
 
 /// Counts by kind of event.
@@ -173,7 +181,7 @@ impl Kernel {
             host,
             seen: Counts::default(),
             unnamed: Counts::default(),
-            behind: false,
+            taken: 0,
         })
     }
 
@@ -196,7 +204,7 @@ impl Kernel {
     ///
     /// Nothing is lost when it is cancelled.
     pub async fn ready(&self) -> io::Result<()> {
-        if self.behind {
+        if self.is_behind() {
             // The kernel does not wake who has not read all: others have their turn, and it goes on.
             tokio::task::yield_now().await;
             return Ok(());
@@ -205,9 +213,10 @@ impl Kernel {
             ready = self.ring.readable() => ready?.clear_ready(),
             () = tls::reported(self.prober.as_ref()) => return Ok(()),
         }
+        let batch = if SOME.contains(&self.taken) { LONG_BATCH } else { BATCH };
         // The kernel wakes early where the ring is half full.
         tokio::select! {
-            () = tokio::time::sleep(BATCH) => {}
+            () = tokio::time::sleep(batch) => {}
             guard = self.ring.readable() => guard?.clear_ready(),
         }
         Ok(())
@@ -229,7 +238,7 @@ impl Kernel {
         if let Some(host) = host.news() {
             sink(KernelEvent::Host(host));
         }
-        self.behind = records(ring.get_mut(), &mut |record| match reader.read(record) {
+        self.taken = records(ring.get_mut(), &mut |record| match reader.read(record) {
             Ok((kind, event)) => {
                 seen.extend([(kind, 1)]);
                 event.into_iter().for_each(&mut *sink);
@@ -241,12 +250,12 @@ impl Kernel {
 
     /// Takes what [`drain`](Self::drain) would take, as the kernel side has written it: for a [`Reader`] of later on.
     pub fn records(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        self.behind = records(self.ring.get_mut(), sink);
+        self.taken = records(self.ring.get_mut(), sink);
     }
 
-    /// Events were left by the last [`drain`](Self::drain).
+    /// Events may have been left by the last [`drain`](Self::drain).
     pub fn is_behind(&self) -> bool {
-        self.behind
+        self.taken == MAX_AT_ONCE
     }
 
     /// The sockets that are open now. Needs no privilege once the programs are loaded (before Linux 5.19, CAP_BPF).
@@ -284,13 +293,16 @@ impl Kernel {
     }
 }
 
-/// Takes the records that wait, at most [`MAX_AT_ONCE`]: whether some were left.
-fn records(ring: &mut RingBuf<MapData>, sink: &mut dyn FnMut(&[u8])) -> bool {
-    for _ in 0..MAX_AT_ONCE {
-        let Some(record) = ring.next() else { return false };
+/// Takes the records that wait, at most [`MAX_AT_ONCE`]: how many these were.
+fn records(ring: &mut RingBuf<MapData>, sink: &mut dyn FnMut(&[u8])) -> usize {
+    let mut taken = 0;
+    while taken < MAX_AT_ONCE
+        && let Some(record) = ring.next()
+    {
         sink(&record);
+        taken += 1;
     }
-    true
+    taken
 }
 
 fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {

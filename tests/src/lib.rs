@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod postfix;
 pub mod process;
 pub mod prometheus;
+pub mod relay;
 pub mod ring;
 pub mod scene;
 pub mod schema;

@@ -22,6 +22,7 @@ use crate::dialogue::Dialogue;
 use crate::machine;
 use crate::netns::Host;
 use crate::process::{self, Running};
+use crate::relay::{Relay, Security};
 use crate::scene::Scene;
 
 /// How long nothing comes any more when a load is over.
@@ -40,11 +41,13 @@ pub enum Load {
     Proxied,
     /// Mails in chunks.
     Chunks,
+    /// A Postfix that hands on to another what it gets, and all four ends are on this host.
+    Relayed,
 }
 
 impl Load {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Single, Self::Kept, Self::Pipelined, Self::Proxied, Self::Chunks];
+    pub const ALL: [Self; 6] = [Self::Single, Self::Kept, Self::Pipelined, Self::Proxied, Self::Chunks, Self::Relayed];
 
     /// What it is, in a few words.
     pub fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Load {
             Self::Pipelined => "pipelined groups",
             Self::Proxied => "a proxied session",
             Self::Chunks => "BDAT",
+            Self::Relayed => "from one Postfix to another",
         }
     }
 
@@ -92,6 +96,7 @@ impl Load {
             Self::Pipelined => dialogue(mails, &pipelined()),
             Self::Proxied => (0..mails).try_for_each(|_| Scene::new()?.play().map(drop)),
             Self::Chunks => dialogue(mails, CHUNKS),
+            Self::Relayed => Relay::start(Security::None)?.throughput(mails).map(drop),
         }
     }
 }

@@ -29,6 +29,8 @@ impl Taken {
 
 /// What an agent took for one load.
 pub struct Load {
+    /// Events.
+    pub events: f64,
     /// Nanoseconds of processor time an event.
     pub nanoseconds: f64,
     /// Wake-ups a thousand events.
@@ -55,6 +57,7 @@ impl Load {
         let events = after.events - before.events;
         ensure!(events > 0.0, "the agent saw nothing of the load");
         loads.push(Self {
+            events,
             nanoseconds: (after.processor - before.processor).as_nanos() as f64 / events,
             wake_ups: (after.wake_ups - before.wake_ups) as f64 / events * 1e3,
             rate: events / seconds,

@@ -2,7 +2,7 @@
 //!
 //! - [`compared`]: the same with the agent, with empty programs in its place, and without
 //! - [`empty`]: these empty programs
-//! - [`calls`], [`mails`], [`relay`], [`libraries`]: what is measured
+//! - [`calls`], [`mails`], [`libraries`]: what is measured
 //! - [`crowd`]: connections that are open beside it
 //! - [`agent`]: what the agent takes meanwhile
 //! - [`pipeline`]: what user space takes of an event, stage by stage
@@ -17,20 +17,19 @@ mod fleet;
 mod libraries;
 mod mails;
 mod pipeline;
-mod relay;
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use smtp_observer_tests::machine;
+use smtp_observer_tests::relay::{Relay, Security};
 
 use crate::agent::Load;
 use crate::compared::{Hooks, Rounds, Spread};
 use crate::crowd::Crowd;
 use crate::libraries::Idle;
 use crate::mails::Sink;
-use crate::relay::{Relay, Security};
 
 /// What the agent costs others, and what it takes for itself.
 #[derive(Parser)]
@@ -179,12 +178,15 @@ fn print_crowd(rounds: &mut Rounds, mails: usize, open: usize) -> Result<()> {
 fn print_relay(rounds: &mut Rounds, mails: usize) -> Result<()> {
     let relay = Relay::start(Security::None)?;
     let mut processor = [Vec::new(), Vec::new()];
+    let mut loads = Vec::new();
     let [without, with] = rounds.compare([Hooks::None, Hooks::Agent], |agent| {
-        let before = machine::processor_time()?;
-        let rate = relay.throughput(mails)?;
-        let used = machine::processor_time()? - before;
-        processor[usize::from(agent.is_some())].push(used.as_secs_f64() * 1e6 / mails as f64);
-        Ok(rate)
+        Load::of(agent, &mut loads, || {
+            let before = machine::processor_time()?;
+            let rate = relay.throughput(mails)?;
+            let used = machine::processor_time()? - before;
+            processor[usize::from(agent.is_some())].push(used.as_secs_f64() * 1e6 / mails as f64);
+            Ok(rate)
+        })
     })?;
     let [used_without, used_with] = processor;
     // The first was a warm-up.
@@ -201,6 +203,12 @@ fn print_relay(rounds: &mut Rounds, mails: usize) -> Result<()> {
             Spread::of(with.iter().copied()).show(0),
             Spread::between(without, with, |without, with| with / without).show(3),
         );
+    }
+    for (what, of) in [
+        ("events a mail", (|load| load.events) as fn(&Load) -> f64),
+        ("the agent's own processor time a mail, µs", |load| load.events * load.nanoseconds / 1e3),
+    ] {
+        println!("| {what} | | {} | | |", Spread::of(loads.iter().map(|load| of(load) / mails as f64)).show(1));
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ fn processor_time() -> Result<TimeSpec> {
 /// How many mails are enough to measure.
 fn mails(load: Load) -> usize {
     match load {
-        Load::Single | Load::Chunks => 1000,
+        Load::Single | Load::Chunks | Load::Relayed => 1000,
         Load::Kept => 2000,
         Load::Pipelined => 200,
         // Each takes as long as somebody types.

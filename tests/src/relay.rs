@@ -1,27 +1,30 @@
-//! How many mails a second a Postfix hands on to another, each on a connection of its own.
+//! A Postfix that hands on to another what it gets, each mail on a connection of its own.
 
 use std::cell::Cell;
 use std::time::Instant;
 
+use crate::certificate::Certificate;
+use crate::machine;
+use crate::netns::Host;
+use crate::postfix::Postfix;
+use crate::process;
 use anyhow::Result;
-use smtp_observer_tests::certificate::Certificate;
-use smtp_observer_tests::machine;
-use smtp_observer_tests::netns::Host;
-use smtp_observer_tests::postfix::Postfix;
-use smtp_observer_tests::process;
 
 /// Sends everything to the other.
 const RELAY: [&str; 4] =
     ["myhostname = client.example", "mydestination =", "relayhost = [10.77.0.2]:25", "smtp_tls_loglevel = 0"];
 
 /// Whether they speak TLS.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
+    /// They do not.
     None,
+    /// The one asks for it.
     Tls,
 }
 
 /// Two of them, each on a host of its own.
+#[derive(Debug)]
 pub struct Relay {
     host: Host,
     relay: Postfix,
