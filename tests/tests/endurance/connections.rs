@@ -117,8 +117,11 @@ fn a_second() -> Result<()> {
 fn programs_a_second() -> Result<()> {
     const PORT: u16 = 2642;
     const AT_ONCE: usize = 4;
+    const ORDINARY: Duration = Duration::from_secs(2);
     let _alone = crate::alone();
-    let duration = crate::duration(Duration::from_secs(2))?;
+    let duration = crate::duration(ORDINARY)?;
+    // What is remembered of processes and connections is bounded; in a longer run these bounds are reached.
+    let bound = if duration > ORDINARY { 48 << 20 } else { 16 << 20 };
     let program = machine::sibling("brief-client")?;
     let agent = Agent::start_silent(&["--port", &PORT.to_string()])?;
     let before = agent.memory("VmRSS")?;
@@ -168,7 +171,7 @@ fn programs_a_second() -> Result<()> {
     println!("{ran} programs in {duration:?}: {named} named, {lost} events lost, {} KiB grown", grown / 1024);
     let ran = f64::from(ran);
     ensure!(named <= ran && named + lost >= ran, "of {ran} programs {named} were named, and {lost} events were lost");
-    ensure!(grown <= 16 << 20, "{grown} bytes grown");
+    ensure!(grown <= bound, "{grown} bytes grown, {bound} are allowed");
     wait_until_none(|| agent.metrics()?.sum("smtp_connections_open", &[]).context("no open connections"))
 }
 
