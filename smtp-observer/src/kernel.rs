@@ -195,6 +195,11 @@ impl Kernel {
         self.prober.as_ref().map(Prober::pid)
     }
 
+    /// Whether that process is at work; none where TLS is not to be read, or cannot be.
+    pub fn reads_tls(&self) -> Option<bool> {
+        self.prober.as_ref().map(Prober::is_at_work)
+    }
+
     /// What ties the events to wall-clock time, as it was told last: the first item of the stream.
     pub fn host(&self) -> Host {
         self.host.told().clone()
@@ -225,8 +230,8 @@ impl Kernel {
     /// Takes the events that wait, at most [`MAX_AT_ONCE`]: a host that never pauses must not keep the agent from
     /// anything else.
     pub fn drain(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
+        let reads_tls = self.reads_tls().unwrap_or_default();
         let Self { ring, reader, seen, unnamed, host, prober, told_tls, .. } = self;
-        let reads_tls = prober.as_ref().is_some_and(Prober::is_at_work);
         if told_tls.replace(reads_tls) != Some(reads_tls) {
             sink(KernelEvent::ReadsTls(reads_tls));
         }

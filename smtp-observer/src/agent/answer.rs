@@ -31,6 +31,9 @@ impl Runtime {
         let Some(metrics) = &mut self.sinks.metrics else { return };
         let (kernel, observer) = (&self.kernel, &self.observer);
         metrics.set_kernel(kernel.seen().iter(), kernel.losses().iter(), kernel.misses(), observer.unseen());
+        if let Some(is_up) = kernel.reads_tls() {
+            metrics.set_tls_prober(is_up);
+        }
         if let Some(lines) = &self.sinks.lines {
             metrics.set_dropped(lines.sink, lines.output.dropped());
         }

@@ -81,6 +81,7 @@ pub struct Metrics {
     face_dropped: IntCounterVec,
     history_dropped: IntCounter,
     connections_unfollowed: IntCounter,
+    tls_prober_up: IntGaugeVec,
 }
 
 /// A connection that counts as open.
@@ -296,6 +297,18 @@ impl Metrics {
                 )?,
             )?,
 
+            // Without labels it has one series, which is there once it is set.
+            tls_prober_up: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "smtp_observer_tls_prober_up",
+                        "Whether the process that attaches probes to TLS libraries is there: 0 once it has ended.",
+                    ),
+                    &[],
+                )?,
+            )?,
+
             registry,
             programs: Programs::default(),
             open: HashMap::default(),
@@ -438,6 +451,11 @@ impl Metrics {
         set_totals(&self.kernel_events_lost, lost);
         set_totals(&self.recursion_misses, misses);
         set_totals(&self.bytes_unseen, unseen);
+    }
+
+    /// Sets whether the process that attaches probes is there. Where nobody asked for one, this is not called.
+    pub fn set_tls_prober(&self, is_up: bool) {
+        self.tls_prober_up.with_label_values::<&str>(&[]).set(i64::from(is_up));
     }
 
     /// Sets how many observations an output has dropped.

@@ -105,6 +105,24 @@ fn the_process_that_attaches_probes_has_the_agents_name() -> Result<()> {
     Ok(())
 }
 
+/// It is killed, and the agent goes on without it.
+#[test]
+fn the_end_of_the_process_that_attaches_probes_is_told() -> Result<()> {
+    const METRIC: &str = "smtp_observer_tls_prober_up";
+    let _alone = crate::alone();
+    let agent = Agent::start(&[])?;
+    assert_eq!(agent.metrics()?.sum(METRIC, &[]), Some(1.0));
+    let [prober] = children(agent.pid())?[..] else { bail!("the agent should have one child") };
+    kill(Pid::from_raw(prober.cast_signed()), Signal::SIGKILL)?;
+    agent.wait_logged("the process that attaches probes has ended", 1)?;
+    assert_eq!(agent.metrics()?.sum(METRIC, &[]), Some(0.0));
+    ensure!(agent.stop()?.status.success());
+
+    let without = Agent::start(&["--tls", "off"])?;
+    assert_eq!(without.metrics()?.sum(METRIC, &[]), None);
+    Ok(())
+}
+
 /// What a terminal or a service manager tells the whole group ends the agent, and that ends the other process.
 #[test]
 fn signals_are_the_agents_to_follow() -> Result<()> {
