@@ -142,7 +142,9 @@ impl Prober {
         if let Some(reports) = &mut self.reports
             && !reports.take(time, sink)
         {
-            warn!("the process that attaches probes has ended: TLS is not read any more. Restart the agent to read it.");
+            warn!(
+                "the process that attaches probes has ended: TLS is not read any more. Restart the agent to read it."
+            );
             self.reports = None;
         }
     }
