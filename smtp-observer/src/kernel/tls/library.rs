@@ -202,15 +202,20 @@ impl<'file, 'data> Code<'file, 'data> {
     /// Finds the functions among all symbols, with what the file offers to others or without: a program may have its library
     /// within itself.
     fn every_symbol(&mut self, with_offered: bool) {
-        let endian = self.file.endian();
+        let (endian, data) = (self.file.endian(), self.file.data());
+        let sections = self.file.elf_section_table();
         let offered = with_offered.then(|| self.file.elf_dynamic_symbol_table());
         for table in [Some(self.file.elf_symbol_table()), offered].into_iter().flatten() {
+            // All names at once: by `symbol_name` each would be a read of the file.
+            let names = sections.section(table.string_section()).and_then(|section| section.data(endian, data));
+            let names = names.unwrap_or_default();
             for symbol in
                 table.symbols().iter().filter(|symbol| !symbol.is_undefined(endian) && symbol.st_value(endian) != 0)
             {
-                let name = table.symbol_name(endian, symbol).ok();
-                let known = name.and_then(|name| FUNCTIONS.iter().find(|(known, ..)| known.as_bytes() == name));
-                if let Some(&(name, ..)) = known {
+                let name = names.get(symbol.st_name(endian) as usize..).unwrap_or_default();
+                let is_it =
+                    |known: &str| name.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
+                if let Some(&(name, ..)) = FUNCTIONS.iter().find(|(known, ..)| is_it(known)) {
                     let place = (symbol.st_value(endian), symbol.st_size(endian));
                     self.addresses.entry(name).or_insert(place);
                 }
