@@ -150,6 +150,10 @@ impl Followed {
             (&raw mut (*this).session).write_volatile(session);
             (&raw mut (*this).session_pid).write_volatile(pid);
             (&raw mut (*this).session_library).write_volatile(library);
+            if session != 0 {
+                // What is sent when the session is over, and what still comes, is no sign of a library without probes.
+                (&raw mut (*this).missed).write_volatile(1);
+            }
         }
     }
 

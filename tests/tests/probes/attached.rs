@@ -93,6 +93,28 @@ fn none_is_left_behind() -> Result<()> {
     Ok(())
 }
 
+/// Several threads attach, each to its own processes: all of them are at work.
+#[test]
+fn processes_that_come_at_once_are_probed() -> Result<()> {
+    const PROCESSES: usize = 16;
+    let _alone = crate::alone();
+    let agent = Agent::start(&[])?;
+    let start = || -> Result<(Host, Server)> {
+        let host = Host::new()?;
+        host.ip("address add 10.77.0.2/24 dev lo")?;
+        let server = Server::start(&host, "TLSv1_3")?;
+        Ok((host, server))
+    };
+    let servers = (0..PROCESSES).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    let clients = servers.iter().map(|(host, _)| host.connect("10.77.0.2:25")).collect::<Result<Vec<_>>>()?;
+    for (_, server) in &servers {
+        breakpoint::wait(server.pid(), server.ssl_free, true)?;
+    }
+    drop(clients);
+    ensure!(agent.stop()?.status.success());
+    Ok(())
+}
+
 /// Whoever lists processes sees whose it is.
 #[test]
 fn the_process_that_attaches_probes_has_the_agents_name() -> Result<()> {

@@ -2,13 +2,19 @@
 //!
 //! It learns from the kernel side which processes use watched sockets, reads which files they have mapped, and puts probes on
 //! the functions in them. It ends when its standard input does, or the agent.
+//!
+//! To attach a probe, and to take it away, the kernel waits for a grace period: on a busy host that is a tenth of a second each
+//! time. Those who wait at the same time wait for the same one. So several threads attach, each the probes of its own
+//! processes in their order, and others take away what stood in processes that have ended.
 
 use std::ffi::CStr;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -42,6 +48,12 @@ const MAX_SEARCHED: usize = 16_384;
 
 /// How often it is looked which probed processes have ended.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Threads that attach probes.
+const ATTACHING: usize = 8;
+
+/// Threads that take probes away.
+const REMOVING: usize = 4;
 
 /// What attaching takes: probes (CAP_SYS_ADMIN, since the mend of CVE-2025-38466, and CAP_PERFMON), programs by their number
 /// (CAP_SYS_ADMIN, CAP_BPF), other users' processes (CAP_SYS_PTRACE) and their files (CAP_DAC_READ_SEARCH).
@@ -89,6 +101,12 @@ pub enum Failure {
     /// Privileges could not be given up.
     #[error(transparent)]
     Privileges(#[from] privilege::DropError),
+    /// A thread has panicked.
+    #[error("a thread that attaches probes has ended.")]
+    Ended,
+    /// There is no thread to be had.
+    #[error("a thread cannot be started: {0}.")]
+    Thread(#[from] io::Error),
 }
 
 /// Attaches probes until standard input ends.
@@ -110,14 +128,25 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
         calls: Calls::Prober,
     })?;
     debug!("what attaches probes has left: {kept}");
-    let mut prober = Prober::new(assignment)?;
+    let (old, removed) = channel();
+    let shared = Arc::new(Shared::new(assignment.tls == Tls::All, old));
+    let mut first = Prober::new(assignment, &shared)?;
     let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(with_causes(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(with_causes(&error)))?;
-    let searched = prober.prepare();
+    let searched = first.prepare();
+    let removed = Arc::new(Mutex::new(removed));
+    for _ in 0..REMOVING {
+        let removed = Arc::clone(&removed);
+        thread::Builder::new().spawn(move || remove(&removed))?;
+    }
+    let mut probers = vec![first];
+    for _ in 1..ATTACHING {
+        probers.push(Prober::new(assignment, &shared)?);
+    }
+    let probers = probers.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
     say(&Report::Ready);
     searched.iter().for_each(say);
     let input = io::stdin();
-    let mut swept = Instant::now();
     loop {
         let mut processes: HashMap<u32, bool> = HashMap::default();
         while let Some(notice) = notices.next() {
@@ -125,16 +154,12 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
             *processes.entry(notice as u32).or_default() |= notice & SPEAKS_TLS != 0;
         }
         for (pid, speaks_tls) in processes {
-            prober.process(pid, speaks_tls).iter().for_each(say);
-        }
-        if swept.elapsed() >= SWEEP {
-            prober.sweep();
-            swept = Instant::now();
+            probers[pid as usize % ATTACHING].send(Used { pid, speaks_tls }).map_err(|_| Failure::Ended)?;
         }
         // SAFETY: the ring buffer has it open for longer than it is used here.
         let ring = unsafe { BorrowedFd::borrow_raw(notices.as_raw_fd()) };
         let mut waits = [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waits, PollTimeout::try_from(SWEEP).unwrap_or(PollTimeout::MAX)) {
+        match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -144,18 +169,79 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     }
 }
 
-/// The probes, and what they stand on.
+/// A process uses a watched socket.
+struct Used {
+    pid: u32,
+    speaks_tls: bool,
+}
+
+/// Starts a thread that attaches probes; it is told of its processes.
+fn start(mut prober: Prober) -> io::Result<Sender<Used>> {
+    let (sender, processes) = channel();
+    thread::Builder::new().spawn(move || prober.work(&processes))?;
+    Ok(sender)
+}
+
+/// Takes probes away, which is done when they are dropped.
+fn remove(old: &Mutex<Receiver<Probed>>) {
+    loop {
+        // The lock is not held meanwhile.
+        let next = locked(old).recv();
+        match next {
+            Ok(probed) => drop(probed),
+            Err(_) => return,
+        }
+    }
+}
+
+/// A thread that has panicked leaves nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all threads know.
+struct Shared {
+    all: bool,
+    searched: Mutex<LruCache<FileIdentity, Arc<[Place]>>>,
+    /// Files that are probed in all processes.
+    everywhere: Mutex<HashMap<FileIdentity, Vec<UProbeLink>>>,
+    /// Where the probes go that stood in processes that have ended.
+    old: Sender<Probed>,
+}
+
+impl Shared {
+    fn new(all: bool, old: Sender<Probed>) -> Self {
+        let most = MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN);
+        Self { all, searched: Mutex::new(LruCache::new(most)), everywhere: Mutex::default(), old }
+    }
+
+    /// Where a file is to be probed.
+    fn places(&self, file: &MappedFile) -> Arc<[Place]> {
+        if let Some(places) = locked(&self.searched).get(&file.identity) {
+            return Arc::clone(places);
+        }
+        // Another may search the same meanwhile, and finds the same.
+        let places: Arc<[Place]> = match library::search(&file.path) {
+            Ok(places) => places.into(),
+            Err(error) => {
+                debug!("{}: {error}", file.name.display());
+                Arc::default()
+            }
+        };
+        locked(&self.searched).put(file.identity, Arc::clone(&places));
+        places
+    }
+}
+
+/// The probes of some of the processes.
 struct Prober {
     calls: UProbe,
     returns: UProbe,
     ends: UProbe,
     records: UProbe,
-    all: bool,
-    searched: LruCache<FileIdentity, Rc<[Place]>>,
+    shared: Arc<Shared>,
     /// Of each process, when it was started and the files that are probed in it.
     probed: HashMap<u32, Probed>,
-    /// Files that are probed in all processes.
-    everywhere: HashMap<FileIdentity, Vec<UProbeLink>>,
 }
 
 struct Probed {
@@ -165,7 +251,7 @@ struct Probed {
 }
 
 impl Prober {
-    fn new(assignment: &Assignment) -> Result<Self, Failure> {
+    fn new(assignment: &Assignment, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let mut numbers =
             [assignment.call, assignment.returns, assignment.end, assignment.record].map(|number| (number, None));
         for program in loaded_programs() {
@@ -187,23 +273,42 @@ impl Prober {
             returns: next(ProbeKind::Return)?,
             ends: next(ProbeKind::Entry)?,
             records: next(ProbeKind::Entry)?,
-            all: assignment.tls == Tls::All,
-            searched: LruCache::new(MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN)),
+            shared: Arc::clone(shared),
             probed: HashMap::default(),
-            everywhere: HashMap::default(),
         })
+    }
+
+    /// Probes the processes of which it is told, until nobody tells of any.
+    fn work(&mut self, processes: &Receiver<Used>) {
+        let mut swept = Instant::now();
+        loop {
+            // Where nothing is probed, nothing ends.
+            let used = match self.probed.is_empty() {
+                true => processes.recv().map_err(RecvTimeoutError::from),
+                false => processes.recv_timeout(SWEEP),
+            };
+            match used {
+                Ok(Used { pid, speaks_tls }) => self.process(pid, speaks_tls).iter().for_each(say),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if swept.elapsed() >= SWEEP {
+                self.sweep();
+                swept = Instant::now();
+            }
+        }
     }
 
     /// Searches the libraries that programs will load, and probes them and what every process of now has mapped, if all
     /// processes are to be probed: what there is to tell of them, once this is done.
     fn prepare(&mut self) -> Vec<Report> {
         for file in mapped::installed() {
-            let places = self.places(&file);
-            if self.all {
-                self.probe(0, 0, &file, &places, true);
+            let places = self.shared.places(&file);
+            if self.shared.all {
+                self.probe_everywhere(&file, &places);
             }
         }
-        if !self.all {
+        if !self.shared.all {
             return Vec::new();
         }
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
@@ -217,8 +322,12 @@ impl Prober {
         let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
         let files = mapped::files(pid);
         let files = files.inspect_err(|error| debug!("process {pid}: its files cannot be listed: {error}")).ok()?;
-        if self.probed.get(&pid).is_some_and(|probed| probed.started != stat.starttime) {
-            self.probed.remove(&pid);
+        if let Some(probed) = self.probed.remove(&pid) {
+            if probed.started == stat.starttime {
+                self.probed.insert(pid, probed);
+            } else {
+                self.discard(probed);
+            }
         }
         let sends_records = speaks_tls && self.is_probed(pid);
         let mut probes = 0;
@@ -226,13 +335,17 @@ impl Prober {
         let mut is_seen = false;
         for file in files {
             is_seen = true;
-            let places = self.places(&file);
+            let places = self.shared.places(&file);
             let (records, calls): (Vec<Place>, Vec<Place>) =
                 places.iter().cloned().partition(|place| place.role == Role::Record);
             libraries.extend(calls.first().map(|place| place.library));
-            probes += self.probe(pid, stat.starttime, &file, &calls, self.all);
+            probes += if self.shared.all {
+                self.probe_everywhere(&file, &calls)
+            } else {
+                self.probe(pid, stat.starttime, &file, &calls)
+            };
             if sends_records {
-                probes += self.probe(pid, stat.starttime, &file, &records, false);
+                probes += self.probe(pid, stat.starttime, &file, &records);
             }
         }
         if !is_seen {
@@ -244,52 +357,37 @@ impl Prober {
         Some(Report::Searched { pid, libraries })
     }
 
-    /// Probes a file in a process, or in all, where that is not done yet; how many probes that took.
-    fn probe(&mut self, pid: u32, started: u64, file: &MappedFile, places: &[Place], all: bool) -> usize {
-        let Some(first) = places.first() else { return 0 };
+    /// Probes a file in a process, where that is not done yet; how many probes that took.
+    fn probe(&mut self, pid: u32, started: u64, file: &MappedFile, places: &[Place]) -> usize {
+        let (Some(first), Some(process)) = (places.first(), NonZeroU32::new(pid)) else { return 0 };
         let key = (file.identity, first.role == Role::Record);
-        let known = match self.probed.get(&pid) {
-            _ if all => self.everywhere.contains_key(&file.identity),
-            Some(probed) => probed.files.contains_key(&key),
-            None => false,
-        };
-        if known {
+        if self.probed.get(&pid).is_some_and(|probed| probed.files.contains_key(&key)) {
             return 0;
         }
-        let scope = match NonZeroU32::new(pid) {
-            Some(pid) if !all => UProbeScope::OneProcess(pid),
-            _ => UProbeScope::AllProcesses,
-        };
-        let links = self.attach(file, places, scope);
+        let links = self.attach(file, places, UProbeScope::OneProcess(process));
         let count = links.len();
-        if all {
-            self.everywhere.insert(file.identity, links);
-        } else {
-            let new = || Probed { started, files: HashMap::default() };
-            self.probed.entry(pid).or_insert_with(new).files.insert(key, links);
+        let new = || Probed { started, files: HashMap::default() };
+        self.probed.entry(pid).or_insert_with(new).files.insert(key, links);
+        count
+    }
+
+    /// Probes a file in all processes, where that is not done yet; how many probes that took.
+    fn probe_everywhere(&mut self, file: &MappedFile, places: &[Place]) -> usize {
+        let shared = Arc::clone(&self.shared);
+        // Meanwhile nobody else does the same.
+        let mut everywhere = locked(&shared.everywhere);
+        if places.is_empty() || everywhere.contains_key(&file.identity) {
+            return 0;
         }
+        let links = self.attach(file, places, UProbeScope::AllProcesses);
+        let count = links.len();
+        everywhere.insert(file.identity, links);
         count
     }
 
     /// Whether the calls of a process are followed already.
     fn is_probed(&self, pid: u32) -> bool {
-        self.all || self.probed.contains_key(&pid)
-    }
-
-    /// Where a file is to be probed.
-    fn places(&mut self, file: &MappedFile) -> Rc<[Place]> {
-        if let Some(places) = self.searched.get(&file.identity) {
-            return Rc::clone(places);
-        }
-        let places: Rc<[Place]> = match library::search(&file.path) {
-            Ok(places) => places.into(),
-            Err(error) => {
-                debug!("{}: {error}", file.name.display());
-                Rc::default()
-            }
-        };
-        self.searched.put(file.identity, Rc::clone(&places));
-        places
+        self.shared.all || self.probed.contains_key(&pid)
     }
 
     /// Attaches a file's probes. One that the kernel refuses is left out.
@@ -321,10 +419,17 @@ impl Prober {
 
     /// Forgets processes that have ended: their probes take descriptors.
     fn sweep(&mut self) {
-        self.probed.retain(|pid, probed| {
+        let has_ended = |pid: &u32, probed: &mut Probed| {
             let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
-            stat.is_ok_and(|stat| stat.starttime == probed.started)
-        });
+            !stat.is_ok_and(|stat| stat.starttime == probed.started)
+        };
+        let ended: Vec<_> = self.probed.extract_if(has_ended).collect();
+        ended.into_iter().for_each(|(_, probed)| self.discard(probed));
+    }
+
+    /// Has probes taken away.
+    fn discard(&self, probed: Probed) {
+        let _ = self.shared.old.send(probed);
     }
 }
 
