@@ -22,8 +22,8 @@ pub const DIALOGUE: &str = include_str!("tls/dialogue.py");
 #[derive(Debug)]
 pub struct Server {
     running: Running,
-    /// Where the function `SSL_free` is in its memory.
-    pub ssl_free: u64,
+    /// Where the function `SSL_do_handshake` is in its memory.
+    pub do_handshake: u64,
     _certificate: Certificate,
 }
 
@@ -34,8 +34,8 @@ impl Server {
         let mut python = host.command(machine::installed("python3")?);
         python.args(["-c", include_str!("tls/server.py"), "10.77.0.2:25"]).arg(certificate.both()).arg(version);
         let running = Running::start(python)?;
-        let ssl_free = breakpoint::address(&running)?;
-        Ok(Self { running, ssl_free, _certificate: certificate })
+        let do_handshake = breakpoint::address(&running)?;
+        Ok(Self { running, do_handshake, _certificate: certificate })
     }
 
     /// Its pid.

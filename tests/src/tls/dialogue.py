@@ -2,7 +2,7 @@
 
 STEPS is a list in JSON: `C: …` or `S: …` is said in calls of SIZE bytes, 0 for one call, and read by the other end before more
 is said; `TLS` begins TLS at both ends; at `PAUSE` it says on its output where
-SSL_free is in its memory, and goes on when it gets SIGUSR1.
+SSL_do_handshake is in its memory, and goes on when it gets SIGUSR1.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ def accept():
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 for step in json.loads(steps):
     if step == "PAUSE":
-        print(hex(ctypes.cast(ctypes.CDLL("libssl.so.3").SSL_free, ctypes.c_void_p).value), flush=True)
+        print(hex(ctypes.cast(ctypes.CDLL("libssl.so.3").SSL_do_handshake, ctypes.c_void_p).value), flush=True)
         signal.sigwait({signal.SIGUSR1})
         continue
     if step == "TLS":

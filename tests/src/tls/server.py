@@ -1,6 +1,6 @@
 """A server that refuses what it is asked to refuse, as the one of the scene, and speaks TLS: server.py ADDRESS CERTIFICATE VERSION.
 
-It says on its output when it listens, and where SSL_free is in its memory: so a test sees whether that is probed.
+It says on its output when it listens, and where SSL_do_handshake is in its memory: so a test sees whether that is probed.
 """
 
 import ctypes
@@ -103,6 +103,6 @@ class Session(threading.Thread):
 
 address, port = sys.argv[1].split(":")
 listener = socket.create_server((address, int(port)), backlog=64)
-print(hex(ctypes.cast(ctypes.CDLL("libssl.so.3").SSL_free, ctypes.c_void_p).value), flush=True)
+print(hex(ctypes.cast(ctypes.CDLL("libssl.so.3").SSL_do_handshake, ctypes.c_void_p).value), flush=True)
 while True:
     Session(listener.accept()[0]).start()

@@ -60,7 +60,7 @@ fn off_attaches_nothing() -> Result<()> {
     let watch = Watch::start(&["--tls", "off"])?;
     let server = Server::start(&watch.server_host, "TLSv1_3")?;
     smtplib(&watch.client_host, "TLSv1_3", "one")?;
-    ensure!(!breakpoint::is_set(server.pid(), server.ssl_free)?, "the server is probed");
+    ensure!(!breakpoint::is_set(server.pid(), server.do_handshake)?, "the server is probed");
     let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| !seen.is_empty())?;
     for end in [&seen[0].client, &seen[0].server] {
         assert_eq!(commands(end), ["EHLO 250", "STARTTLS 220"], "\n{end}");
@@ -81,13 +81,13 @@ fn none_is_left_behind() -> Result<()> {
         let objects = Objects::now()?.since(&others);
         let [prober] = children(agent.pid())?[..] else { bail!("the agent should have one child") };
         let session = Paused::start(&host, &certificate, version, &["C: RSET\r\n", "S: 250 2.0.0 Ok\r\n"])?;
-        breakpoint::wait(session.process.pid(), session.ssl_free, true)?;
+        breakpoint::wait(session.process.pid(), session.do_handshake, true)?;
         let objects_and_links = Objects::now()?.since(&others);
         agent.end_by(Signal::SIGKILL)?;
         wait_ended(prober)?;
         objects.wait_gone()?;
         objects_and_links.wait_gone()?;
-        breakpoint::wait(session.process.pid(), session.ssl_free, false)?;
+        breakpoint::wait(session.process.pid(), session.do_handshake, false)?;
         session.go_on()?;
     }
     Ok(())
@@ -108,7 +108,7 @@ fn processes_that_come_at_once_are_probed() -> Result<()> {
     let servers = (0..PROCESSES).map(|_| start()).collect::<Result<Vec<_>>>()?;
     let clients = servers.iter().map(|(host, _)| host.connect("10.77.0.2:25")).collect::<Result<Vec<_>>>()?;
     for (_, server) in &servers {
-        breakpoint::wait(server.pid(), server.ssl_free, true)?;
+        breakpoint::wait(server.pid(), server.do_handshake, true)?;
     }
     drop(clients);
     ensure!(agent.stop()?.status.success());
@@ -157,7 +157,7 @@ fn signals_are_the_agents_to_follow() -> Result<()> {
         kill(Pid::from_raw(prober.cast_signed()), signal)?;
     }
     let session = Paused::start(&host, &certificate, "TLSv1_3", &["C: RSET\r\n", "S: 250 2.0.0 Ok\r\n"])?;
-    breakpoint::wait(session.process.pid(), session.ssl_free, true)?;
+    breakpoint::wait(session.process.pid(), session.do_handshake, true)?;
     session.go_on()?;
     let Stopped { status, log, .. } = agent.stop()?;
     ensure!(status.success() && !log.iter().any(|line| line.contains("has ended")), "{status}: {}", log.join("\n"));
@@ -167,7 +167,7 @@ fn signals_are_the_agents_to_follow() -> Result<()> {
 /// A session that stands still inside of TLS.
 struct Paused {
     process: Running,
-    ssl_free: u64,
+    do_handshake: u64,
 }
 
 impl Paused {
@@ -190,8 +190,8 @@ impl Paused {
         let mut python = host.command(machine::installed("python3")?);
         python.args(["-c", DIALOGUE, "25"]).arg(certificate.both()).args([version, "0", &steps]);
         let process = Running::start(python)?;
-        let ssl_free = breakpoint::address(&process)?;
-        Ok(Self { process, ssl_free })
+        let do_handshake = breakpoint::address(&process)?;
+        Ok(Self { process, do_handshake })
     }
 
     fn go_on(self) -> Result<()> {
@@ -218,7 +218,7 @@ fn an_agent_comes_in_the_middle_of_a_session() -> Result<()> {
         let session = Paused::start(&host, &certificate, version, &then)?;
         let agent = Agent::start(&["--addresses", "full", "--tls", tls])?;
         if tls == "all" {
-            breakpoint::wait(session.process.pid(), session.ssl_free, true)?;
+            breakpoint::wait(session.process.pid(), session.do_handshake, true)?;
         }
         session.go_on()?;
         agent.wait_closed(&[&host], 2)?;
@@ -259,7 +259,7 @@ fn a_process_that_is_known_is_read_from_the_start() -> Result<()> {
     let watch = Watch::start(&["--addresses", "full", "--tls", "auto"])?;
     let server = Server::start(&watch.server_host, "TLSv1_3")?;
     smtplib(&watch.client_host, "TLSv1_3", "one")?;
-    breakpoint::wait(server.pid(), server.ssl_free, true)?;
+    breakpoint::wait(server.pid(), server.do_handshake, true)?;
     smtplib(&watch.client_host, "TLSv1_3", "one")?;
     let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() == 2)?;
     let end = &seen[1].server;

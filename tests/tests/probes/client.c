@@ -1,5 +1,5 @@
 /* A client that speaks a dialogue inside of TLS: client ADDRESS PORT LIBRARY ROUNDS. With LATER it loads the library named
-   when it is connected; without, OpenSSL is linked into it. Between two rounds it says where SSL_free is in its memory, and
+   when it is connected; without, OpenSSL is linked into it. Between two rounds it says where SSL_do_handshake is in its memory, and
    goes on when it gets SIGUSR1. */
 
 #include <arpa/inet.h>
@@ -75,7 +75,7 @@ int main(int count, char **arguments) {
         converse(arguments[1], arguments[2], arguments[3]);
         if (rounds > 1) {
             int number;
-            printf("%p\n", (void *)OF(SSL_free));
+            printf("%p\n", (void *)OF(SSL_do_handshake));
             fflush(stdout);
             sigwait(&signals, &number);
         }

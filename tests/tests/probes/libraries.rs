@@ -45,8 +45,8 @@ fn in_the_program_itself() -> Result<()> {
         let mut client = watch.client_host.command(&client);
         client.args(["10.77.0.2", "25", "", "2"]);
         let client = Running::start(client)?;
-        let ssl_free = breakpoint::address(&client)?;
-        breakpoint::wait(client.pid(), ssl_free, true)?;
+        let do_handshake = breakpoint::address(&client)?;
+        breakpoint::wait(client.pid(), do_handshake, true)?;
         client.signal(Signal::SIGUSR1)?;
         process::succeeded("the client", client)?;
         let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() == 2)?;
@@ -70,8 +70,9 @@ fn loaded_behind_starttls() -> Result<()> {
         let mut client = watch.client_host.command(&client);
         client.args(["10.77.0.2", "25"]).arg(&library).arg("2");
         let client = Running::start(client)?;
-        for (pid, ssl_free) in [(client.pid(), breakpoint::address(&client)?), (server.pid(), server.ssl_free)] {
-            breakpoint::wait(pid, ssl_free, true)?;
+        for (pid, do_handshake) in [(client.pid(), breakpoint::address(&client)?), (server.pid(), server.do_handshake)]
+        {
+            breakpoint::wait(pid, do_handshake, true)?;
         }
         client.signal(Signal::SIGUSR1)?;
         process::succeeded("the client", client)?;

@@ -25,7 +25,7 @@ fn the_next_session_is_read() -> Result<()> {
             let is_read = |tls: &Observed| tls.role() == "client" && tls.flag("/visible") == Some(true);
             seen.of("smtp.tls").0.iter().any(is_read)
         })?;
-        breakpoint::wait(server.pid(), server.ssl_free, true)?;
+        breakpoint::wait(server.pid(), server.do_handshake, true)?;
         client.signal(Signal::SIGUSR1)?;
         process::succeeded("the client", client)?;
         let seen = observed(watch.agent, &hosts, |seen| seen.len() == 2)?;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use foldhash::{HashMap, HashSet};
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use object::elf::{self, FileHeader64, SHT_DYNSYM, SHT_GNU_HASH, SHT_STRTAB, SHT_SYMTAB};
 use object::read::ReadCache;
 use object::read::elf::{ElfFile64, FileHeader, SectionHeader, Sym, VersionTable};
@@ -14,6 +14,9 @@ use smtp_ebpf::library_call::{Library, LibraryCall};
 
 /// Most bytes of a function that are decoded to find what it calls.
 const LONGEST: u64 = 4096;
+
+/// Bytes at the beginning of a function among which a better place for a probe is sought.
+const BEGINNING: u64 = 32;
 
 /// Most bytes of a file's tables of symbols: whoever's file it is, it is not to fill the memory.
 const MAX_TABLES: u64 = 128 << 20;
@@ -115,7 +118,12 @@ pub fn search(path: &Path) -> Result<Vec<Place>, Error> {
         }
     }
     for (function, library, role) in functions {
-        if let Some(offset) = code.addresses.get(function).and_then(|&(address, _)| code.offset(address)) {
+        let address = code.addresses.get(function).map(|&(address, _)| match role {
+            // For the return, a probe has to stand where the function begins.
+            Role::Call(_) => address,
+            Role::Record | Role::End => code.emulated(address).unwrap_or(address),
+        });
+        if let Some(offset) = address.and_then(|address| code.offset(address)) {
             places.push(Place { function, offset, library, role });
         }
     }
@@ -242,14 +250,28 @@ impl<'file, 'data> Code<'file, 'data> {
         common.next().is_none().then_some(only)
     }
 
-    /// The functions of the same section that one calls, or jumps on to. Absent where that cannot be read.
-    fn callees(&self, function: &'static str) -> Option<HashSet<u64>> {
+    /// The first instruction of a function that the kernel emulates (`push_setup_xol_ops`, `branch_setup_xol_ops`; others it
+    /// executes step by step), where only comparisons stand before it: the arguments are still where they were.
+    fn emulated(&self, address: u64) -> Option<u64> {
+        let (_, code) = self.instructions(address, BEGINNING)?;
+        emulated(code, address)
+    }
+
+    /// A section, and so many bytes of its instructions, or as many as there are. Absent where those cannot be read.
+    fn instructions(&self, start: u64, size: u64) -> Option<(impl ObjectSection<'data>, &'data [u8])> {
         if self.file.architecture() != Architecture::X86_64 {
             return None;
         }
-        let &(start, size) = self.addresses.get(function)?;
         let section = self.file.sections().find(|section| holds(section, start))?;
-        let code = section.data_range(start, size.min(LONGEST)).ok()??;
+        let left = section.address() + section.size() - start;
+        let code = section.data_range(start, size.min(left)).ok()??;
+        Some((section, code))
+    }
+
+    /// The functions of the same section that one calls, or jumps on to. Absent where that cannot be read.
+    fn callees(&self, function: &'static str) -> Option<HashSet<u64>> {
+        let &(start, size) = self.addresses.get(function)?;
+        let (section, code) = self.instructions(start, size.min(LONGEST))?;
         let own = start..start + size;
         let mut callees = HashSet::default();
         for instruction in Decoder::with_ip(64, code, start, DecoderOptions::NONE).iter() {
@@ -261,6 +283,18 @@ impl<'file, 'data> Code<'file, 'data> {
         }
         Some(callees)
     }
+}
+
+/// See [`Code::emulated`].
+fn emulated(code: &[u8], address: u64) -> Option<u64> {
+    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    let is_comparison = |mnemonic| matches!(mnemonic, Mnemonic::Test | Mnemonic::Cmp);
+    let next = decoder.iter().find(|instruction| !is_comparison(instruction.mnemonic()))?;
+    let is_branch = matches!(
+        next.flow_control(),
+        FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call
+    );
+    (is_branch || next.mnemonic() == Mnemonic::Push).then(|| next.ip())
 }
 
 /// Whether a section has this address.
@@ -299,6 +333,23 @@ mod tests {
         let places = library("libssl.so.");
         assert!(is_complete(&places), "{places:#?}");
         assert!(places.iter().all(|place| place.library == Library::OpenSsl));
+    }
+
+    /// `SSL_free` begins with a comparison, which would be executed step by step.
+    #[test]
+    fn the_end_of_a_session_is_probed_at_an_instruction_that_the_kernel_emulates() {
+        let code = [
+            (&[0x48, 0x85, 0xff, 0x0f, 0x84, 0x97, 0x03, 0x00, 0x00][..], Some(3)), // test rdi, rdi; je
+            (&[0x48, 0x83, 0xff, 0x01, 0x55][..], Some(4)),                         // cmp rdi, 1; push rbp
+            (&[0x53, 0x48, 0x85, 0xff][..], Some(0)),                               // push rbx
+            (&[0x48, 0x89, 0xfb, 0x53][..], None),                                  // mov rbx, rdi; push rbx
+            (&[0x31, 0xff, 0x53][..], None),                                        // xor edi, edi; push rbx
+            (&[0x48, 0x85, 0xff][..], None),                                        // test rdi, rdi
+            (&[][..], None),
+        ];
+        for (code, place) in code {
+            assert_eq!(emulated(code, 0), place, "{code:x?}");
+        }
     }
 
     /// A function whose call would be missed while another's is seen is probed first.

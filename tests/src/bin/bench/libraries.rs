@@ -41,7 +41,7 @@ pub fn first_use() -> Result<Duration> {
     let agent = Agent::start_silent(&["--tls", "auto"])?;
     let started = Instant::now();
     let _client = host.connect("10.77.0.2:25")?;
-    breakpoint::wait(server.pid(), server.ssl_free, true)?;
+    breakpoint::wait(server.pid(), server.do_handshake, true)?;
     let took = started.elapsed();
     agent.stop()?;
     Ok(took)
