@@ -52,12 +52,12 @@ pub use tls::{Assignment, Failure as ProbeFailure, Tls, probe as probe_tls};
 /// How long events may wait for each other, so that a busy host wakes the agent once for many.
 const BATCH: Duration = Duration::from_millis(20);
 
-/// How long they may where the last time brought [`SOME`]: what the agent works with has left the processor's caches by
-/// the next time, and is fetched again less often.
+/// How long they may where the last time brought as many as are [`WORTH_WAITING`]: what the agent works with has left the
+/// processor's caches by the next time, and is fetched again less often.
 const LONG_BATCH: Duration = Duration::from_millis(100);
 
 /// So many events that it pays to wait for more, and not so many that a longer wait makes no difference.
-const SOME: Range<usize> = 128..4096;
+const WORTH_WAITING: Range<usize> = 128..4096;
 
 /// Most events taken in one go: some milliseconds of work.
 const MAX_AT_ONCE: usize = 16_384;
@@ -218,7 +218,7 @@ impl Kernel {
             ready = self.ring.readable() => ready?.clear_ready(),
             () = tls::reported(self.prober.as_ref()) => return Ok(()),
         }
-        let batch = if SOME.contains(&self.taken) { LONG_BATCH } else { BATCH };
+        let batch = if WORTH_WAITING.contains(&self.taken) { LONG_BATCH } else { BATCH };
         // The kernel wakes early where the ring is half full.
         tokio::select! {
             () = tokio::time::sleep(batch) => {}

@@ -263,7 +263,7 @@ impl<'file, 'data> Code<'file, 'data> {
             return None;
         }
         let section = self.file.sections().find(|section| holds(section, start))?;
-        let left = section.address() + section.size() - start;
+        let left = section.size() - (start - section.address());
         let code = section.data_range(start, size.min(left)).ok()??;
         Some((section, code))
     }
@@ -272,7 +272,7 @@ impl<'file, 'data> Code<'file, 'data> {
     fn callees(&self, function: &'static str) -> Option<HashSet<u64>> {
         let &(start, size) = self.addresses.get(function)?;
         let (section, code) = self.instructions(start, size.min(LONGEST))?;
-        let own = start..start + size;
+        let own = start..start.saturating_add(size);
         let mut callees = HashSet::default();
         for instruction in Decoder::with_ip(64, code, start, DecoderOptions::NONE).iter() {
             let leads_on = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);

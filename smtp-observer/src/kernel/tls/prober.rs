@@ -128,8 +128,8 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
         calls: Calls::Prober,
     })?;
     debug!("what attaches probes has left: {kept}");
-    let (old, removed) = channel();
-    let shared = Arc::new(Shared::new(assignment.tls == Tls::All, old));
+    let (ended, removed) = channel();
+    let shared = Arc::new(Shared::new(assignment.tls == Tls::All, ended));
     let mut first = Prober::new(assignment, &shared)?;
     let data = MapData::from_id(assignment.processes).map_err(|error| Failure::Programs(with_causes(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(with_causes(&error)))?;
@@ -183,10 +183,10 @@ fn start(mut prober: Prober) -> io::Result<Sender<Used>> {
 }
 
 /// Takes probes away, which is done when they are dropped.
-fn remove(old: &Mutex<Receiver<Probed>>) {
+fn remove(ended: &Mutex<Receiver<Probed>>) {
     loop {
         // The lock is not held meanwhile.
-        let next = locked(old).recv();
+        let next = locked(ended).recv();
         match next {
             Ok(probed) => drop(probed),
             Err(_) => return,
@@ -206,13 +206,13 @@ struct Shared {
     /// Files that are probed in all processes.
     everywhere: Mutex<HashMap<FileIdentity, Vec<UProbeLink>>>,
     /// Where the probes go that stood in processes that have ended.
-    old: Sender<Probed>,
+    ended: Sender<Probed>,
 }
 
 impl Shared {
-    fn new(all: bool, old: Sender<Probed>) -> Self {
+    fn new(all: bool, ended: Sender<Probed>) -> Self {
         let most = MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN);
-        Self { all, searched: Mutex::new(LruCache::new(most)), everywhere: Mutex::default(), old }
+        Self { all, searched: Mutex::new(LruCache::new(most)), everywhere: Mutex::default(), ended }
     }
 
     /// Where a file is to be probed.
@@ -429,7 +429,7 @@ impl Prober {
 
     /// Has probes taken away.
     fn discard(&self, probed: Probed) {
-        let _ = self.shared.old.send(probed);
+        let _ = self.shared.ended.send(probed);
     }
 }
 
