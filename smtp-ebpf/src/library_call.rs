@@ -7,8 +7,25 @@ pub const MAX_SESSIONS: u32 = 16_384;
 /// one is not known again.
 pub const RECORD_HEAD: usize = 24;
 
-/// Set in the notice of a process: it speaks TLS on a watched socket, and no library's call was seen around that.
-pub const SPEAKS_TLS: u64 = 1 << 32;
+/// What whoever attaches probes is told of a process: it uses a watched socket, and may have loaded a library of TLS.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The process.
+    pub pid: u64,
+    /// When it was seen, on the kernel's boot clock, that it speaks TLS on that socket, and that no library's call is around
+    /// that; zero: it was not seen.
+    pub speaks_tls: u64,
+}
+
+impl Notice {
+    /// A record of the ring buffer; none where it is too short.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        let (pid, rest) = record.split_first_chunk()?;
+        let speaks_tls = rest.first_chunk()?;
+        Some(Self { pid: u64::from_ne_bytes(*pid), speaks_tls: u64::from_ne_bytes(*speaks_tls) })
+    }
+}
 
 /// A library that encrypts what a process says.
 #[repr(u32)]

@@ -88,7 +88,7 @@ pub fn describe_once<C: EbpfContext>(context: &C, program: Program, caller: &eve
     if unsafe { DESCRIBED.get(key) }.is_none() && describe(context, program as u32, caller, time) {
         // A failure here means one description too many, no harm.
         let _ = DESCRIBED.insert(key, 1, 0);
-        plaintext::notice(u64::from(caller.pid));
+        plaintext::notice(u64::from(caller.pid), 0);
     }
 }
 

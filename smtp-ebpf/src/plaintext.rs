@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use smtp_ebpf::event::{Kind, TLS_FROM_START, TLS_PLAINTEXT, Transfer, WINDOW_LENGTH};
-use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, RECORD_HEAD, SPEAKS_TLS};
+use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, Notice, RECORD_HEAD};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::dialogue::Followed;
@@ -23,7 +23,8 @@ use crate::{atomic, buffer, buffer_location, capture};
 /// Most threads that are inside of a library's call at a time.
 const MAX_THREADS: u32 = 8192;
 
-/// So many calls on a socket are inside of no library's call, where that does not come of probes that were just attached.
+/// So many calls on a socket are inside of no library's call, where that does not come of probes that were just attached. It is
+/// told again when they are twice as many: who is told may know that the probes came later.
 const MISSED_OFTEN: u32 = 8;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken as sessions begin.
@@ -120,15 +121,15 @@ pub fn keep_own_stack<C: EbpfContext>(context: &C) {
     unsafe { TLS_NEXT.tail_call(context, 0) };
 }
 
-/// Processes that use watched sockets, each one's number: their libraries are to be probed. Read by the process that does so.
+/// Processes that use watched sockets: their libraries are to be probed. Read by the process that does so.
 #[map]
 static TLS_PROCESSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
-/// A process uses a watched socket, and may have loaded a library of TLS; or it is one that [`SPEAKS_TLS`].
+/// A process uses a watched socket; and it was seen at a time, if that is not zero, that no library's call is around that.
 #[inline(always)]
-pub fn notice(process: u64) {
+pub fn notice(pid: u64, speaks_tls: u64) {
     if reads_tls() {
-        let _ = TLS_PROCESSES.output::<u64>(&process, 0);
+        let _ = TLS_PROCESSES.output::<Notice>(&Notice { pid, speaks_tls }, 0);
     }
 }
 
@@ -325,9 +326,9 @@ unsafe fn bind(followed: *mut Followed, scratch: *const Scratch, cookie: u64) ->
         } else {
             match Followed::misses_session(followed) {
                 // It may have loaded the library since.
-                0 => notice(u64::from(pid)),
+                0 => notice(u64::from(pid), 0),
                 // These are more than calls of before the probes: it sends by itself what the library has encrypted.
-                MISSED_OFTEN => notice(u64::from(pid) | SPEAKS_TLS),
+                often if often >= MISSED_OFTEN && often.is_power_of_two() => notice(u64::from(pid), capture::now()),
                 _ => {}
             }
             let sends = (&raw const (*scratch).sends).read_volatile() != 0;

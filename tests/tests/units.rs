@@ -69,7 +69,7 @@ fn each_capability_has_its_reason() -> Result<()> {
     let of = |setting: &str| -> Vec<&str> { text.lines().filter_map(|line| line.strip_prefix(setting)).collect() };
     let ambient = of("AmbientCapabilities=");
     assert_eq!(ambient, of("CapabilityBoundingSet="));
-    assert_eq!(ambient.len(), 5);
+    assert_eq!(ambient.len(), 6);
     for capability in ambient {
         let reason = text.lines().find(|line| line.starts_with(&format!("# {capability} ")));
         ensure!(reason.is_some_and(|reason| reason.len() > 40), "{capability} has no reason");

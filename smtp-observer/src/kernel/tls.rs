@@ -6,9 +6,12 @@
 mod found;
 mod library;
 mod mapped;
+mod multi;
+mod probe;
 mod prober;
 mod report;
 
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -16,15 +19,17 @@ use std::thread;
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::maps::Map;
 use aya::programs::{ProgramError, UProbe};
 use clap::ValueEnum;
+use nix::unistd::dup;
 use procfs::KernelVersion;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
 use self::report::Reports;
-use super::{Error, Settings, with_causes};
+use super::{Error, OBJECT, Settings};
 use crate::event::{Time, TlsLibraries};
 use crate::privilege;
 pub(super) use found::diagnose;
@@ -84,25 +89,32 @@ pub(super) struct Prober {
 impl Prober {
     /// Has the kernel check the probes, and starts the process that attaches them.
     fn start(object: &mut Ebpf, settings: &Settings) -> Result<Self, Error> {
-        let mut numbers = Vec::new();
-        for name in PROGRAMS {
-            let program: &mut UProbe = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-            program.load()?;
-            let information = program.info()?;
-            let steps = information.verified_instruction_count().unwrap_or_default();
-            debug!("{name}: accepted after {steps} steps of the verifier");
-            numbers.push(information.id());
-        }
-        let processes = object.map("TLS_PROCESSES").ok_or_else(|| Error::Refused("the object has no map".into()))?;
-        let aya::maps::Map::RingBuf(processes) = processes else {
-            return Err(Error::Refused("TLS_PROCESSES is no ring buffer".into()));
+        let multi = multi::is_possible().then(|| multi::load(OBJECT, object, PROGRAMS));
+        let multi =
+            multi.and_then(|loaded| loaded.inspect_err(|error| debug!("probes stand one by one: {error}")).ok());
+        // What is duplicated is inherited by the process.
+        let hand = |descriptor: BorrowedFd<'_>| dup(descriptor).map_err(|error| Error::Prober(error.into()));
+        let mut handed = Vec::new();
+        let programs = match &multi {
+            Some(programs) => {
+                for program in programs {
+                    handed.push(hand(program.as_fd())?);
+                }
+                handed.iter().map(|program| program.as_raw_fd().cast_unsigned()).collect()
+            }
+            None => load(object)?,
         };
-        numbers.push(processes.info().map_err(|error| Error::Refused(with_causes(&error)))?.id());
+        let Some(Map::RingBuf(processes)) = object.map("TLS_PROCESSES") else {
+            return Err(Error::Refused("the object has no map TLS_PROCESSES".into()));
+        };
+        let processes = hand(processes.fd().as_fd())?;
         let child = Command::new("/proc/self/exe")
             .arg0(env!("CARGO_PKG_NAME"))
             .arg("probe-tls")
             .arg(settings.tls.as_str())
-            .args(numbers.iter().map(u32::to_string))
+            .args(programs.iter().map(u32::to_string))
+            .arg(processes.as_raw_fd().to_string())
+            .args(multi.is_some().then_some("--multi"))
             .args(settings.user.iter().flat_map(|user| ["--user", user]))
             .args((settings.diagnostics != LevelFilter::OFF).then_some("--verbose"))
             .stdin(Stdio::piped())
@@ -169,15 +181,22 @@ pub(super) async fn reported(prober: Option<&Prober>) {
     }
 }
 
+/// Loads the programs that stand on one function each: their numbers.
+fn load(object: &mut Ebpf) -> Result<Vec<u32>, Error> {
+    let mut numbers = Vec::new();
+    for name in PROGRAMS {
+        let program: &mut UProbe = object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
+        program.load()?;
+        numbers.push(program.info()?.id());
+    }
+    Ok(numbers)
+}
+
 impl Drop for Prober {
     fn drop(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        if let Err(error) = process.kill() {
-            debug!("the process that attaches probes cannot be ended: {error}");
-            return;
-        }
-        // The kernel takes its probes away as it ends, one after the other. Where there are hundreds, that takes minutes, and
-        // nobody waits for it.
+        // It takes its probes away, many at once, and ends. Where there are thousands, nobody waits for it.
+        drop(process.stdin.take());
         let (ended, has_ended) = mpsc::channel();
         let wait = move || {
             let _ = ended.send(process.wait());

@@ -27,8 +27,11 @@ pub enum FilterError {
 pub enum Calls<'a> {
     /// The agent's, and the processes that it may end.
     Agent(&'a [u32]),
-    /// Those of the process that attaches probes.
-    Prober,
+    /// Those of the process that attaches probes: many by one link, or each by one of its own.
+    Prober {
+        /// By one link.
+        multi: bool,
+    },
 }
 
 /// Memory, threads, time, and what is open already.
@@ -157,20 +160,16 @@ const BPF_OF_AGENT: &[c_int] = &[BPF_MAP_LOOKUP_ELEM, BPF_OBJ_GET_INFO_BY_FD, BP
 
 /// Those with which the agent's programs are found by their numbers and put on functions. For each function aya tries out, with a
 /// program of two instructions, whether the kernel knows cookies.
-const BPF_OF_PROBER: &[c_int] = &[
-    BPF_PROG_LOAD,
-    BPF_PROG_GET_NEXT_ID,
-    BPF_PROG_GET_FD_BY_ID,
-    BPF_MAP_GET_FD_BY_ID,
-    BPF_OBJ_GET_INFO_BY_FD,
-    BPF_LINK_CREATE,
-];
+const BPF_OF_PROBER: &[c_int] =
+    &[BPF_PROG_LOAD, BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_CREATE];
+
+/// Those with which programs that were handed over are put on functions, many at once.
+const BPF_OF_MULTI_PROBER: &[c_int] = &[BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_CREATE];
 
 const BPF_MAP_LOOKUP_ELEM: c_int = 1;
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_GET_NEXT_ID: c_int = 11;
 const BPF_PROG_GET_FD_BY_ID: c_int = 13;
-const BPF_MAP_GET_FD_BY_ID: c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_ITER_CREATE: c_int = 33;
@@ -244,9 +243,9 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
             rules.extend(OPEN.iter().map(|(call, _)| (*call, Vec::new())));
             BPF_OF_AGENT
         }
-        Calls::Prober => {
-            rules.insert(libc::SYS_perf_event_open, Vec::new());
-            requests.extend(one_of(1, [PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_DISABLE, PERF_EVENT_IOC_SET_BPF])?);
+        Calls::Prober { multi } => {
+            // Which processes have ended.
+            rules.insert(libc::SYS_pidfd_open, Vec::new());
             rules.insert(libc::SYS_kill, one_of(0, [own])?);
             // Files are opened to be read.
             for (call, flags) in OPEN {
@@ -254,7 +253,13 @@ fn allowed(calls: Calls<'_>) -> Result<Rules, BackendError> {
             }
             // To the journal, on the socket that it has.
             rules.extend(once(libc::SYS_sendto));
-            BPF_OF_PROBER
+            if multi {
+                BPF_OF_MULTI_PROBER
+            } else {
+                rules.insert(libc::SYS_perf_event_open, Vec::new());
+                requests.extend(one_of(1, [PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_DISABLE, PERF_EVENT_IOC_SET_BPF])?);
+                BPF_OF_PROBER
+            }
         }
     };
     rules.insert(libc::SYS_bpf, one_of(0, commands.iter().copied())?);

@@ -1,7 +1,7 @@
 //! Tries what a confined process may not do, and what it must be able to: `confined MODE FOLDER`. Each attempt is a line, its
 //! name and `ok` or the error's name.
 //!
-//! MODE is `agent` or `prober`, confined as these are; or `free`, which shows that the attempts are not refused anyway.
+//! MODE is `agent`, `prober`, or `single-prober` where each probe is a link of its own, confined as these are; or `free`, which shows that the attempts are not refused anyway.
 //! FOLDER has a file `readable`, a directory `mine` of the agent's user, and one `open` that everybody may write.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,10 @@ fn main() -> Result<()> {
     let confinement = match mode.as_str() {
         "free" => None,
         "agent" => Some(agent),
-        "prober" => Some(Confinement { capabilities: &KEPT, files: None, calls: Calls::Prober, ..agent }),
+        "prober" => Some(Confinement { files: None, calls: Calls::Prober { multi: true }, ..agent }),
+        "single-prober" => {
+            Some(Confinement { capabilities: &KEPT, files: None, calls: Calls::Prober { multi: false }, ..agent })
+        }
         _ => bail!("no such mode: {mode}"),
     };
     if let Some(confinement) = confinement {

@@ -115,6 +115,27 @@ fn processes_that_come_at_once_are_probed() -> Result<()> {
     Ok(())
 }
 
+/// Each call of the library would be asked about by their probes, too.
+#[test]
+fn the_probes_of_processes_that_have_ended_are_taken_away() -> Result<()> {
+    let _alone = crate::alone();
+    let agent = Agent::start(&[])?;
+    let host = Host::new()?;
+    host.ip("address add 10.77.0.2/24 dev lo")?;
+    for _ in 0..3 {
+        let before = Objects::now()?;
+        let server = Server::start(&host, "TLSv1_3")?;
+        let client = host.connect("10.77.0.2:25")?;
+        breakpoint::wait(server.pid(), server.do_handshake, true)?;
+        let probes = Objects::now()?.since(&before);
+        ensure!(probes != Objects::default(), "the server has no probes");
+        drop((client, server));
+        probes.wait_gone()?;
+    }
+    ensure!(agent.stop()?.status.success());
+    Ok(())
+}
+
 /// Whoever lists processes sees whose it is.
 #[test]
 fn the_process_that_attaches_probes_has_the_agents_name() -> Result<()> {

@@ -37,6 +37,16 @@ pub struct Place {
     pub role: Role,
 }
 
+impl Place {
+    /// What a probe here is told of it.
+    pub fn cookie(&self) -> u64 {
+        match self.role {
+            Role::Call(call) => call.to_cookie(),
+            Role::Record | Role::End => 0,
+        }
+    }
+}
+
 /// What a probed function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
