@@ -3,11 +3,11 @@
 //! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process. A process of its own,
 //! the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads nothing that comes from a network.
 
+mod attach;
 mod found;
 mod library;
 mod mapped;
 mod multi;
-mod probe;
 mod prober;
 mod report;
 

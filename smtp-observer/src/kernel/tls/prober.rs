@@ -32,9 +32,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use smtp_ebpf::library_call::Notice;
 use tracing::{debug, warn};
 
+use super::attach::{Link, Probe};
 use super::library::{self, Place, Role};
 use super::mapped::{self, FileIdentity, MappedFile};
-use super::probe::{Link, Probe};
 use super::report::Report;
 use super::{PROGRAMS, Tls};
 use crate::event::{Time, TlsLibrary};
