@@ -3,6 +3,7 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod file_name;
 mod filter;
 mod host_name;
 mod ports;
@@ -11,7 +12,6 @@ mod ring_size;
 mod tests;
 mod verbosity;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,11 +24,13 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 
+use self::file_name::new_recording;
 use self::host_name::HostName;
 use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
 use crate::sink::filter::Filter;
 
+pub use file_name::{Destination, NoName, Source};
 pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};
 pub use ring_size::{RingSize, RingSizeError};
@@ -436,65 +438,6 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(from = "String")]
-pub enum Destination {
-    /// `-`.
-    StandardOutput,
-    /// A file, appended to.
-    File(PathBuf),
-}
-
-impl Destination {
-    /// The file, where it is one.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::StandardOutput => None,
-            Self::File(path) => Some(path),
-        }
-    }
-}
-
-impl From<String> for Destination {
-    fn from(text: String) -> Self {
-        if text == "-" { Self::StandardOutput } else { Self::File(text.into()) }
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StandardOutput => f.write_str("standard output"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// Where a recording or events come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// `-`.
-    StandardInput,
-    /// A file.
-    File(PathBuf),
-}
-
-impl From<OsString> for Source {
-    fn from(name: OsString) -> Self {
-        if name == "-" { Self::StandardInput } else { Self::File(name.into()) }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StandardInput => f.write_str("standard input"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("`{text}` is not an address with a port: write it like `127.0.0.1:9725` or `[::1]:9725`"))
@@ -554,11 +497,6 @@ fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
         User::Name(name) => name,
         User::Number(number) => number.to_string(),
     }))
-}
-
-/// A recording is kept, and begun anew each time: it has a file of its own.
-fn new_recording(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if path == Path::new("-") { Err("a recording goes to a new file, and not to standard output") } else { Ok(path) }
 }
 
 fn record<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {

@@ -178,6 +178,8 @@ fn a_wrong_file_is_named_with_the_line_and_the_key() {
     assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
     assert!(config_error("port = \n").contains("line 1"));
     assert!(config_error("record = \"-\"\n").contains("standard output"));
+    assert!(config_error("events = \"\"\n").contains("empty name"));
+    assert!(config_error("record = \"\"\n").contains("empty name"));
 }
 
 #[test]
@@ -217,6 +219,7 @@ fn wrong_usage_is_refused() {
         "run --json",
         "trace --listen 127.0.0.1:1",
         "run --tls some",
+        "run --events=",
         "run --record",
         "run --record -",
         "trace --record -",

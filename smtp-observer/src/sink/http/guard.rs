@@ -79,6 +79,8 @@ impl<'a> Host<'a> {
         let authority = Authority::try_from(host).ok()?;
         // A port may follow the name, and a user may not come before it.
         let name = host.get(..authority.host().len()).filter(|name| *name == authority.host())?;
+        // A dot at its end says that it is complete (RFC 1034, 3.1).
+        let name = name.strip_suffix('.').unwrap_or(name);
         Some(Self(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)))
     }
 
@@ -115,11 +117,22 @@ mod tests {
     fn only_names_that_nobody_can_turn() {
         let is_own =
             |values: &[&'static str]| Host::of(&headers(&HOST, values)).is_some_and(|host| host.is_address_or_local());
-        for host in ["127.0.0.1:9725", "127.0.0.1", "[::1]:9725", "[::1]", "192.0.2.1:80", "localhost", "LocalHost:1"] {
+        for host in [
+            "127.0.0.1:9725",
+            "127.0.0.1",
+            "[::1]:9725",
+            "[::1]",
+            "192.0.2.1:80",
+            "localhost",
+            "LocalHost:1",
+            "localhost.:1",
+        ] {
             assert!(is_own(&[host]), "{host}");
         }
         for host in [
             "",
+            ".",
+            "localhost..",
             "rebind.example:9725",
             "localhost.rebind.example",
             "127.0.0.1.rebind.example",
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn a_host_has_a_name_without_a_port() {
         for (host, name) in
-            [("mail.example:9725", "mail.example"), ("mail.example", "mail.example"), ("[::1]:1", "::1")]
+            [("mail.example:9725", "mail.example"), ("mail.example.", "mail.example"), ("[::1]:1", "::1")]
         {
             assert_eq!(Host::of(&headers(&HOST, &[host])).expect("a host").name(), name);
         }
