@@ -46,11 +46,11 @@ pub struct Rounds {
 
 impl Rounds {
     /// Measures with each of these hooks in each round; what was measured with each of them, in the order of the rounds.
-    pub fn compare<const N: usize>(
+    pub fn compare<T, const N: usize>(
         &mut self,
         hooks: [Hooks; N],
-        mut measure: impl FnMut(Option<&Agent>) -> Result<f64>,
-    ) -> Result<[Vec<f64>; N]> {
+        mut measure: impl FnMut(Option<&Agent>) -> Result<T>,
+    ) -> Result<[Vec<T>; N]> {
         // The first measurement of a kind warms up what the others find warm.
         measure(None)?;
         let mut measured = [const { Vec::new() }; N];
@@ -63,7 +63,7 @@ impl Rounds {
         Ok(measured)
     }
 
-    fn with(&mut self, hooks: Hooks, measure: &mut impl FnMut(Option<&Agent>) -> Result<f64>) -> Result<f64> {
+    fn with<T>(&mut self, hooks: Hooks, measure: &mut impl FnMut(Option<&Agent>) -> Result<T>) -> Result<T> {
         match hooks {
             Hooks::None => measure(None),
             Hooks::Empty => {

@@ -217,13 +217,23 @@ fn print_relay(rounds: &mut Rounds, mails: usize) -> Result<()> {
 fn print_tls(rounds: &mut Rounds, mails: usize, processes: usize) -> Result<()> {
     let relay = Relay::start(Security::Tls)?;
     let whose = ["off", "auto", "all"].map(Hooks::Tls);
-    let [off, auto, all] = rounds.compare(whose, |_| relay.throughput(mails))?;
-    println!("\n| mails a second from one Postfix to another, inside of TLS | `--tls` | to `off` | aim |");
-    println!("| --- | --- | --- | --- |");
-    println!("| {} | `off` | | |", Spread::of(off.iter().copied()).show(0));
-    for (whose, measured) in [("auto", auto), ("all", all)] {
-        let ratio = Spread::between(&off, &measured, |off, with| with / off);
-        println!("| {} | `{whose}` | {} | ≥ 0.95 |", Spread::of(measured.iter().copied()).show(0), ratio.show(3));
+    let measured = rounds.compare(whose, |agent| {
+        let rate = relay.throughput(mails)?;
+        let Some(agent) = agent else { return Ok((rate, 0.0)) };
+        let metrics = agent.metrics()?;
+        let sessions = |labels: &[&str]| metrics.sum("smtp_tls_sessions_total", labels).unwrap_or_default();
+        Ok((rate, sessions(&["visible=\"true\""]) / sessions(&[])))
+    })?;
+    let [off, auto, all] = measured.map(|rounds| rounds.into_iter().unzip::<f64, f64, Vec<_>, Vec<_>>());
+    println!(
+        "\n| mails a second from one Postfix to another, inside of TLS | `--tls` | to `off` | aim | sessions read |"
+    );
+    println!("| --- | --- | --- | --- | --- |");
+    println!("| {} | `off` | | | |", Spread::of(off.0.iter().copied()).show(0));
+    for (whose, (rates, read)) in [("auto", auto), ("all", all)] {
+        let ratio = Spread::between(&off.0, &rates, |off, with| with / off);
+        let (rate, read) = (Spread::of(rates.iter().copied()).show(0), Spread::of(read).show(3));
+        println!("| {rate} | `{whose}` | {} | ≥ 0.95 | {read} |", ratio.show(3));
     }
 
     let measure = |probes: fn() -> Result<Duration>| -> Result<Vec<f64>> {
