@@ -9,6 +9,7 @@ mod library;
 mod mapped;
 mod multi;
 mod prober;
+mod removal;
 mod report;
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};

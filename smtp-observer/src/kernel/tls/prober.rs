@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{ProbeKind, loaded_programs};
@@ -36,7 +36,7 @@ use super::attach::{Link, Probe};
 use super::library::{self, Place, Role};
 use super::mapped::{self, FileIdentity, MappedFile};
 use super::report::Report;
-use super::{PROGRAMS, Tls};
+use super::{PROGRAMS, Tls, removal};
 use crate::event::{Time, TlsLibrary};
 use crate::kernel::{now, with_causes};
 use crate::privilege::{self, Calls};
@@ -49,18 +49,6 @@ const MAX_SEARCHED: usize = 16_384;
 
 /// Threads that attach probes.
 const ATTACHING: usize = 8;
-
-/// Threads that take probes away, where one link holds many: they wait for the same grace period.
-const REMOVING: usize = 32;
-
-/// Where each probe is a link, the kernel takes away one at a time, and attaches none meanwhile. So only one is in line.
-const REMOVING_SINGLE: usize = 1;
-
-/// The stack of a thread that takes probes away, in bytes.
-const STACK: usize = 64 * 1024;
-
-/// For how long probes that are not needed any more are gathered, to be taken away together.
-const GATHERING: Duration = Duration::from_millis(250);
 
 /// Ends of processes that are taken note of at once.
 const ENDS: usize = 64;
@@ -152,10 +140,9 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(with_causes(&error)))?;
     let shared = Shared::new(assignment.tls == Tls::All)?;
     let (unwanted, gathered) = channel();
-    let removing = if assignment.multi { REMOVING } else { REMOVING_SINGLE };
     // All threads have ended behind it, and all probes are taken away.
     thread::scope(|scope| {
-        thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || remove(&gathered, removing))?;
+        thread::Builder::new().spawn_scoped(scope, move || removal::remove(&gathered, assignment.multi))?;
         let mut first = Prober::new(assignment, &shared, &unwanted)?;
         let searched = first.prepare();
         let mut probers = vec![first];
@@ -176,7 +163,10 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
         for thread in threads {
             let _ = thread.join();
         }
-        locked(&shared.everywhere).drain().flat_map(|(_, links)| links).for_each(|link| discard(&unwanted, link));
+        locked(&shared.everywhere)
+            .drain()
+            .flat_map(|(_, links)| links)
+            .for_each(|link| removal::discard(&unwanted, link));
         drop(unwanted);
         followed
     })
@@ -243,30 +233,6 @@ impl Told {
             Self::Used { pid, .. } | Self::Ended { pid } => *pid,
         }
     }
-}
-
-/// Takes probes away, many at once; all that are left, when no more can come.
-fn remove(unwanted: &Receiver<Link>, threads: usize) {
-    while let Ok(first) = unwanted.recv() {
-        let (mut links, begun) = (vec![first], Instant::now());
-        while let Ok(link) = unwanted.recv_timeout(GATHERING.saturating_sub(begun.elapsed())) {
-            links.push(link);
-        }
-        let share = links.len().div_ceil(threads);
-        thread::scope(|scope| {
-            while !links.is_empty() {
-                // It is done when they are dropped. Where no thread is to be had, that is here.
-                let some = links.split_off(links.len().saturating_sub(share));
-                let _ = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || drop(some));
-            }
-        });
-    }
-}
-
-/// Has a probe taken away.
-fn discard(unwanted: &Sender<Link>, link: Link) {
-    // Where nobody is left to do it, it is done here.
-    let _ = unwanted.send(link);
 }
 
 /// A thread that has panicked leaves nothing half done.
@@ -500,7 +466,7 @@ impl<'a> Prober<'a> {
     }
 
     fn discard(&self, process: Process) {
-        process.files.into_values().flatten().for_each(|link| discard(&self.unwanted, link));
+        process.files.into_values().flatten().for_each(|link| removal::discard(&self.unwanted, link));
     }
 }
 
