@@ -18,7 +18,7 @@ mod task;
 
 pub use file::{Ascend, CgroupNode, File, Path, Sequence};
 pub use message::{Iterator, Message};
-pub use registers::{Call, Registers};
+pub use registers::{Call, Registers, stack_pointer};
 pub use sock::{HeldSock, Sock, Socket, TcpSock};
 pub use task::{Memory, Relative, Task};
 

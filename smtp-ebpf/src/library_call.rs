@@ -7,7 +7,15 @@ pub const MAX_SESSIONS: u32 = 16_384;
 /// one is not known again.
 pub const RECORD_HEAD: usize = 24;
 
-/// What whoever attaches probes is told of a process: it uses a watched socket, and may have loaded a library of TLS.
+/// Calls of a processor that are counted until the time is looked at, where no watched socket carries their sessions.
+pub const UNWATCHED_COUNTED: u64 = 256;
+
+/// Most such calls a second, of a processor, that are worth their probes: where a call's probes take 3 µs, these take less than
+/// a hundredth of the processor's time.
+pub const MAX_UNWATCHED: u64 = 2_000;
+
+/// What whoever attaches probes is told of a process: it uses a watched socket, and may have loaded a library of TLS; or it
+/// calls a library, on sessions that no watched socket carries, more often than [`MAX_UNWATCHED`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -16,14 +24,17 @@ pub struct Notice {
     /// When it was seen, on the kernel's boot clock, that it speaks TLS on that socket, and that no library's call is around
     /// that; zero: it was not seen.
     pub speaks_tls: u64,
+    /// Not zero: it calls a library too often.
+    pub is_unwatched: u64,
 }
 
 impl Notice {
     /// A record of the ring buffer; none where it is too short.
     pub fn read(record: &[u8]) -> Option<Self> {
-        let (pid, rest) = record.split_first_chunk()?;
-        let speaks_tls = rest.first_chunk()?;
-        Some(Self { pid: u64::from_ne_bytes(*pid), speaks_tls: u64::from_ne_bytes(*speaks_tls) })
+        let (numbers, _) = record.as_chunks();
+        let [pid, speaks_tls, is_unwatched] = *numbers.first_chunk()?;
+        let [pid, speaks_tls, is_unwatched] = [pid, speaks_tls, is_unwatched].map(u64::from_ne_bytes);
+        Some(Self { pid, speaks_tls, is_unwatched })
     }
 }
 

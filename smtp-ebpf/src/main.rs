@@ -28,7 +28,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, uprobe, uretprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use smtp_ebpf::event::CaptureMiss;
 
-use crate::kernel::{Message, Sock, Socket};
+use crate::kernel::{Message, Sock, Socket, stack_pointer};
 use crate::program::Program;
 
 /// `sock:inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
@@ -129,7 +129,7 @@ fn tls_call(context: ProbeContext) -> u32 {
     let argument = |number| context.arg::<u64>(number).unwrap_or(0);
     let arguments = [argument(0), argument(1), argument(2), argument(3), argument(4)];
     // SAFETY: it is the program's context.
-    plaintext::call_begins(arguments, unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    unsafe { plaintext::call_begins(arguments, stack_pointer(context.regs), bpf_get_attach_cookie(context.as_ptr())) };
     plaintext::keep_own_stack(&context);
     0
 }
@@ -137,7 +137,8 @@ fn tls_call(context: ProbeContext) -> u32 {
 /// It returns.
 #[uretprobe]
 fn tls_return(context: RetProbeContext) -> u32 {
-    plaintext::call_ends(context.ret());
+    // SAFETY: it is the program's context.
+    plaintext::call_ends(context.ret(), unsafe { stack_pointer(context.regs) });
     plaintext::keep_own_stack(&context);
     0
 }

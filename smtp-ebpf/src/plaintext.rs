@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use smtp_ebpf::event::{Kind, TLS_FROM_START, TLS_PLAINTEXT, Transfer, WINDOW_LENGTH};
-use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, Notice, RECORD_HEAD};
+use smtp_ebpf::library_call::{LibraryCall, MAX_SESSIONS, MAX_UNWATCHED, Notice, RECORD_HEAD, UNWATCHED_COUNTED};
 use smtp_ebpf::protocol::{Dialogue, Speaker};
 
 use crate::dialogue::Followed;
@@ -44,8 +44,8 @@ struct Call {
     /// As in a [`LibraryCall`].
     direction: u32,
     library: u32,
-    /// Not zero: a call that it makes itself is under way, which is not told of.
-    is_inside: u64,
+    /// Where the thread's stack ended as it began: by that its return is known from those of calls that it makes itself.
+    stack: u64,
 }
 
 /// Calls under way, by thread.
@@ -121,6 +121,20 @@ pub fn keep_own_stack<C: EbpfContext>(context: &C) {
     unsafe { TLS_NEXT.tail_call(context, 0) };
 }
 
+/// Calls of this processor on sessions that no watched socket carries.
+#[repr(C)]
+struct Unwatched {
+    /// Up to [`UNWATCHED_COUNTED`].
+    calls: u64,
+    /// When the first of them was counted.
+    since: u64,
+    /// When it was told last that there are too many.
+    told: u64,
+}
+
+#[map]
+static TLS_UNWATCHED: PerCpuArray<Unwatched> = PerCpuArray::with_max_entries(1, 0);
+
 /// Processes that use watched sockets: their libraries are to be probed. Read by the process that does so.
 #[map]
 static TLS_PROCESSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
@@ -129,7 +143,30 @@ static TLS_PROCESSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[inline(always)]
 pub fn notice(pid: u64, speaks_tls: u64) {
     if reads_tls() {
-        let _ = TLS_PROCESSES.output::<Notice>(&Notice { pid, speaks_tls }, 0);
+        let _ = TLS_PROCESSES.output::<Notice>(&Notice { pid, speaks_tls, is_unwatched: 0 }, 0);
+    }
+}
+
+/// A call of a process was on a session that no watched socket carries. Where there are too many, that is told, at most once a
+/// second.
+#[inline(always)]
+fn count_unwatched(pid: u64) {
+    const SECOND: u64 = 1_000_000_000;
+    let Some(unwatched) = TLS_UNWATCHED.get_ptr_mut(0) else { return };
+    // SAFETY: it is this CPU's map value. Where another probe has interrupted this one, a call is counted once less.
+    unsafe {
+        (*unwatched).calls += 1;
+        if (*unwatched).calls < UNWATCHED_COUNTED {
+            return;
+        }
+        let now = capture::now();
+        let took = now - (*unwatched).since;
+        (*unwatched).calls = 0;
+        (*unwatched).since = now;
+        if took < SECOND * UNWATCHED_COUNTED / MAX_UNWATCHED && now - (*unwatched).told >= SECOND {
+            (*unwatched).told = now;
+            let _ = TLS_PROCESSES.output::<Notice>(&Notice { pid, speaks_tls: 0, is_unwatched: 1 }, 0);
+        }
     }
 }
 
@@ -171,22 +208,20 @@ fn sent_record(pid: u32, length: u64) -> Option<Speaks> {
     (speaks.pid == pid).then_some(speaks)
 }
 
-/// A library's call begins.
+/// A library's call begins. It may be told twice, by two probes on its function.
 #[inline(always)]
-pub fn call_begins(arguments: [u64; 5], cookie: u64) {
+pub fn call_begins(arguments: [u64; 5], stack: u64, cookie: u64) {
     let known = LibraryCall::from_cookie(cookie);
     let [session, buffer, room, fourth, fifth] = arguments;
     let thread = thread();
     if known.direction == LibraryCall::SEND
-        && let Some(outer) = TLS_CALLS.get_ptr_mut(thread)
-    {
         // SAFETY: it is this thread's, which nobody else writes.
-        unsafe {
-            if (*outer).direction == LibraryCall::FLUSH && (*outer).session == session {
-                (*outer).is_inside = 1;
-                return;
-            }
-        }
+        && let Some(outer) = unsafe { TLS_CALLS.get(thread) }
+        && outer.direction == LibraryCall::FLUSH
+        && outer.session == session
+        && outer.stack > stack
+    {
+        return;
     }
     let count_at = match known.count_at {
         4 => fourth,
@@ -194,23 +229,21 @@ pub fn call_begins(arguments: [u64; 5], cookie: u64) {
         _ => 0,
     };
     let LibraryCall { direction, library, .. } = known;
-    let call = Call { session, buffer, room, count_at, direction, library, is_inside: 0 };
+    let call = Call { session, buffer, room, count_at, direction, library, stack };
     let _ = TLS_CALLS.insert(thread, call, 0);
 }
 
-/// A library's call ends, and returns this: what it moved is told, where a watched socket carries its session.
+/// A library's call ends, and returns this: what it moved is told, where a watched socket carries its session. It may be told
+/// twice, by two probes on its function.
 #[inline(always)]
-pub fn call_ends(returned: i32) {
+pub fn call_ends(returned: i32, stack: u64) {
     let thread = thread();
-    let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return };
     // SAFETY: it is this thread's, which nobody else writes.
-    let call = unsafe {
-        if (*under_way).is_inside != 0 {
-            (*under_way).is_inside = 0;
-            return;
-        }
-        *under_way
-    };
+    let Some(&call) = (unsafe { TLS_CALLS.get(thread) }) else { return };
+    // The return address was on the stack, or in a register. A call that it has made itself had its stack below.
+    if stack.wrapping_sub(call.stack) > size_of::<u64>() as u64 {
+        return;
+    }
     let _ = TLS_CALLS.remove(thread);
     if returned <= 0 || !matches!(call.direction, LibraryCall::SEND | LibraryCall::RECEIVE) {
         return;
@@ -220,7 +253,7 @@ pub fn call_ends(returned: i32) {
         return;
     }
     let key = SessionKey { session: call.session, pid: (thread >> 32) as u32, padding: 0 };
-    let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return };
+    let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else { return count_unwatched(thread >> 32) };
     // SAFETY: it is a map value.
     if unsafe { (&raw const (*session).has_ended).read_volatile() } != 0 {
         return;

@@ -8,6 +8,8 @@ use crate::netns::Host;
 use crate::process::{self, Running};
 use crate::seen::Seen;
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use std::process::Command;
 
 /// Versions of TLS, as Python calls them.
 pub const VERSIONS: [&str; 2] = ["TLSv1_2", "TLSv1_3"];
@@ -41,6 +43,44 @@ impl Server {
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.running.pid()
+    }
+}
+
+/// A program that has nothing to do with mail, and may be as busy as a web server. It is ended when it is dropped.
+#[derive(Debug)]
+pub struct Stranger {
+    running: Running,
+    do_handshake: u64,
+    _certificate: Certificate,
+}
+
+impl Stranger {
+    /// Starts it. It rests.
+    pub fn start() -> Result<Self> {
+        let certificate = Certificate::new()?;
+        let mut python = Command::new(machine::installed("python3")?);
+        python.args(["-c", include_str!("tls/stranger.py")]).arg(certificate.both());
+        let running = Running::start(python)?;
+        let do_handshake = breakpoint::address(&running)?;
+        Ok(Self { running, do_handshake, _certificate: certificate })
+    }
+
+    /// Starts one that is busy, and waits until it has no probes: an agent puts them on mail's processes alone.
+    pub fn busy() -> Result<Self> {
+        let stranger = Self::start()?;
+        stranger.turn()?;
+        stranger.wait(false)?;
+        Ok(stranger)
+    }
+
+    /// It begins to be busy, or to rest.
+    pub fn turn(&self) -> Result<()> {
+        self.running.signal(Signal::SIGUSR1)
+    }
+
+    /// Waits until it has probes, or none any more.
+    pub fn wait(&self, probed: bool) -> Result<()> {
+        breakpoint::wait(self.running.pid(), self.do_handshake, probed)
     }
 }
 

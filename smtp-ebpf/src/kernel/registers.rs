@@ -1,6 +1,23 @@
 //! The registers with which a program has entered the kernel: its system call.
 
+use aya_ebpf::bindings::bpf_user_pt_regs_t;
+
 use super::{OFFSETS, SYSCALLS, injected, load, offset};
+
+/// Where the stack of a thread ended as a probe interrupted it.
+///
+/// # Safety
+/// The registers are a probe's context.
+#[inline(always)]
+pub unsafe fn stack_pointer(registers: *const bpf_user_pt_regs_t) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(bpf_target_arch = "x86_64")]
+        return (&raw const (*registers).rsp).read_volatile();
+        #[cfg(bpf_target_arch = "aarch64")]
+        return (&raw const (*registers).sp).read_volatile();
+    }
+}
 
 /// A `struct pt_regs`, as saved when the process entered the kernel.
 #[derive(Clone, Copy)]

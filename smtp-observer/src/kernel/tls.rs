@@ -9,6 +9,8 @@ mod library;
 mod mapped;
 mod multi;
 mod prober;
+mod processes;
+mod reach;
 mod removal;
 mod report;
 

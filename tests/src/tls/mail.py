@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 import smtplib
 import ssl
 import sys
@@ -79,6 +80,16 @@ elif action == "fork":
     os.write(free, b"x")
     _, status = os.waitpid(child, 0)
     sys.exit(status)
+elif action == "noops":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    smtp, count = session(), 0
+    smtp.ehlo()
+    print("begun", flush=True)
+    while not signal.sigtimedwait({signal.SIGUSR1}, 0.002):
+        smtp.noop()
+        count += 1
+    smtp.quit()
+    print(count)
 elif action == "refused":
     smtp = session()
     try:

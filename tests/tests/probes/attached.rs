@@ -16,7 +16,7 @@ use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{self, Running};
-use smtp_observer_tests::tls::{DIALOGUE, MAIL, Server, check_whole, smtplib};
+use smtp_observer_tests::tls::{DIALOGUE, MAIL, Server, Stranger, check_whole, smtplib};
 use smtp_observer_tests::watch::Watch;
 
 /// The children of a process.
@@ -93,12 +93,13 @@ fn none_is_left_behind() -> Result<()> {
     Ok(())
 }
 
-/// Several threads attach, each to its own processes: all of them are at work.
+/// Several threads attach, each to its own processes: all of them are at work, where a stranger to mail is busy.
 #[test]
 fn processes_that_come_at_once_are_probed() -> Result<()> {
     const PROCESSES: usize = 16;
     let _alone = crate::alone();
     let agent = Agent::start(&[])?;
+    let _stranger = Stranger::busy()?;
     let start = || -> Result<(Host, Server)> {
         let host = Host::new()?;
         host.ip("address add 10.77.0.2/24 dev lo")?;
@@ -115,11 +116,12 @@ fn processes_that_come_at_once_are_probed() -> Result<()> {
     Ok(())
 }
 
-/// Each call of the library would be asked about by their probes, too.
+/// Each call of the library would be asked about by their probes, too. They have their own where a stranger to mail is busy.
 #[test]
 fn the_probes_of_processes_that_have_ended_are_taken_away() -> Result<()> {
     let _alone = crate::alone();
     let agent = Agent::start(&[])?;
+    let _stranger = Stranger::busy()?;
     let host = Host::new()?;
     host.ip("address add 10.77.0.2/24 dev lo")?;
     for _ in 0..3 {
@@ -273,11 +275,12 @@ fn two_agents() -> Result<()> {
     Ok(())
 }
 
-/// A server that runs on has the probes when its second session begins.
+/// A server that runs on has the probes when its second session begins, also where a stranger to mail is busy.
 #[test]
 fn a_process_that_is_known_is_read_from_the_start() -> Result<()> {
     let _alone = crate::alone();
     let watch = Watch::start(&["--addresses", "full", "--tls", "auto"])?;
+    let _stranger = Stranger::busy()?;
     let server = Server::start(&watch.server_host, "TLSv1_3")?;
     smtplib(&watch.client_host, "TLSv1_3", "one")?;
     breakpoint::wait(server.pid(), server.do_handshake, true)?;

@@ -3,6 +3,7 @@
 mod attached;
 mod libraries;
 mod memory;
+mod reach;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

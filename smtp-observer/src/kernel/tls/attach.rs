@@ -1,4 +1,4 @@
-//! A program that is put on functions, in the way that the kernel offers.
+//! The programs that are put on functions, in the way that the kernel offers.
 
 use std::error::Error;
 use std::num::NonZeroU32;
@@ -8,13 +8,44 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 use aya::programs::{ProbeKind, ProgramError, ProgramInfo, UProbe};
 use tracing::warn;
 
-use super::library::Place;
+use super::library::{Place, Role};
 use super::mapped::MappedFile;
 use super::multi;
 use crate::kernel::{os_error, with_causes};
 
 /// Probes that stand until this is dropped.
-pub type Link = Box<dyn Send>;
+pub type Link = Box<dyn Send + Sync>;
+
+/// The programs, each for one kind of functions.
+pub struct Programs {
+    /// When a function is called that is told of.
+    pub calls: Probe,
+    /// When it returns.
+    pub returns: Probe,
+    /// When one is called that ends a session.
+    pub ends: Probe,
+    /// When one is called that hands over a record.
+    pub records: Probe,
+}
+
+impl Programs {
+    /// Puts them on a file's functions, in one process or in all.
+    pub fn attach(&mut self, file: &MappedFile, places: &[Place], process: Option<NonZeroU32>) -> Vec<Link> {
+        let of = |wanted: fn(&Role) -> bool| places.iter().filter(|place| wanted(&place.role)).collect::<Vec<_>>();
+        let calls = of(|role| matches!(role, Role::Call(_)));
+        let ends = of(|role| matches!(role, Role::End));
+        let records = of(|role| matches!(role, Role::Record));
+        // The returns first: a call that is noted is then noted to end.
+        let programs = [
+            (&mut self.returns, &calls),
+            (&mut self.calls, &calls),
+            (&mut self.ends, &ends),
+            (&mut self.records, &records),
+        ];
+        let wanted = programs.into_iter().filter(|(_, places)| !places.is_empty());
+        wanted.flat_map(|(program, places)| program.attach(file, places, process)).collect()
+    }
+}
 
 /// A program, and how it is put on functions.
 pub enum Probe {
@@ -32,7 +63,7 @@ impl Probe {
     }
 
     /// Puts it on places of a file, in their order: in one process, or in all. One that the kernel refuses is left out.
-    pub fn attach(&mut self, file: &MappedFile, places: &[&Place], process: Option<NonZeroU32>) -> Vec<Link> {
+    fn attach(&mut self, file: &MappedFile, places: &[&Place], process: Option<NonZeroU32>) -> Vec<Link> {
         if let Self::Multi(..) = self
             && let Ok(link) = self.link(file, places, process)
         {

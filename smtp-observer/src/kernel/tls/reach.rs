@@ -1,0 +1,176 @@
+//! In which processes a library is probed: in all, or in those alone that use watched sockets.
+//!
+//! One link for all processes costs the kernel less at each call than one for each process, and no process has to be found
+//! first. But programs that have nothing to do with mail pay for it. So a library that these call too often
+//! ([`MAX_UNWATCHED`](smtp_ebpf::library_call::MAX_UNWATCHED)) is probed in mail's processes alone, for a while.
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use foldhash::HashMap;
+use tracing::debug;
+
+use super::attach::{Link, Programs};
+use super::library::Place;
+use super::mapped::{FileIdentity, MappedFile};
+use super::removal;
+use crate::event::Time;
+use crate::kernel::now;
+
+/// For how long a library that others call too often is probed in mail's processes alone, at first. Then it takes a fraction of a
+/// second to see whether they still do: then for twice as long, and so on.
+const FIRST_RESPITE: Duration = Duration::from_secs(10);
+
+/// See [`FIRST_RESPITE`].
+const MAX_RESPITE: Duration = Duration::from_mins(10);
+
+/// Most files that are probed in all processes. Others are probed in mail's processes alone.
+const MAX_LIBRARIES: usize = 1024;
+
+/// A file with a library of TLS.
+struct Library {
+    /// By a descriptor of this process: whose file it was may have ended.
+    file: MappedFile,
+    _open: fs::File,
+    calls: Vec<Place>,
+    reach: Reach,
+    /// The last one.
+    respite: Duration,
+}
+
+/// In which processes it is probed.
+enum Reach {
+    /// In all, by these links, which stand since then.
+    All(Vec<Link>, Time),
+    /// In those that use watched sockets, until then.
+    Users(Instant),
+}
+
+/// The libraries that were met.
+#[derive(Default)]
+pub struct Libraries(Mutex<HashMap<FileIdentity, Library>>);
+
+/// Links that are not needed any more once the processes that need it have their own: they are taken away with this.
+pub struct Outgoing {
+    links: Vec<Link>,
+    unwanted: Sender<Link>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.links.drain(..).for_each(|link| removal::discard(&self.unwanted, link));
+    }
+}
+
+impl Libraries {
+    /// Since when a file is probed in all processes, and how many links that took now; none, if its users have probes of their
+    /// own.
+    pub fn everywhere(&self, programs: &mut Programs, file: &MappedFile, calls: &[Place]) -> Option<(Time, usize)> {
+        // Meanwhile nobody else does the same.
+        let mut known = self.lock();
+        if let Some(library) = known.get(&file.identity) {
+            return match library.reach {
+                Reach::All(_, since) => Some((since, 0)),
+                Reach::Users(_) => None,
+            };
+        }
+        if known.len() >= MAX_LIBRARIES {
+            return None;
+        }
+        let opened = Library::open(file, calls);
+        let mut library = opened.inspect_err(|error| debug!("{}: {error}", file.name.display())).ok()?;
+        let (count, since) = library.widen(programs);
+        known.insert(file.identity, library);
+        Some((since, count))
+    }
+
+    /// Those of these files that are probed in all processes are not to be, any more: their names and links.
+    pub fn narrow(&self, files: impl Iterator<Item = MappedFile>, unwanted: &Sender<Link>) -> Vec<(PathBuf, Outgoing)> {
+        let mut known = self.lock();
+        let mut narrowed = Vec::new();
+        for file in files {
+            let Some(library) = known.get_mut(&file.identity) else { continue };
+            if let Some(links) = library.narrow() {
+                narrowed.push((file.name, Outgoing { links, unwanted: unwanted.clone() }));
+            }
+        }
+        narrowed
+    }
+
+    /// When a file is to be probed in all processes again.
+    pub fn next_respite(&self) -> Option<Instant> {
+        let known = self.lock();
+        known.values().filter_map(Library::until).min()
+    }
+
+    /// Probes the files in all processes whose time has come; which these are.
+    pub fn widen(&self, programs: &mut Programs) -> Vec<FileIdentity> {
+        let begun = Instant::now();
+        let mut known = self.lock();
+        let due = known.iter_mut().filter(|(_, library)| library.until().is_some_and(|until| until <= begun));
+        due.map(|(identity, library)| {
+            library.widen(programs);
+            *identity
+        })
+        .collect()
+    }
+
+    /// Takes all links for all processes away.
+    pub fn clear(&self, unwanted: &Sender<Link>) {
+        for (_, library) in self.lock().drain() {
+            if let Reach::All(links, _) = library.reach {
+                links.into_iter().for_each(|link| removal::discard(unwanted, link));
+            }
+        }
+    }
+
+    /// A thread that has panicked leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileIdentity, Library>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Library {
+    fn open(file: &MappedFile, calls: &[Place]) -> io::Result<Self> {
+        let open = fs::File::open(&file.path)?;
+        let path = format!("/proc/self/fd/{}", open.as_raw_fd()).into();
+        let file = MappedFile { name: file.name.clone(), path, identity: file.identity };
+        Ok(Self {
+            file,
+            _open: open,
+            calls: calls.to_vec(),
+            reach: Reach::Users(Instant::now()),
+            respite: Duration::ZERO,
+        })
+    }
+
+    /// How many links that took, and since when they stand.
+    fn widen(&mut self, programs: &mut Programs) -> (usize, Time) {
+        let links = programs.attach(&self.file, &self.calls, None);
+        let since = now().unwrap_or(Time(u64::MAX));
+        let count = links.len();
+        self.reach = Reach::All(links, since);
+        (count, since)
+    }
+
+    /// Its links, if it was probed in all processes, which it is not to be any more.
+    fn narrow(&mut self) -> Option<Vec<Link>> {
+        let Reach::All(links, since) = &mut self.reach else { return None };
+        let links = std::mem::take(links);
+        let calm = now().unwrap_or_default().since(*since);
+        self.respite = if calm > self.respite { FIRST_RESPITE } else { MAX_RESPITE.min(self.respite * 2) };
+        self.reach = Reach::Users(Instant::now() + self.respite);
+        Some(links)
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self.reach {
+            Reach::All(..) => None,
+            Reach::Users(until) => Some(until),
+        }
+    }
+}
