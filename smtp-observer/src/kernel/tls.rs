@@ -1,7 +1,8 @@
 //! Plaintext of TLS, read from the libraries of the processes that use watched sockets.
 //!
-//! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process. A process of its own,
-//! the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads nothing that comes from a network.
+//! [`library`] finds in a file the functions that are to be probed, [`mapped`] the files of a process; [`reach`] decides in which
+//! processes. A process of its own, the [`prober`], attaches the probes: it keeps the privileges that this takes, and reads
+//! nothing that comes from a network.
 
 mod attach;
 mod found;
@@ -45,10 +46,10 @@ const FIRST_KERNEL: [u8; 2] = [6, 1];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
-    /// That of processes that use watched sockets, from the moment that they do.
+    /// That of processes that use watched sockets. Every process has the probes, unless others call a library often.
     #[default]
     Auto,
-    /// The same; but every process has the probes, so that the shortest-lived one is read from its start.
+    /// The same; but every process has the probes, whatever it costs others.
     All,
     /// Nobody's.
     Off,

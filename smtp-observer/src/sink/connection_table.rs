@@ -5,8 +5,8 @@ mod kept;
 mod state;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use foldhash::HashMap;
 
 use self::kept::{Accounts, Class, Owners};
 pub use self::state::{ConnectionState, Exchange, Note, State};
-use super::retained::{self, Gist, Retained};
+use self::verdicts::{Verdicts, class};
+use super::retained::{Gist, Retained};
 use crate::observation::{Connection, Event, Interception, Observation, RsetReason, Timestamp, Verdict};
 
 /// Most connections that are shown; those that come when there are so many are counted.
@@ -28,17 +29,14 @@ pub const KEPT: Duration = Duration::from_secs(30);
 /// Most connections that are over and stay.
 const MAX_OVER: usize = 1000;
 
-/// Most conversations of which it is kept what is in their middle.
-const MAX_INTERCEPTIONS: usize = 256;
-
 /// Most observations kept of all connections together.
 pub const MAX_LATEST: usize = 512;
 
 /// Observations kept in all transcripts together, about: the more connections, the fewer of each.
 const MAX_KEPT: usize = 32 * 1024;
 
-/// Bytes that all connections and their transcripts have together, about. Beyond it the oldest observations are forgotten of the
-/// program that has most.
+/// Bytes that all connections and their transcripts have together, about. Beyond it the program that has most forgets the oldest
+/// observation of each of its connections in turn.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
 /// Bytes of that for the connections without their transcripts. Beyond it new ones are not listed.
@@ -47,12 +45,12 @@ const MAX_ROW_BYTES: usize = 6 << 20;
 /// Bytes of the connections that are worth looking at later, about: of those with a verdict or an anomaly.
 const MAX_NOTED_BYTES: usize = 2 << 20;
 
-/// Bytes of the latest verdicts.
-const MAX_VERDICT_BYTES: usize = 512 << 10;
-
 /// Bytes of one connection's transcript, and of one that is worth looking at later.
 const MAX_OF_ONE: usize = 64 << 10;
 const MAX_NOTED_OF_ONE: usize = 128 << 10;
+
+/// Connections with an account, with those that are there no longer, before these are let go of.
+const MAX_ENTRIES: usize = 2 * MAX_ROWS;
 
 /// How many times as many observations are kept of a connection that is worth looking at later.
 const NOTED: usize = 4;
@@ -66,9 +64,7 @@ pub struct ConnectionTable {
     rows: HashMap<Arc<str>, ConnectionState>,
     /// Rows of connections that are over, the first first.
     over: VecDeque<(Timestamp, Arc<str>)>,
-    /// One a client's connection, the latest one last.
-    interceptions: VecDeque<Arc<Observation>>,
-    verdict_bytes: usize,
+    verdicts: Verdicts,
     latest: VecDeque<Retained>,
     /// Observations taken since the beginning: the number of the latest one, the first one's being 1.
     taken: u64,
@@ -168,7 +164,7 @@ impl ConnectionTable {
     /// What is, or was, in the middle of clients' connections: one each, the latest one last. Each is an
     /// [`Event::Interception`].
     pub fn interceptions(&self) -> impl DoubleEndedIterator<Item = &Arc<Observation>> {
-        self.interceptions.iter()
+        self.verdicts.iter()
     }
 
     /// What was observed last, the latest one last.
@@ -283,8 +279,9 @@ impl ConnectionTable {
                 accounts.subtract(row.account, row.forget_oldest());
             }
             accounts.add(row.account, row.keep(observation));
-            if row.class == Class::Ordinary {
-                accounts.push(row.account, id, row.latest().unwrap_or_default());
+            if row.class == Class::Ordinary && !row.is_listed {
+                accounts.push(row.account, id);
+                row.is_listed = true;
             }
         }
         if closes && !is_past {
@@ -303,7 +300,7 @@ impl ConnectionTable {
     /// Gives up the oldest of whoever has most, as far as that is too much.
     fn make_room(&mut self) {
         while self.accounts.noted() > MAX_NOTED_BYTES
-            && let Some((account, id, _)) = self.accounts.pop(true)
+            && let Some((account, id)) = self.accounts.pop(true)
         {
             if self.past.get(&id).is_some_and(|row| row.account == account) {
                 self.dropped += 1;
@@ -317,21 +314,21 @@ impl ConnectionTable {
             }
         }
         while self.accounts.ordinary() + self.row_bytes + self.owners.bytes() > MAX_KEPT_BYTES
-            && let Some((account, id, number)) = self.accounts.pop(false)
+            && let Some((account, id)) = self.accounts.pop(false)
         {
             if let Some(row) = self.rows.get_mut(&id).filter(|row| row.account == account) {
-                while row.forgotten <= number && !row.transcript.is_empty() {
-                    self.accounts.subtract(account, row.forget_oldest());
+                self.accounts.subtract(account, row.forget_oldest());
+                row.is_listed = !row.transcript.is_empty();
+                if row.is_listed {
+                    self.accounts.push(account, &id);
                 }
             }
         }
         // What is there no longer takes little, and is let go of when most of it is such.
-        if self.accounts.entries() > 2 * MAX_KEPT {
+        if self.accounts.entries() > MAX_ENTRIES {
             let Self { rows, past, accounts, .. } = self;
-            accounts.tidy(|account, id, number| {
-                let row = rows.get(id).or_else(|| past.get(id)).filter(|row| row.account == account);
-                row.is_some_and(|row| row.class > Class::Ordinary || row.forgotten <= number)
-            });
+            accounts
+                .tidy(|account, id| rows.get(id).or_else(|| past.get(id)).is_some_and(|row| row.account == account));
         }
     }
 
@@ -350,13 +347,9 @@ impl ConnectionTable {
     fn intercept(&mut self, interception: &Interception, retained: &Retained) {
         let observation = Arc::new(retained.shown());
         let client = &observation.connection.id;
-        let has = |known: &Arc<Observation>| known.connection.id == *client;
-        if let Some(known) = self.interceptions.iter().position(has).and_then(|place| self.interceptions.remove(place))
-        {
-            self.verdict_bytes -= retained::cost(&known.event);
-        }
         // A verdict that is withdrawn leaves nothing.
         if interception.verdict == Verdict::Direct {
+            self.verdicts.remove(client);
             self.drop_past(client);
             if let Some(row) = self.rows.get_mut(client) {
                 (row.intercepted, row.interception) = (false, None);
@@ -364,15 +357,7 @@ impl ConnectionTable {
             }
             return;
         }
-        self.verdict_bytes += retained::cost(&observation.event);
-        self.interceptions.push_back(Arc::clone(&observation));
-        while self.interceptions.len() > MAX_INTERCEPTIONS || self.verdict_bytes > MAX_VERDICT_BYTES {
-            let Some(gone) = most_common(&self.interceptions).and_then(|place| self.interceptions.remove(place)) else {
-                break;
-            };
-            self.verdict_bytes -= retained::cost(&gone.event);
-            self.dropped += 1;
-        }
+        self.dropped += self.verdicts.insert(Arc::clone(&observation));
         let class = class(interception.verdict);
         if self.row(client).is_none() {
             // It was not listed, or is over for long.
@@ -381,7 +366,7 @@ impl ConnectionTable {
             row.class = class;
             self.owners.change(None, row.owner.as_ref());
             self.accounts.add(row.account, row.weight());
-            self.accounts.push(row.account, client, 0);
+            self.accounts.push(row.account, client);
             self.past.insert(Arc::clone(client), row);
         }
         if let Some(row) = self.rows.get_mut(client).or_else(|| self.past.get_mut(client)) {
@@ -401,37 +386,10 @@ fn settle(accounts: &mut Accounts, row: &mut ConnectionState, class: Class) {
     row.class = class;
     row.account = accounts.of(class, row.program());
     accounts.add(row.account, row.weight());
-    if let Some(latest) = row.latest().or((class > Class::Ordinary).then_some(0)) {
-        accounts.push(row.account, &row.connection.id, latest);
+    row.is_listed = class > Class::Ordinary || !row.transcript.is_empty();
+    if row.is_listed {
+        accounts.push(row.account, &row.connection.id);
     }
-}
-
-/// How long a verdict is worth to be kept.
-fn class(verdict: Verdict) -> Class {
-    match verdict {
-        Verdict::Direct => Class::Ordinary,
-        Verdict::InlineProxy | Verdict::Relay | Verdict::Redirected => Class::Proxied,
-        _ => Class::Intercepted,
-    }
-}
-
-/// The place of the oldest verdict of the kind and the program that most of them are of.
-fn most_common(verdicts: &VecDeque<Arc<Observation>>) -> Option<usize> {
-    let kind = |observation: &Arc<Observation>| {
-        let found = interception(observation);
-        let program =
-            found.and_then(|found| found.interceptor.as_ref()).map(|caller| caller.process.program().to_owned());
-        (found.map(|found| class(found.verdict)), program)
-    };
-    let mut kinds: Vec<(_, usize, usize)> = Vec::new();
-    for (place, observation) in verdicts.iter().enumerate() {
-        let kind = kind(observation);
-        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
-            Some((_, count, _)) => *count += 1,
-            None => kinds.push((kind, 1, place)),
-        }
-    }
-    kinds.into_iter().max_by_key(|(_, count, place)| (*count, Reverse(*place))).map(|(_, _, place)| place)
 }
 
 /// Leaves those with the greatest keys, so many.

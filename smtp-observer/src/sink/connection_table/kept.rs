@@ -44,8 +44,8 @@ struct Kept {
     /// None: of all that have none of their own.
     program: Option<Box<str>>,
     bytes: usize,
-    /// Connections with the number of an observation, the oldest first. Some are there no longer.
-    order: VecDeque<(Arc<str>, u64)>,
+    /// Its connections, in the order in which they give something up. Some are there no longer.
+    order: VecDeque<Arc<str>>,
 }
 
 impl Accounts {
@@ -102,29 +102,29 @@ impl Accounts {
         }
     }
 
-    /// An observation of this number of a connection is kept.
-    pub fn push(&mut self, Account(place): Account, connection: &Arc<str>, number: u64) {
+    /// A connection is the last to give something up.
+    pub fn push(&mut self, Account(place): Account, connection: &Arc<str>) {
         if let Some(kept) = self.list.get_mut(place) {
-            kept.order.push_back((Arc::clone(connection), number));
+            kept.order.push_back(Arc::clone(connection));
             self.entries += 1;
         }
     }
 
-    /// Takes the oldest entry out of the largest account of those that are worth looking at later, or of the others.
-    pub fn pop(&mut self, noted: bool) -> Option<(Account, Arc<str>, u64)> {
+    /// Takes the first connection out of the largest account of those that are worth looking at later, or of the others.
+    pub fn pop(&mut self, noted: bool) -> Option<(Account, Arc<str>)> {
         let meant = self.list.iter_mut().enumerate();
         let meant = meant.filter(|(_, kept)| (kept.class > Class::Ordinary) == noted && !kept.order.is_empty());
         let (place, kept) = meant.max_by_key(|(_, kept)| kept.bytes)?;
-        let (connection, number) = kept.order.pop_front()?;
+        let connection = kept.order.pop_front()?;
         self.entries -= 1;
-        Some((Account(place), connection, number))
+        Some((Account(place), connection))
     }
 
-    /// Lets go of entries that are there no longer.
-    pub fn tidy(&mut self, is_there: impl Fn(Account, &str, u64) -> bool) {
+    /// Lets go of connections that are there no longer.
+    pub fn tidy(&mut self, is_there: impl Fn(Account, &str) -> bool) {
         self.entries = 0;
         for (place, kept) in self.list.iter_mut().enumerate() {
-            kept.order.retain(|(connection, number)| is_there(Account(place), connection, *number));
+            kept.order.retain(|connection| is_there(Account(place), connection));
             self.entries += kept.order.len();
         }
     }

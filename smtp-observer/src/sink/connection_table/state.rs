@@ -52,6 +52,8 @@ pub struct ConnectionState {
     /// How much it is worth to be kept, and on whose account.
     pub(crate) class: Class,
     pub(crate) account: Account,
+    /// It is in the order of its account.
+    pub(crate) is_listed: bool,
 }
 
 /// How far a session is, as its replies tell.
@@ -148,6 +150,7 @@ impl ConnectionState {
             kept: 0,
             class: Class::Ordinary,
             account: Account::default(),
+            is_listed: false,
         }
     }
 
@@ -183,11 +186,6 @@ impl ConnectionState {
     pub(super) fn weight(&self) -> usize {
         let alone = size_of::<Self>() + size_of::<Connection>() + MAX_TEXTS;
         self.kept + if self.class > Class::Ordinary { alone } else { 0 }
-    }
-
-    /// The number of the latest of its observations.
-    pub(super) fn latest(&self) -> Option<u64> {
-        Some(self.forgotten + self.transcript.len().checked_sub(1)? as u64)
     }
 
     /// Keeps an observation.

@@ -1,5 +1,6 @@
 mod history;
 
+use super::verdicts::MAX_INTERCEPTIONS;
 use super::*;
 use crate::observation::{Command, InterceptedClient, Method, News, Tls, TlsPhase};
 use crate::sink::samples::{self, Sample};
@@ -150,7 +151,7 @@ fn transcripts_have_a_bound_in_bytes() {
     // The latest is there of each, and all is given back.
     assert!(table.rows().all(|row| !row.transcript.is_empty()));
     assert!(costs(&table) > MAX_KEPT_BYTES / 2);
-    assert!(table.accounts.entries() <= 2 * MAX_KEPT + 1);
+    assert!(table.accounts.entries() <= MAX_ENTRIES);
     for number in 0..500 {
         table.take(sample.clone().with_id(&format!("b-{number}")).closed());
     }

@@ -9,7 +9,7 @@ use smtp_observer_tests::breakpoint;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::Running;
-use smtp_observer_tests::tls::Server;
+use smtp_observer_tests::tls::{Server, Stranger};
 
 const LIBRARY: &str = "libssl.so.3";
 
@@ -33,12 +33,14 @@ impl Idle {
     }
 }
 
-/// From a process's first use of a watched port to its probes.
+/// From a process's first use of a watched port to its probes, where those of all processes have been taken away.
 pub fn first_use() -> Result<Duration> {
     let host = Host::new()?;
     host.ip("address add 10.77.0.2/24 dev lo")?;
     let server = Server::start(&host, "TLSv1_3")?;
     let agent = Agent::start_silent(&["--tls", "auto"])?;
+    // They come back only after a while.
+    drop(Stranger::busy()?);
     let started = Instant::now();
     let _client = host.connect("10.77.0.2:25")?;
     breakpoint::wait(server.pid(), server.do_handshake, true)?;

@@ -241,7 +241,7 @@ fn print_tls(rounds: &mut Rounds, mails: usize, processes: usize) -> Result<()> 
     };
     let measures = [
         (
-            "from a process's first use of the port to its probes (`auto`), ms",
+            "from a process's first use of the port to its probes (`auto`, where others call the library often), ms",
             libraries::first_use as fn() -> Result<_>,
         ),
         ("from the start to probes in all processes (`all`), ms", libraries::everybody),

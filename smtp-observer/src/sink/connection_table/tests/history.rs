@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::observation::{Anomaly, AnomalyKind, Evidence, EvidenceKind};
+use crate::sink::connection_table::verdicts::MAX_VERDICT_BYTES;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -125,7 +126,7 @@ fn a_flood_of_verdicts_or_anomalies_pushes_out_its_own() {
     story.check_is_there(&table);
     assert_eq!(table.row("quiet").map(|row| row.transcript.len()), Some(3));
     assert!(table.accounts.noted() <= MAX_NOTED_BYTES, "{} bytes", table.accounts.noted());
-    assert!(table.verdict_bytes <= MAX_VERDICT_BYTES && table.interceptions().count() <= MAX_INTERCEPTIONS);
+    assert!(table.verdicts.bytes() <= MAX_VERDICT_BYTES && table.interceptions().count() <= MAX_INTERCEPTIONS);
     // What is not there was dropped, and counted: a verdict each of the relays', their connections, and the anomalies.
     let there = table.past.len() + table.rows().filter(|row| row.class > Class::Ordinary).count();
     let told = 2 + 1 + 3000 * 2 + 20_000 + 3001;
