@@ -35,6 +35,8 @@ enum State {
         accepted: u32,
         rejected: u32,
         refused_last: bool,
+        /// A second MAIL was refused, and no recipient was named behind it.
+        mail_refused: bool,
     },
     DataRefused,
     MessageAccepted,
@@ -165,17 +167,23 @@ fn serve(state: State, op: Op) -> (String, u16, State) {
         (Op::Quit, _) => ("QUIT", 221, state),
         (Op::Rset, State::Start) => ("RSET", 250, state),
         (Op::Rset, _) => ("RSET", 250, State::Idle),
+        (Op::Mail(_), State::Envelope { accepted, rejected, refused_last, .. }) => {
+            let next = State::Envelope { accepted, rejected, refused_last, mail_refused: true };
+            ("MAIL FROM:<a@x.example>", 503, next)
+        }
         (Op::Mail(_), _) if in_transaction => ("MAIL FROM:<a@x.example>", 503, state),
         (Op::Mail(true), _) => {
-            ("MAIL FROM:<a@x.example>", 250, State::Envelope { accepted: 0, rejected: 0, refused_last: false })
+            let next = State::Envelope { accepted: 0, rejected: 0, refused_last: false, mail_refused: false };
+            ("MAIL FROM:<a@x.example>", 250, next)
         }
         (Op::Mail(false), _) => ("MAIL FROM:<a@x.example>", 550, State::SenderRefused),
         (Op::Rcpt(true), State::Envelope { accepted, rejected, .. }) => {
-            let next = State::Envelope { accepted: accepted + 1, rejected, refused_last: false };
+            let next = State::Envelope { accepted: accepted + 1, rejected, refused_last: false, mail_refused: false };
             ("RCPT TO:<b@y.example>", 250, next)
         }
         (Op::Rcpt(false), State::Envelope { accepted, rejected, .. }) => {
-            let next = State::Envelope { accepted, rejected: rejected + 1, refused_last: true };
+            let rejected = rejected + 1;
+            let next = State::Envelope { accepted, rejected, refused_last: true, mail_refused: false };
             ("RCPT TO:<b@y.example>", 550, next)
         }
         (Op::Rcpt(_), _) => ("RCPT TO:<b@y.example>", 503, state),
@@ -198,7 +206,10 @@ impl State {
         match reason {
             Ambiguous => true,
             _ if self == Self::Unknown => false,
-            SenderRejected => self == Self::SenderRefused && !early,
+            SenderRejected => {
+                let is_nested = matches!(self, Self::Envelope { rejected: 0, mail_refused: true, .. });
+                (self == Self::SenderRefused || is_nested) && !early
+            }
             RecipientsRejected => matches!(self, Self::Envelope { accepted: 0, rejected: 1.., .. }) && !early,
             RecipientRejected => matches!(self, Self::Envelope { accepted: 1.., refused_last: true, .. }) && !early,
             DataRejected => self == Self::DataRefused && !early,

@@ -21,6 +21,7 @@ fn by_state(context: &CommandContext) -> Option<RsetReason> {
         // The client did not know how the command before it went.
         _ if context.pipelined => None,
         SessionState::SenderRefused { .. } if context.since == Since::Nothing => Some(SenderRejected),
+        _ if context.is_mail_refused() => (context.noops.in_a_row == 0).then_some(SenderRejected),
         SessionState::Envelope { accepted: 0, rejected: 1.., .. } => Some(RecipientsRejected),
         SessionState::Envelope { refused_last: true, .. } => Some(RecipientRejected),
         SessionState::Envelope { rejected: 1.., .. } if context.envelope.is_test() => Some(AddressProbe),
@@ -65,6 +66,7 @@ pub(super) fn possible(
 ) -> Reasons<RsetReason> {
     let without_auth = || match by_state(context) {
         Some(reason) => [reason].into(),
+        None if context.is_mail_refused() => with(by_what_follows(context, accepted, next, comparison), SenderRejected),
         None => by_what_follows(context, accepted, next, comparison),
     };
     match next.verb() {

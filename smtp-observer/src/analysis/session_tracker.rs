@@ -32,6 +32,8 @@ pub(super) enum Since {
     Other,
     /// AUTH among them, the last of which was refused with this code; MAIL was before it.
     AuthRefused(u16),
+    /// A second MAIL in a transaction in which nothing else was refused, with this code, and perhaps other commands.
+    MailRefused(u16),
 }
 
 /// The NOOPs of the session, the current command included.
@@ -69,11 +71,20 @@ impl CommandContext {
         matches!(self.since, Since::AuthRefused(_))
     }
 
+    /// A second MAIL was refused, and the transaction did not go on behind it.
+    pub(super) fn is_mail_refused(&self) -> bool {
+        matches!(self.since, Since::MailRefused(_)) && matches!(self.state, SessionState::Envelope { .. })
+    }
+
     /// The state before the command, and how the command was sent where that says something.
     pub(super) fn evidence(&self) -> EvidenceList {
         let mut evidence = EvidenceList::from([ReasonEvidence::State(self.state)]);
-        if let Since::AuthRefused(code) = self.since {
-            evidence.push(ReasonEvidence::State(SessionState::AuthRefused { code }));
+        match self.since {
+            Since::AuthRefused(code) => evidence.push(ReasonEvidence::State(SessionState::AuthRefused { code })),
+            Since::MailRefused(code) if self.is_mail_refused() => {
+                evidence.push(ReasonEvidence::State(SessionState::SenderRefused { code }))
+            }
+            Since::Nothing | Since::Other | Since::MailRefused(_) => {}
         }
         evidence.extend(self.noops.evidence(self.is_noop));
         if self.pipelined {
@@ -223,7 +234,10 @@ impl SessionTracker {
             Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if accepts => Since::Nothing,
             Verb::Auth | Verb::XExps if refuses && knows_mail => Since::AuthRefused(code),
             Verb::Auth | Verb::XExps if accepts => Since::Other,
-            Verb::Rcpt | Verb::Data | Verb::Bdat | Verb::Burl => self.since,
+            Verb::Rcpt | Verb::Data | Verb::Bdat | Verb::Burl => match self.since {
+                Since::MailRefused(_) => Since::Nothing,
+                since => since,
+            },
             verb if verb.opens_transaction() => self.since,
             _ if self.since == Since::Nothing => Since::Other,
             _ => self.since,
@@ -257,6 +271,9 @@ impl SessionTracker {
         };
         // A second MAIL in a transaction is refused for its place, not for its sender.
         if !accepts && (nested || !refuses) {
+            if refuses && matches!(state, SessionState::Envelope { rejected: 0, .. }) {
+                self.since = Since::MailRefused(code);
+            }
             return state;
         }
         self.transactions = self.transactions.saturating_add(1);
@@ -362,7 +379,9 @@ pub(super) mod tests {
                         for in_a_row in [0, 1, 2] {
                             let pause = Pause { idle, owner_changed, waited };
                             let noops = Noops { in_a_row, total: in_a_row, ..Noops::default() };
-                            for since in [Since::Nothing, Since::Other, Since::AuthRefused(535)] {
+                            for since in
+                                [Since::Nothing, Since::Other, Since::AuthRefused(535), Since::MailRefused(503)]
+                            {
                                 contexts.push(CommandContext {
                                     state,
                                     since,
