@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use smtp_observer_tests::breakpoint;
 use smtp_observer_tests::conversation::{Conversation, commands, observed};
+use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::process::{self, Running};
 use smtp_observer_tests::tls::{Server, VERSIONS, check_whole};
 use smtp_observer_tests::watch::Watch;
@@ -84,5 +87,39 @@ fn loaded_behind_starttls() -> Result<()> {
         }
         check(&seen[1])?;
     }
+    Ok(())
+}
+
+/// A container's file system can be unmounted once its processes have ended: probes hold it for a few seconds more.
+#[test]
+fn whose_file_system_goes_away() -> Result<()> {
+    let _alone = crate::alone();
+    let folder = tempfile::tempdir()?;
+    let client = compiled(&folder, &["-DLATER", "-ldl"])?;
+    let file_system = tempfile::tempdir()?;
+    let mount = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(file_system.path());
+        process::run(command).map(drop)
+    };
+    mount("mount", &["-t", "tmpfs", "tmpfs"])?;
+    let library = file_system.path().join("libssl-contained.so.3");
+    fs::copy("/usr/lib/x86_64-linux-gnu/libssl.so.3", &library)?;
+    let watch = Watch::start(&["--addresses", "full"])?;
+    let _server = Server::start(&watch.server_host, "TLSv1_3")?;
+    let mut client = watch.client_host.command(&client);
+    client.args(["10.77.0.2", "25"]).arg(&library).arg("2");
+    let client = Running::start(client)?;
+    breakpoint::wait(client.pid(), breakpoint::address(&client)?, true)?;
+    let busy = mount("umount", &[]);
+    client.signal(Signal::SIGUSR1)?;
+    process::succeeded("the client", client)?;
+    ensure!(busy.is_err(), "a file system is there as long as its library is loaded");
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = mount("umount", &[]) {
+        ensure!(Instant::now() < deadline, "the file system is still in use: {error:#}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(watch.agent.stop()?.status.success());
     Ok(())
 }

@@ -124,22 +124,31 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     let processes = unsafe { OwnedFd::from_raw_fd(assignment.processes) };
     let data = MapData::from_fd(processes).map_err(|error| Failure::Programs(with_causes(&error)))?;
     let mut notices = RingBuf::try_from(Map::RingBuf(data)).map_err(|error| Failure::Programs(with_causes(&error)))?;
-    let shared = Shared::new(assignment.tls == Tls::All)?;
+    let shared = Shared::new(assignment.tls == Tls::All, assignment.multi)?;
     let (unwanted, gathered) = channel();
     // All threads have ended behind it, and all probes are taken away.
     thread::scope(|scope| {
         thread::Builder::new().spawn_scoped(scope, move || removal::remove(&gathered, assignment.multi))?;
         let mut first = Processes::new(programs(assignment)?, &shared, &unwanted);
-        let searched = first.prepare();
+        // Where each probe is a link of its own, nobody waits for them who did not ask for all.
+        let is_first = shared.all || assignment.multi;
+        let searched = if is_first { first.prepare() } else { Vec::new() };
         let mut shares = vec![first];
         for _ in 1..ATTACHING {
             shares.push(Processes::new(programs(assignment)?, &shared, &unwanted));
         }
         let mut threads = Threads { shared: &shared, programs: programs(assignment)?, told: Vec::new(), unwanted };
         let mut running = Vec::new();
-        for processes in shares {
+        let mut prepares = !is_first;
+        for mut processes in shares {
             let (sender, told) = channel();
-            running.push(thread::Builder::new().spawn_scoped(scope, move || processes.work(&told))?);
+            let prepares = std::mem::take(&mut prepares);
+            running.push(thread::Builder::new().spawn_scoped(scope, move || {
+                if prepares {
+                    processes.prepare();
+                }
+                processes.work(&told);
+            })?);
             threads.told.push(sender);
         }
         say(&Report::Ready);
@@ -209,10 +218,10 @@ impl Threads<'_> {
             for (pid, speaks_tls) in processes {
                 self.tell(pid, Told::Used { pid, speaks_tls })?;
             }
-            self.widen()?;
-            let respite = self.shared.libraries.next_respite();
-            let respite = respite.map(|until| until.saturating_duration_since(Instant::now()));
-            let timeout = respite.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
+            self.change()?;
+            let change = self.shared.libraries.next_change();
+            let change = change.map(|due| due.saturating_duration_since(Instant::now()));
+            let timeout = change.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
             // SAFETY: the ring buffer has it open for longer than it is used here.
             let ring = unsafe { BorrowedFd::borrow_raw(notices.as_raw_fd()) };
             let mut waits = [ring, input.as_fd(), self.shared.alive()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -244,9 +253,9 @@ impl Threads<'_> {
         Ok(())
     }
 
-    /// Libraries whose time has come are to be probed in all processes again.
-    fn widen(&mut self) -> Result<(), Failure> {
-        for file in self.shared.libraries.widen(&mut self.programs) {
+    /// Libraries whose time has come are probed in all processes again, or let go of.
+    fn change(&mut self) -> Result<(), Failure> {
+        for file in self.shared.libraries.change(&mut self.programs, &self.unwanted) {
             for thread in &self.told {
                 thread.send(Told::Widened(file)).map_err(|_| Failure::Ended)?;
             }

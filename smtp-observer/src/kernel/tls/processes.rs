@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -57,10 +57,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(all: bool) -> Result<Self, Errno> {
+    /// `multi`: links hold many probes.
+    pub fn new(all: bool, multi: bool) -> Result<Self, Errno> {
         let most = MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN);
         let alive = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { all, libraries: Libraries::default(), searched: Mutex::new(LruCache::new(most)), alive })
+        Ok(Self { all, libraries: Libraries::new(multi), searched: Mutex::new(LruCache::new(most)), alive })
     }
 
     /// Readable when one of the processes has ended.
@@ -121,6 +122,8 @@ struct Process {
     descriptor: OwnedFd,
     /// Since when its calls are seen.
     probed: Option<Time>,
+    /// The files with a library that it has.
+    libraries: HashSet<FileIdentity>,
     /// The probes that it has of its own, by file, and whether they are for the records that it hands over.
     files: HashMap<(FileIdentity, bool), Vec<Link>>,
 }
@@ -131,7 +134,7 @@ impl Process {
         let pid = NonZeroU32::new(pid)?;
         let descriptor = pidfd_open(Pid::from_raw(pid.get().cast_signed())?, PidfdFlags::empty());
         let descriptor = descriptor.inspect_err(|error| debug!("process {pid} cannot be followed: {error}")).ok()?;
-        Some(Self { pid, descriptor, probed: None, files: HashMap::default() })
+        Some(Self { pid, descriptor, probed: None, libraries: HashSet::default(), files: HashMap::default() })
     }
 
     fn has_ended(&self) -> bool {
@@ -175,7 +178,7 @@ impl<'a> Processes<'a> {
         for file in mapped::installed() {
             let (_, calls) = self.places(&file);
             if !calls.is_empty() {
-                self.shared.libraries.everywhere(&mut self.programs, &file, &calls);
+                self.shared.libraries.install(&mut self.programs, &file, &calls);
             }
         }
         if !self.shared.all {
@@ -216,6 +219,9 @@ impl<'a> Processes<'a> {
                 } else {
                     links += self.probe(&mut process, file, &calls);
                     since = now().unwrap_or(Time(u64::MAX));
+                }
+                if process.libraries.insert(file.identity) {
+                    self.shared.libraries.is_used(file.identity);
                 }
             }
             if !records.is_empty() {
@@ -265,6 +271,7 @@ impl<'a> Processes<'a> {
     }
 
     fn discard(&self, process: Process) {
+        process.libraries.into_iter().for_each(|file| self.shared.libraries.is_left(file));
         process.files.into_values().flatten().for_each(|link| removal::discard(&self.unwanted, link));
     }
 }

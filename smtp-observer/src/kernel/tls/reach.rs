@@ -28,6 +28,10 @@ const FIRST_RESPITE: Duration = Duration::from_secs(10);
 /// See [`FIRST_RESPITE`].
 const MAX_RESPITE: Duration = Duration::from_mins(10);
 
+/// For how long a file that no process of mail has any more is probed: the next such process is then read from its start. A file of a
+/// container, whose file system the probes hold, is not kept for longer. Those that are installed on this host stay.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// Most files that are probed in all processes. Others are probed in mail's processes alone.
 const MAX_LIBRARIES: usize = 1024;
 
@@ -40,19 +44,27 @@ struct Library {
     reach: Reach,
     /// The last one.
     respite: Duration,
+    is_installed: bool,
+    /// Processes of mail that have it.
+    users: usize,
+    /// When it is let go of, since there are none.
+    leaves: Option<Instant>,
 }
 
 /// In which processes it is probed.
 enum Reach {
     /// In all, by these links, which stand since then.
     All(Vec<Link>, Time),
-    /// In those that use watched sockets, until then.
-    Users(Instant),
+    /// In those that use watched sockets: until then, or for good.
+    Users(Option<Instant>),
 }
 
 /// The libraries that were met.
-#[derive(Default)]
-pub struct Libraries(Mutex<HashMap<FileIdentity, Library>>);
+pub struct Libraries {
+    known: Mutex<HashMap<FileIdentity, Library>>,
+    /// Those that others called too often are tried again. Without links that hold many probes that would take too long.
+    retries: bool,
+}
 
 /// Links that are not needed any more once the processes that need it have their own: they are taken away with this.
 pub struct Outgoing {
@@ -67,6 +79,37 @@ impl Drop for Outgoing {
 }
 
 impl Libraries {
+    /// None yet. Those that others call too often are tried again, or they are not.
+    pub fn new(retries: bool) -> Self {
+        Self { known: Mutex::default(), retries }
+    }
+
+    /// Probes a file that is installed on this host in all processes.
+    pub fn install(&self, programs: &mut Programs, file: &MappedFile, calls: &[Place]) {
+        self.everywhere(programs, file, calls);
+        if let Some(library) = self.lock().get_mut(&file.identity) {
+            library.is_installed = true;
+        }
+    }
+
+    /// One process more of mail has this file.
+    pub fn is_used(&self, file: FileIdentity) {
+        if let Some(library) = self.lock().get_mut(&file) {
+            library.users += 1;
+            library.leaves = None;
+        }
+    }
+
+    /// One process less of mail has this file.
+    pub fn is_left(&self, file: FileIdentity) {
+        if let Some(library) = self.lock().get_mut(&file) {
+            library.users = library.users.saturating_sub(1);
+            if library.users == 0 && !library.is_installed {
+                library.leaves = Some(Instant::now() + LINGER);
+            }
+        }
+    }
+
     /// Since when a file is probed in all processes, and how many links that took now; none, if its users have probes of their
     /// own.
     pub fn everywhere(&self, programs: &mut Programs, file: &MappedFile, calls: &[Place]) -> Option<(Time, usize)> {
@@ -94,23 +137,25 @@ impl Libraries {
         let mut narrowed = Vec::new();
         for file in files {
             let Some(library) = known.get_mut(&file.identity) else { continue };
-            if let Some(links) = library.narrow() {
+            if let Some(links) = library.narrow(self.retries) {
                 narrowed.push((file.name, Outgoing { links, unwanted: unwanted.clone() }));
             }
         }
         narrowed
     }
 
-    /// When a file is to be probed in all processes again.
-    pub fn next_respite(&self) -> Option<Instant> {
+    /// When a file is to be probed in all processes again, or let go of.
+    pub fn next_change(&self) -> Option<Instant> {
         let known = self.lock();
-        known.values().filter_map(Library::until).min()
+        known.values().flat_map(|library| [library.until(), library.leaves]).flatten().min()
     }
 
-    /// Probes the files in all processes whose time has come; which these are.
-    pub fn widen(&self, programs: &mut Programs) -> Vec<FileIdentity> {
+    /// Probes the files in all processes whose time has come, and lets go of those that nobody has any more; the former.
+    pub fn change(&self, programs: &mut Programs, unwanted: &Sender<Link>) -> Vec<FileIdentity> {
         let begun = Instant::now();
         let mut known = self.lock();
+        let left = known.extract_if(|_, library| library.leaves.is_some_and(|until| until <= begun));
+        left.for_each(|(_, library)| library.discard(unwanted));
         let due = known.iter_mut().filter(|(_, library)| library.until().is_some_and(|until| until <= begun));
         due.map(|(identity, library)| {
             library.widen(programs);
@@ -121,16 +166,12 @@ impl Libraries {
 
     /// Takes all links for all processes away.
     pub fn clear(&self, unwanted: &Sender<Link>) {
-        for (_, library) in self.lock().drain() {
-            if let Reach::All(links, _) = library.reach {
-                links.into_iter().for_each(|link| removal::discard(unwanted, link));
-            }
-        }
+        self.lock().drain().for_each(|(_, library)| library.discard(unwanted));
     }
 
     /// A thread that has panicked leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, HashMap<FileIdentity, Library>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,9 +184,18 @@ impl Library {
             file,
             _open: open,
             calls: calls.to_vec(),
-            reach: Reach::Users(Instant::now()),
+            reach: Reach::Users(None),
             respite: Duration::ZERO,
+            is_installed: false,
+            users: 0,
+            leaves: None,
         })
+    }
+
+    fn discard(self, unwanted: &Sender<Link>) {
+        if let Reach::All(links, _) = self.reach {
+            links.into_iter().for_each(|link| removal::discard(unwanted, link));
+        }
     }
 
     /// How many links that took, and since when they stand.
@@ -158,19 +208,19 @@ impl Library {
     }
 
     /// Its links, if it was probed in all processes, which it is not to be any more.
-    fn narrow(&mut self) -> Option<Vec<Link>> {
+    fn narrow(&mut self, retries: bool) -> Option<Vec<Link>> {
         let Reach::All(links, since) = &mut self.reach else { return None };
         let links = std::mem::take(links);
         let calm = now().unwrap_or_default().since(*since);
         self.respite = if calm > self.respite { FIRST_RESPITE } else { MAX_RESPITE.min(self.respite * 2) };
-        self.reach = Reach::Users(Instant::now() + self.respite);
+        self.reach = Reach::Users(retries.then(|| Instant::now() + self.respite));
         Some(links)
     }
 
     fn until(&self) -> Option<Instant> {
         match self.reach {
             Reach::All(..) => None,
-            Reach::Users(until) => Some(until),
+            Reach::Users(until) => until,
         }
     }
 }
