@@ -207,6 +207,7 @@ impl<'a> Processes<'a> {
         let files: Vec<MappedFile> = files.into_iter().flatten().collect();
         let mut links = 0;
         let mut libraries = Vec::new();
+        let before = std::mem::take(&mut process.libraries);
         let mut since = Time::default();
         let mut hand_over = Vec::new();
         for file in &files {
@@ -220,16 +221,19 @@ impl<'a> Processes<'a> {
                     links += self.probe(&mut process, file, &calls);
                     since = now().unwrap_or(Time(u64::MAX));
                 }
-                if process.libraries.insert(file.identity) {
-                    self.shared.libraries.is_used(file.identity);
-                }
+                process.libraries.insert(file.identity);
             }
             if !records.is_empty() {
                 hand_over.push((file, records));
             }
         }
+        // It may be another program than before.
+        process.libraries.difference(&before).for_each(|&file| self.shared.libraries.is_used(file));
+        before.difference(&process.libraries).for_each(|&file| self.shared.libraries.is_left(file));
         // Whoever has ended meanwhile has no files.
-        if !libraries.is_empty() {
+        if libraries.is_empty() {
+            self.discard(process);
+        } else {
             let since = match process.probed {
                 Some(since) => since,
                 None => {
