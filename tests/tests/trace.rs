@@ -190,7 +190,10 @@ fn a_trace_that_cannot_be_written_fails() -> Result<()> {
 /// A trace whose terminal goes away ends as with Ctrl-C.
 #[test]
 fn a_hang_up_ends_a_trace() -> Result<()> {
-    let trace = trace(Command::new(machine::agent()?), &["--port", "2713"])?;
+    // The tests may have been started by nohup(1).
+    let mut heeding = Command::new(machine::installed("env")?);
+    heeding.arg("--default-signal=HUP").arg(machine::agent()?);
+    let trace = trace(heeding, &["--port", "2713"])?;
     trace.signal(nix::sys::signal::Signal::SIGHUP)?;
     succeeded("trace", trace).map(drop)
 }
