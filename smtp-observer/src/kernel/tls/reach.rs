@@ -133,11 +133,12 @@ impl Libraries {
 
     /// Those of these files that are probed in all processes are not to be, any more: their names and links.
     pub fn narrow(&self, files: impl Iterator<Item = MappedFile>, unwanted: &Sender<Link>) -> Vec<(PathBuf, Outgoing)> {
+        let time = now().unwrap_or_default();
         let mut known = self.lock();
         let mut narrowed = Vec::new();
         for file in files {
             let Some(library) = known.get_mut(&file.identity) else { continue };
-            if let Some(links) = library.narrow(self.retries) {
+            if let Some(links) = library.narrow(time, self.retries) {
                 narrowed.push((file.name, Outgoing { links, unwanted: unwanted.clone() }));
             }
         }
@@ -207,11 +208,11 @@ impl Library {
         (count, since)
     }
 
-    /// Its links, if it was probed in all processes, which it is not to be any more.
-    fn narrow(&mut self, retries: bool) -> Option<Vec<Link>> {
+    /// Its links, if it was probed in all processes, which it is not to be any more from this time on.
+    fn narrow(&mut self, time: Time, retries: bool) -> Option<Vec<Link>> {
         let Reach::All(links, since) = &mut self.reach else { return None };
         let links = std::mem::take(links);
-        let calm = now().unwrap_or_default().since(*since);
+        let calm = time.since(*since);
         self.respite = if calm > self.respite { FIRST_RESPITE } else { MAX_RESPITE.min(self.respite * 2) };
         self.reach = Reach::Users(retries.then(|| Instant::now() + self.respite));
         Some(links)
@@ -221,6 +222,64 @@ impl Library {
         match self.reach {
             Reach::All(..) => None,
             Reach::Users(until) => until,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mapped;
+    use super::*;
+
+    fn library() -> Library {
+        let path = std::env::current_exe().expect("a test is a file");
+        let file =
+            mapped::files(std::process::id()).expect("a process may look at itself").find(|file| file.name == path);
+        Library::open(&file.expect("it executes its own file"), &[]).expect("it can be opened")
+    }
+
+    /// Calls it too often so many seconds after it was probed in all processes, again and again: for how long it is spared each time.
+    fn respites(calm: &[u64]) -> Vec<u64> {
+        let mut library = library();
+        let respite = |&calm: &u64| {
+            library.reach = Reach::All(Vec::new(), Time::default());
+            library.narrow(Time(calm * 1_000_000_000), true).expect("it was probed in all");
+            assert!(library.until().is_some());
+            library.respite.as_secs()
+        };
+        calm.iter().map(respite).collect()
+    }
+
+    #[test]
+    fn who_is_always_busy_is_tried_ever_less_often() {
+        assert_eq!(respites(&[1; 9]), [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        assert_eq!(respites(&[1, 1, 21, 1, 1]), [10, 20, 10, 20, 40], "it was calm for longer than it was spared");
+    }
+
+    #[test]
+    fn without_links_of_many_it_is_not_tried_again() {
+        let mut library = library();
+        library.reach = Reach::All(Vec::new(), Time::default());
+        assert!(library.narrow(Time(1), false).is_some() && library.until().is_none());
+        assert!(library.narrow(Time(2), false).is_none(), "it is spared already");
+    }
+
+    #[test]
+    fn a_file_stays_as_long_as_a_process_has_it_or_it_is_installed() {
+        let (found, installed) = (library(), library());
+        let identity = found.file.identity;
+        for (library, is_installed) in [(found, false), (installed, true)] {
+            let libraries = Libraries::new(true);
+            libraries.lock().insert(identity, Library { is_installed, ..library });
+            let leaves = || libraries.lock()[&identity].leaves.is_some();
+            libraries.is_used(identity);
+            libraries.is_used(identity);
+            libraries.is_left(identity);
+            assert!(!leaves());
+            libraries.is_left(identity);
+            assert_eq!((leaves(), libraries.next_change().is_some()), (!is_installed, !is_installed));
+            libraries.is_used(identity);
+            assert!(!leaves());
         }
     }
 }
