@@ -5,6 +5,7 @@
 //! nothing that comes from a network.
 
 mod attach;
+mod confined;
 mod found;
 mod library;
 mod mapped;

@@ -1,5 +1,6 @@
 /* A client that speaks a dialogue inside of TLS: client ADDRESS PORT LIBRARY ROUNDS. With LATER it loads the library named
-   when it is connected; without, OpenSSL is linked into it. Between two rounds it says where SSL_do_handshake is in its memory, and
+   when it is connected; without, OpenSSL is linked into it. With CONFINED it has a filter of system calls that ends it at those
+   which the kernel has a probed function make (uretprobe and uprobe). Between two rounds it says where SSL_do_handshake is in its memory, and
    goes on when it gets SIGUSR1. */
 
 #include <arpa/inet.h>
@@ -16,6 +17,19 @@ static void *library;
 #define OF(name) ((__typeof__(&name))dlsym(library, #name))
 #else
 #define OF(name) name
+#endif
+
+#ifdef CONFINED
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+static struct sock_filter filter[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* the number of the call */
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 335, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 336, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+};
 #endif
 
 static int connection;
@@ -67,6 +81,11 @@ static void converse(const char *address_text, const char *port, const char *fil
 }
 
 int main(int count, char **arguments) {
+#ifdef CONFINED
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        fail("seccomp");
+#endif
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGUSR1);

@@ -58,6 +58,24 @@ fn in_the_program_itself() -> Result<()> {
     Ok(())
 }
 
+/// It lives, and is read, though its filter ends it at the system calls that a probed function makes: this kernel does not ask it.
+#[test]
+fn in_a_confined_program() -> Result<()> {
+    let _alone = crate::alone();
+    let folder = tempfile::tempdir()?;
+    let client = compiled(&folder, &["-DCONFINED", "-lssl", "-lcrypto"])?;
+    let watch = Watch::start(&["--addresses", "full"])?;
+    let _server = Server::start(&watch.server_host, "TLSv1_3")?;
+    let mut client = watch.client_host.command(&client);
+    client.args(["10.77.0.2", "25", "", "2"]);
+    let client = Running::start(client)?;
+    breakpoint::wait(client.pid(), breakpoint::address(&client)?, true)?;
+    client.signal(Signal::SIGUSR1)?;
+    process::succeeded("the client", client)?;
+    let seen = observed(watch.agent, &[&watch.client_host, &watch.server_host], |seen| seen.len() == 2)?;
+    seen.iter().try_for_each(check)
+}
+
 /// The probes come while the first session is under way, since it shows that there is a library; those of the process are there
 /// from the second one's start.
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::HashSet;
 use procfs::process::all_processes;
 
-use super::{FIRST_KERNEL, Tls, library, mapped};
+use super::{FIRST_KERNEL, Tls, confined, library, mapped};
 use crate::kernel::diagnostics::{Diagnostic, State};
 use crate::privilege;
 
@@ -13,7 +13,10 @@ use crate::privilege;
 /// a process of now has loaded.
 pub fn diagnose() -> Vec<Diagnostic> {
     let [major, minor] = FIRST_KERNEL;
-    let verdict = if Tls::Auto.is_possible() {
+    let verdict = if Tls::Auto.is_possible() && confined::is_affected() {
+        let detail = "of programs without a filter of system calls (seccomp): this kernel would end others where they are probed";
+        Diagnostic::wrong("may read TLS", State::Partly, detail, "Linux 6.12.14, 6.13.3 or 6.14 reads others, too.")
+    } else if Tls::Auto.is_possible() {
         Diagnostic::fine("may read TLS", "CAP_SYS_ADMIN, for probes on the functions of OpenSSL and GnuTLS")
     } else if privilege::may_probe() {
         let detail = format!("the kernel is older than {major}.{minor}");

@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tracing::{debug, warn};
 
 use super::attach::{Link, Programs};
+use super::confined;
 use super::library::{self, Place, Role};
 use super::mapped::{self, FileIdentity, MappedFile};
 use super::reach::{Libraries, Outgoing};
@@ -50,6 +51,8 @@ pub enum Told {
 pub struct Shared {
     /// Whatever it costs others, all processes have the probes.
     pub all: bool,
+    /// A probe would end a process that has a filter of system calls: only processes without one have probes.
+    spares_confined: bool,
     pub libraries: Libraries,
     searched: Mutex<LruCache<FileIdentity, Arc<[Place]>>>,
     /// The processes that use watched sockets and have a library, each until it ends.
@@ -61,7 +64,17 @@ impl Shared {
     pub fn new(all: bool, multi: bool) -> Result<Self, Errno> {
         let most = MAX_SEARCHED.try_into().unwrap_or(std::num::NonZero::<usize>::MIN);
         let alive = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { all, libraries: Libraries::new(multi), searched: Mutex::new(LruCache::new(most)), alive })
+        let spares_confined = confined::is_affected();
+        if spares_confined {
+            debug!("this kernel ends programs with a filter of system calls where they are probed: they are not");
+        }
+        Ok(Self {
+            all,
+            spares_confined,
+            libraries: Libraries::new(multi),
+            searched: Mutex::new(LruCache::new(most)),
+            alive,
+        })
     }
 
     /// Readable when one of the processes has ended.
@@ -177,7 +190,7 @@ impl<'a> Processes<'a> {
     pub fn prepare(&mut self) -> Vec<Report> {
         for file in mapped::installed() {
             let (_, calls) = self.places(&file);
-            if !calls.is_empty() {
+            if !calls.is_empty() && !self.shared.spares_confined {
                 self.shared.libraries.install(&mut self.programs, &file, &calls);
             }
         }
@@ -198,6 +211,10 @@ impl<'a> Processes<'a> {
     fn process(&mut self, pid: u32, speaks_tls: Option<Time>) -> Option<Report> {
         let begun = Instant::now();
         self.forget_if_ended(pid);
+        if self.shared.spares_confined && confined::is_confined(pid) {
+            debug!("process {pid} has a filter of system calls, and is not probed");
+            return Some(Report::Searched { pid, libraries: Vec::new() });
+        }
         let mut process = match self.known.remove(&pid) {
             Some(process) => process,
             None => Process::open(pid)?,
@@ -214,7 +231,9 @@ impl<'a> Processes<'a> {
             let (records, calls) = self.places(file);
             if let Some(first) = calls.first() {
                 libraries.push(TlsLibrary::from(first.library));
-                if let Some((stand, count)) = self.shared.libraries.everywhere(&mut self.programs, file, &calls) {
+                let libraries = Some(&self.shared.libraries).filter(|_| !self.shared.spares_confined);
+                let everywhere = libraries.and_then(|known| known.everywhere(&mut self.programs, file, &calls));
+                if let Some((stand, count)) = everywhere {
                     since = since.max(stand);
                     links += count;
                 } else {
