@@ -194,7 +194,7 @@ impl<'a> Processes<'a> {
                 self.shared.libraries.install(&mut self.programs, &file, &calls);
             }
         }
-        if !self.shared.all {
+        if !self.shared.all || self.shared.spares_confined {
             return Vec::new();
         }
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
