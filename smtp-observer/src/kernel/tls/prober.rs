@@ -22,7 +22,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use smtp_ebpf::library_call::Notice;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::attach::{Link, Probe, Programs};
 use super::processes::{Processes, Shared, Told, say};
@@ -243,7 +243,7 @@ impl Threads<'_> {
         let files =
             mapped::files(pid).inspect_err(|error| debug!("process {pid}: its files cannot be listed: {error}"));
         for (name, outgoing) in self.shared.libraries.narrow(files.into_iter().flatten(), &self.unwanted) {
-            info!("{}, which process {pid} calls often, is probed in mail's processes alone", name.display());
+            debug!("{}, which process {pid} calls often, is probed in mail's processes alone", name.display());
             // The last of them takes the links away.
             let outgoing = Arc::new(outgoing);
             for thread in &self.told {
