@@ -224,7 +224,8 @@ impl Threads<'_> {
             let timeout = change.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
             // SAFETY: the ring buffer has it open for longer than it is used here.
             let ring = unsafe { BorrowedFd::borrow_raw(notices.as_raw_fd()) };
-            let mut waits = [ring, input.as_fd(), self.shared.alive()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let waits = [ring, input.as_fd(), self.shared.alive(), self.shared.libraries.changed()];
+            let mut waits = waits.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
             match poll(&mut waits, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

@@ -71,7 +71,7 @@ impl Shared {
         Ok(Self {
             all,
             spares_confined,
-            libraries: Libraries::new(multi),
+            libraries: Libraries::new(multi)?,
             searched: Mutex::new(LruCache::new(most)),
             alive,
         })

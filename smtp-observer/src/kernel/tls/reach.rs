@@ -4,7 +4,7 @@
 //! first. But programs that have nothing to do with mail pay for it. So a library that these call too often
 //! ([`MAX_UNWATCHED`](smtp_ebpf::library_call::MAX_UNWATCHED)) is probed in mail's processes alone, for a while.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use foldhash::HashMap;
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::debug;
 
 use super::attach::{Link, Programs};
@@ -64,6 +66,8 @@ pub struct Libraries {
     known: Mutex<HashMap<FileIdentity, Library>>,
     /// Those that others called too often are tried again. Without links that hold many probes that would take too long.
     retries: bool,
+    /// There is a new moment at which something changes.
+    changed: EventFd,
 }
 
 /// Links that are not needed any more once the processes that need it have their own: they are taken away with this.
@@ -80,8 +84,9 @@ impl Drop for Outgoing {
 
 impl Libraries {
     /// None yet. Those that others call too often are tried again, or they are not.
-    pub fn new(retries: bool) -> Self {
-        Self { known: Mutex::default(), retries }
+    pub fn new(retries: bool) -> Result<Self, Errno> {
+        let changed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { known: Mutex::default(), retries, changed })
     }
 
     /// Probes a file that is installed on this host in all processes.
@@ -106,6 +111,7 @@ impl Libraries {
             library.users = library.users.saturating_sub(1);
             if library.users == 0 && !library.is_installed {
                 library.leaves = Some(Instant::now() + LINGER);
+                let _ = self.changed.write(1);
             }
         }
     }
@@ -145,8 +151,14 @@ impl Libraries {
         narrowed
     }
 
+    /// Readable where [`Self::next_change`] may have changed since it was asked for.
+    pub fn changed(&self) -> BorrowedFd<'_> {
+        self.changed.as_fd()
+    }
+
     /// When a file is to be probed in all processes again, or let go of.
     pub fn next_change(&self) -> Option<Instant> {
+        let _ = self.changed.read();
         let known = self.lock();
         known.values().flat_map(|library| [library.until(), library.leaves]).flatten().min()
     }
@@ -269,7 +281,7 @@ mod tests {
         let (found, installed) = (library(), library());
         let identity = found.file.identity;
         for (library, is_installed) in [(found, false), (installed, true)] {
-            let libraries = Libraries::new(true);
+            let libraries = Libraries::new(true).expect("a descriptor");
             libraries.lock().insert(identity, Library { is_installed, ..library });
             let leaves = || libraries.lock()[&identity].leaves.is_some();
             libraries.is_used(identity);
