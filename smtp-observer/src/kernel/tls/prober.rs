@@ -130,16 +130,16 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
     thread::scope(|scope| {
         thread::Builder::new().spawn_scoped(scope, move || removal::remove(&gathered, assignment.multi))?;
         let mut first = Processes::new(programs(assignment)?, &shared, &unwanted);
-        // Where each probe is a link of its own, nobody waits for them who did not ask for all.
-        let is_first = shared.all || assignment.multi;
-        let searched = if is_first { first.prepare() } else { Vec::new() };
+        // The agent waits for the probes, unless each is a link of its own: that takes long, and is worth it for all processes only.
+        let waits = shared.all || assignment.multi;
+        let searched = if waits { first.prepare() } else { Vec::new() };
         let mut shares = vec![first];
         for _ in 1..ATTACHING {
             shares.push(Processes::new(programs(assignment)?, &shared, &unwanted));
         }
         let mut threads = Threads { shared: &shared, programs: programs(assignment)?, told: Vec::new(), unwanted };
         let mut running = Vec::new();
-        let mut prepares = !is_first;
+        let mut prepares = !waits;
         for mut processes in shares {
             let (sender, told) = channel();
             let prepares = std::mem::take(&mut prepares);
