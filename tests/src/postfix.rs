@@ -65,7 +65,7 @@ impl Postfix {
         check.arg("-c").arg(&configuration).arg("check");
         process::run(check)?;
 
-        // Its master stays a child of this process, so that nothing is left of it whatever becomes of the test.
+        // Its master stays a child of this process, which ends it whatever becomes of the test.
         let mut master = host.command(Path::new(DAEMONS).join("master"));
         master.arg("-s").arg("-c").arg(&configuration).env("MAIL_CONFIG", &configuration);
         let master = Running::start(master)?;

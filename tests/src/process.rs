@@ -1,17 +1,20 @@
 //! Programs that a test starts, each ended at the latest when its guard is dropped.
 
-use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::feed::{Feed, PATIENCE};
+use crate::machine;
 
 /// How long a program whose test has failed may take to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
@@ -41,7 +44,7 @@ pub struct Ended<T = String> {
 }
 
 impl Running {
-    /// Starts a program. It gets no input, and is ended by the kernel if the thread that started it goes away.
+    /// Starts a program. It gets no input, and is ended if the thread or the process that started it goes away.
     pub fn start(command: Command) -> Result<Self> {
         Self::start_parsed(command, |line| Ok(line.to_owned()))
     }
@@ -72,7 +75,9 @@ impl<T: Clone + Send + 'static> Running<T> {
             .with_context(|| format!("starting {name}"))?;
         let output = Feed::read(child.stdout.take().context("no standard output")?, parse);
         let log = Feed::read(child.stderr.take().context("no standard error")?, |line| Ok(line.to_owned()));
-        let ended = pidfd(&child).with_context(|| format!("watching {name}"))?;
+        guard(child.id()).context("telling the guard")?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("watching {name}"))?;
         Ok(Self { name, child, ended, output, log })
     }
 
@@ -138,13 +143,50 @@ pub fn succeeded(name: &str, running: Running) -> Result<Ended> {
     Ok(ended)
 }
 
-fn pidfd(child: &Child) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two numbers and touches no memory.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
+/// Has a program ended if this process is killed.
+fn guard(pid: u32) -> Result<()> {
+    /// It is there from the first program on. Its input ends with this process.
+    static GUARD: Mutex<Option<Child>> = Mutex::new(None);
+
+    let mut guard = GUARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let guard = match &mut *guard {
+        Some(guard) => guard,
+        none => {
+            let mut command = Command::new(machine::sibling("guard")?);
+            // A group of its own: what is sent to this process's group must not end it first.
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+            none.insert(command.spawn()?)
+        }
+    };
+    Ok(writeln!(guard.stdin.as_mut().context("it has no input")?, "{pid}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use anyhow::ensure;
+
+    use super::*;
+
+    /// What a guard is told of ends once nobody writes to it any more: so it is when a test is killed.
+    #[test]
+    fn a_guard_ends_what_still_runs() -> Result<()> {
+        let mut guard = Command::new(machine::sibling("guard")?).stdin(Stdio::piped()).spawn()?;
+        let mut programs = Vec::new();
+        for lasts in ["0", "1000"] {
+            let mut command = Command::new(machine::installed("sleep")?);
+            let mut program = command.arg(lasts).spawn()?;
+            writeln!(guard.stdin.as_mut().context("no input")?, "{}", program.id())?;
+            if lasts == "0" {
+                program.wait()?;
+            }
+            programs.push(program);
+        }
+        drop(guard.stdin.take());
+        ensure!(guard.wait()?.success(), "it had nothing to complain of");
+        let ended = programs.pop().context("no program")?.wait()?;
+        ensure!(ended.signal() == Some(Signal::SIGTERM as i32), "{ended}");
+        Ok(())
     }
-    // SAFETY: the kernel has just handed out this descriptor, to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
