@@ -32,6 +32,7 @@ mod preamble;
 mod properties;
 mod reply;
 mod session;
+mod starts;
 mod tls;
 #[cfg(test)]
 pub(crate) mod transcript;

@@ -1,6 +1,6 @@
 //! What a transaction names, so that it can be known again: hashes alone, no address is kept.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 
 use crate::redact::{mailbox, probe_mark};
 use crate::smtp::Command;
@@ -76,9 +76,11 @@ fn is_probe(mailbox: &[u8]) -> bool {
 
 /// The same in every run, so that a recording is judged as the connection was.
 pub(super) fn hash(mailbox: Option<&[u8]>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    mailbox.hash(&mut hasher);
-    hasher.finish()
+    mailbox.map_or(0, |mailbox| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(mailbox);
+        hasher.finish()
+    })
 }
 
 #[cfg(test)]

@@ -227,6 +227,9 @@ impl Tracker {
 
     /// Accounts for bytes that no event tells of.
     fn unhooked(&mut self, conversation: &mut Conversation, peer: Peer, time: Time, length: u64, out: &mut Out<'_>) {
+        if length == 0 {
+            return;
+        }
         let Conversation { connection, session, .. } = &mut *conversation;
         let missed = session.missed(peer, length);
         self.holes += missed;

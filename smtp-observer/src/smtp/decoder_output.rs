@@ -43,6 +43,9 @@ impl DecoderOutput {
 
     /// Lets go of all items.
     pub fn clear(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
         let mut items = std::mem::take(&mut self.items);
         for item in items.drain(..) {
             match item {

@@ -2,6 +2,8 @@
 
 use memchr::memmem;
 
+use super::starts::{Starts, is_word};
+
 /// A name stands behind one of these.
 /// `try` is that of RFC 5321's 551: "User not local; please try <forward-path>".
 const BEHIND: [&str; 7] = ["->", "=>", "alias", "aliases", "try", "user", "username"];
@@ -122,6 +124,16 @@ const ORDINARY: [&str; 84] = [
     "with",
 ];
 
+/// Whether a text whose words begin with these can introduce a name.
+pub(super) fn may_be_among(starts: Starts) -> bool {
+    const ALONE: Starts = Starts::of_words(&BEHIND);
+    const PAIRS: [(Starts, Starts); 2] = [
+        (Starts::of_words(BEHIND_TWO[0].0), Starts::of_words(BEHIND_TWO[0].1)),
+        (Starts::of_words(BEHIND_TWO[1].0), Starts::of_words(BEHIND_TWO[1].1)),
+    ];
+    starts.meet(ALONE) || PAIRS.iter().any(|(firsts, seconds)| starts.meet(*firsts) && starts.meet(*seconds))
+}
+
 /// The names that a text introduces as such.
 pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     // A mailbox is hidden as one, and must not be torn at a blank in its quotes.
@@ -154,8 +166,7 @@ fn is_one_of(word: &[u8], words: &[&str]) -> bool {
 
 /// A word without the signs around it.
 fn bare(word: &[u8]) -> &[u8] {
-    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
-    match (word.iter().position(is_letter), word.iter().rposition(is_letter)) {
+    match (word.iter().position(is_word), word.iter().rposition(is_word)) {
         (Some(first), Some(last)) => &word[first..=last],
         _ => b"",
     }
@@ -163,7 +174,7 @@ fn bare(word: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use super::*;
 
     #[test]
     fn aliases_are_names() {
@@ -179,6 +190,7 @@ mod tests {
         ] {
             let found: Vec<_> = names(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
             assert_eq!(found, expected, "{text}");
+            assert!(may_be_among(Starts::in_text(text.as_bytes())), "{text}");
         }
     }
 

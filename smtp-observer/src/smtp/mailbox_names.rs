@@ -4,11 +4,12 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2_iter};
+use memchr::{memchr, memchr2_iter, memrchr};
 
 use super::command::{Command, Verb};
 use super::introduced;
 use super::parameter::{is_domain, is_keyword, plain_bytes};
+use super::starts::{Starts, is_word};
 
 /// Bytes of names that are kept; the oldest are let go of.
 const MAX_BYTES: usize = 4096;
@@ -20,14 +21,17 @@ const LONGEST_PIECE: usize = 256;
 const NAME: u8 = b'n';
 const DOMAIN: u8 = b'd';
 
+/// Bytes before it.
+const HEAD: usize = 3;
+
 /// What a client has said that a server may repeat.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     entries: Vec<u8>,
     /// Credentials were sent, or what may be some.
     secret: bool,
-    /// What their first bytes are, as [`kind_of_first`] numbers them: most texts begin no word with any of these.
-    firsts: u32,
+    /// What they begin with: most texts begin no word with any of these.
+    starts: Starts,
 }
 
 /// What a text repeats of names, and names that it gives for them.
@@ -56,7 +60,7 @@ impl Repeated {
 impl Names {
     /// Those that are known, or none.
     pub(crate) fn of(known: &Option<Box<Self>>) -> &Self {
-        const NONE: &Names = &Names { entries: Vec::new(), secret: false, firsts: 0 };
+        const NONE: &Names = &Names { entries: Vec::new(), secret: false, starts: Starts::NONE };
         known.as_deref().unwrap_or(NONE)
     }
 
@@ -83,16 +87,16 @@ impl Names {
 
     fn add_mailbox(&mut self, path: &[u8]) {
         // A source route goes before it (RFC 5321, C).
-        let mailbox = match path.iter().position(|&byte| byte == b':') {
-            Some(colon) if path.first() == Some(&b'@') => &path[colon + 1..],
+        let mailbox = match path.first() {
+            Some(b'@') => memchr(b':', path).map_or(path, |colon| &path[colon + 1..]),
             _ => path,
         };
-        let (local_part, domain) = match mailbox.iter().rposition(|&byte| byte == b'@') {
+        let (local_part, domain) = match memrchr(b'@', mailbox) {
             Some(at) if is_domain(&mailbox[at + 1..]) => (&mailbox[..at], &mailbox[at + 1..]),
-            _ => {
+            at => {
                 // It may be several.
                 mailbox.split(|byte| !is_of_name(byte)).for_each(|part| self.add_part(part));
-                if memchr(b'@', mailbox).is_some() {
+                if at.is_some() {
                     return;
                 }
                 (mailbox, &[][..])
@@ -100,25 +104,25 @@ impl Names {
         };
         let inner = local_part.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(local_part);
         // The longest first: of two at one place it is the one that is found.
-        self.push(NAME, inner.iter().copied());
-        let is_left_out = |byte: &u8| *byte == b'\\' || byte.is_ascii_control();
-        if inner.iter().any(is_left_out) {
-            self.push(NAME, inner.iter().copied().filter(|byte| !is_left_out(byte)));
-        }
-        if let Some(tag) = inner.iter().position(|&byte| byte == b'+').filter(|&at| at > 0) {
-            self.push(NAME, inner[..tag].iter().copied());
-        }
-        // The tag too, and of `bob%y.example` or `y!bob` the user.
+        self.push(NAME, inner);
+        // Nearly all are one name.
         if !inner.iter().all(is_of_name) {
+            let is_left_out = |byte: &u8| *byte == b'\\' || byte.is_ascii_control();
+            let bare: Vec<u8> = inner.iter().copied().filter(|byte| !is_left_out(byte)).collect();
+            self.push(NAME, &bare);
+            if let Some(tag) = memchr(b'+', inner).filter(|&at| at > 0) {
+                self.push(NAME, &inner[..tag]);
+            }
+            // The tag too, and of `bob%y.example` or `y!bob` the user.
             inner.split(|byte| !is_of_name(byte)).for_each(|part| self.add_part(part));
         }
-        self.push(DOMAIN, domain.iter().copied());
+        self.push(DOMAIN, domain);
     }
 
     /// Takes what stands between the signs of a name. A server's common words are none.
     fn add_part(&mut self, part: &[u8]) {
         if part.len() > 1 && !introduced::is_ordinary(part) {
-            self.push(NAME, part.iter().copied());
+            self.push(NAME, part);
         }
     }
 
@@ -128,12 +132,15 @@ impl Names {
         if self.entries.is_empty() {
             return repeated;
         }
-        repeated.names.extend(stars(text).chain(introduced::names(text)).map(<[u8]>::to_vec));
-        let starts = starts(text);
-        if self.firsts & starts == 0 {
+        repeated.names.extend(stars(text).map(<[u8]>::to_vec));
+        let starts = Starts::in_text(text);
+        if introduced::may_be_among(starts) {
+            repeated.names.extend(introduced::names(text).map(<[u8]>::to_vec));
+        }
+        if !self.starts.meet(starts) {
             return repeated;
         }
-        let may_stand = |name: &[u8]| name.first().is_some_and(|first| starts & kind_of_first(*first) != 0);
+        let may_stand = |name: &[u8]| name.first().is_some_and(|first| starts.meet(Starts::of(*first)));
         for (kind, name) in entries(&self.entries).filter(|(_, name)| may_stand(name)) {
             let found = if kind == NAME { &mut repeated.names } else { &mut repeated.domains };
             for place in occurrences(text, name) {
@@ -176,30 +183,25 @@ impl Names {
         self.entries.capacity()
     }
 
-    fn push(&mut self, kind: u8, name: impl Iterator<Item = u8>) {
-        let start = self.entries.len();
-        self.entries.extend([kind, 0, 0]);
-        let begin = self.entries.len();
-        self.entries.extend(name);
-        let (known, name) = (&self.entries[..start], &self.entries[begin..]);
-        let length = name.len();
-        let first = name.first().map_or(0, |first| kind_of_first(*first));
-        let is_known = entries(known).any(|known| known.0 == kind && known.1.eq_ignore_ascii_case(name));
+    fn push(&mut self, kind: u8, name: &[u8]) {
+        let is_known = || entries(&self.entries).any(|known| known.0 == kind && known.1.eq_ignore_ascii_case(name));
+        let Some(first) = name.first() else { return };
         // Without what stands before it, an `@` would no longer show that to be a name.
-        if length == 0 || length > MAX_BYTES || is_known || name.first() == Some(&b'@') {
-            self.entries.truncate(start);
+        if name.len() > MAX_BYTES - HEAD || *first == b'@' || is_known() {
             return;
         }
-        self.entries[start + 1..begin].copy_from_slice(&(length as u16).to_le_bytes());
-        self.firsts |= first;
+        self.starts = self.starts.and(Starts::of(*first));
+        let [low, high] = (name.len() as u16).to_le_bytes();
+        self.entries.extend([kind, low, high]);
+        self.entries.extend(name);
         let surplus = self.entries.len().saturating_sub(MAX_BYTES);
         if surplus > 0 {
             let ends = |end: &mut usize, (_, name): (u8, &[u8])| {
-                *end += begin - start + name.len();
+                *end += HEAD + name.len();
                 Some(*end)
             };
             let end = entries(&self.entries).scan(0, ends).find(|end| *end >= surplus);
-            self.entries.drain(..end.unwrap_or(start));
+            self.entries.drain(..end.unwrap_or_default());
         }
     }
 }
@@ -212,30 +214,6 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         bytes = rest;
         Some((kind, name))
     })
-}
-
-/// The kinds of bytes with which a name may begin in a text: those that go on with no word.
-fn starts(text: &[u8]) -> u32 {
-    let mut starts = 0;
-    let mut in_word = false;
-    for byte in text {
-        if !in_word || !is_word(byte) {
-            starts |= kind_of_first(*byte);
-        }
-        in_word = is_word(byte);
-    }
-    starts
-}
-
-/// A bit for each letter, in either case, and for digits, bytes beyond ASCII, and all others.
-fn kind_of_first(byte: u8) -> u32 {
-    1 << match byte {
-        b'a'..=b'z' => byte - b'a',
-        b'A'..=b'Z' => byte - b'A',
-        b'0'..=b'9' => 26,
-        0x80.. => 27,
-        _ => 28,
-    }
 }
 
 /// A mailbox stands behind it.
@@ -320,11 +298,6 @@ fn is_one_word(name: &[u8]) -> bool {
 fn is_behind_name(text: &[u8]) -> bool {
     let before = text.strip_suffix(b"@").and_then(<[u8]>::last);
     before.is_some_and(|&byte| !parts_words(byte) || byte == b'"')
-}
-
-/// It is part of a word.
-fn is_word(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || *byte >= 0x80
 }
 
 /// It may be part of a name without quotes, and parts it from no other one.
