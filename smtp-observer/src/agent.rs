@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use jiff::tz::TimeZone;
+use jiff::Zoned;
 use nix::sys::utsname::uname;
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
@@ -157,7 +157,12 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
         let format = if config.json {
             Format::Json
         } else {
-            Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() })
+            let now = Zoned::now();
+            Format::Text(trace::Format {
+                colour: colour(&io::stdout()),
+                day: Some(now.date()),
+                zone: now.time_zone().clone(),
+            })
         };
         let output = Lines { output, format, filter: config.filter, sink: "trace" };
 

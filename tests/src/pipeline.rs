@@ -224,7 +224,7 @@ impl Passage {
             through,
             metrics: metrics.then(|| Metrics::new("tracepoint")).transpose()?,
             table: table.then(|| ConnectionTable::with_transcripts(32)),
-            trace: trace::Format { colour: false, zone: TimeZone::UTC },
+            trace: trace::Format { colour: false, zone: TimeZone::UTC, day: None },
             out: Vec::new(),
         };
         Ok(Self { reader: Reader::default(), sinks })

@@ -88,7 +88,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         out: io::BufWriter::new(io::stdout().lock()),
         format: match args.json {
             true => Format::Json,
-            false => Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system() }),
+            false => Format::Text(trace::Format { colour: colour(&io::stdout()), zone: TimeZone::system(), day: None }),
         },
         ports: args.port.as_ref(),
         watched: &header.ports,

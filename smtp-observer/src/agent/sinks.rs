@@ -26,7 +26,7 @@ pub(super) struct Lines {
 }
 
 impl Format {
-    pub(super) fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
+    pub(super) fn write(&mut self, observation: &Observation, out: &mut Vec<u8>) {
         match self {
             Self::Json => events::write(observation, out),
             Self::Text(format) => format.write(observation, out),

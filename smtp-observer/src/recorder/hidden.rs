@@ -258,7 +258,7 @@ const BEHIND: &[&str] =
 fn outputs(entries: &[Entry], addresses: Addresses) -> String {
     let policy = RedactionPolicy::new(addresses);
     let mut observer = Observer::recorded(&[25], addresses, Key(5));
-    let format = Format { colour: false, zone: TimeZone::UTC };
+    let mut format = Format { colour: false, zone: TimeZone::UTC, day: None };
     let mut out = String::new();
     let mut sink = |fact: &Fact<'_>| {
         let (observation, kept) = (Observation::of(fact, policy), Retained::of(fact, addresses));

@@ -2,12 +2,14 @@
 //!
 //! `time  program[pid]  → peer  VERB argument  code text  latency`; the arrow points away from a client and towards a
 //! server. What is not a command with its reply is set in by two blanks. A `*` before the program marks a conversation
-//! that goes through a program which its client knows nothing of. The reason of an RSET or a NOOP may come after
+//! that goes through a program which its client knows nothing of. A line with the date comes before those of another day. The reason of an RSET or a NOOP may come after
 //! later lines: its line has the time of the command's reply, and is about the last such command above it.
 
 use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use jiff::Zoned;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::observation::{Event, Observation, Role, Timestamp};
@@ -36,14 +38,23 @@ pub struct Format {
     pub colour: bool,
     /// The zone of the times.
     pub zone: TimeZone,
+    /// The day of the last line; where there was none, the day that nobody needs to be told.
+    pub day: Option<Date>,
 }
 
 impl Format {
     /// Appends the observation's line, and with a verdict a line for each piece of its evidence. Some observations have none: what
     /// they say is in another's.
-    pub fn write(&self, observation: &Observation, out: &mut Vec<u8>) {
+    pub fn write(&mut self, observation: &Observation, out: &mut Vec<u8>) {
         let Some(text) = Text::of(&observation.event, observation.connection.role) else { return };
-        let time = self.paint(DIM, self.time(observation.time));
+        let time = match self.zoned(observation.time) {
+            Some(time) => {
+                self.begin_day(&time, out);
+                time.strftime("%H:%M:%S%.6f").to_string()
+            }
+            None => observation.time.to_string(),
+        };
+        let time = self.paint(DIM, time);
         let program = self.paint(BOLD, pad(&observation.process.as_ref().map_or("?".into(), program), PROGRAM_WIDTH));
         let arrow = match observation.connection.role {
             Role::Client => self.paint(CYAN, "→".into()),
@@ -58,10 +69,16 @@ impl Format {
         }
     }
 
-    fn time(&self, time: Timestamp) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
-            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.6f").to_string(),
-            Err(_) => time.to_string(),
+    fn zoned(&self, time: Timestamp) -> Option<Zoned> {
+        let time = jiff::Timestamp::from_nanosecond(i128::from(time.0)).ok()?;
+        Some(time.to_zoned(self.zone.clone()))
+    }
+
+    /// Says which day it is, where that is another than that of the line before.
+    fn begin_day(&mut self, time: &Zoned, out: &mut Vec<u8>) {
+        let day = time.date();
+        if self.day.replace(day) != Some(day) {
+            let _ = writeln!(out, "{}", self.paint(DIM, time.strftime("-- %F %:z --").to_string()));
         }
     }
 
@@ -112,12 +129,14 @@ fn pad(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::observation::{Anomaly, AnomalyKind, Greeting, Tls, TlsPhase};
     use crate::sink::samples::{self, Sample};
 
     fn format(colour: bool) -> Format {
-        Format { colour, zone: TimeZone::UTC }
+        Format { colour, zone: TimeZone::UTC, day: Some(jiff::civil::date(2026, 11, 23)) }
     }
 
     fn line(observation: &Observation) -> String {
@@ -249,6 +268,26 @@ mod tests {
             assert!(!text.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
             assert!(text.chars().count() < 600, "bounded: {}", text.len());
         }
+    }
+
+    #[test]
+    fn another_day_is_told_before_its_first_line() {
+        let sample = Sample::client();
+        let later = |hours| sample.later(Event::Tls(Tls::new(TlsPhase::Started)), Duration::from_hours(hours));
+        let mut format = Format { day: None, ..format(false) };
+        let mut out = Vec::new();
+        [0, 1, 7, 8].into_iter().for_each(|hours| format.write(&later(hours), &mut out));
+        let out = String::from_utf8(out).expect("UTF-8");
+        let begins: Vec<_> = out.lines().map(|line| line.get(..17).unwrap_or(line)).collect();
+        let expected = [
+            "-- 2026-11-23 +00",
+            "17:04:05.123456  ",
+            "18:04:05.123456  ",
+            "-- 2026-11-24 +00",
+            "00:04:05.123456  ",
+            "01:04:05.123456  ",
+        ];
+        assert_eq!(begins, expected);
     }
 
     #[test]
