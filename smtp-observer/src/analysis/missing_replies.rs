@@ -75,6 +75,8 @@ struct Course {
     asked: Vec<Asked>,
     time: u64,
     codes: bool,
+    /// The end of content earns a reply for each recipient.
+    lmtp: bool,
     /// Replies that are due, oldest first.
     owed: Vec<usize>,
     /// More commands are sent before the server goes on.
@@ -112,7 +114,11 @@ impl Course {
             Some(Fault::Late(commands)) if self.late == 0 => self.late = commands + 1,
             _ => {}
         }
-        self.owed.push(place);
+        let replies = match before {
+            State::Envelope { accepted, .. } if is_content && self.lmtp => accepted,
+            _ => 1,
+        };
+        self.owed.extend(std::iter::repeat_n(place, replies as usize));
         self.late = self.late.saturating_sub(1);
         // A client waits for 354 before it sends content, and for 221 before it leaves.
         if self.late == 0 || matches!(op, Op::Data(..) | Op::Quit) {
@@ -125,10 +131,10 @@ impl Course {
 }
 
 /// The course of a dialogue of which one reply, the one to this operation, is not there in time.
-fn course(ops: &[Op], fault: Option<(usize, Fault)>, patience: u64, codes: bool, pipelining: bool) -> Course {
-    let mut course = Course { codes, time: 1_000_000_000, ..Course::default() };
+fn course(ops: &[Op], fault: Option<(usize, Fault)>, patience: u64, [codes, pipelining, lmtp]: [bool; 3]) -> Course {
+    let mut course = Course { codes, lmtp, time: 1_000_000_000, ..Course::default() };
     course.say(Peer::Server, "220 mx.example\r\n".into());
-    course.say(Peer::Client, "EHLO client.example\r\n".into());
+    course.say(Peer::Client, format!("{} client.example\r\n", if lmtp { "LHLO" } else { "EHLO" }));
     let offered = if pipelining { "250-mx.example\r\n250 PIPELINING\r\n" } else { "250 mx.example\r\n" };
     course.say(Peer::Server, offered.into());
     let mut state = State::Start;
@@ -345,6 +351,7 @@ pub fn check(bytes: &[u8]) {
     let choices = &mut Choices(bytes);
     let (codes, pipelining, filtered, leaves) =
         (choices.tenths(5), choices.tenths(5), choices.tenths(5), choices.tenths(5));
+    let lmtp = choices.tenths(3);
     let patience = choices.of(&[0, 2_000_000_000, 700_000_000_000]);
     let fault = match choices.below(8) {
         0 => None,
@@ -360,7 +367,7 @@ pub fn check(bytes: &[u8]) {
         ops.push(Op::Quit);
     }
     let fault = fault.map(|fault| (place % ops.len(), fault));
-    let course = course(&ops, fault, patience, codes, pipelining);
+    let course = course(&ops, fault, patience, [codes, pipelining, lmtp]);
     // Behind DATA that was refused, the kernel is not certain what lines are, and withholds some: that is a second fault.
     let is_refused = |asked: &Asked| matches!(asked.op, Op::Data(..)) && !asked.is_content && asked.code != 354;
     check_course(&course, filtered && !course.asked.iter().any(is_refused));
@@ -378,7 +385,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn nothing_certain_is_false(bytes in vec(any::<u8>(), 7..60)) {
+        fn nothing_certain_is_false(bytes in vec(any::<u8>(), 8..60)) {
             super::check(&bytes);
         }
     }

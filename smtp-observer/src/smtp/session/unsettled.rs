@@ -70,11 +70,9 @@ impl Session {
         let waited = command.first_byte.since(self.command_at);
         let limit = match self.waiting.get(0) {
             _ if !self.waiting.is_single() || self.fork.is_some() || self.sent_early => None,
-            // A final reply for each recipient, and some have come.
-            Some(PendingReply::Message(_, ExpectedReplies::Each(_))) => Some(END_OF_DATA),
-            _ if self.lmtp => None,
             Some(PendingReply::Command(command, None)) => Some(time_limit(command.verb)),
-            Some(PendingReply::Message(_, ExpectedReplies::Unknown)) => Some(END_OF_DATA),
+            // With a final reply for each recipient, some may have come.
+            Some(PendingReply::Message(_, ExpectedReplies::Unknown | ExpectedReplies::Each(_))) => Some(END_OF_DATA),
             _ => None,
         };
         match limit.filter(|_| !waited.is_zero()) {
@@ -189,13 +187,15 @@ impl Session {
         let goes_on = place > 0 || unsettled.may_go_on(&reply);
         // All final replies that a message still earns are late, or none comes.
         let more = match self.waiting.get(0) {
+            Some(PendingReply::Message(_, ExpectedReplies::Unknown)) => self.replies_to_message() as usize - 1,
             Some(PendingReply::Message(_, owed)) => owed.count() as usize - 1,
             _ => 0,
         };
         let late = goes_on && self.earns(place.saturating_sub(more), &reply);
         let never = self.earns(place + 1, &reply);
         // How many the next message earns is not known before its recipients have their replies.
-        let is_countable = !self.lmtp || !matches!(self.waiting.last(), Some(PendingReply::Command(_, Some(_))));
+        let mut waits = (0..self.waiting.len()).filter_map(|place| self.waiting.get(place));
+        let is_countable = !self.lmtp || waits.all(|waits| !matches!(waits, PendingReply::Command(_, Some(_))));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
             matches!(self.mode, Mode::Undecided) && unsettled.replies.last().is_some_and(|last| last.refuses());
