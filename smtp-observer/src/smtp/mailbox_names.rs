@@ -216,6 +216,12 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
+/// Whether a text repeats the whole mailbox that a command names.
+pub(super) fn is_about(text: &[u8], command: &Command) -> bool {
+    let mailbox = if names_mailbox(command) { path(command.argument()).0 } else { b"" };
+    memchr(b'@', mailbox).is_some() && occurrences(text, mailbox).next().is_some()
+}
+
 /// A mailbox stands behind it.
 fn names_mailbox(command: &Command) -> bool {
     command.verb == Verb::Rcpt || command.verb.opens_transaction()

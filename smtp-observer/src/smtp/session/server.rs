@@ -9,7 +9,7 @@ use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
 use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
-use super::super::mailbox_names::Names;
+use super::super::mailbox_names::{Names, is_about};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::super::tls::{Look, Opening, Part};
@@ -172,7 +172,7 @@ impl Session {
             self.shut_down(&reply, items);
         } else if self.has_crossed(&reply) {
             self.shut_down(&reply, items);
-        } else if self.waiting.holds_more_than_quit() {
+        } else if self.waiting.holds_more_than_quit() && !self.names_first(&reply) {
             self.last_word = Some(reply);
         } else {
             self.reply_in_turn(reply, items);
@@ -190,6 +190,14 @@ impl Session {
         let quicker =
             |quickest: NonZero<u32>, sent| timeout.first_byte.0.saturating_sub(sent) < u64::from(quickest.get() / 2);
         timeout.names_a_timeout() && self.quickest.zip(sent).is_some_and(|(quickest, sent)| quicker(quickest, sent))
+    }
+
+    /// It names the mailbox of the command that has waited longest: it is the reply to that, whatever becomes of the others.
+    fn names_first(&self, reply: &Reply) -> bool {
+        match self.waiting.get(0) {
+            Some(PendingReply::Command(command, _)) => is_about(&reply.text, command),
+            _ => false,
+        }
     }
 
     /// A 421 that is no reply.
