@@ -39,9 +39,9 @@ pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextActio
         return [PipelineSync].into();
     }
     let mut reasons = match context.state {
-        SessionState::Unknown if next.verb() == Some(Verb::Rcpt) => [Verification].into(),
+        SessionState::Unknown if next.verb() == Some(Verb::Rcpt) => between_recipients(context),
         SessionState::Unknown => [LeaseCheck, IdleKeepalive, Verification, InterceptorKeepalive].into(),
-        state if state.is_in_transaction() => in_transaction(state, next),
+        state if state.is_in_transaction() => in_transaction(context, next),
         _ => outside(context, accepted, next),
     };
     if context.pipelined && (waited || next == NextAction::Unknown) {
@@ -55,15 +55,23 @@ pub(super) fn possible(context: &CommandContext, accepted: bool, next: NextActio
 }
 
 /// A transaction is open: an interceptor that waits for a message, and a program that tests addresses, send NOOPs there.
-fn in_transaction(state: SessionState, next: NextAction) -> Reasons<NoopReason> {
+fn in_transaction(context: &CommandContext, next: NextAction) -> Reasons<NoopReason> {
     match next.verb() {
-        Some(Verb::Rcpt) => [Verification].into(),
+        Some(Verb::Rcpt) => between_recipients(context),
         // Only the other connection shows that a message is waited for.
         Some(Verb::Data | Verb::Bdat | Verb::Burl) => [InterceptorKeepalive].into(),
-        _ => match state {
+        _ => match context.state {
             SessionState::Chunk | SessionState::ChunkRefused { .. } => [InterceptorKeepalive].into(),
             _ => [InterceptorKeepalive, Verification].into(),
         },
+    }
+}
+
+/// RCPT follows. A program that tests addresses goes on at once; one in the middle may have waited for its client.
+fn between_recipients(context: &CommandContext) -> Reasons<NoopReason> {
+    match context.pause.idle {
+        None => [Verification].into(),
+        Some(_) => [InterceptorKeepalive, Verification].into(),
     }
 }
 
@@ -71,7 +79,8 @@ fn in_transaction(state: SessionState, next: NextAction) -> Reasons<NoopReason> 
 fn outside(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<NoopReason> {
     let alone = context.noops.in_a_row == 1;
     match next {
-        _ if alone && accepted && next.is(Verb::Mail) => [LeaseCheck].into(),
+        // Of a client that keeps the connection alive, it may be by chance that MAIL follows at once.
+        _ if alone && accepted && next.is(Verb::Mail) && !context.noops.keep_alive => [LeaseCheck].into(),
         _ if context.state.is_start() && next.leaves() => match accepted {
             true => [ReachabilityTest].into(),
             false => [ReachabilityTest, LeaseCheck].into(),

@@ -45,6 +45,8 @@ pub(super) struct Noops {
     /// The latest NOOPs in a row that came at a constant period.
     pub(super) steady: u32,
     pub(super) period: Duration,
+    /// Some came at a constant period before, or do.
+    pub(super) keep_alive: bool,
     last: Time,
 }
 
@@ -125,6 +127,7 @@ impl Noops {
             (_, true) => (self.steady.saturating_add(1), self.period),
             (_, false) => (2, passed),
         };
+        self.keep_alive |= noop::is_periodic(self);
         self.last = time;
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.total = self.total.saturating_add(1);
