@@ -21,7 +21,8 @@ impl Envelope {
     /// MAIL opens it.
     pub(super) fn mail(command: &Command) -> Self {
         let sender = mailbox(command.argument());
-        Self { sender: hash(sender), sends_nothing: sends_nothing(sender), tests: false, recipients: 0, named: 0 }
+        let sends_nothing = sends_nothing(sender, announces_message(command.argument()));
+        Self { sender: hash(sender), sends_nothing, tests: false, recipients: 0, named: 0 }
     }
 
     /// RCPT adds to it.
@@ -63,10 +64,21 @@ impl Envelope {
     }
 }
 
-fn sends_nothing(sender: Option<&[u8]>) -> bool {
+/// A bounce comes from nobody, too, and is announced with its size. Postfix has one even for what it does not send.
+fn sends_nothing(sender: Option<&[u8]>, announces_message: bool) -> bool {
     const POSTFIX: &[u8] = b"double-bounce@";
     let Some(sender) = sender else { return false };
-    sender.is_empty() || sender.get(..POSTFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(POSTFIX))
+    sender.is_empty() && !announces_message
+        || sender.get(..POSTFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(POSTFIX))
+}
+
+/// MAIL says how long the message is (RFC 1870, 3).
+fn announces_message(argument: &[u8]) -> bool {
+    const SIZE: &[u8] = b"SIZE=";
+    argument.split(u8::is_ascii_whitespace).any(|word| {
+        let (name, value) = word.split_at(word.len().min(SIZE.len()));
+        name.eq_ignore_ascii_case(SIZE) && value.iter().any(|digit| (b'1'..=b'9').contains(digit))
+    })
 }
 
 /// A mailbox that nobody has.
@@ -122,6 +134,9 @@ mod tests {
     fn senders_of_tests() {
         for (line, expected) in [
             ("MAIL FROM:<>", true),
+            ("MAIL FROM:<> SIZE=0 BODY=8BITMIME", true),
+            ("MAIL FROM:<> BODY=8BITMIME size=2048", false),
+            ("MAIL FROM:<double-bounce@x.example> SIZE=233", true),
             ("MAIL FROM:<double-bounce@x.example> SIZE=0", true),
             ("MAIL FROM:<Double-Bounce@x.example>", true),
             ("MAIL FROM:<double-bounces@x.example>", false),
