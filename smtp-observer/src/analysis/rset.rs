@@ -228,15 +228,28 @@ fn in_transaction(
 /// The client sent the RSET before it knew how its transaction went.
 fn pipelined_in_transaction(context: &CommandContext, next: NextAction) -> Reasons<RsetReason> {
     let has_recipients = context.envelope.named() > 0 && context.state.has_envelope();
-    match next {
+    let reasons = match next {
         NextAction::Unknown => [ClientAbort, AddressProbe, PipelinedBetweenMessages, BeforeQuit].into(),
         // It gave up, or it tests addresses and is as impatient.
         _ if has_recipients && context.pause.waited.is_some() => [AddressProbe, ClientAbort, InterceptorDiscard].into(),
+        // What it had read may be why.
+        _ if context.refusal_read => [AddressProbe, ClientAbort].into(),
         // Whatever the replies: it never meant to send.
         _ if has_recipients && (next.leaves() || context.envelope.sends_nothing()) => [AddressProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [ClientAbort, BeforeQuit].into(),
         _ if next.is_early(Verb::Mail) => [ClientAbort, AddressProbe, PipelinedBetweenMessages].into(),
         _ => [ClientAbort, AddressProbe].into(),
+    };
+    if context.refusal_read { with(reasons, refusal(context.state)) } else { reasons }
+}
+
+/// What was refused in a transaction, if something was.
+fn refusal(state: SessionState) -> RsetReason {
+    match state {
+        SessionState::SenderRefused { .. } => SenderRejected,
+        SessionState::Envelope { accepted: 0, .. } => RecipientsRejected,
+        SessionState::DataRefused { .. } => DataRejected,
+        _ => RecipientRejected,
     }
 }
 

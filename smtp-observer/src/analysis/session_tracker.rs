@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::noop;
-use super::timing::{Pause, Timing};
+use super::timing::{Moment, Pause, Timing, moment};
 use crate::event::Time;
 use crate::fact::evidence::{EvidenceList, ReasonEvidence, SessionState};
 use crate::smtp::{Command, Exchange, Message, Verb};
@@ -20,6 +20,8 @@ pub(super) struct SessionTracker {
     size: Option<u64>,
     noops: Noops,
     timing: Timing,
+    /// When the server first refused something of the transaction.
+    refused: Moment,
 }
 
 /// What was answered since the state began, and has not changed it.
@@ -57,6 +59,8 @@ pub(super) struct CommandContext {
     pub(super) since: Since,
     /// The client had not seen the reply to the command before it.
     pub(super) pipelined: bool,
+    /// It had seen a refusal in the transaction.
+    pub(super) refusal_read: bool,
     pub(super) pause: Pause,
     pub(super) noops: Noops,
     /// What the transaction named, or the last one if none is open.
@@ -164,6 +168,7 @@ impl SessionTracker {
             state: self.state,
             since: self.since,
             pipelined: command.pipelined,
+            refusal_read: self.refused.is_some_and(|refused| refused.get() < command.first_byte.0),
             pause: self.timing.command(command),
             noops: self.noops,
             envelope: self.envelope,
@@ -227,6 +232,9 @@ impl SessionTracker {
             }
             (_, state) => state,
         };
+        if refuses && (command.verb.opens_transaction() || matches!(command.verb, Verb::Rcpt | Verb::Data)) {
+            self.refused = self.refused.or(moment(reply.last_byte));
+        }
     }
 
     /// What is answered since the state began, with a reply to this verb; what begins a state begins it anew.
@@ -281,6 +289,7 @@ impl SessionTracker {
         }
         self.transactions = self.transactions.saturating_add(1);
         self.since = Since::Nothing;
+        self.refused = None;
         self.envelope = Envelope::mail(command);
         match accepts {
             true => SessionState::OPENED,

@@ -13,9 +13,9 @@ use crate::smtp::Command;
 const IDLE: Duration = Duration::from_millis(300);
 
 /// A [`Time`] that may be absent, in half the room: each idle connection has some.
-type Moment = Option<NonZero<u64>>;
+pub(super) type Moment = Option<NonZero<u64>>;
 
-fn moment(time: Time) -> Moment {
+pub(super) fn moment(time: Time) -> Moment {
     NonZero::new(time.0)
 }
 
