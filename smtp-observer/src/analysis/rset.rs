@@ -93,7 +93,7 @@ fn by_what_follows(
 ) -> Reasons<RsetReason> {
     match context.state {
         SessionState::Start | SessionState::Authenticated => at_start(context, accepted, next),
-        SessionState::AuthRefused { .. } => after_refused_auth(next),
+        SessionState::AuthRefused { .. } => after_refused_auth(context, accepted, next),
         SessionState::SenderRefused { .. } | SessionState::MessageRefused { .. }
             if !context.pipelined && context.since != Since::Nothing =>
         {
@@ -113,6 +113,11 @@ fn by_what_follows(
     }
 }
 
+/// QUIT follows, and may be the client's answer to what became of the RSET: it was refused, or its reply did not come for long.
+fn gives_up(accepted: bool, next: NextAction) -> bool {
+    next.is(Verb::Quit) && !accepted || next == NextAction::StoppedWaiting(Verb::Quit)
+}
+
 /// The RSET tested the connection: the client used the connection, or left it, by the reply.
 fn is_probe(context: &CommandContext, accepted: bool, next: NextAction) -> bool {
     context.pause.is_reuse() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
@@ -126,20 +131,23 @@ fn at_start(context: &CommandContext, accepted: bool, next: NextAction) -> Reaso
     match next {
         NextAction::Unknown if reuses => [SessionStart, ReuseProbe, BeforeQuit].into(),
         NextAction::Unknown => [SessionStart, BeforeQuit].into(),
-        NextAction::Closed | NextAction::OwnerChanged if reuses => [SessionStart, ReuseProbe].into(),
         _ if next.is(Verb::Quit) && reuses => [BeforeQuit, ReuseProbe].into(),
+        _ if gives_up(accepted, next) => [SessionStart, BeforeQuit].into(),
         _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
+        _ if reuses => [SessionStart, ReuseProbe].into(),
         _ => [SessionStart].into(),
     }
 }
 
-fn after_refused_auth(next: NextAction) -> Reasons<RsetReason> {
+fn after_refused_auth(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
     match next.verb() {
         Some(Verb::Auth | Verb::XExps) => [AuthRetry].into(),
-        Some(Verb::Mail) => [SessionStart].into(),
-        Some(Verb::Quit) => [BeforeQuit].into(),
-        _ if next == NextAction::Unknown => [AuthRetry, SessionStart, BeforeQuit].into(),
-        _ => [AuthRetry, SessionStart].into(),
+        Some(Verb::Mail | Verb::Quit) => at_start(context, accepted, next),
+        _ => {
+            let mut reasons = Reasons::from([AuthRetry]);
+            reasons.extend(at_start(context, accepted, next).iter());
+            reasons
+        }
     }
 }
 
@@ -177,10 +185,10 @@ fn between_transactions(
         _ if context.pipelined && next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
         _ if context.pipelined => [PipelinedBetweenMessages, BetweenMessages].into(),
         _ if is_probe(context, accepted, next) => [ReuseProbe].into(),
+        _ if gives_up(accepted, next) => [BetweenMessages, ReuseProbe, BeforeQuit].into(),
         _ if reuses && next.verb() == Some(Verb::Quit) => [BeforeQuit, ReuseProbe].into(),
         _ if next.verb() == Some(Verb::Quit) => [BeforeQuit].into(),
-        NextAction::Closed | NextAction::OwnerChanged if reuses => [BetweenMessages, ReuseProbe].into(),
-        NextAction::Nothing if context.pause.owner_changed => [BetweenMessages, ReuseProbe].into(),
+        _ if reuses => [BetweenMessages, ReuseProbe].into(),
         // It may not have been a message that was before.
         _ if context.state == SessionState::Idle => [BetweenMessages, ReuseProbe].into(),
         _ => match comparison {
@@ -190,8 +198,8 @@ fn between_transactions(
                 | TransactionComparison::Unfinished
                 | TransactionComparison::Unknown,
             ) => [BetweenMessages, ReuseProbe, SameMessageSplit].into(),
-            // A busy Postfix hands a connection on, and tries it, within a few milliseconds.
-            _ if next.verb() == Some(Verb::Mail) => [BetweenMessages, ReuseProbe].into(),
+            // A busy Postfix hands a connection on, and tries it, within a few milliseconds. It leaves one that fails.
+            _ if next.verb() == Some(Verb::Mail) || !accepted => [BetweenMessages, ReuseProbe].into(),
             _ => [BetweenMessages].into(),
         },
     }
