@@ -247,6 +247,8 @@ impl SessionTracker {
             Verb::Auth | Verb::XExps if accepts => Since::Other,
             Verb::Rcpt | Verb::Data | Verb::Bdat | Verb::Burl => match self.since {
                 Since::MailRefused(_) => Since::Nothing,
+                // No transaction is open: it is out of place.
+                Since::Nothing if matches!(self.state, SessionState::MessageRefused { .. }) => Since::Other,
                 since => since,
             },
             verb if verb.opens_transaction() => self.since,
