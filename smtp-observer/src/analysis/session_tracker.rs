@@ -7,7 +7,7 @@ use super::noop;
 use super::timing::{Moment, Pause, Timing, moment};
 use crate::event::Time;
 use crate::fact::evidence::{EvidenceList, ReasonEvidence, SessionState};
-use crate::smtp::{Command, Exchange, Message, Verb};
+use crate::smtp::{Command, Exchange, Message, Reply, Verb};
 
 /// Follows a session from exchange to exchange.
 #[derive(Debug, Default)]
@@ -188,7 +188,7 @@ impl SessionTracker {
     /// Takes an exchange into account.
     pub(super) fn exchange(&mut self, exchange: &Exchange) {
         let Exchange { command, reply } = exchange;
-        let Some(reply) = reply else {
+        let Some(reply) = reply.as_ref().filter(|reply| tells(command.verb, reply)) else {
             self.unanswered(command.verb);
             return;
         };
@@ -321,6 +321,11 @@ impl SessionTracker {
             (false, _) => SessionState::MessageRefused { code: reply.code },
         };
     }
+}
+
+/// The reply says what became of a command with this verb: RFC 5321, 4.2.1 has no other classes.
+fn tells(verb: Verb, reply: &Reply) -> bool {
+    reply.accepts() || reply.refuses() || reply.code / 100 == 3 && verb.decides_what_follows()
 }
 
 impl SessionState {

@@ -123,7 +123,7 @@ impl Verb {
     }
 
     /// What the client sends next can only be read when the reply is known.
-    pub(super) fn decides_what_follows(self) -> bool {
+    pub(crate) fn decides_what_follows(self) -> bool {
         self.authenticates()
             || self.starts_tls()
             || matches!(self, Self::Data | Self::Xexch50 | Self::Atrn | Self::Turn)
