@@ -71,6 +71,7 @@ impl Session {
         let limit = match self.waiting.get(0) {
             _ if !self.waiting.is_single() || self.fork.is_some() || self.sent_early => None,
             Some(PendingReply::Command(command, None)) => Some(time_limit(command.verb)),
+            Some(PendingReply::Command(_, Some(_))) => Some(END_OF_DATA),
             // With a final reply for each recipient, some may have come.
             Some(PendingReply::Message(_, ExpectedReplies::Unknown | ExpectedReplies::Each(_))) => Some(END_OF_DATA),
             _ => None,
@@ -187,14 +188,16 @@ impl Session {
         let goes_on = place > 0 || unsettled.may_go_on(&reply);
         // All final replies that a message still earns are late, or none comes.
         let more = match self.waiting.get(0) {
-            Some(PendingReply::Message(_, ExpectedReplies::Unknown)) => self.replies_to_message() as usize - 1,
+            Some(PendingReply::Message(_, ExpectedReplies::Unknown) | PendingReply::Command(_, Some(_))) => {
+                self.replies_to_message() as usize - 1
+            }
             Some(PendingReply::Message(_, owed)) => owed.count() as usize - 1,
             _ => 0,
         };
         let late = goes_on && self.earns(place.saturating_sub(more), &reply);
         let never = self.earns(place + 1, &reply);
         // How many the next message earns is not known before its recipients have their replies.
-        let mut waits = (0..self.waiting.len()).filter_map(|place| self.waiting.get(place));
+        let mut waits = (1..self.waiting.len()).filter_map(|place| self.waiting.get(place));
         let is_countable = !self.lmtp || waits.all(|waits| !matches!(waits, PendingReply::Command(_, Some(_))));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
