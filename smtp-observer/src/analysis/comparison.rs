@@ -56,10 +56,11 @@ impl Comparison {
     /// The second message is over.
     pub(super) fn message(&self, message: &Message) -> TransactionComparison {
         match (self.message, message.size) {
-            (Some(first), Some(second)) if first == second && !self.first.has_recipients_of(&self.second) => {
-                TransactionComparison::SameMessage { bytes: first }
-            }
-            (Some(_), Some(_)) => TransactionComparison::OtherMessage,
+            (Some(first), Some(second)) if first != second => TransactionComparison::OtherMessage,
+            (Some(bytes), Some(_)) => match self.first.has_recipients_of(&self.second) {
+                true => TransactionComparison::Repeated { bytes },
+                false => TransactionComparison::SameMessage { bytes },
+            },
             _ => TransactionComparison::Unknown,
         }
     }

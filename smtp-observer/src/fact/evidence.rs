@@ -155,8 +155,13 @@ pub enum TransactionComparison {
     OtherRecipients,
     /// Senders and recipients are the same, and then the message was to come.
     SameEnvelope,
-    /// Of two messages of the same sender either the sizes differ, or the recipients do not.
+    /// Two messages of the same sender differ in their sizes.
     OtherMessage,
+    /// The same sender sent as many bytes to the same recipients: the same message again, or one like it.
+    Repeated {
+        /// Bytes of either message.
+        bytes: u64,
+    },
     /// The same sender sent as many bytes to other recipients.
     SameMessage {
         /// Bytes of either message.

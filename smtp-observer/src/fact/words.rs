@@ -121,6 +121,9 @@ impl fmt::Display for TransactionComparison {
             Self::SameMessage { bytes } => {
                 write!(f, "the next message of the same sender has as many bytes, {bytes}, and other recipients")
             }
+            Self::Repeated { bytes } => {
+                write!(f, "the next message of the same sender has as many bytes, {bytes}, and the same recipients")
+            }
             Self::Unfinished => f.write_str("the same sender was named again, and no message came"),
             Self::Unknown => f.write_str("the same sender was named again"),
         }
