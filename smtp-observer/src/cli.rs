@@ -3,6 +3,7 @@
 //! The command line wins over the file, the file over the defaults. A value is checked where it enters, so that what
 //! leaves this module is valid.
 
+mod config_file;
 mod file_name;
 mod filter;
 mod host_name;
@@ -12,7 +13,6 @@ mod ring_size;
 mod tests;
 mod verbosity;
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,14 +22,15 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
-use serde::de::{self, Deserialize, Deserializer};
 
+use self::config_file::File;
 use self::file_name::new_recording;
 use self::host_name::HostName;
 use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
 use crate::sink::filter::Filter;
 
+pub use config_file::ConfigError;
 pub use file_name::{Destination, NoName, Source};
 pub use filter::FilterArgs;
 pub use ports::{Ports, PortsError};
@@ -361,75 +362,6 @@ impl ObserveArgs {
     }
 }
 
-/// The configuration file. Its keys are the options' names.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    port: Option<Ports>,
-    hooks: Option<Hooks>,
-    tls: Option<Tls>,
-    addresses: Option<Addresses>,
-    #[serde(rename = "service-address", default, deserialize_with = "networks")]
-    service_address: Vec<IpNet>,
-    #[serde(rename = "ring-size")]
-    ring_size: Option<RingSize>,
-    #[serde(default, deserialize_with = "record")]
-    record: Option<PathBuf>,
-    #[serde(default, deserialize_with = "user")]
-    user: Option<String>,
-    verbose: Option<u8>,
-    events: Option<Destination>,
-    listen: Option<SocketAddr>,
-    #[serde(rename = "web-config-file")]
-    web_config_file: Option<PathBuf>,
-    #[serde(rename = "allowed-host", default, deserialize_with = "host_names")]
-    allowed_host: Vec<HostName>,
-    #[serde(default, deserialize_with = "duration")]
-    duration: Option<Duration>,
-}
-
-impl File {
-    fn of(args: &ObserveArgs) -> Result<Self, ConfigError> {
-        match &args.config {
-            Some(path) => Self::read(path),
-            None => Ok(Self::default()),
-        }
-    }
-
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Invalid {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
-            message: error.message().replace('\n', ": "),
-        })
-    }
-}
-
-/// The configuration file is of no use. Exit status 2.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("cannot read the configuration {}: {}. Give another with --config FILE.", path.display(), reason(source))]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not TOML, or a key or a value is wrong.
-    #[error("the configuration {} is wrong in line {line}: {message}.", path.display())]
-    Invalid {
-        /// Which file.
-        path: PathBuf,
-        /// Where in it.
-        line: usize,
-        /// What is wrong, naming the key.
-        message: String,
-    },
-}
-
 /// The cause of an I/O error in words, without Rust's "(os error 98)".
 pub fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
@@ -455,55 +387,4 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| format!("`{text}` is neither an address nor a block of addresses such as 192.0.2.0/24"))
-}
-
-/// What [`parse_network`] takes.
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    items(deserializer, parse_network)
-}
-
-fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostName>, D::Error> {
-    items(deserializer, |text| text.trim().parse::<HostName>())
-}
-
-/// A list, or one text with commas as on the command line.
-fn items<'de, D: Deserializer<'de>, T, E: fmt::Display>(
-    deserializer: D,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Vec<T>, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "a text, or a list of texts")]
-    enum Items {
-        Text(String),
-        List(Vec<String>),
-    }
-
-    let texts = match Items::deserialize(deserializer)? {
-        Items::Text(text) => text.split(',').map(str::to_owned).collect(),
-        Items::List(texts) => texts,
-    };
-    texts.iter().map(|text| parse(text).map_err(de::Error::custom)).collect()
-}
-
-fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "a user's name or number")]
-    enum User {
-        Name(String),
-        Number(u32),
-    }
-
-    Ok(Some(match User::deserialize(deserializer)? {
-        User::Name(name) => name,
-        User::Number(number) => number.to_string(),
-    }))
-}
-
-fn record<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    new_recording(PathBuf::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map(Some).map_err(de::Error::custom)
 }

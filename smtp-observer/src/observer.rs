@@ -1,6 +1,7 @@
 //! Kernel events in, facts out: the only door of the pure core.
 
 mod deadlines;
+mod ending;
 mod ends;
 mod expected;
 mod held;

@@ -11,6 +11,7 @@ mod envelope;
 mod fingerprint;
 mod held;
 mod legs;
+mod link;
 mod pairing;
 mod process_relation;
 mod proxied_session;

@@ -2,8 +2,9 @@
 
 use super::dialogue::Dialogue;
 use super::envelope::{Envelopes, Inner, Outer};
+use super::link::{Link, Recognised};
 use super::process_relation::{ProcessRelation, kin};
-use super::proxied_session::{Link, ProxiedSession, Recognised};
+use super::proxied_session::ProxiedSession;
 use super::{Interceptions, Leg};
 use crate::identity::Endpoint;
 use crate::timestamp::Timestamp;

@@ -7,7 +7,7 @@ use super::comparison::LATE;
 use super::cursor::{HeldBack, Origin};
 use super::dialogue::{Dialogue, Step};
 use super::held::{Command, Held};
-use super::proxied_session::Link;
+use super::link::Link;
 use crate::fact::Reasoned;
 use crate::fact::evidence::{EvidenceList, ReasonEvidence, Reasons};
 use crate::identity::Role;
