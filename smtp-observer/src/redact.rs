@@ -9,7 +9,7 @@ pub(crate) use self::policy::verb;
 pub use self::policy::{RedactionPolicy, Shown};
 pub use self::pseudonym::Key;
 pub(crate) use self::pseudonym::probe_mark;
-use crate::smtp::{Command, Reply, Verb};
+use crate::smtp::{Command, Path, Reply, Verb};
 
 /// How much of a mailbox events show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
@@ -38,7 +38,7 @@ impl Addresses {
 
 /// The mailbox that the argument of MAIL or RCPT names.
 pub(crate) fn mailbox(argument: &[u8]) -> Option<&[u8]> {
-    Some(mailbox::Path::of(argument)?.mailbox)
+    Some(Path::of(argument)?.mailbox)
 }
 
 /// A process's own name for itself (`comm`). Some take a mailbox for it: that is shown to nobody.

@@ -47,10 +47,12 @@ fn have_one_program(one: &Process, other: &Process) -> bool {
 /// The parent is called like the process: a server that forks for each connection has forked it. Of a process that has changed
 /// its name the executable tells.
 fn parent_is_alike(process: &Process) -> bool {
-    let called = |path: &Arc<str>| path.rsplit('/').next().map(|name| name.get(..COMM).unwrap_or(name).to_owned());
-    let names = [process.executable.as_ref(), process.script.as_ref()].into_iter().flatten().filter_map(called);
-    let parent = process.parent.as_ref().map(|parent| &*parent.name);
-    parent.is_some_and(|parent| parent == &*process.name || names.into_iter().any(|name| name == parent))
+    let Some(parent) = process.parent.as_ref().map(|parent| &*parent.name) else { return false };
+    let is_of = |path: &Arc<str>| {
+        let name = path.rsplit_once('/').map_or(&**path, |(_, name)| name);
+        name.get(..COMM).unwrap_or(name) == parent
+    };
+    parent == &*process.name || [&process.executable, &process.script].into_iter().flatten().any(is_of)
 }
 
 /// Their executables stand in a directory of their own: Postfix has its daemons in one. An interpreter may run anything.

@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
-
 use super::pseudonym::StandIn;
-use crate::smtp::{is_domain, is_keyword, parts_words, plain_bytes};
+use crate::smtp::{Path, is_domain, mailbox_length, parts_words, plain_bytes};
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -14,55 +12,6 @@ pub(super) struct Mask {
     pub(super) domain: bool,
     /// What stands for a name.
     pub(super) stand_in: StandIn,
-}
-
-/// The argument of MAIL or RCPT (RFC 5321, 4.1.2), leniently.
-#[derive(Debug, PartialEq)]
-pub(super) struct Path<'a> {
-    /// Up to the path: `FROM:<`.
-    before: &'a [u8],
-    /// What stands in the angle brackets, or without them.
-    pub(super) mailbox: &'a [u8],
-    /// From the closing bracket on.
-    after: &'a [u8],
-}
-
-impl<'a> Path<'a> {
-    /// Finds the path behind `FROM:` or `TO:`.
-    pub(super) fn of(argument: &'a [u8]) -> Option<Self> {
-        let colon = argument.iter().position(|&byte| byte == b':')?;
-        if !is_keyword(&argument[..colon]) {
-            return None;
-        }
-        let blanks = argument[colon + 1..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let start = colon + 1 + blanks;
-        let (start, end) = match argument.get(start) {
-            Some(b'<') => (start + 1, start + 1 + up_to(&argument[start + 1..], |byte| byte == b'>')),
-            _ => (start, start + up_to(&argument[start..], |byte| byte.is_ascii_whitespace())),
-        };
-        Some(Self { before: &argument[..start], mailbox: &argument[start..end], after: &argument[end..] })
-    }
-}
-
-/// Bytes up to one that ends the mailbox and is not in quotes.
-fn up_to(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
-    let end = bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len());
-    // Nearly all.
-    if memchr2(b'"', b'\\', &bytes[..end]).is_none() {
-        return end;
-    }
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, &byte) in bytes.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if !quoted && ends(byte) => return at,
-            _ => {}
-        }
-    }
-    bytes.len()
 }
 
 impl Mask {
@@ -123,7 +72,7 @@ impl Mask {
         let mut rest = line;
         while let Some(&first) = rest.first() {
             let length = match first {
-                b'<' => match up_to(&rest[1..], |byte| byte == b'>') + 1 {
+                b'<' => match mailbox_length(&rest[1..], |byte| byte == b'>') + 1 {
                     end if end < rest.len() => {
                         shown.push(b'<');
                         self.bracketed(&rest[1..end], shown);
@@ -307,21 +256,6 @@ mod tests {
             assert_eq!(text(true, line), line);
             assert_eq!(text(false, line), line);
         }
-    }
-
-    #[test]
-    fn paths() {
-        let path = |argument: &'static str| {
-            Path::of(argument.as_bytes()).map(|path| str::from_utf8(path.mailbox).expect("text"))
-        };
-        assert_eq!(path("FROM:<a@b.example> SIZE=1"), Some("a@b.example"));
-        assert_eq!(path("FROM: <a@b.example>"), Some("a@b.example"));
-        assert_eq!(path("FROM:a@b.example SIZE=1"), Some("a@b.example"));
-        assert_eq!(path("FROM:<>"), Some(""));
-        assert_eq!(path("FROM:"), Some(""));
-        assert_eq!(path("TO:<\"a\\\" >\"@b.example>"), Some("\"a\\\" >\"@b.example"));
-        assert_eq!(path("FROM"), None);
-        assert_eq!(path("a b:c"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::mailbox::{self, Mask};
 use super::pseudonym::StandIn;
 use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{Command, EnhancedCode, Exchange, Repeated, Reply, Verb, escape, write_escaped};
+use crate::smtp::{Command, EnhancedCode, Exchange, Path, Repeated, Reply, Verb, escape, write_escaped};
 
 /// What is shown where a verb or a mechanism is not known.
 const UNKNOWN: &str = "other";
@@ -127,12 +127,10 @@ impl RedactionPolicy {
     fn argument<'a>(self, verb: Verb, argument: &'a [u8]) -> Cow<'a, [u8]> {
         match (verb, self.mask()) {
             (_, None) => argument.into(),
-            (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => {
-                match mailbox::Path::of(argument) {
-                    Some(path) => mask.path(&path).into(),
-                    None => self.name(argument).into(),
-                }
-            }
+            (Verb::Mail | Verb::Rcpt | Verb::Send | Verb::Soml | Verb::Saml, Some(mask)) => match Path::of(argument) {
+                Some(path) => mask.path(&path).into(),
+                None => self.name(argument).into(),
+            },
             // A name may stand there without a domain.
             (Verb::Vrfy | Verb::Expn, Some(mask)) => match argument.contains(&b' ') || !argument.contains(&b'@') {
                 true => self.name(argument).into(),

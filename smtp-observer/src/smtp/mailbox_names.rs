@@ -8,7 +8,8 @@ use memchr::{memchr, memchr2_iter, memrchr};
 
 use super::command::{Command, Verb};
 use super::introduced;
-use super::parameter::{is_domain, is_keyword, plain_bytes};
+use super::parameter::{is_domain, plain_bytes};
+use super::path::Path;
 use super::starts::{Starts, is_word};
 
 /// Bytes of names that are kept; the oldest are let go of.
@@ -75,9 +76,9 @@ impl Names {
         if !names_mailbox(command) {
             return;
         }
-        let (path, rest) = path(command.argument());
-        self.add_mailbox(path);
-        for word in rest.split(u8::is_ascii_whitespace) {
+        let path = Path::leniently(command.argument());
+        self.add_mailbox(path.mailbox.trim_ascii_end());
+        for word in path.after.strip_prefix(b">").unwrap_or(path.after).split(u8::is_ascii_whitespace) {
             let value = &word[plain_bytes(word)..];
             // An address in ORCPT has its type before it (RFC 3461, 4.2).
             let value = memchr(b';', value).map_or(value, |end| &value[end + 1..]);
@@ -218,7 +219,7 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 /// Whether a text repeats the whole mailbox that a command names.
 pub(super) fn is_about(text: &[u8], command: &Command) -> bool {
-    let mailbox = if names_mailbox(command) { path(command.argument()).0 } else { b"" };
+    let mailbox = if names_mailbox(command) { Path::leniently(command.argument()).mailbox } else { b"" };
     memchr(b'@', mailbox).is_some() && occurrences(text, mailbox).next().is_some()
 }
 
@@ -309,27 +310,6 @@ fn is_behind_name(text: &[u8]) -> bool {
 /// It may be part of a name without quotes, and parts it from no other one.
 fn is_of_name(byte: &u8) -> bool {
     is_word(byte) || b".-_'".contains(byte)
-}
-
-/// What stands in the angle brackets behind `FROM:` or `TO:`, or without them, leniently; and what is behind it.
-fn path(argument: &[u8]) -> (&[u8], &[u8]) {
-    let colon = memchr(b':', argument).filter(|&colon| is_keyword(&argument[..colon]));
-    let path = argument[colon.map_or(0, |colon| colon + 1)..].trim_ascii();
-    let (path, is_end): (_, fn(&u8) -> bool) = match path.strip_prefix(b"<") {
-        Some(rest) => (rest, |byte| *byte == b'>'),
-        None => (path, u8::is_ascii_whitespace),
-    };
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in path.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if !quoted && is_end(byte) => return (&path[..at], &path[at + 1..]),
-            _ => {}
-        }
-    }
-    (path, b"")
 }
 
 #[cfg(test)]
