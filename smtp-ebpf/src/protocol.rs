@@ -69,7 +69,11 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
         let hole = Dialogue::advance(dialogue, &call);
         if let Some(hole) = hole {
             match Dialogue::role(dialogue, call.speaker) {
-                Speaker::Client => client::lose(dialogue, work, hole),
+                Speaker::Client => {
+                    // The replies so far tell whether it was content.
+                    reply::catch_up(dialogue, work);
+                    client::lose(dialogue, work, hole);
+                }
                 Speaker::Server => server::lose(dialogue, work),
             }
         }

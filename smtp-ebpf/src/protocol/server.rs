@@ -221,18 +221,31 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
         let is_sure = get!(dialogue.client.sure) != 0
             && get!(dialogue.server.doubts) == get!(dialogue.client.doubts)
             && get!(dialogue.server.losses) == get!(dialogue.client.losses);
-        // It answers the one thing that is known to have been said last. 221 repeats nothing.
+        // It answers the one thing that is known to have been said last.
         let agrees = verb::agrees(get!(dialogue.client.candidate), code);
         let is_farewell = agrees && code == 221;
         let is_clear = !is_extra && !is_wary && get!(dialogue.client.data_done) == 0;
         let agrees = is_farewell || agrees && is_clear;
         let repeats = is_wary && (is_refusal || is_extra) && !is_farewell;
-        is_awaited && code != 221
+        is_awaited
             || repeats
+            || is_extra && quotes_content(dialogue, code)
             || quotes(dialogue, code)
             || !is_sure && !agrees
             || code == 334
             || get!(work.behind) != 0
+    }
+}
+
+/// A reply that nobody asked for may quote content: the server reads as commands what it had let come. A server that only
+/// leaves says so by 421, and one that refuses content before its end has read no command.
+#[inline(always)]
+unsafe fn quotes_content(dialogue: *mut Dialogue, code: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let had_content = get!(dialogue.client.data_reply) != 0 || get!(dialogue.client.go_aheads) != 0;
+        let goes_on = get!(dialogue.client.mode) == Mode::CONTENT && get!(dialogue.client.ended) == 0;
+        had_content && code != 421 && (reply::may_refuse(code) || !goes_on)
     }
 }
 
@@ -244,8 +257,7 @@ unsafe fn quotes(dialogue: *mut Dialogue, code: u32) -> bool {
     unsafe {
         let (next, to) = (get!(dialogue.server.answered).wrapping_add(1), get!(dialogue.client.unasked_to));
         let is_data = to == get!(dialogue.client.data_reply) && code >= 400;
-        // What stands out of place (503) is not repeated.
-        to != 0 && reached(to, next) && (is_data || reply::may_refuse(code)) && code != 503
+        to != 0 && reached(to, next) && (is_data || reply::may_refuse(code))
     }
 }
 

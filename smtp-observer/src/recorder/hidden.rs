@@ -99,6 +99,9 @@ const LOGINS: &[&str] = &[
     "XFOO #\r\n",
     "AUTH LOGIN\r\n#\n",
     "DATA #\r\n",
+    "QUIT #\r\n",
+    "#\r\nQUIT\r\n",
+    "AUTH PLAIN #\r\nQUIT\r\n",
 ];
 const SECRET_SPELLINGS: &[&str] = &["S3CRET", "s3cret", "czNcmV0=", "\"s3cret\""];
 const REFUSALS: &[&str] = &[
@@ -117,15 +120,18 @@ const REFUSALS: &[&str] = &[
     "500 no #\r\n354 #\r\n",
 ];
 
-/// A greeting, then mailboxes and secrets, each with its reply; at one of the two sockets, however it is cut into calls.
+/// A greeting, unless it was before, then mailboxes and secrets, each with its reply; at one of the two sockets, however it is cut into calls.
 fn story(choices: &mut Choices<'_>) -> Story {
     let role = choices.of(&[Role::Client, Role::Server]);
     let cuts = (0..1 + choices.below(8)).map(|_| 1 + choices.below(60)).collect();
     let hello = choices.of(&["EHLO", "LHLO"]);
     let mut steps = Vec::new();
-    say(&mut steps, false, "220 mx.example\r\n");
-    say(&mut steps, true, format!("{hello} client.example\r\n"));
-    say(&mut steps, false, "250 mx.example\r\n");
+    let midstream = choices.tenths(2);
+    if !midstream {
+        say(&mut steps, false, "220 mx.example\r\n");
+        say(&mut steps, true, format!("{hello} client.example\r\n"));
+        say(&mut steps, false, "250 mx.example\r\n");
+    }
     // What servers repeat was said.
     say(
         &mut steps,
@@ -179,7 +185,7 @@ fn story(choices: &mut Choices<'_>) -> Story {
             }
         }
     }
-    Story { role, midstream: false, steps, cuts, closes: true }
+    Story { role, midstream, steps, cuts, closes: true }
 }
 
 fn say(steps: &mut Vec<Step>, from_client: bool, text: impl Into<String>) {

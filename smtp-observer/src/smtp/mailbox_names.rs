@@ -65,9 +65,11 @@ impl Names {
         known.as_deref().unwrap_or(NONE)
     }
 
-    /// Whether there is something in a command that a server may repeat.
-    pub(crate) fn are_in(command: &Command) -> bool {
-        names_mailbox(command) || may_be_secret(command)
+    /// Takes what there is in a command that a server may repeat.
+    pub(crate) fn note(known: &mut Option<Box<Self>>, command: &Command) {
+        if names_mailbox(command) || may_be_secret(command) {
+            known.get_or_insert_default().add(command);
+        }
     }
 
     /// Takes the mailbox of MAIL or RCPT, or of RFC 821's other three, and notice of what may be a credential.

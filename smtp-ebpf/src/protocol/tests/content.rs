@@ -129,7 +129,7 @@ fn commands_behind_content_before_its_go_ahead() {
     check_greeted(
         &[c("DATA\r\nRSET\r\n.\r\nNOOP hunter\r\nQUIT\r\n"), s("354 go\r\n250 ok\r\n500 hunter\r\n221 bye\r\n")],
         r"DATA\r\n[4]\r\n.\r\n(13)QUIT\r\n",
-        r"354 <4$>250 <4$>500 <8$>221 bye\r\n",
+        r"354 <4$>250 <4$>500 <8$>221 <5$>",
     );
     // Behind DATA there may be content, whatever becomes of the message before.
     check_greeted(
@@ -159,7 +159,7 @@ fn content_before_a_refusal() {
             s("250 x\r\n"),
         ],
         r"DATA\r\n[20]\r\n.\r\n(8)RSET\r\nNOOP<4$>",
-        r"503 no recipients\r\n500 <16$>250 <8$>554 <8$>500 <8$>250 <8$>250 <3$>",
+        r"503 <15$>500 <16$>250 <8$>554 <8$>500 <8$>250 <8$>250 <3$>",
     );
 }
 
@@ -204,6 +204,53 @@ fn content_behind_another_reply() {
             r"DATA\r\n(38).\r\nRSET\r\n",
             &format!("{}500 <8$>502 <8$>214 <4$>500 <8$>250 <8$>", shown(reply)),
         );
+    }
+}
+
+/// The message is over for the server, which reads what is left of it as commands and repeats it. What it says without
+/// reading anything, as it leaves, is shown.
+#[test]
+fn replies_that_repeat_content() {
+    for form in ["\n.\n", "\r.\r\n", "\r\n.\n", "\n.\r\n"] {
+        check_greeted(
+            &[
+                c("DATA\r\n"),
+                s("354 go\r\n"),
+                c(format!("text{form}hunter\r\n.\r\n")),
+                s("250 ok\r\n"),
+                s("500 5.5.1 hunter: what\r\n250 2.1.0 hunter\r\n554-hunter\r\n554 hunter\r\n"),
+                s("421 4.4.2 timeout\r\n"),
+            ],
+            &format!(r"DATA\r\n[4]{}[6]\r\n.\r\n", shown(form)),
+            r"354 go\r\n250 ok\r\n500 5.5.1 <14$>250 2.1.0 <8$>554-<8$>554 <8$>421 4.4.2 timeout\r\n",
+        );
+    }
+    // A message later, too.
+    check_greeted(
+        &[
+            c("DATA\r\n"),
+            s("354 go\r\n"),
+            c("hunter\r\n.\r\n"),
+            s("250 ok\r\n"),
+            c("RSET\r\n"),
+            s("250 ok\r\n502 hunter\r\n"),
+            c("QUIT\r\n"),
+            s("221 bye\r\n"),
+        ],
+        r"DATA\r\n[6]\r\n.\r\nRSET\r\nQUIT\r\n",
+        r"354 go\r\n250 ok\r\n250 ok\r\n502 <8$>221 bye\r\n",
+    );
+}
+
+/// A farewell may repeat what stayed, too.
+#[test]
+fn a_farewell_behind_what_was_withheld() {
+    for (lines, shown) in [
+        ("AUTH PLAIN hunter\r\nQUIT\r\n", r"AUTH PLAIN<9$><6$>"),
+        ("QUIT hunter\r\n", r"QUIT<9$>"),
+        ("hunter\r\nQUIT\r\n", r"<8$>QUIT\r\n"),
+    ] {
+        check_greeted(&[c(lines), s("221 2.0.0 closing hunter\r\n")], shown, r"221 2.0.0 <16$>");
     }
 }
 

@@ -159,7 +159,8 @@ fn a_reply_that_comes_before_its_question() {
     check_greeted(
         &[Turn::Behind(b"354 go\r\n".to_vec()), c("hunter\r\nRSET\r\n.\r\n"), s("250 ok\r\n"), c("RSET\r\n")],
         r"[12]\r\n.\r\nRSET\r\n",
-        r"354 <4$>250 ok\r\n",
+        // Nor is it known that the last one was asked for: it may be that of a server which reads content as commands.
+        r"354 <4$>250 <4$>",
     );
 }
 

@@ -355,3 +355,15 @@ fn first_bytes_that_were_counted_before_they_are_told() {
     talk.client("NOOP\r\n");
     assert_eq!(talk.shown(Client), r"EHLO a.example\r\nNOOP\r\n");
 }
+
+/// Bytes behind DATA are lost, and DATA is refused: the rest of a line may be a secret, and its reply may repeat it.
+#[test]
+fn a_line_is_lost_in_part_behind_a_data_that_is_refused() {
+    for reply in ["354 hunter\r\n", "250 hunter\r\n", "550 hunter\r\n"] {
+        check_greeted(
+            &[c("DATA\r\n"), s("501 5.5.4 no\r\n"), Turn::Gap(Speaker::Client, 1), c("hunter\r\nQUIT\r\n"), s(reply)],
+            r"DATA\r\n(8)QUIT\r\n",
+            &format!("501 5.5.4 no\\r\\n{} <8$>", &reply[..3]),
+        );
+    }
+}

@@ -213,6 +213,8 @@ impl Session {
         let mut command = items.command();
         command.read(&line, self.line.time, time);
         if let Mode::Resync(lost) = &mut self.mode {
+            // If it is one, replies may repeat its names.
+            Names::note(&mut self.names, &command);
             let before = lost.line(command);
             before.into_iter().for_each(|before| items.take_command(before));
             return;
@@ -267,9 +269,7 @@ impl Session {
     /// A command line is complete.
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
-        if Names::are_in(&command) {
-            self.names.get_or_insert_default().add(&command);
-        }
+        Names::note(&mut self.names, &command);
         (self.command_write, self.command_at) = (self.write, time);
         self.left_waiting = 0;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
