@@ -53,6 +53,11 @@ pub fn may_probe() -> bool {
     has(Capability::CAP_SYS_ADMIN)
 }
 
+/// Whether root may become another user.
+pub fn may_become_another() -> bool {
+    has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID)
+}
+
 fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }

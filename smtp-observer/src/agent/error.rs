@@ -58,8 +58,8 @@ pub enum Error {
         "nobody reads the events any more: what has read the pipe of --events has ended. Start it again, then the agent."
     )]
     Unread,
-    /// Not all that was observed is on standard output.
-    #[error("not everything was written to standard output, as the lines above say: what is there is not complete.")]
+    /// Not all that was observed is written.
+    #[error("not everything was written, as the lines above say: what is there is not complete.")]
     Unwritten,
     /// There is no user to become.
     #[error(transparent)]
@@ -107,6 +107,7 @@ impl Error {
         match self {
             Self::Replay(error) if error.is_usage() => ExitCode::from(2),
             Self::Compare(error) if error.is_usage() => ExitCode::from(2),
+            Self::Relinquish(privilege::DropError::User { .. }) => ExitCode::from(3),
             Self::Listen { .. }
             | Self::Passed(_)
             | Self::Events { .. }

@@ -193,7 +193,7 @@ impl Runtime {
     }
 
     /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
-    /// looked on does not want any more. Returns how many lines were.
+    /// looked on does not want any more. Returns how many lines and recorded events were.
     pub(super) async fn finish(mut self, unread: bool) -> u64 {
         self.settle(Time(u64::MAX));
         self.observer.finish_recording();
@@ -215,6 +215,7 @@ impl Runtime {
             let dropped = record.output.finish(LAST_LINES).await;
             if dropped > 0 {
                 warn!("{dropped} events were not written: {}", record::FACE);
+                lost += dropped;
             }
         }
         lost

@@ -95,7 +95,7 @@ pub(super) fn look() -> Vec<Diagnostic> {
         proc(Process::myself().and_then(|process| process.mountinfo()).map(|mounts| mounts.0).as_deref().ok()),
         owners(privilege::may_read_processes().is_ok() && is_hosts_user()),
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
-        user(Unprivileged::choose(None)),
+        user(Unprivileged::choose(None), privilege::may_become_another()),
         landlock(privilege::has_landlock()),
         seccomp(Process::myself().and_then(|process| process.status()).ok().and_then(|status| status.seccomp)),
         memory(own_limit()),
@@ -204,10 +204,16 @@ fn lockdown(text: Option<&str>) -> Diagnostic {
     }
 }
 
-fn user(chosen: Result<Option<Unprivileged>, UnusableUser>) -> Diagnostic {
+fn user(chosen: Result<Option<Unprivileged>, UnusableUser>, may_become: bool) -> Diagnostic {
     const NAME: &str = "user";
     match chosen {
         Ok(None) => Diagnostic::fine(NAME, "not root, and stays so"),
+        Ok(Some(user)) if !may_become => Diagnostic::wrong(
+            NAME,
+            State::No,
+            format!("root's agent is to become {user} once its hooks are in, and cannot"),
+            "Give it CAP_SETUID and CAP_SETGID, or start it as another user with the capabilities that it needs.",
+        ),
         Ok(Some(user)) if user.is_shared() => Diagnostic::wrong(
             NAME,
             State::Partly,
@@ -374,9 +380,14 @@ mod tests {
 
     #[test]
     fn users_and_files() {
-        assert_eq!(state(&user(Ok(None))), State::Yes);
+        assert_eq!(state(&user(Ok(None), false)), State::Yes);
         let error = UnusableUser::LookUp { name: "smtp-observer".into(), source: nix::errno::Errno::EIO };
-        assert_eq!(state(&user(Err(error))), State::Partly);
+        assert_eq!(state(&user(Err(error), true)), State::Partly);
+        let nobody = Unprivileged::choose(Some("65534"));
+        if nix::unistd::geteuid().is_root() {
+            assert_ne!(state(&user(nobody.clone(), true)), State::No);
+            assert_eq!(state(&user(nobody, false)), State::No);
+        }
         assert_eq!(state(&landlock(true)), State::Yes);
         assert_eq!(state(&landlock(false)), State::Partly);
     }

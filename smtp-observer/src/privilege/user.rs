@@ -32,6 +32,9 @@ pub enum Unusable {
     /// Nobody is called so.
     #[error("there is no user `{0}`: make it (`useradd --system {0}`), or give another with --user NAME.")]
     Unknown(String),
+    /// It can be neither a name nor a number.
+    #[error("`{0}` is neither a user's name nor its number: give another with --user NAME.")]
+    Malformed(String),
     /// Root was asked for.
     #[error("`{0}` is root, and the agent does not stay root: give another user with --user NAME.")]
     Root(String),
@@ -61,7 +64,9 @@ impl Unprivileged {
             })),
             Some(name) => {
                 let by_number = || name.parse().ok().map(Self::numbered);
-                let user = look_up(name)?.or_else(by_number).ok_or_else(|| Unusable::Unknown(name.to_owned()))?;
+                let is_name = name.bytes().any(|byte| !byte.is_ascii_digit());
+                let nobody = if is_name { Unusable::Unknown } else { Unusable::Malformed };
+                let user = look_up(name)?.or_else(by_number).ok_or_else(|| nobody(name.to_owned()))?;
                 match (own.is_root(), user.uid) {
                     (_, uid) if uid.is_root() => Err(Unusable::Root(name.to_owned())),
                     (true, _) => Ok(Some(user)),
@@ -135,6 +140,9 @@ mod tests {
 
     #[test]
     fn a_user_that_is_not_there_is_named() {
+        for malformed in ["", "99999999999"] {
+            assert_eq!(Unprivileged::choose(Some(malformed)), Err(Unusable::Malformed(malformed.to_owned())));
+        }
         let error = Unprivileged::choose(Some("no-such-user")).expect_err("nobody is called so");
         assert_eq!(
             error.to_string(),

@@ -1,5 +1,6 @@
 //! What differs between what a client said and heard, and what was said and heard upstream of it.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub struct Differences {
     /// Each kind at most once, in the order of the dialogue; empty unless they are wanted in words.
     pub evidence: Vec<Evidence>,
     kinds: Kinds,
+    /// The verbs that the server got and the client had not sent, in the order of the dialogue.
+    injected: Vec<Cow<'static, str>>,
     /// The details of the evidence are wanted: they are for people, and made when they are told or their steps are let go.
     in_words: bool,
     /// How long DATA was held back.
@@ -141,6 +144,11 @@ impl Differences {
         self.kinds
     }
 
+    /// How much is known: it grows with every kind of evidence and with every verb.
+    pub fn extent(&self) -> usize {
+        self.kinds.len() + self.injected.len()
+    }
+
     /// Adds a piece of evidence, if there is none of its kind.
     pub fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
         if self.kinds.insert(kind) && self.in_words {
@@ -153,12 +161,29 @@ impl Differences {
         }
     }
 
+    /// Adds a verb that the client had not sent: all of them are one piece of evidence.
+    fn inject(&mut self, verb: &Cow<'static, str>) {
+        if self.injected.contains(verb) {
+            return;
+        }
+        self.injected.push(verb.clone());
+        self.add(EvidenceKind::CommandInjected, String::new);
+        if let Some(evidence) = self.evidence.iter_mut().find(|it| it.kind == EvidenceKind::CommandInjected) {
+            let verbs = match &*self.injected {
+                [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+                verbs => verbs.join(", "),
+            };
+            evidence.detail = format!("the server got {verbs} that the client had not sent");
+        }
+    }
+
     /// Adds what was found before, of steps that wait for nothing.
     pub fn extend(&mut self, settled: &Self) {
         match self.in_words {
             true => settled.evidence.iter().for_each(|it| self.add(it.kind, || it.detail.clone())),
             false => self.kinds.0 |= settled.kinds.0,
         }
+        settled.injected.iter().for_each(|verb| self.inject(verb));
         self.hold = settled.hold.or(self.hold);
         self.same |= settled.same;
         self.foreign |= settled.foreign;
@@ -270,9 +295,7 @@ pub(super) fn injected(found: &mut Differences, step: &Step, is_known: bool) {
     }
     found.foreign |= is_known && step.verb == "MAIL";
     match is_known {
-        true => found.add(EvidenceKind::CommandInjected, || {
-            format!("the server got a {} that the client had not sent", step.verb)
-        }),
+        true => found.inject(&step.verb),
         false => found.open = true,
     }
 }

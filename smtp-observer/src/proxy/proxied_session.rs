@@ -167,7 +167,7 @@ impl ProxiedSession {
             Judgement::Nothing => None,
             Judgement::Known(verdict) => Some(verdict),
         };
-        let told = verdict.map(|verdict| Told { verdict, evidence: found.kinds().len(), hold: found.hold.is_some() });
+        let told = verdict.map(|verdict| Told { verdict, evidence: found.extent(), hold: found.hold.is_some() });
         let verdict_of = |told: &Option<Told>| told.as_ref().map(|told| told.verdict);
         let news = verdict_of(&self.told) != verdict_of(&told) || milestone && self.told != told;
         if !news {

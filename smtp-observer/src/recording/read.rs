@@ -126,7 +126,12 @@ impl<R: BufRead> Entries<R> {
                     self.missing = self.missing.saturating_add(first - self.next);
                     self.next = first;
                 }
-                (_, Some(_)) => return Ok(None),
+                (_, Some(_)) => {
+                    // What was lost last has nothing behind it.
+                    self.missing = self.missing.saturating_add(self.complete.saturating_sub(self.next));
+                    self.next = self.next.max(self.complete);
+                    return Ok(None);
+                }
                 (_, None) => self.read().inspect_err(|_| self.give_up())?,
             }
         }

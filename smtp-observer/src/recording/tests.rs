@@ -141,6 +141,13 @@ fn what_is_missing_is_counted_and_waited_for_no_longer_than_needed() {
 }
 
 #[test]
+fn what_was_lost_last_is_counted() {
+    let mut file = file(&[0, 1]);
+    write_loss(5, &mut file);
+    assert_eq!(read(&file).expect("a recording"), (entries()[..2].to_vec(), 3, false));
+}
+
+#[test]
 fn every_cut_leaves_what_was_complete() {
     let file = file(&[0, 1, 2, 3, 4, 5, 6, 7]);
     let header = file.iter().position(|byte| *byte == b'\n').expect("lines") + 1;

@@ -103,7 +103,8 @@ fn two_more_are_needed_to_become_another_user() -> Result<()> {
     for capability in ["SETUID", "SETGID"] {
         let objects = without(&[], capability)?;
         let ended = says(&objects, &objects.arguments()?)?;
-        assert_eq!(ended.status.code(), Some(1), "without {capability}: {:?}", ended.log);
+        assert_eq!(Check::of(&objects)?.state("user")?, "no", "without {capability}");
+        assert_eq!(ended.status.code(), Some(3), "without {capability}: {:?}", ended.log);
         ensure!(ended.log.iter().any(|line| line.contains("cannot become the user")), "{:?}", ended.log);
     }
     Ok(())

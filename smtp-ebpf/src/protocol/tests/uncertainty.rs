@@ -361,7 +361,7 @@ fn first_bytes_that_were_counted_before_they_are_told() {
 fn a_line_is_lost_in_part_behind_a_data_that_is_refused() {
     for reply in ["354 hunter\r\n", "250 hunter\r\n", "550 hunter\r\n"] {
         check_greeted(
-            &[c("DATA\r\n"), s("501 5.5.4 no\r\n"), Turn::Gap(Speaker::Client, 1), c("hunter\r\nQUIT\r\n"), s(reply)],
+            &[c("DATA\r\n"), s("501 5.5.4 no\r\n"), Turn::Gap(Client, 1), c("hunter\r\nQUIT\r\n"), s(reply)],
             r"DATA\r\n(8)QUIT\r\n",
             &format!("501 5.5.4 no\\r\\n{} <8$>", &reply[..3]),
         );

@@ -129,6 +129,16 @@ impl Note {
             Self::Transaction(outcome) => outcome.as_str(),
         }
     }
+
+    /// A peer has broken the protocol, or a program in the middle has sent what its client has not.
+    fn is_serious(self) -> bool {
+        match self {
+            Self::Anomaly(_)
+            | Self::Rset(RsetReason::InterceptorDiscard | RsetReason::InterceptorReplay)
+            | Self::Noop(NoopReason::InterceptorKeepalive) => true,
+            Self::Rset(_) | Self::Noop(_) | Self::Transaction(_) => false,
+        }
+    }
 }
 
 impl ConnectionState {
@@ -236,10 +246,7 @@ impl ConnectionState {
                 self.last = Some(retained.clone());
                 return;
             }
-            Gist::Transaction(outcome) => {
-                self.note = Some(Note::Transaction(outcome));
-                return;
-            }
+            Gist::Transaction(outcome) => return self.note(Note::Transaction(outcome)),
             Gist::Other(event) => event,
         };
         match event {
@@ -259,14 +266,21 @@ impl ConnectionState {
                 self.state = State::Ready;
                 self.last = Some(retained.clone());
             }
-            Event::Rset(rset) => self.note = Some(Note::Rset(rset.reason)),
-            Event::Noop(noop) => self.note = Some(Note::Noop(noop.reason)),
-            Event::Anomaly(anomaly) => self.note = Some(Note::Anomaly(anomaly.kind)),
+            Event::Rset(rset) => self.note(Note::Rset(rset.reason)),
+            Event::Noop(noop) => self.note(Note::Noop(noop.reason)),
+            Event::Anomaly(anomaly) => self.note(Note::Anomaly(anomaly.kind)),
             Event::Tls(tls) => match tls.phase {
                 TlsPhase::Started if !tls.visible => self.state = State::Encrypted,
                 TlsPhase::Started | TlsPhase::Read => self.state = State::Ready,
                 _ => {}
             },
+        }
+    }
+
+    /// The last note is shown, but for what goes on as if nothing were wrong.
+    fn note(&mut self, note: Note) {
+        if note.is_serious() || !self.note.is_some_and(Note::is_serious) {
+            self.note = Some(note);
         }
     }
 

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use super::columns::{Column, fitting};
 use super::detail::{self, clock};
 use super::view::{Mode, View};
-use super::why::{ProxyProcesses, is_unusual};
+use super::why::ProxyProcesses;
 use super::{Moment, help};
 use crate::sink::text;
 
@@ -105,7 +105,7 @@ impl View {
         let (mut all, mut unusual) = (0, BTreeMap::new());
         for (reason, count) in table.rsets().filter(|(_, count)| *count > 0) {
             all += count;
-            if is_unusual(reason) {
+            if !reason.is_usual() {
                 unusual.insert(std::cmp::Reverse((count, std::cmp::Reverse(reason))), reason);
             }
         }

@@ -164,7 +164,7 @@ fn the_table_at_80_by_24() {
     for (line, expected) in [
         (0, "smtp-observer top, port 25, tracepoint hooks: 3 open                    17:04:17"),
         (1, "Interceptors: 1  antivirus-proxy[8]"),
-        (2, "Events lost: 3   RSETs: 2, unusual: ambiguous 1"),
+        (2, "Events lost: 3   RSETs: 2, unusual: recipients_rejected 1, ambiguous 1"),
         (3, "    PID PROGRAM         PEER              LAST       AGE WHY▼"),
         (4, "      7 mail-client     → 192.0.2.25:25   DATA 354   12s transparent_interceptor"),
         (5, "      8 antivirus-proxy → 192.0.2.25:25   RSET 250   12s interceptor"),

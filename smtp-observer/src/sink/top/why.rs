@@ -118,38 +118,12 @@ pub(super) fn hidden(table: &ConnectionTable) -> impl Iterator<Item = &Intercept
     table.interceptions().filter_map(|found| interception(found)).filter(|found| found.verdict.is_hidden())
 }
 
-/// Not every reset is news: these are.
-pub(super) fn is_unusual(reason: RsetReason) -> bool {
-    match reason {
-        RsetReason::ChunkAbort
-        | RsetReason::SameMessageSplit
-        | RsetReason::AddressProbe
-        | RsetReason::ClientAbort
-        | RsetReason::InterceptorDiscard
-        | RsetReason::InterceptorReplay
-        | RsetReason::Ambiguous => true,
-        RsetReason::SenderRejected
-        | RsetReason::RecipientsRejected
-        | RsetReason::RecipientRejected
-        | RsetReason::DataRejected
-        | RsetReason::MessageRejected
-        | RsetReason::AuthRetry
-        | RsetReason::PipelinedBetweenMessages
-        | RsetReason::BetweenMessages
-        | RsetReason::ReuseProbe
-        | RsetReason::SessionStart
-        | RsetReason::BeforeQuit
-        | RsetReason::Relayed
-        | RsetReason::Encrypted => false,
-    }
-}
-
 fn note_level(note: Note) -> Level {
     match note {
         Note::Rset(RsetReason::InterceptorDiscard | RsetReason::InterceptorReplay)
         | Note::Noop(NoopReason::InterceptorKeepalive) => Level::Intercepted,
         Note::Anomaly(_) => Level::Suspicious,
-        Note::Rset(reason) if is_unusual(reason) => Level::Unusual,
+        Note::Rset(reason) if !reason.is_usual() => Level::Unusual,
         Note::Noop(NoopReason::Excessive | NoopReason::Verification | NoopReason::Ambiguous) => Level::Unusual,
         Note::Rset(_) | Note::Noop(_) | Note::Transaction(_) => Level::Usual,
     }
