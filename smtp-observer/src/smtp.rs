@@ -38,6 +38,7 @@ mod tls;
 #[cfg(test)]
 pub(crate) mod transcript;
 mod undecided_input;
+mod words;
 
 pub use anomalies::MAX_OF_A_KIND;
 pub(crate) use command::is_foreign;
@@ -57,6 +58,7 @@ pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
 pub use tls::{Plaintext, Tls, TlsFailure, TlsSession};
 pub use undecided_input::MAX_HELD;
+pub(crate) use words::occurrences;
 
 /// Who of the dialogue sent the bytes: a matter of SMTP, whichever socket it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

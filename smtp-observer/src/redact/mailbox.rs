@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pseudonym::StandIn;
-use crate::smtp::{Path, is_domain, mailbox_length, parts_words, plain_bytes};
+use crate::smtp::{Path, is_domain, mailbox_length, occurrences, parts_words, plain_bytes};
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -147,32 +147,16 @@ pub(super) fn may_hold(line: &[u8]) -> bool {
     line.iter().any(|byte| matches!(byte, b'<' | b'@' | b'+' | b'%'))
 }
 
-/// Where `word` stands in the text and is no part of a longer word.
-pub(super) fn occurrences(text: &[u8], word: &[u8]) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> = Vec::new();
-    let mut at = 0;
-    while let (Some(after), false) = (text.get(at..), word.is_empty()) {
-        let apart = at == found.last().map_or(0, |last| last.end) || !goes_on(text.get(at - 1), word.first());
-        match after.strip_prefix(word) {
-            Some(behind) if apart && !goes_on(word.last(), behind.first()) => {
-                found.push(at..at + word.len());
-                at += word.len();
-            }
-            _ => at += 1,
-        }
-    }
-    found
-}
-
-/// Where any of these words stands; of two at one place the longer one.
+/// Where any of these words stands as it is written, and is no part of a longer word. Places that overlap or touch become
+/// one: of a name nothing is left, and what stands for several names side by side stands for one when it is read again.
 pub(super) fn all_occurrences<'a>(text: &[u8], words: impl Iterator<Item = &'a Vec<u8>>) -> Vec<Range<usize>> {
-    let mut places: Vec<_> = words.flat_map(|word| occurrences(text, word)).collect();
-    places.sort_unstable_by_key(|place| (place.start, usize::MAX - place.end));
-    let mut end = 0;
-    places.retain(|place| {
-        let is_apart = place.start >= end;
-        end = end.max(place.end);
-        is_apart
+    let places = |word: &'a Vec<u8>| occurrences(text, word).filter(|place| text[place.clone()] == **word);
+    let mut places: Vec<_> = words.flat_map(places).collect();
+    places.sort_unstable_by_key(|place| place.start);
+    places.dedup_by(|place, before| {
+        let meets = place.start <= before.end;
+        before.end = if meets { before.end.max(place.end) } else { before.end };
+        meets
     });
     places
 }
@@ -207,12 +191,6 @@ fn closing_quote(bytes: &[u8]) -> usize {
         }
     }
     bytes.len()
-}
-
-/// Whether one of two bytes side by side goes on with the word of the other.
-fn goes_on(one: Option<&u8>, other: Option<&u8>) -> bool {
-    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
-    one.is_some_and(is_word) && other.is_some_and(is_word)
 }
 
 #[cfg(test)]
@@ -260,12 +238,16 @@ mod tests {
 
     #[test]
     fn words_are_hidden_whole() {
-        let hidden = |text: &str, word: &str| {
-            let places = occurrences(text.as_bytes(), word.as_bytes());
+        let hidden = |text: &str, words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let places = all_occurrences(text.as_bytes(), words.iter());
             String::from_utf8(with(text.as_bytes(), &places, |_| b"*".to_vec())).expect("text in, text out")
         };
-        assert_eq!(hidden("bob, bobby and bob", "bob"), "*, bobby and *");
-        assert_eq!(hidden("bob", ""), "bob");
-        assert_eq!(hidden("Recipient ok", "recipient"), "Recipient ok");
+        assert_eq!(hidden("bob, bobby and bob", &["bob"]), "*, bobby and *");
+        assert_eq!(hidden("bob", &[""]), "bob");
+        assert_eq!(hidden("Recipient ok", &["recipient"]), "Recipient ok");
+        assert_eq!(hidden("\u{201c}bob\u{201d}", &["bob"]), "\u{201c}*\u{201d}");
+        assert_eq!(hidden("to bob smith jones, bob", &["bob smith", "smith jones", "bob"]), "to *, *");
+        assert_eq!(hidden("bob+tag ann", &["bob", "+tag", "ann"]), "* *");
     }
 }

@@ -3,6 +3,7 @@
 use memchr::memmem;
 
 use super::starts::{Starts, is_word};
+use super::words::words;
 
 /// A name stands behind one of these.
 /// `try` is that of RFC 5321's 551: "User not local; please try <forward-path>".
@@ -141,7 +142,7 @@ pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         word.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 && memmem::find(text, b"\"@").is_some()
     };
     let mut before: [&[u8]; 2] = [b"", b""];
-    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).filter_map(move |word| {
+    words(text).filter_map(move |word| {
         let bare = bare(word);
         let is_name =
             is_introduced(before) && bare.len() > 1 && !bare.contains(&b'@') && !is_ordinary(bare) && !is_torn(word);
@@ -187,6 +188,9 @@ mod tests {
             ("Mailbox for 'robert' is full, forwarded to rita.", &["robert", "rita"]),
             ("Delivered to\trobert", &["robert"]),
             ("User not local; please try robert", &["robert"]),
+            ("User \u{201c}robert\u{201d} unknown", &["robert"]),
+            ("alias\u{a0}robert\u{2026} ok", &["robert"]),
+            ("\u{ab}User\u{bb} ren\u{e9}\u{2014}unknown", &["ren\u{e9}"]),
         ] {
             let found: Vec<_> = names(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
             assert_eq!(found, expected, "{text}");

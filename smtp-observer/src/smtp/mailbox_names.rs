@@ -2,15 +2,14 @@
 //!
 //! They are compared as mailboxes are: without case, quotes and `+tag` (RFC 5233 calls that a subaddress).
 
-use std::ops::Range;
-
-use memchr::{memchr, memchr2_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use super::command::{Command, Verb};
 use super::introduced;
 use super::parameter::{is_domain, plain_bytes};
 use super::path::Path;
 use super::starts::{Starts, is_word};
+use super::words::{is_border, length_in, occurrences};
 
 /// Bytes of names that are kept; the oldest are let go of.
 const MAX_BYTES: usize = 4096;
@@ -171,11 +170,10 @@ impl Names {
             entries(&self.entries)
                 .any(|(kind, name)| kind == NAME && name.len() > rest.len() && length_in(name, rest).is_some())
         };
-        let is_apart = |place: &usize| *place == 0 || !(is_word(&text[place - 1]) && is_word(&text[*place]));
         // Its last character may be cut, too.
         let end = text.len() - text.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
         let place =
-            (text.len().saturating_sub(LONGEST_PIECE)..end).filter(is_apart).find(|&place| begins(&text[place..end]));
+            (text.len().saturating_sub(LONGEST_PIECE)..end).find(|&at| is_border(text, at) && begins(&text[at..end]));
         repeated.names.extend(place.map(|place| text[place..].to_vec()));
         repeated
     }
@@ -245,52 +243,6 @@ fn stars(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let runs = text.chunk_by(|one, other| (*one == b'*') == (*other == b'*'));
     let behind = |run: &[u8]| run.as_ptr().addr() + run.len() - text.as_ptr().addr();
     runs.filter(move |run| run[0] == b'*' && text.get(behind(run)) != Some(&b'@'))
-}
-
-/// Where a name stands in the text, in any case, and is no part of a longer word.
-fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
-    let first = name.first().copied().unwrap_or_default();
-    let goes_on = |one: Option<&u8>, other: Option<&u8>| one.is_some_and(is_word) && other.is_some_and(is_word);
-    // Another case of a letter beyond ASCII has other bytes.
-    let (ascii, beyond) = if first.is_ascii() { (text, 0) } else { (&[][..], text.len()) };
-    let beyond = (0..beyond).filter(|&place| !text[place].is_ascii());
-    let places = memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), ascii).chain(beyond);
-    places.filter_map(move |place| {
-        let end = place + length_in(&text[place..], name)?;
-        let before = place.checked_sub(1).map(|before| &text[before]);
-        (!goes_on(before, name.first()) && !goes_on(name.last(), text.get(end))).then_some(place..end)
-    })
-}
-
-/// How many bytes a name has at the beginning of a text, in whatever case.
-fn length_in(text: &[u8], name: &[u8]) -> Option<usize> {
-    if name.is_ascii() {
-        return text.get(..name.len())?.eq_ignore_ascii_case(name).then_some(name.len());
-    }
-    let (mut rest, mut name) = (text, name);
-    while !name.is_empty() {
-        let (one, other) = (first_character(rest)?, first_character(name)?);
-        let (is_same, [length, other_length]) = match (one, other) {
-            (Ok(one), Ok(other)) => (is_same_letter(one, other), [one.len_utf8(), other.len_utf8()]),
-            (one, other) => (one == other, [1, 1]),
-        };
-        if !is_same {
-            return None;
-        }
-        (rest, name) = (&rest[length..], &name[other_length..]);
-    }
-    Some(text.len() - rest.len())
-}
-
-/// The first character, or the first byte where there is none.
-fn first_character(bytes: &[u8]) -> Option<Result<char, u8>> {
-    let first = bytes.first()?;
-    let chunk = bytes[..bytes.len().min(4)].utf8_chunks().next()?;
-    Some(chunk.valid().chars().next().ok_or(*first))
-}
-
-fn is_same_letter(one: char, other: char) -> bool {
-    one == other || one.to_lowercase().eq(other.to_lowercase()) || one.to_uppercase().eq(other.to_uppercase())
 }
 
 /// It stands between words. In a text what is behind the last of these before an `@` is a mailbox's name.
@@ -363,6 +315,36 @@ mod tests {
         // With its sign it shows what it is.
         check("RCPT TO:<bob@x.example>", "<bob@x.example> unknown, bobby too", &[], &[]);
         check("VRFY bob", "bob", &[], &[]);
+    }
+
+    #[test]
+    fn signs_beyond_ascii_part_names() {
+        let bobm = "RCPT TO:<bobm@x.example>";
+        for text in [
+            "Mailbox \u{201c}bobm\u{201d} unknown",
+            "\u{ab}bobm\u{bb}",
+            "\u{2018}bobm\u{2019}s",
+            "no bobm\u{2026}",
+            "bobm\u{2014}no",
+            "no\u{a0}bobm\u{a0}here",
+            "\u{7528}\u{6237}bobm\u{4e0d}\u{5b58}\u{5728}",
+            "caf\u{e9}bobm",
+        ] {
+            check(bobm, text, &["bobm"], &[]);
+        }
+        assert_eq!(names(&[bobm]).repeated_in(b"no \xabbobm\xbb").names, [b"bobm".to_vec()], "ISO 8859-1");
+        assert_eq!(names(&[bobm]).repeated_in(b"no \x93bobm\x94").names, [b"bobm".to_vec()], "Windows-1252");
+        check(bobm, "bobmx\u{201d} \u{201c}xbobm", &[], &[]);
+        check("RCPT TO:<ren\u{e9}@x.example>", "\u{201c}ren\u{e9}\u{201d}", &["ren\u{e9}"], &[]);
+        check(
+            "RCPT TO:<\u{5f20}\u{4e09}@x.example>",
+            "\u{7528}\u{6237}\u{5f20}\u{4e09}\u{4e0d}",
+            &["\u{5f20}\u{4e09}"],
+            &[],
+        );
+        check("RCPT TO:<bo@x.example>", "no\u{a0}x.example\u{2026}", &[], &["x.example"]);
+        let cut = names(&["RCPT TO:<bobmarker@x.example>"]).repeated_before_cut("no \u{201c}bobm".as_bytes()).names;
+        assert_eq!(cut, [b"bobm".to_vec()]);
     }
 
     #[test]

@@ -9,8 +9,10 @@ impl Starts {
     /// None at all.
     pub(super) const NONE: Self = Self(0);
 
-    /// Those of words.
-    const WORDS: Self = Self((1 << ARROW) - 1);
+    /// Those of words: in ASCII, and beyond it.
+    const ASCII: Self = Self((1 << BEYOND) - 1);
+    const BEYOND: Self = Self(1 << BEYOND);
+    const WORDS: Self = Self::ASCII.and(Self::BEYOND);
 
     /// Each byte's set.
     const BY_BYTE: [Self; 256] = {
@@ -38,16 +40,19 @@ impl Starts {
         starts
     }
 
-    /// Those of the words in a text, and the signs between them.
+    /// Those of the words in a text, and the signs between them. A word ends where ASCII begins or ends.
     pub(super) fn in_text(text: &[u8]) -> Self {
-        let (mut starts, mut in_word) = (Self::NONE, false);
+        let (mut starts, mut goes_on) = (Self::NONE, Self::NONE);
         for byte in text {
             let start = Self::of(*byte);
-            let goes_on = start.meet(Self::WORDS);
-            if !(in_word && goes_on) {
+            if !goes_on.meet(start) {
                 starts = starts.and(start);
             }
-            in_word = goes_on;
+            goes_on = match start {
+                Self::BEYOND => Self::BEYOND,
+                _ if start.meet(Self::ASCII) => Self::ASCII,
+                _ => Self::NONE,
+            };
         }
         starts
     }
@@ -63,7 +68,8 @@ impl Starts {
     }
 }
 
-/// The first of the kinds that begin no word.
+/// The last of the kinds that begin words, and the first of those that begin none.
+const BEYOND: u8 = 27;
 const ARROW: u8 = 28;
 
 /// The bit that stands for a first byte.
@@ -72,7 +78,7 @@ const fn kind(byte: u8) -> u8 {
         b'a'..=b'z' => byte - b'a',
         b'A'..=b'Z' => byte - b'A',
         b'0'..=b'9' => 26,
-        0x80.. => 27,
+        0x80.. => BEYOND,
         b'-' | b'=' => ARROW,
         _ => ARROW + 1,
     }
@@ -96,6 +102,10 @@ mod tests {
             ("no-one => bob", &["=>"], true),
             ("250 ok", &["-"], false),
             ("é", &["ü"], true),
+            ("“bob”", &["bob"], true),
+            ("用户bob不存在", &["bob"], true),
+            ("bobé", &["é"], true),
+            ("xbob“", &["bob"], false),
             ("", &["a"], false),
         ] {
             assert_eq!(Starts::in_text(text.as_bytes()).meet(Starts::of_words(words)), expected, "{text}");
