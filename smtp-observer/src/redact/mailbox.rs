@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pseudonym::StandIn;
-use crate::smtp::{Path, is_domain, mailbox_length, occurrences, parts_words, plain_bytes};
+use crate::smtp::{Path, domain_length, is_domain, mailbox_length, occurrences, parts_words, plain_bytes};
 
 /// Hides mailbox names.
 #[derive(Clone, Copy, Debug)]
@@ -111,27 +111,33 @@ impl Mask {
     /// A quoted text, which may be a mailbox's name. Returns how many bytes it has.
     fn quoted(self, text: &[u8], shown: &mut Vec<u8>) -> usize {
         let length = 1 + closing_quote(&text[1..]);
-        if text.get(length) != Some(&b'@') {
+        let sign = sign_length(&text[length..]);
+        if sign == 0 {
             shown.push(b'"');
             return 1;
         }
-        let domain = text[length..].iter().position(|&byte| parts_words(byte)).unwrap_or(text.len() - length);
-        let end = length + domain;
+        // Behind the domain, and a sign that is of none, another mailbox may stand.
+        let end = length + sign + domain_length(&text[length + sign..]);
         self.split(&text[..end], length, shown);
         end
     }
 
+    /// A word, and all mailboxes in it: a colon may stand between them.
     fn word(self, word: &[u8], shown: &mut Vec<u8>) {
-        // `@` may be written `+40` (RFC 3461, 4) or `%40`.
-        let sign = word.iter().rposition(|&byte| byte == b'@');
-        let written = || word.windows(3).rposition(|part| matches!(part, b"+40" | b"%40"));
-        let Some(at) = sign.or_else(written).filter(|&at| at > 0) else {
-            shown.extend_from_slice(word);
-            return;
-        };
-        let name = word[..at].iter().rposition(|&byte| byte == b':').map_or(0, |colon| colon + 1);
-        shown.extend_from_slice(&word[..name]);
-        self.split(&word[name..], at - name, shown);
+        // Nearly all have one at most.
+        let (mut end, mut first, mut others) = (word.len(), None, Vec::new());
+        // From the last to the first, so that each byte is looked at once.
+        while let Some(at) = (1..end).rev().find(|&at| sign_length(&word[at..end]) > 0) {
+            let start = word[..at].iter().rposition(|&byte| byte == b':').map_or(0, |colon| colon + 1);
+            others.extend(first.replace((start, at, end)));
+            end = start;
+        }
+        shown.extend_from_slice(&word[..end]);
+        for (start, at, end) in first.into_iter().chain(others.into_iter().rev()) {
+            let (mailbox, colon) = word[start..end].split_at(end - start - usize::from(end < word.len()));
+            self.split(mailbox, at - start, shown);
+            shown.extend_from_slice(colon);
+        }
     }
 
     /// A mailbox whose domain begins at `at`, with its sign.
@@ -180,6 +186,15 @@ fn domain_of(mailbox: &[u8]) -> Option<&[u8]> {
     is_domain(&mailbox[at + 1..]).then(|| &mailbox[at..])
 }
 
+/// Bytes of the `@` that a text begins with; it may be written `+40` (RFC 3461, 4) or `%40`.
+fn sign_length(text: &[u8]) -> usize {
+    match text {
+        [b'@', ..] => 1,
+        [b'+' | b'%', b'4', b'0', ..] => 3,
+        _ => 0,
+    }
+}
+
 fn closing_quote(bytes: &[u8]) -> usize {
     let mut escaped = false;
     for (at, &byte) in bytes.iter().enumerate() {
@@ -212,6 +227,14 @@ mod tests {
             ("a \"quoted\" word", "a \"quoted\" word", "a \"quoted\" word"),
             ("mailto:bob@x.example, (ann@y.example)", "mailto:*@x.example, (*@y.example)", "mailto:*, (*)"),
             ("rfc822;bob+40x.example", "rfc822;*+40x.example", "rfc822;*"),
+            ("192.0.2.1:ann@y.example:bob@x.example", "192.0.2.1:*@y.example:*@x.example", "192.0.2.1:*:*"),
+            ("a@x.example:b%40y.example::c+40z.example", "*@x.example:*%40y.example::*+40z.example", "*:*:*"),
+            ("@r.example:bob@x.example", "@r.example:*@x.example", "@r.example:*"),
+            ("mailto:pm@y.example?cc=ann%40z.example", "mailto:*%40z.example", "mailto:*"),
+            ("\"bob zz\"@x.example/ann@y.example", "*@x.example*@y.example", "**"),
+            ("\"bob zz\"@[192.0.2.1]:\"ann zz\"@y.example", "*@[192.0.2.1]:*@y.example", "*:*"),
+            ("\"bob zz\"%40x.example, \"ann zz\"+40y.example", "*%40x.example, *+40y.example", "*, *"),
+            ("\"bob zz\"@[x ann@y.example", "*@[x *@y.example", "*[x *"),
             ("<bob>: unknown", "<*>: unknown", "<*>: unknown"),
             ("bücher@x.example", "*@x.example", "*"),
             ("queued as <1@x.example", "queued as <*@x.example", "queued as <*"),

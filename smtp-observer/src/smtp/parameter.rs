@@ -58,10 +58,18 @@ pub(crate) fn is_keyword(word: &[u8]) -> bool {
 
 /// Whether this behind a mailbox's `@` is a domain or an address in brackets and nothing more.
 pub(crate) fn is_domain(text: &[u8]) -> bool {
+    domain_length(text) == text.len()
+}
+
+/// Bytes of the domain, or of the address in brackets, that a text begins with.
+pub(crate) fn domain_length(text: &[u8]) -> usize {
     let is_of_label = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte) || *byte >= 0x80;
-    match text.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) {
-        Some(literal) => literal.iter().all(|byte| is_of_label(byte) || *byte == b':'),
-        None => text.iter().all(is_of_label),
+    match text.strip_prefix(b"[") {
+        Some(literal) => {
+            let length = literal.iter().take_while(|byte| is_of_label(byte) || **byte == b':').count();
+            if literal.get(length) == Some(&b']') { length + 2 } else { 0 }
+        }
+        None => text.iter().take_while(|byte| is_of_label(byte)).count(),
     }
 }
 

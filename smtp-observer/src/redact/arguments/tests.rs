@@ -267,3 +267,13 @@ proptest! {
         prop_assert_eq!(policy.arguments(&shown), shown, "shown again");
     }
 }
+
+#[test]
+fn each_mailbox_of_a_word_is_hidden() {
+    for (given, expected) in [
+        ("bob@x.example:ann%40y.example", "*@x.example:*%40y.example"),
+        ("see mailto:pm@y.example?cc=ann%40z.example", "see mailto:*"),
+    ] {
+        check(Addresses::Domain, &["app", given], &["app", expected]);
+    }
+}
