@@ -87,9 +87,7 @@ impl Key {
             hasher.write_usize(name.len());
             for step in 0..name.len() {
                 let at = if round % 2 == 0 { step } else { name.len() - 1 - step };
-                if !is_sign(&name, at) {
-                    name[at] = shifted(name[at], hasher.finish());
-                }
+                name[at] = shifted(name[at], other_digit(&name, at), hasher.finish());
                 // `Bob` is to become what `bob` becomes, with another case.
                 hasher.write_u8(name[at].to_ascii_lowercase());
             }
@@ -98,13 +96,19 @@ impl Key {
     }
 }
 
-/// One of the two digits behind `+` or `%`, which together may be a written `@`.
-fn is_sign(name: &[u8], at: usize) -> bool {
-    let behind = |back: usize| at.checked_sub(back).is_some_and(|at| matches!(name[at], b'+' | b'%'));
-    name[at].is_ascii_digit() && (behind(1) || behind(2))
+/// The digit that would make `+40` or `%40` here, a written `@`. It stays where it is, and comes where it is not: so the rest
+/// of a pair does not change what may stand here, and two names never become one.
+fn other_digit(name: &[u8], at: usize) -> Option<u8> {
+    let is_sign = |back: usize| at.checked_sub(back).is_some_and(|at| matches!(name[at], b'+' | b'%'));
+    match (name.get(at + 1), at.checked_sub(1).map(|before| name[before])) {
+        (Some(b'0'), _) if is_sign(1) => Some(b'4'),
+        (_, Some(b'4')) if is_sign(2) => Some(b'0'),
+        _ => None,
+    }
 }
 
-fn shifted(byte: u8, by: u64) -> u8 {
+/// Another byte of its kind; of a digit none but `fixed` becomes that.
+fn shifted(byte: u8, fixed: Option<u8>, by: u64) -> u8 {
     let (first, count) = match byte {
         b'a'..=b'z' => (b'a', 26),
         b'A'..=b'Z' => (b'A', 26),
@@ -112,8 +116,17 @@ fn shifted(byte: u8, by: u64) -> u8 {
         0x80.. => (0x80, 128),
         _ => return byte,
     };
-    // Less than `count`, which is at most 128.
-    first + ((u64::from(byte - first) + by % count) % count) as u8
+    match fixed.filter(|_| byte.is_ascii_digit()) {
+        Some(fixed) if fixed == byte => byte,
+        Some(fixed) => {
+            // The nine others, in a row.
+            let place = u64::from(byte - first - u8::from(byte > fixed));
+            let other = first + ((place + by % 9) % 9) as u8;
+            other + u8::from(other >= fixed)
+        }
+        // Less than `count`, which is at most 128.
+        None => first + ((u64::from(byte - first) + by % count) % count) as u8,
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +170,23 @@ mod tests {
         ] {
             let stand_in = String::from_utf8(pseudonym(name)).expect("ASCII");
             assert!(stand_in.starts_with(begin) && stand_in.ends_with(end) && stand_in != name, "{stand_in}");
+        }
+    }
+
+    #[test]
+    fn digits_behind_a_sign_are_hidden() {
+        for sign in ["+", "%"] {
+            let stand_ins: HashSet<_> = (0..100).map(|tag| pseudonym(&format!("bob{sign}{tag:02}1"))).collect();
+            assert_eq!(stand_ins.len(), 100, "two names never become one");
+            let makes_sign = |name: &[u8]| name[3..].starts_with(&[sign.as_bytes(), b"40"].concat());
+            assert_eq!(stand_ins.iter().filter(|name| makes_sign(name)).count(), 1, "only of itself");
+            assert!(makes_sign(&pseudonym(&format!("bob{sign}401"))));
+        }
+        // Of a hundred recordings few have the same two digits by chance.
+        for name in [&b"bobm+42"[..], b"+4915112345678", b"a%20b", b"a+41", b"a+50"] {
+            let signs = name.iter().position(|byte| matches!(byte, b'+' | b'%')).expect("one") + 1;
+            let same = (0..100).filter(|&key| Key(key).pseudonym(name)[signs..signs + 2] == name[signs..signs + 2]);
+            assert!(same.count() < 15, "{}", name.escape_ascii());
         }
     }
 
