@@ -348,6 +348,16 @@ mod tests {
     }
 
     #[test]
+    fn signs_that_are_written_as_numbers_part_names() {
+        check("RCPT TO:<bobm+tagm@x.example>", "bobm%2Btagm", &["bobm", "tagm"], &[]);
+        check("RCPT TO:<bobm+tagm@x.example>", "id=3DBobm+2btagm+3D", &["Bobm", "tagm"], &[]);
+        for text in ["%22bobm%22", "=22bobm=22", "%3Cbobm%3E", "?to=%20bobm"] {
+            check("RCPT TO:<bobm@x.example>", text, &["bobm"], &[]);
+        }
+        check("RCPT TO:<bobm@x.example>", "%2bobm, =bobm2, 2Bbobm", &[], &[]);
+    }
+
+    #[test]
     fn an_at_shows_no_more_than_a_word() {
         for name in ["bob smith", "bob,smith", "bob;smith", "bob:smith", "(bob)", "bob\tsmith"] {
             check(&format!("RCPT TO:<\"{name}\"@x.example>"), &format!("no {name}@x.example"), &[name, "bob"], &[]);

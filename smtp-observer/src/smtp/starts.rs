@@ -1,5 +1,9 @@
 //! What the words of a text begin with: a text has no word whose first letter begins none of its words.
 
+use memchr::memchr3_iter;
+
+use super::words::is_code;
+
 /// A set of first bytes: a bit for each letter, in either case, for digits, bytes beyond ASCII, the signs of an arrow, and
 /// all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,14 @@ impl Starts {
                 _ => Self::NONE,
             };
         }
+        // A word may stand right behind a sign that is written as its number.
+        for place in memchr3_iter(b'+', b'%', b'=', text) {
+            if let [sign, one, other, first, ..] = text[place..]
+                && is_code([sign, one, other])
+            {
+                starts = starts.and(Self::of(first));
+            }
+        }
         starts
     }
 
@@ -105,6 +117,9 @@ mod tests {
             ("“bob”", &["bob"], true),
             ("用户bob不存在", &["bob"], true),
             ("bobé", &["é"], true),
+            ("%22bob%22", &["bob"], true),
+            ("a=3Cbob=3E", &["bob"], true),
+            ("%2gbob +2", &["bob"], false),
             ("xbob“", &["bob"], false),
             ("", &["a"], false),
         ] {

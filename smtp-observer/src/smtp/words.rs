@@ -46,7 +46,7 @@ pub(super) fn is_border(text: &[u8], place: usize) -> bool {
     let (before, behind) = text.split_at(place);
     match (before.last(), behind.first()) {
         (Some(last), Some(first)) if is_word(last) && is_word(first) => match (last.is_ascii(), first.is_ascii()) {
-            (true, true) => false,
+            (true, true) => ends_code(before),
             (false, false) => {
                 !(last_character(before).is_some_and(has_case)
                     && as_letter(first_character(behind)).is_some_and(has_case))
@@ -55,6 +55,16 @@ pub(super) fn is_border(text: &[u8], place: usize) -> bool {
         },
         _ => true,
     }
+}
+
+/// Whether a text ends with a sign that is written as its number: `%2B`, `=22`, or `+3D` (RFC 3461, 4).
+fn ends_code(text: &[u8]) -> bool {
+    matches!(text, [.., sign, one, other] if is_code([*sign, *one, *other]))
+}
+
+/// Whether these are a sign that is written as its number.
+pub(super) fn is_code([sign, one, other]: [u8; 3]) -> bool {
+    matches!(sign, b'+' | b'%' | b'=') && one.is_ascii_hexdigit() && other.is_ascii_hexdigit()
 }
 
 /// The words of a text: what stands between blanks, and between signs beyond ASCII.
@@ -148,6 +158,8 @@ mod tests {
         let count = |text: &str, word: &str| occurrences(text.as_bytes(), word.as_bytes()).count();
         assert_eq!(count("bob, bobby and Bob", "bob"), 2);
         assert_eq!(count("bob", ""), 0);
+        assert_eq!(count("%22bob%22 =22bob=22 %3Cbob%3e x%2bbob x+2Bbob", "bob"), 5);
+        assert_eq!(count("%2xbob 22bob %bob2 %Gabob", "bob"), 0);
         assert_eq!(
             count("\u{e9}bob \u{df}\u{e9}", "\u{e9}"),
             1,
