@@ -272,6 +272,23 @@ fn of_a_name_that_is_cut_no_piece_is_kept() {
 }
 
 #[test]
+fn a_name_that_is_introduced_where_none_was_said_is_hidden() {
+    let entries = dialogue(&[
+        (false, "220 mx.example for user annmarker\r\n"),
+        (true, "EHLO client.example\r\n"),
+        (false, "250-mx.example ** user \"annmarker\"\r\n250 annmarker ok\r\n"),
+        (true, "MAIL FROM:<>\r\n"),
+        (false, "550 5.7.1 user annmarker may not send with an empty sender\r\n"),
+        (true, "RSET\r\n"),
+        (false, "421 4.3.0 User annmarker has too many connections\r\n"),
+    ]);
+    let (observed, kept) = record(&entries, Addresses::Domain);
+    assert_eq!(replay(Addresses::Domain, &kept), observed);
+    let out = observed.concat() + &said(&kept);
+    assert!(!out.contains("annmarker") && out.contains("421 4.3.0 user ********* has"), "{out}");
+}
+
+#[test]
 fn a_proxy_s_header_keeps_its_name_alone() {
     for (header, name) in [
         ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "proxy quit\r\n"),

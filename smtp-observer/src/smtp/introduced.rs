@@ -165,12 +165,14 @@ fn is_one_of(word: &[u8], words: &[&str]) -> bool {
     words.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(word))
 }
 
-/// A word without the signs around it.
+/// A word without the signs around it. In a recording stars stand for one.
 fn bare(word: &[u8]) -> &[u8] {
-    match (word.iter().position(is_word), word.iter().rposition(is_word)) {
-        (Some(first), Some(last)) => &word[first..=last],
-        _ => b"",
-    }
+    let is_star = |byte: &u8| *byte == b'*';
+    let within = |is_of_it: &dyn Fn(&u8) -> bool| {
+        let (first, last) = (word.iter().position(is_of_it)?, word.iter().rposition(is_of_it)?);
+        Some(&word[first..=last])
+    };
+    within(&is_word).or_else(|| within(&is_star)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -188,6 +190,7 @@ mod tests {
             ("Mailbox for 'robert' is full, forwarded to rita.", &["robert", "rita"]),
             ("Delivered to\trobert", &["robert"]),
             ("User not local; please try robert", &["robert"]),
+            ("User ******, alias (**)", &["******", "**"]),
             ("User \u{201c}robert\u{201d} unknown", &["robert"]),
             ("alias\u{a0}robert\u{2026} ok", &["robert"]),
             ("\u{ab}User\u{bb} ren\u{e9}\u{2014}unknown", &["ren\u{e9}"]),

@@ -128,16 +128,15 @@ impl Names {
         }
     }
 
-    /// Which of them a text repeats. Where names were said, stars stand for one, as in a recording.
+    /// Which of them a text repeats, and which names it introduces. Where there are any, stars stand for one, as in a recording.
     pub(crate) fn repeated_in(&self, text: &[u8]) -> Repeated {
         let mut repeated = Repeated { secret: self.secret, ..Repeated::default() };
-        if self.entries.is_empty() {
-            return repeated;
-        }
-        repeated.names.extend(stars(text).map(<[u8]>::to_vec));
         let starts = Starts::in_text(text);
         if introduced::may_be_among(starts) {
             repeated.names.extend(introduced::names(text).map(<[u8]>::to_vec));
+        }
+        if !self.entries.is_empty() || !repeated.names.is_empty() {
+            repeated.names.extend(stars(text).map(<[u8]>::to_vec));
         }
         if !self.starts.meet(starts) {
             return repeated;
@@ -315,6 +314,25 @@ mod tests {
         // With its sign it shows what it is.
         check("RCPT TO:<bob@x.example>", "<bob@x.example> unknown, bobby too", &[], &[]);
         check("VRFY bob", "bob", &[], &[]);
+    }
+
+    #[test]
+    fn a_name_is_introduced_where_none_was_said() {
+        let said_nothing = |text: &str| Names::default().repeated_in(text.as_bytes()).names;
+        for text in [
+            "5.7.1 user annm may not send with an empty sender",
+            "4.3.0 User annm has too many connections",
+            "mx ESMTP, alias \u{201c}annm\u{201d}",
+        ] {
+            assert_eq!(said_nothing(text), [b"annm".to_vec()], "{text}");
+        }
+        // As a recording has it.
+        assert!(said_nothing("user ****, **").contains(&b"****".to_vec()));
+        assert!(said_nothing("user annm, **").contains(&b"**".to_vec()));
+        for text in ["mx.example ESMTP ****", "2.0.0 Ok", "mx\nAUTH LOGIN\nTURN\nETRN", "****@x.example", ""] {
+            assert_eq!(said_nothing(text), [b""; 0], "{text}");
+        }
+        check("MAIL FROM:<>", "5.7.1 user annm may not", &["annm"], &[]);
     }
 
     #[test]
