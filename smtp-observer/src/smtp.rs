@@ -54,6 +54,7 @@ pub use masked::is_greeting as is_masked_greeting;
 pub(crate) use parameter::{domain_length, is_domain, plain_bytes};
 pub(crate) use path::{Path, mailbox_length};
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
+pub(crate) use reply::is_cut;
 pub use reply::{EnhancedCode, LONGEST_REPLY, Reply};
 pub use session::Session;
 pub use tls::{Plaintext, Tls, TlsFailure, TlsSession};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::sanitize;
 use crate::event::{LineEnd, Said, Segment, TransferEvent};
 use crate::redact::{self, RedactionPolicy};
-use crate::smtp::{Exchange, Item, Message, Names, Peer, Repeated, Reply, Session};
+use crate::smtp::{Exchange, Item, Message, Names, Peer, Repeated, Reply, Session, is_cut};
 
 /// Bytes of memory that the withheld transfers of one connection may have: enough for as many commands as may wait for
 /// their replies. Of what comes when there are more, only the shape is kept.
@@ -43,13 +43,13 @@ struct Side {
 enum ReplyVisibility {
     /// Nothing but its codes.
     Codes,
-    /// All but mailboxes, and what it repeats of them.
-    Text(Repeated),
+    /// All but mailboxes, and what it repeats of them. Of one that is cut, what its further lines repeat is not among that.
+    Text { repeated: Repeated, is_cut: bool },
 }
 
 impl ReplyVisibility {
     fn of(reply: &Reply) -> Self {
-        Self::Text(reply.repeated.clone())
+        Self::Text { repeated: reply.repeated.clone(), is_cut: is_cut(&reply.text) }
     }
 }
 
@@ -266,18 +266,22 @@ impl Line {
             Some(ReplyVisibility::Codes) => sanitize::of_reply(line).into(),
             // It may be half a mailbox.
             None if self.state == State::Broken && is_reply => sanitize::of_reply(line).into(),
-            // It may end within a name.
-            Some(ReplyVisibility::Text(_)) | None if is_reply && end == LineEnd::None => {
-                let mut repeated = names.repeated_before_cut(text);
-                if let Some(ReplyVisibility::Text(known)) = reply {
+            Some(ReplyVisibility::Text { repeated, is_cut: false }) if !is_reply || end != LineEnd::None => {
+                [code, &policy.reply_line(repeated, text)].concat().into()
+            }
+            None if !is_reply => policy.line(line),
+            reply => {
+                let mut repeated = match end {
+                    // It may end within a name.
+                    LineEnd::None if is_reply => names.repeated_before_cut(text),
+                    _ => names.repeated_in(text),
+                };
+                if let Some(ReplyVisibility::Text { repeated: known, .. }) = reply {
                     repeated.names.extend_from_slice(&known.names);
                     repeated.domains.extend_from_slice(&known.domains);
                 }
                 [code, &policy.reply_line(&repeated, text)].concat().into()
             }
-            Some(ReplyVisibility::Text(repeated)) => [code, &policy.reply_line(repeated, text)].concat().into(),
-            None if is_reply => [code, &policy.reply_line(&names.repeated_in(text), text)].concat().into(),
-            None => policy.line(line),
         };
         debug_assert_eq!(shown.len(), line.len(), "a stand-in is as long as what it stands for");
         match shown.len() == line.len() {

@@ -289,6 +289,32 @@ fn a_name_that_is_introduced_where_none_was_said_is_hidden() {
 }
 
 #[test]
+fn behind_the_longest_text_no_name_is_kept() {
+    let lines = |text: &str, count: usize| format!("550-{text}\r\n").repeat(count);
+    let filler = "y ".repeat(35);
+    for reply in [
+        lines(&filler, 60) + "550-5.1.1 bobmarker unknown\r\n550 5.1.1 alias annmarker\r\n",
+        lines(&filler, 57) + &lines("xx y bobmarker annmarker y", 1).repeat(3) + "550 bobmarker\r\n",
+        lines("annmarker, user annmarker", 1) + &lines(&filler, 60) + "550 5.1.1 annmarker\r\n",
+    ] {
+        let entries = dialogue(&[
+            (false, "220 mx.example\r\n"),
+            (true, "RCPT TO:<bobmarker@y.example> ORCPT=rfc822;annmarker\r\n"),
+            (false, &reply),
+        ]);
+        let (observed, kept) = record(&entries, Addresses::Domain);
+        assert_eq!(replay(Addresses::Domain, &kept), observed, "{reply}");
+        let out = observed.concat() + &said(&kept);
+        assert!(!out.contains("bobm") && !out.contains("annm"), "{reply}: {out}");
+    }
+    // One that no command names.
+    let reply = lines(&filler, 60) + "550 5.1.1 alias annmarker\r\n";
+    let entries = dialogue(&[(false, "220 mx.example\r\n"), (true, "RCPT TO:<bob@y.example>\r\n"), (false, &reply)]);
+    let kept = said(&record(&entries, Addresses::Domain).1);
+    assert!(!kept.contains("annm") && kept.contains("550 5.1.1 alias *********"), "{kept}");
+}
+
+#[test]
 fn a_proxy_s_header_keeps_its_name_alone() {
     for (header, name) in [
         ("PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "proxy quit\r\n"),

@@ -8,6 +8,7 @@ use super::command::{Command, Verb};
 use super::introduced;
 use super::parameter::{is_domain, plain_bytes};
 use super::path::Path;
+use super::reply::is_cut;
 use super::starts::{Starts, is_word};
 use super::words::{is_border, length_in, occurrences};
 
@@ -130,6 +131,13 @@ impl Names {
 
     /// Which of them a text repeats, and which names it introduces. Where there are any, stars stand for one, as in a recording.
     pub(crate) fn repeated_in(&self, text: &[u8]) -> Repeated {
+        match is_cut(text) {
+            true => self.repeated_before_cut(text),
+            false => self.repeated_in_whole(text),
+        }
+    }
+
+    fn repeated_in_whole(&self, text: &[u8]) -> Repeated {
         let mut repeated = Repeated { secret: self.secret, ..Repeated::default() };
         let starts = Starts::in_text(text);
         if introduced::may_be_among(starts) {
@@ -164,7 +172,7 @@ impl Names {
 
     /// Which of them a text repeats that is cut at its end, maybe within a name.
     pub(crate) fn repeated_before_cut(&self, text: &[u8]) -> Repeated {
-        let mut repeated = self.repeated_in(text);
+        let mut repeated = self.repeated_in_whole(text);
         let begins = |rest: &[u8]| {
             entries(&self.entries)
                 .any(|(kind, name)| kind == NAME && name.len() > rest.len() && length_in(name, rest).is_some())
@@ -269,6 +277,7 @@ fn is_of_name(byte: &u8) -> bool {
 mod tests {
     use super::*;
     use crate::event::Time;
+    use crate::smtp::LONGEST_REPLY;
 
     fn names(lines: &[&str]) -> Names {
         let mut names = Names::default();
@@ -402,6 +411,17 @@ mod tests {
             let last = names.last().map(|name| String::from_utf8_lossy(name));
             assert_eq!(last.as_deref(), expected, "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn a_text_of_the_greatest_length_is_cut() {
+        let known = names(&["RCPT TO:<bobmarker@x.example>"]);
+        for length in [LONGEST_REPLY - 1, LONGEST_REPLY] {
+            let text = format!("{:>length$}", " bobmarke");
+            assert_eq!(known.repeated_in(text.as_bytes()).names, [b"bobmarke".to_vec()], "{length}");
+        }
+        let text = format!("{:>length$}", " bobmarke", length = LONGEST_REPLY - 2);
+        assert_eq!(known.repeated_in(text.as_bytes()).names, [b""; 0]);
     }
 
     #[test]

@@ -11,6 +11,11 @@ use crate::event::Time;
 /// Bytes of a reply's text that are kept; the rest is skipped.
 pub const LONGEST_REPLY: usize = 4096;
 
+/// Whether a reply's text may go on behind what is kept of it. The line feed before a further line takes a byte, too.
+pub(crate) fn is_cut(text: &[u8]) -> bool {
+    text.len() + 1 >= LONGEST_REPLY
+}
+
 /// A complete reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
