@@ -6,7 +6,7 @@ use memchr::{memchr, memrchr};
 
 use super::command::{Command, Verb};
 use super::introduced;
-use super::parameter::{is_domain, plain_bytes};
+use super::parameter::{decoded, is_domain, plain_bytes};
 use super::path::Path;
 use super::reply::is_cut;
 use super::starts::{Starts, is_word};
@@ -83,8 +83,15 @@ impl Names {
         for word in path.after.strip_prefix(b">").unwrap_or(path.after).split(u8::is_ascii_whitespace) {
             let value = &word[plain_bytes(word)..];
             // An address in ORCPT has its type before it (RFC 3461, 4.2).
-            let value = memchr(b';', value).map_or(value, |end| &value[end + 1..]);
-            self.add_mailbox(value);
+            self.add_value(memchr(b';', value).map_or(value, |end| &value[end + 1..]));
+        }
+    }
+
+    /// A parameter's value, as it is written and as what it stands for: a server repeats either.
+    fn add_value(&mut self, value: &[u8]) {
+        self.add_mailbox(value);
+        if let Some(plain) = decoded(value) {
+            self.add_mailbox(&plain);
         }
     }
 
@@ -323,6 +330,23 @@ mod tests {
         // With its sign it shows what it is.
         check("RCPT TO:<bob@x.example>", "<bob@x.example> unknown, bobby too", &[], &[]);
         check("VRFY bob", "bob", &[], &[]);
+    }
+
+    #[test]
+    fn a_name_is_known_as_what_it_stands_for() {
+        let from = "MAIL FROM:<a@y.example>";
+        let with = |parameter: &str| format!("{from} {parameter}");
+        check(
+            &with("ORCPT=rfc822;annm+2Btagm+40z.example"),
+            "annm+tagm (annm) TAGM",
+            &["annm", "annm+tagm", "tagm", "TAGM"],
+            &[],
+        );
+        check(&with("AUTH=e+3Dtagm@z.example"), "e=tagm", &["e", "e=tagm", "tagm"], &[]);
+        check(&with("SUBMITTER=bobm+2bannm@z.example"), "annm, bobm+annm", &["bobm", "bobm+annm", "annm"], &[]);
+        check(&with("ORCPT=utf-8;\\x{61}nnm@z.example"), "annm", &["annm"], &[]);
+        check(&with("ORCPT=utf-8;ren\\x{E9}@z.example"), "ren\u{e9}", &["ren", "ren\u{e9}"], &[]);
+        check(&with("AUTH=annm+40z.example"), "no z.example", &[], &["z.example"]);
     }
 
     #[test]

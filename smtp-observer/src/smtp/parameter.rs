@@ -1,6 +1,8 @@
 //! What of the argument of MAIL and RCPT (RFC 5321, 4.1.2) can name no mailbox: its keyword, the path's domain, and some
 //! parameters.
 
+use memchr::memchr2;
+
 /// Their values are numbers, times and the words below.
 const PLAIN: [&str; 12] = [
     "SIZE",
@@ -85,6 +87,48 @@ pub(crate) fn plain_bytes(parameter: &[u8]) -> usize {
     }
 }
 
+/// What a value stands for: `+2B` for a byte (xtext of RFC 3461, 4), `\x{E9}` for a character (RFC 6533, 3). None where all
+/// stands for itself.
+pub(super) fn decoded(value: &[u8]) -> Option<Vec<u8>> {
+    memchr2(b'+', b'\\', value)?;
+    let (mut plain, mut rest) = (Vec::with_capacity(value.len()), value);
+    while let Some((&first, behind)) = rest.split_first() {
+        rest = match (coded_byte(rest), coded_character(rest)) {
+            (Some(byte), _) => {
+                plain.push(byte);
+                &rest[3..]
+            }
+            (None, Some((character, length))) => {
+                plain.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                &rest[length..]
+            }
+            (None, None) => {
+                plain.push(first);
+                behind
+            }
+        };
+    }
+    (plain != value).then_some(plain)
+}
+
+fn coded_byte(text: &[u8]) -> Option<u8> {
+    u8::try_from(number(text.strip_prefix(b"+")?.get(..2)?)?).ok()
+}
+
+/// A character that is written as its number, and how long that is.
+fn coded_character(text: &[u8]) -> Option<(char, usize)> {
+    const MOST_DIGITS: usize = 6;
+    const START: &[u8] = b"\\x{";
+    let behind = text.strip_prefix(START)?;
+    let digits = behind.iter().take(MOST_DIGITS + 1).position(|&byte| byte == b'}').filter(|&digits| digits > 0)?;
+    Some((char::from_u32(number(&behind[..digits])?)?, START.len() + digits + 1))
+}
+
+/// A number in hexadecimal digits.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, &digit| Some(16 * number + char::from(digit).to_digit(16)?))
+}
+
 /// A number, a time, or one of the words; or nothing.
 fn is_plain(value: &[u8]) -> bool {
     let is_of_number = |byte: &u8| byte.is_ascii_digit() || b"+-:.TZ".contains(byte);
@@ -128,6 +172,22 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(plain_bytes(parameter.as_bytes()), plain.len(), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn what_a_value_stands_for() {
+        for (value, plain) in [
+            ("annm+2Btagm+40z.example", Some("annm+tagm@z.example")),
+            ("e+3dtagm", Some("e=tagm")),
+            ("\\x{61}nn\\x{1F600}+2B", Some("ann\u{1f600}+")),
+            ("bob+tag", None),
+            ("+2", None),
+            ("+-1", None),
+            ("\\x{}\\x{D800}\\x{1234567}\\x{61", None),
+            ("bob", None),
+        ] {
+            assert_eq!(decoded(value.as_bytes()).as_deref(), plain.map(str::as_bytes), "{value}");
         }
     }
 
