@@ -279,8 +279,8 @@ mod tests {
         check(
             Addresses::Domain,
             "XCLIENT NAME=a.example LOGIN=bob",
-            (220, "ok"),
-            ("XCLIENT", Some("NAME=a.example LOGIN=*"), "ok"),
+            (220, "mx ESMTP, hello bob at a.example"),
+            ("XCLIENT", Some("NAME=a.example LOGIN=*"), "mx ESMTP, hello * at a.example"),
         );
         check(
             Addresses::Domain,

@@ -51,7 +51,7 @@ pub use line::LONGEST_LINE;
 pub use mailbox_names::Repeated;
 pub(crate) use mailbox_names::{Names, parts_words};
 pub use masked::is_greeting as is_masked_greeting;
-pub(crate) use parameter::{domain_length, is_domain, plain_bytes};
+pub(crate) use parameter::{attribute, domain_length, is_domain, names_host, plain_bytes};
 pub(crate) use path::{Path, mailbox_length};
 pub use pending_replies::{MAX_WAITING, MAX_WAITING_BYTES};
 pub(crate) use reply::is_cut;

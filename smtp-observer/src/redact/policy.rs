@@ -6,7 +6,9 @@ use super::mailbox::{self, Mask};
 use super::pseudonym::StandIn;
 use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{Command, EnhancedCode, Exchange, Path, Repeated, Reply, Verb, escape, write_escaped};
+use crate::smtp::{
+    Command, EnhancedCode, Exchange, Path, Repeated, Reply, Verb, attribute, escape, names_host, write_escaped,
+};
 
 /// What is shown where a verb or a mechanism is not known.
 const UNKNOWN: &str = "other";
@@ -137,13 +139,11 @@ impl RedactionPolicy {
                 false => mask.text(argument).into(),
             },
             (Verb::XClient | Verb::XForward, Some(mask)) => {
-                let words = argument.split(u8::is_ascii_whitespace).map(|word| {
-                    match word.split_at(word.iter().position(|&byte| byte == b'=').map_or(0, |at| at + 1)) {
-                        (b"", b"") => Vec::new(),
-                        (key, host) if names_host(key) => [key, &mask.text(host)].concat(),
-                        (key, name) if names_user(key) => [key, &self.name(name)].concat(),
-                        _ => self.name(word),
-                    }
+                let words = argument.split(u8::is_ascii_whitespace).map(|word| match attribute(word) {
+                    (b"", b"") => Vec::new(),
+                    (key, host) if names_host(key) => [key, &mask.text(host)].concat(),
+                    (key, name) if names_user(key) => [key, &self.name(name)].concat(),
+                    _ => self.name(word),
                 });
                 words.collect::<Vec<_>>().join(&b' ').into()
             }
@@ -188,26 +188,7 @@ impl RedactionPolicy {
     }
 }
 
-/// XCLIENT's and XFORWARD's attributes of a client's host and connection.
-fn names_host(key: &[u8]) -> bool {
-    const KEYS: [&[u8]; 12] = [
-        b"NAME=",
-        b"ADDR=",
-        b"PORT=",
-        b"PROTO=",
-        b"HELO=",
-        b"IDENT=",
-        b"SOURCE=",
-        b"DESTADDR=",
-        b"DESTPORT=",
-        b"SESSION=",
-        b"TTL=",
-        b"TIMEOUT=",
-    ];
-    KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
-}
-
-/// Those that tell who logged in; Dovecot encodes further ones in FORWARD.
+/// XCLIENT's attributes that tell who logged in; Dovecot encodes further ones in FORWARD.
 fn names_user(key: &[u8]) -> bool {
     [&b"LOGIN="[..], b"FORWARD="].iter().any(|known| known.eq_ignore_ascii_case(key))
 }

@@ -6,7 +6,7 @@ use memchr::{memchr, memrchr};
 
 use super::command::{Command, Verb};
 use super::introduced;
-use super::parameter::{decoded, is_domain, plain_bytes};
+use super::parameter::{attribute, decoded, is_domain, names_host, plain_bytes};
 use super::path::Path;
 use super::reply::is_cut;
 use super::starts::{Starts, is_word};
@@ -67,14 +67,23 @@ impl Names {
 
     /// Takes what there is in a command that a server may repeat.
     pub(crate) fn note(known: &mut Option<Box<Self>>, command: &Command) {
-        if names_mailbox(command) || may_be_secret(command) {
+        if names_mailbox(command) || may_be_secret(command) || has_attributes(command) {
             known.get_or_insert_default().add(command);
         }
     }
 
-    /// Takes the mailbox of MAIL or RCPT, or of RFC 821's other three, and notice of what may be a credential.
+    /// Takes the mailbox of MAIL or RCPT, or of RFC 821's other three, the user of XCLIENT or XFORWARD, and notice of what may be
+    /// a credential.
     pub(crate) fn add(&mut self, command: &Command) {
         self.secret |= may_be_secret(command);
+        if has_attributes(command) {
+            for word in command.argument().split(u8::is_ascii_whitespace) {
+                let (key, value) = attribute(word);
+                if !names_host(key) {
+                    self.add_value(value);
+                }
+            }
+        }
         if !names_mailbox(command) {
             return;
         }
@@ -242,6 +251,11 @@ fn names_mailbox(command: &Command) -> bool {
     command.verb == Verb::Rcpt || command.verb.opens_transaction()
 }
 
+/// Attributes of a client stand behind it.
+fn has_attributes(command: &Command) -> bool {
+    matches!(command.verb, Verb::XClient | Verb::XForward)
+}
+
 /// It is a credential, or has something behind it that may be one.
 fn may_be_secret(command: &Command) -> bool {
     match command.verb {
@@ -347,6 +361,20 @@ mod tests {
         check(&with("ORCPT=utf-8;\\x{61}nnm@z.example"), "annm", &["annm"], &[]);
         check(&with("ORCPT=utf-8;ren\\x{E9}@z.example"), "ren\u{e9}", &["ren", "ren\u{e9}"], &[]);
         check(&with("AUTH=annm+40z.example"), "no z.example", &[], &["z.example"]);
+    }
+
+    #[test]
+    fn a_user_that_a_proxy_names_is_known() {
+        check("XCLIENT NAME=a.example LOGIN=annm", "mx ESMTP, hello annm at a.example", &["annm"], &[]);
+        check("xclient login=annm+40z.example ADDR=bobm", "not owned by annm, bobm", &["annm"], &[]);
+        check("XFORWARD HELO=a.example XUSER=annm bobm", "annm, bobm, a.example, XUSER", &["annm", "bobm"], &[]);
+        let mut known = Names::default();
+        for line in ["XCLIENT LOGIN=annm", "RCPT TO:<al@x.example>"] {
+            let command = Command::new(line.as_bytes(), Time(0), Time(0));
+            assert!(Names::are_in(&command));
+            known.add(&command);
+        }
+        assert_eq!(known.repeated_in(b"5.7.1 <al@x.example>: not owned by annm").names, [b"annm".to_vec()]);
     }
 
     #[test]

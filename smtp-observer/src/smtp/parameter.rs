@@ -1,7 +1,7 @@
 //! What of the argument of MAIL and RCPT (RFC 5321, 4.1.2) can name no mailbox: its keyword, the path's domain, and some
-//! parameters.
+//! parameters; and which attributes of XCLIENT and XFORWARD name no user.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// Their values are numbers, times and the words below.
 const PLAIN: [&str; 12] = [
@@ -85,6 +85,30 @@ pub(crate) fn plain_bytes(parameter: &[u8]) -> usize {
         false if !is_one_of(key, &OTHERS) => 0,
         _ => end,
     }
+}
+
+/// An attribute of XCLIENT or XFORWARD: its name with the sign behind it, and its value.
+pub(crate) fn attribute(word: &[u8]) -> (&[u8], &[u8]) {
+    word.split_at(memchr(b'=', word).map_or(0, |at| at + 1))
+}
+
+/// Whether this names an attribute of a client's host or connection. All others may tell who the client is.
+pub(crate) fn names_host(key: &[u8]) -> bool {
+    const KEYS: [&[u8]; 12] = [
+        b"NAME=",
+        b"ADDR=",
+        b"PORT=",
+        b"PROTO=",
+        b"HELO=",
+        b"IDENT=",
+        b"SOURCE=",
+        b"DESTADDR=",
+        b"DESTPORT=",
+        b"SESSION=",
+        b"TTL=",
+        b"TIMEOUT=",
+    ];
+    KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
 }
 
 /// What a value stands for: `+2B` for a byte (xtext of RFC 3461, 4), `\x{E9}` for a character (RFC 6533, 3). None where all
