@@ -272,6 +272,28 @@ fn of_a_name_that_is_cut_no_piece_is_kept() {
 }
 
 #[test]
+fn of_a_mailbox_that_is_cut_and_that_no_command_names_no_piece_is_kept() {
+    let cut = (2..24).map(|left| {
+        let filler = "y ".repeat((2038 - left) / 2);
+        format!("550 5.1.1 {filler}<bobmarker.annmarker@y.example> no\r\n")
+    });
+    let behind = |text: &str| format!("550-{}\r\n", "y ".repeat(35)).repeat(57) + text;
+    let of_reply = (20..60).map(|left| {
+        let filler = " ".repeat(left);
+        behind(&format!("550 5.1.1 {filler}bobmarker.annmarker@y.example\r\n"))
+    });
+    for reply in cut.chain(of_reply).chain(["550 5.1.1 <bobm".into(), "550 5.1.1 \"ann bobm".into()]) {
+        for command in ["RCPT TO:<al@y.example>\r\n", "MAIL FROM:<>\r\n"] {
+            let entries = dialogue(&[(false, "220 mx.example\r\n"), (true, command), (false, &reply)]);
+            let (observed, kept) = record(&entries, Addresses::Domain);
+            assert_eq!(replay(Addresses::Domain, &kept), observed, "{reply}");
+            let out = observed.concat() + &said(&kept);
+            assert!(!out.contains("bob") && !out.contains("ann "), "{reply}: {out}");
+        }
+    }
+}
+
+#[test]
 fn a_name_that_is_introduced_where_none_was_said_is_hidden() {
     let entries = dialogue(&[
         (false, "220 mx.example for user annmarker\r\n"),
