@@ -389,13 +389,11 @@ mod tests {
         check("XCLIENT NAME=a.example LOGIN=annm", "mx ESMTP, hello annm at a.example", &["annm"], &[]);
         check("xclient login=annm+40z.example ADDR=bobm", "not owned by annm, bobm", &["annm"], &[]);
         check("XFORWARD HELO=a.example XUSER=annm bobm", "annm, bobm, a.example, XUSER", &["annm", "bobm"], &[]);
-        let mut known = Names::default();
+        let mut known = None;
         for line in ["XCLIENT LOGIN=annm", "RCPT TO:<al@x.example>"] {
-            let command = Command::new(line.as_bytes(), Time(0), Time(0));
-            assert!(Names::are_in(&command));
-            known.add(&command);
+            Names::note(&mut known, &Command::new(line.as_bytes(), Time(0), Time(0)));
         }
-        assert_eq!(known.repeated_in(b"5.7.1 <al@x.example>: not owned by annm").names, [b"annm".to_vec()]);
+        assert_eq!(Names::of(&known).repeated_in(b"5.7.1 <al@x.example>: not owned by annm").names, [b"annm".to_vec()]);
     }
 
     #[test]
