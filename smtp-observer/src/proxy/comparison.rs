@@ -1,6 +1,5 @@
 //! What differs between what a client said and heard, and what was said and heard upstream of it.
 
-use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -82,7 +81,7 @@ pub struct Differences {
     pub evidence: Vec<Evidence>,
     kinds: Kinds,
     /// The verbs that the server got and the client had not sent, in the order of the dialogue.
-    injected: Vec<Cow<'static, str>>,
+    injected: Vec<Box<str>>,
     /// The details of the evidence are wanted: they are for people, and made when they are told or their steps are let go.
     in_words: bool,
     /// How long DATA was held back.
@@ -162,11 +161,11 @@ impl Differences {
     }
 
     /// Adds a verb that the client had not sent: all of them are one piece of evidence.
-    fn inject(&mut self, verb: &Cow<'static, str>) {
-        if self.injected.contains(verb) {
+    fn inject(&mut self, verb: &str) {
+        if self.injected.iter().any(|known| &**known == verb) {
             return;
         }
-        self.injected.push(verb.clone());
+        self.injected.push(verb.into());
         self.add(EvidenceKind::CommandInjected, String::new);
         if let Some(evidence) = self.evidence.iter_mut().find(|it| it.kind == EvidenceKind::CommandInjected) {
             let verbs = match &*self.injected {
