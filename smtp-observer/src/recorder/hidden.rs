@@ -28,6 +28,7 @@ const MAILBOXES: &[&str] = &[
     "<\"ann marker\"@domainmarker.example>",
     "bobmarker+tagmarker@domainmarker.example",
     "<bobmarker>",
+    "<al@y.example> ORCPT=rfc822;bobmarker+2Btagmarker+40domainmarker.example",
 ];
 
 /// Them, as servers write them.
@@ -255,10 +256,60 @@ const WORDS: &[&str] = &[
 ];
 
 /// Signs that part a name from what stands around it.
-const BEFORE: &[&str] =
-    &[" ", "\t", "<", " (", " [", " '", " \"", ":", " =", ",", ";", "mailto:", "rfc822;", "/", "!", "|", "{"];
-const BEHIND: &[&str] =
-    &[" ", "\t", ">", ") ", "] ", "' ", "\" ", ": ", "= ", ", ", "; ", ". ", "... ", "/", "!", "|", "}"];
+const BEFORE: &[&str] = &[
+    " ",
+    "\t",
+    "<",
+    " (",
+    " [",
+    " '",
+    " \"",
+    ":",
+    " =",
+    ",",
+    ";",
+    "mailto:",
+    "rfc822;",
+    "/",
+    "!",
+    "|",
+    "{",
+    "\u{201c}",
+    "\u{ab}",
+    "\u{a0}",
+    "\u{4e0d}",
+    "%22",
+    "=3C",
+    "al@y.example:",
+    "mailto:al@y.example?cc=",
+];
+const BEHIND: &[&str] = &[
+    " ",
+    "\t",
+    ">",
+    ") ",
+    "] ",
+    "' ",
+    "\" ",
+    ": ",
+    "= ",
+    ", ",
+    "; ",
+    ". ",
+    "... ",
+    "/",
+    "!",
+    "|",
+    "}",
+    "\u{201d} ",
+    "\u{bb}",
+    "\u{2026}",
+    "\u{4e0d}",
+    "%22",
+    "=3E",
+    "+2B",
+    ":al@y.example ",
+];
 
 /// All that is put out of a dialogue.
 fn outputs(entries: &[Entry], addresses: Addresses) -> String {
