@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::observation::{
-    Caller, ClosedBy, Command, Data, Event, Greeting, Interception, Outcome, Reasoned, Role, Transaction, Verdict,
+    Caller, ClosedBy, Command, Data, Event, EvidenceKind, Greeting, Interception, Outcome, Reasoned, Role, Transaction,
+    Verdict,
 };
 use crate::sink::escape::cut;
 
@@ -333,7 +334,10 @@ pub(crate) fn verdict(interception: &Interception) -> String {
 /// What else is known of the program in the middle.
 pub(crate) fn signs(interception: &Interception) -> String {
     let product = interception.product.map(|product| format!(", it speaks like {product}")).unwrap_or_default();
-    let hold = interception.hold.map(|hold| format!(", DATA held for {}", Span(hold))).unwrap_or_default();
+    // Who passes DATA on takes some time, too.
+    let holds = interception.evidence.iter().any(|it| it.kind == EvidenceKind::DataHeldBack);
+    let hold = interception.hold.filter(|_| holds).map(|hold| format!(", DATA held for {}", Span(hold)));
+    let hold = hold.unwrap_or_default();
     product + &hold
 }
 
@@ -404,7 +408,7 @@ mod tests {
             upstream: None,
             confidence: 0.94,
             evidence: vec![crate::observation::Evidence {
-                kind: EvidenceKind::LocalPeer,
+                kind: EvidenceKind::DataHeldBack,
                 detail: "it ends\non this host".into(),
             }],
             hold: Some(Duration::from_millis(2500)),
@@ -464,7 +468,7 @@ mod tests {
             assert_eq!(text.level() == "alert", verdict.is_hidden(), "{verdict:?}");
         }
         let lines: Vec<_> = evidence(&interception(Verdict::Relay)).collect();
-        assert_eq!(lines, ["local_peer: it ends\\non this host"]);
+        assert_eq!(lines, ["data_held_back: it ends\\non this host"]);
     }
 
     #[test]

@@ -38,8 +38,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What is said to who asks for another host.
-pub(super) const OTHER_HOST: &str = "the agent answers at an IP address, at localhost, at the names of its certificate, and \
-    at names given with --allowed-host NAME: any other could be turned to this host by a web site. Behind a reverse proxy, \
+pub(super) const OTHER_HOST: &str = "the agent answers at an IP address, at localhost, at its host's name, at the names of its \
+    certificate, and at names given with --allowed-host NAME: any other could be turned to this host by a web site. Behind a reverse proxy, \
     have it send `Host: localhost`.\n";
 const OTHER_SITE: &str = "another web site has asked for this\n";
 

@@ -120,7 +120,10 @@ fn program(name: &str, pid: u32) -> Sample {
 }
 
 fn verdict(client: &Sample, verdict: Verdict, upstream: &Sample) -> Observation {
-    let evidence = Evidence { kind: EvidenceKind::LocalPeer, detail: "it ends on this host at 127.0.0.1:10025".into() };
+    let evidence = [
+        (EvidenceKind::LocalPeer, "it ends on this host at 127.0.0.1:10025"),
+        (EvidenceKind::DataHeldBack, "the server got DATA 2.5 s after the client's"),
+    ];
     client.at(Event::Interception(Box::new(Interception {
         verdict,
         method: Method::Redirect,
@@ -137,7 +140,7 @@ fn verdict(client: &Sample, verdict: Verdict, upstream: &Sample) -> Observation 
             source_preserved: false,
         }),
         confidence: 0.99,
-        evidence: vec![evidence],
+        evidence: evidence.map(|(kind, detail)| Evidence { kind, detail: detail.into() }).into(),
         hold: Some(Duration::from_millis(2500)),
         news: News::default(),
     })))
