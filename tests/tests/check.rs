@@ -126,12 +126,23 @@ fn who_may_not_load_programs_is_told_who_may() -> Result<()> {
 
 #[test]
 fn the_two_capabilities_are_enough() -> Result<()> {
+    const BOUNDING: &str = "--bounding-set=-all,+bpf,+perfmon";
     machine::require_root()?;
+    let folder = tempfile::tempdir()?;
     let mut command = Command::new(machine::installed("setpriv")?);
-    command.args(["--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"]).arg(machine::agent()?);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", BOUNDING]);
+    command.args(["--inh-caps=-all,+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon"]);
+    command.arg(machine::agent_for_all(folder.path())?).current_dir("/");
     let report = Report::of(command)?;
     ensure!(report.status == Some(0), "{:?}: {}", report.status, report.value);
     assert_eq!((report.state("may load eBPF")?, report.state("may read owners")?), ("yes", "partly"));
+    assert_eq!(report.state("user")?, "yes");
+
+    // Root with these alone cannot become another user, and the agent does not stay root.
+    let mut command = Command::new(machine::installed("setpriv")?);
+    command.args([BOUNDING, "--inh-caps=-all"]).arg(machine::agent()?);
+    let report = Report::of(command)?;
+    assert_eq!((report.status, report.state("may load eBPF")?, report.state("user")?), (Some(3), "yes", "no"));
     Ok(())
 }
 
