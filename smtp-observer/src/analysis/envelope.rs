@@ -64,7 +64,8 @@ impl Envelope {
     }
 }
 
-/// A bounce comes from nobody, too, and is announced with its size. Postfix has one even for what it does not send.
+/// A bounce comes from nobody, too, and is announced with its size. Postfix's tests are known by their sender, whatever size
+/// they announce.
 fn sends_nothing(sender: Option<&[u8]>, announces_message: bool) -> bool {
     const POSTFIX: &[u8] = b"double-bounce@";
     let Some(sender) = sender else { return false };

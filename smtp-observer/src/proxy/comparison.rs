@@ -32,6 +32,9 @@ pub const LATE: Duration = Duration::from_millis(50);
 /// Characters kept of what a piece of evidence says.
 const LONGEST_DETAIL: usize = 512;
 
+/// Most injected verbs that are named: a file of events may have any.
+const MAX_INJECTED: usize = 16;
+
 /// A part of a dialogue: what was sent from one moment to another.
 pub type Part = RangeInclusive<Timestamp>;
 
@@ -151,18 +154,13 @@ impl Differences {
     /// Adds a piece of evidence, if there is none of its kind.
     pub fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
         if self.kinds.insert(kind) && self.in_words {
-            let mut detail = detail();
-            if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
-                detail.truncate(end);
-                detail.push('…');
-            }
-            self.evidence.push(Evidence { kind, detail });
+            self.evidence.push(Evidence { kind, detail: bounded(detail()) });
         }
     }
 
     /// Adds a verb that the client had not sent: all of them are one piece of evidence.
     fn inject(&mut self, verb: &str) {
-        if self.injected.iter().any(|known| &**known == verb) {
+        if self.injected.len() >= MAX_INJECTED || self.injected.iter().any(|known| &**known == verb) {
             return;
         }
         self.injected.push(verb.into());
@@ -172,7 +170,7 @@ impl Differences {
                 [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
                 verbs => verbs.join(", "),
             };
-            evidence.detail = format!("the server got {verbs} that the client had not sent");
+            evidence.detail = bounded(format!("the server got {verbs} that the client had not sent"));
         }
     }
 
@@ -187,6 +185,14 @@ impl Differences {
         self.same |= settled.same;
         self.foreign |= settled.foreign;
     }
+}
+
+fn bounded(mut detail: String) -> String {
+    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
 }
 
 /// Compares two sides of which nothing is forgotten: what differs is added to what was found.

@@ -141,10 +141,10 @@ fn coded_byte(text: &[u8]) -> Option<u8> {
 
 /// A character that is written as its number, and how long that is.
 fn coded_character(text: &[u8]) -> Option<(char, usize)> {
-    const MOST_DIGITS: usize = 6;
+    const MAX_DIGITS: usize = 6;
     const START: &[u8] = b"\\x{";
     let behind = text.strip_prefix(START)?;
-    let digits = behind.iter().take(MOST_DIGITS + 1).position(|&byte| byte == b'}').filter(|&digits| digits > 0)?;
+    let digits = behind.iter().take(MAX_DIGITS + 1).position(|&byte| byte == b'}').filter(|&digits| digits > 0)?;
     Some((char::from_u32(number(&behind[..digits])?)?, START.len() + digits + 1))
 }
 

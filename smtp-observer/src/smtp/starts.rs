@@ -2,8 +2,6 @@
 
 use memchr::memchr3_iter;
 
-use super::words::is_code;
-
 /// A set of first bytes: a bit for each letter, in either case, for digits, bytes beyond ASCII, the signs of an arrow, and
 /// all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +97,11 @@ const fn kind(byte: u8) -> u8 {
 /// It is part of a word.
 pub(super) fn is_word(byte: &u8) -> bool {
     Starts::of(*byte).meet(Starts::WORDS)
+}
+
+/// Whether these are a sign that is written as its number.
+pub(super) fn is_code([sign, one, other]: [u8; 3]) -> bool {
+    matches!(sign, b'+' | b'%' | b'=') && one.is_ascii_hexdigit() && other.is_ascii_hexdigit()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memchr2_iter;
 
-use super::starts::is_word;
+use super::starts::{is_code, is_word};
 
 /// Where a name stands in the text, in any case, and is no part of a longer word.
 pub(crate) fn occurrences<'a>(text: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
@@ -60,11 +60,6 @@ pub(super) fn is_border(text: &[u8], place: usize) -> bool {
 /// Whether a text ends with a sign that is written as its number: `%2B`, `=22`, or `+3D` (RFC 3461, 4).
 fn ends_code(text: &[u8]) -> bool {
     matches!(text, [.., sign, one, other] if is_code([*sign, *one, *other]))
-}
-
-/// Whether these are a sign that is written as its number.
-pub(super) fn is_code([sign, one, other]: [u8; 3]) -> bool {
-    matches!(sign, b'+' | b'%' | b'=') && one.is_ascii_hexdigit() && other.is_ascii_hexdigit()
 }
 
 /// The words of a text: what stands between blanks, and between signs beyond ASCII.

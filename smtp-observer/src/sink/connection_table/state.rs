@@ -131,7 +131,7 @@ impl Note {
     }
 
     /// A peer has broken the protocol, or a program in the middle has sent what its client has not.
-    fn is_serious(self) -> bool {
+    pub(crate) fn is_serious(self) -> bool {
         match self {
             Self::Anomaly(_)
             | Self::Rset(RsetReason::InterceptorDiscard | RsetReason::InterceptorReplay)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ratatui::style::Style;
 
 use super::Theme;
-use crate::observation::{Caller, Interception, NoopReason, Outcome, RsetReason, Verdict};
+use crate::observation::{Caller, Interception, NoopReason, Outcome, Verdict};
 use crate::sink::connection_table::{ConnectionState, ConnectionTable, Note, interception};
 use crate::sink::text::{self, Emphasis};
 
@@ -120,9 +120,8 @@ pub(super) fn hidden(table: &ConnectionTable) -> impl Iterator<Item = &Intercept
 
 fn note_level(note: Note) -> Level {
     match note {
-        Note::Rset(RsetReason::InterceptorDiscard | RsetReason::InterceptorReplay)
-        | Note::Noop(NoopReason::InterceptorKeepalive) => Level::Intercepted,
         Note::Anomaly(_) => Level::Suspicious,
+        note if note.is_serious() => Level::Intercepted,
         Note::Rset(reason) if !reason.is_usual() => Level::Unusual,
         Note::Noop(NoopReason::Excessive | NoopReason::Verification | NoopReason::Ambiguous) => Level::Unusual,
         Note::Rset(_) | Note::Noop(_) | Note::Transaction(_) => Level::Usual,
