@@ -46,7 +46,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
     if let Some(complaint) = complaint {
         say(complaint);
     }
-    println!("{} passed, {} failed", count.passed, count.failed);
+    println!("{} passed, {} failed", count.passed, count.failures(success));
     Ok(if complaint.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -75,6 +75,11 @@ impl Count {
                 _ => {}
             }
         }
+    }
+
+    /// Tests that failed; a program that broke off counts none of its own, and is one.
+    fn failures(&self, success: bool) -> u64 {
+        self.failed.max(u64::from(!success))
     }
 
     /// What is wrong, if anything is.
@@ -107,6 +112,12 @@ mod tests {
     fn results_of_all_programs_are_summed() {
         let count = sum(&["running 12 tests\n", FINE, "test a::b ... ok\n", BAD, ""]);
         assert_eq!(count, Count { passed: 14, failed: 1, ignored: 1 });
+    }
+
+    #[test]
+    fn a_program_that_broke_off_is_a_failure() {
+        assert_eq!([true, false].map(|success| sum(&[FINE]).failures(success)), [0, 1]);
+        assert_eq!(sum(&[BAD, BAD]).failures(false), 2);
     }
 
     #[test]

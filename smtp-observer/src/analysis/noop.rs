@@ -27,7 +27,7 @@ pub(super) fn immediate(context: &CommandContext) -> Option<NoopReason> {
 
 /// They come at a constant period.
 pub(super) fn is_periodic(noops: &Noops) -> bool {
-    noops.steady >= PERIODIC && noops.period >= SHORTEST_PERIOD
+    noops.steady >= PERIODIC && noops.period() >= SHORTEST_PERIOD
 }
 
 /// The reasons that are possible with the next action, if there is no [`immediate`] one. `accepted`: the reply to the NOOP was

@@ -46,7 +46,8 @@ pub(super) struct Noops {
     pub(super) in_a_row: u32,
     /// The latest NOOPs in a row that came at a constant period.
     pub(super) steady: u32,
-    pub(super) period: Duration,
+    /// In nanoseconds: each idle connection has one, and a [`Duration`] takes twice the room.
+    period: u64,
     /// Some came at a constant period before, or do.
     pub(super) keep_alive: bool,
     last: Time,
@@ -113,7 +114,7 @@ impl Noops {
         match (is_noop, self.in_a_row) {
             (true, _) if self.total > noop::MAX_EXPLAINED => Some(ReasonEvidence::NoopsInSession(self.total)),
             (true, _) if noop::is_periodic(self) => {
-                Some(ReasonEvidence::PeriodicNoops { count: self.steady, period: self.period })
+                Some(ReasonEvidence::PeriodicNoops { count: self.steady, period: self.period() })
             }
             (true, count @ 2..) => Some(ReasonEvidence::NoopsInARow(count)),
             (false, count @ 1..) => Some(ReasonEvidence::NoopsBefore(count)),
@@ -121,13 +122,18 @@ impl Noops {
         }
     }
 
+    /// Time between the latest NOOPs that came at a constant period, or between the last two.
+    pub(super) fn period(&self) -> Duration {
+        Duration::from_nanos(self.period)
+    }
+
     /// A NOOP came.
     fn add(&mut self, time: Time) {
-        let passed = time.since(self.last);
+        let passed = time.0.saturating_sub(self.last.0);
         // Constant: less than a tenth away from the period before.
-        let constant = self.in_a_row >= 2 && passed.abs_diff(self.period) * 10 < self.period;
+        let constant = self.in_a_row >= 2 && passed.abs_diff(self.period) < self.period.div_ceil(10);
         (self.steady, self.period) = match (self.in_a_row, constant) {
-            (0, _) => (1, Duration::ZERO),
+            (0, _) => (1, 0),
             (_, true) => (self.steady.saturating_add(1), self.period),
             (_, false) => (2, passed),
         };
@@ -425,6 +431,6 @@ pub(super) mod tests {
             noops.add(Time(second * 1_000_000_000));
             assert_eq!(noops.steady, steady, "at {second} s");
         }
-        assert_eq!((noops.in_a_row, noops.total, noops.period), (6, 6, Duration::from_secs(34)));
+        assert_eq!((noops.in_a_row, noops.total, noops.period()), (6, 6, Duration::from_secs(34)));
     }
 }
