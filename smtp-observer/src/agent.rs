@@ -39,6 +39,7 @@ use crate::kernel::{self, Kernel};
 use crate::log;
 use crate::privilege::{self, Calls, Confinement, Files, Unprivileged};
 use crate::sink::connection_table::ConnectionTable;
+use crate::sink::events;
 use crate::sink::filter::Filter;
 use crate::sink::http::{self, Access, Limits};
 use crate::sink::metrics::Metrics;
@@ -125,7 +126,8 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
         if let Some(target) = &target {
             target.warn_of_rotation();
         }
-        let output = target.map(Output::start).transpose().map_err(system("start a thread for the events"))?;
+        let start = |target| Output::start(target, events::mark_loss);
+        let output = target.map(start).transpose().map_err(system("start a thread for the events"))?;
         let output =
             output.map(|output| Lines { output, format: Format::Json, filter: Filter::default(), sink: "events" });
 
@@ -153,7 +155,8 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
     tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, Files::default())?;
 
-        let output = Output::start(target).map_err(system("start a thread for the output"))?;
+        let mark_loss = if config.json { events::mark_loss } else { trace::mark_loss };
+        let output = Output::start(target, mark_loss).map_err(system("start a thread for the output"))?;
         let format = if config.json {
             Format::Json
         } else {

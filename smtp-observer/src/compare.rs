@@ -53,6 +53,8 @@ pub struct Compared<'a> {
     of: Part,
     part: Part,
     slack: Duration,
+    /// Until then all was seen at both ends.
+    seen_until: Timestamp,
     /// What proves that something is in the middle.
     pub evidence: Vec<Evidence>,
     /// From the client's DATA to the DATA that the server got.
@@ -65,9 +67,9 @@ pub struct Compared<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
-    /// Bytes of the client's end were not seen.
+    /// Something of the client's end was not seen, or its lines were lost.
     GapAtClient,
-    /// Bytes of the server's end were not seen.
+    /// Something of the server's end was not seen, or its lines were lost.
     GapAtServer,
     /// The client's end was seen from its middle.
     ClientFromMiddle,
@@ -147,20 +149,27 @@ impl<'a> Compared<'a> {
                 false => by_client(pair.part.start())..=by_client(pair.part.end()),
             },
             slack: clock::slack(elapsed(opened, last)),
+            seen_until: [client.seen_until, server.seen_until.as_ref().map(by_client)]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(Timestamp(i64::MAX)),
             evidence: Vec::new(),
             hold: None,
             notes: Vec::new(),
         };
         compared.limit();
         let mut differences = Differences::new(true);
-        comparison::compare(&mut differences, &compared.sides());
+        // Behind a gap, a command may be taken for another one.
+        let [of, part] = [&compared.of, &compared.part].map(|it| *it.start()..=compared.seen_until.min(*it.end()));
+        comparison::compare(&mut differences, &Sides { of: &of, part: &part, ..compared.sides() });
         compared.hold = differences.hold;
         compared.evidence = differences.evidence;
         // What was not seen may have been said.
         let doubtful = |kind: EvidenceKind| match kind {
-            EvidenceKind::CommandInjected => client.has_gaps,
-            EvidenceKind::CommandSwallowed => server.has_gaps,
-            EvidenceKind::GoAheadNotFromUpstream | EvidenceKind::SuccessBeforeUpstream => server.has_gaps,
+            EvidenceKind::CommandInjected => client.has_gaps(),
+            EvidenceKind::CommandSwallowed => server.has_gaps(),
+            EvidenceKind::GoAheadNotFromUpstream | EvidenceKind::SuccessBeforeUpstream => server.has_gaps(),
             _ => false,
         };
         compared.evidence.retain(|evidence| !doubtful(evidence.kind));
@@ -171,8 +180,8 @@ impl<'a> Compared<'a> {
     fn limit(&mut self) {
         let inner = &self.client.dialogue;
         let mut note = |is_so: bool, note: Note| self.notes.extend(is_so.then_some(note));
-        note(self.client.has_gaps, Note::GapAtClient);
-        note(self.server.has_gaps, Note::GapAtServer);
+        note(self.client.has_gaps(), Note::GapAtClient);
+        note(self.server.has_gaps(), Note::GapAtServer);
         note(inner.greeting.is_none(), Note::ClientFromMiddle);
         note(self.outer.greeting.is_none(), Note::ServerFromMiddle);
         let (at_client, at_server) = (inner.unread_since(), self.outer.unread_since());
@@ -199,10 +208,12 @@ impl<'a> Compared<'a> {
     /// What was said, line by line.
     pub fn rows(&self) -> Vec<Row<'_>> {
         let mut rows = rows::rows(&self.sides(), &self.client.arguments, &self.server.arguments);
+        let is_behind_gap = |turn: &Turn<'_>| turn.time > self.seen_until;
         for row in &mut rows {
             row.mark = match row.mark {
-                Mark::ClientOnly if self.server.has_gaps => Mark::Unknown,
-                Mark::ServerOnly if self.client.has_gaps => Mark::Unknown,
+                Mark::ClientOnly if self.server.has_gaps() => Mark::Unknown,
+                Mark::ServerOnly if self.client.has_gaps() => Mark::Unknown,
+                Mark::Changed if [row.client, row.server].iter().flatten().any(is_behind_gap) => Mark::Unknown,
                 mark => mark,
             };
         }

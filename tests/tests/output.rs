@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::feed::PATIENCE;
@@ -198,6 +199,13 @@ fn a_hang_up_ends_no_agent() -> Result<()> {
     Ok(())
 }
 
+/// What the lines of a file say of those that were lost before them.
+fn lines_lost(file: &Path) -> Result<Vec<u64>> {
+    let text = fs::read_to_string(file)?;
+    let events = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    Ok(events.iter().filter_map(|event| event["lines_lost"].as_u64()).collect())
+}
+
 /// `ulimit -f`: as on a full disk.
 #[test]
 fn a_file_that_may_not_become_larger_ends_no_agent() -> Result<()> {
@@ -259,10 +267,11 @@ fn a_full_disk_costs_lines_and_nothing_else() -> Result<()> {
     expected += SESSIONS * LINES;
     assert_eq!(wait_settled(&agent, &file, expected)?, lost_more, "there is room again");
     // The file system goes with the agent.
-    let written = lines(&file)?;
+    let (written, marked) = (lines(&file)?, lines_lost(&file)?);
     let stopped = agent.stop()?;
     ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.log);
     assert_eq!(written + lost_more, expected);
+    assert_eq!(marked, [lost_more as u64], "the first line behind the loss says how many were lost");
     let said = |words: &str| stopped.log.iter().filter(|line| line.contains(words)).count();
     assert_eq!(said("cannot be written, lines are lost until it can: No space left"), 1, "{:?}", stopped.log);
     assert_eq!(said(&format!("can be written again; {lost_more} lines were lost")), 1, "{:?}", stopped.log);

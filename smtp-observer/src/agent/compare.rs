@@ -114,7 +114,10 @@ fn read(from: &Source, role: Role) -> Result<End, CompareError> {
             // The agent may be writing it just now.
             Err(_) if !is_whole && line > 1 => warn!("{from} ends in the middle of a line"),
             // A killed agent leaves half a line, which the next one ends.
-            Err(_) if is_cut(&text) && (line > 1 || text.trim_ascii().is_empty()) => cut += 1,
+            Err(_) if is_cut(&text) && (line > 1 || text.trim_ascii().is_empty()) => {
+                end.lines_lost();
+                cut += 1;
+            }
             Err(what) => return Err(CompareError::Line { from: from.clone(), line, what }),
         }
     }

@@ -43,7 +43,8 @@ pub(super) struct Record {
 impl Record {
     /// Begins to write what an observer like this is told.
     pub(super) fn start(new: New, observe: &Observe) -> io::Result<Self> {
-        let mut output = Output::start(new.target)?;
+        // What is lost is known by the numbers of its lines.
+        let mut output = Output::start(new.target, |_, _| {})?;
         let Observe { ports, addresses, service_addresses, .. } = observe;
         output.line(|out| Header::new(ports.as_slice(), *addresses, service_addresses).write(out));
         Ok(Self { output, lost: 0, before: None })

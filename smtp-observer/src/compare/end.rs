@@ -36,8 +36,8 @@ pub struct Conversation {
     pub arguments: Vec<Option<Box<str>>>,
     /// The time of the first event.
     pub opened: Timestamp,
-    /// Bytes of it were not seen.
-    pub has_gaps: bool,
+    /// What was said after that was not all seen, or lines about it were lost.
+    pub seen_until: Option<Timestamp>,
     /// The id of the connection that carries it on, where this host's agent has found one.
     pub upstream: Option<Arc<str>>,
 }
@@ -49,6 +49,8 @@ struct Line {
     time: Timestamp,
     connection: Connection,
     process: Option<Process>,
+    #[serde(default)]
+    lines_lost: u64,
     #[serde(flatten)]
     event: Told,
 }
@@ -108,7 +110,11 @@ impl End {
 
     /// Takes a line of the events. What is wrong with it is said in a few words.
     pub fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let Line { time, connection, process, event } = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
+        let line = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
+        let Line { time, connection, process, lines_lost, event } = line;
+        if lines_lost > 0 {
+            self.lines_lost();
+        }
         if connection.role != self.role {
             self.others |= matches!(event, Told::Greeting { .. } | Told::Command { .. });
             return Ok(());
@@ -122,7 +128,7 @@ impl End {
             conversation.process = process;
         }
         match event {
-            Told::Anomaly { kind } => conversation.has_gaps |= kind == observation::AnomalyKind::Gap.as_str(),
+            Told::Anomaly { kind } if kind == observation::AnomalyKind::Gap.as_str() => conversation.lose(),
             Told::Interception { verdict, upstream } => {
                 let direct = verdict == observation::Verdict::Direct.as_str();
                 conversation.upstream = upstream.filter(|_| !direct).map(|upstream| upstream.connection_id);
@@ -130,6 +136,11 @@ impl End {
             said => self.addresses = more(self.addresses, conversation.say(time, said)?),
         }
         Ok(())
+    }
+
+    /// Lines are missing before the next one. They may be of every conversation that is not known to be over.
+    pub fn lines_lost(&mut self) {
+        self.conversations.iter_mut().filter(|it| it.dialogue.closed.is_none()).for_each(Conversation::lose);
     }
 
     /// The conversations in which SMTP was spoken, the first one first.
@@ -167,7 +178,7 @@ impl Conversation {
             dialogue: Dialogue::whole(),
             arguments: Vec::new(),
             opened,
-            has_gaps: false,
+            seen_until: None,
             upstream: None,
         }
     }
@@ -201,6 +212,16 @@ impl Conversation {
             Told::Tls { .. } | Told::Anomaly { .. } | Told::Interception { .. } | Told::Other => {}
         }
         Ok(None)
+    }
+
+    /// Something of it was not seen.
+    pub fn has_gaps(&self) -> bool {
+        self.seen_until.is_some()
+    }
+
+    /// Something of it was not seen since it was last heard of.
+    fn lose(&mut self) {
+        self.seen_until.get_or_insert(self.time().1);
     }
 
     /// From when until when something was heard of it.

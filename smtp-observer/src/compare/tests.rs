@@ -241,6 +241,51 @@ fn what_was_lost_may_have_been_said() {
     assert_eq!(brief(compared), ["= greeting", "= EHLO", "? NOOP", "= MAIL"]);
 }
 
+/// Lines that were lost may be of all conversations that were open there, and of no others.
+#[test]
+fn lines_that_an_agent_lost() {
+    const OTHER: (&str, u16) = ("198.51.100.4", 40009);
+    let (from, to) = (client("c", CLIENT), server("s", CLIENT));
+    let (before, seen) = (client("before", OTHER), server("seen", OTHER));
+    // Of two mails of a connection, the server's file has the second alone; another connection was over by then.
+    let mails = |loss: bool| {
+        let mut path = Path::ahead(0);
+        path.greet(-500, seen);
+        path.greet(-500 + WAY, before);
+        path.pass(-400, before, seen, EHLO);
+        path.say(-300, before, NOOP, 9);
+        path.pass(-200, before, seen, QUIT);
+        path.close(-100, before);
+        path.close(-100, seen);
+        path.greet(0, to);
+        path.greet(WAY, from);
+        path.pass(100, from, to, EHLO);
+        for line in [MAIL, RCPT, DATA] {
+            path.say(200, from, line, 9);
+        }
+        path.message(300, from, 131, "2.0.0 Ok: queued as 4F1C0A76", 20);
+        if loss {
+            path.server.lines_lost();
+        }
+        for (step, line) in [MAIL, RCPT, DATA].into_iter().enumerate() {
+            path.pass(60_000 + 100 * step as i64, from, to, line);
+        }
+        path.message(60_400, from, 262, QUEUED, 20);
+        path.message(60_404, to, 262, QUEUED, 12);
+        path.pass(60_500, from, to, QUIT);
+        path.close(60_600, from);
+        path.close(60_600, to);
+        path
+    };
+    let kinds_of = |path: &Path| path.report().pairs.iter().map(kinds).collect::<Vec<_>>();
+    let swallowed = vec![EvidenceKind::CommandSwallowed];
+    let path = mails(false);
+    let told = kinds_of(&path);
+    assert_eq!(told[0], swallowed);
+    assert!(!told[1].is_empty());
+    assert_eq!(kinds_of(&mails(true)), [swallowed, vec![]]);
+}
+
 #[test]
 fn tls_that_begins_on_the_way() {
     let mut path = Path::ahead(0);

@@ -197,8 +197,8 @@ fn span(duration: Duration) -> String {
 
 fn note_text(note: Note) -> &'static str {
     match note {
-        Note::GapAtClient => "bytes of the client's end were not seen: what is missing there may have been said",
-        Note::GapAtServer => "bytes of the server's end were not seen: what is missing there may have been said",
+        Note::GapAtClient => "not all of the client's end was seen: what is missing there may have been said",
+        Note::GapAtServer => "not all of the server's end was seen: what is missing there may have been said",
         Note::ClientFromMiddle => "the client's end was seen from its middle",
         Note::ServerFromMiddle => "the server's end was seen from its middle",
         Note::Encrypted => "what follows is under TLS",

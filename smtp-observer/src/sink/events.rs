@@ -15,6 +15,15 @@ pub fn write(observation: &Observation, out: &mut Vec<u8>) {
     }
 }
 
+/// Marks in the first of these lines that so many before it were lost.
+pub fn mark_loss(lost: u64, lines: &mut Vec<u8>) {
+    const START: &[u8] = b"{";
+    if lines.starts_with(START) {
+        let place = START.len();
+        lines.splice(place..place, format!("\"lines_lost\":{lost},").into_bytes());
+    }
+}
+
 #[cfg(test)]
 mod schema;
 
@@ -77,6 +86,19 @@ mod tests {
             })
         );
         assert!(line(&sample.without_process().opened()).get("process").is_none());
+    }
+
+    #[test]
+    fn what_was_lost_before_a_line() {
+        let mut lines = Vec::new();
+        for _ in 0..2 {
+            write(&Sample::server().opened(), &mut lines);
+        }
+        mark_loss(12, &mut lines);
+        let text = String::from_utf8(lines).expect("UTF-8");
+        let lost: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["lines_lost"].clone()).collect();
+        assert_eq!(lost, [json!(12), Value::Null]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A thread that writes lines to a file or a pipe, so that a slow or full one holds up nothing else.
 //!
-//! Lines travel in batches through a bounded queue. What finds it full, or cannot be written, is dropped and counted.
+//! Lines travel in batches through a bounded queue. What finds it full, or cannot be written, is dropped and counted; the next
+//! line that is written says so.
 
 mod place;
 
@@ -108,19 +109,24 @@ pub struct Output {
     done: oneshot::Receiver<()>,
 }
 
+/// Marks in lines that so many before them were lost.
+pub type MarkLoss = fn(u64, &mut Vec<u8>);
+
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
+    /// Lines that were dropped before these.
+    lost: u64,
 }
 
 impl Output {
     /// Starts the thread that writes. To be called where tokio runs.
-    pub fn start(target: Target) -> io::Result<Self> {
-        Self::with_queue(target, QUEUE_LENGTH)
+    pub fn start(target: Target, mark_loss: MarkLoss) -> io::Result<Self> {
+        Self::with_queue(target, mark_loss, QUEUE_LENGTH)
     }
 
-    fn with_queue(target: Target, length: usize) -> io::Result<Self> {
+    fn with_queue(target: Target, mark_loss: MarkLoss, length: usize) -> io::Result<Self> {
         let (queue, batches) = mpsc::channel(length);
         let (finished, done) = oneshot::channel();
         let dropped = Arc::new(AtomicU64::new(0));
@@ -132,7 +138,9 @@ impl Output {
             dropped: Arc::clone(&dropped),
             reopen: Arc::clone(&reopen),
             closed: Arc::clone(&closed),
-            failing: None,
+            mark_loss,
+            failing: false,
+            lost: 0,
         };
         thread::Builder::new().name("output".into()).spawn(move || {
             writer.run(batches);
@@ -161,6 +169,7 @@ impl Output {
             self.queue.try_send(std::mem::take(&mut self.batch))
         {
             self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+            self.batch.lost = batch.lost + batch.lines;
         }
     }
 
@@ -222,22 +231,30 @@ struct Writer {
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
     closed: Arc<Notify>,
-    /// Lines lost since writing began to fail.
-    failing: Option<u64>,
+    mark_loss: MarkLoss,
+    /// The last write failed.
+    failing: bool,
+    /// Lines lost since the last that was written.
+    lost: u64,
 }
 
 impl Writer {
     fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
-        while let Some(batch) = batches.blocking_recv() {
+        while let Some(mut batch) = batches.blocking_recv() {
             if self.reopen.swap(false, Ordering::Acquire) {
                 self.target.reopen();
             }
             if batch.lines == 0 {
                 continue;
             }
+            self.lost += batch.lost;
+            if self.lost > 0 {
+                (self.mark_loss)(self.lost, &mut batch.bytes);
+            }
             match self.write(&batch.bytes) {
                 Ok(()) => {
-                    if let Some(lost) = self.failing.take() {
+                    let lost = std::mem::take(&mut self.lost);
+                    if std::mem::take(&mut self.failing) {
                         info!("{} can be written again; {lost} lines were lost", self.target.name);
                     }
                 }
@@ -248,10 +265,10 @@ impl Writer {
                 }
                 Err(error) => {
                     self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
-                    if self.failing.is_none() {
+                    self.lost += batch.lines;
+                    if !std::mem::replace(&mut self.failing, true) {
                         warn!("{} cannot be written, lines are lost until it can: {error}", self.target.name);
                     }
-                    *self.failing.get_or_insert(0) += batch.lines;
                 }
             }
         }
@@ -308,8 +325,23 @@ mod tests {
         )
     }
 
+    /// A line of its own.
+    fn mark_loss(lost: u64, lines: &mut Vec<u8>) {
+        lines.splice(0..0, format!("{LOST}{lost}\n").into_bytes());
+    }
+
+    const LOST: &str = "lost ";
+
     fn idle_writer(target: Target) -> Writer {
-        Writer { target, dropped: Arc::default(), reopen: Arc::default(), closed: Arc::default(), failing: None }
+        Writer {
+            target,
+            dropped: Arc::default(),
+            reopen: Arc::default(),
+            closed: Arc::default(),
+            mark_loss,
+            failing: false,
+            lost: 0,
+        }
     }
 
     fn say(output: &mut Output, text: &str) {
@@ -323,7 +355,7 @@ mod tests {
     async fn lines_are_appended_in_order() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), "before\n").expect("writable");
-        let mut output = Output::start(Target::append(file.path()).expect("writable")).expect("a thread");
+        let mut output = Output::start(Target::append(file.path()).expect("writable"), mark_loss).expect("a thread");
         let mut expected = String::from("before\n");
         for number in 0..20_000 {
             say(&mut output, &number.to_string());
@@ -335,7 +367,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_counted_and_lived_with() {
-        let mut output = Output::start(Target::append(Path::new("/dev/full")).expect("there")).expect("a thread");
+        let mut output =
+            Output::start(Target::append(Path::new("/dev/full")).expect("there"), mark_loss).expect("a thread");
         for _ in 0..3 {
             say(&mut output, "lost");
             output.flush();
@@ -370,7 +403,7 @@ mod tests {
     async fn what_another_left_without_its_end_is_ended() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), "whole\nhal").expect("writable");
-        let mut output = Output::start(Target::append(file.path()).expect("writable")).expect("a thread");
+        let mut output = Output::start(Target::append(file.path()).expect("writable"), mark_loss).expect("a thread");
         say(&mut output, "next");
         assert_eq!(output.finish(PATIENCE).await, 0);
         assert_eq!(std::fs::read_to_string(file.path()).expect("readable"), "whole\nhal\nnext\n");
@@ -381,7 +414,7 @@ mod tests {
     async fn a_file_that_was_renamed_is_made_anew() {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let [file, old] = ["events", "events.1"].map(|name| folder.path().join(name));
-        let mut output = Output::start(Target::append(&file).expect("writable")).expect("a thread");
+        let mut output = Output::start(Target::append(&file).expect("writable"), mark_loss).expect("a thread");
         let mut expected = String::new();
         for number in 0..2000 {
             if number == 1000 {
@@ -402,7 +435,7 @@ mod tests {
     async fn a_file_that_was_cut_is_written_from_its_beginning() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), "before\n").expect("writable");
-        let mut output = Output::start(Target::append(file.path()).expect("writable")).expect("a thread");
+        let mut output = Output::start(Target::append(file.path()).expect("writable"), mark_loss).expect("a thread");
         file.as_file().set_len(0).expect("cut");
         say(&mut output, "behind");
         assert_eq!(output.finish(PATIENCE).await, 0);
@@ -413,7 +446,7 @@ mod tests {
     async fn one_that_cannot_be_opened_again_is_written_on() {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let [file, old] = ["events", "events.1"].map(|name| folder.path().join(name));
-        let mut output = Output::start(Target::append(&file).expect("writable")).expect("a thread");
+        let mut output = Output::start(Target::append(&file).expect("writable"), mark_loss).expect("a thread");
         std::fs::rename(&file, &old).expect("renamed");
         std::fs::create_dir(&file).expect("a directory in its place");
         output.reopen();
@@ -425,7 +458,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_file_stays_open() {
         let (mut reader, target) = pipe();
-        let mut output = Output::start(target).expect("a thread");
+        let mut output = Output::start(target, mark_loss).expect("a thread");
         output.reopen();
         say(&mut output, "on");
         assert_eq!(output.finish(PATIENCE).await, 0);
@@ -437,27 +470,74 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_loses_lines_and_nothing_waits_for_it() {
         let (mut reader, target) = pipe();
-        let mut output = Output::with_queue(target, 1).expect("a thread");
+        let mut output = Output::with_queue(target, mark_loss, 1).expect("a thread");
         let long = "x".repeat(BATCH_LENGTH);
         for _ in 0..100 {
             say(&mut output, &long);
         }
         let before = output.dropped();
         assert!(before >= 90, "{before} of 100 dropped");
-        let count = thread::spawn(move || {
+        // There is room for the last one once the end waits for it.
+        say(&mut output, "last");
+        let read = thread::spawn(move || {
             let mut text = String::new();
             reader.read_to_string(&mut text).expect("readable");
-            assert!(text.lines().all(|line| line.len() == BATCH_LENGTH), "whole lines only");
-            text.lines().count() as u64
+            text
         });
         let dropped = output.finish(PATIENCE).await;
-        assert_eq!(count.join().expect("read") + dropped, 100, "each line is written or counted");
+        let text = read.join().expect("read");
+        let (marks, lines): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with(LOST));
+        assert!(lines.iter().all(|line| line.len() == BATCH_LENGTH || *line == "last"), "whole lines only");
+        assert_eq!(lines.len() as u64 + dropped, 101, "each line is written or counted");
+        let marked: u64 = marks.iter().map(|mark| mark[LOST.len()..].parse::<u64>().expect("a number")).sum();
+        assert_eq!(marked, dropped, "what was lost is marked");
+    }
+
+    #[test]
+    fn what_the_queue_did_not_take_is_marked_where_it_was() {
+        let (mut reader, target) = pipe();
+        let writer = idle_writer(target);
+        let (queue, batches) = mpsc::channel(8);
+        let batch = |text: &str, lost| Batch { bytes: text.into(), lines: 1, lost };
+        for batch in [batch("first\n", 0), Batch::default(), batch("second\n", 3), batch("third\n", 0)] {
+            queue.try_send(batch).expect("room");
+        }
+        drop(queue);
+        writer.run(batches);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "first\nlost 3\nsecond\nthird\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_did_not_take_is_marked_behind_it() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = folder.path().join("events");
+        std::os::unix::fs::symlink("/dev/full", &file).expect("a link");
+        let mut output = Output::start(Target::append(&file).expect("there"), mark_loss).expect("a thread");
+        for _ in 0..2 {
+            say(&mut output, "lost");
+            output.flush();
+        }
+        let is_lost = async {
+            while output.dropped() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_lost).await.expect("the disk is full");
+        std::fs::remove_file(&file).expect("removed");
+        output.reopen();
+        say(&mut output, "written");
+        output.flush();
+        say(&mut output, "on");
+        assert_eq!(output.finish(PATIENCE).await, 2);
+        assert_eq!(std::fs::read_to_string(&file).expect("readable"), "lost 2\nwritten\non\n");
     }
 
     #[tokio::test]
     async fn a_reader_that_leaves_ends_it() {
         let (mut reader, target) = pipe();
-        let mut output = Output::start(target).expect("a thread");
+        let mut output = Output::start(target, mark_loss).expect("a thread");
         say(&mut output, "first");
         output.flush();
         let mut line = String::new();
@@ -473,7 +553,7 @@ mod tests {
     #[tokio::test]
     async fn lines_that_nobody_wants_are_told_from_lost_ones() {
         let (reader, target) = pipe();
-        let mut output = Output::start(target).expect("a thread");
+        let mut output = Output::start(target, mark_loss).expect("a thread");
         drop(reader);
         say(&mut output, "last");
         let left = output.reader_left();
@@ -484,7 +564,7 @@ mod tests {
     #[tokio::test]
     async fn that_a_reader_leaves_is_noticed_at_once() {
         let (reader, target) = pipe();
-        let output = Output::start(target).expect("a thread");
+        let output = Output::start(target, mark_loss).expect("a thread");
         assert!(tokio::time::timeout(Duration::from_millis(50), output.closed()).await.is_err(), "it reads");
         drop(reader);
         tokio::time::timeout(PATIENCE, output.closed()).await.expect("notices");
@@ -494,7 +574,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_hangs_does_not_hold_up_the_end() {
         let (_reader, target) = pipe();
-        let mut output = Output::start(target).expect("a thread");
+        let mut output = Output::start(target, mark_loss).expect("a thread");
         say(&mut output, &"x".repeat(1 << 20));
         output.finish(Duration::from_millis(1)).await;
     }

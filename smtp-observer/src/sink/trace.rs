@@ -111,6 +111,12 @@ impl Format {
     }
 }
 
+/// Says before these lines that so many were lost.
+pub fn mark_loss(lost: u64, lines: &mut Vec<u8>) {
+    let what = if lost == 1 { "line was" } else { "lines were" };
+    lines.splice(0..0, format!("-- {lost} {what} lost --\n").into_bytes());
+}
+
 fn style(emphasis: Emphasis) -> Style {
     match emphasis {
         Emphasis::Dim => DIM,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{SCHEMA, write};
+use super::{SCHEMA, mark_loss, write};
 use crate::fact::evidence::EvidenceList;
 use crate::observation::{
     Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
@@ -53,6 +53,14 @@ fn interception(caller: Option<crate::observation::Caller>) -> Interception {
         hold: Some(Duration::from_millis(2500)),
         news: News::default(),
     }
+}
+
+/// The first line after a loss.
+fn line_behind_loss(observation: &Observation) -> Value {
+    let mut out = Vec::new();
+    write(observation, &mut out);
+    mark_loss(u64::MAX, &mut out);
+    serde_json::from_slice(&out).expect("JSON")
 }
 
 /// Every kind of event, once with all its fields and once with as few as it can have.
@@ -169,8 +177,8 @@ fn observations() -> Vec<Observation> {
 fn every_event_is_as_the_schema_says() {
     let (schema, validator) = (schema(), validator());
     let mut kinds = BTreeSet::new();
-    for observation in observations() {
-        let line = line(&observation);
+    let observations = observations();
+    for line in observations.iter().flat_map(|it| [line(it), line_behind_loss(it)]) {
         let faults: Vec<String> = validator.iter_errors(&line).map(|error| error.to_string()).collect();
         assert!(faults.is_empty(), "{faults:?} in {line}");
         kinds.insert(line["event"].as_str().expect("a name").to_owned());
@@ -184,7 +192,7 @@ fn every_event_is_as_the_schema_says() {
 #[test]
 fn every_field_of_the_schema_is_written() {
     let schema = schema();
-    let lines: Vec<Value> = observations().iter().map(line).collect();
+    let lines: Vec<Value> = observations().iter().map(line_behind_loss).collect();
     for kind in names(&schema["properties"]["event"]["enum"]) {
         for (field, _) in schema["$defs"][&kind]["properties"].as_object().expect("properties") {
             let is_written = lines.iter().any(|line| line["event"] == kind && line.get(field).is_some());
@@ -204,7 +212,7 @@ fn what_the_agent_never_writes_is_refused() {
     let validator = validator();
     let refused = |line: &Value, what: &str| assert!(!validator.is_valid(line), "{what} is taken: {line}");
     for observation in observations() {
-        let written = line(&observation);
+        let written = line_behind_loss(&observation);
         let mut objects = vec![String::new()];
         find_objects(&written, "", &mut objects);
         for pointer in objects {
@@ -228,6 +236,7 @@ fn what_the_agent_never_writes_is_refused() {
             ("/process", Value::Null),
             ("/process/executable", json!("")),
             ("/intercepted", json!(false)),
+            ("/lines_lost", json!(0)),
             ("/reason", json!("because")),
             ("/code", json!("250")),
             ("/latency_seconds", json!(-0.1)),
