@@ -66,10 +66,15 @@ pub fn observed(agent: Agent, hosts: &[&Host], enough: impl Fn(&[Conversation]) 
 
 fn conversations(seen: &Seen) -> Vec<Conversation> {
     let servers = seen.sides("server");
-    let port = |end: &Seen, which: &str| end.0.first().and_then(|observed| observed.end(which));
+    let socket = |end: &Seen, which: &str| end.0.first().and_then(|observed| observed.end(which));
     let mut conversations = Vec::new();
     for client in seen.sides("client") {
-        let its = |server: &&Seen| port(server, "remote") == port(&client, "local");
+        // Two connections may have the same port of the client's, to different servers.
+        let its = |server: &&Seen| {
+            [("remote", "local"), ("local", "remote")]
+                .iter()
+                .all(|(of, other)| socket(server, of) == socket(&client, other))
+        };
         let server = servers.iter().find(its).cloned().unwrap_or_default();
         if client.count("smtp.greeting") > 0 {
             conversations.push(Conversation { client, server });
