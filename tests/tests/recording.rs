@@ -237,7 +237,9 @@ fn a_replay_has_the_faces_of_trace() -> Result<()> {
     ensure!(text.contains("RCPT TO:<*@server.example>") && !text.contains('{'), "{text}");
     let less = replayed(&path, &["--json", "--addresses", "none"])?.join("\n");
     ensure!(less.contains("TO:<*>") && !less.contains("*@server.example"), "{less}");
-    ensure!(replayed(&path, &["--json", "--port", "26"])?.is_empty(), "no connection has that port");
+    let others = replay(&path, &["--json", "--port", "26"])?;
+    ensure!(others.output.is_empty(), "no connection has that port");
+    ensure!(others.log.concat().ends_with("is what the options select"), "{:?}", others.log);
     check_same(&observed, &replayed(&path, &["--json", "--port", "26,25"])?)?;
 
     let more = replay(&path, &["--addresses", "full"])?;

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use jiff::tz::TimeZone;
 use tracing::warn;
 
-use super::{Error, Format, colour, system};
+use super::{Error, Format, colour, note, system};
 use crate::cli::{Ports, ReplayArgs, Source, reason};
 use crate::event::Time;
 use crate::fact::Fact;
@@ -94,6 +94,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
         watched: &header.ports,
         filter: args.filter.clone().into(),
         line: Vec::new(),
+        told: false,
+        shown: false,
         result: Ok(()),
     };
     let mut observer = Observer::new(&header.ports, policy);
@@ -112,14 +114,22 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
             break Ok(());
         }
     };
+    let (told, shown) = (out.told, out.shown);
     match out.finish() {
         // Nobody reads on.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
         Err(error) => return Err(system("write to standard output")(error)),
         Ok(()) => {}
     }
-    if entries.missing() > 0 {
-        warn!("{} events are missing in {}", entries.missing(), args.file);
+    match (told, shown) {
+        (false, _) => note(&format!("no connection is in {}", args.file)),
+        (true, false) => note(&format!("nothing in {} is what the options select", args.file)),
+        (true, true) => {}
+    }
+    match entries.missing() {
+        0 => {}
+        1 => warn!("1 event is missing in {}", args.file),
+        missing => warn!("{missing} events are missing in {}", args.file),
     }
     if entries.is_cut() {
         warn!("{} ends in the middle of an event: what was before is complete", args.file);
@@ -138,11 +148,15 @@ struct Out<'a, W: Write> {
     watched: &'a [u16],
     filter: Filter,
     line: Vec<u8>,
+    /// There was something, and some of it was wanted.
+    told: bool,
+    shown: bool,
     result: io::Result<()>,
 }
 
 impl<W: Write> Out<'_, W> {
     fn write(&mut self, fact: &Fact<'_>) {
+        self.told = true;
         let ends = [fact.connection.local.port, fact.connection.remote.port];
         let is_wanted = self.ports.is_none_or(|ports| {
             let is_wanted = |port: &u16| ports.as_slice().contains(port);
@@ -157,6 +171,7 @@ impl<W: Write> Out<'_, W> {
         if self.filter.passes(&observation) {
             self.line.clear();
             self.format.write(&observation, &mut self.line);
+            self.shown |= !self.line.is_empty();
             self.result = self.out.write_all(&self.line);
         }
     }
