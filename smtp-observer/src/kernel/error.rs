@@ -93,7 +93,7 @@ impl Error {
     pub(super) fn refused(family: Family, error: &ProgramError) -> Self {
         match os_error(error) {
             Some(libc::EPERM | libc::EOPNOTSUPP | ENOTSUPP) if family == Family::Fentry => {
-                debug!("{error:#?}");
+                debug!("{error}");
                 Self::NoTrampolines
             }
             _ => Self::Refused(with_causes(error)),
@@ -118,7 +118,7 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
 
 /// An error with its causes, in one line; the verifier's log is for the debug level.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    debug!("{error:#?}");
+    debug!("{error}");
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
