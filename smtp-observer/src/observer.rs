@@ -7,21 +7,22 @@ mod expected;
 mod held;
 mod libraries;
 mod plaintext;
-mod recorded;
 mod snapshot;
+mod tap;
 mod tracker;
 mod users;
 
 use ipnet::IpNet;
 
 pub use self::deadlines::GRACE_PERIOD;
+pub use self::tap::Tap;
 use self::tracker::{Tracker, timestamp};
-use crate::event::{KernelEvent, ProcessEvent, Snapshot, StateEvent, Time, TransferEvent};
+use crate::event::{KernelEvent, StateEvent, Time, TransferEvent};
 use crate::fact::Fact;
 use crate::observation::{self, Timestamp};
 use crate::proxy::Interceptions;
-use crate::recorder::{Entry, Recorder};
 use crate::redact::RedactionPolicy;
+use crate::smtp::DecoderOutput;
 
 /// Follows every connection on the watched ports, and who is in the middle of them.
 pub struct Observer {
@@ -37,11 +38,19 @@ pub struct Observer {
 struct Out<'a> {
     interceptions: &'a mut Interceptions,
     sink: &'a mut dyn FnMut(&Fact<'_>),
+    tap: Option<&'a mut dyn Tap>,
 }
 
 impl Out<'_> {
     fn tell(&mut self, fact: &Fact<'_>) {
         self.interceptions.observe(fact, self.sink);
+    }
+
+    /// Shows the tap something, where there is one.
+    fn show(&mut self, show: impl FnOnce(&mut dyn Tap)) {
+        if let Some(tap) = &mut self.tap {
+            show(*tap);
+        }
     }
 }
 
@@ -49,12 +58,8 @@ impl Observer {
     /// An observer of connections with one of `ports` at either end. In what it says of two connections, texts are redacted
     /// by `policy`.
     pub fn new(ports: &[u16], policy: RedactionPolicy) -> Self {
-        Self::with(ports, policy, None)
-    }
-
-    fn with(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
         Self {
-            tracker: Tracker::new(ports, policy, recorder),
+            tracker: Tracker::new(ports, policy),
             interceptions: Interceptions::new(policy),
             first_offset: None,
             clock_set: 0,
@@ -72,12 +77,22 @@ impl Observer {
     }
 
     /// Takes one event; what follows from it goes to `sink`.
-    pub fn event(&mut self, mut event: KernelEvent, sink: &mut dyn FnMut(&Fact<'_>)) {
+    pub fn event(&mut self, event: KernelEvent, sink: &mut dyn FnMut(&Fact<'_>)) {
+        self.event_tapped(event, sink, None);
+    }
+
+    /// The same, and shows it to a tap, with what is read in it.
+    pub fn event_tapped(
+        &mut self,
+        mut event: KernelEvent,
+        sink: &mut dyn FnMut(&Fact<'_>),
+        mut tap: Option<&mut dyn Tap>,
+    ) {
         let Self { tracker, interceptions, first_offset, clock_set } = self;
-        if let Some(recorder) = &mut tracker.recorder
-            && let Some(event) = kept(&event, recorder.policy())
+        if let Some(tap) = &mut tap
+            && !matches!(event, KernelEvent::Transfer(_))
         {
-            recorder.keep(Entry::Event(event));
+            tap.event(&event);
         }
         if let KernelEvent::Host(host) = &mut event {
             let first = *first_offset.get_or_insert(host.unix_offset);
@@ -90,7 +105,39 @@ impl Observer {
         {
             interceptions.settle(timestamp(&tracker.host, time), sink);
         }
-        tracker.take(event, &mut Out { interceptions, sink });
+        let tap = tap.map(|tap| tap as &mut dyn Tap);
+        tracker.take(event, &mut Out { interceptions, sink, tap });
+    }
+
+    /// Passes on what has waited long enough by now.
+    pub fn settle(&mut self, now: Time, sink: &mut dyn FnMut(&Fact<'_>)) {
+        self.settle_tapped(now, sink, None);
+    }
+
+    /// The same, and tells a tap.
+    pub fn settle_tapped(&mut self, now: Time, sink: &mut dyn FnMut(&Fact<'_>), mut tap: Option<&mut dyn Tap>) {
+        let has_deadlines = self.has_deadlines();
+        let Self { tracker, interceptions, clock_set, .. } = self;
+        let sink = &mut |fact: &Fact<'_>| sink(&fact.by_clock(*clock_set));
+        if let Some(tap) = &mut tap
+            && has_deadlines
+        {
+            tap.settled(now);
+        }
+        let tap = tap.map(|tap| tap as &mut dyn Tap);
+        tracker.pass_deadlines(now, &mut Out { interceptions, sink, tap });
+        interceptions.settle(timestamp(&tracker.host, now), sink);
+    }
+
+    /// Shows a tap what is left in the dialogues, as if all ended now. No more is to be told to this observer.
+    pub fn finish(&mut self, tap: &mut dyn Tap) {
+        let mut items = DecoderOutput::default();
+        for (cookie, conversation) in &mut self.tracker.conversations {
+            conversation.session.finish(conversation.connection.last_seen, &mut items);
+            items.iter().for_each(|item| tap.item(*cookie, item));
+            items.clear();
+            tap.ended(*cookie, &conversation.session);
+        }
     }
 
     /// Bytes whose content was not seen, by cause.
@@ -107,27 +154,6 @@ impl Observer {
     pub fn needs_second_snapshot(&self) -> bool {
         self.tracker.needs_second_snapshot
     }
-}
-
-/// What a recording has of an event by itself: a transfer is taken with its connection.
-fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<'static>> {
-    let redacted = |process: &ProcessEvent| {
-        let arguments = policy.arguments(&process.arguments);
-        ProcessEvent { arguments, ..process.clone() }
-    };
-    Some(match event {
-        KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
-        KernelEvent::Process(process) => KernelEvent::Process(redacted(process)),
-        KernelEvent::Snapshot(Snapshot { time, processes, sockets }) => KernelEvent::Snapshot(Snapshot {
-            time: *time,
-            processes: processes.iter().map(redacted).collect(),
-            sockets: sockets.clone(),
-        }),
-        KernelEvent::State(state) => KernelEvent::State(state.clone()),
-        KernelEvent::ReadsTls(reads) => KernelEvent::ReadsTls(*reads),
-        KernelEvent::TlsLibraries(libraries) => KernelEvent::TlsLibraries(libraries.clone()),
-        KernelEvent::Transfer(_) => return None,
-    })
 }
 
 #[cfg(test)]

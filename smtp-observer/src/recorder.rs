@@ -14,10 +14,13 @@ mod story;
 
 use std::collections::BTreeSet;
 
-pub(crate) use self::pending::PendingTransfers;
-use crate::event::{KernelEvent, Time, TransferEvent};
+use foldhash::HashMap;
+
+use self::pending::PendingTransfers;
+use crate::event::{KernelEvent, ProcessEvent, Snapshot, Time, TransferEvent};
+use crate::observer::Tap;
 use crate::redact::{Addresses, Key, RedactionPolicy};
-use crate::smtp::Peer;
+use crate::smtp::{Item, Peer, Session};
 
 /// Something that the observer was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +38,8 @@ pub struct Recorder {
     policy: RedactionPolicy,
     next: u64,
     withheld: BTreeSet<u64>,
+    /// What waits of each dialogue.
+    pending: HashMap<u64, PendingTransfers>,
     out: Vec<(u64, Entry)>,
 }
 
@@ -45,40 +50,9 @@ impl Recorder {
             policy: RedactionPolicy::for_recording(addresses, key),
             next: 0,
             withheld: BTreeSet::new(),
+            pending: HashMap::default(),
             out: Vec::new(),
         }
-    }
-
-    /// How much may be kept.
-    pub(crate) fn policy(&self) -> RedactionPolicy {
-        self.policy
-    }
-
-    /// Keeps what has nothing to hide.
-    pub(crate) fn keep(&mut self, entry: Entry) {
-        let number = self.number();
-        self.out.push((number, entry));
-    }
-
-    /// Takes a transfer; it is kept as its connection's reel says, or in its shape.
-    pub(crate) fn take(&mut self, event: &TransferEvent, reel: Option<&mut PendingTransfers>, peer: Peer) {
-        let number = self.number();
-        let kept = match reel {
-            Some(reel) => reel.push(number, event, peer),
-            None => Some(sanitize::of_event(event)),
-        };
-        match kept {
-            Some(event) => self.out.push((number, Entry::Event(KernelEvent::Transfer(event)))),
-            None => {
-                self.withheld.insert(number);
-            }
-        }
-    }
-
-    /// Keeps what a reel gives out.
-    pub(crate) fn release(&mut self, number: u64, event: TransferEvent<'static>) {
-        self.withheld.remove(&number);
-        self.out.push((number, Entry::Event(KernelEvent::Transfer(event))));
     }
 
     /// Hands out what can be kept now, each with its number.
@@ -96,11 +70,93 @@ impl Recorder {
         self.withheld.first().copied().unwrap_or(self.next)
     }
 
+    fn keep(&mut self, entry: Entry) {
+        let number = self.number();
+        self.out.push((number, entry));
+    }
+
     fn number(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
         number
     }
+}
+
+impl Tap for Recorder {
+    fn event(&mut self, event: &KernelEvent<'_>) {
+        if let Some(event) = kept(event, self.policy) {
+            self.keep(Entry::Event(event));
+        }
+    }
+
+    fn settled(&mut self, now: Time) {
+        self.keep(Entry::Settled(now));
+    }
+
+    /// Keeps it as its dialogue's pending transfers say; outside of one, in its shape.
+    fn transfer(&mut self, dialogue: Option<u64>, event: &TransferEvent<'_>, peer: Peer) {
+        let number = self.number();
+        let kept = match dialogue {
+            Some(dialogue) => {
+                let new = || PendingTransfers::new(self.policy);
+                self.pending.entry(dialogue).or_insert_with(new).push(number, event, peer)
+            }
+            None => Some(sanitize::of_event(event)),
+        };
+        match kept {
+            Some(event) => self.out.push((number, Entry::Event(KernelEvent::Transfer(event)))),
+            None => {
+                self.withheld.insert(number);
+            }
+        }
+    }
+
+    fn item(&mut self, dialogue: u64, item: &Item) {
+        if let Some(pending) = self.pending.get_mut(&dialogue) {
+            pending.item(item);
+        }
+    }
+
+    fn read(&mut self, dialogue: u64, session: &Session) {
+        let Self { pending, withheld, out, .. } = self;
+        if let Some(pending) = pending.get_mut(&dialogue) {
+            pending.conclude(session, &mut |number, event| release(withheld, out, number, event));
+        }
+    }
+
+    fn ended(&mut self, dialogue: u64, session: &Session) {
+        let Self { pending, withheld, out, .. } = self;
+        if let Some(mut pending) = pending.remove(&dialogue) {
+            pending.finish(session, &mut |number, event| release(withheld, out, number, event));
+        }
+    }
+}
+
+/// Keeps a transfer that waits no longer.
+fn release(withheld: &mut BTreeSet<u64>, out: &mut Vec<(u64, Entry)>, number: u64, event: TransferEvent<'static>) {
+    withheld.remove(&number);
+    out.push((number, Entry::Event(KernelEvent::Transfer(event))));
+}
+
+/// What a recording has of an event by itself: a transfer is taken with its connection.
+fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<'static>> {
+    let redacted = |process: &ProcessEvent| {
+        let arguments = policy.arguments(&process.arguments);
+        ProcessEvent { arguments, ..process.clone() }
+    };
+    Some(match event {
+        KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
+        KernelEvent::Process(process) => KernelEvent::Process(redacted(process)),
+        KernelEvent::Snapshot(Snapshot { time, processes, sockets }) => KernelEvent::Snapshot(Snapshot {
+            time: *time,
+            processes: processes.iter().map(redacted).collect(),
+            sockets: sockets.clone(),
+        }),
+        KernelEvent::State(state) => KernelEvent::State(state.clone()),
+        KernelEvent::ReadsTls(reads) => KernelEvent::ReadsTls(*reads),
+        KernelEvent::TlsLibraries(libraries) => KernelEvent::TlsLibraries(libraries.clone()),
+        KernelEvent::Transfer(_) => return None,
+    })
 }
 
 #[cfg(test)]

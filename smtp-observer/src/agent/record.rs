@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Observe;
-use crate::observer::Observer;
+use crate::observer::Tap;
+use crate::recorder::Recorder;
 use crate::recording::{self, Header};
 use crate::redact::Key;
 use crate::sink::output::{Output, Target};
@@ -35,6 +36,7 @@ impl New {
 /// A recording under way.
 pub(super) struct Record {
     pub(super) output: Output,
+    recorder: Recorder,
     /// Lines that were known to be lost, and what came before the last of them was noticed.
     lost: u64,
     before: Option<u64>,
@@ -47,28 +49,33 @@ impl Record {
         let mut output = Output::start(new.target, |_, _| {})?;
         let Observe { ports, addresses, service_addresses, .. } = observe;
         output.line(|out| Header::new(ports.as_slice(), *addresses, service_addresses).write(out));
-        Ok(Self { output, lost: 0, before: None })
+        Ok(Self { output, recorder: Recorder::new(*addresses, key()), lost: 0, before: None })
     }
 
-    /// Writes what the observer was told.
-    pub(super) fn take(&mut self, observer: &mut Observer) {
-        let Some(recorder) = observer.recorder() else { return };
+    /// What is to be shown all that an observer is told.
+    pub(super) fn tap(&mut self) -> &mut dyn Tap {
+        &mut self.recorder
+    }
+
+    /// Writes what is known by now.
+    pub(super) fn write(&mut self) {
+        let Self { output, recorder, .. } = self;
         for (number, entry) in recorder.drain() {
-            self.output.line(|out| recording::write(number, &entry, out));
+            output.line(|out| recording::write(number, &entry, out));
         }
-        let lost = self.output.dropped();
+        let lost = output.dropped();
         if lost > std::mem::replace(&mut self.lost, lost) {
             self.before = Some(recorder.next());
         }
         // Not before all that is withheld of it has come.
         if let Some(before) = self.before.take_if(|before| recorder.complete_up_to() >= *before) {
-            self.output.line(|out| recording::write_loss(before, out));
+            output.line(|out| recording::write_loss(before, out));
         }
     }
 }
 
 /// A key that nobody knows.
-pub(super) fn key() -> Key {
+fn key() -> Key {
     // The standard library takes its keys from the kernel's random numbers.
     let half = |part: u8| u128::from(RandomState::new().hash_one(part));
     Key(half(0) << 64 | half(1))

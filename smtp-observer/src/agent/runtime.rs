@@ -55,16 +55,19 @@ pub(super) struct Runtime {
 impl Runtime {
     pub(super) fn new(kernel: Kernel, observe: &Observe, sinks: Sinks, record: Option<Record>) -> Self {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
-        let mut observer = match record {
-            Some(_) => Observer::recorded(ports, addresses, record::key()),
-            None => Observer::new(ports, RedactionPolicy::new(addresses)),
-        };
+        let mut observer = Observer::new(ports, RedactionPolicy::new(addresses));
         observer.set_service_addresses(observe.service_addresses.clone());
         let mut runtime =
             Self { kernel, observer, sinks, record, losses: Losses::default(), look: None, settling: None };
         let host = KernelEvent::Host(runtime.kernel.host());
-        runtime.observer.event(host, &mut |_| ());
+        runtime.tell(host);
         runtime
+    }
+
+    /// Tells the observer of an event.
+    fn tell(&mut self, event: KernelEvent) {
+        let Self { observer, sinks, record, .. } = self;
+        observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
     }
 
     /// Observes until a signal comes, the time is over or nobody reads the lines any more.
@@ -140,9 +143,9 @@ impl Runtime {
     pub(super) fn take_in(&mut self) {
         let Self { kernel, observer, sinks, record, .. } = self;
         kernel.drain(&mut |event| {
-            observer.event(event, &mut |fact| sinks.observe(fact));
+            observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
             if let Some(record) = record {
-                record.take(observer);
+                record.write();
             }
         });
         self.flush();
@@ -156,8 +159,8 @@ impl Runtime {
     pub(super) fn settle(&mut self, now: Time) {
         self.settling = None;
         self.take_in();
-        let Self { observer, sinks, .. } = self;
-        observer.settle(now, &mut |fact| sinks.observe(fact));
+        let Self { observer, sinks, record, .. } = self;
+        observer.settle_tapped(now, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
         self.flush();
     }
 
@@ -165,7 +168,7 @@ impl Runtime {
     fn flush(&mut self) {
         self.sinks.flush();
         if let Some(record) = &mut self.record {
-            record.take(&mut self.observer);
+            record.write();
             record.output.flush();
         }
     }
@@ -181,8 +184,7 @@ impl Runtime {
         }
         match self.kernel.snapshot() {
             Ok(snapshot) => {
-                let event = KernelEvent::Snapshot(snapshot);
-                self.observer.event(event, &mut |fact| self.sinks.observe(fact));
+                self.tell(KernelEvent::Snapshot(snapshot));
                 self.flush();
                 if self.observer.needs_second_snapshot() {
                     self.look = Some(Instant::now() + SECOND_LOOK);
@@ -196,7 +198,9 @@ impl Runtime {
     /// looked on does not want any more. Returns how many lines and recorded events were.
     pub(super) async fn finish(mut self, unread: bool) -> u64 {
         self.settle(Time(u64::MAX));
-        self.observer.finish_recording();
+        if let Some(record) = &mut self.record {
+            self.observer.finish(record.tap());
+        }
         self.flush();
         for (kind, count) in self.kernel.losses().iter().filter(|(_, count)| *count > 0) {
             warn!("{count} records of the hooks were lost: {kind}");

@@ -6,7 +6,6 @@ use super::tracker::{Conversation, Tracker};
 use crate::event::{Flow, StateEvent, TcpState, Time};
 use crate::fact::{ConnectionClosed, ConnectionUnfollowed, Outstanding, What};
 use crate::observation::{Caller, ClosedBy, Role};
-use crate::recorder::PendingTransfers;
 use crate::smtp::Peer;
 
 impl Tracker {
@@ -24,7 +23,7 @@ impl Tracker {
             }
         } else {
             self.count_held(&mut conversation, 0);
-            conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
+            conversation.show_end(out);
         }
     }
 
@@ -93,7 +92,7 @@ impl Tracker {
         };
         analysis.finish(ended, time, connection.users.owner(), told);
         self.count_held(&mut conversation, 0);
-        conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
+        conversation.show_end(out);
         let connection = &conversation.connection;
         if !is_over {
             let unfollowed = ConnectionUnfollowed {
@@ -136,7 +135,7 @@ impl Tracker {
                 }
                 false => {
                     self.count_held(&mut conversation, 0);
-                    conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
+                    conversation.show_end(out);
                 }
             }
         }

@@ -3,7 +3,6 @@
 use super::Out;
 use super::tracker::{Conversation, Tracker};
 use crate::event::{TlsLibrary, TransferEvent};
-use crate::recorder::PendingTransfers;
 
 impl Tracker {
     /// Has the session go on inside of TLS, where a transfer brings the first of its plaintext.
@@ -23,8 +22,7 @@ impl Tracker {
         }
         if conversation.connection.begins_plaintext(event) {
             // What was said in clear is over.
-            conversation.take_down(self.recorder.as_mut(), PendingTransfers::finish);
-            conversation.reel = self.new_reel();
+            conversation.show_end(out);
             // The kernel names the library of all plaintext.
             let library = event.tls.library.unwrap_or(TlsLibrary::OpenSsl);
             conversation.session.begin_plaintext(event.time, library, event.tls.from_start, &mut self.items);

@@ -13,7 +13,6 @@ use super::Out;
 use super::tracker::{Conversation, Tracker};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
 use crate::observation::Role;
-use crate::recorder::PendingTransfers;
 use crate::smtp::Session;
 
 impl Tracker {
@@ -85,7 +84,7 @@ impl Tracker {
     pub(super) fn replace_existing(&mut self, cookie: u64, time: Time, out: &mut Out<'_>) -> bool {
         let Some(mut before) = self.conversations.remove(&cookie) else { return false };
         self.count_held(&mut before, 0);
-        before.take_down(self.recorder.as_mut(), PendingTransfers::finish);
+        before.show_end(out);
         let announced = before.connection.announced;
         if before.connection.listed.is_some_and(|listed| time.0 <= listed.get()) {
             return announced;

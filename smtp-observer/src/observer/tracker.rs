@@ -18,7 +18,6 @@ use crate::fact::{Fact, What};
 use crate::observation::{self, Caller, Endpoint, Role, Timestamp};
 use crate::process::Processes;
 use crate::proxy::{Accepted, Opened};
-use crate::recorder::{PendingTransfers, Recorder};
 use crate::redact::RedactionPolicy;
 use crate::smtp::{DecoderOutput, Peer, Session};
 
@@ -38,8 +37,6 @@ pub(super) struct Tracker {
     holes: u64,
     /// The last snapshot has left connections in doubt.
     pub(super) needs_second_snapshot: bool,
-    /// Takes down what this observer is told.
-    pub(super) recorder: Option<Recorder>,
     /// What is known of the processes' libraries of TLS.
     pub(super) libraries: Libraries,
     pub(super) expected: Expected,
@@ -54,8 +51,6 @@ pub(super) struct Conversation {
     pub(super) connection: Connection,
     pub(super) session: Session,
     pub(super) analysis: Analysis,
-    /// What waits to be taken down of it.
-    pub(super) reel: Option<Box<PendingTransfers>>,
     /// How it ended, when it has.
     pub(super) over: Option<Box<StateEvent>>,
     /// The other end, where what is said there is compared.
@@ -65,7 +60,7 @@ pub(super) struct Conversation {
 }
 
 impl Tracker {
-    pub(super) fn new(ports: &[u16], policy: RedactionPolicy, recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(ports: &[u16], policy: RedactionPolicy) -> Self {
         Self {
             ports: ports.to_vec(),
             host: Host { unix_offset: 0, boot_id: "".into(), netns: None, addresses: Vec::new() },
@@ -75,7 +70,6 @@ impl Tracker {
             unseen: [0; CaptureMiss::ALL.len()],
             holes: 0,
             needs_second_snapshot: false,
-            recorder,
             libraries: Libraries::default(),
             expected: Expected::default(),
             held_bytes: 0,
@@ -212,9 +206,7 @@ impl Tracker {
             }
             // What is left in a closed socket can still be read, but its connection is over and told.
             None if event.socket.state == TcpState::Close => {
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.take(event, None, Peer::Client);
-                }
+                out.show(|tap| tap.transfer(None, event, Peer::Client));
                 self.holes += u64::from(event.length);
                 return;
             }
@@ -225,11 +217,10 @@ impl Tracker {
             conversation.connection.identity = Arc::new(identity(&self.host, &event.socket, Role::Client));
         }
         self.begin_plaintext(&mut conversation, event, out);
-        if let Some(recorder) = &mut self.recorder {
-            let peer = conversation.peer(event.flow);
-            let is_outside = conversation.connection.is_outside(event);
-            recorder.take(event, conversation.reel.as_deref_mut().filter(|_| !is_outside), peer);
-        }
+        out.show(|tap| {
+            let dialogue = Some(cookie).filter(|_| !conversation.connection.is_outside(event));
+            tap.transfer(dialogue, event, conversation.peer(event.flow));
+        });
         let disagreement = self.compare_ends(&mut conversation, event).map(|found| (event.time, found));
         let surplus;
         let turn = match conversation.connection.hold(event) {
@@ -296,35 +287,27 @@ impl Tracker {
         self.bound_held(conversation, event.time, out);
     }
 
-    /// Has the new items judged. What is known of the bytes now, the recorder may have.
+    /// Has the new items judged.
     pub(super) fn analyse(&mut self, conversation: &mut Conversation, out: &mut Out<'_>) {
-        let Conversation { connection, analysis, reel, .. } = &mut *conversation;
+        let cookie = conversation.cookie();
+        let Conversation { connection, analysis, .. } = &mut *conversation;
         for item in self.items.iter() {
-            if let Some(reel) = reel {
-                reel.item(item);
-            }
+            out.show(|tap| tap.item(cookie, item));
             let told = &mut |time, process: Option<&Caller>, what: What<'_>| {
                 out.tell(&connection.fact_of(&self.host, time, process, what));
             };
             analysis.item(connection.opened, connection.process_of(item), item, told);
         }
         self.items.clear();
-        conversation.take_down(self.recorder.as_mut(), PendingTransfers::conclude);
-    }
-
-    /// What is to be taken down of a dialogue that begins.
-    pub(super) fn new_reel(&self) -> Option<Box<PendingTransfers>> {
-        self.recorder.as_ref().map(|recorder| Box::new(PendingTransfers::new(recorder.policy())))
+        out.show(|tap| tap.read(cookie, &conversation.session));
     }
 
     pub(super) fn begin(&self, socket: &Socket, role: Role, time: Time, session: Session) -> Box<Conversation> {
-        let reel = self.new_reel();
         let connection = Connection::new(identity(&self.host, socket, role), time);
         Box::new(Conversation {
             connection,
             session,
             analysis: Analysis::default(),
-            reel,
             over: None,
             other_end: None,
             held_bytes: 0,
@@ -345,6 +328,15 @@ impl Tracker {
 }
 
 impl Conversation {
+    pub(super) fn cookie(&self) -> u64 {
+        self.connection.identity.cookie
+    }
+
+    /// Shows the tap that nothing more is said in this dialogue.
+    pub(super) fn show_end(&self, out: &mut Out<'_>) {
+        out.show(|tap| tap.ended(self.cookie(), &self.session));
+    }
+
     /// Whose bytes go this way.
     pub(super) fn peer(&self, flow: Flow) -> Peer {
         match (self.connection.role(), flow) {

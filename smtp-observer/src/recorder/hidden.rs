@@ -3,8 +3,8 @@
 
 use jiff::tz::TimeZone;
 
-use super::Entry;
 use super::story::{Step, Story, Text, said};
+use super::{Entry, Recorder};
 use crate::choices::Choices;
 use crate::event::Time;
 use crate::fact::Fact;
@@ -314,7 +314,7 @@ const BEHIND: &[&str] = &[
 /// All that is put out of a dialogue.
 fn outputs(entries: &[Entry], addresses: Addresses) -> String {
     let policy = RedactionPolicy::new(addresses);
-    let mut observer = Observer::recorded(&[25], addresses, Key(5));
+    let (mut observer, mut recorder) = (Observer::new(&[25], policy), Recorder::new(addresses, Key(5)));
     let mut format = Format { colour: false, zone: TimeZone::UTC, day: None };
     let mut out = String::new();
     let mut sink = |fact: &Fact<'_>| {
@@ -329,13 +329,12 @@ fn outputs(entries: &[Entry], addresses: Addresses) -> String {
     };
     for entry in entries {
         match entry {
-            Entry::Event(event) => observer.event(event.clone(), &mut sink),
-            Entry::Settled(now) => observer.settle(*now, &mut sink),
+            Entry::Event(event) => observer.event_tapped(event.clone(), &mut sink, Some(&mut recorder)),
+            Entry::Settled(now) => observer.settle_tapped(*now, &mut sink, Some(&mut recorder)),
         }
     }
-    observer.settle(Time(u64::MAX), &mut sink);
-    observer.finish_recording();
-    let recorder = observer.recorder().expect("it has one");
+    observer.settle_tapped(Time(u64::MAX), &mut sink, Some(&mut recorder));
+    observer.finish(&mut recorder);
     let mut kept: Vec<_> = recorder.drain().collect();
     kept.sort_by_key(|(number, _)| *number);
     let kept: Vec<_> = kept.into_iter().map(|(_, entry)| entry).collect();

@@ -133,34 +133,47 @@ fn story(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Story> {
     )
 }
 
+fn observer(addresses: Addresses) -> Observer {
+    Observer::new(&[25], RedactionPolicy::new(addresses))
+}
+
+fn tap<'a>(recorder: &'a mut Option<&mut Recorder>) -> Option<&'a mut dyn Tap> {
+    recorder.as_mut().map(|recorder| &mut **recorder as &mut dyn Tap)
+}
+
 /// What is observed, a line each.
-fn observe(observer: &mut Observer, entries: &[Entry], addresses: Addresses) -> Vec<String> {
+fn observe(
+    observer: &mut Observer,
+    entries: &[Entry],
+    addresses: Addresses,
+    mut recorder: Option<&mut Recorder>,
+) -> Vec<String> {
     let mut observed = Vec::new();
     let policy = RedactionPolicy::new(addresses);
     let mut sink = |fact: &Fact<'_>| {
         observed.push(serde_json::to_string(&Observation::of(fact, policy)).expect("JSON"));
     };
     for entry in entries {
+        let tap = tap(&mut recorder);
         match entry {
-            Entry::Event(event) => observer.event(event.clone(), &mut sink),
-            Entry::Settled(now) => observer.settle(*now, &mut sink),
+            Entry::Event(event) => observer.event_tapped(event.clone(), &mut sink, tap),
+            Entry::Settled(now) => observer.settle_tapped(*now, &mut sink, tap),
         }
     }
-    observer.settle(Time(u64::MAX), &mut sink);
+    observer.settle_tapped(Time(u64::MAX), &mut sink, tap(&mut recorder));
     observed
 }
 
 /// What is observed of these by another observer.
 fn replay(addresses: Addresses, entries: &[Entry]) -> Vec<String> {
-    observe(&mut Observer::new(&[25], RedactionPolicy::new(addresses)), entries, addresses)
+    observe(&mut observer(addresses), entries, addresses, None)
 }
 
 /// What is observed, and what a recording has of it.
 fn record(entries: &[Entry], addresses: Addresses) -> (Vec<String>, Vec<Entry>) {
-    let mut observer = Observer::recorded(&[25], addresses, Key(5));
-    let observed = observe(&mut observer, entries, addresses);
-    observer.finish_recording();
-    let recorder = observer.recorder().expect("it has one");
+    let (mut observer, mut recorder) = (observer(addresses), Recorder::new(addresses, Key(5)));
+    let observed = observe(&mut observer, entries, addresses, Some(&mut recorder));
+    observer.finish(&mut recorder);
     let mut kept: Vec<_> = recorder.drain().collect();
     assert_eq!(recorder.complete_up_to(), recorder.next(), "all is given out at the end");
     kept.sort_by_key(|(number, _)| *number);
@@ -379,12 +392,11 @@ fn a_transfer_comes_out_when_its_lines_are_whole_and_its_replies_known() {
         (false, "250-mx.example, hello\r\n"),
         (false, "250 PIPELINING\r\n"),
     ]);
-    let mut observer = Observer::recorded(&[25], Addresses::Domain, Key(5));
+    let (mut observer, mut recorder) = (observer(Addresses::Domain), Recorder::new(Addresses::Domain, Key(5)));
     let mut numbers = Vec::new();
     for entry in &entries {
         let Entry::Event(event) = entry else { panic!("{entry:?}") };
-        observer.event(event.clone(), &mut |_| {});
-        let recorder = observer.recorder().expect("it has one");
+        observer.event_tapped(event.clone(), &mut |_| {}, Some(&mut recorder));
         numbers.push(recorder.drain().map(|(number, _)| number).collect::<Vec<_>>());
         assert!(recorder.next() - recorder.complete_up_to() <= 1, "no more than a part of the reply is withheld");
     }
@@ -397,10 +409,9 @@ fn no_more_is_withheld_than_the_bound() {
     let line = format!("214-{}\r\n", "bobmarker@y.example ".repeat(90));
     said.resize(2000, (false, line.as_str()));
     let entries = dialogue(&said);
-    let mut observer = Observer::recorded(&[25], Addresses::Domain, Key(5));
+    let (mut observer, mut recorder) = (observer(Addresses::Domain), Recorder::new(Addresses::Domain, Key(5)));
     // But the connection's end.
-    observe(&mut observer, &entries[..entries.len() - 1], Addresses::Domain);
-    let recorder = observer.recorder().expect("it has one");
+    observe(&mut observer, &entries[..entries.len() - 1], Addresses::Domain, Some(&mut recorder));
     let kept: Vec<Entry> = recorder.drain().map(|(_, entry)| entry).collect();
     let withheld = recorder.next() - kept.len() as u64;
     assert!((100..1000).contains(&withheld), "{withheld}");

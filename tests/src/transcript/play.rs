@@ -12,8 +12,8 @@ use smtp_observer::event::{
     TlsSession, TransferEvent,
 };
 use smtp_observer::observation::{Observation, Role};
-use smtp_observer::observer::{GRACE_PERIOD, Observer};
-use smtp_observer::recorder::Entry;
+use smtp_observer::observer::{GRACE_PERIOD, Observer, Tap};
+use smtp_observer::recorder::{Entry, Recorder};
 use smtp_observer::recording::{self, Header};
 use smtp_observer::redact::{Addresses, Key, RedactionPolicy};
 
@@ -40,24 +40,28 @@ pub fn observe(transcript: &Transcript, role: Role, cut: Cut) -> Result<Vec<Valu
 
 /// What is observed of a transcript at the socket with this role.
 pub fn observations(transcript: &Transcript, role: Role, cut: Cut) -> Vec<Observation> {
-    play(transcript, Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)), role, cut).observed
+    play(transcript, None, role, cut).observed
 }
 
 /// What is observed of a transcript that is said inside of TLS from the connection's start on, as JSON, and the recording that
 /// was made of it.
 pub fn record_inside_tls(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
-    recorded(play_inside(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut, true))
+    recorded(play_inside(transcript, Some(recorder()), role, cut, true))
 }
 
 /// The same as JSON, and the recording that was made of it.
 pub fn record(transcript: &Transcript, role: Role, cut: Cut) -> Result<(Vec<Value>, Vec<u8>)> {
-    recorded(play(transcript, Observer::recorded(&[25], Addresses::Domain, Key(7)), role, cut))
+    recorded(play(transcript, Some(recorder()), role, cut))
+}
+
+fn recorder() -> Recorder {
+    Recorder::new(Addresses::Domain, Key(7))
 }
 
 fn recorded(mut player: Player) -> Result<(Vec<Value>, Vec<u8>)> {
     let mut file = Vec::new();
     Header::new(&[25], Addresses::Domain, &[]).write(&mut file);
-    let recorder = player.observer.recorder().context("nothing is recorded")?;
+    let recorder = player.recorder.as_mut().context("nothing is recorded")?;
     recorder.drain().for_each(|(number, entry)| recording::write(number, &entry, &mut file));
     Ok((player.observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?, file))
 }
@@ -78,11 +82,11 @@ pub fn replay(file: &[u8]) -> Result<Vec<Value>> {
     Ok(observed.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
-fn play(transcript: &Transcript, observer: Observer, role: Role, cut: Cut) -> Player {
-    play_inside(transcript, observer, role, cut, false)
+fn play(transcript: &Transcript, recorder: Option<Recorder>, role: Role, cut: Cut) -> Player {
+    play_inside(transcript, recorder, role, cut, false)
 }
 
-fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut, tls: bool) -> Player {
+fn play_inside(transcript: &Transcript, recorder: Option<Recorder>, role: Role, cut: Cut, tls: bool) -> Player {
     let mut dialogue = match transcript.midstream {
         true => Dialogue::UNDER_WAY,
         false => Dialogue::beginning(),
@@ -101,7 +105,8 @@ fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut
     let mut player = Player {
         dialogue: Box::new(dialogue),
         work: Box::new(Work::new()),
-        observer,
+        observer: Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)),
+        recorder,
         policy: RedactionPolicy::new(Addresses::Domain),
         role,
         cut,
@@ -139,7 +144,7 @@ fn play_inside(transcript: &Transcript, observer: Observer, role: Role, cut: Cut
     player.time += STEP;
     player.state(TcpState::LastAck, TcpState::Close);
     let end = Time(player.time + GRACE_PERIOD.as_nanos() as u64);
-    player.observer.settle(end, &mut |fact| player.observed.push(Observation::of(fact, player.policy)));
+    player.settle(end);
     player
 }
 
@@ -148,6 +153,7 @@ const WRITTEN: u32 = 1000;
 const READ: u32 = 5000;
 
 struct Player {
+    recorder: Option<Recorder>,
     dialogue: Box<Dialogue>,
     work: Box<Work>,
     observer: Observer,
@@ -239,7 +245,7 @@ impl Player {
         let end = self.time + time;
         while matches!(self.cut, Cut::Every(_)) && self.time + 10 * STEP < end {
             self.time += 10 * STEP;
-            self.observer.settle(Time(self.time), &mut |fact| self.observed.push(Observation::of(fact, self.policy)));
+            self.settle(Time(self.time));
         }
         self.time = end;
     }
@@ -300,7 +306,13 @@ impl Player {
     }
 
     fn event(&mut self, event: KernelEvent) {
-        self.observer.event(event, &mut |fact| self.observed.push(Observation::of(fact, self.policy)));
+        let tap = self.recorder.as_mut().map(|recorder| recorder as &mut dyn Tap);
+        self.observer.event_tapped(event, &mut |fact| self.observed.push(Observation::of(fact, self.policy)), tap);
+    }
+
+    fn settle(&mut self, now: Time) {
+        let tap = self.recorder.as_mut().map(|recorder| recorder as &mut dyn Tap);
+        self.observer.settle_tapped(now, &mut |fact| self.observed.push(Observation::of(fact, self.policy)), tap);
     }
 
     fn positions(&self) -> SeqNumbers {

@@ -1,9 +1,9 @@
-use super::super::Observer;
 use super::super::tests::{CLIENT, OTHER, full, shown, socket, task};
+use super::super::{Observer, Tap};
 use super::*;
 use crate::event::{CaptureMiss, Host, KernelEvent, Said, Socket, TcpState, Uncaptured, Withheld};
 use crate::observation::{Event, Observation};
-use crate::recorder::Entry;
+use crate::recorder::{Entry, Recorder};
 use crate::redact::{Addresses, Key, RedactionPolicy};
 
 const CLIENTS: u64 = 0xc0;
@@ -18,6 +18,7 @@ const ENDS: [End; 2] = [AT_CLIENT, AT_SERVER];
 /// A connection on this host, told in kernel events at both ends.
 struct Story {
     observer: Observer,
+    recorder: Option<Recorder>,
     time: u64,
     /// Of each end the position behind what the client, and the server, has said.
     next: [[u32; 2]; 2],
@@ -42,7 +43,7 @@ impl Story {
         observer.event(host(), &mut |_| {});
         // The client's stream wraps.
         let next = [[u32::MAX - 20, 5000]; 2];
-        Self { observer, time: 0, next, seq_unreliable: false, told: Vec::new() }
+        Self { observer, recorder: None, time: 0, next, seq_unreliable: false, told: Vec::new() }
     }
 
     /// From the beginning on.
@@ -59,7 +60,8 @@ impl Story {
     }
 
     fn event(&mut self, event: KernelEvent) {
-        self.observer.event(event, &mut |fact| self.told.push(shown(fact)));
+        let tap = self.recorder.as_mut().map(|recorder| recorder as &mut dyn Tap);
+        self.observer.event_tapped(event, &mut |fact| self.told.push(shown(fact)), tap);
     }
 
     fn state(&mut self, cookie: u64, old: TcpState, new: TcpState, peer: Option<u64>) {
@@ -391,8 +393,10 @@ fn the_last_reply_is_compared_though_its_sender_is_gone() {
 
 #[test]
 fn a_recording_disagrees_as_the_connection_did() {
-    let tell = |observer: Observer| {
-        let mut story = Story::of(observer);
+    let tell = |addresses: Addresses| {
+        let mut story = Story::of(Observer::new(&[25], RedactionPolicy::new(addresses)));
+        story.recorder = Some(Recorder::new(addresses, Key(7)));
+        story.event(host());
         story.begin();
         story.both(Peer::Server, GREETING);
         story.both(Peer::Client, "MAIL FROM:<annmarker@c.example>\r\n");
@@ -407,11 +411,12 @@ fn a_recording_disagrees_as_the_connection_did() {
         story
     };
     for addresses in [Addresses::Full, Addresses::Domain, Addresses::None] {
-        let mut story = tell(Observer::recorded(&[25], addresses, Key(7)));
+        let mut story = tell(addresses);
         assert_eq!(story.disagreements().len(), 4);
         assert!(story.disagreements().iter().all(|(_, detail)| !detail.contains("marker")));
-        story.observer.finish_recording();
-        let mut entries: Vec<_> = story.observer.recorder().expect("a recorder").drain().collect();
+        let mut recorder = story.recorder.take().expect("a recorder");
+        story.observer.finish(&mut recorder);
+        let mut entries: Vec<_> = recorder.drain().collect();
         entries.sort_by_key(|(number, _)| *number);
         let mut again = Story::of(Observer::new(&[25], RedactionPolicy::new(addresses)));
         for (_, entry) in entries {
