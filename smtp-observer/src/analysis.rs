@@ -65,10 +65,10 @@ impl Analysis {
             Item::Message(message) => self.message(process, message, emit),
             Item::Tls(time, tls) => emit(*time, process, What::Tls(tls)),
             Item::Reversed => {}
-            Item::Lost => {
+            Item::Lost(lost) => {
                 self.pending.unseen(emit);
                 self.session.lost();
-                self.transactions.lost();
+                self.transactions.lost(*lost);
             }
             Item::Anomaly(Anomaly { time, kind, detail }) => {
                 emit(*time, process, What::Anomaly { kind: *kind, detail });

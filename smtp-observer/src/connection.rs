@@ -194,6 +194,19 @@ impl Connection {
         }
     }
 
+    /// Whether the other direction has moved bytes before this transfer that no event tells of.
+    pub fn is_behind(&self, event: &TransferEvent) -> bool {
+        let (sent, received) = match &self.plaintext {
+            Some(plaintext) if event.tls.plaintext => (&plaintext.sent, &plaintext.received),
+            _ => (&self.sent, &self.received),
+        };
+        let is_told = match event.flow {
+            Flow::Sent => received.reaches(event.positions.copied_seq),
+            Flow::Received => sent.reaches(event.positions.write_seq),
+        };
+        !is_told && !event.socket.seq_unreliable && event.socket.state != TcpState::Close
+    }
+
     /// Bytes that a transfer has moved and no segment has told of: they wait in the kernel.
     pub fn waiting(&mut self, flow: Flow) -> u64 {
         let stream = match (&self.plaintext, flow) {

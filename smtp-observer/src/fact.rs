@@ -157,12 +157,12 @@ impl Outstanding {
 pub struct Transaction<'a> {
     /// How it ended.
     pub outcome: Outcome,
-    /// The mailbox of the reverse-path; empty where that is the null one, absent where MAIL names none.
+    /// The mailbox of the reverse-path; empty where that is the null one, absent where MAIL names none or is not known.
     pub sender: Option<&'a [u8]>,
-    /// Recipients that the server accepted.
-    pub recipients_accepted: u32,
-    /// Recipients that it rejected.
-    pub recipients_rejected: u32,
-    /// From MAIL to the reply that ended it.
-    pub duration: Duration,
+    /// Recipients that the server accepted, where that is known.
+    pub recipients_accepted: Option<u32>,
+    /// Recipients that it rejected, where that is known.
+    pub recipients_rejected: Option<u32>,
+    /// From MAIL to the reply that ended it, where that is known.
+    pub duration: Option<Duration>,
 }

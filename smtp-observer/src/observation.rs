@@ -207,12 +207,14 @@ pub struct Transaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// Recipients that the server accepted.
-    pub recipients_accepted: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipients_accepted: Option<u32>,
     /// Recipients that it rejected.
-    pub recipients_rejected: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipients_rejected: Option<u32>,
     /// From MAIL to the reply that ended it.
-    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
-    pub duration: Duration,
+    #[serde(rename = "duration_seconds", serialize_with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
 }
 
 /// TLS on a connection.

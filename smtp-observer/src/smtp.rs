@@ -46,7 +46,7 @@ pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};
 pub use extensions::{Extensions, Keyword};
-pub use item::{Anomaly, Exchange, GoAhead, Item, Message, Transfer};
+pub use item::{Anomaly, Exchange, GoAhead, Item, Lost, Message, Transfer};
 pub use line::LONGEST_LINE;
 pub use mailbox_names::Repeated;
 pub(crate) use mailbox_names::{Names, parts_words};

@@ -10,8 +10,10 @@ use crate::smtp::Command;
 pub(super) struct Envelope {
     sender: u64,
     sends_nothing: bool,
-    /// Its recipients are such as programs name that test addresses, or NOOPs stood between them.
+    /// Its recipients are such as programs name that test addresses.
     tests: bool,
+    /// NOOPs stood between them.
+    has_noops: bool,
     /// The sum of their hashes: their order does not matter.
     recipients: u64,
     named: u32,
@@ -22,7 +24,7 @@ impl Envelope {
     pub(super) fn mail(command: &Command) -> Self {
         let sender = mailbox(command.argument());
         let sends_nothing = sends_nothing(sender, announces_message(command.argument()));
-        Self { sender: hash(sender), sends_nothing, tests: false, recipients: 0, named: 0 }
+        Self { sender: hash(sender), sends_nothing, ..Self::default() }
     }
 
     /// RCPT adds to it.
@@ -44,13 +46,18 @@ impl Envelope {
     }
 
     /// A NOOP stood before a recipient, as between the addresses that a program tests.
-    pub(super) fn tests_addresses(&mut self) {
-        self.tests = true;
+    pub(super) fn note_noop(&mut self) {
+        self.has_noops = true;
+    }
+
+    /// It did.
+    pub(super) fn has_noops(&self) -> bool {
+        self.has_noops
     }
 
     /// Something shows that addresses are tested, and nothing is to be sent.
     pub(super) fn is_test(&self) -> bool {
-        self.sends_nothing || self.tests
+        self.sends_nothing || self.tests || self.has_noops
     }
 
     /// Both name the same sender.

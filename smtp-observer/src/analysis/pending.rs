@@ -152,6 +152,7 @@ impl Rset {
             return comparison.exchange(exchange).map(|comparison| (*next, Some(comparison)));
         }
         let next = next(exchange, waited, self.deadline().unwrap_or(Time(u64::MAX)));
+        self.answered.context.followed = Some(exchange.command.first_byte.since(self.answered.time));
         let context = &self.answered.context;
         if !rset::compares(context, next) {
             return Some((next, None));

@@ -20,16 +20,27 @@ fn by_state(context: &CommandContext) -> Option<RsetReason> {
         SessionState::Chunk | SessionState::ChunkRefused { .. } => Some(ChunkAbort),
         // The client did not know how the command before it went.
         _ if context.pipelined => None,
+        // The RSET may as well be Postfix's probe of a cached connection: what follows tells.
+        _ if context.pause.is_reuse() => None,
+        _ => by_refusal(context),
+    }
+}
+
+/// What was refused before the RSET, where that is all that is known.
+fn by_refusal(context: &CommandContext) -> Option<RsetReason> {
+    match context.state {
         SessionState::SenderRefused { .. } if context.since == Since::Nothing => Some(SenderRejected),
         _ if context.is_mail_refused() => (context.noops.in_a_row == 0).then_some(SenderRejected),
-        SessionState::Envelope { accepted: 0, rejected: 1.., .. } => Some(RecipientsRejected),
-        SessionState::Envelope { refused_last: true, .. } => Some(RecipientRejected),
-        SessionState::Envelope { rejected: 1.., .. } if context.envelope.is_test() => Some(AddressProbe),
-        SessionState::DataRefused { .. } => Some(DataRejected),
-        // After a pause, or in another process, the RSET may as well be Postfix's probe of a cached connection.
-        SessionState::MessageRefused { .. } if context.since == Since::Nothing && !context.pause.is_reuse() => {
-            Some(MessageRejected)
+        SessionState::Envelope { accepted: 0, rejected: 1.., .. } if !context.envelope.has_noops() => {
+            Some(RecipientsRejected)
         }
+        // A program that tests addresses ends like that, too.
+        SessionState::Envelope { refused_last: true, .. } if !context.envelope.has_noops() => Some(RecipientRejected),
+        SessionState::Envelope { rejected: 1.., refused_last: false, .. } if context.envelope.is_test() => {
+            Some(AddressProbe)
+        }
+        SessionState::DataRefused { .. } => Some(DataRejected),
+        SessionState::MessageRefused { .. } if context.since == Since::Nothing => Some(MessageRejected),
         _ => None,
     }
 }
@@ -99,7 +110,9 @@ fn by_what_follows(
         {
             after_an_older_refusal(context, accepted, next)
         }
-        SessionState::MessageRefused { .. } if !context.pipelined => after_refused_message(context, accepted, next),
+        _ if !context.pipelined && context.pause.is_reuse() && by_refusal(context).is_some() => {
+            refused_before_pause(context, accepted, next)
+        }
         SessionState::Idle | SessionState::MessageAccepted | SessionState::MessageRefused { .. } => {
             let reasons = between_transactions(context, accepted, next, comparison);
             // It gave up what had no reply yet.
@@ -107,7 +120,8 @@ fn by_what_follows(
         }
         _ if context.pipelined => pipelined_in_transaction(context, next),
         SessionState::Unknown => unknown(next),
-        // An acceptance came after the refusal, and was left unused.
+        SessionState::Envelope { accepted: 0, rejected: 1.., .. } => [RecipientsRejected, AddressProbe].into(),
+        // An acceptance came after the refusal, and was left unused; or NOOPs stood between the recipients.
         SessionState::Envelope { rejected: 1.., .. } => [RecipientRejected, AddressProbe].into(),
         _ => in_transaction(context, next, comparison),
     }
@@ -120,7 +134,7 @@ fn gives_up(accepted: bool, next: NextAction) -> bool {
 
 /// The RSET tested the connection: the client used the connection, or left it, by the reply.
 fn is_probe(context: &CommandContext, accepted: bool, next: NextAction) -> bool {
-    context.pause.is_reuse() && (if accepted { next.is(Verb::Mail) } else { next.leaves() })
+    context.pause.is_reuse() && (if accepted { next.is(Verb::Mail) && context.is_resumed() } else { next.leaves() })
 }
 
 fn at_start(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
@@ -151,11 +165,17 @@ fn after_refused_auth(context: &CommandContext, accepted: bool, next: NextAction
     }
 }
 
-/// A message was refused, and then the client paused.
-fn after_refused_message(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
-    match context.pause.owner_changed && is_probe(context, accepted, next) {
-        true => [ReuseProbe].into(),
-        false => [MessageRejected, ReuseProbe].into(),
+/// Something was refused, and then the client paused, or another process took the connection over.
+fn refused_before_pause(context: &CommandContext, accepted: bool, next: NextAction) -> Reasons<RsetReason> {
+    let is_message = matches!(context.state, SessionState::MessageRefused { .. });
+    let is_probe = is_probe(context, accepted, next);
+    let mut reasons = Reasons::default();
+    reasons.extend(by_refusal(context));
+    match context.pause.owner_changed {
+        true if is_probe => [ReuseProbe].into(),
+        // A program that tries a connection has closed its transaction before.
+        false if !is_message && !is_probe && next != NextAction::Unknown => reasons,
+        _ => with(reasons, ReuseProbe),
     }
 }
 

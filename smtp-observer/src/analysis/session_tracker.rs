@@ -68,11 +68,20 @@ pub(super) struct CommandContext {
     pub(super) envelope: Envelope,
     /// Bytes of the message before.
     pub(super) size: Option<u64>,
+    /// From its reply to the next command, where that came.
+    pub(super) followed: Option<Duration>,
     is_noop: bool,
     lower_case: bool,
 }
 
 impl CommandContext {
+    /// The client came back to the connection, and went on at once.
+    pub(super) fn is_resumed(&self) -> bool {
+        // A pace that is even is no pause.
+        let is_pause = |idle: Duration| self.followed.is_none_or(|followed| followed * 10 <= idle);
+        self.pause.owner_changed || self.pause.idle.is_some_and(is_pause)
+    }
+
     /// AUTH was refused after a MAIL, and nothing came of either since.
     pub(super) fn is_auth_refused(&self) -> bool {
         matches!(self.since, Since::AuthRefused(_))
@@ -179,12 +188,13 @@ impl SessionTracker {
             noops: self.noops,
             envelope: self.envelope,
             size: self.size,
+            followed: None,
             is_noop,
             lower_case: matches!(command.word(), b"rset" | b"noop"),
         };
         if !is_noop {
             if command.verb == Verb::Rcpt && self.noops.in_a_row > 0 {
-                self.envelope.tests_addresses();
+                self.envelope.note_noop();
             }
             self.noops.in_a_row = 0;
         }
@@ -210,6 +220,8 @@ impl SessionTracker {
             (Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset, state) if accepts => match (state, self.transactions) {
                 (SessionState::Start | SessionState::AuthRefused { .. }, 0) => SessionState::Start,
                 (SessionState::Authenticated, 0) => SessionState::Authenticated,
+                // What was refused may be why the RSET comes that follows.
+                (state, _) if state.is_refused() && command.verb != Verb::Rset => state,
                 _ => SessionState::Idle,
             },
             (Verb::Auth | Verb::XExps, state) if state.is_start() && accepts => SessionState::Authenticated,
@@ -248,6 +260,7 @@ impl SessionTracker {
         let knows_mail = !self.state.is_start() && self.state != SessionState::Unknown;
         match verb {
             Verb::StartTls | Verb::XAnonymousTls | Verb::XClient if code == 220 => Since::Nothing,
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo if accepts && self.state.is_refused() => Since::Other,
             Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Rset if accepts => Since::Nothing,
             Verb::Auth | Verb::XExps if refuses && knows_mail => Since::AuthRefused(code),
             Verb::Auth | Verb::XExps if accepts => Since::Other,
@@ -341,6 +354,11 @@ impl SessionState {
     /// No MAIL was sent in this session.
     pub(super) fn is_start(self) -> bool {
         matches!(self, Self::Start | Self::Authenticated | Self::AuthRefused { .. })
+    }
+
+    /// MAIL or the message was refused.
+    fn is_refused(self) -> bool {
+        matches!(self, Self::SenderRefused { .. } | Self::MessageRefused { .. })
     }
 
     /// MAIL was sent, and nothing of the message.

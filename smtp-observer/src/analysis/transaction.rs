@@ -6,7 +6,7 @@ use crate::fact::{Transaction, What};
 use crate::identity::Caller;
 use crate::names::Outcome;
 use crate::redact;
-use crate::smtp::{Command, Exchange, Message, Verb};
+use crate::smtp::{Command, Exchange, Lost, Message, Verb};
 
 /// Follows a session's transactions, of which one at a time is open.
 ///
@@ -36,6 +36,13 @@ struct Open {
     unanswered: bool,
     /// Something was not seen since: only the reply to a message says how it ended.
     uncertain: bool,
+    /// It may have ended since, and another one begun: there were bytes that were not seen, or a command has no reply.
+    doubtful: bool,
+    /// Recipients have no reply; which have one is not known.
+    unanswered_recipients: bool,
+    uncounted: bool,
+    /// The server waits for its message: the next reply is about that.
+    awaits_message: bool,
 }
 
 impl Transactions {
@@ -43,12 +50,19 @@ impl Transactions {
     pub(super) fn exchange(&mut self, process: Option<&Caller>, exchange: &Exchange, emit: &mut Emit<'_>) {
         let Exchange { command, reply } = exchange;
         let Some(reply) = reply else {
-            if command.verb == Verb::Quit {
-                self.abandon(command.last_byte, process, emit);
+            match (command.verb, &mut self.open) {
+                (Verb::Quit, _) => self.abandon(command.last_byte, process, emit),
+                (Verb::Rcpt, Some(open)) => open.unanswered_recipients = true,
+                (Verb::Rset | Verb::Ehlo | Verb::Helo | Verb::Lhlo, Some(open)) => open.doubtful = true,
+                (verb, Some(open)) => open.doubtful |= verb.opens_transaction(),
+                (_, None) => {}
             }
             return;
         };
         let time = reply.last_byte;
+        if let Some(open) = &mut self.open {
+            open.awaits_message = command.verb == Verb::Data && reply.code == 354;
+        }
         match command.verb {
             verb if verb.opens_transaction() && reply.accepts() => {
                 self.end(Outcome::Reset, time, process, emit);
@@ -99,7 +113,7 @@ impl Transactions {
         };
         open.accepted = open.accepted.saturating_sub(message.owed);
         let (outcome, time) = (if is_taken { Outcome::Delivered } else { Outcome::Rejected }, message.time());
-        emit(time, process, What::Transaction(open.ended(outcome, time)));
+        emit(time, process, What::Transaction(open.ended(outcome, time, !open.doubtful)));
         self.before = Some(open);
     }
 
@@ -109,9 +123,11 @@ impl Transactions {
     }
 
     /// Something was not seen.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, lost: Lost) {
         if let Some(open) = &mut self.open {
             open.uncertain = true;
+            open.doubtful |= lost == Lost::Bytes && !open.awaits_message;
+            open.uncounted |= open.unanswered_recipients;
         }
     }
 
@@ -123,8 +139,8 @@ impl Transactions {
             return;
         }
         let transaction = match open.is_refused() {
-            true => open.ended(Outcome::Rejected, open.last_refusal),
-            false => open.ended(outcome, time),
+            true => open.ended(Outcome::Rejected, open.last_refusal, true),
+            false => open.ended(outcome, time, true),
         };
         emit(time, process, What::Transaction(transaction));
         self.before = Some(open);
@@ -162,13 +178,15 @@ impl Open {
         self.sender_refused || self.data_refused || self.accepted == 0 && self.rejected > 0
     }
 
-    fn ended(&self, outcome: Outcome, time: Time) -> Transaction<'_> {
+    /// How it ended; and if it `is_known`, which one it was.
+    fn ended(&self, outcome: Outcome, time: Time, is_known: bool) -> Transaction<'_> {
+        let is_counted = is_known && !self.uncounted;
         Transaction {
             outcome,
-            sender: self.has_sender.then_some(&self.sender),
-            recipients_accepted: self.accepted,
-            recipients_rejected: self.rejected,
-            duration: time.since(self.started),
+            sender: (is_known && self.has_sender).then_some(&self.sender),
+            recipients_accepted: is_counted.then_some(self.accepted),
+            recipients_rejected: is_counted.then_some(self.rejected),
+            duration: is_known.then(|| time.since(self.started)),
         }
     }
 }

@@ -105,9 +105,9 @@ pub(crate) fn transaction(outcome: Outcome) -> What<'static> {
     What::Transaction(Transaction {
         outcome,
         sender: Some(b"alice@client.example"),
-        recipients_accepted: 1,
-        recipients_rejected: 0,
-        duration: Duration::from_secs(5),
+        recipients_accepted: Some(1),
+        recipients_rejected: Some(0),
+        duration: Some(Duration::from_secs(5)),
     })
 }
 

@@ -226,9 +226,9 @@ pub(crate) fn delivered() -> Event {
     Event::Transaction(Transaction {
         outcome: Outcome::Delivered,
         sender: Some("<…@example.org>".into()),
-        recipients_accepted: 1,
-        recipients_rejected: 0,
-        duration: Duration::from_secs(5),
+        recipients_accepted: Some(1),
+        recipients_rejected: Some(0),
+        duration: Some(Duration::from_secs(5)),
     })
 }
 

@@ -263,12 +263,15 @@ impl Text {
         if let Some(sender) = &transaction.sender {
             text.push_str(&format!(": from {}", cut(sender, MAX_MAILBOX)));
         }
-        let accepted = transaction.recipients_accepted;
-        text.push_str(&format!(", {accepted} recipient{} accepted", if accepted == 1 { "" } else { "s" }));
-        if transaction.recipients_rejected > 0 {
-            text.push_str(&format!(", {} rejected", transaction.recipients_rejected));
+        if let Some(accepted) = transaction.recipients_accepted {
+            text.push_str(&format!(", {accepted} recipient{} accepted", if accepted == 1 { "" } else { "s" }));
         }
-        text.push_str(&format!(", {}", Span(transaction.duration)));
+        if let Some(rejected @ 1..) = transaction.recipients_rejected {
+            text.push_str(&format!(", {rejected} rejected"));
+        }
+        if let Some(duration) = transaction.duration {
+            text.push_str(&format!(", {}", Span(duration)));
+        }
         Self::sentence(emphasis, text)
     }
 

@@ -22,13 +22,21 @@ pub enum Item {
     Message(Box<Message>),
     /// How far TLS got.
     Tls(Time, Tls),
-    /// Something was not seen: from here on nothing is known of what was before. Told each time, where the anomaly of it
-    /// is told a bounded number of times.
-    Lost,
+    /// From here on it is not known what was before. Told each time, where the anomaly of it is told a bounded number of times.
+    Lost(Lost),
     /// From here on the peers have each other's role.
     Reversed,
     /// A peer broke the protocol, or the stream could not be followed.
     Anomaly(Anomaly),
+}
+
+/// Why what was before is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Bytes were not seen, of which nothing is certain.
+    Bytes,
+    /// A reply is missing; all commands were seen.
+    Reply,
 }
 
 /// A command and what the server said to it.

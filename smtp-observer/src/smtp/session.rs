@@ -85,6 +85,8 @@ pub struct Session {
     preamble: Preamble,
     /// What came of a message in chunks before a command that ends it, which may yet be refused.
     shelved: Option<Box<Chunks>>,
+    /// The other peer has sent bytes before the call that is being read of which nothing was told.
+    is_behind: bool,
     /// The one that connected serves.
     reversed: bool,
     /// What the client said before the greeting.
@@ -233,6 +235,7 @@ impl Session {
             last_word: None,
             unsettled: None,
             pipelines: false,
+            is_behind: false,
             cut_short: false,
             ended_by: [false; 2],
             names: None,

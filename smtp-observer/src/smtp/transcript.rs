@@ -91,7 +91,7 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    let is_told = |item: &Item| !matches!(item, Item::Lost | Item::Reversed);
+    let is_told = |item: &Item| !matches!(item, Item::Lost(_) | Item::Reversed);
     items.into_iter().filter(is_told).collect()
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn line(item: &Item) -> String {
             }
         }
         Item::Tls(_, tls) => format!("tls {}", tls.phase().as_str()),
-        Item::Lost => "lost".into(),
+        Item::Lost(_) => "lost".into(),
         Item::Reversed => "reversed".into(),
         Item::Anomaly(anomaly) => format!("! {}", anomaly.kind.as_str()),
     }

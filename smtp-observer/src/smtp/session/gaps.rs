@@ -2,7 +2,7 @@
 
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
-use super::super::item::Item;
+use super::super::item::{Item, Lost};
 use super::super::preamble::Preamble;
 use super::super::tls::{Opening, Part};
 use super::super::undecided_input::{UndecidedInput, Unread};
@@ -86,7 +86,7 @@ impl Session {
             Mode::Body(..) if before.is_some() => {}
             // Nothing was due: the content of the message goes on.
             Mode::Body(..) => {
-                items.push(Item::Lost);
+                items.push(Item::Lost(Lost::Bytes));
                 self.anomalies.report(time, AnomalyKind::Gap, items, detail);
             }
             Mode::Resync(lost) => {
@@ -108,7 +108,7 @@ impl Session {
     /// replies were lost.
     pub(super) fn lose(&mut self, time: Time, detail: impl FnOnce() -> String, items: &mut DecoderOutput) {
         self.give_up_pairing(time, items);
-        items.push(Item::Lost);
+        items.push(Item::Lost(Lost::Bytes));
         self.anomalies.report(time, AnomalyKind::Gap, items, detail);
         self.forget(Resync::after_gap());
     }

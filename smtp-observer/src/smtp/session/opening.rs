@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use super::super::Peer;
 use super::super::decoder_output::DecoderOutput;
-use super::super::item::Item;
+use super::super::item::{Item, Lost};
 use super::super::preamble::{self, Answer, Preamble};
 use super::super::tls::{Handshake, Opening, Outcome, Part, Plaintext, Tls, TlsFailure};
 use super::{Mode, Session};
@@ -256,7 +256,7 @@ impl Session {
             // TLS came before all else: the server greets inside of it.
             (true, false) => Self::new(),
             (false, _) => {
-                items.push(Item::Lost);
+                items.push(Item::Lost(Lost::Bytes));
                 Self::midstream()
             }
         };

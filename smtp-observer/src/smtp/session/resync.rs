@@ -3,7 +3,7 @@
 use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
-use super::super::item::{GoAhead, Item, Transfer};
+use super::super::item::{GoAhead, Item, Lost, Transfer};
 use super::super::pending_replies::PendingReply;
 use super::super::reply::Reply;
 use super::super::tls::Opening;
@@ -143,7 +143,7 @@ impl Session {
             _ => return,
         };
         if after_gap {
-            items.push(Item::Lost);
+            items.push(Item::Lost(Lost::Bytes));
             let detail = || format!("a reply with {} shows the state", reply.code);
             self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
         }

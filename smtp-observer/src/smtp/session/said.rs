@@ -15,6 +15,11 @@ pub(super) const LONGEST_WAITING: u8 = 5;
 static STAND_INS: [u8; 1024] = [b'x'; 1024];
 
 impl Session {
+    /// The next call of a peer comes. `is_behind`: the other one has sent bytes before it of which nothing was told.
+    pub fn follows(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
     /// A call of this peer begins: what follows of it came together.
     pub fn begin_call(&mut self, peer: Peer) {
         if self.acts_as(peer) == Peer::Client {

@@ -7,7 +7,7 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
-use super::super::item::{Exchange, GoAhead, Item, Message, Transfer};
+use super::super::item::{Exchange, GoAhead, Item, Lost, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::mailbox_names::{Names, is_about};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
@@ -261,7 +261,7 @@ impl Session {
         }
         if matches!(self.mode, Mode::Resync(_)) {
             // It was known what this one replied to; what the client has said since is not.
-            items.push(Item::Lost);
+            items.push(Item::Lost(Lost::Bytes));
         }
     }
 
@@ -344,6 +344,8 @@ impl Session {
             Mode::Octets(_) => self.lose(reply.last_byte, || "a reply where octets were to come".into(), items),
             // The client did not ask for this one: the message before it held commands for the server.
             _ if reply.code == 354 && self.had_content => self.smuggled(&reply, None, Some(0), items),
+            // It may be to what was not seen of the client.
+            _ if self.is_behind => {}
             _ => self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply)),
         }
     }
@@ -360,7 +362,7 @@ impl Session {
         message.size = body.size_at_end();
         self.reply_to_message(message, ExpectedReplies::Unknown, reply, items);
         if may_have_ended {
-            items.push(Item::Lost);
+            items.push(Item::Lost(Lost::Bytes));
             let detail = || "a reply shows that the message is over".into();
             self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
         } else {

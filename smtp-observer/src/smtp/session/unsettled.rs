@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
 use super::super::extensions::Keyword;
-use super::super::item::Item;
+use super::super::item::{Item, Lost};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
 use super::client::of_client;
@@ -80,6 +80,8 @@ impl Session {
             Some(limit) => {
                 self.unsettled = Some(Box::new(Unsettled { timed_out: waited >= limit, ..Unsettled::default() }));
             }
+            // An empty line is none that a client means to send: some servers answer it, and others do not.
+            None if command.length == 0 => {}
             // In one write with the command before it, as a client does that pipelines.
             None => self.pipelines = true,
         }
@@ -164,7 +166,7 @@ impl Session {
             return;
         }
         self.leave_unanswered(items);
-        items.push(Item::Lost);
+        items.push(Item::Lost(Lost::Reply));
         let detail = || format!("a reply with {} shows that one before it is missing", reply.code);
         self.anomalies.report(reply.last_byte, AnomalyKind::Resynchronised, items, detail);
     }
@@ -283,7 +285,7 @@ impl Session {
         if replies == 0 {
             return;
         }
-        items.push(Item::Lost);
+        items.push(Item::Lost(Lost::Reply));
         let detail = || format!("a reply is missing, and it is not certain which: {replies} came since");
         self.anomalies.report(time, AnomalyKind::Resynchronised, items, detail);
         self.forget(Resync::unpaired());
