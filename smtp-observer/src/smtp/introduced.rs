@@ -1,6 +1,6 @@
 //! Names that a text gives for others: an alias, or where a mailbox's messages go. Nothing else tells that they are names.
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use super::starts::{Starts, is_word};
 use super::words::words;
@@ -8,6 +8,13 @@ use super::words::words;
 /// A name stands behind one of these.
 /// `try` is that of RFC 5321's 551: "User not local; please try <forward-path>".
 const BEHIND: [&str; 7] = ["->", "=>", "alias", "aliases", "try", "user", "username"];
+
+/// A text that speaks of one of these may end with its name, behind a colon or a dash: `No such user - bob`.
+const SUBJECTS: [&str; 9] =
+    ["account", "address", "alias", "inbox", "login", "mailbox", "recipient", "user", "username"];
+
+/// The values of these are names: `(user=bob)`, `uid=bob,ou=people`.
+const KEYS: [&str; 10] = ["account", "alias", "cn", "login", "mail", "mailbox", "recipient", "uid", "user", "username"];
 
 /// A name stands behind one of the first and one of the second.
 const BEHIND_TWO: [(&[&str], &[&str]); 2] = [
@@ -38,7 +45,7 @@ const BEHIND_TWO: [(&[&str], &[&str]); 2] = [
 ];
 
 /// These stand there, too, and are no names.
-const ORDINARY: [&str; 84] = [
+const ORDINARY: [&str; 167] = [
     "a",
     "accepted",
     "account",
@@ -54,40 +61,80 @@ const ORDINARY: [&str; 84] = [
     "as",
     "at",
     "available",
+    "be",
+    "been",
+    "blocked",
+    "busy",
+    "but",
+    "by",
     "can",
     "cannot",
+    "closed",
+    "couldn't",
     "count",
+    "currently",
     "database",
+    "deactivated",
+    "delayed",
+    "deleted",
+    "delivery",
     "denied",
+    "did",
+    "didn't",
+    "different",
     "disabled",
     "does",
     "doesn't",
     "domain",
-    "different",
+    "error",
     "exceeded",
+    "exceeding",
+    "exceeds",
     "exist",
     "exists",
     "expansion",
+    "expired",
+    "failed",
+    "failure",
     "for",
+    "format",
+    "found",
     "from",
     "full",
+    "greylisted",
+    "had",
     "has",
+    "hasn't",
+    "have",
     "here",
+    "host",
+    "if",
     "in",
     "inactive",
+    "inbound",
+    "incorrect",
+    "into",
     "invalid",
     "is",
     "isn't",
+    "it",
+    "its",
     "known",
     "later",
     "limit",
+    "limits",
     "list",
     "local",
     "locked",
     "lookup",
     "loop",
+    "mail",
     "mailbox",
+    "mailboxes",
     "may",
+    "message",
+    "migrated",
+    "moved",
     "must",
     "name",
     "no",
@@ -96,38 +143,81 @@ const ORDINARY: [&str; 84] = [
     "ok",
     "okay",
     "on",
+    "only",
     "or",
     "over",
+    "permanently",
+    "please",
+    "policy",
     "quota",
+    "reached",
+    "receiving",
     "recipient",
     "rejected",
+    "relay",
+    "relaying",
     "remote",
+    "removed",
+    "require",
+    "required",
     "requires",
+    "reserved",
+    "restricted",
     "sender",
-    "server",
     "sending",
+    "server",
+    "setup",
     "size",
+    "space",
+    "status",
+    "still",
     "storage",
+    "store",
+    "such",
     "suspended",
     "syntax",
     "table",
     "temporarily",
+    "than",
     "that",
     "the",
+    "there",
+    "they",
     "this",
     "to",
     "too",
     "unavailable",
+    "undeliverable",
+    "under",
     "unknown",
-    "using",
+    "unreachable",
+    "unverified",
+    "usage",
     "user",
+    "user's",
+    "using",
+    "validation",
+    "verification",
+    "verified",
+    "verify",
+    "via",
     "was",
+    "wasn't",
+    "we",
+    "when",
+    "which",
+    "while",
+    "will",
     "with",
+    "won't",
+    "would",
+    "you",
+    "your",
 ];
 
 /// Whether a text whose words begin with these can introduce a name.
 pub(super) fn may_be_among(starts: Starts) -> bool {
-    const ALONE: Starts = Starts::of_words(&BEHIND);
+    const ALONE: Starts = Starts::of_words(&BEHIND).and(Starts::of_words(&SUBJECTS)).and(Starts::of_words(&KEYS));
     const PAIRS: [(Starts, Starts); 2] = [
         (Starts::of_words(BEHIND_TWO[0].0), Starts::of_words(BEHIND_TWO[0].1)),
         (Starts::of_words(BEHIND_TWO[1].0), Starts::of_words(BEHIND_TWO[1].1)),
@@ -137,6 +227,12 @@ pub(super) fn may_be_among(starts: Starts) -> bool {
 
 /// The names that a text introduces as such.
 pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let at_ends = text.split(|byte| *byte == b'\n').filter_map(at_end);
+    behind_words(text).chain(values(text)).chain(at_ends)
+}
+
+/// Names behind words that introduce them.
+fn behind_words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     // A mailbox is hidden as one, and must not be torn at a blank in its quotes.
     let is_torn = move |word: &[u8]| {
         word.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 && memmem::find(text, b"\"@").is_some()
@@ -144,11 +240,39 @@ pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut before: [&[u8]; 2] = [b"", b""];
     words(text).filter_map(move |word| {
         let bare = bare(word);
-        let is_name =
-            is_introduced(before) && bare.len() > 1 && !bare.contains(&b'@') && !is_ordinary(bare) && !is_torn(word);
+        let is_name = is_introduced(before) && may_be_name(bare) && !is_torn(word);
         before = [before[1], if bare.is_empty() { word } else { bare }];
         is_name.then_some(bare)
     })
+}
+
+/// Names that stand as values behind keys.
+fn values(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = words(text).flat_map(|word| word.split(|byte| matches!(byte, b',' | b';' | b'&' | b'(' | b')')));
+    parts.filter_map(|part| {
+        let (key, value) = part.split_at(memchr(b'=', part)?);
+        let name = bare(value);
+        (is_one_of(bare(key), &KEYS) && !value.contains(&b'@') && may_be_name(name)).then_some(name)
+    })
+}
+
+/// The name with which a line ends that speaks of one.
+fn at_end(line: &[u8]) -> Option<&[u8]> {
+    let mut all: [&[u8]; 2] = [b"", b""];
+    let mut speaks = false;
+    for word in words(line) {
+        speaks |= is_one_of(bare(all[1]), &SUBJECTS);
+        all = [all[1], word];
+    }
+    let name = bare(all[1]);
+    let is_behind_sign = all[0].ends_with(b":") || all[0] == b"-";
+    let speaks = speaks || is_one_of(bare(all[0]), &SUBJECTS);
+    // Of a mailbox whose name is hidden, the domain is left.
+    (speaks && is_behind_sign && !all[1].contains(&b'@') && may_be_name(name)).then_some(name)
+}
+
+fn may_be_name(word: &[u8]) -> bool {
+    word.len() > 1 && !word.contains(&b'@') && !is_ordinary(word)
 }
 
 /// Whether a word stands in many replies, whatever it may be the name of.
@@ -193,6 +317,10 @@ mod tests {
             ("User ******, alias (**)", &["******", "**"]),
             ("User \u{201c}robert\u{201d} unknown", &["robert"]),
             ("alias\u{a0}robert\u{2026} ok", &["robert"]),
+            ("5.1.1 User doesn't exist: robert", &["robert"]),
+            ("No such user - robert", &["robert"]),
+            ("no such person (user=robert)", &["robert"]),
+            ("not found: uid=robert,ou=people", &["robert"]),
             ("\u{ab}User\u{bb} ren\u{e9}\u{2014}unknown", &["ren\u{e9}"]),
         ] {
             let found: Vec<_> = names(text.as_bytes()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
@@ -215,6 +343,12 @@ mod tests {
             "4.7.1 Greylisted, please try again later",
             "4.3.2 Please try later",
             "5.1.1 User doesn't exist: robert@y.example",
+            "5.2.1 The recipient's mailbox has been disabled",
+            "4.2.1 Mailbox busy",
+            "5.7.1 Recipient address rejected: greylisted",
+            "2.1.5 OK: recipient address verified",
+            "5.1.1 Account closed: permanently",
+            "SIZE=10240000",
             "2.0.0 Ok: queued as 4Q1ABC",
             "",
         ] {
