@@ -176,9 +176,14 @@ impl Interceptions {
             || own.contains(&asked);
         let asked_this_host = asked.is_loopback() || is_own || is_service;
         self.legs.insert(cookie, leg);
-        self.accepted.insert(accepted.cookie, cookie);
         self.exposed.remove(&cookie);
-        self.cases.insert(cookie, ProxiedSession::new(cookie, accepted, method, asked_this_host));
+        let case = ProxiedSession::new(cookie, accepted, method, asked_this_host);
+        self.accepted.insert(case.accepted.cookie, cookie);
+        if let Some(before) = self.cases.insert(cookie, case) {
+            // The socket has connected again: what is over is not this connection.
+            self.over.retain(|(_, over)| *over != cookie);
+            self.accepted.remove(&before.accepted.cookie);
+        }
     }
 
     /// A connection was accepted from a client that will be heard of when it has heard the greeting: it asked for a

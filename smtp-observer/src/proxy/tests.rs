@@ -458,6 +458,19 @@ fn what_waits_at_the_end_is_judged_once() {
 }
 
 #[test]
+fn a_socket_that_connects_again_is_not_over() {
+    let mut stage = Stage::redirected(1, 2, 3);
+    stage.close(3);
+    stage.close(1);
+    stage.pass(20);
+    stage.redirect(1, 4, 5, SERVER);
+    stage.pass(20);
+    let Interceptions { legs, cases, accepted, .. } = &stage.interceptions;
+    assert!(legs.contains_key(&1) && cases.contains_key(&1));
+    assert_eq!((accepted.get(&2), accepted.get(&4)), (None, Some(&1)));
+}
+
+#[test]
 fn what_is_over_is_forgotten() {
     let mut stage = Stage::default();
     for client in (0..30_000).step_by(3) {
