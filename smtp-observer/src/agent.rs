@@ -267,12 +267,9 @@ fn open(destination: &Destination, user: Option<&Unprivileged>) -> Result<Target
     let open = || match destination {
         Destination::StandardOutput => Target::standard_output(),
         Destination::File(path) => {
-            let is_new = !path.try_exists()?;
             let target = Target::append(path)?;
-            if let Some(user) = user
-                && is_new
-            {
-                target.give_to(user.uid().as_raw(), user.gid().as_raw())?;
+            if let Some(user) = user {
+                target.give_if_made(user.uid().as_raw(), user.gid().as_raw())?;
             }
             Ok(target)
         }

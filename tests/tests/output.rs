@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::feed::PATIENCE;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::process::Running;
 use smtp_observer_tests::schema;
 use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
 
@@ -178,6 +179,25 @@ fn that_a_file_cannot_be_rotated_is_told_at_the_start() -> Result<()> {
     ensure!(warned(talkers.agent(&file)?)?, "nothing is said");
     chown(folder.path(), Some(AGENT), None)?;
     ensure!(!warned(talkers.agent(&file)?)?, "it can be rotated");
+    Ok(())
+}
+
+/// The agent's user may make links in its directory: root follows none of them, and makes nothing behind one.
+#[test]
+fn a_link_of_the_agents_user_leads_root_nowhere() -> Result<()> {
+    machine::require_root()?;
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(AGENT), None)?;
+    let [link, target] = ["events.jsonl", "root's"].map(|name| folder.path().join(name));
+    symlink(&target, &link)?;
+    lchown(&link, Some(AGENT), None)?;
+    let mut agent = Command::new(machine::agent()?);
+    agent.args(["run", "--port", "2707", "--user", &AGENT.to_string(), "--events"]).arg(&link);
+    let ended = Running::start(agent)?.finish()?;
+    ensure!(ended.status.code() == Some(1), "{}: {:?}", ended.status, ended.log);
+    let words = format!("belongs to uid {AGENT}");
+    ensure!(ended.log.iter().any(|line| line.contains(&words)), "{:?}", ended.log);
+    ensure!(!target.exists(), "root made {}", target.display());
     Ok(())
 }
 

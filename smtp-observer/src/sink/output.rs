@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
-use self::place::Place;
+use self::place::{Opened, Place};
 
 /// A batch is handed over when it has this many bytes, at the latest.
 const BATCH_LENGTH: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub struct Target {
     name: String,
     /// The last line in it has no end.
     torn: bool,
+    /// It was not there before.
+    made: bool,
     /// Where it is opened again.
     place: Option<Place>,
 }
@@ -45,28 +47,28 @@ impl Target {
     /// This process's standard output.
     pub fn standard_output() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, name: "standard output".into(), torn: false, place: None })
+        Ok(Self { file, name: "standard output".into(), torn: false, made: false, place: None })
     }
 
     /// A new file, which its owner alone may read.
     pub fn create(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self { file, name: path.display().to_string(), torn: false, place: None })
+        Ok(Self { file, name: path.display().to_string(), torn: false, made: true, place: None })
     }
 
     /// A file that lines are added to; made if it is not there, readable by its owner and group. It can be opened again.
     pub fn append(path: &Path) -> io::Result<Self> {
         let place = Place::new(path)?;
-        let (file, torn) = place.open()?;
-        Ok(Self { file, name: path.display().to_string(), torn, place: Some(place) })
+        let Opened { file, torn, made } = place.open()?;
+        Ok(Self { file, name: path.display().to_string(), torn, made, place: Some(place) })
     }
 }
 
 impl Target {
-    /// Makes the file another user's and group's.
-    pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
-        std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid))
+    /// Makes the file another user's and group's, if it was made here. What others have made stays theirs.
+    pub fn give_if_made(&self, uid: u32, gid: u32) -> io::Result<()> {
+        if self.made { std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid)) } else { Ok(()) }
     }
 
     /// Says that it cannot be opened again, now that privileges are given up: whoever renames it should know.
@@ -83,11 +85,11 @@ impl Target {
 
     /// Opens it again by its name. Where that fails, it stays what it is.
     fn reopen(&mut self) {
-        let Self { file, name, torn, place } = self;
+        let Self { file, name, torn, made, place } = self;
         match place.as_ref().map(Place::open) {
             None => {}
             Some(Ok(opened)) => {
-                (*file, *torn) = opened;
+                Opened { file: *file, torn: *torn, made: *made } = opened;
                 info!("{name} was opened again");
             }
             Some(Err(error)) => warn!(

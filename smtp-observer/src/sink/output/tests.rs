@@ -1,5 +1,6 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 
@@ -9,7 +10,7 @@ fn pipe() -> (BufReader<io::PipeReader>, Target) {
     let (reader, writer) = io::pipe().expect("a pipe");
     (
         BufReader::new(reader),
-        Target { file: File::from(OwnedFd::from(writer)), name: "pipe".into(), torn: false, place: None },
+        Target { file: File::from(OwnedFd::from(writer)), name: "pipe".into(), torn: false, made: false, place: None },
     )
 }
 
@@ -51,6 +52,23 @@ async fn lines_are_appended_in_order() {
     }
     assert_eq!(output.finish(PATIENCE).await, 0);
     assert_eq!(std::fs::read_to_string(file.path()).expect("readable"), expected);
+}
+
+#[test]
+fn what_was_there_is_given_to_nobody() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("events");
+    std::fs::write(&path, "").expect("written");
+    let is_root = nix::unistd::geteuid().is_root();
+    let owner = |path: &Path| path.metadata().expect("there").uid();
+    let (before, other) = (owner(&path), 4714);
+    Target::append(&path).expect("writable").give_if_made(other, other).expect("not given");
+    assert_eq!(owner(&path), before);
+
+    std::fs::remove_file(&path).expect("removed");
+    let given = Target::append(&path).expect("made").give_if_made(other, other);
+    assert_eq!(given.is_ok(), is_root, "only root gives files away");
+    assert_eq!(owner(&path), if is_root { other } else { before });
 }
 
 #[tokio::test]
