@@ -107,11 +107,13 @@ const JAVA: Syntax = Syntax {
     long_script: &["-jar", "-m", "--module"],
     long_code: &[],
 };
+const EXPECT: Syntax =
+    Syntax { code: "c", value: "D", attached: "", long_value: &[], script: "fb", long_script: &[], long_code: &[] };
 /// Nothing but the script is sure to be understood.
 const OTHER: Syntax = Syntax {
-    code: "e",
+    code: "ec",
     value: "",
-    attached: "abcdfghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    attached: "abdfghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
     long_value: &[],
     script: "",
     long_script: &[],
@@ -141,7 +143,7 @@ const INTERPRETERS: [(&str, &Syntax); 25] = [
     ("lua", &OTHER),
     ("luajit", &OTHER),
     ("tclsh", &OTHER),
-    ("expect", &OTHER),
+    ("expect", &EXPECT),
     ("Rscript", &OTHER),
     ("guile", &OTHER),
     ("escript", &OTHER),
@@ -154,7 +156,7 @@ pub fn script<'a>(executable: &str, arguments: &'a [String]) -> Option<&'a str> 
     // The last word of an argument vector that is longer than what was captured may be a part of one.
     let captured = arguments.iter().map(|argument| argument.len() + 1).sum::<usize>();
     let cut = (captured >= ARGUMENTS_LENGTH).then(|| arguments.len() - 1);
-    let whole = |(place, word): (usize, &'a str)| (!word.is_empty() && cut != Some(place)).then_some(word);
+    let whole = |(place, word): (usize, &'a str)| (is_name(word) && cut != Some(place)).then_some(word);
     while let Some((place, word)) = words.next() {
         if syntax.long_script.contains(&word) {
             return whole(words.next()?);
@@ -186,6 +188,12 @@ pub fn script<'a>(executable: &str, arguments: &'a [String]) -> Option<&'a str> 
         }
     }
     None
+}
+
+/// Whether a word can be trusted to be a name: another may be code, behind an option that is not known.
+fn is_name(word: &str) -> bool {
+    let is_of_code = |sign: char| sign.is_whitespace() || sign.is_control() || "'\"`".contains(sign);
+    !word.is_empty() && !word.contains(is_of_code)
 }
 
 /// What letters behind one dash are.
@@ -250,6 +258,8 @@ mod tests {
         check("/usr/lib/jvm/17/bin/java", "java -Xmx1g -cp a.jar:b.jar -jar /opt/james.jar", Some("/opt/james.jar"));
         check("/usr/lib/jvm/17/bin/java", "java -Dx=y -cp a.jar org.example.Relay 25", Some("org.example.Relay"));
         check("/usr/bin/tclsh8.6", "tclsh8.6 mail.tcl", Some("mail.tcl"));
+        check("/usr/bin/expect", "expect -D 1 -nf login.exp bob", Some("login.exp"));
+        check("/usr/bin/lua5.4", "lua -lcjson mail.lua", Some("mail.lua"));
     }
 
     #[test]
@@ -266,6 +276,19 @@ mod tests {
         check("/usr/bin/php8.2", "php -r echo", None);
         check("/usr/bin/bash", "bash -lc exec", None);
         check("/usr/bin/bash", "-bash", None);
+        check("/usr/bin/expect", "expect -c hunter2", None);
+        check("/usr/bin/expect", "expect -dc hunter2 login.exp", None);
+        check("/usr/bin/guile-3.0", "guile -c hunter2", None);
+        check("/usr/bin/lua5.4", "lua -e hunter2", None);
+    }
+
+    #[test]
+    fn what_looks_like_code_is_no_name() {
+        for code in ["send hunter2", "send\thunter2", "send\"hunter2\"", "send'hunter2'", "`hunter2`", "hunter2\u{1b}"]
+        {
+            let arguments = ["tclsh", code].map(str::to_owned);
+            assert_eq!(script("/usr/bin/tclsh", &arguments), None, "{code}");
+        }
     }
 
     #[test]
