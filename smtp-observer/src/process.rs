@@ -23,7 +23,7 @@ const GENERATION_BYTES: usize = 4 << 20;
 /// The processes that were described, in two generations: what was not used while a whole generation was described
 /// is forgotten.
 pub struct Processes {
-    /// Of their arguments.
+    /// What is shown of them.
     policy: RedactionPolicy,
     young: HashMap<ProcessKey, Arc<Process>>,
     /// Bytes of the young ones.
@@ -32,22 +32,23 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// None is known yet. What is told of their arguments is redacted by `policy`.
+    /// None is known yet. What is told of their arguments and files is redacted by `policy`.
     pub fn new(policy: RedactionPolicy) -> Self {
         Self { policy, young: HashMap::default(), bytes: 0, old: HashMap::default() }
     }
 
     /// Learns what a process is.
     pub fn describe(&mut self, event: ProcessEvent) {
+        let script = event.executable.as_deref().and_then(|path| script(path, &event.arguments));
+        let script = script.map(|script| self.policy.path(&script.into()));
+        let event = self.policy.process(&event);
         let cgroup = event.cgroup;
         let process = Process {
             pid: event.task.process.pid,
             name: event.task.comm,
-            script: event.executable.as_deref().and_then(|path| script(path, &event.arguments)).map(Into::into),
+            script,
             // A program may be started with one argument that is empty.
-            command_line: Some(self.policy.arguments(&event.arguments).join(" "))
-                .filter(|line| !line.is_empty())
-                .map(Into::into),
+            command_line: Some(event.arguments.join(" ")).filter(|line| !line.is_empty()).map(Into::into),
             uid: event.task.uid,
             user: event.task.user,
             preload: event.preload,
@@ -159,6 +160,24 @@ mod tests {
         assert_eq!(caller.process.program(), "smtpd");
         assert_eq!(caller.process.command_line.as_deref(), Some("smtpd -n"));
         assert_eq!(caller.process.systemd_unit.as_deref(), Some("postfix.service"));
+    }
+
+    #[test]
+    fn no_name_of_a_file_names_anybody() {
+        let mut processes = Processes::new(RedactionPolicy::new(Addresses::Domain));
+        processes.describe(ProcessEvent {
+            executable: Some("/srv/bob@x.example/bin/python3".into()),
+            arguments: ["python3", "/srv/bob@x.example/bob@x.example.py"].map(str::to_owned).into(),
+            cgroup: Some("/lxc/bob@x.example/fetch@bob@x.example.service".into()),
+            preload: Some("/srv/bob@x.example/a.so".into()),
+            ..described(5)
+        });
+        let process = processes.caller(&task(5)).process;
+        assert_eq!(process.program(), "*@x.example.py");
+        assert_eq!(process.script.as_deref(), Some("/srv/*@x.example/*@x.example.py"));
+        assert_eq!(process.executable.as_deref(), Some("/srv/*@x.example/bin/python3"));
+        let told = serde_json::to_string(&*process).expect("JSON");
+        assert!(!told.contains("bob"), "{told}");
     }
 
     #[test]

@@ -140,10 +140,7 @@ fn release(withheld: &mut BTreeSet<u64>, out: &mut Vec<(u64, Entry)>, number: u6
 
 /// What a recording has of an event by itself: a transfer is taken with its connection.
 fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<'static>> {
-    let redacted = |process: &ProcessEvent| {
-        let arguments = policy.arguments(&process.arguments);
-        ProcessEvent { arguments, ..process.clone() }
-    };
+    let redacted = |process: &ProcessEvent| policy.process(process);
     Some(match event {
         KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
         KernelEvent::Process(process) => KernelEvent::Process(redacted(process)),

@@ -3,6 +3,7 @@
 mod arguments;
 mod mailbox;
 mod policy;
+mod process;
 mod pseudonym;
 
 pub(crate) use self::policy::verb;

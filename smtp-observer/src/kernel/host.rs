@@ -222,9 +222,11 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     let mut arguments = bytes(process, "cmdline").map(|bytes| ring::arguments(&bytes)).unwrap_or_default();
     arguments.retain(|argument| !argument.is_empty());
     let executable = process.exe().ok().map(executable);
-    let shown = RedactionPolicy::new(Addresses::default()).arguments(&arguments);
+    let policy = RedactionPolicy::new(Addresses::default());
+    let script = executable.as_deref().and_then(|path| script(path, &arguments));
     let cgroup: Option<Arc<str>> = parsed(process, "cgroup").ok().and_then(|groups: ProcessCGroups| {
-        groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.as_str().into())
+        let group = groups.into_iter().find(|group| group.hierarchy == 0)?;
+        Some(policy.cgroup(&group.pathname.as_str().into()))
     });
     let parent = u32::try_from(stat.ppid).ok().filter(|pid| *pid != 0).and_then(|pid| {
         let name = ProcProcess::new(stat.ppid).and_then(|parent| parent.stat()).ok()?.comm;
@@ -233,9 +235,9 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     let description = Process {
         pid: process.pid.unsigned_abs(),
         name: process_name(stat.comm.as_bytes()).into(),
-        script: executable.as_deref().and_then(|path| script(path, &arguments)).map(Into::into),
-        executable: executable.map(Into::into),
-        command_line: Some(shown.join(" ")).filter(|text| !text.is_empty()).map(Into::into),
+        script: script.map(|script| policy.path(&script.into())),
+        executable: executable.map(|path| policy.path(&path.into())),
+        command_line: Some(policy.arguments(&arguments).join(" ")).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,
         // All of them are looked at in one moment.
         user: users.name(status.euid, Time(0)),

@@ -131,7 +131,7 @@ impl RedactionPolicy {
 }
 
 impl Mask {
-    fn shown(self, text: &str) -> String {
+    pub(super) fn shown(self, text: &str) -> String {
         String::from_utf8_lossy(&self.text(text.as_bytes())).into_owned()
     }
 
@@ -168,7 +168,7 @@ impl Mask {
     }
 
     /// Mailboxes with or without a domain, and in brackets behind a name.
-    fn addresses(self, list: &str) -> String {
+    pub(super) fn addresses(self, list: &str) -> String {
         let shown = list.split_inclusive([',', ';']).map(|part| {
             let address = part.trim_end_matches([',', ';']);
             self.address(address) + &part[address.len()..]
