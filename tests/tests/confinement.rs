@@ -228,7 +228,11 @@ fn an_agent_that_root_starts_becomes_another_user() -> Result<()> {
 #[test]
 fn root_and_unknown_users_are_refused() -> Result<()> {
     machine::require_root()?;
-    for (user, words) in [("root", "does not stay root"), ("no-such-user", "useradd --system no-such-user")] {
+    for (user, words) in [
+        ("root", "does not stay root"),
+        ("no-such-user", "useradd --system no-such-user"),
+        ("4294967295", "would stay root"),
+    ] {
         for command in ["run", "trace"] {
             let mut agent = Command::new(machine::agent()?);
             agent.args([command, "--port", "2751", "--user", user]);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, geteuid, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid};
 
 /// The agent's own user, which its package makes.
 pub const OWN: &str = "smtp-observer";
@@ -15,6 +15,9 @@ const SHARED: &str = "nobody";
 
 /// The number of `nobody` on every distribution, for a container that has no list of users (`include/linux/highuid.h`).
 const SHARED_ID: u32 = 65_534;
+
+/// To the kernel, this number of a user or a group means that there is no change (setresuid(2)).
+const NO_CHANGE: u32 = u32::MAX;
 
 /// A user without root's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,11 @@ pub enum Unusable {
     /// Root was asked for.
     #[error("`{0}` is root, and the agent does not stay root: give another user with --user NAME.")]
     Root(String),
+    /// Nobody has this number, or a group of this number.
+    #[error(
+        "`{0}` has the number {NO_CHANGE}, which is nobody's: the agent would stay root. Give another user with --user NAME."
+    )]
+    Nobody(String),
     /// Another user than this one, and this one is not root.
     #[error("only root can become another user: start it as `{0}`, or leave --user out.")]
     NotRoot(String),
@@ -69,6 +77,9 @@ impl Unprivileged {
                 let user = look_up(name)?.or_else(by_number).ok_or_else(|| nobody(name.to_owned()))?;
                 match (own.is_root(), user.uid) {
                     (_, uid) if uid.is_root() => Err(Unusable::Root(name.to_owned())),
+                    (_, uid) if [uid.as_raw(), user.gid.as_raw()].contains(&NO_CHANGE) => {
+                        Err(Unusable::Nobody(name.to_owned()))
+                    }
                     (true, _) => Ok(Some(user)),
                     (false, uid) if uid == own => Ok(None),
                     (false, _) => Err(Unusable::NotRoot(name.to_owned())),
@@ -105,7 +116,15 @@ impl Unprivileged {
         }
         setresgid(self.gid, self.gid, self.gid)?;
         setresuid(self.uid, self.uid, self.uid)?;
-        prctl::set_keepcaps(false)
+        prctl::set_keepcaps(false)?;
+        if self.is_this_process()? { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Whether this process is that user's, with no way back.
+    fn is_this_process(&self) -> nix::Result<bool> {
+        let (users, groups) = (getresuid()?, getresgid()?);
+        Ok([users.real, users.effective, users.saved] == [self.uid; 3]
+            && [groups.real, groups.effective, groups.saved] == [self.gid; 3])
     }
 }
 
@@ -149,6 +168,31 @@ mod tests {
             "there is no user `no-such-user`: make it (`useradd --system no-such-user`), or give another with --user \
              NAME."
         );
+    }
+
+    #[test]
+    fn a_number_that_changes_nothing_is_refused() {
+        let asked = NO_CHANGE.to_string();
+        let error = Unprivileged::choose(Some(&asked)).expect_err("nobody has it");
+        assert_eq!(error, Unusable::Nobody(asked));
+        assert_eq!(
+            error.to_string(),
+            "`4294967295` has the number 4294967295, which is nobody's: the agent would stay root. Give another user with \
+             --user NAME."
+        );
+    }
+
+    #[test]
+    fn whose_process_this_is() {
+        let own = Unprivileged { uid: geteuid(), gid: nix::unistd::getegid(), ..Unprivileged::numbered(1) };
+        assert_eq!(own.is_this_process(), Ok(true));
+        for other in [
+            Unprivileged { uid: Uid::from_raw(4713), ..own.clone() },
+            Unprivileged { gid: Gid::from_raw(4713), ..own },
+            Unprivileged::numbered(NO_CHANGE),
+        ] {
+            assert_eq!(other.is_this_process(), Ok(false), "{other}");
+        }
     }
 
     #[test]
