@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use smtp_observer_tests::agent::Agent;
@@ -239,6 +240,33 @@ fn a_file_that_may_not_become_larger_ends_no_agent() -> Result<()> {
     agent.wait_logged("lines are lost until it can: File too large", 1)?;
     let stopped = agent.stop()?;
     ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.log);
+    Ok(())
+}
+
+/// `trace` ends all the same, and says what is missing.
+#[test]
+fn what_waits_for_a_stuck_reader_is_counted_at_the_end() -> Result<()> {
+    const SESSIONS: usize = 5;
+    let talkers = Talkers::new(2708)?;
+    let folder = tempfile::tempdir()?;
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
+    // It has a reader, which reads nothing, and room for a few lines.
+    let reader = OpenOptions::new().read(true).write(true).open(&pipe)?;
+    fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096))?;
+    let mut command = Command::new(machine::installed("sh")?);
+    command.args(["-c", "exec \"$@\" > \"$0\""]).arg(&pipe).arg(machine::agent()?);
+    command.args(["trace", "--json", "--port", &talkers.port.to_string()]);
+    let trace = Running::start(command)?;
+    let observing = |lines: &[String]| lines.iter().any(|line| line.contains("observing port")).then_some(());
+    trace.log.wait_for("`observing port …`", observing)?;
+    talkers.talk(SESSIONS)?;
+    let ended = trace.stop()?;
+    ensure!(ended.status.code() == Some(1), "{}: {:?}", ended.status, ended.log);
+    let lost =
+        ended.log.iter().find_map(|line| line.split_once(" observations were not written")?.0.split(' ').next_back());
+    let lost: usize = lost.with_context(|| format!("nothing is said: {:?}", ended.log))?.parse()?;
+    ensure!(lost > 0 && lost <= SESSIONS * LINES, "{lost} lines");
     Ok(())
 }
 

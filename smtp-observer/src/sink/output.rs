@@ -103,9 +103,14 @@ impl Target {
 /// The lines of one sink, on their way to their [`Target`].
 #[derive(Debug)]
 pub struct Output {
+    name: String,
     batch: Batch,
     queue: mpsc::Sender<Batch>,
+    /// Lines since the start.
+    lines: u64,
+    written: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
+    behind: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
     closed: Arc<Notify>,
     /// Tells when nobody reads a pipe any more, before anything is written; absent of a file, which nobody reads.
@@ -133,32 +138,38 @@ impl Output {
     fn with_queue(target: Target, mark_loss: MarkLoss, length: usize) -> io::Result<Self> {
         let (queue, batches) = mpsc::channel(length);
         let (finished, done) = oneshot::channel();
-        let dropped = Arc::new(AtomicU64::new(0));
-        let reopen = Arc::new(AtomicBool::new(false));
+        let [written, dropped] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let [behind, reopen] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let closed = Arc::new(Notify::new());
-        let pipe = watched(target.file.try_clone()?);
+        let (name, pipe) = (target.name.clone(), watched(target.file.try_clone()?));
         let writer = Writer {
             target,
+            written: Arc::clone(&written),
             dropped: Arc::clone(&dropped),
+            behind: Arc::clone(&behind),
             reopen: Arc::clone(&reopen),
             closed: Arc::clone(&closed),
             mark_loss,
             failing: false,
             lost: 0,
+            lost_behind: 0,
         };
         thread::Builder::new().name("output".into()).spawn(move || {
             writer.run(batches);
             // Whoever waits may be gone.
             let _ = finished.send(());
         })?;
-        Ok(Self { batch: Batch::default(), queue, dropped, reopen, closed, pipe, done })
+        let batch = Batch::default();
+        Ok(Self { name, batch, queue, lines: 0, written, dropped, behind, reopen, closed, pipe, done })
     }
 
     /// Adds the one line that `write` appends, if it does.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.batch.bytes.len();
         write(&mut self.batch.bytes);
-        self.batch.lines += u64::from(self.batch.bytes.len() > before);
+        let added = u64::from(self.batch.bytes.len() > before);
+        self.batch.lines += added;
+        self.lines += added;
         if self.batch.bytes.len() >= BATCH_LENGTH {
             self.flush();
         }
@@ -169,12 +180,18 @@ impl Output {
         if self.batch.lines == 0 {
             return;
         }
-        if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
-            self.queue.try_send(std::mem::take(&mut self.batch))
-        {
-            self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
-            self.batch.lost = batch.lost + batch.lines;
-        }
+        let batch = match self.queue.try_send(std::mem::take(&mut self.batch)) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(batch)) => {
+                if !self.behind.swap(true, Ordering::AcqRel) {
+                    warn!("{} is too slow, lines are lost until it has caught up", self.name);
+                }
+                batch
+            }
+            Err(mpsc::error::TrySendError::Closed(batch)) => batch,
+        };
+        self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+        self.batch.lost = batch.lost + batch.lines;
     }
 
     /// Has the file opened again by its name, as whoever has renamed it wants; other targets stay as they are. Lines that
@@ -208,18 +225,21 @@ impl Output {
         move || closed.notified().now_or_never().is_some()
     }
 
-    /// Hands over the rest, waits until all is written, but no longer than `patience`. Returns the lines dropped.
+    /// Hands over the rest, waits until all is written, but no longer than `patience`. Returns how many lines were not: of
+    /// a batch that is being written, all.
     pub async fn finish(self, patience: Duration) -> u64 {
-        let Self { batch, queue, dropped, reopen: _, closed: _, pipe: _, done } = self;
-        let lines = batch.lines;
-        let written = tokio::time::timeout(patience, async {
-            let handed_over = lines == 0 || queue.send(batch).await.is_ok();
+        let Self { batch, queue, lines, written, done, .. } = self;
+        let rest = async {
+            if batch.lines > 0 {
+                // Nobody takes it where the reader has left.
+                let _ = queue.send(batch).await;
+            }
             drop(queue);
             let _ = done.await;
-            handed_over
-        })
-        .await;
-        dropped.load(Ordering::Relaxed) + if written == Ok(false) { lines } else { 0 }
+        };
+        // What was not written by then is counted.
+        let _ = tokio::time::timeout(patience, rest).await;
+        lines - written.load(Ordering::Acquire)
     }
 }
 
@@ -232,7 +252,11 @@ fn watched(file: File) -> Option<AsyncFd<File>> {
 /// The thread's side.
 struct Writer {
     target: Target,
+    /// Lines since the start.
+    written: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
+    /// The queue was full, and lines were dropped; until it was empty since.
+    behind: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
     closed: Arc<Notify>,
     mark_loss: MarkLoss,
@@ -240,6 +264,8 @@ struct Writer {
     failing: bool,
     /// Lines lost since the last that was written.
     lost: u64,
+    /// Lines that found the queue full since it was empty.
+    lost_behind: u64,
 }
 
 impl Writer {
@@ -252,14 +278,21 @@ impl Writer {
                 continue;
             }
             self.lost += batch.lost;
+            self.lost_behind += batch.lost;
             if self.lost > 0 {
                 (self.mark_loss)(self.lost, &mut batch.bytes);
             }
             match self.write(&batch.bytes) {
                 Ok(()) => {
+                    self.written.fetch_add(batch.lines, Ordering::Release);
                     let lost = std::mem::take(&mut self.lost);
                     if std::mem::take(&mut self.failing) {
                         info!("{} can be written again; {lost} lines were lost", self.target.name);
+                    }
+                    if self.lost_behind > 0 && batches.is_empty() {
+                        let lost = std::mem::take(&mut self.lost_behind);
+                        info!("{} has caught up; {lost} lines were lost", self.target.name);
+                        self.behind.store(false, Ordering::Release);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {

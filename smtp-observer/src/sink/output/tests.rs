@@ -1,6 +1,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Mutex;
 
 use super::*;
 
@@ -24,12 +25,15 @@ const LOST: &str = "lost ";
 fn idle_writer(target: Target) -> Writer {
     Writer {
         target,
+        written: Arc::default(),
         dropped: Arc::default(),
+        behind: Arc::default(),
         reopen: Arc::default(),
         closed: Arc::default(),
         mark_loss,
         failing: false,
         lost: 0,
+        lost_behind: 0,
     }
 }
 
@@ -199,6 +203,43 @@ async fn a_slow_reader_loses_lines_and_nothing_waits_for_it() {
     assert_eq!(marked, dropped, "what was lost is marked");
 }
 
+/// What this thread logs meanwhile.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    let log = tempfile::NamedTempFile::new().expect("a temporary file");
+    let writer = Mutex::new(log.reopen().expect("writable"));
+    let lines = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).without_time().finish();
+    tracing::subscriber::with_default(lines, work);
+    let text = std::fs::read_to_string(log.path()).expect("readable");
+    text.lines().map(|line| line.trim_start().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn that_lines_are_lost_is_told_once() {
+    let (_reader, target) = pipe();
+    let mut output = Output::with_queue(target, mark_loss, 1).expect("a thread");
+    let long = "x".repeat(BATCH_LENGTH);
+    let log = logged(|| (0..100).for_each(|_| say(&mut output, &long)));
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].starts_with("WARN") && log[0].ends_with("pipe is too slow, lines are lost until it has caught up"));
+}
+
+#[test]
+fn that_it_goes_on_is_told_once_nothing_waits() {
+    let (_reader, target) = pipe();
+    let writer = idle_writer(target);
+    let behind = Arc::clone(&writer.behind);
+    behind.store(true, Ordering::Relaxed);
+    let (queue, batches) = mpsc::channel(8);
+    for lost in [0, 3, 0, 4, 0] {
+        queue.try_send(Batch { bytes: b"line\n".to_vec(), lines: 1, lost }).expect("room");
+    }
+    drop(queue);
+    let log = logged(|| writer.run(batches));
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].starts_with("INFO") && log[0].ends_with("pipe has caught up; 7 lines were lost"), "{log:?}");
+    assert!(!behind.load(Ordering::Relaxed), "the next loss is told, too");
+}
+
 #[test]
 fn what_the_queue_did_not_take_is_marked_where_it_was() {
     let (mut reader, target) = pipe();
@@ -281,6 +322,13 @@ async fn that_a_reader_leaves_is_noticed_at_once() {
 async fn a_reader_that_hangs_does_not_hold_up_the_end() {
     let (_reader, target) = pipe();
     let mut output = Output::start(target, mark_loss).expect("a thread");
-    say(&mut output, &"x".repeat(1 << 20));
-    output.finish(Duration::from_millis(1)).await;
+    say(&mut output, "written");
+    output.flush();
+    while output.written.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        say(&mut output, &"x".repeat(1 << 20));
+    }
+    assert_eq!(output.finish(Duration::from_millis(1)).await, 3, "they wait for the reader");
 }
