@@ -63,6 +63,17 @@ pub struct Compared<'a> {
     pub notes: Vec<Note>,
 }
 
+/// What comes out of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The two ends did not see the same.
+    Differs,
+    /// They saw the same.
+    Same,
+    /// Nothing differs, but there is something that one end could not see, or no command that both ends saw.
+    AlikeInPart,
+}
+
 /// What limits a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,9 +88,9 @@ pub enum Note {
     ServerFromMiddle,
     /// Both ends went on under TLS.
     Encrypted,
-    /// The client's end alone went on under TLS: it ends on the way.
+    /// The client's end alone went on under TLS, and the server's was heard since: TLS ends on the way.
     EncryptedAtClient,
-    /// The server's end alone went on under TLS: it begins on the way.
+    /// The server's end alone went on under TLS, and the client's was heard since: TLS begins on the way.
     EncryptedAtServer,
     /// They were found by an envelope that does not show whole mailboxes: it may be another mail's.
     DomainsAlone,
@@ -187,8 +198,14 @@ impl<'a> Compared<'a> {
         let (at_client, at_server) = (inner.unread_since(), self.outer.unread_since());
         let (client_speaks_tls, server_does) = (inner.encrypted.is_some(), self.outer.encrypted.is_some());
         note(client_speaks_tls && server_does && at_client.or(at_server).is_some(), Note::Encrypted);
-        note(client_speaks_tls && !server_does, Note::EncryptedAtClient);
-        note(!client_speaks_tls && server_does, Note::EncryptedAtServer);
+        // An end that was not heard any more may have gone on under TLS, too.
+        let slack = self.slack;
+        let goes_on_without = |conversation: &Conversation, dialogue: &Dialogue, tls: Option<Timestamp>| {
+            let (last, tls) = (dialogue.last(), tls.map(|started| started.after(slack)));
+            !conversation.has_gaps() && dialogue.encrypted.is_none() && tls.is_some_and(|tls| last > Some(tls))
+        };
+        note(goes_on_without(self.server, &self.outer, inner.encrypted), Note::EncryptedAtClient);
+        note(goes_on_without(self.client, inner, self.outer.encrypted), Note::EncryptedAtServer);
         let slack = i64::try_from(self.slack.as_nanos()).unwrap_or(i64::MAX);
         let begins = |dialogue: &Dialogue| {
             let first = dialogue.steps.front().filter(|_| dialogue.greeting.is_none());
@@ -222,8 +239,21 @@ impl<'a> Compared<'a> {
 
     /// The two ends did not see the same.
     pub fn differs(&self) -> bool {
-        let changed = |row: &Row<'_>| !matches!(row.mark, Mark::Same | Mark::Unknown);
-        !self.evidence.is_empty() || self.rows().iter().any(changed)
+        self.outcome() == Outcome::Differs
+    }
+
+    /// What comes out.
+    pub fn outcome(&self) -> Outcome {
+        let rows = self.rows();
+        let is_unknown = |row: &Row<'_>| row.mark == Mark::Unknown;
+        let is_shared = |row: &Row<'_>| row.client.and_then(|turn| turn.step).is_some() && row.server.is_some();
+        if !self.evidence.is_empty() || rows.iter().any(|row| !is_unknown(row) && row.mark != Mark::Same) {
+            Outcome::Differs
+        } else if rows.iter().any(is_unknown) || !rows.iter().any(is_shared) {
+            Outcome::AlikeInPart
+        } else {
+            Outcome::Same
+        }
     }
 }
 

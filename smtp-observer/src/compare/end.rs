@@ -60,6 +60,8 @@ struct Line {
 enum Told {
     #[serde(rename = "connection.closed")]
     Closed,
+    #[serde(rename = "connection.unfollowed")]
+    Unfollowed,
     #[serde(rename = "smtp.greeting")]
     Greeting {
         code: u16,
@@ -128,6 +130,7 @@ impl End {
             conversation.process = process;
         }
         match event {
+            Told::Unfollowed => conversation.lose(),
             Told::Anomaly { kind } if kind == observation::AnomalyKind::Gap.as_str() => conversation.lose(),
             Told::Interception { verdict, upstream } => {
                 let direct = verdict == observation::Verdict::Direct.as_str();
@@ -209,7 +212,7 @@ impl Conversation {
             Told::Tls { phase, visible } if phase == TlsPhase::Started.as_str() => {
                 (self.dialogue.encrypted, self.dialogue.is_read) = (Some(time), visible);
             }
-            Told::Tls { .. } | Told::Anomaly { .. } | Told::Interception { .. } | Told::Other => {}
+            Told::Unfollowed | Told::Tls { .. } | Told::Anomaly { .. } | Told::Interception { .. } | Told::Other => {}
         }
         Ok(None)
     }

@@ -45,7 +45,7 @@ fn nothing_is_in_between() {
         path.mail(0, client("c", CLIENT), server("s", CLIENT));
         let report = path.report();
         let compared = only(&report);
-        assert_eq!((compared.by, compared.differs()), (By::Addresses, false), "{:?}", compared.evidence);
+        assert_eq!((compared.by, compared.outcome()), (By::Addresses, Outcome::Same), "{:?}", compared.evidence);
         assert_eq!(compared.notes, []);
         assert_eq!(brief(compared), ["= greeting", "= EHLO", "= MAIL", "= RCPT", "= DATA", "= QUIT"]);
         let clocks = report.clocks.expect("known");
@@ -220,7 +220,7 @@ fn what_one_end_could_not_see() {
     path.say(400, from, RSET, 9);
     let report = path.report();
     let compared = only(&report);
-    assert_eq!((compared.differs(), &compared.notes[..]), (false, &[Note::ClientFromMiddle][..]));
+    assert_eq!((compared.outcome(), &compared.notes[..]), (Outcome::AlikeInPart, &[Note::ClientFromMiddle][..]));
     assert_eq!(brief(compared), ["= MAIL", "= RCPT", "? RSET"]);
 }
 
@@ -302,6 +302,66 @@ fn tls_that_begins_on_the_way() {
     let compared = only(&report);
     assert_eq!((kinds(compared), &compared.notes[..]), (vec![], &[Note::EncryptedAtServer][..]));
     assert_eq!(brief(compared), ["= greeting", "= EHLO", "> STARTTLS"]);
+}
+
+/// An end that was not heard since proves nothing: its agent may have ended, or lost what it saw.
+#[test]
+fn tls_that_one_end_could_not_see() {
+    let started = json!({"event": "smtp.tls", "phase": "started", "visible": false});
+    let gap = json!({"event": "smtp.anomaly", "kind": "gap", "detail": "6 bytes"});
+    let said = |at_client: bool| {
+        let mut path = Path::ahead(0);
+        let (from, to) = (client("c", CLIENT), server("s", CLIENT));
+        path.greet(0, to);
+        path.greet(WAY, from);
+        path.pass(100, from, to, EHLO);
+        path.pass(200, from, to, Line("STARTTLS", 220, "Ready"));
+        let (tls, clear) = if at_client { (from, to) } else { (to, from) };
+        path.tell(212, tls, started.clone());
+        path.close(900, tls);
+        (path, clear)
+    };
+    for (at_client, note) in [(true, Note::EncryptedAtClient), (false, Note::EncryptedAtServer)] {
+        let (path, _) = said(at_client);
+        assert_eq!(only(&path.report()).notes, [], "its file ends before");
+        let (mut path, clear) = said(at_client);
+        path.tell(205, clear, gap.clone());
+        path.close(900, clear);
+        assert!(!only(&path.report()).notes.contains(&note), "something of it is missing");
+        let (mut path, clear) = said(at_client);
+        path.close(900, clear);
+        assert_eq!(only(&path.report()).notes, [note]);
+    }
+}
+
+/// Of a pair without a command that both ends saw nothing is certain.
+#[test]
+fn what_both_ends_saw_may_be_nothing() {
+    let mut path = Path::ahead(0);
+    let (from, to) = (client("c", CLIENT), server("s", CLIENT));
+    path.greet(0, to);
+    path.greet(WAY, from);
+    assert_eq!(brief(only(&path.report())), ["= greeting"]);
+    assert_eq!(only(&path.report()).outcome(), Outcome::AlikeInPart);
+    path.pass(100, from, to, EHLO);
+    assert_eq!(only(&path.report()).outcome(), Outcome::Same);
+}
+
+/// What is said after that was not seen.
+#[test]
+fn a_connection_that_was_followed_no_longer() {
+    let mut path = Path::ahead(0);
+    let (from, to) = (client("c", CLIENT), server("s", CLIENT));
+    path.greet(0, to);
+    path.greet(WAY, from);
+    path.pass(100, from, to, EHLO);
+    path.tell(150, from, json!({"event": "connection.unfollowed", "bytes_sent": 1, "bytes_received": 1}));
+    path.say(204, to, NOOP, 1);
+    path.pass(300, from, to, MAIL);
+    let report = path.report();
+    let compared = only(&report);
+    assert_eq!((compared.outcome(), &compared.notes[..]), (Outcome::AlikeInPart, &[Note::GapAtClient][..]));
+    assert_eq!(brief(compared), ["= greeting", "= EHLO", "? NOOP", "= MAIL"]);
 }
 
 /// One connection to the server carries two clients' mails.

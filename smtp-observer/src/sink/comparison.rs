@@ -11,7 +11,7 @@ use anstyle::{AnsiColor, Style};
 
 pub use self::json::json;
 use self::lines::{Line, lines};
-use crate::compare::{By, Clocks, Compared, Conversation, Note, Report};
+use crate::compare::{By, Clocks, Compared, Conversation, Note, Outcome, Report};
 use crate::observation::Role;
 use crate::proxy::comparison;
 use crate::sink::escape::cut;
@@ -41,8 +41,10 @@ pub struct Format {
 impl Format {
     /// Writes the report: what differs, conversation by conversation, then the sum.
     pub fn write(self, report: &Report<'_>, mut out: impl Write) -> io::Result<()> {
-        let (different, same): (Vec<_>, Vec<_>) = report.pairs.iter().partition(|pair| pair.differs());
-        for compared in &different {
+        let outcomes: Vec<_> = report.pairs.iter().map(|pair| (pair, pair.outcome())).collect();
+        let (different, alike): (Vec<_>, Vec<_>) =
+            outcomes.into_iter().partition(|(_, outcome)| *outcome == Outcome::Differs);
+        for (compared, _) in &different {
             self.heading(compared, &mut out)?;
             self.columns(compared, &mut out)?;
             for evidence in &compared.evidence {
@@ -54,17 +56,28 @@ impl Format {
             }
             writeln!(out)?;
         }
-        for compared in same.iter().take(MAX_NAMED) {
+        for (compared, outcome) in alike.iter().take(MAX_NAMED) {
             self.heading(compared, &mut out)?;
-            writeln!(out, "  the same was said at both ends\n")?;
+            match outcome {
+                Outcome::Same => writeln!(out, "  the same was said at both ends\n")?,
+                _ => writeln!(out, "  nothing differs in what both ends saw\n")?,
+            }
         }
-        if let Some(more @ 1..) = same.len().checked_sub(MAX_NAMED) {
-            writeln!(out, "and {more} more of which the same was said at both ends\n")?;
+        let is_same = |(_, outcome): &&(&Compared<'_>, Outcome)| *outcome == Outcome::Same;
+        let (same, more) = (alike.iter().filter(is_same).count(), alike.iter().skip(MAX_NAMED));
+        let (more_same, more) = (more.clone().filter(is_same).count(), more.len());
+        for (count, words) in [
+            (more_same, "of which the same was said at both ends"),
+            (more - more_same, "of which nothing differs in what both ends saw"),
+        ] {
+            if count > 0 {
+                writeln!(out, "and {count} more {words}\n")?;
+            }
         }
         for (role, alone) in [(Role::Client, &report.client_only), (Role::Server, &report.server_only)] {
             self.alone(role, alone, &mut out)?;
         }
-        self.sum(report, different.len(), &mut out)
+        self.sum(report, different.len(), same, &mut out)
     }
 
     /// Whose the two ends are, and why they are taken for one conversation's.
@@ -113,11 +126,12 @@ impl Format {
         }
     }
 
-    fn sum(self, report: &Report<'_>, different: usize, out: &mut impl Write) -> io::Result<()> {
+    fn sum(self, report: &Report<'_>, different: usize, same: usize, out: &mut impl Write) -> io::Result<()> {
         let seen = report.pairs.len();
         let outcome = match different {
             0 if seen == 0 => String::new(),
-            0 => ": nothing differs".to_owned(),
+            0 if seen == same => ": nothing differs".to_owned(),
+            0 => ": nothing differs in what both ends saw".to_owned(),
             1 => ": 1 differs".to_owned(),
             more => format!(": {more} differ"),
         };

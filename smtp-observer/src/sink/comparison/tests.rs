@@ -105,6 +105,26 @@ fn nothing_differs() {
 }
 
 #[test]
+fn nothing_differs_in_what_was_seen() {
+    let mut path = Path::ahead(0);
+    let ids = "a b c d e f g h i j k l m n o p q r s t u v w".split(' ');
+    for (number, id) in (0..).zip(ids) {
+        let port = (CLIENT.0, 41_000 + number);
+        path.greet(i64::from(number) * 1000, client(id, port));
+        path.greet(i64::from(number) * 1000 - WAY, server(id, port));
+    }
+    let text = text(&path);
+    let count = |words: &str| text.lines().filter(|line| *line == words).count();
+    assert_eq!(count("  nothing differs in what both ends saw"), 20);
+    for line in [
+        "and 3 more of which nothing differs in what both ends saw",
+        "23 conversations were seen at both ends: nothing differs in what both ends saw",
+    ] {
+        assert_eq!(count(line), 1, "{line} is not in {text}");
+    }
+}
+
+#[test]
 fn spans_are_rounded_to_their_last_unit() {
     for (nanoseconds, expected) in [
         (999_960, "1.0 ms"),
