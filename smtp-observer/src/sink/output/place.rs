@@ -17,7 +17,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 /// Links that are followed on one way, as the kernel does it (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// A directory that is only a place for names.
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
@@ -120,7 +120,7 @@ impl End {
             let mut nofollow = OFlag::O_NOFOLLOW;
             if let Some(target) = target(&directory, &name)? {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(Errno::ELOOP.into());
                 }
                 // The text of a link there need not be a path (`pipe:[4711]`), and the kernel alone makes links there.
