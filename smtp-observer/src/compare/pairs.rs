@@ -56,7 +56,9 @@ pub fn find(clients: &[&Conversation], servers: &[&Conversation]) -> (Vec<Pair>,
     let alike = same_addresses(clients, servers);
     let mut clocks = agree(clients, servers, &all(&alike, MAX_TRIED));
     if clocks.is_none() {
-        clocks = agree(clients, servers, &same_envelopes(clients, servers, MAX_TRIED, Some));
+        let alike = same_envelopes(clients.iter().copied().enumerate(), servers.iter().copied().enumerate());
+        let all = alike.iter().flat_map(|[sent, got]| sent.iter().flat_map(|sent| got.iter().map(|got| begun(*sent, *got))));
+        clocks = agree(clients, servers, &all.take(MAX_TRIED).collect::<Vec<_>>());
     }
     let mut pairs = by_addresses(clients, servers, alike, clocks);
     let more = by_envelope(clients, servers, clocks, &pairs);
@@ -161,18 +163,19 @@ fn by_envelope(
     let paired_clients: HashSet<usize> = paired.iter().map(|pair| pair.client).collect();
     let paired_servers: HashSet<usize> = paired.iter().map(|pair| pair.server).collect();
     let ahead = clocks.map_or(0, |clocks| clocks.ahead);
-    let doubt = clocks.map_or(UNKNOWN, |clocks| clocks.within + clock::slack(Duration::ZERO));
-    let mut found = same_envelopes(clients, servers, usize::MAX, |pair| {
-        let by = match upstream.get(&pair.client) {
-            Some(known) if *known == pair.server => By::Upstream,
-            None if !paired_clients.contains(&pair.client) && !paired_servers.contains(&pair.server) => By::Envelope,
-            _ => return None,
-        };
-        let got = Timestamp(pair.part.start().0.saturating_sub(ahead));
-        let ended = clients[pair.client].dialogue.closed.unwrap_or(*ALWAYS.end());
-        let in_time = ((*pair.of.start()).before(doubt)..=ended.after(HANDED_ON)).contains(&got);
-        in_time.then_some(Pair { by, ..pair })
-    });
+    // What is known by its addresses is nobody else's, but for those whose way on is known.
+    let of_upstream: HashSet<usize> = upstream.values().copied().collect();
+    let free_clients = clients.iter().copied().enumerate().filter(|(place, _)| !paired_clients.contains(place));
+    let free_servers = (servers.iter().copied().enumerate())
+        .filter(|(place, _)| !paired_servers.contains(place) || of_upstream.contains(place));
+    let mut found: Vec<Pair> = (same_envelopes(free_clients, free_servers).into_iter())
+        .flat_map(|alike| in_time(clients, clocks, alike))
+        .filter_map(|pair| match upstream.get(&pair.client) {
+            Some(known) if *known == pair.server => Some(Pair { by: By::Upstream, ..pair }),
+            None if !paired_servers.contains(&pair.server) => Some(pair),
+            _ => None,
+        })
+        .collect();
     // What is most alike is a pair, then what is nearest in time.
     let apart = |pair: &Pair| pair.part.start().0.saturating_sub(ahead).abs_diff(pair.of.start().0);
     found.sort_by_cached_key(|pair| {
@@ -247,37 +250,44 @@ fn transactions(dialogue: &Dialogue) -> Vec<Transaction> {
     found
 }
 
-/// Pairs of transactions with one envelope that are chosen, those with the rarest envelopes first; each part begins with
-/// the transaction.
-fn same_envelopes(
-    clients: &[&Conversation],
-    servers: &[&Conversation],
-    most: usize,
-    choose: impl Fn(Pair) -> Option<Pair>,
-) -> Vec<Pair> {
+/// The transactions that have one envelope, at the client's end and at the server's; the rarest envelopes first.
+fn same_envelopes<'a>(
+    clients: impl Iterator<Item = (usize, &'a Conversation)>,
+    servers: impl Iterator<Item = (usize, &'a Conversation)>,
+) -> Vec<[Places; 2]> {
     let mut by_envelope: HashMap<(u64, u64), [Places; 2]> = HashMap::default();
-    for (side, conversations) in [clients, servers].into_iter().enumerate() {
-        for (place, conversation) in conversations.iter().enumerate() {
-            for (envelope, sent) in transactions(&conversation.dialogue) {
-                by_envelope.entry(envelope).or_default()[side].push((place, sent));
-            }
+    let all = clients.map(|client| (0, client)).chain(servers.map(|server| (1, server)));
+    for (side, (place, conversation)) in all {
+        for (envelope, begins) in transactions(&conversation.dialogue) {
+            by_envelope.entry(envelope).or_default()[side].push((place, begins));
         }
     }
     let mut alike: Vec<_> = by_envelope.into_iter().collect();
     alike.sort_by_key(|(envelope, [sent, got])| (sent.len() * got.len(), *envelope));
+    alike.into_iter().map(|(_, places)| places).collect()
+}
+
+/// The pairs of transactions with one envelope in which the server got its own after the client had begun, and not long after
+/// the client had gone.
+fn in_time(clients: &[&Conversation], clocks: Option<Clocks>, [sent, mut got]: [Places; 2]) -> Vec<Pair> {
+    let ahead = clocks.map_or(0, |clocks| clocks.ahead);
+    let doubt = clocks.map_or(UNKNOWN, |clocks| clocks.within + clock::slack(Duration::ZERO));
+    let by_client = |(_, begins): &(usize, Timestamp)| Timestamp(begins.0.saturating_sub(ahead));
+    got.sort_by_key(|&(place, begins)| (begins, place));
     let mut pairs = Vec::new();
-    for (_, [sent, got]) in alike {
-        for &(client, inner) in &sent {
-            for &(server, outer) in &got {
-                let (of, part) = (inner..=*ALWAYS.end(), outer..=*ALWAYS.end());
-                pairs.extend(choose(Pair { client, of, server, part, by: By::Envelope }));
-                if pairs.len() >= most {
-                    return pairs;
-                }
-            }
-        }
+    for (client, begins) in sent {
+        let (from, ended) = (begins.before(doubt), clients[client].dialogue.closed.unwrap_or(*ALWAYS.end()));
+        let until = ended.after(HANDED_ON);
+        let later = &got[got.partition_point(|other| by_client(other) < from)..];
+        let known = later.iter().take_while(|other| by_client(other) <= until);
+        pairs.extend(known.map(|other| begun((client, begins), *other)));
     }
     pairs
+}
+
+/// Two conversations from a transaction on.
+fn begun((client, sent): (usize, Timestamp), (server, got): (usize, Timestamp)) -> Pair {
+    Pair { client, of: sent..=*ALWAYS.end(), server, part: got..=*ALWAYS.end(), by: By::Envelope }
 }
 
 /// How much two conversations have in common besides an envelope.
@@ -297,4 +307,73 @@ fn likeness(client: &Conversation, server: &Conversation) -> usize {
     let taken =
         replies.filter(|heard| got.iter().filter_map(|got| got.reply.as_ref()).any(|said| heard.says_what(said)));
     addresses + name + 2 * sizes + 4 * taken.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{CLIENT, PROXY, Path, client, server};
+    use super::*;
+
+    /// So many mails with one envelope, a minute apart, as many ports as there are: from elsewhere at the server.
+    fn mails(number: u16) -> Path {
+        let mut path = Path::ahead(30_000);
+        let ids: Vec<&'static str> = (0..number).map(|id| &*Box::leak(id.to_string().into_boxed_str())).collect();
+        for (at, id) in (0..).zip(ids) {
+            let (from, to) = (client(id, (CLIENT.0, 1000 + at)), server(id, ("203.0.113.7", 1000 + at)));
+            path.mail(i64::from(at) * 60_000, from, to);
+        }
+        path
+    }
+
+    fn conversations(path: &Path) -> [Vec<&Conversation>; 2] {
+        [path.client.conversations().collect(), path.server.conversations().collect()]
+    }
+
+    fn sides<'a>(all: &'a [&'a Conversation]) -> impl Iterator<Item = (usize, &'a Conversation)> {
+        all.iter().copied().enumerate()
+    }
+
+    /// As `in_time`, but all with all.
+    fn slowly(clients: &[&Conversation], clocks: Clocks, [sent, got]: &[Places; 2]) -> Vec<(usize, usize)> {
+        let doubt = clocks.within + clock::slack(Duration::ZERO);
+        let mut pairs = Vec::new();
+        for (client, begins) in sent {
+            for (server, other) in got {
+                let ended = clients[*client].dialogue.closed.expect("closed").after(HANDED_ON);
+                let is_in_time = (begins.before(doubt)..=ended).contains(&Timestamp(other.0 - clocks.ahead));
+                pairs.extend(is_in_time.then_some((*client, *server)));
+            }
+        }
+        pairs
+    }
+
+    #[test]
+    fn what_is_far_apart_is_not_tried() {
+        let path = mails(100);
+        let [clients, servers] = conversations(&path);
+        let alike = same_envelopes(sides(&clients), sides(&servers));
+        assert_eq!((alike.len(), alike[0][0].len(), alike[0][1].len()), (1, 100, 100));
+        for (ahead, within) in [(30_000, 5), (0, 5), (90_000, 40_000), (-7_000_000, 5)] {
+            let clocks = Clocks { ahead: ahead * 1_000_000, within: Duration::from_millis(within) };
+            let tried = in_time(&clients, Some(clocks), alike[0].clone());
+            let tried: Vec<_> = tried.iter().map(|pair| (pair.client, pair.server)).collect();
+            assert_eq!(tried, slowly(&clients, clocks, &alike[0]));
+            assert!(tried.len() <= 300, "{} pairs of 10000 were tried", tried.len());
+        }
+        let (pairs, _) = find(&clients, &servers);
+        assert!(pairs.iter().all(|pair| pair.client == pair.server && pair.by == By::Envelope));
+        assert_eq!(pairs.len(), 100);
+    }
+
+    #[test]
+    fn what_is_paired_is_not_tried_again() {
+        let mut path = Path::ahead(0);
+        path.mail(0, client("known", CLIENT), server("known", CLIENT));
+        path.mail_at(10, client("alone", PROXY));
+        let [clients, servers] = conversations(&path);
+        let paired = [whole(0, 0, By::Addresses)];
+        assert_eq!(by_envelope(&clients, &servers, None, &paired), []);
+        let free: Vec<_> = by_envelope(&clients, &servers, None, &[]).iter().map(|pair| pair.server).collect();
+        assert_eq!(free, [0], "it would have been the other's");
+    }
 }
