@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use foldhash::HashMap;
 
-use self::pending::PendingTransfers;
+use self::pending::{MAX_WITHHELD_IN_ALL, PendingTransfers};
 use crate::event::{KernelEvent, ProcessEvent, Snapshot, Time, TransferEvent};
 use crate::observer::Tap;
 use crate::redact::{Addresses, Key, RedactionPolicy};
@@ -40,6 +40,8 @@ pub struct Recorder {
     withheld: BTreeSet<u64>,
     /// What waits of each dialogue.
     pending: HashMap<u64, PendingTransfers>,
+    /// Bytes of all that waits.
+    bytes: usize,
     out: Vec<(u64, Entry)>,
 }
 
@@ -51,6 +53,7 @@ impl Recorder {
             next: 0,
             withheld: BTreeSet::new(),
             pending: HashMap::default(),
+            bytes: 0,
             out: Vec::new(),
         }
     }
@@ -99,7 +102,11 @@ impl Tap for Recorder {
         let kept = match dialogue {
             Some(dialogue) => {
                 let new = || PendingTransfers::new(self.policy);
-                self.pending.entry(dialogue).or_insert_with(new).push(number, event, peer)
+                let pending = self.pending.entry(dialogue).or_insert_with(new);
+                let before = pending.withheld();
+                let kept = pending.push(number, event, peer, MAX_WITHHELD_IN_ALL - self.bytes);
+                self.bytes += pending.withheld() - before;
+                kept
             }
             None => Some(sanitize::of_event(event)),
         };
@@ -118,15 +125,18 @@ impl Tap for Recorder {
     }
 
     fn read(&mut self, dialogue: u64, session: &Session) {
-        let Self { pending, withheld, out, .. } = self;
+        let Self { pending, withheld, out, bytes, .. } = self;
         if let Some(pending) = pending.get_mut(&dialogue) {
+            let before = pending.withheld();
             pending.conclude(session, &mut |number, event| release(withheld, out, number, event));
+            *bytes -= before - pending.withheld();
         }
     }
 
     fn ended(&mut self, dialogue: u64, session: &Session) {
-        let Self { pending, withheld, out, .. } = self;
+        let Self { pending, withheld, out, bytes, .. } = self;
         if let Some(mut pending) = pending.remove(&dialogue) {
+            *bytes -= pending.withheld();
             pending.finish(session, &mut |number, event| release(withheld, out, number, event));
         }
     }

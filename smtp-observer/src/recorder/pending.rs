@@ -13,6 +13,9 @@ use crate::smtp::{Exchange, Item, Message, Names, Peer, Repeated, Reply, Session
 /// their replies. Of what comes when there are more, only the shape is kept.
 const MAX_WITHHELD: usize = 1 << 20;
 
+/// Bytes that those of all connections may have together.
+pub(super) const MAX_WITHHELD_IN_ALL: usize = 8 << 20;
+
 /// What is withheld of a connection.
 #[derive(Debug)]
 pub(crate) struct PendingTransfers {
@@ -93,10 +96,21 @@ impl PendingTransfers {
         Self { policy, sides: Default::default(), reversed: false, withheld: 0 }
     }
 
-    /// Takes a transfer. One that cannot be withheld, or need not be, comes back.
-    pub(super) fn push(&mut self, number: u64, event: &TransferEvent, peer: Peer) -> Option<TransferEvent<'static>> {
+    /// Bytes that it withholds.
+    pub(super) fn withheld(&self) -> usize {
+        self.withheld
+    }
+
+    /// Takes a transfer, where there is room for so many bytes. One that cannot be withheld, or need not be, comes back.
+    pub(super) fn push(
+        &mut self,
+        number: u64,
+        event: &TransferEvent,
+        peer: Peer,
+        room: usize,
+    ) -> Option<TransferEvent<'static>> {
         let cost = cost(event);
-        let fits = self.withheld + cost <= MAX_WITHHELD;
+        let fits = cost <= room && self.withheld + cost <= MAX_WITHHELD;
         let side = &mut self.sides[usize::from(peer == Peer::Server)];
         let texts = side.read(&event.said, fits);
         if texts.is_empty() {

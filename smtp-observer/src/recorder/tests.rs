@@ -417,3 +417,34 @@ fn no_more_is_withheld_than_the_bound() {
     assert!((100..1000).contains(&withheld), "{withheld}");
     assert!(!self::said(&kept).contains("bobmarker"));
 }
+
+/// Many connections together have a bound, too, and what has come out makes room.
+#[test]
+fn no_more_is_withheld_of_all_connections_than_the_bound() {
+    let line = format!("RCPT TO:<bobmarker@{}.example>\r\n", "y".repeat(400));
+    let entries = dialogue(&[(true, &line)]);
+    let transfer = entries.iter().find_map(|entry| match entry {
+        Entry::Event(KernelEvent::Transfer(event)) => Some(event),
+        _ => None,
+    });
+    let transfer = transfer.expect("the command");
+    let mut recorder = Recorder::new(Addresses::Domain, Key(5));
+    let comes_out = |recorder: &mut Recorder, dialogue: u64| {
+        recorder.transfer(Some(dialogue), transfer, Peer::Client);
+        let out: Vec<Entry> = recorder.drain().map(|(_, entry)| entry).collect();
+        assert!(!said(&out).contains("bobmarker"), "{}", said(&out));
+        !out.is_empty()
+    };
+    let first = (0..).find(|&dialogue| comes_out(&mut recorder, dialogue)).expect("a bound");
+    let bytes = recorder.bytes;
+    assert!((MAX_WITHHELD_IN_ALL - (8 << 10)..=MAX_WITHHELD_IN_ALL).contains(&bytes), "{bytes}");
+    assert!(first > 1000 && comes_out(&mut recorder, 0), "there is room for no connection any more");
+
+    recorder.ended(1, &Session::new());
+    assert_eq!(recorder.drain().count(), 1);
+    assert!(!comes_out(&mut recorder, first + 1), "there is room for one");
+    for dialogue in 0..=first + 1 {
+        recorder.ended(dialogue, &Session::new());
+    }
+    assert_eq!((recorder.bytes, recorder.complete_up_to()), (0, recorder.next()));
+}
