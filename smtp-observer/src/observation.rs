@@ -156,7 +156,7 @@ pub struct Command {
     /// The reply's enhanced status code (RFC 2034).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enhanced_code: Option<String>,
-    /// The reply's text, lines joined by a line feed.
+    /// The reply's text, lines joined by a line feed; absent where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
     /// From the command's last byte to the reply's last byte.
@@ -193,7 +193,7 @@ pub struct Data {
     /// The final reply's code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// The final reply's text.
+    /// The final reply's text, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
 }

@@ -126,6 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_without_a_text_has_none() {
+        let policy = RedactionPolicy::new(Addresses::Domain);
+        assert_eq!(shown(policy, "RSET", 250, "").reply, None);
+        let reply = Reply {
+            code: 250,
+            enhanced_code: None,
+            text: Vec::new(),
+            withheld: false,
+            repeated: Repeated::default(),
+            span: 0..0,
+            first_byte: Time(0),
+            last_byte: Time(0),
+        };
+        assert_eq!(policy.reply(&reply), None);
+    }
+
+    #[test]
     fn odd_envelopes() {
         for (line, argument) in [
             ("MAIL FROM:<>", "FROM:<>"),

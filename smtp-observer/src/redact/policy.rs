@@ -29,7 +29,7 @@ pub struct Shown {
     pub length: Option<u64>,
     /// What followed the verb.
     pub argument: Option<String>,
-    /// The reply's text, lines joined by a line feed.
+    /// The reply's text, lines joined by a line feed; absent where it has none.
     pub reply: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl RedactionPolicy {
             },
             reply: reply.as_deref().and_then(|reply| match reply.withheld || hides_reply(command, reply) {
                 true => code_alone(reply),
-                false => Some(lines(&reply.text, |line| self.reply_line(&reply.repeated, line))),
+                false => self.text_of(reply),
             }),
         }
     }
@@ -71,8 +71,14 @@ impl RedactionPolicy {
     pub fn reply(self, reply: &Reply) -> Option<String> {
         match reply.withheld {
             true => code_alone(reply),
-            false => Some(lines(&reply.text, |line| self.reply_line(&reply.repeated, line))),
+            false => self.text_of(reply),
         }
+    }
+
+    /// The text of a reply that has one.
+    fn text_of(self, reply: &Reply) -> Option<String> {
+        let text = lines(&reply.text, |line| self.reply_line(&reply.repeated, line));
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// A server's text that repeats this.
