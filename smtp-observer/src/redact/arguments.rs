@@ -18,7 +18,7 @@ use super::mailbox::Mask;
 const SECRET: &str = "***";
 
 /// Parts of words that name a secret.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 16] = [
     "pass",
     "pwd",
     "secret",
@@ -29,6 +29,9 @@ const NAMES: [&str; 13] = [
     "bearer",
     "credential",
     "private-key",
+    "accesskey",
+    "access-key",
+    "access_key",
     "otp",
     "cookie",
     "sasl",
@@ -37,8 +40,11 @@ const NAMES: [&str; 13] = [
 /// More parts of words that tell that a secret is near: a user's name may stand before it.
 const LOGINS: [&str; 2] = ["auth", "login"];
 
-/// Whole names of a password: of swaks, sendEmail, PuTTY, blat and TLS libraries.
+/// Last words of a password's name: of swaks, sendEmail, PuTTY, blat and TLS libraries.
 const SHORT: [&str; 5] = ["ap", "xp", "pw", "apt", "psk"];
+
+/// Last words of an option that may have a secret for its value.
+const DOUBTFUL: [&str; 2] = ["auth", "key"];
 
 /// A secret stands behind one of these words of SMTP and HTTP.
 const MECHANISMS: [&str; 5] = ["plain", "login", "basic", "xoauth2", "ntlm"];
@@ -232,7 +238,7 @@ fn without_last_word(argument: &str) -> String {
 /// An argument without its secrets, behind the one `before` it.
 fn without_secrets<'a>(before: &str, argument: &'a str) -> Cow<'a, str> {
     let is_text = argument.contains(char::is_whitespace);
-    match takes_secret(before) || is_text && tells_secret(argument) {
+    match takes_secret(before) || may_take_secret(before, argument) || is_text && tells_secret(argument) {
         true => SECRET.into(),
         false => without_parts(before, argument),
     }
@@ -249,7 +255,7 @@ fn tells_secret(text: &str) -> bool {
         text.split(|sign: char| sign.is_whitespace() || "\"'`".contains(sign)).filter(|word| !word.is_empty());
     words.any(|word| {
         let before = std::mem::replace(&mut before, word);
-        takes_secret(before) || matches!(without_parts(before, word), Cow::Owned(_))
+        takes_secret(before) || may_take_secret(before, word) || matches!(without_parts(before, word), Cow::Owned(_))
     })
 }
 
@@ -265,7 +271,19 @@ fn takes_secret(option: &str) -> bool {
     let takes_none = name.ends_with("-stdin")
         || name.split('-').any(|part| matches!(part, "no" | "hide" | "ask" | "prompt" | "protect" | "show"));
     let is_mechanism = !has_sign && is_one_of(name, &MECHANISMS);
-    is_mechanism || !takes_none && (is_one_of(name, &SHORT) || speaks_of(name, &NAMES))
+    is_mechanism || !takes_none && (is_one_of(last_word(name), &SHORT) || speaks_of(name, &NAMES))
+}
+
+/// The same of an option that may have a secret for its value: another option, or a mechanism of AUTH, is none.
+fn may_take_secret(option: &str, argument: &str) -> bool {
+    option.starts_with('-')
+        && is_one_of(last_word(option), &DOUBTFUL)
+        && !argument.starts_with('-')
+        && !is_one_of(argument, &MECHANISMS)
+}
+
+fn last_word(name: &str) -> &str {
+    name.rsplit(|sign: char| !sign.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
 /// An argument without the secrets that it has itself.
@@ -285,11 +303,11 @@ fn behind_name(argument: &str) -> Option<usize> {
     ends.filter_map(|end| Some(end + lower[end..].find(SIGNS)? + 1)).min()
 }
 
-/// The same of a name that is one of the short ones and no part of a longer one: `--pw=`, `?pw=`.
+/// The same of a name whose last word is one of the short ones: `--smtp-pw=`, `?pw=`, `--key=`.
 fn behind_short_name(argument: &str) -> Option<usize> {
     let is_short = |&(end, _): &(usize, &str)| {
-        let key = argument[..end].rsplit(|sign: char| !sign.is_ascii_alphanumeric()).next();
-        key.is_some_and(|key| is_one_of(key, &SHORT))
+        let last = last_word(&argument[..end]);
+        is_one_of(last, &SHORT) || is_one_of(last, &DOUBTFUL)
     };
     argument.match_indices(SIGNS).find(is_short).map(|(end, _)| end + 1)
 }
