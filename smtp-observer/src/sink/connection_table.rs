@@ -124,8 +124,12 @@ impl ConnectionTable {
     pub fn forget(&mut self, now: Timestamp) {
         let long_ago = now.before(KEPT);
         while self.over.len() > MAX_OVER || self.over.front().is_some_and(|(closed, _)| *closed < long_ago) {
-            if let Some((_, id)) = self.over.pop_front() {
+            if let Some((closed, id)) = self.over.pop_front() {
                 self.changes += 1;
+                // It may be followed again.
+                if self.rows.get(&id).is_none_or(|row| row.closed != Some(closed)) {
+                    continue;
+                }
                 let Some(row) = self.rows.remove(&id) else { continue };
                 self.row_bytes -= row.bytes_alone();
                 match row.class {
@@ -201,7 +205,7 @@ impl ConnectionTable {
         noted
     }
 
-    /// Connections that are not shown, since there were [`MAX_ROWS`] when they were opened.
+    /// Connections since the start that were not shown, since there were [`MAX_ROWS`] when they were opened.
     pub fn unlisted(&self) -> u64 {
         self.unlisted
     }
@@ -233,6 +237,10 @@ impl ConnectionTable {
             _ => (false, false),
         };
         let Self { rows, past, accounts, owners, row_bytes, .. } = self;
+        if opens && let Some(row) = past.remove(id) {
+            *row_bytes += row.bytes_alone();
+            rows.insert(Arc::clone(id), row);
+        }
         let mut listed = rows.len();
         let (row, is_past) = match rows.entry(Arc::clone(id)) {
             Entry::Occupied(row) => (row.into_mut(), false),

@@ -250,7 +250,14 @@ impl ConnectionState {
             Gist::Other(event) => event,
         };
         match event {
-            Event::ConnectionOpened { .. } | Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
+            // It is followed again.
+            Event::ConnectionOpened { .. } => {
+                (self.closed, self.bytes) = (None, None);
+                if self.state == State::Unfollowed {
+                    self.state = State::Connected;
+                }
+            }
+            Event::ConnectionOwnerChanged { .. } | Event::Interception(_) => (),
             Event::Command(_) | Event::Data(_) | Event::Transaction(_) => (),
             Event::ConnectionClosed { bytes_sent, bytes_received, .. } => {
                 self.closed = Some(retained.time());

@@ -2,7 +2,7 @@ mod history;
 
 use super::verdicts::MAX_INTERCEPTIONS;
 use super::*;
-use crate::observation::{Command, InterceptedClient, Method, News, Tls, TlsPhase};
+use crate::observation::{Anomaly, AnomalyKind, Command, InterceptedClient, Method, News, Tls, TlsPhase};
 use crate::sink::samples::{self, Sample};
 
 fn session(sample: &Sample, events: Vec<Event>) -> ConnectionTable {
@@ -157,6 +157,32 @@ fn transcripts_have_a_bound_in_bytes() {
     }
     table.forget(Timestamp(i64::MAX));
     assert_eq!((table.rows().len(), table.accounts.ordinary(), table.row_bytes, table.owners.bytes()), (0, 0, 0, 0));
+}
+
+#[test]
+fn what_is_followed_again_is_listed_again() {
+    let sample = Sample::client();
+    let unfollowed = Event::ConnectionUnfollowed { bytes_sent: 1, bytes_received: 2, duration: Duration::from_secs(1) };
+    let long_after = samples::TIME.after(2 * KEPT);
+    let gap = Event::Anomaly(Anomaly { kind: AnomalyKind::Gap, detail: "7 bytes".into() });
+    for anomalous in [false, true] {
+        let events = anomalous.then(|| gap.clone()).into_iter().chain([unfollowed.clone()]);
+        let mut table = session(&sample, events.collect());
+        assert_eq!(only(&table).state, State::Unfollowed);
+        // At once, and after a while.
+        table.take(sample.opened());
+        assert_eq!((only(&table).state, only(&table).closed, only(&table).bytes), (State::Connected, None, None));
+        table.forget(long_after);
+        assert_eq!(table.rows().len(), 1, "it is open");
+        table.take(sample.at(unfollowed.clone()));
+        table.forget(long_after);
+        assert_eq!((table.rows().len(), table.len()), (0, usize::from(anomalous)));
+        table.take(sample.opened());
+        assert_eq!((only(&table).state, table.len()), (State::Connected, 1));
+        table.take(sample.closed());
+        table.forget(long_after);
+        assert_eq!((table.rows().len(), table.len()), (0, usize::from(anomalous)));
+    }
 }
 
 fn command() -> Command {

@@ -81,7 +81,7 @@ impl View {
         let open = table.rows().filter(|row| row.closed.is_none()).count();
         let mut first = format!("smtp-observer top, {}: {open} open", self.title);
         if table.unlisted() > 0 {
-            put(&mut first, format_args!(", {} not listed", table.unlisted()));
+            put(&mut first, format_args!(", {} not listed since the start", table.unlisted()));
         }
         if !self.filter.is_empty() {
             put(&mut first, format_args!(", {} match {}", self.order.len(), self.filter.text()));
