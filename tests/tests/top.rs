@@ -135,7 +135,7 @@ fn an_interceptor_is_named_and_looked_into() -> Result<()> {
 fn whatever_ends_it_the_terminal_is_as_before() -> Result<()> {
     let terminal = Terminal::open(80, 24)?;
     let before = settings(&terminal)?;
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         start(&terminal, "")?;
         let pid = terminal.program()?.context("there is no program")?;
         kill(Pid::from_raw(pid.cast_signed()), signal)?;

@@ -91,9 +91,7 @@ impl Runtime {
             // Set once, whatever else comes meanwhile: those who ask often put nothing off.
             self.settling =
                 (self.observer.has_deadlines()).then(|| self.settling.unwrap_or_else(|| Instant::now() + GRACE_PERIOD));
-            if self.observer.follows_any() {
-                self.look = self.look.or_else(|| Some(Instant::now() + NEXT_LOOK));
-            }
+            self.plan_look();
             tokio::select! {
                 ready = self.kernel.ready() => match ready {
                     Ok(()) => self.take_in(),
@@ -170,6 +168,13 @@ impl Runtime {
         if let Some(record) = &mut self.record {
             record.write();
             record.output.flush();
+        }
+    }
+
+    /// Looks at the open sockets again after a while, as long as any connection is followed.
+    pub(super) fn plan_look(&mut self) {
+        if self.observer.follows_any() {
+            self.look = self.look.or_else(|| Some(Instant::now() + NEXT_LOOK));
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
     tokio_runtime()?.block_on(async {
         let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording, user, Files::default())?;
         let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
+        // It would end the agent, and leave the terminal as it is.
+        let mut quit = signal(SignalKind::quit()).map_err(system("wait for signals"))?;
 
         let record = start_record(recording, &observe)?;
         let title = format!("{}, {}", named(&observe.ports), kernel.family().as_str());
@@ -41,6 +43,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
         let outcome = tokio::select! {
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
+            _ = quit.recv() => Ok(()),
             () = passed(observe.duration) => Ok(()),
         };
         let Top { runtime, screen, .. } = top;
@@ -115,6 +118,7 @@ impl Top {
             }
             // Whatever it was: it may have come between the kernel's waking and the taking.
             self.runtime.take_in();
+            self.runtime.plan_look();
             self.plan();
         }
     }
