@@ -223,9 +223,10 @@ fn user(chosen: Result<Option<Unprivileged>, UnusableUser>, may_become: bool) ->
             "Run `useradd --system smtp-observer`, or give another user with --user NAME.",
         ),
         Ok(Some(user)) => Diagnostic::fine(NAME, format!("once its hooks are in, root's agent becomes {user}")),
+        // No command that observes starts then.
         Err(error) => Diagnostic::wrong(
             NAME,
-            State::Partly,
+            State::No,
             error.to_string().trim_end_matches('.'),
             "Mend the host's list of users, or give the number of one with --user NUMBER.",
         ),
@@ -382,7 +383,7 @@ mod tests {
     fn users_and_files() {
         assert_eq!(state(&user(Ok(None), false)), State::Yes);
         let error = UnusableUser::LookUp { name: "smtp-observer".into(), source: nix::errno::Errno::EIO };
-        assert_eq!(state(&user(Err(error), true)), State::Partly);
+        assert_eq!(state(&user(Err(error), true)), State::No);
         let nobody = Unprivileged::choose(Some("65534"));
         if nix::unistd::geteuid().is_root() {
             assert_ne!(state(&user(nobody.clone(), true)), State::No);
