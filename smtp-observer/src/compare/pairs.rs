@@ -57,7 +57,8 @@ pub fn find(clients: &[&Conversation], servers: &[&Conversation]) -> (Vec<Pair>,
     let mut clocks = agree(clients, servers, &all(&alike, MAX_TRIED));
     if clocks.is_none() {
         let alike = same_envelopes(clients.iter().copied().enumerate(), servers.iter().copied().enumerate());
-        let all = alike.iter().flat_map(|[sent, got]| sent.iter().flat_map(|sent| got.iter().map(|got| begun(*sent, *got))));
+        let all =
+            alike.iter().flat_map(|[sent, got]| sent.iter().flat_map(|sent| got.iter().map(|got| begun(*sent, *got))));
         clocks = agree(clients, servers, &all.take(MAX_TRIED).collect::<Vec<_>>());
     }
     let mut pairs = by_addresses(clients, servers, alike, clocks);

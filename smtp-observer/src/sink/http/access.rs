@@ -153,7 +153,7 @@ impl Web {
         let had = [
             (before.tls.is_some(), news.config.tls.is_some(), "tls_server_config"),
             (!before.users.is_empty(), !news.config.users.is_empty(), "basic_auth_users"),
-            (before.authenticates(), news.config.authenticates(), "client_auth_type"),
+            (before.certifies(), news.config.certifies(), "client_auth_type: RequireAndVerifyClientCert"),
         ];
         match had.into_iter().find(|(before, now, _)| *before && !now) {
             Some((_, _, lost)) => Err(WebConfigError::Weaker { path: self.path.clone(), lost }),

@@ -223,7 +223,12 @@ impl WebConfig {
 
     /// Whether nobody is let in without a password or a certificate.
     pub(super) fn authenticates(&self) -> bool {
-        !self.users.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.certified)
+        !self.users.is_empty() || self.certifies()
+    }
+
+    /// Whether nobody is let in without a certificate.
+    pub(super) fn certifies(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.certified)
     }
 }
 

@@ -87,6 +87,47 @@ async fn a_changed_file_counts_at_once_and_a_broken_one_lets_nobody_in() {
     assert_eq!((status("new").await, status("newer").await), ("401".into(), "200".into()));
 }
 
+/// What is asked of clients is compared one by one: a password is no certificate.
+#[test]
+fn nothing_that_was_asked_for_is_taken_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = config(&folder, &[("alice", "right")]);
+    let web = Web::read(&path).expect("a configuration");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let resolver = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+    let server = builder.expect("versions").with_no_client_auth().with_cert_resolver(resolver);
+    let server = Arc::new(server);
+    let with = |certified: Option<bool>, has_users: bool| {
+        let users = WebConfig::read(&path).expect("a configuration").users;
+        WebConfig {
+            tls: certified.map(|certified| Tls { server: Arc::clone(&server), certificate: Arc::from([]), certified }),
+            headers: Vec::new(),
+            users: if has_users { users } else { Default::default() },
+            files: Vec::new(),
+        }
+    };
+    for (before, after, lost) in [
+        ((Some(true), true), (Some(true), true), None),
+        ((Some(true), true), (Some(false), true), Some("client_auth_type: RequireAndVerifyClientCert")),
+        ((Some(true), false), (Some(false), true), Some("client_auth_type: RequireAndVerifyClientCert")),
+        ((Some(true), true), (Some(true), false), Some("basic_auth_users")),
+        ((Some(false), true), (None, true), Some("tls_server_config")),
+        ((Some(false), true), (Some(true), true), None),
+        ((None, false), (Some(true), true), None),
+    ] {
+        let config = Arc::new(with(after.0, after.1));
+        let read = Read { config, files: Vec::new(), stamps: Vec::new() };
+        let news = Web { path: path.clone(), state: Mutex::new(read) };
+        let told = match web.no_weaker(&with(before.0, before.1), news) {
+            Ok(_) => None,
+            Err(WebConfigError::Weaker { lost, .. }) => Some(lost),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(told, lost, "{before:?} {after:?}");
+    }
+}
+
 #[tokio::test]
 async fn arguments_are_for_those_who_are_known() {
     let folder = tempfile::tempdir().expect("a folder");
