@@ -46,6 +46,8 @@ pub(super) struct Runtime {
     pub(super) sinks: Sinks,
     pub(super) record: Option<Record>,
     losses: Losses,
+    /// How far the wall clock is ahead of the kernel's, as the sinks know it.
+    unix_offset: i64,
     /// When to look again which connections are open.
     pub(super) look: Option<Instant>,
     /// When to settle what waits for time to pass, if anything does.
@@ -57,10 +59,10 @@ impl Runtime {
         let (ports, addresses) = (observe.ports.as_slice(), observe.addresses);
         let mut observer = Observer::new(ports, RedactionPolicy::new(addresses));
         observer.set_service_addresses(observe.service_addresses.clone());
-        let mut runtime =
-            Self { kernel, observer, sinks, record, losses: Losses::default(), look: None, settling: None };
-        let host = KernelEvent::Host(runtime.kernel.host());
-        runtime.tell(host);
+        let host = kernel.host();
+        let (losses, unix_offset) = (Losses::default(), host.unix_offset);
+        let mut runtime = Self { kernel, observer, sinks, record, losses, unix_offset, look: None, settling: None };
+        runtime.tell(KernelEvent::Host(host));
         runtime
     }
 
@@ -139,8 +141,11 @@ impl Runtime {
 
     /// Passes all that waits through the observer to the sinks.
     pub(super) fn take_in(&mut self) {
-        let Self { kernel, observer, sinks, record, .. } = self;
+        let Self { kernel, observer, sinks, record, unix_offset, .. } = self;
         kernel.drain(&mut |event| {
+            if let KernelEvent::Host(host) = &event {
+                sinks.set_clock(host.unix_offset.saturating_sub(std::mem::replace(unix_offset, host.unix_offset)));
+            }
             observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
             if let Some(record) = record {
                 record.write();

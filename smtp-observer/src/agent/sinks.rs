@@ -66,6 +66,16 @@ impl Sinks {
         }
     }
 
+    /// The wall clock was set forward by so many nanoseconds, or back.
+    pub(super) fn set_clock(&mut self, by: i64) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.set_clock(by);
+        }
+        if let Some(table) = &mut self.table {
+            table.set_clock(by);
+        }
+    }
+
     pub(super) fn flush(&mut self) {
         if let Some(lines) = &mut self.lines {
             lines.output.flush();

@@ -140,6 +140,20 @@ impl ConnectionTable {
         }
     }
 
+    /// The clock was set forward by so many nanoseconds, or back: what is so long ago stays so long ago.
+    pub fn set_clock(&mut self, by: i64) {
+        for row in self.rows.values_mut().chain(self.past.values_mut()) {
+            let closed = row.closed.as_mut();
+            for time in [&mut row.opened, &mut row.heard].into_iter().chain(closed) {
+                *time = time.by_clock(by);
+            }
+        }
+        for (closed, _) in &mut self.over {
+            *closed = closed.by_clock(by);
+        }
+        self.changes += 1;
+    }
+
     /// The connections, in no order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &ConnectionState> {
         self.rows.values()

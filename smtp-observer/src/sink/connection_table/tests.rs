@@ -185,6 +185,24 @@ fn what_is_followed_again_is_listed_again() {
     }
 }
 
+#[test]
+fn a_clock_that_was_set_makes_nothing_older_or_younger() {
+    for by in [-5 * 3600, 5 * 3600].map(|seconds: i64| seconds * 1_000_000_000) {
+        let [over, open] = ["over", "open"].map(|id| Sample::client().with_id(id));
+        let mut table = session(&over, vec![]);
+        table.take(over.closed());
+        table.set_clock(by);
+        let now = samples::TIME.by_clock(by);
+        let mut opened = open.opened();
+        opened.time = now.after(KEPT / 2);
+        table.take(opened);
+        let heard = |table: &ConnectionTable| table.heard_last(1)[0].connection.id.to_string();
+        assert_eq!((table.rows().len(), heard(&table)), (2, "open".to_owned()));
+        table.forget(now.after(2 * KEPT));
+        assert_eq!((table.rows().len(), only(&table).closed), (1, None));
+    }
+}
+
 fn command() -> Command {
     let Event::Command(command) = samples::command("EHLO", 250) else { panic!("a command") };
     command

@@ -98,6 +98,13 @@ impl Interceptions {
         }
     }
 
+    /// The clock was set.
+    pub(super) fn set_clock(&mut self, by: i64) {
+        for described in &mut self.described {
+            described.seen = described.seen.by_clock(by);
+        }
+    }
+
     /// Ends the series of these programs, and the descriptions of processes that were not seen since then.
     pub(super) fn forget(&mut self, since: Timestamp, gone: &HashSet<Arc<str>>) {
         // What is let go of is there: it was set.

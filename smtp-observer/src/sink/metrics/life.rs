@@ -56,6 +56,15 @@ impl Metrics {
         ]
     }
 
+    /// The clock was set forward by so many nanoseconds, or back: what is so long ago stays so long ago.
+    pub fn set_clock(&mut self, by: i64) {
+        for time in [&mut self.now, &mut self.looked] {
+            *time = time.by_clock(by);
+        }
+        self.programs.set_clock(by);
+        self.interceptions.set_clock(by);
+    }
+
     /// It is now at least so late: lets go of programs that are gone.
     pub(super) fn pass(&mut self, now: Timestamp) {
         self.now = self.now.max(now);

@@ -327,6 +327,16 @@ impl Programs {
         self.known.extract_if(.., is_gone).map(|(program, _)| program).collect()
     }
 
+    /// The clock was set.
+    pub(super) fn set_clock(&mut self, by: i64) {
+        for program in self.known.values_mut() {
+            (program.since, program.seen) = (program.since.by_clock(by), program.seen.by_clock(by));
+        }
+        for (_, since) in &mut self.waiting {
+            *since = since.by_clock(by);
+        }
+    }
+
     /// Has all series found anew: some have ended, and there is room for others.
     pub(super) fn let_go_of_handles(&mut self) {
         for program in self.known.values_mut().chain([&mut self.unknown, &mut self.others]) {

@@ -388,6 +388,19 @@ fn a_program_that_is_gone_takes_its_series_along() {
 }
 
 #[test]
+fn a_clock_that_was_set_ends_nothing_early_or_late() {
+    const SET: Duration = Duration::from_secs(5 * 3600);
+    let by = SET.as_nanos() as i64;
+    let sample = Sample::server();
+    for (before, by, behind) in [(Duration::ZERO, by, SET), (SET, -by, Duration::ZERO)] {
+        let mut metrics = metrics([facts::opened(), facts::closed()].map(|fact| after(before, sample.fact(fact))));
+        metrics.set_clock(by);
+        assert!(lines_about(&mut metrics, behind + GONE, "smtpd").len() > 100, "it was seen an hour ago");
+        assert_eq!(lines_about(&mut metrics, behind + GONE + 2 * LOOK, "smtpd"), [""; 0]);
+    }
+}
+
+#[test]
 fn programs_that_are_gone_make_room() {
     let program = |number: usize| Sample::server().with_program(7, &format!("/tmp/{number}"));
     let mut metrics = metrics(
