@@ -155,8 +155,8 @@ unsafe extern "C" fn finish(dialogue: *mut Dialogue, work: *mut Work) -> u64 {
             told::uncaptured(work, CaptureMiss::Uncertain, end - cursor, lines);
             set!(dialogue.client.mode, Mode::UNCERTAIN);
             set!(dialogue.client.line, if byte(work, end - 1) == b'\n' { Line::START } else { Line::UNKNOWN });
-            set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(lines as u32));
             command::doubt(dialogue);
+            command::expect(dialogue, lines as u32);
             command::hide(dialogue);
             return 0;
         }
@@ -211,6 +211,7 @@ pub unsafe fn lose(dialogue: *mut Dialogue, work: *mut Work, hole: u64) {
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.line, Line::UNKNOWN);
         command::doubt(dialogue);
+        set!(dialogue.client.counted, 0);
     }
 }
 

@@ -9,8 +9,8 @@ use super::{content, verb};
 pub unsafe fn asks(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe {
-        let asked = get!(dialogue.client.asked).wrapping_add(1);
-        set!(dialogue.client.asked, asked);
+        expect(dialogue, 1);
+        let asked = get!(dialogue.client.asked);
         if get!(dialogue.client.wary) != 0 && !reached(get!(dialogue.server.answered), get!(dialogue.client.hide_until))
         {
             set!(dialogue.client.hide_until, asked);
@@ -18,11 +18,39 @@ pub unsafe fn asks(dialogue: *mut Dialogue) {
     }
 }
 
-/// It is no more certain what the client says.
+/// So many more replies are asked for.
+#[inline(always)]
+pub unsafe fn expect(dialogue: *mut Dialogue, replies: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if get!(dialogue.client.sure) == 0 {
+            are_due(dialogue, replies);
+        }
+        set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(replies));
+    }
+}
+
+/// So many more replies are due, where it is not certain what asks for them.
+#[inline(always)]
+pub unsafe fn are_due(dialogue: *mut Dialogue, more: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (due, replies) = (get!(dialogue.client.due), get!(dialogue.server.replies));
+        set!(dialogue.client.due, if reached(replies, due) { replies } else { due }.wrapping_add(more));
+    }
+}
+
+/// It is no more certain what the client says. If it was, it is known how many replies are due.
 #[inline(always)]
 pub unsafe fn doubt(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
     unsafe {
+        if get!(dialogue.client.sure) != 0 {
+            let (asked, answered) = (get!(dialogue.client.asked), get!(dialogue.server.answered));
+            let open = if reached(answered, asked) { 0 } else { asked.wrapping_sub(answered) };
+            set!(dialogue.client.due, get!(dialogue.server.replies).wrapping_add(open));
+            set!(dialogue.client.counted, 1);
+        }
         set!(dialogue.client.sure, 0);
         set!(dialogue.client.candidate, 0);
         set!(dialogue.client.behind_message, 0);
@@ -130,9 +158,9 @@ unsafe fn chunk(dialogue: *mut Dialogue, work: *mut Work) {
             // For each recipient, where all of them have been answered.
             let accepted = get!(dialogue.server.recipients).wrapping_sub(get!(dialogue.client.recipients));
             if before == 1 && accepted > 1 {
-                set!(dialogue.client.asked, asked.wrapping_add(accepted - 1));
+                expect(dialogue, accepted - 1);
             } else if before != 1 {
-                set!(dialogue.client.sure, 0);
+                doubt(dialogue);
                 set!(dialogue.client.wary, 1);
             }
         }

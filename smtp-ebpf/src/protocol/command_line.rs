@@ -95,6 +95,9 @@ pub unsafe extern "C" fn go_on(dialogue: *mut Dialogue, work: *mut Work) -> u64 
         set!(work.cursor, to);
         if ends {
             set!(dialogue.client.line, Line::START);
+            if line == Line::UNKNOWN {
+                command::are_due(dialogue, 1);
+            }
         }
     }
     0
@@ -265,11 +268,17 @@ unsafe fn uncertain_line(dialogue: *mut Dialogue, work: *mut Work, from: u64, lf
                 // It may be one: nothing crosses before it is answered.
                 command::asks(dialogue);
                 command::follow(dialogue, work);
+            } else {
+                command::are_due(dialogue, 1);
             }
             return;
         }
         told::text(work, from, lf + 1);
         command::asks(dialogue);
+        if is_dot && get!(dialogue.client.counted) == 0 {
+            // What stood before it was content, which earns no replies. Nor does this, if that was refused before its end.
+            set!(dialogue.client.due, get!(dialogue.server.replies));
+        }
         set!(dialogue.client.candidate, if is_dot { verb::END as u32 } else { kind as u32 });
         set!(dialogue.client.replies, get!(dialogue.server.replies));
         if is_dot {

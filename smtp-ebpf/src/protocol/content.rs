@@ -89,7 +89,7 @@ unsafe fn finish(dialogue: *mut Dialogue) {
         // For each recipient, where this is LMTP.
         let accepted = get!(dialogue.server.recipients).wrapping_sub(get!(dialogue.client.recipients));
         let replies = if is_answered && get!(dialogue.client.lmtp) != 0 && accepted > 1 { accepted } else { 1 };
-        set!(dialogue.client.asked, get!(dialogue.client.asked).wrapping_add(replies));
+        command::expect(dialogue, replies);
         set!(dialogue.client.mode, Mode::UNCERTAIN);
         set!(dialogue.client.line, super::state::Line::START);
         set!(dialogue.client.behind_message, 1);

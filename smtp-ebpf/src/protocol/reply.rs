@@ -22,8 +22,12 @@ pub unsafe extern "C" fn catch_up(dialogue: *mut Dialogue, work: *mut Work) -> u
                 set!(dialogue.client.mode, Mode::UNCERTAIN);
             }
             command::doubt(dialogue);
+            set!(dialogue.client.counted, 0);
             if is_doubtful {
                 set!(dialogue.client.wary, 1);
+            } else {
+                // What is due may have been among what is lost.
+                set!(dialogue.client.due, get!(dialogue.server.replies));
             }
         }
         if get!(dialogue.server.challenges) != get!(dialogue.client.challenges) {
@@ -68,7 +72,9 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                 }
                 leave(dialogue, work, if ended { Mode::COMMANDS } else { Mode::UNCERTAIN });
             }
-            Mode::ASKED if reached(answered, get!(dialogue.client.data_reply)) => {
+            Mode::ASKED
+                if reached(answered, get!(dialogue.client.data_reply)) && is_all_answered(dialogue, replies) =>
+            {
                 leave(dialogue, work, Mode::UNCERTAIN);
             }
             Mode::CHUNK if reached(replies, noted) => {
@@ -91,6 +97,9 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                 }
                 set!(dialogue.client.mode, if is_certain { Mode::COMMANDS } else { Mode::UNCERTAIN });
                 set!(dialogue.client.candidate, 0);
+                if get!(dialogue.client.counted) == 0 {
+                    set!(dialogue.client.due, replies);
+                }
                 if is_certain {
                     settle(dialogue);
                 }
@@ -98,9 +107,10 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
             // Not one that was said before.
             Mode::ANSWERS if code == 235 && replies != noted => {
                 // It ends the authentication, whichever reply before it never came.
-                set!(dialogue.client.sure, 0);
+                command::doubt(dialogue);
+                set!(dialogue.client.counted, 0);
+                set!(dialogue.client.due, replies);
                 set!(dialogue.client.mode, Mode::UNCERTAIN);
-                set!(dialogue.client.candidate, 0);
             }
             Mode::UNCERTAIN if agrees(dialogue) => {
                 set!(dialogue.client.mode, Mode::COMMANDS);
@@ -131,7 +141,15 @@ pub unsafe fn agrees(dialogue: *mut Dialogue) -> bool {
             && get!(dialogue.client.line) == Line::START
             && get!(dialogue.client.held) == 0
             && get!(dialogue.client.data_done) == 0
+            && is_all_answered(dialogue, get!(dialogue.server.replies))
     }
+}
+
+/// With so many replies nothing is due that may be taken for the reply to something else.
+#[inline(always)]
+pub unsafe fn is_all_answered(dialogue: *mut Dialogue, replies: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { get!(dialogue.client.sure) != 0 || reached(replies, get!(dialogue.client.due)) }
 }
 
 /// It is certain again what the client says: all of it has been answered.
@@ -188,6 +206,8 @@ unsafe fn go_ahead(dialogue: *mut Dialogue, work: *mut Work) {
             return;
         }
         set!(dialogue.client.replies, replies);
+        // All that was said before has been answered.
+        set!(dialogue.client.due, replies);
         if mode == Mode::CONTENT {
             return;
         }

@@ -224,8 +224,12 @@ pub unsafe fn is_hidden(dialogue: *mut Dialogue, work: *mut Work, code: u32) -> 
         // It answers the one thing that is known to have been said last.
         let agrees = verb::agrees(get!(dialogue.client.candidate), code);
         let is_farewell = agrees && code == 221;
-        let is_clear = !is_extra && !is_wary && get!(dialogue.client.data_done) == 0;
-        let agrees = is_farewell || agrees && is_clear;
+        let is_clear = agrees
+            && !is_extra
+            && !is_wary
+            && get!(dialogue.client.data_done) == 0
+            && reply::is_all_answered(dialogue, get!(dialogue.server.replies).wrapping_add(1));
+        let agrees = is_farewell || is_clear;
         let repeats = is_wary && (is_refusal || is_extra) && !is_farewell;
         is_awaited
             || repeats

@@ -177,6 +177,10 @@ pub(super) struct Client {
     pub(super) doubts: u32,
     /// The reply that TURN or ATRN earns, or zero.
     pub(super) turn_reply: u32,
+    /// Where it is not [`sure`](Self::sure): how many replies the server has given when all that was said is answered; and
+    /// not zero: that is known, because nothing was missed.
+    pub(super) due: u32,
+    pub(super) counted: u32,
     pub(super) record: Record,
     pub(super) hold: [u8; HOLD],
 }

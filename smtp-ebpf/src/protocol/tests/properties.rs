@@ -284,7 +284,12 @@ fn play(acts: &[Act]) -> Vec<Turn> {
                 let size = body.len() + 2;
                 let (one, two) = body.split_at((*place).min(body.len()));
                 turns.extend([c(format!("BDAT {size} LAST\r\n{one}")), s(format!("502 no\r\n{}", repeated(one)))]);
-                turns.extend([c(format!("{two}\r\n")), s(repeated(two)), c("RSET\r\n"), s("250 ok\r\n")]);
+                turns.extend([
+                    c(format!("{two}\r\n")),
+                    s(repeated(&format!("{two}\r\n"))),
+                    c("RSET\r\n"),
+                    s("250 ok\r\n"),
+                ]);
             }
             Act::Interrupted(one, two) => {
                 turns.extend([

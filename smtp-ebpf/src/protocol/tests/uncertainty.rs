@@ -80,6 +80,85 @@ fn a_reply_in_the_middle_of_a_line() {
     check_under_way(&[c("RSET\r\nhelp hun"), s("250 ok\r\n"), c("ter\r\nhunter\r\n")], r"RSET\r\n(21)", r"250 ok\r\n");
 }
 
+/// A reply to a line that was said before agrees with nothing while others are due.
+#[test]
+fn a_reply_to_an_earlier_line_shows_nothing() {
+    // Behind a message.
+    check_greeted(
+        &[
+            c("DATA\r\n"),
+            s("354 go\r\n"),
+            c("text\r\n.\r\nVRFY hunter\r\nRSET\r\n"),
+            s("250 queued\r\n"),
+            c("MAIL FROM:<a@b>\r\n"),
+            s("252 hunter\r\n250 reset\r\n"),
+            c("NOOP x\r\n"),
+            s("250 ok\r\n250 x\r\n"),
+            c("RSET\r\n"),
+            s("250 ok\r\n"),
+            c("NOOP x\r\n"),
+        ],
+        r"DATA\r\n[4]\r\n.\r\n(13)RSET\r\nMAIL FROM:<a@b>\r\n(8)RSET\r\nNOOP<4$>",
+        r"354 go\r\n250 <8$>252 <8$>250 <7$>250 <4$>250 <3$>250 <4$>",
+    );
+    // Behind a DATA that was refused.
+    check_greeted(
+        &[
+            c("DATA\r\n"),
+            s("503 no\r\n"),
+            c("RSET\r\nAUTH PLAIN hunter\r\nNOOP\r\n"),
+            s("250 reset\r\n"),
+            c("NOOP\r\n"),
+            s("454 4.7.0 hunter\r\n250 ok\r\n250 ok\r\n"),
+            c("NOOP x\r\n"),
+        ],
+        r"DATA\r\nRSET\r\n(19)NOOP\r\nNOOP\r\nNOOP<4$>",
+        r"503 no\r\n250 <7$>454 4.7.0 <8$>250 <4$>250 <4$>",
+    );
+}
+
+/// A line that stayed is answered before DATA is: content that is said then is none that was asked for, and no commands.
+#[test]
+fn a_reply_to_an_earlier_line_is_not_the_one_to_data() {
+    check_greeted(
+        &[
+            c("DATA\r\n"),
+            s("503 no\r\n"),
+            c("NOOP x\r\nNOOP y\r\nDATA\r\n"),
+            s("250 x\r\n250 y\r\n"),
+            c("RCPT TO:<hunter@x>\r\n.\r\n"),
+            s("354 go\r\n250 queued\r\n"),
+        ],
+        r"DATA\r\n(16)DATA\r\n[18]\r\n.\r\n",
+        r"503 no\r\n250 <3$>250 <3$>354 <4$>250 <8$>",
+    );
+}
+
+/// Whoever waits for all replies is understood again.
+#[test]
+fn all_that_was_said_is_answered() {
+    check_greeted(
+        &[
+            c("DATA\r\n"),
+            s("503 no\r\n"),
+            c("VRFY hunter\r\nhunter\r\nRSET\r\n"),
+            s("252 hunter\r\n500 hunter\r\n250 ok\r\n"),
+            c("NOOP x\r\n"),
+            s("250 x\r\n"),
+            c("NOOP\r\n"),
+            s("250 ok\r\n"),
+        ],
+        r"DATA\r\n(21)RSET\r\nNOOP<4$>NOOP\r\n",
+        r"503 no\r\n252 <8$>500 <8$>250 <4$>250 <3$>250 ok\r\n",
+    );
+    // What was said before a go-ahead has been answered, and content earns no replies.
+    check_under_way(
+        &[c("hunter\r\nhunter\r\n"), s("354 go\r\n"), c("hunter\r\n.\r\n"), s("250 ok\r\n"), c("NOOP x\r\n")],
+        r"(16)[6]\r\n.\r\nNOOP<4$>",
+        "354 <4$>250 <4$>",
+    );
+}
+
 /// A body that quotes commands may be answered in its middle by chance: replies do not show it.
 #[test]
 fn data_in_the_middle_of_a_body() {
@@ -146,13 +225,13 @@ fn bytes_of_the_client_are_lost() {
                 c("NOOP\r\nRS"),
                 lost.clone(),
                 c("RSET\r\nhunter\r\nNOOP x\r\n"),
-                s("250 ok\r\n500 hunter\r\n"),
+                s("250 ok\r\n500 hunter\r\n500 hunter\r\n250 ok\r\n"),
                 c("RSET\r\n"),
                 s("250 ok\r\n"),
                 c("NOOP x\r\n"),
             ],
             &format!(r"NOOP\r\n{}RSET\r\nNOOP<4$>", uncaptured(24)),
-            "250 <4$>500 <8$>250 <4$>",
+            "250 <4$>500 <8$>500 <8$>250 <4$>250 <4$>",
         );
         // In content, more content is lost, and perhaps its end.
         let content = |more: u32| format!("[{}]", gap + more);
@@ -335,12 +414,13 @@ fn an_authentication_behind_a_reply_that_never_came() {
             c("hunter2\r\n"),
             s("235 ok\r\n"),
             c("hunter2\r\n"),
+            s("500 hunter2\r\n"),
             c("MAIL FROM:<a@x.example>\r\n"),
             s("250 ok\r\n"),
             c("XYZZY\r\n"),
         ],
         r"EHLO x\r\n\r\nAUTH PLAIN\r\n<9$>(9)MAIL FROM:<a@x.example>\r\n<7$>",
-        r"220 mx\r\n250 mx\r\n334 \r\n235 <4$>250 <4$>",
+        r"220 mx\r\n250 mx\r\n334 \r\n235 <4$>500 <9$>250 <4$>",
     );
 }
 
