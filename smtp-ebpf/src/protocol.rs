@@ -66,8 +66,7 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
     // SAFETY: the caller's promise.
     unsafe {
         told::begin(work, call.length);
-        let hole = Dialogue::advance(dialogue, &call);
-        if let Some(hole) = hole {
+        if let Some(hole) = Dialogue::hole(dialogue, &call) {
             match Dialogue::role(dialogue, call.speaker) {
                 Speaker::Client => {
                     // The replies so far tell whether it was content.
@@ -87,6 +86,8 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
         if Dialogue::role(dialogue, call.speaker) == Speaker::Client {
             client::step(dialogue, work, call.time);
         }
+        // Whoever finds the position may rely on what was said before it.
+        Dialogue::go_on(dialogue, &call);
         told::end(work)
     }
 }
@@ -101,12 +102,13 @@ pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: 
     unsafe {
         told::begin(work, 0);
         let speaker = Dialogue::role(dialogue, call.speaker);
-        let hole = Dialogue::advance(dialogue, &call).unwrap_or(0);
+        let hole = Dialogue::hole(dialogue, &call).unwrap_or(0);
         let length = u64::from(call.length);
         match speaker {
             Speaker::Client => client::miss(dialogue, work, hole, length, cause),
             Speaker::Server => server::miss(dialogue, work, length, cause),
         }
+        Dialogue::go_on(dialogue, &call);
         told::end(work)
     }
 }

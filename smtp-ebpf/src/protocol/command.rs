@@ -18,6 +18,16 @@ pub unsafe fn asks(dialogue: *mut Dialogue) {
     }
 }
 
+/// A line earns a reply that may repeat what was withheld of it. That is known before the reply is asked for.
+#[inline(always)]
+pub unsafe fn asks_hidden(dialogue: *mut Dialogue) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        hide_until(dialogue, get!(dialogue.client.asked).wrapping_add(1));
+        expect(dialogue, 1);
+    }
+}
+
 /// So many more replies are asked for.
 #[inline(always)]
 pub unsafe fn expect(dialogue: *mut Dialogue, replies: u32) {
@@ -75,9 +85,15 @@ pub unsafe fn unasked(dialogue: *mut Dialogue, reply: u32) {
 #[inline(always)]
 pub unsafe fn hide(dialogue: *mut Dialogue) {
     // SAFETY: the caller's promise.
+    unsafe { hide_until(dialogue, get!(dialogue.client.asked)) }
+}
+
+#[inline(always)]
+unsafe fn hide_until(dialogue: *mut Dialogue, reply: u32) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let (asked, answered) = (get!(dialogue.client.asked), get!(dialogue.server.answered));
-        set!(dialogue.client.hide_until, if reached(answered, asked) { answered.wrapping_add(1) } else { asked });
+        let answered = get!(dialogue.server.answered);
+        set!(dialogue.client.hide_until, if reached(answered, reply) { answered.wrapping_add(1) } else { reply });
         set!(dialogue.client.wary, 1);
     }
 }

@@ -222,18 +222,18 @@ unsafe extern "C" fn whole_line(dialogue: *mut Dialogue, work: *mut Work) -> u64
         if mode == Mode::UNCERTAIN {
             uncertain_line(dialogue, work, cursor, lf);
         } else {
-            command::asks(dialogue);
             let cross = if mode == Mode::ANSWERS { 0 } else { get!(work.cross) };
             if mode != Mode::ANSWERS && cursor + cross == text_end {
+                command::asks(dialogue);
                 told::text(work, cursor, lf + 1);
             } else {
+                command::asks_hidden(dialogue);
                 told::text(work, cursor, cursor + cross);
                 // Behind BURL's address a word says whether the message is whole (RFC 4468, 3.1).
                 let last = line::last_word(work, cursor + cross, text_end);
                 let ends = last == text_end;
                 withhold(work, cursor + cross, if ends { lf + 1 } else { last }, ends, &raw mut (*dialogue).client.cr);
                 told::text(work, last, if ends { last } else { lf + 1 });
-                command::hide(dialogue);
             }
             if mode == Mode::ANSWERS {
                 set!(dialogue.client.replies, get!(dialogue.server.replies));
@@ -311,19 +311,20 @@ unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 
         }
         line::classify(work, cursor, to, u64::from(get!(dialogue.client.first)));
         set!(dialogue.client.first, 0);
-        command::asks(dialogue);
         let (verb, form) = (get!(work.verb), get!(work.form));
         let kind = verb::kind(verb);
         let is_whole = get!(work.cross) == HOLD as u64;
         let has_path = kind == verb::MAIL || kind == verb::RCPT;
         let goes_on = has_path && (is_whole && form == line::Form::WORDS || line::class(form) != 0);
         if mode != Mode::ANSWERS && goes_on {
+            command::asks(dialogue);
             set!(dialogue.client.form, form as u32);
             set!(dialogue.client.state, get!(work.state) as u32);
             set!(dialogue.client.line, if byte(work, to - 1) == b'\r' { Line::ENDS } else { Line::CROSSES });
             cross(dialogue, work, to);
             return 0;
         }
+        command::asks_hidden(dialogue);
         // Of a command whose end is not seen, no argument crosses that may go on.
         let is_partial = has_path || kind == verb::AUTH || kind == verb::ATTRIBUTES;
         let length = if mode == Mode::ANSWERS || verb & verb::GLUED != 0 {
@@ -338,7 +339,6 @@ unsafe extern "C" fn long_line(dialogue: *mut Dialogue, work: *mut Work) -> u64 
         told::text(work, cursor, cursor + length);
         withhold(work, cursor + length, to, false, &raw mut (*dialogue).client.cr);
         set!(dialogue.client.line, Line::WITHHELD);
-        command::hide(dialogue);
         if mode == Mode::ANSWERS {
             set!(dialogue.client.replies, get!(dialogue.server.replies));
         } else {

@@ -38,7 +38,7 @@ pub unsafe fn pass(dialogue: *mut Dialogue, work: *mut Work, call: &Call) -> boo
             }
         };
         if is_taken {
-            Dialogue::advance(dialogue, call);
+            Dialogue::go_on(dialogue, call);
         }
         is_taken
     }

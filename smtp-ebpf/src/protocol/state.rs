@@ -400,37 +400,36 @@ impl Dialogue {
         }
     }
 
-    /// Goes on to the end of a call of which nothing else is taken notice of.
+    /// Goes on to the end of a call.
     ///
     /// # Safety
     /// `this` is valid.
     #[inline(always)]
     pub unsafe fn go_on(this: *mut Self, call: &Call) {
         // SAFETY: the caller's promise.
-        let _ = unsafe { Self::advance(this, call) };
+        unsafe {
+            let (next, known) = Self::position(this, call);
+            if call.positions {
+                next.write_volatile(call.start.wrapping_add(call.length));
+            }
+            known.write_volatile(u32::from(call.positions));
+        }
     }
 
-    /// Goes on to the end of a call; how many bytes before it went unseen, if any: zero where that is not known.
+    /// How many bytes before a call went unseen, if any: zero where that is not known.
     ///
     /// # Safety
     /// `this` is valid.
     #[inline(always)]
-    pub(super) unsafe fn advance(this: *mut Self, call: &Call) -> Option<u64> {
+    pub(super) unsafe fn hole(this: *mut Self, call: &Call) -> Option<u64> {
         // SAFETY: the caller's promise.
         unsafe {
-            let (next, known) = match call.speaker {
-                Speaker::Client => (&raw mut (*this).next[0], &raw mut (*this).known[0]),
-                Speaker::Server => (&raw mut (*this).next[1], &raw mut (*this).known[1]),
-            };
-            if !call.positions {
-                known.write_volatile(0);
+            let (next, known) = Self::position(this, call);
+            let since = known.read_volatile();
+            if !call.positions || since == 0 {
                 return None;
             }
-            let since = known.read_volatile();
-            let was = (since != 0).then(|| next.read_volatile());
-            next.write_volatile(call.start.wrapping_add(call.length));
-            known.write_volatile(1);
-            let hole = call.start.wrapping_sub(was?) as i32;
+            let hole = call.start.wrapping_sub(next.read_volatile()) as i32;
             match hole {
                 0 => None,
                 // TCP Fast Open (RFC 7413): the connection was there before the call that brought its first bytes returned.
@@ -438,6 +437,18 @@ impl Dialogue {
                 // Bytes of two calls came in another order.
                 ..0 => Some(0),
                 _ => Some(hole as u64),
+            }
+        }
+    }
+
+    /// The position of who speaks in a call, and whether it is known.
+    #[inline(always)]
+    unsafe fn position(this: *mut Self, call: &Call) -> (*mut u32, *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match call.speaker {
+                Speaker::Client => (&raw mut (*this).next[0], &raw mut (*this).known[0]),
+                Speaker::Server => (&raw mut (*this).next[1], &raw mut (*this).known[1]),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What crosses of replies.
 
+use super::work::get;
 use super::*;
 
 #[test]
@@ -162,6 +163,34 @@ fn a_reply_that_comes_before_its_question() {
         // Nor is it known that the last one was asked for: it may be that of a server which reads content as commands.
         r"354 <4$>250 <4$>",
     );
+}
+
+/// Who reads the reply on another processor finds that it may repeat the line, as soon as the line's position is there, or
+/// that it is asked for.
+#[test]
+fn what_was_withheld_is_known_before_its_reply_is_read() {
+    let long = format!("hunter {}\r\n", "x".repeat(600));
+    for line in ["hunter\r\n", "AUTH PLAIN hunter\r\n", &long].repeat(500) {
+        let mut talk = Talk::new();
+        talk.server("220 mx\r\n").client("NOOP\r\n").server("250 ok\r\n");
+        let end = talk.positions[0] + line.len() as u32;
+        let dialogue = &raw mut *talk.dialogue as usize;
+        let (read, reader) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let dialogue = dialogue as *mut Dialogue;
+                let mut work = Box::new(Work::new());
+                read.send(()).expect("it is waited for");
+                // SAFETY: the dialogue outlives the scope, and is read through volatile loads alone.
+                unsafe {
+                    while Dialogue::is_behind(dialogue, Speaker::Client, end) && get!(dialogue.client.asked) == 2 {}
+                    assert!(server::is_hidden(dialogue, &raw mut *work, 252), "{}", shown(line));
+                }
+            });
+            reader.recv().expect("it is sent");
+            talk.client(line);
+        });
+    }
 }
 
 /// LMTP: each recipient earns a reply (RFC 2033, 4.2), and none of these answers what was withheld behind the message.
