@@ -86,11 +86,13 @@ unsafe fn read(dialogue: *mut Dialogue, work: *mut Work) {
                 }
             }
             Mode::ANSWERS if code != 334 && is_answered => {
-                let is_certain = get!(dialogue.client.sure) != 0 || code == 235;
-                if get!(dialogue.client.held) != 0 && get!(dialogue.client.line) == Line::START {
-                    // What waits may be an answer, or a chunk that was said with AUTH: it begins no command.
-                    command::asks(dialogue);
-                    command::hide(dialogue);
+                let waits = get!(dialogue.client.held) != 0 && get!(dialogue.client.line) == Line::START;
+                let is_certain = !waits && (get!(dialogue.client.sure) != 0 || code == 235);
+                if waits {
+                    // What waits may be an answer, or a chunk that was said with AUTH: it begins no command. Or it is one,
+                    // and content may follow it.
+                    command::asks_hidden(dialogue);
+                    command::doubt(dialogue);
                     set!(dialogue.client.crossed, 0);
                     set!(dialogue.client.cr, 0);
                     set!(dialogue.client.line, Line::WITHHELD);

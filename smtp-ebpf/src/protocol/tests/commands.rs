@@ -179,6 +179,21 @@ fn a_chunk_that_is_said_with_auth() {
     );
 }
 
+/// A command that is begun when the last reply comes is not read to its end, so it is not certain what stands behind it.
+#[test]
+fn a_chunk_that_is_begun_before_the_last_reply_to_auth() {
+    check_greeted(
+        &[
+            c("AUTH PLAIN hunter\r\nBDAT 1"),
+            s("235 ok\r\n"),
+            c("4 LAST\r\nVRFY hunter\r\nRSET\r\nNOOP x\r\n"),
+            s("250 hunter\r\n"),
+        ],
+        r"AUTH PLAIN<9$><14$>(13)RSET\r\n(8)",
+        "235 <4$>250 <8$>",
+    );
+}
+
 /// A sentence that begins like a command: of what is no path in brackets, one word crosses.
 #[test]
 fn a_sentence_that_begins_like_a_command() {
