@@ -252,17 +252,19 @@ impl Followed {
     }
 }
 
-/// A dialogue begins on this socket, which may have had another connection.
+/// This socket connects: nothing is left of a connection that it may have had before.
 ///
 /// # Safety
 /// `followed` is a map value.
 #[inline(always)]
-pub unsafe fn begins(followed: *mut Followed) {
+pub unsafe fn connects(followed: *mut Followed) {
     // SAFETY: the caller's promise.
     unsafe {
+        (&raw mut (*followed).told[0]).write_volatile(0);
+        (&raw mut (*followed).told[1]).write_volatile(0);
         (&raw mut (*followed).owner_told).write_volatile(0);
         (&raw mut (*followed).missed).write_volatile(0);
-        Dialogue::begin(&raw mut (*followed).dialogue);
+        Dialogue::begin_again(&raw mut (*followed).dialogue);
     }
 }
 
@@ -277,6 +279,9 @@ pub unsafe fn is_established(followed: *mut Followed, positions: SeqNumbers, acc
     // SAFETY: the caller's promise. Only now it is certain which addresses it has.
     unsafe {
         (&raw mut (*followed).owner_told).write_volatile(0);
+        if accepted {
+            Dialogue::begin_new(&raw mut (*followed).dialogue);
+        }
         Dialogue::start_at(&raw mut (*followed).dialogue, client, server);
     }
 }

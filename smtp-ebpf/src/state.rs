@@ -16,7 +16,7 @@ use crate::{capture, dialogue, local_pair, owner, plaintext};
 // include/net/tcp_states.h
 pub const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
-const TCP_SYN_RECV: u32 = 3;
+pub const TCP_SYN_RECV: u32 = 3;
 pub const TCP_CLOSE: u32 = 7;
 pub const TCP_LISTEN: u32 = 10;
 
@@ -150,8 +150,8 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             if new == TCP_CLOSE {
                 plaintext::release(followed);
             }
-            if new == TCP_SYN_SENT || old == TCP_SYN_RECV {
-                dialogue::begins(followed);
+            if new == TCP_SYN_SENT {
+                dialogue::connects(followed);
             }
             if new == TCP_ESTABLISHED {
                 dialogue::is_established(followed, stream.positions(), old == TCP_SYN_RECV);

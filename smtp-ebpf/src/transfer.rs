@@ -15,6 +15,7 @@ use crate::tell::{Scratch, call, scratch_of, speaker, tell_at_once, tell_windows
 use crate::{capture, local_pair, owner, plaintext, state, track};
 
 // include/net/tcp_states.h
+const TCP_SYN_RECV: u8 = state::TCP_SYN_RECV as u8;
 const TCP_CLOSE: u8 = state::TCP_CLOSE as u8;
 
 // include/linux/socket.h
@@ -180,6 +181,10 @@ fn meet<C: EbpfContext>(context: &C, moved: &Moved, scratch: *mut Scratch) -> Op
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     unsafe {
         let dialogue = &raw mut (*followed).dialogue;
+        if state == TCP_SYN_RECV {
+            // TCP Fast Open (RFC 7413): it was accepted with its first bytes, and its connection is not there yet.
+            Dialogue::begin_new(dialogue);
+        }
         (&raw mut (*scratch).length).write_volatile(u64::from(length));
         (&raw mut (*scratch).done).write_volatile(0);
         (&raw mut (*scratch).time).write_volatile(time);

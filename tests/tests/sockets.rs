@@ -13,7 +13,7 @@ use smtp_observer_tests::paths::{
     wait_event,
 };
 use smtp_observer_tests::syscalls::Sending;
-use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS};
+use smtp_observer_tests::watch::{SHORT, SHORT_EVENTS, Watch};
 
 #[test]
 fn fast_open() -> Result<()> {
@@ -46,6 +46,76 @@ fn fast_open() -> Result<()> {
         scene.check_alike(port, &before, Alike { events: &events, client, server })?;
     }
     Ok(())
+}
+
+/// The accepted socket is read before its connection is there: the acknowledgment that it waits for is lost.
+#[test]
+fn fast_open_and_a_lost_acknowledgment() -> Result<()> {
+    const LOSE: &str = "table ip lost {
+        chain output { type filter hook output priority 0; tcp flags & (syn | ack) == ack drop; }
+    }";
+    const HELLO: &[u8] = b"EHLO client.example\r\nNOOP x\r\n";
+    const REST: &str = "
+        S: 220 server.example ESMTP
+        S: 250 server.example
+        S: 250 Ok
+        C: QUIT
+        S: 221 Bye";
+    let events = [
+        "EHLO 250",
+        "NOOP 250",
+        "QUIT 221",
+        "connection.closed",
+        "connection.opened",
+        "smtp.anomaly early_talker",
+        "smtp.greeting 220",
+        "smtp.noop 250",
+    ];
+    let (client, server) = bytes_of(REST);
+    let scene = Scene::start()?;
+    let before = scene.unseen()?;
+    let Watch { client_host, server_host, .. } = &scene.watch;
+    client_host.nft(LOSE)?;
+    let (from, to) = FastOpen::Sendto.open(client_host, server_host, HELLO)?;
+    let mut dialogue = Dialogue::of(from, to)?;
+    receive(&dialogue.server, HELLO)?;
+    client_host.nft("delete table ip lost")?;
+    dialogue.play(REST)?;
+    let port = dialogue.port()?;
+    dialogue.close()?;
+    scene.check_alike(port, &before, Alike { events: &events, client: client + HELLO.len() as u64, server })
+}
+
+/// `connect` to nowhere, and then to the server again: nothing of the first connection stays with the socket.
+#[test]
+fn a_socket_that_connects_again() -> Result<()> {
+    const ADDRESS: &str = "10.77.0.2:25";
+    let scene = Scene::start()?;
+    let Watch { client_host, server_host, .. } = &scene.watch;
+    let mut first = scene.watch.dialogue(ADDRESS)?;
+    first.play(
+        "
+        S: 220 server.example ESMTP
+        C: XYZZY
+        S: 500 What?
+        C: DATA",
+    )?;
+    let port = first.port()?;
+    let Dialogue { client: from, server: to, .. } = first;
+    sockets::disconnect(&from)?;
+    wait_event(&to, libc::POLLHUP)?;
+    drop(to);
+    scene.ends(port)?;
+    let before = scene.unseen()?;
+    let listener = server_host.listen(ADDRESS)?;
+    client_host.enter(|| sockets::connect(&from))?;
+    let (to, _) = listener.accept()?;
+    let mut second = Dialogue::of(from, to)?;
+    let port = second.port()?;
+    second.play(SHORT)?;
+    second.close()?;
+    let (client, server) = bytes_of(SHORT);
+    scene.check_alike(port, &before, Alike { events: &SHORT_EVENTS, client, server })
 }
 
 #[test]

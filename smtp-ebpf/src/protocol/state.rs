@@ -260,7 +260,24 @@ impl Dialogue {
         }
     }
 
-    /// The same for one of which nothing was told yet.
+    /// Makes any dialogue one that begins: a socket may be used again.
+    ///
+    /// # Safety
+    /// `this` is valid.
+    #[inline(always)]
+    pub unsafe fn begin_again(this: *mut Self) {
+        let words = this.cast::<u64>();
+        let mut at = 0;
+        while at < size_of::<Self>() / size_of::<u64>() {
+            // SAFETY: the caller's promise.
+            unsafe { words.add(at).write_volatile(0) };
+            at += 1;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::begin(this) };
+    }
+
+    /// The same as [`Self::begin`] for one of which nothing was told yet.
     ///
     /// # Safety
     /// `this` is valid.

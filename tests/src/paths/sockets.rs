@@ -79,6 +79,22 @@ impl FastOpen {
     }
 }
 
+/// Connects a socket, which may have been connected before.
+pub fn connect(stream: &TcpStream) -> io::Result<()> {
+    let address = address();
+    let (place, length) = (std::ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_in>() as u32);
+    // SAFETY: the address is as long as its type.
+    moved(unsafe { libc::connect(stream.as_raw_fd(), place, length) }).map(|_| ())
+}
+
+/// Ends a socket's connection, and leaves the socket open.
+pub fn disconnect(stream: &TcpStream) -> io::Result<()> {
+    let address = libc::sockaddr { sa_family: libc::AF_UNSPEC as _, sa_data: [0; 14] };
+    let (place, length) = (&raw const address, size_of::<libc::sockaddr>() as u32);
+    // SAFETY: the address is as long as its type.
+    moved(unsafe { libc::connect(stream.as_raw_fd(), place, length) }).map(|_| ())
+}
+
 /// A connection to a listener of Multipath TCP, by a client that speaks it too or knows nothing of it.
 pub fn multipath(client: &Host, server: &Host, both: bool) -> Result<(TcpStream, TcpStream)> {
     let listener = multipath_socket(server)?;

@@ -201,3 +201,41 @@ fn roles_are_not_exchanged_in_the_middle() {
         r"250 ok\r\n<8$>250 <8$><6$>",
     );
 }
+
+/// A socket that connects again has nothing of the connection that it had before: here one that ended inside of TLS.
+#[test]
+fn a_socket_is_used_again() {
+    let mut talk = Talk::new();
+    talk.server("220 mx\r\n").client("STARTTLS\r\n").server("220 go\r\n");
+    talk.client("\u{16}\u{3}\u{3}\0\u{1}\0").server("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{28}");
+    // SAFETY: it is this talk's own.
+    unsafe {
+        Dialogue::begin_again(&raw mut *talk.dialogue);
+        assert_eq!(*talk.dialogue, Dialogue::beginning());
+        Dialogue::start_at(&raw mut *talk.dialogue, 700_000, 900_000);
+    }
+    talk.positions = [700_000, 900_000];
+    talk.told = [Vec::new(), Vec::new()];
+    talk.server("220 mx\r\n").client("NOOP x\r\n").server("250 x\r\n").client("NOOP\r\n").server("250 ok\r\n");
+    assert_eq!(talk.shown(Speaker::Client), r"NOOP<4$>NOOP\r\n");
+    assert_eq!(talk.shown(Speaker::Server), r"220 mx\r\n250 <3$>250 ok\r\n");
+}
+
+/// TCP Fast Open (RFC 7413): the accepted socket is read before its connection is there.
+#[test]
+fn first_bytes_that_are_read_before_the_connection_is_there() {
+    let mut talk = Talk::under_way();
+    let dialogue = &raw mut *talk.dialogue;
+    // SAFETY: it is this talk's own.
+    unsafe { Dialogue::begin_new(dialogue) };
+    talk.client("EHLO a.example\r\nBDAT 21\r\nhunter\r\n");
+    let [client, server] = talk.positions;
+    // SAFETY: as above.
+    unsafe {
+        Dialogue::begin_new(dialogue);
+        Dialogue::start_at(dialogue, client, server);
+    }
+    talk.client("NOOP hunter\r\n").server("220 mx\r\n");
+    assert_eq!(talk.shown(Speaker::Client), r"EHLO a.example\r\nBDAT 21\r\n[21]");
+    assert_eq!(talk.shown(Speaker::Server), r"220 mx\r\n");
+}
