@@ -248,8 +248,9 @@ pub fn call_ends(returned: i32, stack: u64) {
     if returned <= 0 || !matches!(call.direction, LibraryCall::SEND | LibraryCall::RECEIVE) {
         return;
     }
-    let moved = if call.count_at == 0 { returned as u64 } else { probe_user(call.count_at).unwrap_or(0) };
-    if moved == 0 || moved > call.room || moved > u64::from(u32::MAX / 2) {
+    let moved = if call.count_at == 0 { Some(returned as u64) } else { probe_user(call.count_at) };
+    let moved = moved.filter(|moved| *moved <= u64::from(u32::MAX / 2));
+    if moved == Some(0) {
         return;
     }
     let key = SessionKey { session: call.session, pid: (thread >> 32) as u32, padding: 0 };
@@ -259,9 +260,15 @@ pub fn call_ends(returned: i32, stack: u64) {
         return;
     }
     let Some(busy) = TLS_BUSY.get_ptr_mut(0) else { return };
-    // SAFETY: the pointer is to this CPU's map value.
+    let sends = call.direction == LibraryCall::SEND;
+    // SAFETY: the pointers are to map values, one of them this CPU's.
     unsafe {
         let (first, second) = (&raw mut (*busy)[0], &raw mut (*busy)[1]);
+        // What it moved may be longer than the buffer: it went on with what an earlier call was given.
+        let Some(moved) = moved.filter(|moved| *moved <= call.room) else {
+            count(session, sends, moved.unwrap_or(1));
+            return;
+        };
         if atomic::swap(first, 1) == 0 {
             tell(Program::Tls, session, &call, thread, moved);
             first.write_volatile(0);
@@ -269,9 +276,24 @@ pub fn call_ends(returned: i32, stack: u64) {
             tell(Program::TlsInside, session, &call, thread, moved);
             second.write_volatile(0);
         } else {
-            let sends = call.direction == LibraryCall::SEND;
+            count(session, sends, moved);
             capture::lose(Program::Tls as u32, if sends { Kind::Send } else { Kind::Receive });
         }
+    }
+}
+
+/// Goes on to the end of so many bytes of a session, which it gives. Where they are not told of, the next call finds a hole.
+///
+/// # Safety
+/// `session` is a map value.
+#[inline(always)]
+unsafe fn count(session: *mut Session, sends: bool, moved: u64) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let counter = if sends { &raw mut (*session).sent } else { &raw mut (*session).received };
+        let end = counter.read_volatile().wrapping_add(moved as u32);
+        counter.write_volatile(end);
+        end
     }
 }
 
@@ -285,10 +307,7 @@ unsafe fn tell(program: Program, session: *mut Session, call: &Call, thread: u64
     let sends = call.direction == LibraryCall::SEND;
     // SAFETY: the caller's promise.
     unsafe {
-        let (sent, received) = (&raw mut (*session).sent, &raw mut (*session).received);
-        let counter = if sends { sent } else { received };
-        let end = counter.read_volatile().wrapping_add(moved as u32);
-        counter.write_volatile(end);
+        let end = count(session, sends, moved);
         let serves = (&raw const (*session).serves).read_volatile() != 0;
         let speaker = if serves == sends { Speaker::Server } else { Speaker::Client };
         let time = capture::now();
@@ -311,8 +330,8 @@ unsafe fn tell(program: Program, session: *mut Session, call: &Call, thread: u64
         (&raw mut (*transfer).tls).write_volatile(call.library as u8 | TLS_PLAINTEXT | from_start);
         (&raw mut (*transfer).time).write_volatile(time);
         (&raw mut (*transfer).cookie).write_volatile((&raw const (*session).cookie).read_volatile());
-        (&raw mut (*transfer).positions.write_seq).write_volatile(sent.read_volatile());
-        (&raw mut (*transfer).positions.copied_seq).write_volatile(received.read_volatile());
+        (&raw mut (*transfer).positions.write_seq).write_volatile((&raw const (*session).sent).read_volatile());
+        (&raw mut (*transfer).positions.copied_seq).write_volatile((&raw const (*session).received).read_volatile());
         (&raw mut (*transfer).pid).write_volatile((thread >> 32) as u32);
         (&raw mut (*transfer).tid).write_volatile(thread as u32);
         let dialogue = &raw mut (*session).dialogue;
