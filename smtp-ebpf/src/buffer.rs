@@ -56,7 +56,7 @@ pub unsafe fn locate_plain(walk: *mut Walk, address: u64, length: u64) {
 /// Leaves all of the call's bytes where they are, for this cause.
 ///
 /// # Safety
-/// `walk` is a map value in which a call was located.
+/// `walk` is a map value.
 #[inline(always)]
 pub unsafe fn withhold(walk: *mut Walk, cause: CaptureMiss) {
     // SAFETY: the caller's promise.

@@ -96,7 +96,10 @@ fn record<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32,
     let dialogue = unsafe { &raw mut (*followed).dialogue };
     // SAFETY: the pointers are to this CPU's map value and to the socket's.
     if unsafe { Dialogue::skips(dialogue, speaker(scratch), length) } {
-        // Ciphertext, or octets of a chunk: they are told of, and not looked at.
+        // Ciphertext, or octets of a chunk: they are told of, and not looked at. Nor are they if another processor finds
+        // meanwhile that they are something else: where they are was not asked.
+        // SAFETY: it is this CPU's map value.
+        unsafe { buffer::withhold(&raw mut (*scratch).walk, CaptureMiss::Uncertain) };
         return tell_windows(scratch, dialogue, 1);
     }
     let address = match by {
