@@ -19,6 +19,7 @@ const TCP_SYN_RECV: u8 = state::TCP_SYN_RECV as u8;
 const TCP_CLOSE: u8 = state::TCP_CLOSE as u8;
 
 // include/linux/socket.h
+const MSG_OOB: u32 = 0x1;
 const MSG_PEEK: u32 = 0x2;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_ERRQUEUE: u32 = 0x2000;
@@ -34,7 +35,7 @@ pub fn on_exit<C: EbpfContext>(
     returned: i32,
 ) {
     let Some(sock) = socket.sock() else { return };
-    if moves_stream(flags, returned) && socket::is_ours(sock) {
+    if moves_stream(program, flags, returned) && socket::is_ours(sock) {
         record(context, program, sock, flags, returned as u32, By::Message(message));
     }
 }
@@ -51,7 +52,7 @@ pub fn leaves_unseen<C: EbpfContext>(context: &C, program: Program, socket: Sock
 /// A message was moved, or an error came of it.
 #[inline(always)]
 pub fn on_tracepoint<C: EbpfContext>(context: &C, program: Program, sock: Sock, flags: u32, returned: i32) {
-    if moves_stream(flags, returned) && socket::is_ours(sock) {
+    if moves_stream(program, flags, returned) && socket::is_ours(sock) {
         record(context, program, sock, flags, returned as u32, By::Call);
     }
 }
@@ -67,10 +68,12 @@ enum By {
     Nothing(CaptureMiss),
 }
 
-/// Whether a call moved bytes of the stream: what was looked at comes again when it is read.
+/// Whether a call moved bytes of the stream: what was looked at comes again when it is read, and an urgent byte is read beside
+/// it. These flags mean nothing to a call that sends, but for the urgent byte, which is sent in the stream.
 #[inline(always)]
-fn moves_stream(flags: u32, returned: i32) -> bool {
-    returned > 0 && flags & (MSG_PEEK | MSG_ERRQUEUE) == 0
+fn moves_stream(program: Program, flags: u32, returned: i32) -> bool {
+    let is_beside = matches!(program.kind(), Kind::Receive) && flags & (MSG_OOB | MSG_PEEK | MSG_ERRQUEUE) != 0;
+    returned > 0 && !is_beside
 }
 
 /// A call that moved bytes of a stream.

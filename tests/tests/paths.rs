@@ -33,6 +33,8 @@ fn flags_of_calls() -> Result<()> {
         Path::sends("MSG_ZEROCOPY", READ, flags::zerocopy),
         Path::sends("MSG_ERRQUEUE", READ, flags::timestamped),
         Path::receives("MSG_PEEK", READ, flags::peek),
+        Path::sends("MSG_PEEK, sending", READ, flags::send_as_if_looking),
+        Path::passes("MSG_OOB", End::Receiver, READ, flags::urgent),
         Path::passes("MSG_TRUNC", End::Receiver, THROWN_AWAY, flags::discard),
         Path::passes("MSG_WAITALL", End::Receiver, READ, flags::wait_for_all),
         Path::passes("O_NONBLOCK", End::Receiver, READ, flags::not_blocking),

@@ -80,6 +80,29 @@ pub fn peek(from: &TcpStream, buffer: &mut [u8]) -> Result<()> {
     same(second, &looked[..rest])
 }
 
+/// Sends with flags that mean something to calls that receive.
+pub fn send_as_if_looking(to: &TcpStream, bytes: &[u8]) -> Result<()> {
+    let flags = libc::MSG_PEEK | libc::MSG_ERRQUEUE;
+    // SAFETY: the buffer is as long as the call says.
+    let sent = moved(unsafe { libc::send(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })?;
+    ensure!(sent == bytes.len(), "{sent} bytes were sent");
+    Ok(())
+}
+
+/// Sends the last byte as urgent data, and reads that beside the stream before it reads it in the stream.
+pub fn urgent(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Result<()> {
+    // SAFETY: the buffer is as long as the call says.
+    let sent = moved(unsafe { libc::send(from.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_OOB) })?;
+    ensure!(sent == bytes.len(), "{sent} bytes were sent");
+    wait_event(to, libc::POLLPRI)?;
+    let mut byte = [0];
+    // SAFETY: the buffer is as long as the call says.
+    moved(unsafe { libc::recv(to.as_raw_fd(), byte.as_mut_ptr().cast(), byte.len(), libc::MSG_OOB) })?;
+    ensure!(bytes.ends_with(&byte), "{byte:?} is urgent");
+    set(to, libc::SOL_SOCKET, libc::SO_OOBINLINE, &1_i32).context("SO_OOBINLINE")?;
+    receive(to, bytes)
+}
+
 /// Has the bytes thrown away: `MSG_TRUNC` leaves the buffer alone (tcp(7)).
 pub fn discard(from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Result<()> {
     const UNTOUCHED: u8 = 0xaa;
