@@ -12,6 +12,7 @@ use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{Histogram, IntCounter};
 
 use crate::observation::{Caller, Outcome, Process, Role, Timestamp};
+use crate::redact::{Addresses, RedactionPolicy};
 use crate::sink::escape::steers;
 use crate::smtp::Verb;
 
@@ -345,11 +346,16 @@ impl Programs {
     }
 }
 
-/// What a user has named, as a label: cut to so many bytes, and without what has to be escaped or is not shown as itself.
+/// What a user has named, as a label: without mailboxes, whatever is shown elsewhere, cut to so many bytes, and without what has
+/// to be escaped or is not shown as itself.
 pub(super) fn label(text: &str, longest: usize) -> Cow<'_, str> {
-    let text = &text[..text.floor_char_boundary(longest)];
     let awkward = |character: char| steers(character) || matches!(character, '"' | '\\');
-    if text.contains(awkward) { text.replace(awkward, "_").into() } else { text.into() }
+    let is_plain = !text.contains(['@', '%']) && !text.contains(awkward);
+    if is_plain {
+        return text[..text.floor_char_boundary(longest)].into();
+    }
+    let shown = RedactionPolicy::new(Addresses::Domain).path(&text.into());
+    shown[..shown.floor_char_boundary(longest)].replace(awkward, "_").into()
 }
 
 /// The label of a verb.

@@ -387,6 +387,19 @@ fn a_program_that_is_gone_takes_its_series_along() {
     assert_eq!(lines_about(&mut metrics, 5 * GONE, "final_reply_seconds_count"), [timed]);
 }
 
+/// With `--addresses full`, events show it.
+#[test]
+fn a_mailbox_is_no_label() {
+    let program = Sample::server().with_program(7, "/srv/bob@x.example/bob@x.example.pl");
+    let client = Sample::client().with_program(8, "/bin/swaks");
+    let mut metrics = metrics([program.fact(facts::opened()), interception(&client, &program)]);
+    let text = text(&mut metrics);
+    assert!(!text.contains("bob"), "{text}");
+    for label in [r#"process="*@x.example.pl""#, r#"executable="/srv/*@x.example/*@x.example.pl""#] {
+        assert!(text.contains(label), "{label} is not in {text}");
+    }
+}
+
 #[test]
 fn a_clock_that_was_set_ends_nothing_early_or_late() {
     const SET: Duration = Duration::from_secs(5 * 3600);
