@@ -40,7 +40,7 @@ impl Processes {
     /// Learns what a process is.
     pub fn describe(&mut self, event: ProcessEvent) {
         let script = event.executable.as_deref().and_then(|path| script(path, &event.arguments));
-        let script = script.map(|script| self.policy.path(&script.into()));
+        let script = script.map(|script| self.policy.script(script));
         let event = self.policy.process(&event);
         let cgroup = event.cgroup;
         let process = Process {

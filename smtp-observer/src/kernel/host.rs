@@ -235,7 +235,7 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
     let description = Process {
         pid: process.pid.unsigned_abs(),
         name: process_name(stat.comm.as_bytes()).into(),
-        script: script.map(|script| policy.path(&script.into())),
+        script: script.map(|script| policy.script(script)),
         executable: executable.map(|path| policy.path(&path.into())),
         command_line: Some(policy.arguments(&arguments).join(" ")).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,

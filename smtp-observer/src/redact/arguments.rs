@@ -137,7 +137,7 @@ impl RedactionPolicy {
 }
 
 impl Mask {
-    pub(super) fn shown(self, text: &str) -> String {
+    fn shown(self, text: &str) -> String {
         String::from_utf8_lossy(&self.text(text.as_bytes())).into_owned()
     }
 
@@ -148,7 +148,7 @@ impl Mask {
     }
 
     /// A word of a text, or an argument that is one.
-    fn in_word(self, word: &str) -> String {
+    pub(super) fn in_word(self, word: &str) -> String {
         // `--to=bob`, `-ubob:***`, `smtp://bob:***@host`
         let user = end_of_short_options(word).filter(|&end| word[end..].contains([':', ',']));
         if let Some(start) = behind_mailbox_name(word).or(user) {
@@ -161,6 +161,15 @@ impl Mask {
             let user = if start < end { self.name(&word[start..end]) } else { String::new() };
             return word[..start].to_owned() + &user + &self.shown(&word[end..]);
         }
+        // X.400 has mailboxes with slashes, and an equals sign behind each (RFC 2156, 2.3).
+        if word.starts_with('/') && !word.contains('=') {
+            return word.split_inclusive('/').map(|part| self.in_list(part)).collect();
+        }
+        self.in_list(word)
+    }
+
+    /// A mailbox, or several.
+    pub(super) fn in_list(self, word: &str) -> String {
         let has_sign = |text: &str| ["@", "%40", "+40"].iter().any(|sign| text.contains(sign));
         if !has_sign(word) {
             return word.to_owned();

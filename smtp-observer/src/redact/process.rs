@@ -31,6 +31,11 @@ impl RedactionPolicy {
         self.parts(path, |part| self.file(part))
     }
 
+    /// What an interpreter runs, as the argument that names it is shown.
+    pub(crate) fn script(self, script: &str) -> Arc<str> {
+        self.mask().map_or_else(|| script.into(), |mask| mask.in_word(script).into())
+    }
+
     /// A control group's path. Of a unit that is made from a template, the template is not hidden: `user@1000.service`.
     pub(crate) fn cgroup(self, path: &Arc<str>) -> Arc<str> {
         self.parts(path, |part| match UNITS.iter().any(|end| part.ends_with(end)) {
@@ -60,7 +65,7 @@ impl RedactionPolicy {
         match self.mask() {
             // `@scope` is a name that packages of Node have.
             Some(mask) if SIGNS.iter().any(|sign| name.rfind(sign).is_some_and(|at| at > 0)) => {
-                if name.contains(char::is_whitespace) { mask.addresses(name) } else { mask.shown(name) }
+                if name.contains(char::is_whitespace) { mask.addresses(name) } else { mask.in_list(name) }
             }
             _ => name.to_owned(),
         }
@@ -88,6 +93,7 @@ mod tests {
         check("/home/bob smith@x.example/a", "/home/*@x.example/a", "/home/*/a");
         check("/a/b.so:/srv/bob@x.example/c.so", "/a/b.so:/srv/*@x.example/c.so", "/a/b.so:/srv/*/c.so");
         check("memfd:bob@x.example", "memfd:*@x.example", "memfd:*");
+        check("/srv/bob,ann@x.example/a", "/srv/*,*@x.example/a", "/srv/*,*/a");
         for plain in ["/usr/bin/perl", "/usr/lib/node_modules/@scope/mail/run.js", "", "/", "@"] {
             check(plain, plain, plain);
         }
@@ -120,6 +126,8 @@ mod tests {
             assert!(!kept.contains("bob@") && !kept_cgroup.contains("bob"), "{kept} {kept_cgroup}");
             assert_eq!(shown.path(&kept), shown.path(&path));
             assert_eq!(shown.cgroup(&kept_cgroup), shown.cgroup(&path));
+            let arguments = recorded.arguments(&["python3".into(), path.to_string()]);
+            assert_eq!(shown.script(&arguments[1]), shown.script(&path));
         }
     }
 }

@@ -139,6 +139,9 @@ fn mailboxes_are_shown_as_the_policy_says() {
 #[test]
 fn a_mailbox_is_hidden_wherever_it_is_written() {
     for (given, expected) in [
+        (&["/srv/bob@x.example/job.py"][..], &["/srv/*@x.example/job.py"][..]),
+        (&["/node_modules/@scope/run.js"], &["/node_modules/@scope/run.js"]),
+        (&["/G=bob/S=smith@x.example"], &["*@x.example"]),
         (&["smtp://bob%40x.example:pw@host:25"][..], &["smtp://*:*@host:25"][..]),
         (&["smtp://bob:pw@host"], &["smtp://*:*@host"]),
         (&["--proxy=bob:pw@host"], &["--proxy=*:*@host"]),
