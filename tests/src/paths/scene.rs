@@ -201,11 +201,9 @@ fn events(sight: Sight, clients_bytes: bool) -> Vec<&'static str> {
             events.extend(["HELO 250", "NOOP 250 2.0.0", "RSET 250", "smtp.noop 250", "smtp.rset 250"]);
         }
         // RSET shows where a line begins.
-        (Sight::Gap(_), true) => events.extend(gap.into_iter().chain(["HELO 250"])),
+        (Sight::Gap(_) | Sight::Hole, true) => events.extend(gap.into_iter().chain(["HELO 250"])),
         // The reply to RSET shows that. The one to HELO may be to either: it is 221 that tells.
         (Sight::Gap(_), false) => events.extend(gap.into_iter().chain(["NOOP"])),
-        // Found when RSET comes: until then the reply is one to nothing.
-        (Sight::Hole, true) => events.extend(gap.into_iter().chain(["HELO 250", "smtp.anomaly unsolicited_reply"])),
         // Found when the reply to RSET comes.
         (Sight::Hole, false) => events.extend(gap.into_iter().chain(["NOOP", "RSET"])),
     }
