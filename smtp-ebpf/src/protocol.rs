@@ -66,6 +66,7 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
     // SAFETY: the caller's promise.
     unsafe {
         told::begin(work, call.length);
+        Dialogue::keep_position(work, &call);
         if let Some(hole) = Dialogue::hole(dialogue, &call) {
             match Dialogue::role(dialogue, call.speaker) {
                 Speaker::Client => {
@@ -87,7 +88,7 @@ pub unsafe fn step(dialogue: *mut Dialogue, work: *mut Work, call: Call) -> Cros
             client::step(dialogue, work, call.time);
         }
         // Whoever finds the position may rely on what was said before it.
-        Dialogue::go_on(dialogue, &call);
+        Dialogue::tell_position(dialogue, work);
         told::end(work)
     }
 }
@@ -101,6 +102,7 @@ pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: 
     // SAFETY: the caller's promise.
     unsafe {
         told::begin(work, 0);
+        Dialogue::keep_position(work, &call);
         let speaker = Dialogue::role(dialogue, call.speaker);
         let hole = Dialogue::hole(dialogue, &call).unwrap_or(0);
         let length = u64::from(call.length);
@@ -108,7 +110,7 @@ pub unsafe fn miss(dialogue: *mut Dialogue, work: *mut Work, call: Call, cause: 
             Speaker::Client => client::miss(dialogue, work, hole, length, cause),
             Speaker::Server => server::miss(dialogue, work, length, cause),
         }
-        Dialogue::go_on(dialogue, &call);
+        Dialogue::tell_position(dialogue, work);
         told::end(work)
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of a dialogue between two calls.
 
 use super::Call;
-use super::work::{HOLD, get, set};
+use super::work::{HOLD, Work, get, set};
 
 /// Who speaks.
 #[repr(u32)]
@@ -430,6 +430,39 @@ impl Dialogue {
                 next.write_volatile(call.start.wrapping_add(call.length));
             }
             known.write_volatile(u32::from(call.positions));
+        }
+    }
+
+    /// Keeps where a call ends, for [`Self::tell_position`]: the stack has no room for it.
+    ///
+    /// # Safety
+    /// `work` is valid.
+    #[inline(always)]
+    pub(super) unsafe fn keep_position(work: *mut Work, call: &Call) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            set!(work.speaker, call.speaker as u64);
+            set!(work.next, u64::from(call.start.wrapping_add(call.length)));
+            set!(work.known, u64::from(call.positions));
+        }
+    }
+
+    /// Goes on to the end of the call that was kept.
+    ///
+    /// # Safety
+    /// Both are valid.
+    #[inline(always)]
+    pub(super) unsafe fn tell_position(this: *mut Self, work: *mut Work) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (next, known) = (get!(work.next) as u32, get!(work.known) as u32);
+            if get!(work.speaker) == Speaker::Client as u64 {
+                set!(this.next[0], next);
+                set!(this.known[0], known);
+            } else {
+                set!(this.next[1], next);
+                set!(this.known[1], known);
+            }
         }
     }
 

@@ -81,6 +81,10 @@ pub struct Work {
     pub(super) last: u64,
     pub(super) time: u64,
     pub(super) behind: u64,
+    /// Who speaks in the call, the position behind it, and whether that is known: they are kept here for the end of the step.
+    pub(super) speaker: u64,
+    pub(super) next: u64,
+    pub(super) known: u64,
     /// Roles were exchanged in this step.
     pub(super) turned: u64,
     /// An index on its way through memory, so that the verifier sees it cut where it is used.
@@ -130,6 +134,9 @@ impl Work {
             last: 0,
             time: 0,
             behind: 0,
+            speaker: 0,
+            next: 0,
+            known: 0,
             turned: 0,
             index: 0,
             size: 0,
