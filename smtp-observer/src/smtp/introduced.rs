@@ -1,6 +1,6 @@
 //! Names that a text gives for others: an alias, or where a mailbox's messages go. Nothing else tells that they are names.
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memmem};
 
 use super::starts::{Starts, is_word};
 use super::words::words;
@@ -227,8 +227,11 @@ pub(super) fn may_be_among(starts: Starts) -> bool {
 
 /// The names that a text introduces as such.
 pub(super) fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let at_ends = text.split(|byte| *byte == b'\n').filter_map(at_end);
-    behind_words(text).chain(values(text)).chain(at_ends)
+    // Most texts have neither of these signs.
+    let with_values = if memchr(b'=', text).is_some() { text } else { b"" };
+    let with_ends = if memchr2(b':', b'-', text).is_some() { text } else { b"" };
+    let at_ends = with_ends.split(|byte| *byte == b'\n').filter_map(at_end);
+    behind_words(text).chain(values(with_values)).chain(at_ends)
 }
 
 /// Names behind words that introduce them.
