@@ -257,7 +257,7 @@ impl Tracker {
         self.note_user(conversation, peer, event, out);
         let unhooked = conversation.connection.advance(event);
         self.unhooked(conversation, peer, event.time, unhooked, out);
-        conversation.session.follows(conversation.connection.is_behind(event));
+        conversation.session.set_behind(conversation.connection.is_behind(event));
         if !event.continues {
             conversation.session.begin_call(peer);
         }

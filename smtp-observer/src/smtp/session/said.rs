@@ -16,7 +16,7 @@ static STAND_INS: [u8; 1024] = [b'x'; 1024];
 
 impl Session {
     /// The next call of a peer comes. `is_behind`: the other one has sent bytes before it of which nothing was told.
-    pub fn follows(&mut self, is_behind: bool) {
+    pub fn set_behind(&mut self, is_behind: bool) {
         self.is_behind = is_behind;
     }
 
