@@ -63,9 +63,12 @@ pub struct Session {
     chunks: Option<Box<Chunks>>,
     /// What the server offers; absent while that is not known.
     extensions: Option<Extensions>,
-    /// The end of a message earns one reply a recipient (RFC 2033).
-    lmtp: bool,
-    recipients: u32,
+    /// The end of a message earns one reply a recipient (RFC 2033); absent while that is not known.
+    lmtp: Option<bool>,
+    /// Recipients that the server has accepted for the next message; absent where some may not have been seen.
+    recipients: Option<u16>,
+    /// The end of the last message may have earned more replies than the one that has come.
+    may_owe_more: bool,
     /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
     /// command, or 0.
     write: u32,
@@ -192,7 +195,7 @@ impl Session {
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, ..Self::with(Mode::Resync(Resync::unseen())) }
+        Self { spoken: true, lmtp: None, recipients: None, ..Self::with(Mode::Resync(Resync::unseen())) }
     }
 
     fn with(mode: Mode) -> Self {
@@ -211,8 +214,9 @@ impl Session {
             sent_early: false,
             chunks: None,
             extensions: None,
-            lmtp: false,
-            recipients: 0,
+            lmtp: Some(false),
+            recipients: Some(0),
+            may_owe_more: false,
             write: 0,
             command_write: 0,
             command_at: Time::default(),

@@ -53,8 +53,8 @@ impl Session {
         match verb {
             Verb::Ehlo | Verb::Lhlo | Verb::Helo if accepted => {
                 self.extensions = Some(offered.unwrap_or_default());
-                self.lmtp = verb == Verb::Lhlo;
-                self.recipients = 0;
+                self.lmtp = Some(verb == Verb::Lhlo);
+                self.recipients = Some(0);
                 if offered.is_some_and(|offered| offered.offer(Keyword::StartTls)) {
                     items.push(Item::Tls(time, Tls::Offered));
                     self.offer.made();
@@ -62,7 +62,7 @@ impl Session {
             }
             Verb::Auth | Verb::XExps if accepted => self.goes_on_in_clear(time, items),
             Verb::Mail | Verb::Rset if accepted => {
-                self.recipients = 0;
+                self.recipients = Some(0);
                 if verb == Verb::Mail {
                     self.goes_on_in_clear(time, items);
                 }
@@ -72,7 +72,7 @@ impl Session {
                 self.offer.settle();
                 items.push(Item::Tls(time, if code == 220 { Tls::Requested } else { Tls::Refused(code) }));
             }
-            Verb::Rcpt if accepted => self.recipients = self.recipients.saturating_add(1),
+            Verb::Rcpt if accepted => self.recipients = self.recipients.map(|recipients| recipients.saturating_add(1)),
             _ => {}
         }
         if matches!(verb, Verb::Atrn | Verb::Turn) && accepted && matches!(self.mode, Mode::Undecided) {
@@ -157,8 +157,8 @@ impl Session {
     /// What the server said before does not count any more: the next command is EHLO (RFC 3207, 4.2).
     pub(super) fn begin_anew(&mut self) {
         self.extensions = None;
-        self.lmtp = false;
-        self.recipients = 0;
+        self.lmtp = Some(false);
+        self.recipients = Some(0);
         self.chunks = None;
         self.shelved = None;
         self.in_chunk = false;

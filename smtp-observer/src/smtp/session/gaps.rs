@@ -121,7 +121,7 @@ impl Session {
         self.shelved = None;
         self.in_chunk = false;
         self.had_content = false;
-        self.recipients = 0;
+        self.recipients = None;
         self.preamble = Preamble::default();
         self.spoken = true;
         self.client.opening = Opening::default();

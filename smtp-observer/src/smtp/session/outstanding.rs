@@ -37,7 +37,7 @@ impl Session {
 
     /// Replies that the end of a message earns, of which none has come.
     pub(super) fn replies_to_message(&self) -> u32 {
-        if self.lmtp { self.recipients.max(1) } else { 1 }
+        self.recipients.filter(|_| self.lmtp == Some(true)).map_or(1, |recipients| u32::from(recipients).max(1))
     }
 
     /// What waited comes out without a reply.

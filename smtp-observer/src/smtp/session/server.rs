@@ -242,6 +242,7 @@ impl Session {
                 self.go_ahead_to_another(command, reply, items);
             }
             Some(PendingReply::Command(command, None)) => {
+                self.may_owe_more = false;
                 self.answered_at = reply.last_byte;
                 if !command.pipelined {
                     let took = reply.first_byte.0.saturating_sub(command.last_byte.0);
@@ -308,14 +309,20 @@ impl Session {
         items: &mut DecoderOutput,
     ) {
         let expected = match owed {
-            ExpectedReplies::Unknown => self.expected_replies(&reply),
+            ExpectedReplies::Unknown => {
+                self.may_owe_more = match self.recipients {
+                    Some(recipients) => recipients > 1 && self.lmtp.is_none(),
+                    None => self.lmtp != Some(false),
+                };
+                self.expected_replies(&reply)
+            }
             known => known,
         };
         message.answer(expected, reply);
         match expected.behind_one() {
             Some(owed) => self.waiting.push_front(PendingReply::Message(message, owed), items),
             None => {
-                self.recipients = 0;
+                self.recipients = Some(0);
                 items.push(Item::Message(message));
             }
         }
@@ -323,9 +330,9 @@ impl Session {
 
     /// What the end of a message earns that has this final reply first.
     pub(super) fn expected_replies(&self, first: &Reply) -> ExpectedReplies {
-        match self.recipients {
+        match u32::from(self.recipients.unwrap_or(0)) {
             recipients if first.code == 353 => ExpectedReplies::EachAndAll(recipients.saturating_add(2)),
-            recipients @ 1.. if self.lmtp => ExpectedReplies::Each(recipients),
+            recipients @ 1.. if self.lmtp == Some(true) => ExpectedReplies::Each(recipients),
             _ => ExpectedReplies::One,
         }
     }
@@ -344,8 +351,8 @@ impl Session {
             Mode::Octets(_) => self.lose(reply.last_byte, || "a reply where octets were to come".into(), items),
             // The client did not ask for this one: the message before it held commands for the server.
             _ if reply.code == 354 && self.had_content => self.smuggled(&reply, None, Some(0), items),
-            // It may be to what was not seen of the client.
-            _ if self.is_behind => {}
+            // It may be to what was not seen of the client, or of another recipient.
+            _ if self.is_behind || self.may_owe_more => {}
             _ => self.anomalies.report(reply.last_byte, AnomalyKind::UnsolicitedReply, items, || line(&reply)),
         }
     }

@@ -93,7 +93,7 @@ impl Session {
             self.waiting.last(),
             Some(PendingReply::Command(..) | PendingReply::Message(_, ExpectedReplies::Unknown))
         );
-        is_one && !self.lmtp && self.fork.is_none()
+        is_one && self.lmtp != Some(true) && self.fork.is_none()
     }
 
     /// The client goes on behind the first lines of a reply.
@@ -200,7 +200,8 @@ impl Session {
         let never = self.earns(place + 1, &reply);
         // How many the next message earns is not known before its recipients have their replies.
         let mut waits = (1..self.waiting.len()).filter_map(|place| self.waiting.get(place));
-        let is_countable = !self.lmtp || waits.all(|waits| !matches!(waits, PendingReply::Command(_, Some(_))));
+        let is_countable =
+            self.lmtp != Some(true) || waits.all(|waits| !matches!(waits, PendingReply::Command(_, Some(_))));
         // Behind a refusal of DATA commands may wait that are not read, be it in the kernel: one of them may earn it.
         let may_be_refused =
             matches!(self.mode, Mode::Undecided) && unsettled.replies.last().is_some_and(|last| last.refuses());
