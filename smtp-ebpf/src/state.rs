@@ -2,7 +2,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
 use smtp_ebpf::event::{Kind, SeqNumbers, State};
 
 use crate::buffer_location::UserMessage;
@@ -30,6 +30,17 @@ struct Scratch {
 
 #[map]
 static STATE: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
+/// Most ends of connections that wait for room.
+const MAX_ENDS: u32 = 4096;
+
+/// Ends of connections that found no room in the ring, by the sockets' cookies: they are counted as lost, and taken from here
+/// later. Nothing else tells that a connection is over.
+#[map]
+static ENDS: HashMap<u64, State> = HashMap::with_max_entries(MAX_ENDS, ON_DEMAND);
+
+/// `BPF_F_NO_PREALLOC`: nearly always there are none.
+const ON_DEMAND: u32 = 1;
 
 /// From one state to another.
 #[derive(Clone, Copy)]
@@ -183,7 +194,10 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
             error: if new == TCP_CLOSE { sock.error() } else { 0 },
             unread: if new == TCP_CLOSE { stream.unread(positions) } else { 0 },
         };
-        capture::output(context, program as u32, Kind::State, state.cast(), size_of::<State>(), size_of::<State>());
+        const LENGTH: usize = size_of::<State>();
+        if !capture::output(context, program as u32, Kind::State, state.cast(), LENGTH, LENGTH) && new == TCP_CLOSE {
+            let _ = ENDS.insert((*state).socket.cookie, &*state, 0);
+        }
     }
 }
 

@@ -254,6 +254,9 @@ pub struct Snapshot {
     pub processes: Vec<ProcessEvent>,
     /// Each once.
     pub sockets: Vec<OpenSocket>,
+    /// Only some processes were looked at: those of a container's pid namespace.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub partial: bool,
 }
 
 /// A socket that a process holds.

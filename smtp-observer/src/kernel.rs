@@ -9,11 +9,11 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use procfs::KernelVersion;
 use smtp_ebpf::config::{Iterators, Offsets, PORT_WORDS, Syscalls};
-use smtp_ebpf::event::{Kind, Lost};
+use smtp_ebpf::event::{self as record, Kind, Lost};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::level_filters::LevelFilter;
@@ -94,6 +94,8 @@ pub struct Kernel {
     ring: AsyncFd<RingBuf<MapData>>,
     reader: Reader,
     lost: PerCpuArray<MapData, Lost>,
+    /// Ends of connections that found no room in the ring.
+    ends: HashMap<MapData, u64, PlainState>,
     host: ThisHost,
     /// Of processes that were there before: `/proc` may hide them once privileges are given up.
     arguments: Arguments,
@@ -151,6 +153,9 @@ impl Kernel {
         probe::require_privileges()?;
         diagnostics::require_memory(settings.ring_bytes)?;
         diagnostics::require_descriptors()?;
+        if let Some(why) = diagnostics::hidden_processes() {
+            warn!("{why}");
+        }
         let host = ThisHost::new().map_err(Error::Clock)?;
         let layout = Layout::of_kernel().map_err(NoLayout::from)?;
         let mut programs = load(settings, &layout)?;
@@ -168,6 +173,8 @@ impl Kernel {
             RingBuf::try_from(take(&mut programs, "EVENTS")?).map_err(|error| Error::Refused(with_causes(&error)))?;
         let lost =
             PerCpuArray::try_from(take(&mut programs, "LOST")?).map_err(|error| Error::Refused(with_causes(&error)))?;
+        let ends =
+            HashMap::try_from(take(&mut programs, "ENDS")?).map_err(|error| Error::Refused(with_causes(&error)))?;
         let arguments = now().map_err(Error::Clock).and_then(|time| open::arguments_now(&mut programs, time));
         Ok(Self {
             arguments: arguments.inspect_err(|error| debug!("arguments are not known: {error}")).unwrap_or_default(),
@@ -178,6 +185,7 @@ impl Kernel {
             ring: pollable(ring).map_err(Error::Poll)?,
             reader: Reader::default(),
             lost,
+            ends,
             host,
             seen: Counts::default(),
             unnamed: Counts::default(),
@@ -251,6 +259,18 @@ impl Kernel {
             Err(MalformedRecord::Owner(kind)) => unnamed.extend([(kind, 1)]),
             Err(error) => warn!("{error}"),
         });
+    }
+
+    /// Takes the ends of connections for which [`drain`](Self::drain) had no record: they found no room, and are counted as lost.
+    pub fn late_ends(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
+        let cookies: Vec<u64> = self.ends.keys().filter_map(Result::ok).collect();
+        for cookie in cookies {
+            let end = self.ends.get(&cookie, 0).and_then(|end| self.ends.remove(&cookie).map(|()| end));
+            match end {
+                Ok(PlainState(end)) => sink(KernelEvent::State(self.reader.state(&end))),
+                Err(error) => warn!("the end of a connection cannot be read: {error}"),
+            }
+        }
     }
 
     /// Takes what [`drain`](Self::drain) would take, as the kernel side has written it: for a [`Reader`] of later on.
@@ -410,6 +430,12 @@ fn log_level(level: LevelFilter) -> u8 {
 struct PlainOffsets(Offsets);
 // SAFETY: `repr(C)`, integers of one size, so no padding.
 unsafe impl aya::Pod for PlainOffsets {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PlainState(record::State);
+// SAFETY: `repr(C)`, integers and arrays of integers, with explicit padding.
+unsafe impl aya::Pod for PlainState {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]

@@ -154,10 +154,11 @@ fn kept(event: &KernelEvent<'_>, policy: RedactionPolicy) -> Option<KernelEvent<
     Some(match event {
         KernelEvent::Host(host) => KernelEvent::Host(host.clone()),
         KernelEvent::Process(process) => KernelEvent::Process(redacted(process)),
-        KernelEvent::Snapshot(Snapshot { time, processes, sockets }) => KernelEvent::Snapshot(Snapshot {
+        KernelEvent::Snapshot(Snapshot { time, processes, sockets, partial }) => KernelEvent::Snapshot(Snapshot {
             time: *time,
             processes: processes.iter().map(redacted).collect(),
             sockets: sockets.clone(),
+            partial: *partial,
         }),
         KernelEvent::State(state) => KernelEvent::State(state.clone()),
         KernelEvent::ReadsTls(reads) => KernelEvent::ReadsTls(*reads),

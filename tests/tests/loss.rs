@@ -1,6 +1,6 @@
 //! An agent that cannot keep up: what it misses is counted to the byte, and nothing wrong stays.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use anyhow::{Context, Result, ensure};
 use smtp_observer_tests::agent::Agent;
@@ -182,5 +182,53 @@ fn a_lost_change_of_state_leaves_nothing_wrong() -> Result<()> {
     assert_eq!(open(&agent)?, Some(0.0));
     let seen = agent.stop()?.seen.on(&hosts)?;
     assert_eq!((seen.count("connection.opened"), seen.count("connection.closed")), (8, 8), "{seen}");
+    Ok(())
+}
+
+/// Its process has closed it, and its last bytes do not arrive: until they do it is in nobody's hands, and open.
+#[test]
+fn a_socket_that_is_left_to_the_kernel_stays_open() -> Result<()> {
+    const PORT: u16 = 2623;
+    let (client, server) = Host::pair()?;
+    let hosts = [&client, &server];
+    let address = format!("10.77.0.2:{PORT}");
+    let agent = agent(PORT)?;
+    let open = || -> Result<Dialogue> {
+        let mut dialogue = Dialogue::open(&client, &server, &address)?;
+        dialogue.play("S: 220 server.example ESMTP")?;
+        Ok(dialogue)
+    };
+    let (mut busy, closing, left) = (open()?, open()?, open()?);
+    let (closing_port, left_port) = (closing.port()?, left.port()?);
+    agent.wait_for("six ends", &hosts, |seen| seen.count("smtp.greeting") == 6)?;
+    let way_out = "chain out { type filter hook output priority 0;";
+    client.nft(&format!("table ip left {{ {way_out} tcp sport {left_port} drop; }} }}\n"))?;
+    drop(left.client);
+
+    agent.stall()?;
+    talk(&mut busy)?;
+    closing.close()?;
+    agent.go_on()?;
+    ensure!(lost(&agent.metrics()?, "state")? >= 2, "no change of state was lost: the ring was not small enough");
+    // Only a second look at what is open can tell that.
+    let seen = agent.wait_for("a connection that is over", &hosts, |seen| seen.count("connection.closed") >= 2)?;
+    for end in ends(&seen, closing_port)? {
+        assert_eq!(end.count("connection.closed"), 1, "{end}");
+    }
+    for end in ends(&seen, left_port)? {
+        assert_eq!(end.count("connection.closed"), 0, "{end}");
+    }
+
+    client.nft("delete table ip left\n")?;
+    let mut rest = Vec::new();
+    (&left.server).read_to_end(&mut rest)?;
+    drop(left.server);
+    busy.close()?;
+    agent.wait_closed(&hosts, 6)?;
+    let seen = agent.stop()?.seen.on(&hosts)?;
+    for (end, closed_by) in ends(&seen, left_port)?.into_iter().zip(["local", "remote"]) {
+        assert_eq!(end.one("connection.closed")?.text("/closed_by"), Some(closed_by), "{end}");
+    }
+    assert_eq!((seen.count("connection.opened"), seen.count("connection.closed")), (6, 6), "{seen}");
     Ok(())
 }

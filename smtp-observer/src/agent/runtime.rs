@@ -24,6 +24,9 @@ use crate::sink::http::Ask;
 /// How long the end waits for an output that does not take its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
+/// How long the end takes in what waits in the kernel: a host that never pauses must not keep it up.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
 /// How long after a look at the open sockets a second one decides what the first left in doubt: a descriptor on its way
 /// from one process to another has arrived by then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -50,6 +53,8 @@ pub(super) struct Runtime {
     unix_offset: i64,
     /// When to look again which connections are open.
     pub(super) look: Option<Instant>,
+    /// When that was looked for last.
+    looked: Option<Instant>,
     /// When to settle what waits for time to pass, if anything does.
     settling: Option<Instant>,
 }
@@ -61,7 +66,8 @@ impl Runtime {
         observer.set_service_addresses(observe.service_addresses.clone());
         let host = kernel.host();
         let (losses, unix_offset) = (Losses::default(), host.unix_offset);
-        let mut runtime = Self { kernel, observer, sinks, record, losses, unix_offset, look: None, settling: None };
+        let mut runtime =
+            Self { kernel, observer, sinks, record, losses, unix_offset, look: None, looked: None, settling: None };
         runtime.tell(KernelEvent::Host(host));
         runtime
     }
@@ -115,6 +121,8 @@ impl Runtime {
                     if let Some(service) = &mut service {
                         self.reload(service);
                     }
+                    // It may have come between the kernel's waking and the taking.
+                    self.take_in();
                 }
                 () = at(watchdog.due()) => {
                     self.take_in();
@@ -154,14 +162,24 @@ impl Runtime {
         self.flush();
         let now = Instant::now();
         if self.losses.note(self.kernel.losses(), now.into_std()) {
-            self.look = Some(now);
+            // The second of two looks decides: what moves has arrived by then, and walks do not follow on each other.
+            self.look = Some(self.looked.map_or(now, |looked| now.max(looked + SECOND_LOOK)));
         }
     }
 
     /// Passes on what the observer has waited with, after all that waits in the kernel.
     pub(super) fn settle(&mut self, now: Time) {
-        self.settling = None;
         self.take_in();
+        if self.kernel.is_behind() {
+            // What it waits for may be in the kernel still.
+            self.settling = Some(Instant::now());
+            return;
+        }
+        self.settle_observer(now);
+    }
+
+    fn settle_observer(&mut self, now: Time) {
+        self.settling = None;
         let Self { observer, sinks, record, .. } = self;
         observer.settle_tapped(now, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
         self.flush();
@@ -192,6 +210,12 @@ impl Runtime {
             self.look = Some(Instant::now());
             return;
         }
+        self.looked = Some(Instant::now());
+        let Self { kernel, observer, sinks, record, .. } = self;
+        kernel.late_ends(&mut |event| {
+            observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
+        });
+        self.flush();
         match self.kernel.snapshot() {
             Ok(snapshot) => {
                 self.tell(KernelEvent::Snapshot(snapshot));
@@ -207,7 +231,15 @@ impl Runtime {
     /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
     /// looked on does not want any more. Returns how many lines and recorded events were.
     pub(super) async fn finish(mut self, unread: bool) -> u64 {
-        self.settle(Time(u64::MAX));
+        let latest = Instant::now() + LAST_EVENTS;
+        self.take_in();
+        while self.kernel.is_behind() && Instant::now() < latest {
+            self.take_in();
+        }
+        if self.kernel.is_behind() {
+            warn!("the hooks deliver more than the agent takes in: what waits in the ring buffer is not told");
+        }
+        self.settle_observer(Time(u64::MAX));
         if let Some(record) = &mut self.record {
             self.observer.finish(record.tap());
         }

@@ -110,6 +110,17 @@ pub fn hidden_owners() -> Option<String> {
     Some(format!("the owners of sockets outside of this container's {} are not visible. {remedy}", foreign.name))
 }
 
+/// Why not all open sockets can be listed from here, and what to do; nothing where they can.
+pub(super) fn hidden_processes() -> Option<String> {
+    let foreign = pid_namespace(inode(PID_NAMESPACE));
+    let remedy = foreign.remedy.filter(|_| foreign.state != State::Yes)?;
+    Some(format!(
+        "Only processes of this container's {} are looked at: connections that are open already are followed from their next \
+         bytes on. {remedy}",
+        foreign.name
+    ))
+}
+
 /// Whether capabilities are those of the host.
 pub(super) fn is_hosts_user() -> bool {
     user_namespace(inode(USER_NAMESPACE)).state == State::Yes
@@ -141,7 +152,8 @@ fn pid_namespace(inode: Option<u64>) -> Diagnostic {
             NAME,
             State::Partly,
             "it is a container's own: `run` and `trace` name the host's processes all the same, but not the arguments of \
-             those that were there before, and `connections` lists the container's alone",
+             those that were there before, and neither list nor close what was open before; `connections` lists the \
+             container's alone",
             "Give it the host's: `--pid=host` for Docker and Podman, `hostPID: true` for Kubernetes.",
         ),
         None => Diagnostic::fine(NAME, "not shown"),

@@ -10,6 +10,7 @@ use procfs::process::Process;
 use smtp_ebpf::event::ARGUMENTS_LENGTH;
 use tracing::warn;
 
+use super::diagnostics::hidden_processes;
 use super::ring::{Reader, arguments};
 use super::this_host::in_proc;
 use super::{Error, with_causes};
@@ -69,7 +70,13 @@ pub fn list(programs: &mut Ebpf, reader: &mut Reader, time: Time, known: &Argume
             *holder = socket;
         }
     }
-    Ok(Snapshot { time, processes: processes.into_values().collect(), sockets: sockets.into_values().collect() })
+    Ok(Snapshot {
+        time,
+        processes: processes.into_values().collect(),
+        sockets: sockets.into_values().collect(),
+        // The iterator goes over the processes of its reader's pid namespace.
+        partial: hidden_processes().is_some(),
+    })
 }
 
 fn age(socket: &OpenSocket) -> (Time, u32) {

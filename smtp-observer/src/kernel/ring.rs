@@ -36,7 +36,7 @@ impl Reader {
         self.time = Time(header.time);
         let event = match kind {
             Kind::Process => KernelEvent::Process(self.process(bytes)?),
-            Kind::State => KernelEvent::State(self.state(bytes)?),
+            Kind::State => KernelEvent::State(self.state(&prefix(bytes)?)),
             Kind::Send => KernelEvent::Transfer(self.transfer(bytes, kind, Flow::Sent)?),
             Kind::Receive => KernelEvent::Transfer(self.transfer(bytes, kind, Flow::Received)?),
             Kind::Owner => {
@@ -73,14 +73,15 @@ impl Reader {
         Ok(())
     }
 
-    fn state(&mut self, bytes: &[u8]) -> Result<StateEvent, MalformedRecord> {
-        let record: record::State = prefix(bytes)?;
+    /// The event of a record, wherever that was.
+    pub(super) fn state(&mut self, record: &record::State) -> StateEvent {
+        self.time = Time(record.header.time);
         let new = TcpState::from_number(record.new);
         if new == TcpState::Close {
             self.owners.close(record.socket.cookie);
         }
-        Ok(StateEvent {
-            time: Time(record.header.time),
+        StateEvent {
+            time: self.time,
             task: (record.task.pid != 0).then(|| self.task(&record.task)),
             socket: socket(&record.socket),
             positions: positions(record.positions),
@@ -91,7 +92,7 @@ impl Reader {
             local_route: record.local_route != 0,
             error: record.error,
             unread: record.unread,
-        })
+        }
     }
 
     fn transfer<'a>(&mut self, bytes: &'a [u8], kind: Kind, flow: Flow) -> Result<TransferEvent<'a>, MalformedRecord> {

@@ -11,6 +11,11 @@ use crate::smtp::Peer;
 impl Tracker {
     pub(super) fn closed(&mut self, event: StateEvent, out: &mut Out<'_>) {
         let (cookie, time) = (event.socket.cookie, event.time);
+        // The end may come late, and the socket have connected again.
+        let is_its = |conversation: &Conversation| conversation.connection.first_seen <= time;
+        if !self.conversations.get(&cookie).is_some_and(|conversation| is_its(conversation)) {
+            return;
+        }
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         while let Some(held) = conversation.connection.drain_held() {
             self.follow(&mut conversation, &held, out);

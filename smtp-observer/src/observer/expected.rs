@@ -22,11 +22,18 @@ const MAX_HELD: usize = 16;
 /// What the kernel side tells of such connections before their first transfers.
 #[derive(Default)]
 pub(super) struct Expected {
-    /// The accepted sockets, with their clients' cookies.
-    pairs: VecDeque<StateEvent>,
+    /// Those of which an end is still to be heard of.
+    pairs: VecDeque<Pair>,
     /// A call that sends is told when it returns: by then its reader may be told of already. Whether it is of interest is
     /// known with the sender.
     early: VecDeque<Early>,
+}
+
+/// An accepted socket, and its client.
+struct Pair {
+    accepted: StateEvent,
+    /// The ends that are still to be heard of: each begins once.
+    awaited: Vec<u64>,
 }
 
 /// A client that may be of interest.
@@ -65,7 +72,7 @@ impl Tracker {
     /// An accepted socket is a proxy's, or a client may be one's.
     pub(super) fn expect(&mut self, event: StateEvent, out: &mut Out<'_>) {
         let cookie = event.socket.cookie;
-        let is_known = |known: &StateEvent| known.socket.cookie == cookie || known.peer == Some(cookie);
+        let is_known = |pair: &Pair| pair.accepted.socket.cookie == cookie || pair.accepted.peer == Some(cookie);
         if self.expected.pairs.iter().any(is_known) || self.conversations.contains_key(&cookie) {
             return;
         }
@@ -74,7 +81,7 @@ impl Tracker {
             self.expected.pairs.pop_front();
         }
         out.interceptions.expect(client, accepted(&self.host, &event));
-        self.expected.pairs.push_back(event);
+        self.expected.pairs.push_back(Pair { accepted: event, awaited: vec![cookie, client] });
         for held in self.expected.release(client) {
             self.transfer(&held, out);
         }
@@ -82,8 +89,13 @@ impl Tracker {
 
     /// The conversation on a socket that was expected: it is heard from its first byte.
     pub(super) fn expected(&mut self, socket: &Socket) -> Option<Box<Conversation>> {
-        let is_it = |event: &StateEvent| event.socket.cookie == socket.cookie || event.peer == Some(socket.cookie);
-        let event = self.expected.pairs.iter().find(|event| is_it(event))?.clone();
+        let place = self.expected.pairs.iter().position(|pair| pair.awaited.contains(&socket.cookie))?;
+        let pair = self.expected.pairs.get_mut(place)?;
+        pair.awaited.retain(|awaited| *awaited != socket.cookie);
+        let event = match pair.awaited.is_empty() {
+            true => self.expected.pairs.remove(place)?.accepted,
+            false => pair.accepted.clone(),
+        };
         let accepted = event.socket.cookie == socket.cookie;
         let role = if accepted { Role::Server } else { Role::Client };
         let mut conversation = self.begin(socket, role, event.time, Session::new());
@@ -171,6 +183,25 @@ mod tests {
             story.event(event);
         }
         assert_eq!(roles(&story), [("smtp.greeting", Role::Client), ("smtp.greeting", Role::Server)]);
+    }
+
+    /// What is read of a socket whose connection is over, and told, is none of a new one.
+    #[test]
+    fn an_end_begins_once() {
+        let mut story = Story::new();
+        for event in [pair(ACCEPTED, Some(ASKED)), greeting(ACCEPTED), greeting(ASKED)] {
+            story.event(event);
+        }
+        for cookie in [ASKED, ACCEPTED] {
+            let KernelEvent::State(state) = pair(cookie, None) else { unreachable!("it is one") };
+            story.event(KernelEvent::State(StateEvent { new: TcpState::Close, time: Time(3000), ..state }));
+            let KernelEvent::Transfer(late) = greeting(cookie) else { unreachable!("it is one") };
+            let socket = Socket { state: TcpState::Close, ..late.socket };
+            story.event(KernelEvent::Transfer(TransferEvent { socket, time: Time(4000), ..late }));
+        }
+        story.time = 1_000_000_000_000;
+        story.settle();
+        assert_eq!(story.names().iter().filter(|name| **name == "connection.opened").count(), 2);
     }
 
     #[test]

@@ -6,42 +6,54 @@
 
 use std::mem;
 use std::num::NonZero;
+use std::time::Duration;
 
 use foldhash::{HashSet, HashSetExt as _};
 
 use super::Out;
-use super::tracker::{Conversation, Tracker};
+use super::tracker::{Conversation, MAX_CONNECTIONS, Tracker};
 use crate::event::{OpenSocket, Snapshot, TcpState, Time};
 use crate::observation::Role;
 use crate::smtp::Session;
 
+/// How long a connection that nobody holds has to be quiet before it counts as over. The kernel gives one that is left to it up
+/// after a hundred seconds without an answer (tcp(7), `tcp_orphan_retries`), and a server waits five minutes for a command (RFC
+/// 5321, 4.5.3.2.7).
+const LONG_QUIET: Duration = Duration::from_secs(600);
+
 impl Tracker {
-    /// Begins to follow each connection that is not known yet, and ends those that nobody holds any more.
+    /// Begins to follow each connection that is not known yet, and ends those that are there no more.
     pub(super) fn snapshot(&mut self, mut snapshot: Snapshot, out: &mut Out<'_>) {
         for process in mem::take(&mut snapshot.processes) {
             self.processes.describe(process);
         }
-        self.miss(&snapshot, out);
+        self.needs_second_snapshot = false;
+        if !snapshot.partial {
+            self.miss(&snapshot, out);
+        }
+        // Later looks bring nothing back that was let go for want of room: it is followed again when it moves bytes.
+        let most = if mem::replace(&mut self.has_looked, true) { MAX_CONNECTIONS / 2 } else { usize::MAX };
         for open in snapshot.sockets {
-            if !self.conversations.contains_key(&open.socket.cookie) {
+            if !self.conversations.contains_key(&open.socket.cookie) && self.conversations.len() < most {
                 let conversation = self.join(&open, snapshot.time, out);
                 self.keep(open.socket.cookie, conversation, out);
             }
         }
     }
 
-    /// Ends the connections whose end was lost: two snapshots found them in no process's hands, and between them they
-    /// were quiet. One is not enough: a descriptor may be on its way from one process to another, or go to one that the
-    /// walk has passed already. What waits to be accepted is in nobody's hands, too, and not announced.
+    /// Ends the connections whose end the kernel has not told: two snapshots found them in no process's hands, and they have been
+    /// quiet for long. One is not enough: a descriptor may be on its way from one process to another, or go to one that the
+    /// walk has passed already. Nor are two at once: a process has left its socket to the kernel until the last bytes have
+    /// arrived, or has it in a table of io_uring's. What waits to be accepted is in nobody's hands, too, and not announced.
     fn miss(&mut self, snapshot: &Snapshot, out: &mut Out<'_>) {
         let mut held = HashSet::with_capacity(snapshot.sockets.len());
         held.extend(snapshot.sockets.iter().map(|open| open.socket.cookie));
-        self.needs_second_snapshot = false;
         let mut gone = Vec::new();
         for (cookie, conversation) in &mut self.conversations {
             let connection = &mut conversation.connection;
             let seen = NonZero::new(connection.last_seen.0);
-            if held.contains(cookie) || !connection.announced || connection.last_seen >= snapshot.time {
+            let is_quiet = snapshot.time.since(connection.last_seen) >= LONG_QUIET;
+            if held.contains(cookie) || !connection.announced || !is_quiet {
                 connection.missed = None;
             } else if seen.is_some() && mem::replace(&mut connection.missed, seen) == seen {
                 gone.push(*cookie);
@@ -104,6 +116,8 @@ mod tests {
     use crate::event::{Flow, KernelEvent, SeqNumbers};
     use crate::observation::{Event, Timestamp};
 
+    const LATER: u64 = LONG_QUIET.as_nanos() as u64;
+
     /// The sockets that a snapshot lists.
     fn snapshot(story: &Story, time: u64, states: &[TcpState]) -> KernelEvent<'static> {
         let open = |state: &TcpState| OpenSocket {
@@ -113,7 +127,7 @@ mod tests {
             positions: SeqNumbers { write_seq: story.written, copied_seq: story.read },
         };
         let sockets = states.iter().map(open).collect();
-        KernelEvent::Snapshot(Snapshot { time: Time(time), processes: Vec::new(), sockets })
+        KernelEvent::Snapshot(Snapshot { time: Time(time), processes: Vec::new(), sockets, partial: false })
     }
 
     #[test]
@@ -209,18 +223,32 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_comes_late_is_not_that_of_the_next_connection() {
+        let mut story = Story::new();
+        story.connect();
+        let late = story.state_event(TcpState::Established, TcpState::Close, None);
+        story.time += 1000;
+        story.connect();
+        story.event(KernelEvent::State(late));
+        assert_eq!(story.names(), ["connection.opened", "connection.closed", "connection.opened"]);
+    }
+
+    #[test]
     fn a_connection_whose_end_was_lost_is_closed_by_the_second_snapshot() {
         let mut story = Story::new();
         story.connect();
+        // Its socket may be the kernel's alone.
         story.event(snapshot(&story, 5000, &[]));
+        assert!(!story.observer.needs_second_snapshot());
+        story.event(snapshot(&story, LATER + 5000, &[]));
         assert!(story.observer.needs_second_snapshot());
         assert_eq!(story.names(), ["connection.opened"]);
-        story.event(snapshot(&story, 6000, &[]));
+        story.event(snapshot(&story, LATER + 6000, &[]));
         assert!(!story.observer.needs_second_snapshot());
         assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
-        assert_eq!(story.told[1].time, Timestamp(1_000_006_000));
+        assert_eq!(story.told[1].time, Timestamp((LATER + 1_000_006_000) as i64));
         // The end itself, late.
-        story.time = 7000;
+        story.time = LATER + 7000;
         story.state(TcpState::LastAck, TcpState::Close, None);
         assert_eq!(story.names(), ["connection.opened", "connection.closed"]);
     }
@@ -229,23 +257,38 @@ mod tests {
     fn a_connection_that_is_held_or_speaks_between_two_snapshots_is_not_closed() {
         let mut story = Story::new();
         story.connect();
-        story.event(snapshot(&story, 5000, &[]));
-        story.event(snapshot(&story, 6000, &[TcpState::Established]));
-        story.event(snapshot(&story, 7000, &[]));
+        story.event(snapshot(&story, LATER + 5000, &[]));
+        story.event(snapshot(&story, LATER + 6000, &[TcpState::Established]));
+        story.event(snapshot(&story, LATER + 7000, &[]));
         assert!(story.observer.needs_second_snapshot());
-        story.time = 7000;
+        story.time = LATER + 7000;
         story.transfer(CLIENT, Flow::Received, "220 mx ESMTP\r\n");
-        story.event(snapshot(&story, 9000, &[]));
-        assert!(story.observer.needs_second_snapshot());
+        for time in [LATER + 9000, 2 * LATER + 9000] {
+            story.event(snapshot(&story, time, &[]));
+            assert_eq!(story.observer.needs_second_snapshot(), time > 2 * LATER);
+        }
         assert_eq!(story.names(), ["connection.opened", "smtp.greeting"]);
+    }
+
+    /// Its process may be in another pid namespace than the agent.
+    #[test]
+    fn where_only_some_processes_are_looked_at_nothing_is_closed() {
+        let mut story = Story::new();
+        story.connect();
+        for time in [LATER + 5000, LATER + 6000, 2 * LATER] {
+            let KernelEvent::Snapshot(whole) = snapshot(&story, time, &[]) else { unreachable!("it is one") };
+            story.event(KernelEvent::Snapshot(Snapshot { partial: true, ..whole }));
+            assert!(!story.observer.needs_second_snapshot());
+        }
+        assert_eq!(story.names(), ["connection.opened"]);
     }
 
     #[test]
     fn what_waits_to_be_accepted_is_not_closed() {
         let mut story = Story::new();
         story.state(TcpState::SynReceived, TcpState::Established, None);
-        story.event(snapshot(&story, 5000, &[]));
-        story.event(snapshot(&story, 6000, &[]));
+        story.event(snapshot(&story, LATER + 5000, &[]));
+        story.event(snapshot(&story, LATER + 6000, &[]));
         assert!(!story.observer.needs_second_snapshot());
         story.time = 7000;
         story.transfer(OTHER, Flow::Sent, "220 mx ESMTP\r\n");

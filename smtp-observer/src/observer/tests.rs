@@ -106,7 +106,7 @@ impl Story {
     }
 
     /// As much time passes as connections wait.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         assert!(self.observer.has_deadlines());
         let now = Time(self.time + GRACE_PERIOD.as_nanos() as u64);
         self.observer.settle(now, &mut |fact| self.told.push(shown(fact)));

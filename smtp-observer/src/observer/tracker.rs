@@ -37,6 +37,8 @@ pub(super) struct Tracker {
     holes: u64,
     /// The last snapshot has left connections in doubt.
     pub(super) needs_second_snapshot: bool,
+    /// It was looked which sockets are open.
+    pub(super) has_looked: bool,
     /// What is known of the processes' libraries of TLS.
     pub(super) libraries: Libraries,
     pub(super) expected: Expected,
@@ -70,6 +72,7 @@ impl Tracker {
             unseen: [0; CaptureMiss::ALL.len()],
             holes: 0,
             needs_second_snapshot: false,
+            has_looked: false,
             libraries: Libraries::default(),
             expected: Expected::default(),
             held_bytes: 0,

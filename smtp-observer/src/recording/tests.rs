@@ -72,7 +72,12 @@ fn entries() -> Vec<Entry> {
             addresses: vec![address.ip()],
         })),
         Entry::Event(KernelEvent::Process(process.clone())),
-        Entry::Event(KernelEvent::Snapshot(Snapshot { time: Time(4), processes: vec![process], sockets: vec![open] })),
+        Entry::Event(KernelEvent::Snapshot(Snapshot {
+            time: Time(4),
+            processes: vec![process],
+            sockets: vec![open],
+            partial: true,
+        })),
         Entry::Event(KernelEvent::State(state.clone())),
         Entry::Event(KernelEvent::State(StateEvent { task: None, requested: None, ..state })),
         Entry::Event(KernelEvent::Transfer(transfer)),

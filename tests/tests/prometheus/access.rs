@@ -13,6 +13,7 @@ use smtp_observer_tests::certificate::Certificate;
 use smtp_observer_tests::dialogue::Dialogue;
 use smtp_observer_tests::machine;
 use smtp_observer_tests::netns::Host;
+use smtp_observer_tests::paths::wait_until;
 use smtp_observer_tests::process::{Ended, Running};
 use smtp_observer_tests::prometheus::{Prometheus, tool};
 use tempfile::TempDir;
@@ -163,6 +164,24 @@ fn a_new_certificate_is_shown_from_the_next_connection_on() -> Result<()> {
     assert_eq!(ask(&renewed)?.0, "200");
     agent.wait_logged("What was there before stays in force.", 1)?;
     Ok(())
+}
+
+#[test]
+fn a_certificate_that_comes_behind_the_configuration_that_names_it_is_shown() -> Result<()> {
+    let web = Web::new(&tls_and_password())?;
+    let agent = web.start()?;
+    let next = Certificate::new()?;
+    let ask = |authority: &Certificate| {
+        let options = trusting(&authority.chain(), agent.http);
+        let options: Vec<&str> = options.iter().map(String::as_str).chain(["--user", PASSWORD]).collect();
+        curl(&options, &format!("https://server.example:{}/healthz", agent.http.port()))
+    };
+    fs::write(web.config(), tls_and_password().replace("server.", "next."))?;
+    assert_eq!(ask(&web.server)?.0, "200", "what was there before");
+    agent.wait_logged("What was there before stays in force.", 1)?;
+    fs::copy(next.chain(), web.folder.path().join("next.pem"))?;
+    fs::copy(next.key(), web.folder.path().join("next.key"))?;
+    wait_until("the certificate is not shown", || Ok(ask(&next)?.0 == "200"))
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, FORWARDED, RETRY_AFTER, VIA, WWW_AUTHENTICATE};
@@ -27,6 +28,9 @@ use super::guard::{self, refused};
 
 /// The user that many services share (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65534;
+
+/// How long files that were of no use are not read again unless they change.
+const NEXT_TRY: Duration = Duration::from_secs(1);
 
 const NO_PASSWORD: &str = "a user and a password are needed\n";
 const TOO_MANY: &str = "too many passwords of this address wait to be looked at\n";
@@ -51,6 +55,8 @@ struct Read {
     /// The files that were looked at last, whether they were of use or not.
     files: Vec<PathBuf>,
     stamps: Vec<Option<Stamp>>,
+    /// When they were of no use, and why: a file that is missing may come.
+    failed: Option<(Instant, String)>,
 }
 
 /// What of a file changes with its content: device, inode, length, and the times of content and inode.
@@ -119,28 +125,31 @@ impl Access {
 
 impl Web {
     fn read(path: &Path) -> Result<Self, WebConfigError> {
-        // Before: what changes meanwhile is read again.
-        let own = stamps(&[path.to_owned()]);
-        let config = WebConfig::read(path)?;
-        let mut stamps = stamps(&config.files);
-        stamps[..1].copy_from_slice(&own);
-        let files = config.files.clone();
-        Ok(Self { path: path.to_owned(), state: Mutex::new(Read { config: Arc::new(config), files, stamps }) })
+        // The first time tells which files they are. What changes behind the stamps is read again.
+        let files = WebConfig::read(path)?.files;
+        let stamps = stamps(&files);
+        let config = Arc::new(WebConfig::read(path)?);
+        Ok(Self { path: path.to_owned(), state: Mutex::new(Read { config, files, stamps, failed: None }) })
     }
 
     /// As the files have it now. Of files that are of no use it is told once, and what they said before stays in force.
     fn current(&self) -> Arc<WebConfig> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamps(&state.files);
-        if now != state.stamps {
+        let is_due = state.failed.as_ref().is_some_and(|(failed, _)| failed.elapsed() >= NEXT_TRY);
+        if now != state.stamps || is_due {
             match Self::read(&self.path).and_then(|news| self.no_weaker(&state.config, news)) {
                 Ok(news) => {
                     info!("{} and its files were read again", self.path.display());
                     *state = news;
                 }
                 Err(error) => {
-                    warn!("{error} What was there before stays in force.");
+                    let why = error.to_string();
+                    if state.failed.as_ref().is_none_or(|(_, before)| *before != why) {
+                        warn!("{why} What was there before stays in force.");
+                    }
                     state.stamps = now;
+                    state.failed = Some((Instant::now(), why));
                 }
             }
         }

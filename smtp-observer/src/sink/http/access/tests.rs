@@ -117,7 +117,7 @@ fn nothing_that_was_asked_for_is_taken_away() {
         ((None, false), (Some(true), true), None),
     ] {
         let config = Arc::new(with(after.0, after.1));
-        let read = Read { config, files: Vec::new(), stamps: Vec::new() };
+        let read = Read { config, files: Vec::new(), stamps: Vec::new(), failed: None };
         let news = Web { path: path.clone(), state: Mutex::new(read) };
         let told = match web.no_weaker(&with(before.0, before.1), news) {
             Ok(_) => None,
