@@ -61,7 +61,7 @@ pub struct Session {
     sent_early: bool,
     /// The chunks of a message so far.
     chunks: Option<Box<Chunks>>,
-    /// What the server offers; absent while that is not known.
+    /// What the server offered in its last reply to EHLO; nothing after HELO. Absent while that is not known.
     extensions: Option<Extensions>,
     /// The end of a message earns one reply a recipient (RFC 2033); absent while that is not known.
     lmtp: Option<bool>,
@@ -83,7 +83,6 @@ pub struct Session {
     spoken: bool,
     /// What became of the server's offer of TLS.
     offer: Offer,
-    opaque_bytes: u64,
     anomalies: Anomalies,
     preamble: Preamble,
     /// What came of a message in chunks before a command that ends it, which may yet be refused.
@@ -224,7 +223,6 @@ impl Session {
             answer_waits: false,
             spoken: false,
             offer: Offer::default(),
-            opaque_bytes: 0,
             anomalies: Anomalies::default(),
             preamble: Preamble::default(),
             shelved: None,
@@ -245,16 +243,6 @@ impl Session {
             names: None,
             quickest: None,
         }
-    }
-
-    /// What the server offered in its last reply to EHLO; nothing after HELO. Absent while that is not known.
-    pub fn extensions(&self) -> Option<Extensions> {
-        self.extensions
-    }
-
-    /// Bytes that passed unread: TLS had started, or they were no SMTP.
-    pub fn opaque_bytes(&self) -> u64 {
-        self.opaque_bytes
     }
 
     /// Whether the server still owes a reply, or the greeting.

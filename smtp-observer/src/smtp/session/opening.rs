@@ -104,7 +104,6 @@ impl Session {
 
     /// Bytes of a handshake, or such as are not read any more.
     pub(super) fn tls_goes_on(&mut self, peer: Peer, time: Time, part: Part<'_>, items: &mut DecoderOutput) {
-        self.opaque_bytes = self.opaque_bytes.saturating_add(part.length());
         match &mut self.mode {
             Mode::ClientTls(client) => {
                 client.handshake.take(peer, part);
@@ -260,8 +259,7 @@ impl Session {
                 Self::midstream()
             }
         };
-        let (anomalies, opaque_bytes, offer) = (std::mem::take(&mut self.anomalies), self.opaque_bytes, self.offer);
-        *self = Self { anomalies, opaque_bytes, offer, ..session };
+        *self = Self { anomalies: std::mem::take(&mut self.anomalies), offer: self.offer, ..session };
     }
 
     /// What was not seen behind STARTTLS, or behind the client's hello, is a part of the handshake.
