@@ -160,8 +160,6 @@ pub struct Command {
     pub pipelined: bool,
     /// It begins in the same write as the command before it ends.
     pub same_write: bool,
-    /// Challenges (334) that the server sent before its reply; the client's answers to them are not kept.
-    pub challenges: u32,
 }
 
 /// The word that ends a message (RFC 4468, 3.1), with the blank before it.
@@ -183,7 +181,6 @@ impl Command {
             last_byte: Time::default(),
             pipelined: false,
             same_write: false,
-            challenges: 0,
         }
     }
 

@@ -217,14 +217,13 @@ impl Session {
         let alone = self.waiting.is_single();
         if reply.code == 334
             && alone
-            && let Some(PendingReply::Command(command, _)) = self.waiting.front_mut()
+            && let Some(PendingReply::Command(command, _)) = self.waiting.get(0)
             && match self.mode {
                 Mode::Undecided => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
                 _ => false,
             }
         {
-            command.challenges = command.challenges.saturating_add(1);
             // A challenge (RFC 4954, 4): the command's own reply is still to come.
             self.mode = Mode::Answer;
             self.read_held(Some(reply.last_byte), items);
