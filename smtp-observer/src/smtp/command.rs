@@ -158,8 +158,6 @@ pub struct Command {
     pub last_byte: Time,
     /// It was sent before the reply to the command before it (RFC 2920).
     pub pipelined: bool,
-    /// It begins in the same write as the command before it ends.
-    pub same_write: bool,
 }
 
 /// The word that ends a message (RFC 4468, 3.1), with the blank before it.
@@ -180,7 +178,6 @@ impl Command {
             first_byte: Time::default(),
             last_byte: Time::default(),
             pipelined: false,
-            same_write: false,
         }
     }
 

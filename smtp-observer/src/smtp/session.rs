@@ -69,11 +69,9 @@ pub struct Session {
     recipients: Option<u16>,
     /// The end of the last message may have earned more replies than the one that has come.
     may_owe_more: bool,
-    /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
-    /// command, or 0.
-    write: u32,
-    command_write: u32,
-    /// When its last command ended.
+    /// A call of the client was seen.
+    has_written: bool,
+    /// When the client's last command ended.
     command_at: Time,
     /// When the last reply to a command ended.
     answered_at: Time,
@@ -166,7 +164,6 @@ struct LineStart {
     at: u64,
     pipelined: bool,
     early: bool,
-    same_write: bool,
 }
 
 /// A message that comes in chunks.
@@ -216,8 +213,7 @@ impl Session {
             lmtp: Some(false),
             recipients: Some(0),
             may_owe_more: false,
-            write: 0,
-            command_write: 0,
+            has_written: false,
             command_at: Time::default(),
             answered_at: Time::default(),
             answer_waits: false,
@@ -287,12 +283,10 @@ impl Session {
 
     /// Reads what was held, in the mode that is known now: since a reply at that time, if it was one that told.
     fn read_held(&mut self, replied: Option<Time>, items: &mut DecoderOutput) {
-        let write = self.write;
         let origin = std::mem::take(&mut self.origin);
         while !matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..))
             && let Some(part) = self.held.pop()
         {
-            self.write = part.write;
             self.sent_early = replied.is_some_and(|replied| part.time <= replied);
             self.up_to(part.end, Peer::Client, |session| match &part.content {
                 Content::Bytes(_) => {
@@ -305,7 +299,6 @@ impl Session {
         }
         self.sent_early = false;
         self.origin = origin;
-        self.write = write;
     }
 
     /// Nothing is read from here on.

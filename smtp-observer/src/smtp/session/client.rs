@@ -26,7 +26,7 @@ impl Session {
         }
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-            self.held.push(time, self.write, self.end(Peer::Client), rest);
+            self.held.push(time, self.end(Peer::Client), rest);
             self.read_held_for_line(items);
             self.settle_by_next_line(time, items);
         }
@@ -178,7 +178,6 @@ impl Session {
                     || time < self.answered_at
                     || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
-                same_write: self.command_write == self.write,
             };
             self.client.skip |= std::mem::take(&mut self.answer_waits) && time < self.answered_at;
         }
@@ -228,7 +227,6 @@ impl Session {
             return;
         }
         command.pipelined = self.line.pipelined;
-        command.same_write = self.line.same_write;
         if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
             // It is followed all the same: commands may stand behind it, and the server decides what it takes for one.
             let detail = || format!("the client's first line begins with {}", shown_word(&command));
@@ -270,7 +268,7 @@ impl Session {
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
         Names::note(&mut self.names, &command);
-        (self.command_write, self.command_at) = (self.write, time);
+        self.command_at = time;
         self.left_waiting = 0;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
             self.shelved = self.chunks.take().or(self.shelved.take());
@@ -337,7 +335,7 @@ impl Session {
         }
         if ended {
             self.waiting.chunk_ended(time);
-            (self.command_write, self.command_at) = (self.write, time);
+            self.command_at = time;
             self.in_chunk = false;
             self.mode = Mode::Command;
         }
@@ -352,7 +350,7 @@ impl Session {
             self.report_attempt(items);
         }
         message.size = body.size_at_end();
-        (self.command_write, self.command_at) = (self.write, time);
+        self.command_at = time;
         self.had_content = true;
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
