@@ -45,7 +45,6 @@ pub(crate) use command::is_foreign;
 pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
 pub use escape::{escape, write_escaped};
-pub use extensions::{Extensions, Keyword};
 pub use item::{Anomaly, Exchange, GoAhead, Item, Lost, Message, Transfer};
 pub use line::LONGEST_LINE;
 pub use mailbox_names::Repeated;

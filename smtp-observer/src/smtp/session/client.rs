@@ -5,7 +5,6 @@ use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
-use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::mailbox_names::Names;
@@ -256,7 +255,7 @@ impl Session {
         };
         // While a reply may be missing, it is not certain that the command was sent early.
         let is_early = command.pipelined && self.unsettled.is_none();
-        if is_early && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
+        if is_early && self.extensions.is_some_and(|offered| !offered.pipelining) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
         if command.verb == Verb::Other && masked::is_verb(command.word()) {

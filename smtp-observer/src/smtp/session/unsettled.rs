@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
-use super::super::extensions::Keyword;
 use super::super::item::{Item, Lost};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
@@ -311,7 +310,7 @@ impl Session {
 
     /// Tells of commands that were sent too early, when it is certain that they were.
     fn report_pipelined(&mut self, items: &mut DecoderOutput) {
-        if self.extensions.is_none_or(|offered| offered.offer(Keyword::Pipelining)) {
+        if self.extensions.is_none_or(|offered| offered.pipelining) {
             return;
         }
         for place in 0..self.waiting.len() {
