@@ -70,10 +70,10 @@ fn said() -> (Vec<Exchange>, Message) {
     say(Peer::Client, ".\r\n");
     say(Peer::Server, "250 taken\r\n");
     let (mut exchanges, mut message) = (Vec::new(), None);
-    for item in items {
+    for item in items.iter() {
         match item {
-            Item::Exchange(exchange) => exchanges.push(exchange),
-            Item::Message(one) => message = Some(*one),
+            Item::Exchange(exchange) => exchanges.push(exchange.clone()),
+            Item::Message(one) => message = Some((**one).clone()),
             _ => {}
         }
     }

@@ -128,7 +128,7 @@ proptest! {
             }
         }
         random.finish(Time(1), &mut items);
-        prop_assert_eq!(items.into_iter().collect::<Vec<_>>(), whole);
+        prop_assert_eq!(items.to_vec(), whole);
     }
 
     #[test]

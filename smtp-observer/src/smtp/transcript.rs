@@ -91,8 +91,8 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    let is_told = |item: &Item| !matches!(item, Item::Lost(_) | Item::Reversed);
-    items.into_iter().filter(is_told).collect()
+    let is_told = |item: &&Item| !matches!(item, Item::Lost(_) | Item::Reversed);
+    items.iter().filter(is_told).cloned().collect()
 }
 
 /// The same without times: each piece of at most `size` bytes in a call of its own.
@@ -107,7 +107,7 @@ pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize)
         }
     }
     session.finish(Time(1), &mut items);
-    items.into_iter().collect()
+    items.to_vec()
 }
 
 pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut DecoderOutput) {
