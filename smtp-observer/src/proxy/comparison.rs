@@ -124,12 +124,6 @@ impl Kinds {
     }
 }
 
-impl FromIterator<EvidenceKind> for Kinds {
-    fn from_iter<I: IntoIterator<Item = EvidenceKind>>(kinds: I) -> Self {
-        Self(kinds.into_iter().map(Self::bit).fold(0, |all, bit| all | bit))
-    }
-}
-
 impl Differences {
     /// Nothing was found yet.
     pub fn new(in_words: bool) -> Self {
