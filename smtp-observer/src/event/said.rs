@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use smtp_ebpf::event as record;
@@ -257,7 +256,7 @@ impl<'de> Deserialize<'de> for Said<'_> {
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Owned {
-    Text(#[serde(deserialize_with = "wire::text::deserialize")] Bytes),
+    Text(#[serde(deserialize_with = "wire::text::deserialize")] Vec<u8>),
     Withheld(Withheld),
     Content(u64),
     Uncaptured(Uncaptured),
