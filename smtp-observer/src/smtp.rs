@@ -24,7 +24,6 @@ mod item;
 mod line;
 mod mailbox_names;
 mod masked;
-mod mechanisms;
 mod parameter;
 mod path;
 mod pending_replies;

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use smtp_ebpf::protocol::MECHANISMS;
+
 use super::line::Line;
-use super::mechanisms;
 use crate::event::Time;
 
 macro_rules! verbs {
@@ -287,9 +288,15 @@ fn without_credentials(line: &[u8], verb_end: usize) -> &[u8] {
     let mechanism = verb_range(&line[verb_end..]);
     match &line[verb_end..][mechanism.clone()] {
         b"" => line,
-        word if mechanisms::is_one(word) => &line[..verb_end + mechanism.end],
+        word if is_mechanism(word) => &line[..verb_end + mechanism.end],
         _ => &line[..verb_end],
     }
+}
+
+/// Whether a word is the name of a SASL mechanism; case does not matter (RFC 4422, 3.1 has upper case, servers take both).
+/// Other words behind AUTH are not kept: they may be credentials.
+fn is_mechanism(word: &[u8]) -> bool {
+    MECHANISMS.iter().any(|name| name.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -355,6 +362,14 @@ mod tests {
         assert_eq!(command(b"X-EXPS GSSAPI YII=").line, b"X-EXPS GSSAPI");
         assert_eq!(command(b"AUTH").line, b"AUTH");
         assert_eq!(command(b"AUTH PLAIN AGJvYg==").argument(), b"PLAIN");
+    }
+
+    #[test]
+    fn a_credential_is_no_mechanism() {
+        assert!(is_mechanism(b"PLAIN") && is_mechanism(b"xoauth2") && is_mechanism(b"SCRAM-SHA-256-PLUS"));
+        for word in ["AGJvYgBodW50ZXIy", "hunter2", "PLAIN=", "PLAINhunter2", "PLAI", "=", ""] {
+            assert!(!is_mechanism(word.as_bytes()), "{word}");
+        }
     }
 
     #[test]
