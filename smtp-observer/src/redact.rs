@@ -6,8 +6,8 @@ mod policy;
 mod process;
 mod pseudonym;
 
+pub use self::policy::RedactionPolicy;
 pub(crate) use self::policy::verb;
-pub use self::policy::{RedactionPolicy, Shown};
 pub use self::pseudonym::Key;
 pub(crate) use self::pseudonym::probe_mark;
 use crate::smtp::{Command, Path, Reply, Verb};
@@ -72,9 +72,10 @@ mod tests {
 
     use super::*;
     use crate::event::Time;
+    use crate::observation;
     use crate::smtp::{EnhancedCode, Exchange, Names, Repeated, plain_bytes};
 
-    fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
+    fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> observation::Command {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
         let mut names = Names::default();
@@ -90,7 +91,7 @@ mod tests {
             first_byte: Time(0),
             last_byte: Time(0),
         };
-        policy.exchange(&Exchange { command: command.into(), reply: Some(reply.into()) })
+        observation::Command::of(&Exchange { command: command.into(), reply: Some(reply.into()) }, policy)
     }
 
     #[track_caller]
@@ -273,7 +274,7 @@ mod tests {
             ("GET / HTTP/1.1", "GET", Some(14)),
         ] {
             let shown = shown(policy, line, 500, "what");
-            assert_eq!(shown, Shown { verb: verb.into(), length, argument: None, reply: None }, "{line}");
+            assert_eq!((&*shown.verb, shown.length, shown.argument, shown.reply), (verb, length, None, None), "{line}");
         }
         assert_eq!(shown(policy, "NOOP S3CRET", 250, "ok").argument, None);
         let command = Command::new(b"RCPT TO:<bob@example.org>", Time(0), Time(0));
@@ -288,8 +289,7 @@ mod tests {
             last_byte: Time(0),
         };
         assert_eq!(policy.reply(&reply).as_deref(), Some("5.1.1"));
-        let exchange = Exchange { command: command.into(), reply: Some(reply.into()) };
-        assert_eq!(policy.exchange(&exchange).reply.as_deref(), Some("5.1.1"));
+        assert_eq!(policy.reply_to(&command, &reply).as_deref(), Some("5.1.1"));
     }
 
     #[test]

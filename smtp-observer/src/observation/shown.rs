@@ -7,7 +7,7 @@ use crate::analysis;
 use crate::event::TlsLibrary;
 use crate::fact::{self, ConnectionClosed, ConnectionUnfollowed, Fact, What};
 use crate::names::{TlsPhase, TlsUnread};
-use crate::redact::RedactionPolicy;
+use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{self, Exchange, Message, Peer, Plaintext, TlsSession, Verb};
 
 /// Characters of an anomaly's detail.
@@ -178,18 +178,17 @@ impl Tls {
 }
 
 impl Command {
-    fn of(exchange: &Exchange, policy: RedactionPolicy) -> Self {
-        let shown = policy.exchange(exchange);
-        let reply = exchange.reply.as_ref();
+    pub(crate) fn of(exchange: &Exchange, policy: RedactionPolicy) -> Self {
+        let (command, reply) = (&exchange.command, exchange.reply.as_deref());
         Self {
-            verb: shown.verb,
-            length: shown.length,
-            argument: shown.argument,
+            verb: redact::verb(command),
+            length: (command.verb == Verb::Other).then_some(command.length),
+            argument: policy.argument_of(command),
             code: exchange.code(),
             enhanced_code: reply.and_then(|reply| reply.enhanced_code).map(|code| code.to_string()),
-            reply: shown.reply,
+            reply: reply.and_then(|reply| policy.reply_to(command, reply)),
             latency: exchange.latency(),
-            pipelined: exchange.command.pipelined,
+            pipelined: command.pipelined,
         }
     }
 }
