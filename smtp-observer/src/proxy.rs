@@ -265,7 +265,7 @@ impl Interceptions {
             self.release(client, now, sink);
         } else if let Some(sign) = suspicion {
             let leg = Leg::new(Opened { requested: None, ..Opened::by(fact) });
-            sink(&leg.tells(now, &proxied_session::suspected(&leg.side(), sign)));
+            sink(&leg.tells(now, &proxied_session::suspected(&leg, sign)));
         }
     }
 
@@ -395,10 +395,10 @@ impl Interceptions {
     fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(&Fact<'_>)) {
         let Some(case) = self.cases.get_mut(&client).filter(|case| !case.is_plain()) else { return };
         let Some(leg) = self.legs.get(&client) else { return };
-        let upstream = case.onward().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
+        let upstream = case.onward().and_then(|link| self.legs.get(&link.cookie));
         let signs = self.texts.signs(client);
         let was_exposed = case.is_exposed();
-        let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
+        let finding = case.judge(leg, upstream, signs, now.before(PATIENCE), milestone);
         if finding.is_anothers
             && let Some(upstream) = case.onward().map(|link| link.cookie)
         {
