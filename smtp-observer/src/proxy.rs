@@ -189,10 +189,7 @@ impl Interceptions {
     /// A connection was accepted from a client that will be heard of when it has heard the greeting: it asked for a
     /// proxy on a port that is not watched.
     pub fn expect(&mut self, client: u64, accepted: Accepted) {
-        if self.expected.len() >= MAX_EXPECTED {
-            self.expected.pop_front();
-        }
-        self.expected.push_back((client, accepted));
+        push(&mut self.expected, (client, accepted), MAX_EXPECTED);
         for beginning in mem::take(&mut self.recent) {
             match beginning {
                 Beginning::Opened(opened) => drop(self.opens(opened)),
@@ -279,10 +276,7 @@ impl Interceptions {
             }
             _ => return,
         };
-        if self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(beginning);
+        push(&mut self.recent, beginning, MAX_RECENT);
     }
 
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
@@ -454,4 +448,11 @@ fn method(leg: &Leg, accepted: Endpoint, transparent: bool) -> Method {
     } else {
         Method::Dnat
     }
+}
+
+/// Adds one, of which a queue holds so many at most; the first that has to go for it.
+fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) -> Option<T> {
+    let gone = if queue.len() >= most { queue.pop_front() } else { None };
+    queue.push_back(item);
+    gone
 }

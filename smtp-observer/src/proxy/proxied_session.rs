@@ -9,6 +9,7 @@ use super::fingerprint::BannerMismatch;
 use super::legs::Leg;
 use super::link::{Link, Recognised};
 use super::process_relation::{ProcessRelation, kin, program};
+use super::push;
 use crate::fact::{Interception, News, Upstream};
 use crate::identity::{Caller, Endpoint};
 use crate::names::{EvidenceKind, Method, Verdict};
@@ -128,10 +129,7 @@ impl ProxiedSession {
     /// From now on this connection carries it on.
     pub fn link(&mut self, link: Link) {
         self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());
-        if self.links.len() >= MAX_LINKS {
-            self.links.pop_front();
-        }
-        self.links.push_back(link);
+        push(&mut self.links, link, MAX_LINKS);
     }
 
     /// Judges what is known by now. `upstream` is the other end of what carries it on.
