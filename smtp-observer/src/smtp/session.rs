@@ -39,7 +39,9 @@ use crate::event::Time;
 /// Every command line becomes one [`Exchange`], in the order they were sent, when the last line of its reply is there.
 /// When bytes are missing where they matter, no command is read until the next point where both peers' states are
 /// certain. When bytes of the server are among them, what waits for a reply comes out without one.
-#[derive(Debug)]
+///
+/// [`Session::new`] and [`Session::midstream`] begin one: its default waits for nothing, and does not know how it began.
+#[derive(Debug, Default)]
 pub struct Session {
     mode: Mode,
     waiting: PendingReplies,
@@ -120,9 +122,10 @@ pub struct Session {
 }
 
 /// How the client's next bytes are read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Mode {
     /// As lines, each a command.
+    #[default]
     Command,
     /// As a line that answers a 334. It is never kept.
     Answer,
@@ -174,71 +177,21 @@ struct Chunks {
     size: Option<u64>,
 }
 
-impl Default for Session {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Session {
     /// A session that is followed from the start of its connection: the server greets first.
     pub fn new() -> Self {
-        let mut session = Self::with(Mode::Command);
-        session.waiting = PendingReplies::for_greeting_alone();
-        session.preamble = Preamble::expected();
-        session
+        let (waiting, preamble) = (PendingReplies::for_greeting_alone(), Preamble::expected());
+        Self { waiting, preamble, ..Self::begun() }
+    }
+
+    /// The same behind the greeting.
+    fn begun() -> Self {
+        Self { lmtp: Some(false), recipients: Some(0), ..Self::default() }
     }
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, lmtp: None, recipients: None, ..Self::with(Mode::Resync(Resync::unseen())) }
-    }
-
-    fn with(mode: Mode) -> Self {
-        Self {
-            mode,
-            waiting: PendingReplies::default(),
-            client: Direction::default(),
-            server: Direction::default(),
-            replies: Replies::default(),
-            line: LineStart::default(),
-            reply_line: Time::default(),
-            reply_line_at: 0,
-            ends: [0; 2],
-            held: UndecidedInput::default(),
-            origin: Origin::Said,
-            sent_early: false,
-            chunks: None,
-            extensions: None,
-            lmtp: Some(false),
-            recipients: Some(0),
-            may_owe_more: false,
-            has_written: false,
-            command_at: Time::default(),
-            answered_at: Time::default(),
-            answer_waits: false,
-            spoken: false,
-            offer: Offer::default(),
-            anomalies: Anomalies::default(),
-            preamble: Preamble::default(),
-            shelved: None,
-            reversed: false,
-            early: None,
-            unasked: 0,
-            in_chunk: false,
-            fork: None,
-            left_waiting: 0,
-            had_content: false,
-            garbled: false,
-            last_word: None,
-            unsettled: None,
-            pipelines: false,
-            is_behind: false,
-            cut_short: false,
-            ended_by: [false; 2],
-            names: None,
-            quickest: None,
-        }
+        Self { mode: Mode::Resync(Resync::unseen()), spoken: true, ..Self::default() }
     }
 
     /// Whether the server still owes a reply, or the greeting.

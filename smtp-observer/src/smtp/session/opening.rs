@@ -251,7 +251,7 @@ impl Session {
             items.push(Item::Tls(time, Tls::Read(library)));
         }
         let session = match (from_start, self.spoken) {
-            (true, true) => Self { spoken: true, ..Self::with(Mode::Command) },
+            (true, true) => Self { spoken: true, ..Self::begun() },
             // TLS came before all else: the server greets inside of it.
             (true, false) => Self::new(),
             (false, _) => {
