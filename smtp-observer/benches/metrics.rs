@@ -28,20 +28,8 @@ struct End {
 impl End {
     fn of(program: u32) -> Self {
         let name: Arc<str> = format!("{program}-a-program-with-a-long-name").into();
-        let process = Process {
-            pid: program,
-            executable: Some(format!("/tmp/{name}").into()),
-            name,
-            script: None,
-            command_line: None,
-            uid: 0,
-            user: None,
-            parent: None,
-            preload: None,
-            cgroup: None,
-            container_id: None,
-            systemd_unit: None,
-        };
+        let process =
+            Process { pid: program, executable: Some(format!("/tmp/{name}").into()), name, ..Process::default() };
         let end = Endpoint { address: [192, 0, 2, 25].into(), port: 25 };
         let role = if program.is_multiple_of(2) { Role::Client } else { Role::Server };
         let id = format!("b-{program}").into();

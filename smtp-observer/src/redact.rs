@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::event::Time;
     use crate::observation;
-    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated, plain_bytes};
+    use crate::smtp::{EnhancedCode, Exchange, Names, plain_bytes};
 
     fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> observation::Command {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
@@ -81,16 +81,7 @@ mod tests {
         let mut names = Names::default();
         names.add(&command);
         let repeated = names.repeated_in(&text);
-        let reply = Reply {
-            code,
-            enhanced_code: None,
-            text,
-            withheld: false,
-            repeated,
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
-        };
+        let reply = Reply { code, text, repeated, ..Reply::default() };
         observation::Command::of(&Exchange { command: command.into(), reply: Some(reply.into()) }, policy)
     }
 
@@ -130,17 +121,7 @@ mod tests {
     fn a_reply_without_a_text_has_none() {
         let policy = RedactionPolicy::new(Addresses::Domain);
         assert_eq!(shown(policy, "RSET", 250, "").reply, None);
-        let reply = Reply {
-            code: 250,
-            enhanced_code: None,
-            text: Vec::new(),
-            withheld: false,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
-        };
-        assert_eq!(policy.reply(&reply), None);
+        assert_eq!(policy.reply(&Reply { code: 250, ..Reply::default() }), None);
     }
 
     #[test]
@@ -283,10 +264,7 @@ mod tests {
             enhanced_code: Some(EnhancedCode(5, 1, 1)),
             text: b"5.1.1 ".to_vec(),
             withheld: true,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
+            ..Reply::default()
         };
         assert_eq!(policy.reply(&reply).as_deref(), Some("5.1.1"));
         assert_eq!(policy.reply_to(&command, &reply).as_deref(), Some("5.1.1"));

@@ -10,10 +10,11 @@ use crate::event::Time;
 macro_rules! verbs {
     ($($(#[$doc:meta])* $variant:ident => $text:literal,)*) => {
         /// The verbs that are told apart; case does not matter (RFC 5321, 2.4).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum Verb {
             $($(#[$doc])* $variant,)*
             /// Anything else; the command's line has it.
+            #[default]
             Other,
         }
 
@@ -142,7 +143,7 @@ pub(crate) fn is_foreign(word: &[u8]) -> bool {
 }
 
 /// A command line. An empty line is one as well: servers answer it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Command {
     /// Its verb.
     pub verb: Verb,
@@ -171,15 +172,7 @@ fn ends_with_last(line: &[u8]) -> bool {
 impl Command {
     /// An empty one, with room for so many bytes of a line.
     pub(super) fn with_room(room: usize) -> Self {
-        Self {
-            verb: Verb::Other,
-            line: Vec::with_capacity(room),
-            length: 0,
-            withheld: false,
-            first_byte: Time::default(),
-            last_byte: Time::default(),
-            pipelined: false,
-        }
+        Self { line: Vec::with_capacity(room), ..Self::default() }
     }
 
     /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
@@ -198,7 +191,7 @@ impl Command {
             self.line.extend_from_slice(LAST);
         }
         let line = std::mem::take(&mut self.line);
-        *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::with_room(0) };
+        *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::default() };
     }
 
     /// A line alone.

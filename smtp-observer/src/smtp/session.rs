@@ -283,16 +283,5 @@ impl Session {
 
 /// The content of a message that the server has let come.
 fn message(transfer: Transfer, requested_at: Option<Time>, go_ahead: Option<GoAhead>) -> Box<Message> {
-    let size = Some(0);
-    Box::new(Message {
-        transfer,
-        requested_at,
-        go_ahead,
-        ended_at: None,
-        size,
-        reply: None,
-        accepted: 0,
-        refused: 0,
-        owed: 0,
-    })
+    Box::new(Message { transfer, requested_at, go_ahead, size: Some(0), ..Message::default() })
 }

@@ -3,7 +3,7 @@
 use super::{at, check};
 use crate::event::{LineEnd, Withheld};
 use crate::smtp::transcript::{self, Step, items, steps};
-use crate::smtp::{GoAhead, Item, Message, Peer, Repeated, Session, Transfer};
+use crate::smtp::{GoAhead, Item, Message, Peer, Repeated, Session};
 
 #[test]
 fn times() {
@@ -33,15 +33,12 @@ fn times() {
     assert_eq!(
         Message { reply: None, ..(**message).clone() },
         Message {
-            transfer: Transfer::Data,
             requested_at: Some(at(3)),
             go_ahead: Some(GoAhead { time: at(5), text: b"goahead".to_vec(), repeated: Repeated::default() }),
             ended_at: Some(at(7)),
             size: Some(6),
-            reply: None,
             accepted: 1,
-            refused: 0,
-            owed: 0,
+            ..Message::default()
         }
     );
 }
