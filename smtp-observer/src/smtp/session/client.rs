@@ -374,8 +374,7 @@ impl Session {
             return;
         }
         let Some(line) = self.held.first_line() else { return };
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let is_command = Verb::of_line(line) != Verb::Other;
+        let is_command = Verb::of_line(&line) != Verb::Other;
         if let Mode::UndecidedForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
                 let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));

@@ -178,8 +178,7 @@ impl Session {
 
     /// The first line that is held is a command.
     fn holds_command(&self) -> bool {
-        let is_command = |line: Vec<u8>| Verb::of_line(line.strip_suffix(b"\r").unwrap_or(&line)) != Verb::Other;
-        self.held.first_line().is_some_and(is_command)
+        self.held.first_line().is_some_and(|line| Verb::of_line(&line) != Verb::Other)
     }
 
     /// Keeps a reply, unless it tells which reading is right.
