@@ -43,6 +43,7 @@ pub use anomalies::MAX_OF_A_KIND;
 pub(crate) use command::is_foreign;
 pub use command::{Command, Verb};
 pub use decoder_output::DecoderOutput;
+pub(crate) use escape::cut;
 pub use escape::{escape, write_escaped};
 pub use item::{Anomaly, Exchange, GoAhead, Item, Lost, Message, Transfer};
 pub use line::LONGEST_LINE;

@@ -79,7 +79,7 @@ impl Event {
             What::Tls(tls) => Self::Tls(Tls::of(tls)),
             // Cut behind the redaction, which knows a mailbox by its `@`.
             What::Anomaly { kind, detail } => {
-                Self::Anomaly(Anomaly { kind, detail: cut(policy.text(detail.as_bytes())) })
+                Self::Anomaly(Anomaly { kind, detail: smtp::cut(policy.text(detail.as_bytes()), LONGEST_DETAIL) })
             }
             What::Interception(interception) => Self::Interception(Box::new(interception.clone())),
         }
@@ -196,12 +196,4 @@ impl Command {
 /// A verb, without words that are not known.
 fn known_verb(verb: Verb) -> &'static str {
     if verb == Verb::Other { "other" } else { verb.as_str() }
-}
-
-fn cut(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
-        detail.truncate(end);
-        detail.push('…');
-    }
-    detail
 }
