@@ -26,6 +26,7 @@ mod told;
 mod verb;
 mod work;
 
+pub use mechanisms::NAMES as MECHANISMS;
 pub use quick::pass as pass_quickly;
 pub use state::{Dialogue, Speaker};
 pub use work::{HOLD, OUT_LENGTH, Work};

@@ -32,15 +32,10 @@ fn observation(number: u32, event: Event) -> Observation {
         pid: 4711,
         name: "smtp".into(),
         executable: Some("/usr/lib/postfix/sbin/smtp".into()),
-        script: None,
         command_line: Some("smtp -n smtp -t unix -u -c".into()),
         uid: 101,
         user: Some("postfix".into()),
-        parent: None,
-        preload: None,
-        cgroup: None,
-        container_id: None,
-        systemd_unit: None,
+        ..Process::default()
     };
     Observation {
         time: Timestamp(1),

@@ -28,20 +28,8 @@ struct End {
 impl End {
     fn of(program: u32) -> Self {
         let name: Arc<str> = format!("{program}-a-program-with-a-long-name").into();
-        let process = Process {
-            pid: program,
-            executable: Some(format!("/tmp/{name}").into()),
-            name,
-            script: None,
-            command_line: None,
-            uid: 0,
-            user: None,
-            parent: None,
-            preload: None,
-            cgroup: None,
-            container_id: None,
-            systemd_unit: None,
-        };
+        let process =
+            Process { pid: program, executable: Some(format!("/tmp/{name}").into()), name, ..Process::default() };
         let end = Endpoint { address: [192, 0, 2, 25].into(), port: 25 };
         let role = if program.is_multiple_of(2) { Role::Client } else { Role::Server };
         let id = format!("b-{program}").into();
@@ -70,10 +58,10 @@ fn said() -> (Vec<Exchange>, Message) {
     say(Peer::Client, ".\r\n");
     say(Peer::Server, "250 taken\r\n");
     let (mut exchanges, mut message) = (Vec::new(), None);
-    for item in items {
+    for item in items.iter() {
         match item {
-            Item::Exchange(exchange) => exchanges.push(exchange),
-            Item::Message(one) => message = Some(*one),
+            Item::Exchange(exchange) => exchanges.push(exchange.clone()),
+            Item::Message(one) => message = Some((**one).clone()),
             _ => {}
         }
     }

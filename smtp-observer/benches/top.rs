@@ -29,15 +29,9 @@ fn observation(number: u32, event: Event) -> Observation {
         pid: 1000 + number,
         name: "program".into(),
         executable: Some(format!("/usr/sbin/program-{}", number % 100).into()),
-        script: None,
-        command_line: None,
         uid: 101,
         user: Some("postfix".into()),
-        parent: None,
-        preload: None,
-        cgroup: None,
-        container_id: None,
-        systemd_unit: None,
+        ..Process::default()
     };
     let connection = Connection {
         id: format!("boot-{number}").into(),

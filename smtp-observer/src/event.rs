@@ -17,7 +17,7 @@ pub use smtp_ebpf::event::CaptureMiss;
 use smtp_ebpf::event::Kind;
 use smtp_ebpf::library_call::Library;
 
-pub use self::said::{LineEnd, Said, Segment, Segments, Uncaptured, Withheld};
+pub use self::said::{LineEnd, Said, Segment, Uncaptured, Withheld};
 pub use self::wire::cause_name;
 use self::wire::is_default;
 

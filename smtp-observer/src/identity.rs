@@ -69,7 +69,7 @@ pub struct Parent {
 }
 
 /// A process, with what could be learned of it; what is not known is absent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Process {
     /// The thread group's id in the host's pid namespace.
     pub pid: u32,

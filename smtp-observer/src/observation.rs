@@ -32,12 +32,8 @@ pub struct Observation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Caller>,
     /// The conversation goes through a program that its client knows nothing of, as far as is known by then.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub intercepted: bool,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// What can happen. The fields of each variant stand beside `event` in the JSON object.

@@ -77,7 +77,7 @@ impl Processes {
                 let process = match self.old.remove(&task.process) {
                     Some(process) if is_current(&process, task) => process,
                     Some(process) => Arc::new(renamed(&process, task)),
-                    None => Arc::new(undescribed(task)),
+                    None => Arc::new(renamed(&Process { pid: task.process.pid, ..Process::default() }, task)),
                 };
                 self.insert(task.process, Arc::clone(&process));
                 process
@@ -109,23 +109,6 @@ fn is_current(process: &Process, task: &Task) -> bool {
 /// The process with user and name as they are in this call.
 fn renamed(process: &Process, task: &Task) -> Process {
     Process { name: Arc::clone(&task.comm), uid: task.uid, user: task.user.clone(), ..process.clone() }
-}
-
-fn undescribed(task: &Task) -> Process {
-    Process {
-        pid: task.process.pid,
-        name: Arc::clone(&task.comm),
-        executable: None,
-        script: None,
-        command_line: None,
-        uid: task.uid,
-        user: task.user.clone(),
-        parent: None,
-        cgroup: None,
-        preload: None,
-        container_id: None,
-        systemd_unit: None,
-    }
 }
 
 #[cfg(test)]

@@ -189,10 +189,7 @@ impl Interceptions {
     /// A connection was accepted from a client that will be heard of when it has heard the greeting: it asked for a
     /// proxy on a port that is not watched.
     pub fn expect(&mut self, client: u64, accepted: Accepted) {
-        if self.expected.len() >= MAX_EXPECTED {
-            self.expected.pop_front();
-        }
-        self.expected.push_back((client, accepted));
+        push(&mut self.expected, (client, accepted), MAX_EXPECTED);
         for beginning in mem::take(&mut self.recent) {
             match beginning {
                 Beginning::Opened(opened) => drop(self.opens(opened)),
@@ -265,7 +262,7 @@ impl Interceptions {
             self.release(client, now, sink);
         } else if let Some(sign) = suspicion {
             let leg = Leg::new(Opened { requested: None, ..Opened::by(fact) });
-            sink(&leg.tells(now, &proxied_session::suspected(&leg.side(), sign)));
+            sink(&leg.tells(now, &proxied_session::suspected(&leg, sign)));
         }
     }
 
@@ -279,10 +276,7 @@ impl Interceptions {
             }
             _ => return,
         };
-        if self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(beginning);
+        push(&mut self.recent, beginning, MAX_RECENT);
     }
 
     /// Whether it was told that the connection belongs to a conversation whose client does not know who is in its middle.
@@ -395,10 +389,10 @@ impl Interceptions {
     fn judge(&mut self, client: u64, now: Timestamp, milestone: bool, sink: &mut dyn FnMut(&Fact<'_>)) {
         let Some(case) = self.cases.get_mut(&client).filter(|case| !case.is_plain()) else { return };
         let Some(leg) = self.legs.get(&client) else { return };
-        let upstream = case.onward().and_then(|link| self.legs.get(&link.cookie)).map(Leg::side);
+        let upstream = case.onward().and_then(|link| self.legs.get(&link.cookie));
         let signs = self.texts.signs(client);
         let was_exposed = case.is_exposed();
-        let finding = case.judge(&leg.side(), upstream.as_ref(), signs, now.before(PATIENCE), milestone);
+        let finding = case.judge(leg, upstream, signs, now.before(PATIENCE), milestone);
         if finding.is_anothers
             && let Some(upstream) = case.onward().map(|link| link.cookie)
         {
@@ -454,4 +448,11 @@ fn method(leg: &Leg, accepted: Endpoint, transparent: bool) -> Method {
     } else {
         Method::Dnat
     }
+}
+
+/// Adds one, of which a queue holds so many at most; the first that has to go for it.
+fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) -> Option<T> {
+    let gone = if queue.len() >= most { queue.pop_front() } else { None };
+    queue.push_back(item);
+    gone
 }

@@ -6,8 +6,8 @@ mod policy;
 mod process;
 mod pseudonym;
 
+pub use self::policy::RedactionPolicy;
 pub(crate) use self::policy::verb;
-pub use self::policy::{RedactionPolicy, Shown};
 pub use self::pseudonym::Key;
 pub(crate) use self::pseudonym::probe_mark;
 use crate::smtp::{Command, Path, Reply, Verb};
@@ -72,25 +72,17 @@ mod tests {
 
     use super::*;
     use crate::event::Time;
-    use crate::smtp::{EnhancedCode, Exchange, Names, Repeated, plain_bytes};
+    use crate::observation;
+    use crate::smtp::{EnhancedCode, Exchange, Names, plain_bytes};
 
-    fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> Shown {
+    fn shown(policy: RedactionPolicy, line: &str, code: u16, text: &str) -> observation::Command {
         let command = Command::new(line.as_bytes(), Time(0), Time(0));
         let text = text.as_bytes().to_vec();
         let mut names = Names::default();
         names.add(&command);
         let repeated = names.repeated_in(&text);
-        let reply = Reply {
-            code,
-            enhanced_code: None,
-            text,
-            withheld: false,
-            repeated,
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
-        };
-        policy.exchange(&Exchange { command: command.into(), reply: Some(reply.into()) })
+        let reply = Reply { code, text, repeated, ..Reply::default() };
+        observation::Command::of(&Exchange { command: command.into(), reply: Some(reply.into()) }, policy)
     }
 
     #[track_caller]
@@ -129,17 +121,7 @@ mod tests {
     fn a_reply_without_a_text_has_none() {
         let policy = RedactionPolicy::new(Addresses::Domain);
         assert_eq!(shown(policy, "RSET", 250, "").reply, None);
-        let reply = Reply {
-            code: 250,
-            enhanced_code: None,
-            text: Vec::new(),
-            withheld: false,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
-        };
-        assert_eq!(policy.reply(&reply), None);
+        assert_eq!(policy.reply(&Reply { code: 250, ..Reply::default() }), None);
     }
 
     #[test]
@@ -273,7 +255,7 @@ mod tests {
             ("GET / HTTP/1.1", "GET", Some(14)),
         ] {
             let shown = shown(policy, line, 500, "what");
-            assert_eq!(shown, Shown { verb: verb.into(), length, argument: None, reply: None }, "{line}");
+            assert_eq!((&*shown.verb, shown.length, shown.argument, shown.reply), (verb, length, None, None), "{line}");
         }
         assert_eq!(shown(policy, "NOOP S3CRET", 250, "ok").argument, None);
         let command = Command::new(b"RCPT TO:<bob@example.org>", Time(0), Time(0));
@@ -282,14 +264,10 @@ mod tests {
             enhanced_code: Some(EnhancedCode(5, 1, 1)),
             text: b"5.1.1 ".to_vec(),
             withheld: true,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time(0),
-            last_byte: Time(0),
+            ..Reply::default()
         };
         assert_eq!(policy.reply(&reply).as_deref(), Some("5.1.1"));
-        let exchange = Exchange { command: command.into(), reply: Some(reply.into()) };
-        assert_eq!(policy.exchange(&exchange).reply.as_deref(), Some("5.1.1"));
+        assert_eq!(policy.reply_to(&command, &reply).as_deref(), Some("5.1.1"));
     }
 
     #[test]

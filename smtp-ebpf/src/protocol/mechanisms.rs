@@ -6,8 +6,8 @@ macro_rules! hashes {
     ($($name:literal)*) => {
         /// The hashes of the names.
         const HASHES: &[u64] = &[$(hash_of($name)),*];
-        #[cfg(test)]
-        const NAMES: &[&[u8]] = &[$($name),*];
+        /// The names, for the agent.
+        pub const NAMES: &[&[u8]] = &[$($name),*];
     };
 }
 

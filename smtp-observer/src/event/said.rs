@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use smtp_ebpf::event as record;
@@ -128,8 +127,14 @@ impl<'a> Said<'a> {
     }
 
     /// The segments, in the order in which they were said.
-    pub fn segments(&self) -> Segments<'_> {
-        Segments(&self.0)
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            // All of them were read before.
+            let (segment, behind) = Segment::take(rest).ok()?;
+            rest = behind;
+            Some(segment)
+        })
     }
 
     /// Bytes of the dialogue that the segments stand for.
@@ -146,21 +151,6 @@ impl<'a> Said<'a> {
     /// No segment came with the transfer.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-/// The segments of a transfer, one after the other.
-#[derive(Clone, Debug)]
-pub struct Segments<'a>(&'a [u8]);
-
-impl<'a> Iterator for Segments<'a> {
-    type Item = Segment<'a>;
-
-    fn next(&mut self) -> Option<Segment<'a>> {
-        // All of them were read before.
-        let (segment, rest) = Segment::take(self.0).ok()?;
-        self.0 = rest;
-        Some(segment)
     }
 }
 
@@ -225,12 +215,7 @@ fn head(kind: SegmentKind, flags: u8, count: u16, length: u64, out: &mut Vec<u8>
 impl Withheld {
     fn of(flags: u8, length: u64) -> Self {
         let has = |flag| flags & flag != 0;
-        let ends = [
-            (record::WITHHELD_CRLF, LineEnd::Crlf),
-            (record::WITHHELD_LF, LineEnd::Lf),
-            (record::WITHHELD_CR, LineEnd::Cr),
-        ];
-        let end = ends.into_iter().find_map(|(flag, end)| has(flag).then_some(end)).unwrap_or_default();
+        let end = [LineEnd::Crlf, LineEnd::Lf, LineEnd::Cr].into_iter().find(|end| has(end.flag())).unwrap_or_default();
         Self { length, end, nul: has(record::WITHHELD_NUL), bare_cr: has(record::WITHHELD_BARE_CR) }
     }
 
@@ -257,7 +242,7 @@ impl<'de> Deserialize<'de> for Said<'_> {
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Owned {
-    Text(#[serde(deserialize_with = "wire::text::deserialize")] Bytes),
+    Text(#[serde(deserialize_with = "wire::text::deserialize")] Vec<u8>),
     Withheld(Withheld),
     Content(u64),
     Uncaptured(Uncaptured),

@@ -1,7 +1,5 @@
 //! How the parts of events are written that serde does not know.
 
-use bytes::Bytes;
-
 use super::CaptureMiss;
 
 /// The name of a cause, for labels and recordings.
@@ -30,16 +28,14 @@ pub(super) mod text {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
     use serde::ser::Serializer;
 
-    use super::Bytes;
-
     pub(in crate::event) fn serialize_slice<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&bytes.iter().copied().map(char::from).collect::<String>())
     }
 
-    pub(in crate::event) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    pub(in crate::event) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let bytes = text.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>();
-        bytes.map(Bytes::from).map_err(|_| D::Error::custom("a character that stands for no byte"))
+        let bytes = text.chars().map(u8::try_from).collect::<Result<_, _>>();
+        bytes.map_err(|_| D::Error::custom("a character that stands for no byte"))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::event::Time;
 use crate::fact::evidence::EvidenceList;
 use crate::fact::{Interception, Reasoned};
 use crate::names::{AnomalyKind, ClosedBy, NoopReason, Outcome, RsetReason};
-use crate::smtp::{Command, Exchange, GoAhead, Message, Repeated, Reply, Transfer};
+use crate::smtp::{Command, Exchange, GoAhead, Message, Repeated, Reply};
 
 /// When a command was sent that is answered.
 const SENT: Time = Time(1_000_000_000);
@@ -17,18 +17,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 fn reply(code: u16, text: &str, time: Time) -> Reply {
-    let (first_byte, last_byte) = (time, time);
-    let text = text.as_bytes().to_vec();
-    Reply {
-        code,
-        enhanced_code: None,
-        text,
-        withheld: false,
-        repeated: Repeated::default(),
-        span: 0..0,
-        first_byte,
-        last_byte,
-    }
+    Reply { code, text: text.into(), first_byte: time, last_byte: time, ..Reply::default() }
 }
 
 pub(crate) fn opened() -> What<'static> {
@@ -85,7 +74,6 @@ pub(crate) fn message(size: u64, code: u16, text: &str, latency: Duration) -> Wh
     let asked = after(SENT, Duration::from_millis(250));
     let ended = after(asked, Duration::from_secs(4));
     What::Data(leak(Message {
-        transfer: Transfer::Data,
         requested_at: Some(SENT),
         go_ahead: Some(GoAhead {
             time: asked,
@@ -96,8 +84,7 @@ pub(crate) fn message(size: u64, code: u16, text: &str, latency: Duration) -> Wh
         size: Some(size),
         reply: Some(reply(code, text, after(ended, latency)).into()),
         accepted: u32::from(code / 100 == 2),
-        refused: 0,
-        owed: 0,
+        ..Message::default()
     }))
 }
 

@@ -7,7 +7,7 @@ use crate::analysis;
 use crate::event::TlsLibrary;
 use crate::fact::{self, ConnectionClosed, ConnectionUnfollowed, Fact, What};
 use crate::names::{TlsPhase, TlsUnread};
-use crate::redact::RedactionPolicy;
+use crate::redact::{self, RedactionPolicy};
 use crate::smtp::{self, Exchange, Message, Peer, Plaintext, TlsSession, Verb};
 
 /// Characters of an anomaly's detail.
@@ -79,7 +79,7 @@ impl Event {
             What::Tls(tls) => Self::Tls(Tls::of(tls)),
             // Cut behind the redaction, which knows a mailbox by its `@`.
             What::Anomaly { kind, detail } => {
-                Self::Anomaly(Anomaly { kind, detail: cut(policy.text(detail.as_bytes())) })
+                Self::Anomaly(Anomaly { kind, detail: smtp::cut(policy.text(detail.as_bytes()), LONGEST_DETAIL) })
             }
             What::Interception(interception) => Self::Interception(Box::new(interception.clone())),
         }
@@ -178,18 +178,17 @@ impl Tls {
 }
 
 impl Command {
-    fn of(exchange: &Exchange, policy: RedactionPolicy) -> Self {
-        let shown = policy.exchange(exchange);
-        let reply = exchange.reply.as_ref();
+    pub(crate) fn of(exchange: &Exchange, policy: RedactionPolicy) -> Self {
+        let (command, reply) = (&exchange.command, exchange.reply.as_deref());
         Self {
-            verb: shown.verb,
-            length: shown.length,
-            argument: shown.argument,
+            verb: redact::verb(command),
+            length: (command.verb == Verb::Other).then_some(command.length),
+            argument: policy.argument_of(command),
             code: exchange.code(),
             enhanced_code: reply.and_then(|reply| reply.enhanced_code).map(|code| code.to_string()),
-            reply: shown.reply,
+            reply: reply.and_then(|reply| policy.reply_to(command, reply)),
             latency: exchange.latency(),
-            pipelined: exchange.command.pipelined,
+            pipelined: command.pipelined,
         }
     }
 }
@@ -197,12 +196,4 @@ impl Command {
 /// A verb, without words that are not known.
 fn known_verb(verb: Verb) -> &'static str {
     if verb == Verb::Other { "other" } else { verb.as_str() }
-}
-
-fn cut(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
-        detail.truncate(end);
-        detail.push('…');
-    }
-    detail
 }

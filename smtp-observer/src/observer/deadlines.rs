@@ -44,14 +44,11 @@ impl Tracker {
         // It may have ended by itself, or its socket may have connected again.
         let Some(mut conversation) = self.conversations.remove(&cookie) else { return };
         match &conversation.over {
-            Some(over) if deadline_after(over.time) <= now => {
-                if over.readable_end() == over.positions || now.since(over.time) >= READING_PERIOD {
-                    return self.end(conversation, out);
-                }
-                self.deadlines.push_back((deadline_after(now), cookie));
-                self.keep(cookie, conversation, out);
+            Some(over) if deadline_after(over.time) > now => {}
+            Some(over) if over.readable_end() == over.positions || now.since(over.time) >= READING_PERIOD => {
+                return self.end(conversation, out);
             }
-            Some(_) => self.keep(cookie, conversation, out),
+            Some(_) => self.deadlines.push_back((deadline_after(now), cookie)),
             None => {
                 conversation.connection.awaited = false;
                 // What the client has begun to say, or has said behind bytes that went unseen, will tell more, and comes
@@ -60,9 +57,9 @@ impl Tracker {
                     self.pass(&mut conversation, now, out);
                     self.await_next(cookie, &mut conversation);
                 }
-                self.keep(cookie, conversation, out);
             }
         }
+        self.keep(cookie, conversation, out);
     }
 
     /// Nothing was said until now, unless the client has begun a line that is not over.

@@ -21,37 +21,17 @@ struct Syntax {
     long_code: &'static [&'static str],
 }
 
-const PYTHON: Syntax = Syntax {
-    code: "c",
-    value: "WXQ",
-    attached: "",
-    long_value: &["--check-hash-based-pycs"],
-    script: "m",
-    long_script: &[],
-    long_code: &[],
-};
-const PERL: Syntax = Syntax {
-    code: "eE",
-    value: "I",
-    attached: "CDFMVidmx",
-    long_value: &[],
-    script: "",
-    long_script: &[],
-    long_code: &[],
-};
-const RUBY: Syntax = Syntax {
-    code: "e",
-    value: "CEIrX",
-    attached: "FKTWix",
-    long_value: &[],
-    script: "",
-    long_script: &[],
-    long_code: &[],
-};
+/// No option has a value.
+const NONE: Syntax =
+    Syntax { code: "", value: "", attached: "", long_value: &[], script: "", long_script: &[], long_code: &[] };
+
+const PYTHON: Syntax =
+    Syntax { code: "c", value: "WXQ", long_value: &["--check-hash-based-pycs"], script: "m", ..NONE };
+const PERL: Syntax = Syntax { code: "eE", value: "I", attached: "CDFMVidmx", ..NONE };
+const RUBY: Syntax = Syntax { code: "e", value: "CEIrX", attached: "FKTWix", ..NONE };
 const NODE: Syntax = Syntax {
     code: "ep",
     value: "rC",
-    attached: "",
     long_value: &[
         "--require",
         "--import",
@@ -61,32 +41,21 @@ const NODE: Syntax = Syntax {
         "--env-file",
         "--title",
     ],
-    script: "",
-    long_script: &[],
     long_code: &["--eval", "--print", "--interactive"],
+    ..NONE
 };
 const PHP: Syntax = Syntax {
     code: "rBRE",
     value: "cdgtzS",
-    attached: "",
     long_value: &["--define", "--php-ini", "--zend-extension"],
     script: "fF",
     long_script: &["--file", "--process-file"],
     long_code: &["--run", "--process-code"],
+    ..NONE
 };
-const SHELL: Syntax = Syntax {
-    code: "cs",
-    value: "oO",
-    attached: "",
-    long_value: &["--rcfile", "--init-file"],
-    script: "",
-    long_script: &[],
-    long_code: &[],
-};
+const SHELL: Syntax = Syntax { code: "cs", value: "oO", long_value: &["--rcfile", "--init-file"], ..NONE };
 /// Java's options are words behind one dash, and it runs a class unless a jar is named.
 const JAVA: Syntax = Syntax {
-    code: "",
-    value: "",
     attached: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
     long_value: &[
         "-cp",
@@ -103,50 +72,29 @@ const JAVA: Syntax = Syntax {
         "--limit-modules",
         "--source",
     ],
-    script: "",
     long_script: &["-jar", "-m", "--module"],
-    long_code: &[],
+    ..NONE
 };
-const EXPECT: Syntax =
-    Syntax { code: "c", value: "D", attached: "", long_value: &[], script: "fb", long_script: &[], long_code: &[] };
+const EXPECT: Syntax = Syntax { code: "c", value: "D", script: "fb", ..NONE };
 /// Nothing but the script is sure to be understood.
 const OTHER: Syntax = Syntax {
     code: "ec",
-    value: "",
     attached: "abdfghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
-    long_value: &[],
-    script: "",
-    long_script: &[],
     long_code: &["--eval"],
+    ..NONE
 };
 
 /// Names of interpreters, without the version behind them.
-const INTERPRETERS: [(&str, &Syntax); 25] = [
-    ("python", &PYTHON),
-    ("pypy", &PYTHON),
-    ("perl", &PERL),
-    ("ruby", &RUBY),
-    ("truffleruby", &RUBY),
-    ("node", &NODE),
-    ("nodejs", &NODE),
-    ("php", &PHP),
-    ("php-cli", &PHP),
-    ("sh", &SHELL),
-    ("bash", &SHELL),
-    ("dash", &SHELL),
-    ("ash", &SHELL),
-    ("ksh", &SHELL),
-    ("mksh", &SHELL),
-    ("yash", &SHELL),
-    ("zsh", &SHELL),
-    ("java", &JAVA),
-    ("lua", &OTHER),
-    ("luajit", &OTHER),
-    ("tclsh", &OTHER),
-    ("expect", &EXPECT),
-    ("Rscript", &OTHER),
-    ("guile", &OTHER),
-    ("escript", &OTHER),
+const INTERPRETERS: [(&Syntax, &[&str]); 9] = [
+    (&PYTHON, &["python", "pypy"]),
+    (&PERL, &["perl"]),
+    (&RUBY, &["ruby", "truffleruby"]),
+    (&NODE, &["node", "nodejs"]),
+    (&PHP, &["php", "php-cli"]),
+    (&SHELL, &["sh", "bash", "dash", "ash", "ksh", "mksh", "yash", "zsh"]),
+    (&JAVA, &["java"]),
+    (&EXPECT, &["expect"]),
+    (&OTHER, &["lua", "luajit", "tclsh", "Rscript", "guile", "escript"]),
 ];
 
 /// The script, module, jar or class that a process runs, if its executable is an interpreter and its arguments show it.
@@ -227,7 +175,7 @@ fn syntax(executable: &str) -> Option<&'static Syntax> {
     let name = executable.rsplit('/').next()?;
     // `python3.11-dbg`, `perl5.36-x86_64-linux-gnu`, `php8.2`.
     let name = name.split(|letter: char| letter.is_ascii_digit()).next()?;
-    INTERPRETERS.iter().find(|(interpreter, _)| *interpreter == name).map(|(_, syntax)| *syntax)
+    INTERPRETERS.iter().find(|(_, names)| names.contains(&name)).map(|(syntax, _)| *syntax)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::dialogue::{Content, Dialogue, Said, Step};
 use crate::fact::Elapsed;
 use crate::fact::Evidence;
 use crate::names::EvidenceKind;
+use crate::smtp::cut;
 use crate::timestamp::Timestamp;
 
 /// An inner dialogue and the outer one that carries it on, of each a part.
@@ -124,12 +125,6 @@ impl Kinds {
     }
 }
 
-impl FromIterator<EvidenceKind> for Kinds {
-    fn from_iter<I: IntoIterator<Item = EvidenceKind>>(kinds: I) -> Self {
-        Self(kinds.into_iter().map(Self::bit).fold(0, |all, bit| all | bit))
-    }
-}
-
 impl Differences {
     /// Nothing was found yet.
     pub fn new(in_words: bool) -> Self {
@@ -154,7 +149,7 @@ impl Differences {
     /// Adds a piece of evidence, if there is none of its kind.
     pub fn add(&mut self, kind: EvidenceKind, detail: impl FnOnce() -> String) {
         if self.kinds.insert(kind) && self.in_words {
-            self.evidence.push(Evidence { kind, detail: bounded(detail()) });
+            self.evidence.push(Evidence { kind, detail: cut(detail(), LONGEST_DETAIL) });
         }
     }
 
@@ -170,7 +165,8 @@ impl Differences {
                 [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
                 verbs => verbs.join(", "),
             };
-            evidence.detail = bounded(format!("the server got {verbs} that the client had not sent"));
+            let detail = format!("the server got {verbs} that the client had not sent");
+            evidence.detail = cut(detail, LONGEST_DETAIL);
         }
     }
 
@@ -185,14 +181,6 @@ impl Differences {
         self.same |= settled.same;
         self.foreign |= settled.foreign;
     }
-}
-
-fn bounded(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
-        detail.truncate(end);
-        detail.push('…');
-    }
-    detail
 }
 
 /// Compares two sides of which nothing is forgotten: what differs is added to what was found.

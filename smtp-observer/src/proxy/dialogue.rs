@@ -21,7 +21,7 @@ pub const MAX_STEPS: usize = 64;
 pub const MAX_TEXTS: usize = 16 * 1024;
 
 /// The greeting, and the commands with what was replied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Dialogue {
     /// The server's first reply.
     pub greeting: Option<Said>,
@@ -53,41 +53,14 @@ pub struct Dialogue {
     recipient: Option<u64>,
     /// The room of a reply's text that is forgotten, for the next one.
     spare: String,
-    /// Most steps, and most bytes of their texts, that are kept.
-    most: (usize, usize),
-}
-
-impl Default for Dialogue {
-    fn default() -> Self {
-        Self::keeping(MAX_STEPS, MAX_TEXTS)
-    }
+    /// All that is said is kept.
+    is_whole: bool,
 }
 
 impl Dialogue {
     /// One that keeps all that is said.
     pub fn whole() -> Self {
-        Self::keeping(usize::MAX, usize::MAX)
-    }
-
-    fn keeping(steps: usize, texts: usize) -> Self {
-        Self {
-            greeting: None,
-            steps: VecDeque::new(),
-            forgotten: 0,
-            texts: 0,
-            closed: None,
-            bytes_at_end: None,
-            encrypted: None,
-            agreed: None,
-            is_read: false,
-            client_random: None,
-            accepted: None,
-            transferring: false,
-            sender: None,
-            recipient: None,
-            spare: String::new(),
-            most: (steps, texts),
-        }
+        Self { is_whole: true, ..Self::default() }
     }
 
     /// Since when what is said is not seen, because it is encrypted.
@@ -240,11 +213,8 @@ impl Dialogue {
 
     /// A step of which nothing but the verb is known.
     fn next_step(&mut self, verb: Cow<'static, str>, sent: Timestamp) -> Step {
-        while self.steps.len() >= self.most.0 || self.texts >= self.most.1 {
-            if !self.forget_first() {
-                break;
-            }
-        }
+        let has_most = |known: &Self| known.steps.len() >= MAX_STEPS || known.texts >= MAX_TEXTS;
+        while !self.is_whole && has_most(self) && self.forget_first() {}
         let (sender_before, recipient_before) = (self.sender, self.recipient);
         Step { verb, name: None, mailbox: None, sent, reply: None, content: None, sender_before, recipient_before }
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use foldhash::HashMap;
 
 use super::dialogue::Dialogue;
+use super::push;
 use crate::timestamp::Timestamp;
 
 /// Most envelopes remembered, and most transactions with the same one.
@@ -68,12 +69,13 @@ impl Envelopes {
 
     /// A client named it.
     pub fn add_inner(&mut self, envelope: &Envelope, cookie: u64) {
-        push(&mut self.entry(envelope).inner, Inner { client: cookie, sent: envelope.sent, carrier: None });
+        let inner = Inner { client: cookie, sent: envelope.sent, carrier: None };
+        push(&mut self.entry(envelope).inner, inner, MAX_ALIKE);
     }
 
     /// It was named on this connection.
     pub fn add_outer(&mut self, envelope: &Envelope, cookie: u64) {
-        push(&mut self.entry(envelope).outer, (cookie, envelope.sent));
+        push(&mut self.entry(envelope).outer, (cookie, envelope.sent), MAX_ALIKE);
     }
 
     /// A client's transaction is carried on by this one.
@@ -84,21 +86,11 @@ impl Envelopes {
     }
 
     fn entry(&mut self, envelope: &Envelope) -> &mut Alike {
-        if !self.known.contains_key(&envelope.mailboxes) {
-            if self.order.len() >= MOST
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-            self.order.push_back(envelope.mailboxes);
+        if !self.known.contains_key(&envelope.mailboxes)
+            && let Some(oldest) = push(&mut self.order, envelope.mailboxes, MOST)
+        {
+            self.known.remove(&oldest);
         }
         self.known.entry(envelope.mailboxes).or_default()
     }
-}
-
-fn push<T>(queue: &mut VecDeque<T>, transaction: T) {
-    if queue.len() >= MAX_ALIKE {
-        queue.pop_front();
-    }
-    queue.push_back(transaction);
 }

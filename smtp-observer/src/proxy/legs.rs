@@ -6,9 +6,7 @@ use foldhash::HashMap;
 
 use super::Opened;
 use super::dialogue::Dialogue;
-use super::proxied_session::Side;
-use crate::fact::Interception;
-use crate::fact::{Fact, What};
+use crate::fact::{Fact, InterceptedClient, Interception, What};
 use crate::identity;
 use crate::identity::{Caller, Endpoint};
 use crate::timestamp::Timestamp;
@@ -54,12 +52,11 @@ impl Leg {
         }
     }
 
-    pub(super) fn side(&self) -> Side<'_> {
-        Side {
-            connection: &self.connection,
-            process: self.process.as_ref(),
-            asked: self.asked,
-            dialogue: &self.dialogue,
+    pub(super) fn intercepted(&self) -> InterceptedClient {
+        InterceptedClient {
+            process: self.process.clone(),
+            connection_id: Arc::clone(&self.connection.id),
+            requested: self.asked,
         }
     }
 }

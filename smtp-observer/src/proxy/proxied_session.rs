@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::comparison::{Differences, Kinds, seconds};
 use super::dialogue::Dialogue;
 use super::fingerprint::BannerMismatch;
+use super::legs::Leg;
 use super::link::{Link, Recognised};
 use super::process_relation::{ProcessRelation, kin, program};
-use crate::fact::{InterceptedClient, Interception, News, Upstream};
-use crate::identity;
+use super::push;
+use crate::fact::{Interception, News, Upstream};
 use crate::identity::{Caller, Endpoint};
 use crate::names::{EvidenceKind, Method, Verdict};
 use crate::timestamp::Timestamp;
@@ -79,18 +80,6 @@ enum Judgement {
     Known(Verdict),
 }
 
-/// A leg as a case sees it.
-pub struct Side<'a> {
-    /// Its connection.
-    pub connection: &'a Arc<identity::Connection>,
-    /// Its process.
-    pub process: Option<&'a Caller>,
-    /// What the process asked for.
-    pub asked: Endpoint,
-    /// What is said on it.
-    pub dialogue: &'a Dialogue,
-}
-
 /// What a case comes to.
 pub struct Finding {
     /// To be told, if it is news.
@@ -140,17 +129,14 @@ impl ProxiedSession {
     /// From now on this connection carries it on.
     pub fn link(&mut self, link: Link) {
         self.links.retain(|known| known.cookie != link.cookie || *known.part.start() < *link.part.start());
-        if self.links.len() >= MAX_LINKS {
-            self.links.pop_front();
-        }
-        self.links.push_back(link);
+        push(&mut self.links, link, MAX_LINKS);
     }
 
     /// Judges what is known by now. `upstream` is the other end of what carries it on.
     pub fn judge(
         &mut self,
-        client: &Side<'_>,
-        upstream: Option<&Side<'_>>,
+        client: &Leg,
+        upstream: Option<&Leg>,
         signs: &[BannerMismatch],
         overdue: Timestamp,
         milestone: bool,
@@ -206,8 +192,8 @@ impl ProxiedSession {
     /// What the evidence comes to.
     fn weigh(
         &self,
-        client: &Side<'_>,
-        upstream: Option<&Side<'_>>,
+        client: &Leg,
+        upstream: Option<&Leg>,
         signs: &[BannerMismatch],
         overdue: Timestamp,
         in_words: bool,
@@ -219,7 +205,7 @@ impl ProxiedSession {
             let asked_for = self.is_hidden() && upstream.connection.remote == client.asked;
             if asked_for {
                 found.add(EvidenceKind::SameDestinationConnected, || {
-                    let process = upstream.process.map_or_else(|| "the process".to_owned(), program);
+                    let process = upstream.process.as_ref().map_or_else(|| "the process".to_owned(), program);
                     format!("{process} connected to {}, too", upstream.connection.remote)
                 });
             }
@@ -229,12 +215,13 @@ impl ProxiedSession {
                     "the server was told the same sender and recipient".to_owned()
                 });
             }
-            relays = link.relays(client.dialogue) || self.is_siblings(upstream);
+            relays = link.relays(&client.dialogue) || self.is_siblings(upstream);
             // What a relay says is its own; that it has what the client said is all that is common to them.
             if link.is_compared() && !relays {
-                link.compare(&mut found, client.dialogue, upstream.dialogue, overdue);
-                encrypted(client.dialogue, upstream.dialogue, &mut found);
-                coupled(client.dialogue, upstream.dialogue, &mut found);
+                let (inner, outer) = (&client.dialogue, &upstream.dialogue);
+                link.compare(&mut found, inner, outer, overdue);
+                encrypted(inner, outer, &mut found);
+                coupled(inner, outer, &mut found);
                 for sign in signs.iter().filter(|_| self.is_hidden()) {
                     found.add(sign.evidence.kind, || sign.evidence.detail.clone());
                 }
@@ -259,19 +246,19 @@ impl ProxiedSession {
     }
 
     /// How the client came to the process. Whoever wrote the library that is loaded before its own may have chosen for it.
-    fn method(&self, client: &Side<'_>) -> Method {
-        let preloads = client.process.is_some_and(|caller| caller.process.preload.is_some());
+    fn method(&self, client: &Leg) -> Method {
+        let preloads = client.process.as_ref().is_some_and(|caller| caller.process.preload.is_some());
         if self.method == Method::LocalProxy && preloads { Method::Preload } else { self.method }
     }
 
     /// The connection is another process's of the same mail server: it has the message from its queue.
-    fn is_siblings(&self, upstream: &Side<'_>) -> bool {
-        let processes = self.middle.as_ref().zip(upstream.process);
+    fn is_siblings(&self, upstream: &Leg) -> bool {
+        let processes = self.middle.as_ref().zip(upstream.process.as_ref());
         processes.is_some_and(|(middle, owner)| kin(&middle.process, &owner.process) == Some(ProcessRelation::Sibling))
     }
 
     /// What the addresses alone show.
-    fn structure(&self, client: &Side<'_>, found: &mut Differences) {
+    fn structure(&self, client: &Leg, found: &mut Differences) {
         if self.method == Method::ConnectRewrite {
             found.add(EvidenceKind::ConnectRewritten, || {
                 format!("the client asked for {}, and was connected to {}", client.asked, client.connection.remote)
@@ -287,7 +274,7 @@ impl ProxiedSession {
 
     /// The process goes on with no connection that is known. Where it is another than the client asked for, it is what the
     /// client was led to, as soon as it has done a server's work; one that sends on what it took is another matter.
-    fn without_upstream(&self, client: &Side<'_>) -> Judgement {
+    fn without_upstream(&self, client: &Leg) -> Judgement {
         let is_server =
             client.dialogue.accepted.is_some() || client.dialogue.closed.is_some() && client.dialogue.end() > 0;
         match self.is_hidden() && is_server {
@@ -298,8 +285,8 @@ impl ProxiedSession {
 }
 
 /// What a process that the client knows nothing of does, which goes on to the very server that the client asked for.
-fn hidden(client: &Side<'_>, upstream: &Side<'_>, evidence: Kinds, passes: bool) -> Judgement {
-    let (inner, outer) = (client.dialogue, upstream.dialogue);
+fn hidden(client: &Leg, upstream: &Leg, evidence: Kinds, passes: bool) -> Judgement {
+    let (inner, outer) = (&client.dialogue, &upstream.dialogue);
     let is_over = inner.closed.is_some();
     match () {
         () if is_changed(evidence) && score(evidence) >= CERTAIN => Judgement::Known(Verdict::TransparentInterceptor),
@@ -317,18 +304,8 @@ fn hidden(client: &Side<'_>, upstream: &Side<'_>, evidence: Kinds, passes: bool)
     }
 }
 
-impl Side<'_> {
-    fn intercepted(&self) -> InterceptedClient {
-        InterceptedClient {
-            process: self.process.cloned(),
-            connection_id: Arc::clone(&self.connection.id),
-            requested: self.asked,
-        }
-    }
-}
-
 /// What the texts of a connection come to, if nothing else is known of it.
-pub fn suspected(client: &Side<'_>, sign: BannerMismatch) -> Interception {
+pub fn suspected(client: &Leg, sign: BannerMismatch) -> Interception {
     Interception {
         verdict: Verdict::SuspectedMiddlebox,
         method: Method::Remote,

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
+use super::push;
+
 /// Most of each that are kept of one process, and that are looked at in one search.
 const MOST: usize = 1024;
 const LOOKED_AT: usize = 16;
@@ -31,13 +33,13 @@ impl ProxyProcesses {
     /// It has connected.
     pub fn opens(&mut self, pid: u32, cookie: u64) -> &Middle {
         let middle = self.0.entry(pid).or_default();
-        push(&mut middle.free, cookie);
+        push(&mut middle.free, cookie, MOST);
         middle
     }
 
     /// It has accepted a client.
     pub fn waits(&mut self, pid: u32, client: u64) {
-        push(&mut self.0.entry(pid).or_default().waiting, client);
+        push(&mut self.0.entry(pid).or_default().waiting, client, MOST);
     }
 
     /// The connection carries the client's conversation on; where that is not certain, it may still be another's.
@@ -79,13 +81,6 @@ impl Middle {
     fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.free.is_empty()
     }
-}
-
-fn push(queue: &mut VecDeque<u64>, cookie: u64) {
-    if queue.len() >= MOST {
-        queue.pop_front();
-    }
-    queue.push_back(cookie);
 }
 
 /// What is linked is mostly the first.

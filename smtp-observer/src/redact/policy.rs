@@ -6,9 +6,7 @@ use super::mailbox::{self, Mask};
 use super::pseudonym::StandIn;
 use super::{Addresses, Key, hides_argument, hides_reply};
 use crate::event::Time;
-use crate::smtp::{
-    Command, EnhancedCode, Exchange, Path, Repeated, Reply, Verb, attribute, escape, names_host, write_escaped,
-};
+use crate::smtp::{Command, EnhancedCode, Path, Repeated, Reply, Verb, attribute, escape, names_host, write_escaped};
 
 /// What is shown where a verb or a mechanism is not known.
 const UNKNOWN: &str = "other";
@@ -20,42 +18,28 @@ pub struct RedactionPolicy {
     stand_in: StandIn,
 }
 
-/// An exchange as it is shown.
-#[derive(Debug, PartialEq)]
-pub struct Shown {
-    /// The verb in upper case; `other` where it is none that is known.
-    pub verb: Cow<'static, str>,
-    /// Bytes of the line, where its verb is not known.
-    pub length: Option<u64>,
-    /// What followed the verb.
-    pub argument: Option<String>,
-    /// The reply's text, lines joined by a line feed; absent where it has none.
-    pub reply: Option<String>,
-}
-
 impl RedactionPolicy {
     /// Shows as much as `addresses` allows, to people.
     pub fn new(addresses: Addresses) -> Self {
         Self { addresses, stand_in: StandIn::Star }
     }
 
-    /// Shows an exchange.
-    pub fn exchange(self, Exchange { command, reply }: &Exchange) -> Shown {
-        let is_unknown = command.verb == Verb::Other;
-        Shown {
-            verb: verb(command),
-            length: is_unknown.then_some(command.length),
-            argument: match command.argument() {
-                // A mechanism that is not known is not kept.
-                [] if command.verb.authenticates() && command.is_cut() => Some(UNKNOWN.into()),
-                [] => None,
-                _ if hides_argument(command.verb) => None,
-                argument => Some(escape(&self.argument(command.verb, argument))),
-            },
-            reply: reply.as_deref().and_then(|reply| match reply.withheld || hides_reply(command, reply) {
-                true => code_alone(reply),
-                false => self.text_of(reply),
-            }),
+    /// What followed a command's verb.
+    pub fn argument_of(self, command: &Command) -> Option<String> {
+        match command.argument() {
+            // A mechanism that is not known is not kept.
+            [] if command.verb.authenticates() && command.is_cut() => Some(UNKNOWN.into()),
+            [] => None,
+            _ if hides_argument(command.verb) => None,
+            argument => Some(escape(&self.argument(command.verb, argument))),
+        }
+    }
+
+    /// The text of the reply to a command, lines joined by a line feed; absent where it has none.
+    pub fn reply_to(self, command: &Command, reply: &Reply) -> Option<String> {
+        match hides_reply(command, reply) {
+            true => code_alone(reply),
+            false => self.reply(reply),
         }
     }
 
@@ -69,14 +53,9 @@ impl RedactionPolicy {
 
     /// A reply's text; of one that stayed in the kernel its enhanced code, if it has one.
     pub fn reply(self, reply: &Reply) -> Option<String> {
-        match reply.withheld {
-            true => code_alone(reply),
-            false => self.text_of(reply),
+        if reply.withheld {
+            return code_alone(reply);
         }
-    }
-
-    /// The text of a reply that has one.
-    fn text_of(self, reply: &Reply) -> Option<String> {
         let text = lines(&reply.text, |line| self.reply_line(&reply.repeated, line));
         Some(text).filter(|text| !text.is_empty())
     }

@@ -2,17 +2,19 @@
 
 use std::ops::Range;
 
+use smtp_ebpf::protocol::MECHANISMS;
+
 use super::line::Line;
-use super::mechanisms;
 use crate::event::Time;
 
 macro_rules! verbs {
     ($($(#[$doc:meta])* $variant:ident => $text:literal,)*) => {
         /// The verbs that are told apart; case does not matter (RFC 5321, 2.4).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum Verb {
             $($(#[$doc])* $variant,)*
             /// Anything else; the command's line has it.
+            #[default]
             Other,
         }
 
@@ -141,7 +143,7 @@ pub(crate) fn is_foreign(word: &[u8]) -> bool {
 }
 
 /// A command line. An empty line is one as well: servers answer it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Command {
     /// Its verb.
     pub verb: Verb,
@@ -158,10 +160,6 @@ pub struct Command {
     pub last_byte: Time,
     /// It was sent before the reply to the command before it (RFC 2920).
     pub pipelined: bool,
-    /// It begins in the same write as the command before it ends.
-    pub same_write: bool,
-    /// Challenges (334) that the server sent before its reply; the client's answers to them are not kept.
-    pub challenges: u32,
 }
 
 /// The word that ends a message (RFC 4468, 3.1), with the blank before it.
@@ -174,17 +172,7 @@ fn ends_with_last(line: &[u8]) -> bool {
 impl Command {
     /// An empty one, with room for so many bytes of a line.
     pub(super) fn with_room(room: usize) -> Self {
-        Self {
-            verb: Verb::Other,
-            line: Vec::with_capacity(room),
-            length: 0,
-            withheld: false,
-            first_byte: Time::default(),
-            last_byte: Time::default(),
-            pipelined: false,
-            same_write: false,
-            challenges: 0,
-        }
+        Self { line: Vec::with_capacity(room), ..Self::default() }
     }
 
     /// Reads a line, in place of what was here. Credentials behind AUTH are dropped.
@@ -203,7 +191,7 @@ impl Command {
             self.line.extend_from_slice(LAST);
         }
         let line = std::mem::take(&mut self.line);
-        *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::with_room(0) };
+        *self = Self { verb, line, length, withheld, first_byte, last_byte, ..Self::default() };
     }
 
     /// A line alone.
@@ -293,9 +281,15 @@ fn without_credentials(line: &[u8], verb_end: usize) -> &[u8] {
     let mechanism = verb_range(&line[verb_end..]);
     match &line[verb_end..][mechanism.clone()] {
         b"" => line,
-        word if mechanisms::is_one(word) => &line[..verb_end + mechanism.end],
+        word if is_mechanism(word) => &line[..verb_end + mechanism.end],
         _ => &line[..verb_end],
     }
+}
+
+/// Whether a word is the name of a SASL mechanism; case does not matter (RFC 4422, 3.1 has upper case, servers take both).
+/// Other words behind AUTH are not kept: they may be credentials.
+fn is_mechanism(word: &[u8]) -> bool {
+    MECHANISMS.iter().any(|name| name.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -361,6 +355,14 @@ mod tests {
         assert_eq!(command(b"X-EXPS GSSAPI YII=").line, b"X-EXPS GSSAPI");
         assert_eq!(command(b"AUTH").line, b"AUTH");
         assert_eq!(command(b"AUTH PLAIN AGJvYg==").argument(), b"PLAIN");
+    }
+
+    #[test]
+    fn a_credential_is_no_mechanism() {
+        assert!(is_mechanism(b"PLAIN") && is_mechanism(b"xoauth2") && is_mechanism(b"SCRAM-SHA-256-PLUS"));
+        for word in ["AGJvYgBodW50ZXIy", "hunter2", "PLAIN=", "PLAINhunter2", "PLAI", "=", ""] {
+            assert!(!is_mechanism(word.as_bytes()), "{word}");
+        }
     }
 
     #[test]

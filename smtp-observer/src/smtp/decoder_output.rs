@@ -101,26 +101,11 @@ impl DecoderOutput {
     }
 }
 
-impl Extend<Item> for DecoderOutput {
-    fn extend<I: IntoIterator<Item = Item>>(&mut self, items: I) {
-        self.items.extend(items);
-    }
-}
-
 impl Deref for DecoderOutput {
     type Target = [Item];
 
     fn deref(&self) -> &[Item] {
         &self.items
-    }
-}
-
-impl IntoIterator for DecoderOutput {
-    type Item = Item;
-    type IntoIter = std::vec::IntoIter<Item>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.items.into_iter()
     }
 }
 

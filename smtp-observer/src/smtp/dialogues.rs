@@ -3,7 +3,6 @@
 mod commands;
 mod content;
 mod loss;
-mod security;
 
 use super::Session;
 use super::transcript::lines;

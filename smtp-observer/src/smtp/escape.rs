@@ -28,6 +28,15 @@ pub fn write_escaped(bytes: &[u8], text: &mut String) {
     }
 }
 
+/// As much of a text as may be shown, in characters, and a sign that there is more.
+pub(crate) fn cut(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::escape;

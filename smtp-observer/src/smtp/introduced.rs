@@ -2,6 +2,7 @@
 
 use memchr::{memchr, memchr2, memmem};
 
+use super::parameter::is_one_of;
 use super::starts::{Starts, is_word};
 use super::words::words;
 
@@ -286,10 +287,6 @@ pub(super) fn is_ordinary(word: &[u8]) -> bool {
 fn is_introduced([first, second]: [&[u8]; 2]) -> bool {
     is_one_of(second, &BEHIND)
         || BEHIND_TWO.iter().any(|(firsts, seconds)| is_one_of(second, seconds) && is_one_of(first, firsts))
-}
-
-fn is_one_of(word: &[u8], words: &[&str]) -> bool {
-    words.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(word))
 }
 
 /// A word without the signs around it. In a recording stars stand for one.

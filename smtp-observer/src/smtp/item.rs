@@ -66,9 +66,10 @@ impl Exchange {
 }
 
 /// How a message's content travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transfer {
     /// Lines up to a lone dot (RFC 5321, 4.1.1.4).
+    #[default]
     Data,
     /// Counted chunks (RFC 3030).
     Bdat,
@@ -93,7 +94,7 @@ impl Transfer {
 }
 
 /// A message's content, from the request to the final reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     /// How it travelled.
     pub transfer: Transfer,

@@ -159,7 +159,7 @@ fn is_plain(value: &[u8]) -> bool {
     value.iter().all(is_of_number) || is_one_of(value, &WORDS)
 }
 
-fn is_one_of(word: &[u8], words: &[&str]) -> bool {
+pub(super) fn is_one_of(word: &[u8], words: &[&str]) -> bool {
     words.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(word))
 }
 

@@ -123,10 +123,6 @@ impl PendingReplies {
         self.slots.len() > usize::from(self.for_greeting())
     }
 
-    pub(super) fn front_mut(&mut self) -> Option<&mut PendingReply> {
-        self.slots.front_mut()
-    }
-
     #[inline]
     pub(super) fn push(&mut self, slot: PendingReply, items: &mut DecoderOutput) {
         self.make_room(items);

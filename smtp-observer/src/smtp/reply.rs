@@ -17,7 +17,7 @@ pub(crate) fn is_cut(text: &[u8]) -> bool {
 }
 
 /// A complete reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reply {
     /// The code of its last line, 0 to 999.
     pub code: u16,
@@ -40,16 +40,7 @@ pub struct Reply {
 impl Reply {
     /// An empty one, with room for so many bytes of text.
     pub(super) fn with_room(room: usize) -> Self {
-        Self {
-            code: 0,
-            enhanced_code: None,
-            text: Vec::with_capacity(room),
-            withheld: false,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time::default(),
-            last_byte: Time::default(),
-        }
+        Self { text: Vec::with_capacity(room), ..Self::default() }
     }
 
     /// The lines behind these, which came later.
@@ -127,7 +118,7 @@ pub(super) struct Replies {
 }
 
 /// What a line was.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     /// The reply that it ends by having another code.
     pub(super) before: Option<Box<Reply>>,
@@ -184,15 +175,7 @@ impl Replies {
                 append(&mut partial.text, line);
                 partial.withheld |= withheld;
             }
-            return Outcome {
-                before: None,
-                reply: None,
-                code: 0,
-                malformed: true,
-                contradicts: false,
-                continues: false,
-                dropped,
-            };
+            return Outcome { malformed: true, dropped, ..Outcome::default() };
         };
         let before = self.partial.take_if(|partial| apart && partial.code != code);
         let mut reply = match self.partial.take() {
@@ -221,11 +204,9 @@ impl Replies {
             matches!((code / 100, enhanced_code), (class @ (2 | 4 | 5), Some(enhanced)) if enhanced.0 != class);
         reply.enhanced_code = reply.enhanced_code.or(enhanced_code);
         reply.last_byte = last_byte;
-        if continues {
-            self.partial = Some(reply);
-            return Outcome { before, reply: None, code, malformed, contradicts, continues, dropped: false };
-        }
-        Outcome { before, reply: Some(reply), code, malformed, contradicts, continues, dropped: false }
+        let (partial, reply) = if continues { (Some(reply), None) } else { (None, Some(reply)) };
+        self.partial = partial;
+        Outcome { before, reply, code, malformed, contradicts, continues, dropped: false }
     }
 
     #[cfg(test)]
@@ -291,16 +272,8 @@ mod tests {
     }
 
     fn reply(code: u16, enhanced_code: Option<EnhancedCode>, text: &str, first: u64, last: u64) -> Reply {
-        Reply {
-            code,
-            enhanced_code,
-            text: text.into(),
-            withheld: false,
-            repeated: Repeated::default(),
-            span: 0..0,
-            first_byte: Time(first),
-            last_byte: Time(last),
-        }
+        let (first_byte, last_byte) = (Time(first), Time(last));
+        Reply { code, enhanced_code, text: text.into(), first_byte, last_byte, ..Reply::default() }
     }
 
     #[test]

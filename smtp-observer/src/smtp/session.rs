@@ -39,7 +39,9 @@ use crate::event::Time;
 /// Every command line becomes one [`Exchange`], in the order they were sent, when the last line of its reply is there.
 /// When bytes are missing where they matter, no command is read until the next point where both peers' states are
 /// certain. When bytes of the server are among them, what waits for a reply comes out without one.
-#[derive(Debug)]
+///
+/// [`Session::new`] and [`Session::midstream`] begin one: its default waits for nothing, and does not know how it began.
+#[derive(Debug, Default)]
 pub struct Session {
     mode: Mode,
     waiting: PendingReplies,
@@ -61,7 +63,7 @@ pub struct Session {
     sent_early: bool,
     /// The chunks of a message so far.
     chunks: Option<Box<Chunks>>,
-    /// What the server offers; absent while that is not known.
+    /// What the server offered in its last reply to EHLO; nothing after HELO. Absent while that is not known.
     extensions: Option<Extensions>,
     /// The end of a message earns one reply a recipient (RFC 2033); absent while that is not known.
     lmtp: Option<bool>,
@@ -69,11 +71,9 @@ pub struct Session {
     recipients: Option<u16>,
     /// The end of the last message may have earned more replies than the one that has come.
     may_owe_more: bool,
-    /// The number of the client's write that is being read, from 1 on, and of the one that held the end of its last
-    /// command, or 0.
-    write: u32,
-    command_write: u32,
-    /// When its last command ended.
+    /// A call of the client was seen.
+    has_written: bool,
+    /// When the client's last command ended.
     command_at: Time,
     /// When the last reply to a command ended.
     answered_at: Time,
@@ -83,7 +83,6 @@ pub struct Session {
     spoken: bool,
     /// What became of the server's offer of TLS.
     offer: Offer,
-    opaque_bytes: u64,
     anomalies: Anomalies,
     preamble: Preamble,
     /// What came of a message in chunks before a command that ends it, which may yet be refused.
@@ -123,9 +122,10 @@ pub struct Session {
 }
 
 /// How the client's next bytes are read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Mode {
     /// As lines, each a command.
+    #[default]
     Command,
     /// As a line that answers a 334. It is never kept.
     Answer,
@@ -167,7 +167,6 @@ struct LineStart {
     at: u64,
     pipelined: bool,
     early: bool,
-    same_write: bool,
 }
 
 /// A message that comes in chunks.
@@ -178,83 +177,21 @@ struct Chunks {
     size: Option<u64>,
 }
 
-impl Default for Session {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Session {
     /// A session that is followed from the start of its connection: the server greets first.
     pub fn new() -> Self {
-        let mut session = Self::with(Mode::Command);
-        session.waiting = PendingReplies::for_greeting_alone();
-        session.preamble = Preamble::expected();
-        session
+        let (waiting, preamble) = (PendingReplies::for_greeting_alone(), Preamble::expected());
+        Self { waiting, preamble, ..Self::begun() }
+    }
+
+    /// The same behind the greeting.
+    fn begun() -> Self {
+        Self { lmtp: Some(false), recipients: Some(0), ..Self::default() }
     }
 
     /// A session that was under way when it was first seen. It is followed from the next certain point.
     pub fn midstream() -> Self {
-        Self { spoken: true, lmtp: None, recipients: None, ..Self::with(Mode::Resync(Resync::unseen())) }
-    }
-
-    fn with(mode: Mode) -> Self {
-        Self {
-            mode,
-            waiting: PendingReplies::default(),
-            client: Direction::default(),
-            server: Direction::default(),
-            replies: Replies::default(),
-            line: LineStart::default(),
-            reply_line: Time::default(),
-            reply_line_at: 0,
-            ends: [0; 2],
-            held: UndecidedInput::default(),
-            origin: Origin::Said,
-            sent_early: false,
-            chunks: None,
-            extensions: None,
-            lmtp: Some(false),
-            recipients: Some(0),
-            may_owe_more: false,
-            write: 0,
-            command_write: 0,
-            command_at: Time::default(),
-            answered_at: Time::default(),
-            answer_waits: false,
-            spoken: false,
-            offer: Offer::default(),
-            opaque_bytes: 0,
-            anomalies: Anomalies::default(),
-            preamble: Preamble::default(),
-            shelved: None,
-            reversed: false,
-            early: None,
-            unasked: 0,
-            in_chunk: false,
-            fork: None,
-            left_waiting: 0,
-            had_content: false,
-            garbled: false,
-            last_word: None,
-            unsettled: None,
-            pipelines: false,
-            is_behind: false,
-            cut_short: false,
-            ended_by: [false; 2],
-            names: None,
-            quickest: None,
-        }
-    }
-
-    /// What the server offered in its last reply to EHLO; nothing after HELO. Absent while that is not known.
-    pub fn extensions(&self) -> Option<Extensions> {
-        self.extensions
-    }
-
-    /// Bytes that passed unread: TLS had started, or they were no SMTP.
-    pub fn opaque_bytes(&self) -> u64 {
-        self.opaque_bytes
+        Self { mode: Mode::Resync(Resync::unseen()), spoken: true, ..Self::default() }
     }
 
     /// Whether the server still owes a reply, or the greeting.
@@ -299,12 +236,10 @@ impl Session {
 
     /// Reads what was held, in the mode that is known now: since a reply at that time, if it was one that told.
     fn read_held(&mut self, replied: Option<Time>, items: &mut DecoderOutput) {
-        let write = self.write;
         let origin = std::mem::take(&mut self.origin);
         while !matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..))
             && let Some(part) = self.held.pop()
         {
-            self.write = part.write;
             self.sent_early = replied.is_some_and(|replied| part.time <= replied);
             self.up_to(part.end, Peer::Client, |session| match &part.content {
                 Content::Bytes(_) => {
@@ -317,7 +252,6 @@ impl Session {
         }
         self.sent_early = false;
         self.origin = origin;
-        self.write = write;
     }
 
     /// Nothing is read from here on.
@@ -349,16 +283,5 @@ impl Session {
 
 /// The content of a message that the server has let come.
 fn message(transfer: Transfer, requested_at: Option<Time>, go_ahead: Option<GoAhead>) -> Box<Message> {
-    let size = Some(0);
-    Box::new(Message {
-        transfer,
-        requested_at,
-        go_ahead,
-        ended_at: None,
-        size,
-        reply: None,
-        accepted: 0,
-        refused: 0,
-        owed: 0,
-    })
+    Box::new(Message { transfer, requested_at, go_ahead, size: Some(0), ..Message::default() })
 }

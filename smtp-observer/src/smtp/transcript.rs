@@ -91,8 +91,8 @@ pub(crate) fn items(mut session: Session, steps: &[Step]) -> Vec<Item> {
     }
     session.finish(Time((seconds + 1) * 1_000_000_000), &mut items);
     // Its anomaly tells of it.
-    let is_told = |item: &Item| !matches!(item, Item::Lost(_) | Item::Reversed);
-    items.into_iter().filter(is_told).collect()
+    let is_told = |item: &&Item| !matches!(item, Item::Lost(_) | Item::Reversed);
+    items.iter().filter(is_told).cloned().collect()
 }
 
 /// The same without times: each piece of at most `size` bytes in a call of its own.
@@ -107,7 +107,7 @@ pub(crate) fn items_in_pieces(mut session: Session, steps: &[Step], size: usize)
         }
     }
     session.finish(Time(1), &mut items);
-    without_writes(items)
+    items.to_vec()
 }
 
 pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut DecoderOutput) {
@@ -120,17 +120,6 @@ pub(crate) fn feed(session: &mut Session, time: Time, step: &Step, items: &mut D
             session.segment(*peer, time, None, Segment::Withheld(*withheld), items);
         }
     }
-}
-
-/// Which commands share a write is a matter of the pieces.
-pub(crate) fn without_writes(items: DecoderOutput) -> Vec<Item> {
-    let mut items: Vec<Item> = items.into_iter().collect();
-    for item in &mut items {
-        if let Item::Exchange(exchange) = item {
-            exchange.command.same_write = false;
-        }
-    }
-    items
 }
 
 /// An item on a line: `greeting 220 text`, `NOOP x -> 250 text`, `message DATA 12 -> 250`, `tls started`, `! kind`. A

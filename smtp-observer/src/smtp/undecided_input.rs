@@ -31,8 +31,6 @@ pub(super) struct UndecidedInput {
 #[derive(Debug, PartialEq)]
 pub(super) struct Part {
     pub(super) time: Time,
-    /// The number of the write it came with.
-    pub(super) write: u32,
     /// Where it ends: so many bytes of the client came up to there.
     pub(super) end: u64,
     pub(super) content: Content,
@@ -78,17 +76,17 @@ impl UndecidedInput {
     }
 
     /// Adds bytes that end at `end`.
-    pub(super) fn push(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
+    pub(super) fn push(&mut self, time: Time, end: u64, bytes: &[u8]) {
         let (fits, rest) = bytes.split_at(bytes.len().min(MAX_HELD - self.bytes));
         self.bytes += fits.len();
-        self.append(time, write, end.saturating_sub(rest.len() as u64), fits);
+        self.append(time, end.saturating_sub(rest.len() as u64), fits);
         if !rest.is_empty() {
-            self.keep_last(time, write, end, rest);
+            self.keep_last(time, end, rest);
         }
     }
 
     /// Adds bytes that are no lines, behind those that end at `end`.
-    pub(super) fn unread(&mut self, time: Time, write: u32, end: u64, unread: Unread, length: u64) {
+    pub(super) fn unread(&mut self, time: Time, end: u64, unread: Unread, length: u64) {
         if self.bytes == MAX_HELD {
             // What was kept of the end is not the end any more.
             self.drop_last();
@@ -104,11 +102,11 @@ impl UndecidedInput {
             true => Content::Unread(Unread::Gap, self.forget().saturating_add(length)),
             false => Content::Unread(unread, length),
         };
-        self.parts.push_back(Part::new(time, write, end, content));
+        self.parts.push_back(Part::new(time, end, content));
     }
 
     /// Adds a line, or a part of one, that did not cross and ends at `end`.
-    pub(super) fn withheld(&mut self, time: Time, write: u32, end: u64, withheld: Withheld) {
+    pub(super) fn withheld(&mut self, time: Time, end: u64, withheld: Withheld) {
         if let Some(Part { end: until, content: Content::Withheld(last), .. }) = self.parts.back_mut()
             && (last.end, withheld.end) == (LineEnd::None, LineEnd::None)
         {
@@ -121,13 +119,13 @@ impl UndecidedInput {
         }
         let parts = self.parts.iter().filter(|part| matches!(part.content, Content::Withheld(_))).count();
         if parts >= MAX_WITHHELD {
-            self.unread(time, write, end, Unread::Gap, withheld.length);
+            self.unread(time, end, Unread::Gap, withheld.length);
             return;
         }
         if self.bytes == MAX_HELD {
             self.drop_last();
         }
-        self.parts.push_back(Part::new(time, write, end, Content::Withheld(withheld)));
+        self.parts.push_back(Part::new(time, end, Content::Withheld(withheld)));
     }
 
     /// Little of it was seen: all of it counts as not seen. How many bytes that are.
@@ -177,7 +175,7 @@ impl UndecidedInput {
         }
     }
 
-    fn append(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
+    fn append(&mut self, time: Time, end: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -188,15 +186,15 @@ impl UndecidedInput {
                 held.extend_from_slice(bytes);
                 *until = end;
             }
-            _ => self.parts.push_back(Part::new(time, write, end, Content::Bytes(bytes.to_vec()))),
+            _ => self.parts.push_back(Part::new(time, end, Content::Bytes(bytes.to_vec()))),
         }
     }
 
     /// Keeps the end of what is too much: the last two parts are then a gap and what follows it.
-    fn keep_last(&mut self, time: Time, write: u32, end: u64, bytes: &[u8]) {
+    fn keep_last(&mut self, time: Time, end: u64, bytes: &[u8]) {
         if !matches!(self.parts.make_contiguous(), [.., Part { content: Content::Unread(Unread::Gap, _), .. }, _]) {
-            self.parts.push_back(Part::new(time, write, end, Content::Unread(Unread::Gap, 0)));
-            self.parts.push_back(Part::new(time, write, end, Content::Bytes(Vec::new())));
+            self.parts.push_back(Part::new(time, end, Content::Unread(Unread::Gap, 0)));
+            self.parts.push_back(Part::new(time, end, Content::Bytes(Vec::new())));
         }
         if let [
             ..,
@@ -239,8 +237,8 @@ impl UndecidedInput {
 }
 
 impl Part {
-    fn new(time: Time, write: u32, end: u64, content: Content) -> Self {
-        Self { time, write, end, content, read: 0 }
+    fn new(time: Time, end: u64, content: Content) -> Self {
+        Self { time, end, content, read: 0 }
     }
 
     /// Its bytes that are still to be read; none where they did not cross.
@@ -276,15 +274,15 @@ mod tests {
     #[test]
     fn parts_keep_their_times() {
         let mut held = UndecidedInput::default();
-        held.push(Time(1), 1, 12, b"ab");
-        held.push(Time(1), 1, 13, b"c");
-        held.unread(Time(2), 2, 13, Unread::Gap, 7);
-        held.unread(Time(2), 3, 13, Unread::Gap, 1);
-        held.push(Time(3), 4, 14, b"d");
+        held.push(Time(1), 12, b"ab");
+        held.push(Time(1), 13, b"c");
+        held.unread(Time(2), 13, Unread::Gap, 7);
+        held.unread(Time(2), 13, Unread::Gap, 1);
+        held.push(Time(3), 14, b"d");
         let parts = [
-            Part::new(Time(1), 1, 13, Content::Bytes(b"abc".to_vec())),
-            Part::new(Time(2), 2, 13, Content::Unread(Unread::Gap, 8)),
-            Part::new(Time(3), 4, 14, Content::Bytes(b"d".to_vec())),
+            Part::new(Time(1), 13, Content::Bytes(b"abc".to_vec())),
+            Part::new(Time(2), 13, Content::Unread(Unread::Gap, 8)),
+            Part::new(Time(3), 14, Content::Bytes(b"d".to_vec())),
         ];
         assert_eq!(std::iter::from_fn(|| held.pop()).collect::<Vec<_>>(), parts);
     }
@@ -292,8 +290,8 @@ mod tests {
     #[test]
     fn pieces_of_one_time_are_one_part() {
         let mut held = UndecidedInput::default();
-        (0..100).for_each(|write| held.push(Time(1), write, u64::from(write) + 1, b"a"));
-        held.push(Time(2), 100, 101, b"b");
+        (1..=100).for_each(|end| held.push(Time(1), end, b"a"));
+        held.push(Time(2), 101, b"b");
         let parts: Vec<_> = std::iter::from_fn(|| held.pop()).map(|part| (part.time, part.bytes().len())).collect();
         assert_eq!(parts, [(Time(1), 100), (Time(2), 1)]);
     }
@@ -301,7 +299,7 @@ mod tests {
     #[test]
     fn what_is_put_back_is_not_copied() {
         let mut held = UndecidedInput::default();
-        held.push(Time(1), 1, 6, b"abcdef");
+        held.push(Time(1), 6, b"abcdef");
         let mut places = Vec::new();
         while let Some(part) = held.pop() {
             places.push(part.bytes().as_ptr().addr());
@@ -315,7 +313,7 @@ mod tests {
         for size in [1, 100, 30_000] {
             let bytes: Vec<u8> = (0..30_000).map(|at| (at % 251) as u8).collect();
             let mut held = UndecidedInput::default();
-            bytes.chunks(size).for_each(|piece| held.push(Time(1), 1, 0, piece));
+            bytes.chunks(size).for_each(|piece| held.push(Time(1), 0, piece));
             let expected = [
                 Content::Bytes(bytes[..16_384].to_vec()),
                 Content::Unread(Unread::Gap, 30_000 - 16_384 - 1024),
@@ -329,12 +327,12 @@ mod tests {
     fn many_parts_are_bounded() {
         let mut held = UndecidedInput::default();
         for at in 0..100_000 {
-            held.push(Time(at), at as u32, at, b"x");
+            held.push(Time(at), at, b"x");
             if at % 3 == 0 {
-                held.unread(Time(at), at as u32, at, Unread::Gap, 5);
+                held.unread(Time(at), at, Unread::Gap, 5);
             }
             if at % 3 == 1 {
-                held.withheld(Time(at), at as u32, at, withheld(5));
+                held.withheld(Time(at), at, withheld(5));
             }
         }
         assert!(held.memory() < 64 * 1024, "{} bytes", held.memory());
@@ -346,7 +344,7 @@ mod tests {
     fn first_lines() {
         let line = |pieces: &[&[u8]]| {
             let mut held = UndecidedInput::default();
-            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), at as u32, 0, piece));
+            pieces.iter().enumerate().for_each(|(at, piece)| held.push(Time(at as u64), 0, piece));
             held.first_line()
         };
         assert_eq!(line(&[b"QU", b"IT\r", b"\nmore"]), Some(b"QUIT\r".to_vec()));
@@ -360,8 +358,8 @@ mod tests {
         let mut held = UndecidedInput::default();
         let piece = |end, nul| Withheld { length: 1, end, nul, bare_cr: false };
         for line in 0..3 {
-            (0..1000).for_each(|at| held.withheld(Time(line), 1, at + 1, piece(LineEnd::None, at == 500)));
-            held.withheld(Time(line), 1, 1001, piece(LineEnd::Lf, false));
+            (0..1000).for_each(|at| held.withheld(Time(line), at + 1, piece(LineEnd::None, at == 500)));
+            held.withheld(Time(line), 1001, piece(LineEnd::Lf, false));
         }
         let line = [Withheld { length: 1000, ..piece(LineEnd::None, true) }, piece(LineEnd::Lf, false)];
         let lines = [line, line, line].concat().into_iter().map(Content::Withheld).collect::<Vec<_>>();
@@ -371,10 +369,10 @@ mod tests {
     #[test]
     fn what_is_withheld_is_counted() {
         let mut held = UndecidedInput::default();
-        held.withheld(Time(1), 1, 0, withheld(1 << 20));
-        held.withheld(Time(1), 1, 0, withheld(7));
-        held.unread(Time(1), 1, 0, Unread::Content, 9);
-        held.unread(Time(1), 1, 0, Unread::Gap, 9);
+        held.withheld(Time(1), 0, withheld(1 << 20));
+        held.withheld(Time(1), 0, withheld(7));
+        held.unread(Time(1), 0, Unread::Content, 9);
+        held.unread(Time(1), 0, Unread::Gap, 9);
         assert!(held.memory() < 1024);
         assert_eq!(held.first_line(), Some(b"x".to_vec()));
         assert_eq!(

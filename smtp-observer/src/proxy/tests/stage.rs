@@ -55,15 +55,8 @@ pub(in crate::proxy) fn process((pid, parent): (u32, u32)) -> Caller {
         pid,
         name: format!("program-{pid}").into(),
         executable: Some(executable.into()),
-        script: None,
-        command_line: None,
-        uid: 0,
-        user: None,
-        preload: None,
         parent: Some(Parent { pid: parent, name: "parent".into() }),
-        cgroup: None,
-        container_id: None,
-        systemd_unit: None,
+        ..Process::default()
     };
     Caller { process: Arc::new(process), tid: pid }
 }

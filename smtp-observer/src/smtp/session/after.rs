@@ -4,7 +4,7 @@ use super::super::body::Body;
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
-use super::super::extensions::{Extensions, Keyword, keywords};
+use super::super::extensions::{Extensions, keywords};
 use super::super::item::{Exchange, GoAhead, Item, Transfer};
 use super::super::masked;
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
@@ -55,7 +55,7 @@ impl Session {
                 self.extensions = Some(offered.unwrap_or_default());
                 self.lmtp = Some(verb == Verb::Lhlo);
                 self.recipients = Some(0);
-                if offered.is_some_and(|offered| offered.offer(Keyword::StartTls)) {
+                if offered.is_some_and(|offered| offered.starttls) {
                     items.push(Item::Tls(time, Tls::Offered));
                     self.offer.made();
                 }

@@ -5,7 +5,6 @@ use super::super::body::{Body, Found};
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
 use super::super::escape::escape;
-use super::super::extensions::Keyword;
 use super::super::item::{Item, Message, Transfer};
 use super::super::line::{LONGEST_LINE, Line, Step};
 use super::super::mailbox_names::Names;
@@ -26,7 +25,7 @@ impl Session {
         }
         let taken = self.read_client(time, bytes, items);
         if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-            self.held.push(time, self.write, self.end(Peer::Client), rest);
+            self.held.push(time, self.end(Peer::Client), rest);
             self.read_held_for_line(items);
             self.settle_by_next_line(time, items);
         }
@@ -178,7 +177,6 @@ impl Session {
                     || time < self.answered_at
                     || self.waiting.for_command() && !self.has_withheld_all(),
                 early: self.waiting.for_greeting(),
-                same_write: self.command_write == self.write,
             };
             self.client.skip |= std::mem::take(&mut self.answer_waits) && time < self.answered_at;
         }
@@ -228,7 +226,6 @@ impl Session {
             return;
         }
         command.pipelined = self.line.pipelined;
-        command.same_write = self.line.same_write;
         if !std::mem::replace(&mut self.spoken, true) && speaks_another_protocol(&command) {
             // It is followed all the same: commands may stand behind it, and the server decides what it takes for one.
             let detail = || format!("the client's first line begins with {}", shown_word(&command));
@@ -258,7 +255,7 @@ impl Session {
         };
         // While a reply may be missing, it is not certain that the command was sent early.
         let is_early = command.pipelined && self.unsettled.is_none();
-        if is_early && self.extensions.is_some_and(|offered| !offered.offer(Keyword::Pipelining)) {
+        if is_early && self.extensions.is_some_and(|offered| !offered.pipelining) {
             report(AnomalyKind::PipeliningNotOffered, &|| of_client(command, length));
         }
         if command.verb == Verb::Other && masked::is_verb(command.word()) {
@@ -270,7 +267,7 @@ impl Session {
     pub(super) fn command(&mut self, command: Box<Command>, items: &mut DecoderOutput) {
         let (verb, time) = (command.verb, command.last_byte);
         Names::note(&mut self.names, &command);
-        (self.command_write, self.command_at) = (self.write, time);
+        self.command_at = time;
         self.left_waiting = 0;
         if matches!(verb, Verb::Ehlo | Verb::Helo | Verb::Lhlo | Verb::Mail | Verb::Rset) {
             self.shelved = self.chunks.take().or(self.shelved.take());
@@ -337,7 +334,7 @@ impl Session {
         }
         if ended {
             self.waiting.chunk_ended(time);
-            (self.command_write, self.command_at) = (self.write, time);
+            self.command_at = time;
             self.in_chunk = false;
             self.mode = Mode::Command;
         }
@@ -352,7 +349,7 @@ impl Session {
             self.report_attempt(items);
         }
         message.size = body.size_at_end();
-        (self.command_write, self.command_at) = (self.write, time);
+        self.command_at = time;
         self.had_content = true;
         match &message.reply {
             // It was refused before its end, which may earn a second reply or none.
@@ -377,8 +374,7 @@ impl Session {
             return;
         }
         let Some(line) = self.held.first_line() else { return };
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        let is_command = Verb::of_line(line) != Verb::Other;
+        let is_command = Verb::of_line(&line) != Verb::Other;
         if let Mode::UndecidedForLine(go_ahead, requested_at) = std::mem::replace(&mut self.mode, Mode::Command) {
             if !is_command {
                 let message = message(Transfer::Data, Some(requested_at), Some(*go_ahead));

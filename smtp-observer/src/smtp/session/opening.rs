@@ -104,7 +104,6 @@ impl Session {
 
     /// Bytes of a handshake, or such as are not read any more.
     pub(super) fn tls_goes_on(&mut self, peer: Peer, time: Time, part: Part<'_>, items: &mut DecoderOutput) {
-        self.opaque_bytes = self.opaque_bytes.saturating_add(part.length());
         match &mut self.mode {
             Mode::ClientTls(client) => {
                 client.handshake.take(peer, part);
@@ -252,7 +251,7 @@ impl Session {
             items.push(Item::Tls(time, Tls::Read(library)));
         }
         let session = match (from_start, self.spoken) {
-            (true, true) => Self { spoken: true, ..Self::with(Mode::Command) },
+            (true, true) => Self { spoken: true, ..Self::begun() },
             // TLS came before all else: the server greets inside of it.
             (true, false) => Self::new(),
             (false, _) => {
@@ -260,8 +259,7 @@ impl Session {
                 Self::midstream()
             }
         };
-        let (anomalies, opaque_bytes, offer) = (std::mem::take(&mut self.anomalies), self.opaque_bytes, self.offer);
-        *self = Self { anomalies, opaque_bytes, offer, ..session };
+        *self = Self { anomalies: std::mem::take(&mut self.anomalies), offer: self.offer, ..session };
     }
 
     /// What was not seen behind STARTTLS, or behind the client's hello, is a part of the handshake.

@@ -52,7 +52,7 @@ impl Session {
                 if let Some(message) = message.as_mut().filter(|message| message.ended_at.is_some()) {
                     message.owed = self.replies_to_message() - 1;
                 }
-                items.extend(message.map(Item::Message));
+                message.into_iter().for_each(|message| items.push(Item::Message(message)));
             }
             PendingReply::Message(mut message, owed) => {
                 message.owed = match owed {

@@ -22,9 +22,7 @@ impl Session {
 
     /// A call of this peer begins: what follows of it came together.
     pub fn begin_call(&mut self, peer: Peer) {
-        if self.acts_as(peer) == Peer::Client {
-            self.write = self.write.wrapping_add(1);
-        }
+        self.has_written |= self.acts_as(peer) == Peer::Client;
     }
 
     /// Takes a segment of a peer's call. Its first byte was sent then, where it was sent before this call.
@@ -46,7 +44,7 @@ impl Session {
                     body.begin_line();
                 }
                 let (first, rest) = bytes.split_at(usize::from(begun.is_some()).min(bytes.len()));
-                self.begun(begun, |session, begun| session.said(peer, begun, first, items));
+                self.said(peer, begun.unwrap_or(time), first, items);
                 self.said(peer, time, rest, items);
             }
             Segment::Withheld(withheld) => {
@@ -54,7 +52,7 @@ impl Session {
                     Some(_) => withheld.split(1),
                     None => (Withheld { length: 0, ..withheld }, withheld),
                 };
-                self.begun(begun, |session, begun| session.withheld(peer, begun, first, items));
+                self.withheld(peer, begun.unwrap_or(time), first, items);
                 self.withheld(peer, time, rest, items);
             }
             Segment::Content(length) => self.content(peer, time, length, items),
@@ -123,17 +121,6 @@ impl Session {
             (Mode::Command, Peer::Client) if self.left_waiting > 0 => length.saturating_sub(self.left_waiting.into()),
             _ => self.missed(peer, length),
         }
-    }
-
-    /// Reads what came of a write before this one.
-    fn begun(&mut self, begun: Option<Time>, read: impl FnOnce(&mut Self, Time)) {
-        let Some(begun) = begun else { return };
-        let write = self.write;
-        if begun <= self.command_at {
-            self.write = self.command_write;
-        }
-        read(self, begun);
-        self.write = write;
     }
 
     fn said(&mut self, peer: Peer, time: Time, bytes: &[u8], items: &mut DecoderOutput) {
@@ -237,7 +224,7 @@ impl Session {
     }
 
     pub(super) fn hold_unread(&mut self, time: Time, unread: Unread, length: u64, items: &mut DecoderOutput) {
-        self.held.unread(time, self.write, self.end(Peer::Client), unread, length);
+        self.held.unread(time, self.end(Peer::Client), unread, length);
         self.read_held_for_line(items);
     }
 
@@ -245,7 +232,7 @@ impl Session {
         if self.client_goes_on(items) {
             self.server_withheld(time, withheld, items);
         } else if matches!(self.mode, Mode::Undecided | Mode::UndecidedForLine(..)) {
-            self.held.withheld(time, self.write, self.end(Peer::Client), withheld);
+            self.held.withheld(time, self.end(Peer::Client), withheld);
             self.read_held_for_line(items);
         } else {
             self.read_withheld(time, withheld, items);

@@ -217,21 +217,20 @@ impl Session {
         let alone = self.waiting.is_single();
         if reply.code == 334
             && alone
-            && let Some(PendingReply::Command(command, _)) = self.waiting.front_mut()
+            && let Some(PendingReply::Command(command, _)) = self.waiting.get(0)
             && match self.mode {
                 Mode::Undecided => command.verb != Verb::Data,
                 Mode::Answer | Mode::Command => true,
                 _ => false,
             }
         {
-            command.challenges = command.challenges.saturating_add(1);
             // A challenge (RFC 4954, 4): the command's own reply is still to come.
             self.mode = Mode::Answer;
             self.read_held(Some(reply.last_byte), items);
             return;
         }
         match self.waiting.pop(items) {
-            None if self.write == 0 && self.is_one_sided() => {
+            None if !self.has_written && self.is_one_sided() => {
                 self.lose(reply.last_byte, || "nothing is seen of the client".into(), items);
             }
             None => self.reply_to_nothing(reply, items),
@@ -340,7 +339,7 @@ impl Session {
     /// A reply that nothing waits for.
     fn reply_to_nothing(&mut self, reply: Box<Reply>, items: &mut DecoderOutput) {
         // RFC 5321, 3.8; RFC 7504, 3. And where nobody has asked for anything but the connection, it is that which is refused.
-        if matches!(reply.code, 421 | 521) || self.write == 0 && reply.refuses() {
+        if matches!(reply.code, 421 | 521) || !self.has_written && reply.refuses() {
             self.shut_down(&reply, items);
             return;
         }

@@ -252,7 +252,7 @@ impl Session {
         items: &mut DecoderOutput,
     ) {
         self.anomalies.report(reply.last_byte, AnomalyKind::SmugglingEffective, items, || line(reply));
-        items.extend(message.map(Item::Message));
+        message.into_iter().for_each(|message| items.push(Item::Message(message)));
         self.give_up_waiting(items);
         self.lose(reply.last_byte, || "the server reads commands where the message goes on".into(), items);
         // Where it is not known how many, those that come are replies to nothing of the client's.

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use super::super::command::{Command, Verb};
 use super::super::decoder_output::DecoderOutput;
-use super::super::extensions::Keyword;
 use super::super::item::{Item, Lost};
 use super::super::pending_replies::{ExpectedReplies, PendingReply};
 use super::super::reply::{EnhancedCode, Reply};
@@ -179,8 +178,7 @@ impl Session {
 
     /// The first line that is held is a command.
     fn holds_command(&self) -> bool {
-        let is_command = |line: Vec<u8>| Verb::of_line(line.strip_suffix(b"\r").unwrap_or(&line)) != Verb::Other;
-        self.held.first_line().is_some_and(is_command)
+        self.held.first_line().is_some_and(|line| Verb::of_line(&line) != Verb::Other)
     }
 
     /// Keeps a reply, unless it tells which reading is right.
@@ -311,7 +309,7 @@ impl Session {
 
     /// Tells of commands that were sent too early, when it is certain that they were.
     fn report_pipelined(&mut self, items: &mut DecoderOutput) {
-        if self.extensions.is_none_or(|offered| offered.offer(Keyword::Pipelining)) {
+        if self.extensions.is_none_or(|offered| offered.pipelining) {
             return;
         }
         for place in 0..self.waiting.len() {
