@@ -20,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
 use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot};
+use crate::privilege;
 use layout::Layout;
 use open::Arguments;
 
@@ -148,7 +149,7 @@ impl Kernel {
     ///
     /// Must be called in a tokio runtime; needs CAP_BPF and CAP_PERFMON, which may be dropped afterwards.
     pub fn attach(settings: &Settings) -> Result<Self, Error> {
-        probe::require_privileges()?;
+        privilege::may_observe().map_err(|_| Error::Privileges)?;
         diagnostics::require_memory(settings.ring_bytes)?;
         diagnostics::require_descriptors()?;
         let host = ThisHost::new().map_err(Error::Clock)?;
@@ -318,9 +319,9 @@ fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {
 fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
     let ports = bitmap(settings.ports.iter().copied());
     let network_ports = bitmap(settings.ports.iter().map(|port| port.to_be()));
-    let offsets = PlainOffsets(layout.offsets().map_err(no_field)?);
-    let iterators = PlainIterators(layout.iterators().map_err(NoLayout::from)?);
-    let syscalls = PlainSyscalls(layout::syscalls());
+    let offsets = Plain(layout.offsets().map_err(no_field)?);
+    let iterators = Plain(layout.iterators().map_err(NoLayout::from)?);
+    let syscalls = Plain(layout::syscalls());
     let level = log_level(settings.diagnostics);
     let reads_tls = u32::from(settings.tls.is_possible());
     let programs = EbpfLoader::new()
@@ -407,18 +408,10 @@ fn log_level(level: LevelFilter) -> u8 {
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct PlainOffsets(Offsets);
+struct Plain<T>(T);
 // SAFETY: `repr(C)`, integers of one size, so no padding.
-unsafe impl aya::Pod for PlainOffsets {}
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlainSyscalls(Syscalls);
+unsafe impl aya::Pod for Plain<Offsets> {}
 // SAFETY: as above.
-unsafe impl aya::Pod for PlainSyscalls {}
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlainIterators(Iterators);
+unsafe impl aya::Pod for Plain<Syscalls> {}
 // SAFETY: as above.
-unsafe impl aya::Pod for PlainIterators {}
+unsafe impl aya::Pod for Plain<Iterators> {}
