@@ -122,7 +122,7 @@ fuzz_target!(|bytes: &[u8]| {
     let turns = turns(bytes);
     let is_handshake = turns.iter().any(|turn| matches!(turn, Turn::Says(_, bytes) if bytes.contains(&HANDSHAKE)));
     let told = [usize::MAX, 1, 7].map(|cut| {
-        let (dialogue, work) = (Box::new(begin), Box::new(Work::new()));
+        let (dialogue, work) = (Box::new(begin), Box::new(Work::EMPTY));
         let mut talk = Talk { dialogue, work, positions: [u32::MAX - 9, 5], said: [0; 2], told: Default::default() };
         for turn in &turns {
             talk.turn(turn, cut);

@@ -34,7 +34,7 @@ fn filter(criterion: &mut Criterion) {
     let content = content();
     for (name, before, (speaker, said)) in CALLS {
         let said = if said.is_empty() { content.as_bytes() } else { said.as_bytes() };
-        let (mut begun, mut work) = (Dialogue::beginning(), Work::new());
+        let (mut begun, mut work) = (Dialogue::beginning(), Work::EMPTY);
         let mut positions = [0, 0];
         let beginning = [
             (Speaker::Server, "220 mx.example ESMTP\r\n"),

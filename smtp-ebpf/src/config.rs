@@ -6,23 +6,31 @@ pub const PORT_WORDS: usize = 65536 / 64;
 /// An offset that was never injected. The verifier refuses a load there, so a forgotten field fails at load.
 pub const POISON: u32 = 0x7fff_ff00;
 
-macro_rules! offsets {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// Byte offsets of kernel fields on the running kernel, found in its BTF. Each one's doc names its C field.
+/// Numbers that are put in at load, and what the programs are compiled with in place of each.
+macro_rules! injected {
+    ($(#[$doc:meta])* $name:ident;
+     $(#[$before_doc:meta])* $before:ident = $value:expr;
+     $($(#[$field_doc:meta])* $field:ident,)*) => {
+        $(#[$doc])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Offsets {
-            $($(#[$doc])* pub $field: u32,)*
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: u32,)*
         }
 
-        impl Offsets {
-            /// What the programs are compiled with.
-            pub const POISONED: Self = Self { $($field: POISON,)* };
+        impl $name {
+            $(#[$before_doc])*
+            pub const $before: Self = Self { $($field: $value,)* };
         }
     };
 }
 
-offsets! {
+injected! {
+    /// Byte offsets of kernel fields on the running kernel, found in its BTF. Each one's doc names its C field.
+    Offsets;
+    /// What the programs are compiled with.
+    POISONED = POISON;
+
     /// `sock.__sk_common.skc_dport`
     sock_remote_port,
     /// `sock.__sk_common.skc_num`
@@ -167,73 +175,52 @@ offsets! {
     task_mode,
 }
 
-/// Numbers of the system calls whose buffers are in the caller's registers; they differ between architectures.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Syscalls {
-    /// `connect(fd, addr, len)`
-    pub connect: u32,
-    /// `read(fd, buffer, length)`
-    pub read: u32,
-    /// `write(fd, buffer, length)`
-    pub write: u32,
-    /// `sendto(fd, buffer, length, …)`
-    pub sendto: u32,
-    /// `recvfrom(fd, buffer, length, …)`
-    pub recvfrom: u32,
-    /// `readv(fd, vector, parts)`
-    pub readv: u32,
-    /// `writev(fd, vector, parts)`
-    pub writev: u32,
-    /// `preadv2(fd, vector, parts, …)`
-    pub preadv2: u32,
-    /// `pwritev2(fd, vector, parts, …)`
-    pub pwritev2: u32,
-    /// `sendmsg(fd, message, flags)`
-    pub sendmsg: u32,
-    /// `recvmsg(fd, message, flags)`
-    pub recvmsg: u32,
-    /// `sendmmsg(fd, messages, count, flags)`
-    pub sendmmsg: u32,
-    /// `recvmmsg(fd, messages, count, flags, timeout)`
-    pub recvmmsg: u32,
-    /// The bits of [`Offsets::task_mode`] that are set in a 32-bit system call.
-    pub compat_mode: u32,
-}
-
-impl Syscalls {
+injected! {
+    /// Numbers of the system calls whose buffers are in the caller's registers; they differ between architectures.
+    Syscalls;
     /// What the programs are compiled with: numbers that no system call has.
-    pub const UNKNOWN: Self = Self {
-        connect: u32::MAX,
-        read: u32::MAX,
-        write: u32::MAX,
-        sendto: u32::MAX,
-        recvfrom: u32::MAX,
-        readv: u32::MAX,
-        writev: u32::MAX,
-        preadv2: u32::MAX,
-        pwritev2: u32::MAX,
-        sendmsg: u32::MAX,
-        recvmsg: u32::MAX,
-        sendmmsg: u32::MAX,
-        recvmmsg: u32::MAX,
-        compat_mode: u32::MAX,
-    };
+    UNKNOWN = u32::MAX;
+
+    /// `connect(fd, addr, len)`
+    connect,
+    /// `read(fd, buffer, length)`
+    read,
+    /// `write(fd, buffer, length)`
+    write,
+    /// `sendto(fd, buffer, length, …)`
+    sendto,
+    /// `recvfrom(fd, buffer, length, …)`
+    recvfrom,
+    /// `readv(fd, vector, parts)`
+    readv,
+    /// `writev(fd, vector, parts)`
+    writev,
+    /// `preadv2(fd, vector, parts, …)`
+    preadv2,
+    /// `pwritev2(fd, vector, parts, …)`
+    pwritev2,
+    /// `sendmsg(fd, message, flags)`
+    sendmsg,
+    /// `recvmsg(fd, message, flags)`
+    recvmsg,
+    /// `sendmmsg(fd, messages, count, flags)`
+    sendmmsg,
+    /// `recvmmsg(fd, messages, count, flags, timeout)`
+    recvmmsg,
+    /// The bits of [`Offsets::task_mode`] that are set in a 32-bit system call.
+    compat_mode,
 }
 
-/// Numbers of the kinds of `iov_iter` whose bytes can be read; they differ between kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Iterators {
-    /// `ITER_UBUF`: one buffer of the caller (since 6.0)
-    pub buffer: u32,
-    /// `ITER_IOVEC`: a vector of buffers of the caller
-    pub vector: u32,
-    /// `ITER_KVEC`: a vector of buffers of the kernel
-    pub kernel_vector: u32,
-}
-
-impl Iterators {
+injected! {
+    /// Numbers of the kinds of `iov_iter` whose bytes can be read; they differ between kernels.
+    Iterators;
     /// What the programs are compiled with, and what a kind has that a kernel does not know: no number of a kind.
-    pub const UNKNOWN: Self = Self { buffer: u32::MAX, vector: u32::MAX, kernel_vector: u32::MAX };
+    UNKNOWN = u32::MAX;
+
+    /// `ITER_UBUF`: one buffer of the caller (since 6.0)
+    buffer,
+    /// `ITER_IOVEC`: a vector of buffers of the caller
+    vector,
+    /// `ITER_KVEC`: a vector of buffers of the kernel
+    kernel_vector,
 }

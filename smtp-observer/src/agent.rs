@@ -28,7 +28,7 @@ use self::error::system;
 use self::record::{New, Record};
 use self::reload::Reload;
 pub use self::replay::ReplayError;
-use self::runtime::{Runtime, Service, at};
+use self::runtime::{Runtime, Service, if_any};
 use self::signals::Signals;
 use self::sinks::{Format, Lines, Sinks};
 use crate::cli::{
@@ -70,7 +70,7 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
         Command::Replay(args) => replay::replay(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Connections(args) => connections(&args),
-        Command::Check(args) => check(args.json),
+        Command::Check { json } => check(json),
         Command::ProbeTls(assignment) => Ok(kernel::probe_tls(&assignment)?),
     }
 }
@@ -104,7 +104,7 @@ fn run(args: RunArgs, verbosity: Verbosity) -> Result<(), Error> {
         append: config.events.iter().filter_map(Destination::path).map(Path::to_owned).collect(),
     };
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, files)?;
+        let (kernel, mut signals) = attach(&config.observe, diagnostics, recording.as_ref(), user, files)?;
 
         if is_nobody {
             let own = privilege::OWN_USER;
@@ -153,7 +153,7 @@ fn trace(config: Trace, diagnostics: LevelFilter) -> Result<(), Error> {
     let target = Target::standard_output().map_err(system("use standard output"))?;
     let recording = config.observe.record.as_deref().map(create).transpose()?;
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&config.observe, diagnostics, recording, user, Files::default())?;
+        let (kernel, mut signals) = attach(&config.observe, diagnostics, recording.as_ref(), user, Files::default())?;
 
         let mark_loss = if config.json { events::mark_loss } else { trace::mark_loss };
         let output = Output::start(target, mark_loss).map_err(system("start a thread for the output"))?;
@@ -293,46 +293,32 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Error> {
 fn attach(
     observe: &Observe,
     diagnostics: LevelFilter,
-    recording: Option<New>,
-    user: Option<Unprivileged>,
-    files: Files,
-) -> Result<(Kernel, Signals, Option<New>), Error> {
-    match attach_hooks(observe, diagnostics, user, files) {
-        Ok((kernel, signals)) => Ok((kernel, signals, recording)),
-        Err(error) => {
-            if let Some(recording) = recording {
-                recording.remove();
-            }
-            Err(error)
-        }
-    }
-}
-
-fn attach_hooks(
-    observe: &Observe,
-    diagnostics: LevelFilter,
+    recording: Option<&New>,
     user: Option<Unprivileged>,
     files: Files,
 ) -> Result<(Kernel, Signals), Error> {
-    // From here on a signal is an end like any other.
-    let signals = Signals::new().map_err(system("wait for signals"))?;
-    let settings = kernel::Settings {
-        ports: observe.ports.as_slice().to_vec(),
-        hooks: observe.hooks,
-        ring_bytes: observe.ring_size.bytes(),
-        tls: observe.tls,
-        user: observe.user.clone(),
-        diagnostics,
+    let attach = || {
+        // From here on a signal is an end like any other.
+        let signals = Signals::new().map_err(system("wait for signals"))?;
+        let settings = kernel::Settings {
+            ports: observe.ports.as_slice().to_vec(),
+            hooks: observe.hooks,
+            ring_bytes: observe.ring_size.bytes(),
+            tls: observe.tls,
+            user: observe.user.clone(),
+            diagnostics,
+        };
+        let kernel = Kernel::attach(&settings)?;
+        let kept = privilege::confine(&Confinement {
+            user: user.as_ref(),
+            capabilities: &privilege::to_read_counters(),
+            files: Some(&files),
+            calls: Calls::Agent(kernel.child().as_slice()),
+        })?;
+        debug!("privileges given up, kept: {kept}");
+        Ok((kernel, signals))
     };
-    let kernel = Kernel::attach(&settings)?;
-    let kept = privilege::confine(&Confinement {
-        user: user.as_ref(),
-        capabilities: &privilege::to_read_counters(),
-        files: Some(&files),
-        calls: Calls::Agent(kernel.child().as_slice()),
-    })?;
-    debug!("privileges given up, kept: {kept}");
-    Ok((kernel, signals))
+    attach().inspect_err(|_| recording.into_iter().for_each(New::remove))
 }
 
 /// Tells the user and the service manager that the hooks are in, and what is observed.

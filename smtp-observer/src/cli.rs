@@ -6,14 +6,12 @@
 mod config_file;
 mod file_name;
 mod filter;
-mod host_name;
 mod ports;
 mod ring_size;
 #[cfg(test)]
 mod tests;
 mod verbosity;
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +23,6 @@ use ipnet::IpNet;
 
 use self::config_file::File;
 use self::file_name::new_recording;
-use self::host_name::HostName;
 use crate::kernel::{self, Hooks, Tls};
 use crate::redact::Addresses;
 use crate::sink::filter::Filter;
@@ -80,7 +77,7 @@ pub enum Command {
     /// Print every SMTP exchange as it happens, one line each.
     Trace(TraceArgs),
     /// Show the connections of now, who uses them and who is in their middle: a table that fills the terminal.
-    Top(TopArgs),
+    Top(ObserveArgs),
     /// Print what was observed when a recording was made, without root.
     Replay(ReplayArgs),
     /// Print what differs between the two ends of the same conversations, by the events of two hosts, without root.
@@ -88,7 +85,11 @@ pub enum Command {
     /// Print who owns each SMTP connection now, and what is in the middle of it, then exit.
     Connections(ConnectionsArgs),
     /// Say what this host allows, and which hooks `run` would use.
-    Check(CheckArgs),
+    Check {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Attach probes to TLS libraries: what the other commands start by themselves.
     #[command(hide = true)]
     ProbeTls(kernel::Assignment),
@@ -163,8 +164,8 @@ pub struct RunArgs {
 
     /// Names by which the agent is asked for, beside addresses, `localhost`, this host's name and those of its certificate:
     /// who asks for another name is refused.
-    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
-    allowed_host: Vec<HostName>,
+    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',', value_parser = parse_host_name)]
+    allowed_host: Vec<String>,
 }
 
 /// `trace`'s options.
@@ -179,13 +180,6 @@ pub struct TraceArgs {
     /// One JSON object each.
     #[arg(long)]
     json: bool,
-}
-
-/// `top`'s options.
-#[derive(Debug, Default, Args)]
-pub struct TopArgs {
-    #[command(flatten)]
-    observe: ObserveArgs,
 }
 
 /// `replay`'s options.
@@ -239,14 +233,6 @@ pub struct ConnectionsArgs {
     pub port: Ports,
 
     /// One JSON array.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `check`'s options.
-#[derive(Debug, Default, Args)]
-pub struct CheckArgs {
-    /// One JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -313,36 +299,32 @@ impl RunArgs {
         let file = File::of(&self.observe)?;
         let (events, listen) = (file.events.clone(), file.listen);
         let web_config_file = file.web_config_file.clone();
-        let allowed_hosts =
-            if self.allowed_host.is_empty() { file.allowed_host.clone() } else { self.allowed_host.clone() };
+        let allowed_hosts = if self.allowed_host.is_empty() { file.allowed_host.clone() } else { self.allowed_host };
         Ok(Run {
             observe: self.observe.with(file),
             events: self.events.or(events),
             listen: self.listen.or(listen).unwrap_or(DEFAULT_LISTEN),
             web_config_file: self.web_config_file.or(web_config_file),
-            allowed_hosts: allowed_hosts.into_iter().map(String::from).collect(),
+            allowed_hosts,
         })
     }
 }
 
 impl TraceArgs {
-    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
+    /// With the configuration file and the defaults.
     pub fn resolve(self) -> Result<Trace, ConfigError> {
-        // One recording a file: that which `run` makes.
-        let file = File { record: None, ..File::of(&self.observe)? };
-        Ok(Trace { observe: self.observe.with(file), filter: self.filter.into(), json: self.json })
-    }
-}
-
-impl TopArgs {
-    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
-    pub fn resolve(self) -> Result<Observe, ConfigError> {
-        let file = File { record: None, ..File::of(&self.observe)? };
-        Ok(self.observe.with(file))
+        Ok(Trace { observe: self.observe.resolve()?, filter: self.filter.into(), json: self.json })
     }
 }
 
 impl ObserveArgs {
+    /// With the configuration file and the defaults. What the file says of `run` alone is checked and left.
+    pub fn resolve(self) -> Result<Observe, ConfigError> {
+        // One recording a file: that which `run` makes.
+        let file = File { record: None, ..File::of(&self)? };
+        Ok(self.with(file))
+    }
+
     fn with(self, file: File) -> Observe {
         Observe {
             ports: self.port.or(file.port).unwrap_or_default(),
@@ -359,14 +341,6 @@ impl ObserveArgs {
             duration: self.duration.or(file.duration),
             verbose: file.verbose.unwrap_or_default(),
         }
-    }
-}
-
-/// The cause of an I/O error in words, without Rust's "(os error 98)".
-pub fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
     }
 }
 
@@ -387,4 +361,16 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| format!("`{text}` is neither an address nor a block of addresses such as 192.0.2.0/24"))
+}
+
+/// A host's name (RFC 1123, 2.1): labels of letters, digits and hyphens, and of underscores, which some networks use.
+fn parse_host_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let takes = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(takes)
+    };
+    match text.len() <= 253 && text.split('.').all(is_label) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("`{text}` is no host's name: write it without scheme and port, like `observer.example`")),
+    }
 }

@@ -20,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
 use crate::event::{Host, KernelEvent, MalformedRecord, Snapshot};
+use crate::privilege;
 use layout::Layout;
 use open::Arguments;
 
@@ -95,7 +96,7 @@ pub struct Kernel {
     reader: Reader,
     lost: PerCpuArray<MapData, Lost>,
     /// Ends of connections that found no room in the ring.
-    ends: HashMap<MapData, u64, PlainState>,
+    ends: HashMap<MapData, u64, Plain<record::State>>,
     host: ThisHost,
     /// Of processes that were there before: `/proc` may hide them once privileges are given up.
     arguments: Arguments,
@@ -150,7 +151,7 @@ impl Kernel {
     ///
     /// Must be called in a tokio runtime; needs CAP_BPF and CAP_PERFMON, which may be dropped afterwards.
     pub fn attach(settings: &Settings) -> Result<Self, Error> {
-        probe::require_privileges()?;
+        privilege::may_observe().map_err(|_| Error::Privileges)?;
         diagnostics::require_memory(settings.ring_bytes)?;
         diagnostics::require_descriptors()?;
         if let Some(why) = diagnostics::hidden_processes() {
@@ -267,7 +268,7 @@ impl Kernel {
         for cookie in cookies {
             let end = self.ends.get(&cookie, 0).and_then(|end| self.ends.remove(&cookie).map(|()| end));
             match end {
-                Ok(PlainState(end)) => sink(KernelEvent::State(self.reader.state(&end))),
+                Ok(Plain(end)) => sink(KernelEvent::State(self.reader.state(&end))),
                 Err(error) => warn!("the end of a connection cannot be read: {error}"),
             }
         }
@@ -338,9 +339,9 @@ fn take(programs: &mut Ebpf, map: &str) -> Result<Map, Error> {
 fn load(settings: &Settings, layout: &Layout) -> Result<Ebpf, Error> {
     let ports = bitmap(settings.ports.iter().copied());
     let network_ports = bitmap(settings.ports.iter().map(|port| port.to_be()));
-    let offsets = PlainOffsets(layout.offsets().map_err(no_field)?);
-    let iterators = PlainIterators(layout.iterators().map_err(NoLayout::from)?);
-    let syscalls = PlainSyscalls(layout::syscalls());
+    let offsets = Plain(layout.offsets().map_err(no_field)?);
+    let iterators = Plain(layout.iterators().map_err(NoLayout::from)?);
+    let syscalls = Plain(layout::syscalls());
     let level = log_level(settings.diagnostics);
     let reads_tls = u32::from(settings.tls.is_possible());
     let programs = EbpfLoader::new()
@@ -427,24 +428,12 @@ fn log_level(level: LevelFilter) -> u8 {
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct PlainOffsets(Offsets);
+struct Plain<T>(T);
 // SAFETY: `repr(C)`, integers of one size, so no padding.
-unsafe impl aya::Pod for PlainOffsets {}
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlainState(record::State);
+unsafe impl aya::Pod for Plain<Offsets> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Syscalls> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Iterators> {}
 // SAFETY: `repr(C)`, integers and arrays of integers, with explicit padding.
-unsafe impl aya::Pod for PlainState {}
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlainSyscalls(Syscalls);
-// SAFETY: as above.
-unsafe impl aya::Pod for PlainSyscalls {}
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlainIterators(Iterators);
-// SAFETY: as above.
-unsafe impl aya::Pod for PlainIterators {}
+unsafe impl aya::Pod for Plain<record::State> {}

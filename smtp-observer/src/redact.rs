@@ -12,8 +12,10 @@ pub use self::pseudonym::Key;
 pub(crate) use self::pseudonym::probe_mark;
 use crate::smtp::{Command, Path, Reply, Verb};
 
-/// How much of a mailbox events show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
+/// How much of a mailbox events show: what shows more comes first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Deserialize, serde::Serialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Addresses {
     /// All of it: `bob@example.org`.

@@ -16,3 +16,13 @@ pub mod trace;
 
 #[cfg(test)]
 mod samples;
+
+use std::io;
+
+/// The cause of an I/O error in words, without Rust's "(os error 98)".
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}

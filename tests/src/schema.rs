@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use anyhow::{Result, bail};
 use jsonschema::Validator;
 use serde_json::Value;
-use smtp_observer::sink::events::SCHEMA;
+
+/// The JSON Schema (2020-12) of a line.
+pub const SCHEMA: &str = include_str!("../../docs/events.schema.json");
 
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the schema of events is JSON");

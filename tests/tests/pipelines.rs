@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
-use smtp_observer::sink::events::SCHEMA;
+use smtp_observer_tests::schema::SCHEMA;
 
 /// What every example reads, and what logrotate renames.
 const FILE: &str = "/var/log/smtp-observer/events.jsonl";

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::packages;
-use crate::process::say;
+use crate::process::{make_empty, say};
 
 /// Whose signatures are believed, for every suite alike: they are signed by two generations of keys.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -150,9 +150,7 @@ impl Apt {
     /// can be run from there, with the loader that is there.
     pub(crate) fn unpack_whole(&self, packages: &[&str], root: &Path) -> Result<()> {
         let partial = root.with_extension("partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
+        make_empty(&partial)?;
         let archives = partial.join("archives");
         self.download_whole(packages, &archives)?;
         extract(&archives, &partial)?;

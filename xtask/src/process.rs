@@ -27,6 +27,14 @@ pub(crate) fn target(root: &Path) -> PathBuf {
     root.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from))
 }
 
+/// Makes a directory, or has it empty where there is one.
+pub(crate) fn make_empty(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("{} cannot be emptied", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))
+}
+
 /// Runs `command` to its end and fails with `meaning` if it does not succeed.
 pub(crate) fn check(command: &mut Command, meaning: &str) -> Result<()> {
     let program = command.get_program().to_owned();

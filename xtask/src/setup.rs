@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::packages;
-use crate::process::{answer, cargo, check, say};
-use crate::toolchain::{Compiler, DEBIAN_RELEASE, LINKER, LLVM, NIGHTLY, Offers, Source, version};
+use crate::process::{answer, cargo, check, say, which};
+use crate::toolchain::{Compiler, DEBIAN_RELEASE, LINKER, LLVM, NIGHTLY, version};
 
 /// How long rustup's server may take to answer at all: some networks swallow the request.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -67,38 +67,33 @@ fn has_linker(tools: &Path) -> bool {
             .is_ok_and(|record| record.contains(&format!("\"llvm-{LLVM}\"")))
 }
 
-/// A pinned compiler: found, or installed from the first source that has it.
+/// A pinned compiler: what is installed before what has to be fetched, rustup before packages that need root.
 fn compiler() -> Result<Compiler> {
-    let mut offers = Offers::look();
-    loop {
-        match offers.best() {
-            Source::Installed(compiler) => return Ok(compiler),
-            Source::Rustup => {
-                let rustup = offers.rustup.take().context("rustup is gone")?;
-                if let Err(error) = install_nightly(&rustup) {
-                    say(&format!("{error:#}"));
-                }
-                offers.nightly = Offers::look().nightly;
-            }
-            Source::Apt => {
-                offers.apt = None;
-                packages::install(&packages::COMPILER)?;
-                offers.debian = Compiler::at(Path::new("/usr/bin"));
-                if offers.debian.is_none() {
-                    let has = version(Path::new("/usr/bin"))
-                        .map_or("no compiler".into(), |has| format!("Rust {} with LLVM {}", has.release, has.llvm));
-                    bail!(
-                        "this system's packages bring {has}, and the eBPF programs are built with Rust \
-                         {DEBIAN_RELEASE} and LLVM {LLVM}: change the pins in xtask/src/toolchain.rs together"
-                    );
-                }
-            }
-            Source::Nowhere => bail!(
-                "no compiler for the eBPF programs can be had here: install rustup (https://rustup.rs), run `rustup \
-                 toolchain install {NIGHTLY} --component rust-src`, then repeat this command"
-            ),
+    if let Some(compiler) = Compiler::nightly().or_else(Compiler::debian) {
+        return Ok(compiler);
+    }
+    if let Some(rustup) = which("rustup") {
+        if let Err(error) = install_nightly(&rustup) {
+            say(&format!("{error:#}"));
+        }
+        if let Some(compiler) = Compiler::nightly() {
+            return Ok(compiler);
         }
     }
+    ensure!(
+        which("apt-get").is_some(),
+        "no compiler for the eBPF programs can be had here: install rustup (https://rustup.rs), run `rustup toolchain \
+         install {NIGHTLY} --component rust-src`, then repeat this command"
+    );
+    packages::install(&packages::COMPILER)?;
+    Compiler::debian().with_context(|| {
+        let has = version(Path::new("/usr/bin"))
+            .map_or("no compiler".into(), |has| format!("Rust {} with LLVM {}", has.release, has.llvm));
+        format!(
+            "this system's packages bring {has}, and the eBPF programs are built with Rust {DEBIAN_RELEASE} and LLVM \
+             {LLVM}: change the pins in xtask/src/toolchain.rs together"
+        )
+    })
 }
 
 /// Has rustup install the pinned nightly with the sources of `core`, within bounds.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::process::{answer, which};
+use crate::process::answer;
 
 /// The nightly to get through rustup.
 pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
@@ -65,6 +65,16 @@ impl Compiler {
         (complete && version(bin)?.is_pinned()).then(|| Self { bin: bin.to_owned() })
     }
 
+    /// The pinned nightly, if rustup has installed it.
+    pub(crate) fn nightly() -> Option<Self> {
+        nightlies().iter().find_map(|bin| Self::at(bin))
+    }
+
+    /// Debian's, if it is installed.
+    pub(crate) fn debian() -> Option<Self> {
+        Self::at(Path::new("/usr/bin"))
+    }
+
     /// The library of LLVM that this compiler uses.
     pub(crate) fn llvm_library(&self) -> Option<PathBuf> {
         let prefix = self.bin.parent()?;
@@ -87,56 +97,6 @@ pub(crate) fn version(bin: &Path) -> Option<Version> {
 /// Where the compiler in `bin` has the sources of `core`.
 fn sources(bin: &Path) -> PathBuf {
     bin.join("../lib/rustlib/src/rust/library/core/Cargo.toml")
-}
-
-/// Where to take a compiler for eBPF from.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// It is installed.
-    Installed(Compiler),
-    /// rustup can be asked for the pinned nightly.
-    Rustup,
-    /// Debian's packages can be installed.
-    Apt,
-    /// There is no way that this program knows.
-    Nowhere,
-}
-
-/// What this machine offers.
-#[derive(Debug, Default)]
-pub(crate) struct Offers {
-    /// A pinned nightly with its sources.
-    pub(crate) nightly: Option<Compiler>,
-    /// Debian's compiler with its sources.
-    pub(crate) debian: Option<Compiler>,
-    /// rustup, unless it was tried in vain.
-    pub(crate) rustup: Option<PathBuf>,
-    /// apt-get, unless it was tried in vain.
-    pub(crate) apt: Option<PathBuf>,
-}
-
-impl Offers {
-    /// Looks at this machine, without the network.
-    pub(crate) fn look() -> Self {
-        Self {
-            nightly: nightlies().iter().find_map(|bin| Compiler::at(bin)),
-            debian: Compiler::at(Path::new("/usr/bin")),
-            rustup: which("rustup"),
-            apt: which("apt-get"),
-        }
-    }
-
-    /// The best source: what is installed before what has to be fetched, rustup before packages that need root.
-    pub(crate) fn best(&self) -> Source {
-        match self {
-            Self { nightly: Some(compiler), .. } | Self { debian: Some(compiler), .. } => {
-                Source::Installed(compiler.clone())
-            }
-            Self { rustup: Some(_), .. } => Source::Rustup,
-            Self { apt: Some(_), .. } => Source::Apt,
-            Self { .. } => Source::Nowhere,
-        }
-    }
 }
 
 /// Where rustup would have the pinned nightly.
@@ -199,27 +159,6 @@ LLVM version: 22.1.8
         assert!(!pinned("1.960.0", "", LLVM));
         assert!(!pinned("1.95.0", "", LLVM));
         assert!(!pinned("1.96.0", "", LLVM - 1));
-    }
-
-    #[test]
-    fn what_is_installed_comes_first_then_rustup_then_apt() {
-        let compiler = |bin: &str| Some(Compiler { bin: bin.into() });
-        let tool = |path: &str| Some(PathBuf::from(path));
-        let mut offers = Offers {
-            nightly: compiler("nightly"),
-            debian: compiler("debian"),
-            rustup: tool("rustup"),
-            apt: tool("apt-get"),
-        };
-        assert_eq!(offers.best(), Source::Installed(Compiler { bin: "nightly".into() }));
-        offers.nightly = None;
-        assert_eq!(offers.best(), Source::Installed(Compiler { bin: "debian".into() }));
-        offers.debian = None;
-        assert_eq!(offers.best(), Source::Rustup);
-        offers.rustup = None;
-        assert_eq!(offers.best(), Source::Apt);
-        offers.apt = None;
-        assert_eq!(offers.best(), Source::Nowhere);
     }
 
     #[test]

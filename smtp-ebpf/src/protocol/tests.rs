@@ -113,7 +113,7 @@ impl Talk {
     }
 
     fn of(dialogue: Dialogue) -> Self {
-        let (dialogue, work) = (Box::new(dialogue), Box::new(Work::new()));
+        let (dialogue, work) = (Box::new(dialogue), Box::new(Work::EMPTY));
         Self { dialogue, work, positions: [1000, 5000], time: 0, told: [Vec::new(), Vec::new()], said: [0; 2] }
     }
 

@@ -108,40 +108,9 @@ pub(super) struct Run {
 }
 
 impl Work {
-    /// Empty.
-    pub const fn new() -> Self {
-        Self {
-            bytes: [0; BYTES + SLACK],
-            record: [0; size_of::<Transfer>() / size_of::<u64>()],
-            out: [0; OUT_ROOM],
-            cursor: 0,
-            end: 0,
-            line_end: 0,
-            text_end: 0,
-            run: Run { kind: 0, flags: 0, from: 0, length: 0, lines: 0, begun: 0 },
-            out_length: 0,
-            begun: 0,
-            from: 0,
-            to: 0,
-            pattern: 0,
-            found: 0,
-            number: 0,
-            verb: 0,
-            cross: 0,
-            full: 0,
-            form: 0,
-            state: 0,
-            last: 0,
-            time: 0,
-            behind: 0,
-            speaker: 0,
-            next: 0,
-            known: 0,
-            turned: 0,
-            index: 0,
-            size: 0,
-        }
-    }
+    /// All zero.
+    // SAFETY: all of it is numbers.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
 
     /// Puts in the bytes of a call.
     #[cfg(not(target_arch = "bpf"))]
@@ -165,12 +134,6 @@ impl Work {
                 &self.out[..text + length]
             }
         }
-    }
-}
-
-impl Default for Work {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

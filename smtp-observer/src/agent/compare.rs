@@ -7,10 +7,11 @@ use serde::de::IgnoredAny;
 use tracing::warn;
 
 use super::{Error, colour, note, print};
-use crate::cli::{CompareArgs, Source, reason};
+use crate::cli::{CompareArgs, Source};
 use crate::compare::{End, compare as compare_ends};
 use crate::observation::Role;
 use crate::sink::comparison::{Format, json};
+use crate::sink::reason;
 
 /// Two hosts' events cannot be compared.
 #[derive(Debug, thiserror::Error)]

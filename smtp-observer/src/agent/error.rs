@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{CompareError, ReplayError};
-use crate::cli::{ConfigError, Destination, reason};
+use crate::cli::{ConfigError, Destination};
 use crate::kernel;
 use crate::kernel::host::ScanError;
 use crate::privilege;
 use crate::sink::http::WebConfigError;
+use crate::sink::reason;
 use crate::sink::top::screen::Unusable;
 
 /// Why a command failed. Each is one or two plain sentences: the cause and the mend.

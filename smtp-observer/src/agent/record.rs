@@ -27,7 +27,7 @@ impl New {
     }
 
     /// Nothing will be written.
-    pub(super) fn remove(self) {
+    pub(super) fn remove(&self) {
         // That it stays is no more than a nuisance.
         let _ = std::fs::remove_file(&self.path);
     }

@@ -2,9 +2,10 @@
 
 use tracing::{error, info, warn};
 
-use crate::cli::{ConfigError, Observe, Run, RunArgs, Verbosity, reason};
+use crate::cli::{ConfigError, Observe, Run, RunArgs, Verbosity};
 use crate::log;
 use crate::observer::Observer;
+use crate::sink::reason;
 
 /// What the agent runs with, and where that comes from.
 pub(super) struct Reload {

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use tracing::warn;
 
 use super::{Error, Format, colour, note, system};
-use crate::cli::{Ports, ReplayArgs, Source, reason};
+use crate::cli::{Ports, ReplayArgs, Source};
 use crate::event::Time;
 use crate::fact::Fact;
 use crate::observation::Observation;
@@ -16,6 +16,7 @@ use crate::recorder::Entry;
 use crate::recording::{self, ReadError};
 use crate::redact::{Addresses, RedactionPolicy};
 use crate::sink::filter::Filter;
+use crate::sink::reason;
 use crate::sink::trace;
 
 /// A recording is of no use, or not to its end.
@@ -78,7 +79,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Error> {
     let read_error = |error| ReplayError::new(&args.file, error);
     let (header, mut entries) = recording::open(from).map_err(read_error)?;
     let addresses = args.addresses.unwrap_or(header.addresses);
-    if addresses.shows_more_than(header.addresses) {
+    // It shows more.
+    if addresses < header.addresses {
         let recorded = header.addresses.as_str();
         return Err(ReplayError::Addresses { from: args.file.clone(), recorded }.into());
     }
@@ -188,14 +190,5 @@ impl Addresses {
             Self::Domain => "domain",
             Self::None => "none",
         }
-    }
-
-    fn shows_more_than(self, other: Self) -> bool {
-        let shown = |addresses| match addresses {
-            Self::None => 0,
-            Self::Domain => 1,
-            Self::Full => 2,
-        };
-        shown(self) > shown(other)
     }
 }

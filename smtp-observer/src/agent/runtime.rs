@@ -1,5 +1,6 @@
 //! One run of the agent: takes events in, has them observed, and tells the sinks.
 
+use std::future::pending;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
@@ -11,8 +12,8 @@ use super::error::{Error, system};
 use super::record::{self, Record};
 use super::reload::Reload;
 use super::service_manager::{self, Watchdog};
-use super::signals::{Signals, received};
-use super::sinks::{Lines, Sinks};
+use super::signals::Signals;
+use super::sinks::Sinks;
 use crate::cli::Observe;
 use crate::event::{KernelEvent, Time};
 use crate::kernel::{self, Kernel};
@@ -86,12 +87,7 @@ impl Runtime {
         mut service: Option<Service>,
         duration: Option<Duration>,
     ) -> Result<(), Error> {
-        let end = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
+        let end = if_any(duration.map(tokio::time::sleep));
         tokio::pin!(end);
         let mut unread = false;
         let mut watchdog = Watchdog::new();
@@ -106,25 +102,25 @@ impl Runtime {
                     Err(error) => break Err(system("read what the hooks deliver")(error)),
                 },
                 Some(question) = questions.recv() => self.answer(question),
-                () = at(self.look) => self.resnapshot(),
-                () = at(self.settling) => match kernel::now() {
+                () = if_any(self.look.map(sleep_until)) => self.resnapshot(),
+                () = if_any(self.settling.map(sleep_until)) => match kernel::now() {
                     Ok(now) => self.settle(now),
                     Err(error) => break Err(system("read the clock")(error)),
                 },
-                () = closed(self.sinks.lines.as_ref()) => {
+                () = if_any(self.sinks.lines.as_ref().map(|lines| lines.output.closed())) => {
                     unread = true;
                     // A user who looks on may have seen enough; a service has lost what it is for.
                     break if service.is_some() { Err(Error::Unread) } else { Ok(()) };
                 }
                 () = signals.wait() => break Ok(()),
-                () = received(service.as_mut().map(|service| &mut service.hangup)) => {
+                _ = if_any(service.as_mut().map(|service| service.hangup.recv())) => {
                     if let Some(service) = &mut service {
                         self.reload(service);
                     }
                     // It may have come between the kernel's waking and the taking.
                     self.take_in();
                 }
-                () = at(watchdog.due()) => {
+                () = if_any(watchdog.due().map(sleep_until)) => {
                     self.take_in();
                     watchdog.drained();
                 }
@@ -268,18 +264,10 @@ impl Runtime {
     }
 }
 
-/// Completes at this time.
-pub(super) async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Completes when the reader of the lines has left.
-async fn closed(lines: Option<&Lines>) {
-    match lines {
-        Some(lines) => lines.output.closed().await,
-        None => std::future::pending().await,
+/// Completes with what is waited for; never, without anything.
+pub(super) async fn if_any<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }

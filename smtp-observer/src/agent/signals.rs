@@ -5,6 +5,8 @@ use std::io;
 use procfs::process::Process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::if_any;
+
 /// The signals that end the agent.
 pub(super) struct Signals {
     terminate: Signal,
@@ -38,16 +40,8 @@ impl Signals {
     pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
-            () = received(self.interrupt.as_mut()) => (),
-            () = received(self.hangup.as_mut()) => (),
+            _ = if_any(self.interrupt.as_mut().map(Signal::recv)) => (),
+            _ = if_any(self.hangup.as_mut().map(Signal::recv)) => (),
         }
-    }
-}
-
-/// Completes with the next of these signals.
-pub(super) async fn received(signal: Option<&mut Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
     }
 }

@@ -1,15 +1,16 @@
 //! `top`: the agent with a screen in place of lines.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossterm::event::Event;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 use tracing::level_filters::LevelFilter;
 
-use super::{Error, Runtime, Sinks, at, attach, colour, create, named, start_record, system, tokio_runtime};
+use super::{Error, Runtime, Sinks, attach, colour, create, if_any, named, start_record, system, tokio_runtime};
 use crate::cli::Observe;
 use crate::kernel;
 use crate::observation::Timestamp;
@@ -25,7 +26,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
     let user = Unprivileged::choose(observe.user.as_deref())?;
     let recording = observe.record.as_deref().map(create).transpose()?;
     tokio_runtime()?.block_on(async {
-        let (kernel, mut signals, recording) = attach(&observe, diagnostics, recording, user, Files::default())?;
+        let (kernel, mut signals) = attach(&observe, diagnostics, recording.as_ref(), user, Files::default())?;
         let continued = signal(SignalKind::from_raw(libc::SIGCONT)).map_err(system("wait for signals"))?;
         // It would end the agent, and leave the terminal as it is.
         let mut quit = signal(SignalKind::quit()).map_err(system("wait for signals"))?;
@@ -44,7 +45,7 @@ pub(super) fn top(observe: Observe, diagnostics: LevelFilter) -> Result<(), Erro
             over = top.show(continued) => over.0,
             () = signals.wait() => Ok(()),
             _ = quit.recv() => Ok(()),
-            () = passed(observe.duration) => Ok(()),
+            () = if_any(observe.duration.map(tokio::time::sleep)) => Ok(()),
         };
         let Top { runtime, screen, .. } = top;
         // First, so that what is said of losses can be read.
@@ -95,9 +96,10 @@ impl Top {
         let mut input: mpsc::Receiver<_> = screen::input()?;
         self.pace.want(Cause::Key, Instant::now());
         loop {
+            let due = self.pace.due().map(|due| sleep_until(due.into()));
             tokio::select! {
                 ready = self.runtime.kernel.ready() => ready.map_err(system("read what the hooks deliver"))?,
-                () = at(self.runtime.look) => self.runtime.resnapshot(),
+                () = if_any(self.runtime.look.map(sleep_until)) => self.runtime.resnapshot(),
                 Some(event) = input.recv() => {
                     if self.input(event?)? {
                         return Ok(());
@@ -109,7 +111,7 @@ impl Top {
                     self.pace.want(Cause::Key, Instant::now());
                 }
                 written = self.screen.written() => written?,
-                () = at(self.pace.due().map(Into::into)), if !self.screen.is_busy() => self.draw()?,
+                () = if_any(due), if !self.screen.is_busy() => self.draw()?,
             }
             // The signal that lets it go on has the screen drawn.
             if self.stops && !self.screen.is_busy() {
@@ -174,13 +176,5 @@ impl Top {
         let bytes = |connection: &_| observer.bytes(connection);
         let moment = Moment { time, table, bytes: &bytes, lost: kernel.losses().total() };
         Ok(look(&mut self.view, &mut self.screen, &moment))
-    }
-}
-
-/// Completes when the time is over; never, without one.
-async fn passed(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
     }
 }

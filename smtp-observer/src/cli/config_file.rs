@@ -1,6 +1,5 @@
 //! The configuration file.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,10 @@ use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 
 use super::file_name::{Destination, new_recording};
-use super::host_name::HostName;
-use super::{ObserveArgs, Ports, RingSize, parse_duration, parse_network, reason};
+use super::{ObserveArgs, Ports, RingSize, parse_duration, parse_host_name, parse_network};
 use crate::kernel::{Hooks, Tls};
 use crate::redact::Addresses;
+use crate::sink::reason;
 
 /// The configuration file. Its keys are the options' names.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -37,7 +36,7 @@ pub(super) struct File {
     #[serde(rename = "web-config-file")]
     pub(super) web_config_file: Option<PathBuf>,
     #[serde(rename = "allowed-host", default, deserialize_with = "host_names")]
-    pub(super) allowed_host: Vec<HostName>,
+    pub(super) allowed_host: Vec<String>,
     #[serde(default, deserialize_with = "duration")]
     pub(super) duration: Option<Duration>,
 }
@@ -89,14 +88,14 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     items(deserializer, parse_network)
 }
 
-fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostName>, D::Error> {
-    items(deserializer, |text| text.trim().parse::<HostName>())
+fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    items(deserializer, |text| parse_host_name(text.trim()))
 }
 
 /// A list, or one text with commas as on the command line.
-fn items<'de, D: Deserializer<'de>, T, E: fmt::Display>(
+fn items<'de, D: Deserializer<'de>, T>(
     deserializer: D,
-    parse: impl Fn(&str) -> Result<T, E>,
+    parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, D::Error> {
     #[derive(serde::Deserialize)]
     #[serde(untagged, expecting = "a text, or a list of texts")]

@@ -204,6 +204,16 @@ fn durations() {
 }
 
 #[test]
+fn host_names_are_taken_and_nothing_else() {
+    for name in ["observer", "observer.example", "mx_1.mail-server.example", "192.0.2.1"] {
+        assert_eq!(parse_host_name(name).as_deref(), Ok(name));
+    }
+    for text in ["", "bad host", "a..b", ".a", "http://a", "a:9725", "[::1]", "bücher.example", &"a".repeat(64)] {
+        assert!(parse_host_name(text).is_err_and(|error| error.starts_with(&format!("`{text}` is no host's name"))));
+    }
+}
+
+#[test]
 fn wrong_usage_is_refused() {
     for arguments in [
         "",

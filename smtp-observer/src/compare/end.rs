@@ -136,7 +136,8 @@ impl End {
                 let direct = verdict == observation::Verdict::Direct.as_str();
                 conversation.upstream = upstream.filter(|_| !direct).map(|upstream| upstream.connection_id);
             }
-            said => self.addresses = more(self.addresses, conversation.say(time, said)?),
+            // That which shows more.
+            said => self.addresses = [self.addresses, conversation.say(time, said)?].into_iter().flatten().min(),
         }
         Ok(())
     }
@@ -160,17 +161,6 @@ impl End {
     pub fn addresses(&self) -> Option<Addresses> {
         self.addresses
     }
-}
-
-/// That which shows more.
-fn more(one: Option<Addresses>, other: Option<Addresses>) -> Option<Addresses> {
-    let shown = |addresses: &Option<Addresses>| match addresses {
-        None => 0,
-        Some(Addresses::None) => 1,
-        Some(Addresses::Domain) => 2,
-        Some(Addresses::Full) => 3,
-    };
-    [one, other].into_iter().max_by_key(shown).flatten()
 }
 
 impl Conversation {

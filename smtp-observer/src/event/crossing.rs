@@ -26,7 +26,7 @@ impl Filter {
     }
 
     fn of(dialogue: Dialogue) -> Self {
-        Self { dialogue: Box::new(dialogue), work: Box::new(Work::new()), next: [1000, 5000] }
+        Self { dialogue: Box::new(dialogue), work: Box::new(Work::EMPTY), next: [1000, 5000] }
     }
 
     /// What crosses of a call: the length of each of its parts, and what was said in it.

@@ -4,7 +4,6 @@ use std::env::consts::ARCH;
 use std::fmt;
 use std::path::Path;
 
-use caps::{CapSet, Capability};
 use nix::sys::utsname::uname;
 use procfs::KernelVersion;
 use serde::Serialize;
@@ -16,6 +15,7 @@ use super::diagnostics::{Diagnostic, State};
 use super::hooks::Loaded;
 use super::layout::{Layout, VMLINUX};
 use super::{Error, Family, Hooks, NoLayout, Settings, Tls, diagnostics, load, tls, with_causes};
+use crate::privilege;
 
 /// The oldest kernel that has what the programs need.
 const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 17, patch: 0 };
@@ -91,7 +91,7 @@ impl fmt::Display for Check {
 pub fn check() -> Check {
     let verdicts = try_out();
     let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let (btf, capabilities) = (Path::new(VMLINUX).exists(), require_privileges().is_ok());
+    let (btf, capabilities) = (Path::new(VMLINUX).exists(), privilege::may_observe().is_ok());
     let capabilities = capabilities && diagnostics::is_hosts_user();
     let mut findings = vec![kernel(&release, KernelVersion::current().ok()), types(btf), may_load(capabilities)];
     findings.extend(diagnostics::look());
@@ -195,7 +195,7 @@ fn remedy(error: &Error) -> &'static str {
 /// Has the kernel check each family's programs, which are not attached; why not, where it refuses.
 fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
     let prepare = || {
-        require_privileges()?;
+        privilege::may_observe().map_err(|_| Error::Privileges)?;
         let page = u32::try_from(procfs::page_size()).unwrap_or(4096);
         diagnostics::require_memory(page)?;
         diagnostics::require_descriptors()?;
@@ -218,13 +218,6 @@ fn try_out() -> Vec<(Family, Result<(), Refusal>)> {
         Loaded::load(family, object, layout, btf).map(|_| ()).map_err(Refusal::from)
     };
     Family::ALL.into_iter().map(|family| (family, verdict(family))).collect()
-}
-
-/// Refuses a user whom the kernel would refuse, in plain words.
-pub(super) fn require_privileges() -> Result<(), Error> {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    let admin = has(Capability::CAP_SYS_ADMIN);
-    if admin || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON) { Ok(()) } else { Err(Error::Privileges) }
 }
 
 #[cfg(test)]

@@ -146,14 +146,6 @@ impl Prober {
         self.reports.is_some()
     }
 
-    /// Completes when it has something to report.
-    pub(super) async fn reports(&self) {
-        match &self.reports {
-            Some(reports) if reports.readable().await.is_ok() => {}
-            _ => std::future::pending().await,
-        }
-    }
-
     /// Takes what it reports.
     pub(super) fn take(&mut self, time: Time, sink: &mut dyn FnMut(TlsLibraries)) {
         if let Some(reports) = &mut self.reports
@@ -180,9 +172,9 @@ pub(super) fn start(programs: &mut Ebpf, settings: &Settings) -> Option<Prober> 
 
 /// Completes when the process that attaches probes has something to report.
 pub(super) async fn reported(prober: Option<&Prober>) {
-    match prober {
-        Some(prober) => prober.reports().await,
-        None => std::future::pending().await,
+    match prober.and_then(|prober| prober.reports.as_ref()) {
+        Some(reports) if reports.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

@@ -321,7 +321,7 @@ fn outputs(entries: &[Entry], addresses: Addresses) -> String {
         let (observation, kept) = (Observation::of(fact, policy), Retained::of(fact, addresses));
         out += &serde_json::to_string(&observation).expect("JSON");
         out.push('\n');
-        out += &serde_json::to_string(&kept).expect("JSON");
+        out += &serde_json::to_string(&kept.shown()).expect("JSON");
         out.push('\n');
         let mut text = Vec::new();
         format.write(&observation, &mut text);

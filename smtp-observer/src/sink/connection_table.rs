@@ -185,11 +185,6 @@ impl ConnectionTable {
         self.verdicts.iter()
     }
 
-    /// What was observed last, the latest one last.
-    pub fn latest(&self) -> impl DoubleEndedIterator<Item = &Retained> {
-        self.latest.iter()
-    }
-
     /// How many were observed since the beginning.
     pub fn taken(&self) -> u64 {
         self.taken

@@ -2,9 +2,6 @@
 
 use crate::observation::Observation;
 
-/// The JSON Schema (2020-12) of a line, as published in `docs/events.schema.json`.
-pub const SCHEMA: &str = include_str!("../../../docs/events.schema.json");
-
 /// Appends the observation's line.
 pub fn write(observation: &Observation, out: &mut Vec<u8>) {
     let start = out.len();

@@ -342,36 +342,35 @@ fn router(context: Context, access: Arc<Access>) -> Router {
         .with_state(context)
 }
 
-async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Result<impl IntoResponse, Unavailable> {
     let format = Format::accepted(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
-    match context.ask(|reply| Ask::Metrics(format, reply)).await {
-        Some(text) => {
-            let kind = HeaderValue::from_static(format.content_type());
-            ([(CONTENT_TYPE, kind), (VARY, ACCEPT.into())], text).into_response()
-        }
-        None => unavailable(),
-    }
+    let text = context.ask(|reply| Ask::Metrics(format, reply)).await?;
+    let kind = HeaderValue::from_static(format.content_type());
+    Ok(([(CONTENT_TYPE, kind), (VARY, ACCEPT.into())], text))
 }
 
-async fn ready(State(context): State<Context>) -> Response {
-    match context.ask(Ask::Ready).await {
-        Some(()) => plain(StatusCode::OK, "ready: the hooks are attached\n"),
-        None => unavailable(),
-    }
+async fn ready(State(context): State<Context>) -> Result<Response, Unavailable> {
+    let () = context.ask(Ask::Ready).await?;
+    Ok(plain(StatusCode::OK, "ready: the hooks are attached\n"))
 }
 
-fn unavailable() -> Response {
-    plain(StatusCode::SERVICE_UNAVAILABLE, "the agent does not answer\n")
+/// The agent does not answer.
+struct Unavailable;
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "the agent does not answer\n")
+    }
 }
 
 impl Context {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.agent.asks.send(question(reply)).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(self.limits.answer, asked).await.ok().flatten()
+        tokio::time::timeout(self.limits.answer, asked).await.ok().flatten().ok_or(Unavailable)
     }
 }
 

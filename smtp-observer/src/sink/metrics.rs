@@ -45,6 +45,9 @@ const MAX_HISTOGRAMS: usize = 24;
 /// are told to wait for the end of DATA (RFC 5321, 4.5.3.2.6).
 const BUCKETS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 
+type Counters<const N: usize> = Family<IntCounterVec, IntCounter, N>;
+type Histograms<const N: usize> = Family<HistogramVec, Histogram, N>;
+
 /// Every metric of the agent.
 #[derive(Debug)]
 pub struct Metrics {
@@ -57,21 +60,21 @@ pub struct Metrics {
     /// When programs that are gone were looked for.
     looked: Timestamp,
 
-    connections: Family<IntCounterVec, IntCounter, 0>,
+    connections: Counters<0>,
     connections_open: Family<IntGaugeVec, IntGauge, 0>,
-    commands: Family<IntCounterVec, IntCounter, 2>,
-    command_duration: Family<HistogramVec, Histogram, 1>,
-    rset: Family<IntCounterVec, IntCounter, 1>,
-    rset_duration: Family<HistogramVec, Histogram, 0>,
-    noop: Family<IntCounterVec, IntCounter, 1>,
-    noop_duration: Family<HistogramVec, Histogram, 0>,
-    data_go_ahead: Family<HistogramVec, Histogram, 0>,
-    data_transfer: Family<HistogramVec, Histogram, 0>,
-    data_accept: Family<HistogramVec, Histogram, 0>,
-    data_bytes: Family<IntCounterVec, IntCounter, 0>,
-    transactions: Family<IntCounterVec, IntCounter, 1>,
-    anomalies: Family<IntCounterVec, IntCounter, 1>,
-    tls_sessions: Family<IntCounterVec, IntCounter, 2>,
+    commands: Counters<2>,
+    command_duration: Histograms<1>,
+    rset: Counters<1>,
+    rset_duration: Histograms<0>,
+    noop: Counters<1>,
+    noop_duration: Histograms<0>,
+    data_go_ahead: Histograms<0>,
+    data_transfer: Histograms<0>,
+    data_accept: Histograms<0>,
+    data_bytes: Counters<0>,
+    transactions: Counters<1>,
+    anomalies: Counters<1>,
+    tls_sessions: Counters<2>,
     interceptions: Interceptions,
 
     kernel_events: IntCounterVec,
@@ -96,13 +99,12 @@ struct Open {
 impl Metrics {
     /// All at zero; `family` is the hooks' in use.
     pub fn new(family: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let define = Definitions(Registry::new());
+        define.0.register(Box::new(ProcessCollector::for_self()))?;
 
         let information = |name, help, labels: &[(&str, &str)]| -> Result<(), prometheus::Error> {
             let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
-            let gauge = register(&registry, IntGaugeVec::new(Opts::new(name, help), &names)?)?;
-            gauge.with_label_values(&values).set(1);
+            define.gauge(name, help, &names)?.with_label_values(&values).set(1);
             Ok(())
         };
         information(
@@ -119,197 +121,134 @@ impl Metrics {
             &[("family", family)],
         )?;
 
-        let counter = |name, help, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-        };
-        let histogram = |name, help, labels: &[&str]| -> Result<HistogramVec, prometheus::Error> {
-            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            register(&registry, HistogramVec::new(options, labels)?)
-        };
-        const WHO: &[&str] = &["process", "role"];
-
         Ok(Self {
-            connections: Family::new(
-                counter("smtp_connections_total", "SMTP connections seen, by the program that first used them.", WHO)?,
-                MAX_SERIES,
-            ),
+            connections: define.counters(
+                "smtp_connections_total",
+                "SMTP connections seen, by the program that first used them.",
+                [],
+            )?,
             connections_open: Family::new(
-                register(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new(
-                            "smtp_connections_open",
-                            "SMTP connections open now, by the program that last used them.",
-                        ),
-                        WHO,
-                    )?,
+                define.gauge(
+                    "smtp_connections_open",
+                    "SMTP connections open now, by the program that last used them.",
+                    &WHO,
                 )?,
                 MAX_SERIES,
             ),
-            commands: Family::new(
-                counter(
-                    "smtp_commands_total",
-                    "SMTP commands, by verb and by the class of their reply; none where no reply came.",
-                    &["process", "role", "verb", "code_class"],
-                )?,
-                MAX_SERIES,
-            ),
-            command_duration: Family::new(
-                histogram(
-                    "smtp_command_duration_seconds",
-                    "Seconds from a command's last byte to its reply's last byte.",
-                    &["process", "role", "verb"],
-                )?,
-                MAX_VERB_HISTOGRAMS,
-            ),
-            rset: Family::new(
-                counter("smtp_rset_total", "RSET commands, by why they were sent.", &["process", "role", "reason"])?,
-                MAX_SERIES,
-            ),
-            rset_duration: Family::new(
-                histogram("smtp_rset_duration_seconds", "Seconds from an RSET to its reply.", WHO)?,
-                MAX_HISTOGRAMS,
-            ),
-            noop: Family::new(
-                counter("smtp_noop_total", "NOOP commands, by why they were sent.", &["process", "role", "reason"])?,
-                MAX_SERIES,
-            ),
-            noop_duration: Family::new(
-                histogram("smtp_noop_duration_seconds", "Seconds from a NOOP to its reply.", WHO)?,
-                MAX_HISTOGRAMS,
-            ),
-            data_go_ahead: Family::new(
-                histogram(
-                    "smtp_data_go_ahead_seconds",
-                    "Seconds from DATA to the reply that lets it begin (354).",
-                    WHO,
-                )?,
-                MAX_HISTOGRAMS,
-            ),
-            data_transfer: Family::new(
-                histogram(
-                    "smtp_data_transfer_seconds",
-                    "Seconds from the go-ahead (BDAT: from the first chunk) to the end of the message's content.",
-                    WHO,
-                )?,
-                MAX_HISTOGRAMS,
-            ),
-            data_accept: Family::new(
-                histogram(
-                    "smtp_data_final_reply_seconds",
-                    "Seconds from the end of a message's content to the final reply.",
-                    WHO,
-                )?,
-                MAX_HISTOGRAMS,
-            ),
-            data_bytes: Family::new(
-                counter("smtp_data_bytes_total", "Bytes of messages' content, as transmitted.", WHO)?,
-                MAX_SERIES,
-            ),
-            transactions: Family::new(
-                counter(
-                    "smtp_transactions_total",
-                    "Mail transactions that ended, by how they ended.",
-                    &["process", "role", "outcome"],
-                )?,
-                MAX_SERIES,
-            ),
-            anomalies: Family::new(
-                counter(
-                    "smtp_anomalies_total",
-                    "Departures from the protocol, and places where a stream could not be followed, by kind.",
-                    &["process", "role", "kind"],
-                )?,
-                MAX_SERIES,
-            ),
-            tls_sessions: Family::new(
-                counter(
-                    "smtp_tls_sessions_total",
-                    "TLS sessions started on SMTP connections, by version and by whether their plaintext is read.",
-                    &["process", "role", "version", "visible"],
-                )?,
-                MAX_SERIES,
-            ),
+            commands: define.counters(
+                "smtp_commands_total",
+                "SMTP commands, by verb and by the class of their reply; none where no reply came.",
+                ["verb", "code_class"],
+            )?,
+            command_duration: define.histograms(
+                "smtp_command_duration_seconds",
+                "Seconds from a command's last byte to its reply's last byte.",
+                ["verb"],
+            )?,
+            rset: define.counters("smtp_rset_total", "RSET commands, by why they were sent.", ["reason"])?,
+            rset_duration: define.histograms("smtp_rset_duration_seconds", "Seconds from an RSET to its reply.", [])?,
+            noop: define.counters("smtp_noop_total", "NOOP commands, by why they were sent.", ["reason"])?,
+            noop_duration: define.histograms("smtp_noop_duration_seconds", "Seconds from a NOOP to its reply.", [])?,
+            data_go_ahead: define.histograms(
+                "smtp_data_go_ahead_seconds",
+                "Seconds from DATA to the reply that lets it begin (354).",
+                [],
+            )?,
+            data_transfer: define.histograms(
+                "smtp_data_transfer_seconds",
+                "Seconds from the go-ahead (BDAT: from the first chunk) to the end of the message's content.",
+                [],
+            )?,
+            data_accept: define.histograms(
+                "smtp_data_final_reply_seconds",
+                "Seconds from the end of a message's content to the final reply.",
+                [],
+            )?,
+            data_bytes: define.counters("smtp_data_bytes_total", "Bytes of messages' content, as transmitted.", [])?,
+            transactions: define.counters(
+                "smtp_transactions_total",
+                "Mail transactions that ended, by how they ended.",
+                ["outcome"],
+            )?,
+            anomalies: define.counters(
+                "smtp_anomalies_total",
+                "Departures from the protocol, and places where a stream could not be followed, by kind.",
+                ["kind"],
+            )?,
+            tls_sessions: define.counters(
+                "smtp_tls_sessions_total",
+                "TLS sessions started on SMTP connections, by version and by whether their plaintext is read.",
+                ["version", "visible"],
+            )?,
 
             interceptions: Interceptions::new(
-                counter(
+                define.counter(
                     "smtp_intercepted_connections_total",
                     "SMTP connections of clients that end in a program they know nothing of.",
                     &["interceptor", "client", "method"],
                 )?,
-                counter(
+                define.counter(
                     "smtp_redirected_connections_total",
                     "SMTP connections of clients that were led to another server than they asked for.",
                     &["server", "client", "method"],
                 )?,
-                histogram(
+                define.histogram(
                     "smtp_interception_data_delay_seconds",
                     "Seconds from a client's DATA to the DATA that the server got from the program in the middle.",
                     &["interceptor"],
                 )?,
-                register(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new("smtp_interceptor_info", "Programs in the middle of SMTP connections; always 1."),
-                        &["interceptor", "pid", "executable", "uid", "method"],
-                    )?,
+                define.gauge(
+                    "smtp_interceptor_info",
+                    "Programs in the middle of SMTP connections; always 1.",
+                    &["interceptor", "pid", "executable", "uid", "method"],
                 )?,
             ),
 
-            kernel_events: counter(
+            kernel_events: define.counter(
                 "smtp_observer_kernel_events_total",
                 "Records that the hooks delivered, by kind.",
                 &["kind"],
             )?,
-            kernel_events_lost: counter(
+            kernel_events_lost: define.counter(
                 "smtp_observer_kernel_events_lost_total",
                 "Records that the hooks could not deliver, by where they were lost.",
                 &["kind"],
             )?,
-            recursion_misses: counter(
+            recursion_misses: define.counter(
                 "smtp_observer_recursion_misses_total",
-                "Calls for which the kernel skipped a hook's program, in the middle of which the processor was, by program.",
+                "Calls for which the kernel skipped a hook's program, in the middle of which the processor was, by \
+                 program.",
                 &["program"],
             )?,
-            bytes_unseen: counter(
+            bytes_unseen: define.counter(
                 "smtp_observer_uncaptured_bytes_total",
                 "Bytes of SMTP connections that passed without their content being seen, by cause.",
                 &["cause"],
             )?,
-            face_dropped: counter(
+            face_dropped: define.counter(
                 "smtp_observer_sink_dropped_total",
                 "Observations that an output was too slow for or failed to write, by output.",
                 &["sink"],
             )?,
-            history_dropped: register(
-                &registry,
-                IntCounter::new(
-                    "smtp_observer_history_dropped_total",
-                    "Verdicts, and connections with a verdict or an anomaly, that the status page keeps no longer.",
-                )?,
-            )?,
+            history_dropped: define.register(IntCounter::new(
+                "smtp_observer_history_dropped_total",
+                "Verdicts, and connections with a verdict or an anomaly, that the status page keeps no longer.",
+            )?)?,
 
-            connections_unfollowed: register(
-                &registry,
-                IntCounter::new(
-                    "smtp_observer_connections_unfollowed_total",
-                    "Connections that are followed no longer because there are too many at once, those idle longest first.",
-                )?,
-            )?,
+            connections_unfollowed: define.register(IntCounter::new(
+                "smtp_observer_connections_unfollowed_total",
+                "Connections that are followed no longer because there are too many at once, those idle longest \
+                 first.",
+            )?)?,
 
             // Without labels it has one series, which is there once it is set.
-            tls_prober_up: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "smtp_observer_tls_prober_up",
-                        "Whether the process that attaches probes to TLS libraries is there: 0 once it has ended.",
-                    ),
-                    &[],
-                )?,
+            tls_prober_up: define.gauge(
+                "smtp_observer_tls_prober_up",
+                "Whether the process that attaches probes to TLS libraries is there: 0 once it has ended.",
+                &[],
             )?,
 
-            registry,
+            registry: define.0,
             programs: Programs::default(),
             open: HashMap::default(),
             now: Timestamp(0),
@@ -480,9 +419,50 @@ impl Metrics {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
+/// Labels that most metrics have.
+const WHO: [&str; 2] = ["process", "role"];
+
+/// Makes metrics, and registers them.
+struct Definitions(Registry);
+
+impl Definitions {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels)?)
+    }
+
+    /// By program, by role and by more.
+    fn counters<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        more: [&str; N],
+    ) -> Result<Counters<N>, prometheus::Error> {
+        Ok(Family::new(self.counter(name, help, &[&WHO[..], &more].concat())?, MAX_SERIES))
+    }
+
+    /// Likewise; what is more is a verb.
+    fn histograms<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        more: [&str; N],
+    ) -> Result<Histograms<N>, prometheus::Error> {
+        let most = if N == 0 { MAX_HISTOGRAMS } else { MAX_VERB_HISTOGRAMS };
+        Ok(Family::new(self.histogram(name, help, &[&WHO[..], &more].concat())?, most))
+    }
 }
 
 fn set_totals(counters: &IntCounterVec, totals: impl IntoIterator<Item = (&'static str, u64)>) {

@@ -104,7 +104,7 @@ fn play_inside(transcript: &Transcript, recorder: Option<Recorder>, role: Role, 
     }
     let mut player = Player {
         dialogue: Box::new(dialogue),
-        work: Box::new(Work::new()),
+        work: Box::new(Work::EMPTY),
         observer: Observer::new(&[25], RedactionPolicy::new(Addresses::Domain)),
         recorder,
         policy: RedactionPolicy::new(Addresses::Domain),

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::apt::{self, Apt, field, run};
-use crate::process::say;
+use crate::process::{make_empty, say};
 
 /// The newest kernel of the flavour for virtual machines, on every suite.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
@@ -32,9 +32,7 @@ pub(super) fn fetch(directory: &Path, suite: &str) -> Result<Kernel> {
     if !unpacked.exists() {
         say(&format!("downloading {suite}'s kernel {version}"));
         let partial = directory.join("partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
+        make_empty(&partial)?;
         let archives = partial.join("archives");
         fs::create_dir_all(&archives)?;
         apt.download(parts, &archives)?;

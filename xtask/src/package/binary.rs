@@ -9,12 +9,15 @@ use std::{env, fs, iter};
 use anyhow::{Context as _, Result, bail, ensure};
 use object::Object as _;
 
-use super::Build;
+use super::{ARCHITECTURE, Build};
 use crate::process::{answer, check, say, which};
 use crate::tools::{self, CargoTool};
 
 /// The oldest glibc that the packages run on: that of RHEL 9 and its kin. Debian 12 has 2.36.
 const GLIBC: &str = "2.34";
+
+/// The target that has its C library in it.
+const MUSL: &str = "x86_64-unknown-linux-musl";
 
 /// Writes the list of what is linked into a program into the program.
 const CARGO_AUDITABLE: CargoTool = CargoTool { name: "cargo-auditable", version: "0.7.7", features: "" };
@@ -53,12 +56,11 @@ impl Programs {
     pub(super) fn build(build: &Build) -> Result<Self> {
         let dynamic = dynamic(build)?;
         let fixed = fixed(build)?;
-        let musl = musl(build);
         check(
-            cargo(build, "build", &musl)?.arg("--package=smtp-observer-manual"),
+            cargo(build, "build", MUSL)?.arg("--package=smtp-observer-manual"),
             "what writes the manual does not build: see above",
         )?;
-        Ok(Self { dynamic, fixed, manual: built(build, &musl, "smtp-observer-manual") })
+        Ok(Self { dynamic, fixed, manual: built(build, MUSL, "smtp-observer-manual") })
     }
 }
 
@@ -66,7 +68,7 @@ impl Programs {
 fn dynamic(build: &Build) -> Result<Program> {
     let requirements = build.root.join("deploy/package/requirements.txt");
     let python = tools::ensure_python(&build.root.join(".tools/python"), &requirements)?;
-    let target = format!("{}-unknown-linux-gnu", build.architecture.rust);
+    let target = format!("{ARCHITECTURE}-unknown-linux-gnu");
     say("building the agent for glibc (minutes, the first time)");
     check(
         cargo(build, "zigbuild", &format!("{target}.{GLIBC}"))?.args(AGENT).env("PATH", search_path(&python)),
@@ -77,16 +79,10 @@ fn dynamic(build: &Build) -> Result<Program> {
 
 /// Builds the agent with musl in it.
 pub(super) fn fixed(build: &Build) -> Result<Program> {
-    let target = musl(build);
-    ensure_target(&target)?;
+    ensure_target(MUSL)?;
     say("building the agent with musl in it (minutes, the first time)");
-    check(cargo(build, "build", &target)?.args(AGENT), "the agent does not build with musl: see above")?;
-    split(&built(build, &target, "smtp-observer"))
-}
-
-/// The target that has its C library in it.
-fn musl(build: &Build) -> String {
-    format!("{}-unknown-linux-musl", build.architecture.rust)
+    check(cargo(build, "build", MUSL)?.args(AGENT), "the agent does not build with musl: see above")?;
+    split(&built(build, MUSL, "smtp-observer"))
 }
 
 /// A cargo that builds for `target` as packages have it.

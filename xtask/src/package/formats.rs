@@ -6,9 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Build;
 use super::stage::Stage;
+use super::{ARCHITECTURE, Build, DEBIAN_ARCHITECTURE};
 use crate::apt::run;
+use crate::process::make_empty;
 
 /// What one edition of the packages differs in from another.
 #[derive(Clone, Debug)]
@@ -29,10 +30,7 @@ impl Edition {
 /// Writes all packages into the directory `name` of the build, emptied before; gives that directory.
 pub(super) fn write(build: &Build, stage: &Stage, edition: &Edition, name: &str) -> Result<PathBuf> {
     let out = build.directory.join(name);
-    if out.exists() {
-        fs::remove_dir_all(&out).with_context(|| format!("{} cannot be emptied", out.display()))?;
-    }
-    fs::create_dir_all(&out).with_context(|| format!("{} cannot be made", out.display()))?;
+    make_empty(&out)?;
     for packager in ["deb", "rpm"] {
         for description in ["nfpm.yaml", "debug.yaml"] {
             nfpm(build, stage, edition, &out, packager, description)?;
@@ -69,7 +67,7 @@ fn nfpm(build: &Build, stage: &Stage, edition: &Edition, out: &Path, packager: &
         .arg(out)
         .env("SOURCE_DATE_EPOCH", &build.epoch)
         .env("STAGE", &stage.directory)
-        .env("PACKAGE_ARCH", build.architecture.debian)
+        .env("PACKAGE_ARCH", DEBIAN_ARCHITECTURE)
         .env("PACKAGE_VERSION", &edition.version)
         .env("PACKAGE_MAINTAINER", build.maintainer)
         .env("PACKAGE_CONFIGURATION", &edition.configuration)
@@ -82,12 +80,10 @@ fn nfpm(build: &Build, stage: &Stage, edition: &Edition, out: &Path, packager: &
 
 /// The files of the `.deb` under one directory, with the static program, and what only Debian has left out.
 fn tarball(build: &Build, stage: &Stage, edition: &Edition, out: &Path) -> Result<()> {
-    let name = format!("smtp-observer-{}-linux-{}", edition.version, build.architecture.rust);
-    let deb = out.join(format!("smtp-observer_{}-1_{}.deb", edition.version, build.architecture.debian));
+    let name = format!("smtp-observer-{}-linux-{ARCHITECTURE}", edition.version);
+    let deb = out.join(format!("smtp-observer_{}-1_{DEBIAN_ARCHITECTURE}.deb", edition.version));
     let work = build.directory.join("tarball");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
+    make_empty(&work)?;
     let tree = work.join(&name);
     fs::create_dir_all(&tree)?;
     run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&tree))?;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Build;
+use super::{ARCHITECTURE, Build};
 use crate::apt::run;
 use crate::process::{cargo, check};
 use crate::tools::CargoTool;
@@ -55,7 +55,7 @@ fn bill(build: &Build, cyclonedx: &Path, part: &str, features: &[&str], to: &Pat
         .current_dir(build.root)
         .args(["cyclonedx", "--quiet", "--format=json", "--spec-version=1.5", "--no-build-deps"])
         .args(features)
-        .arg(format!("--target={}-unknown-linux-gnu", build.architecture.rust))
+        .arg(format!("--target={ARCHITECTURE}-unknown-linux-gnu"))
         .args(["--override-filename", BILL, "--manifest-path"])
         .arg(build.root.join(part).join("Cargo.toml"))
         // Time and number of the file come from this: else each run would have its own.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::binary::{Program, Programs};
 use super::{Build, notices};
-use crate::process::check;
+use crate::process::{check, make_empty};
 
 /// The directory, and the program in it.
 #[derive(Debug)]
@@ -24,10 +24,7 @@ pub(super) struct Stage<'a> {
 /// Fills the directory `name` of the build anew.
 pub(super) fn make<'a>(build: &Build, programs: &'a Programs, name: &str) -> Result<Stage<'a>> {
     let directory = build.directory.join(name);
-    if directory.exists() {
-        fs::remove_dir_all(&directory).with_context(|| format!("{} cannot be emptied", directory.display()))?;
-    }
-    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    make_empty(&directory)?;
     copy(&programs.dynamic.stripped, &directory.join("smtp-observer"))?;
     copy(&programs.dynamic.debug, &directory.join("smtp-observer.debug"))?;
     check(Command::new(&programs.manual).arg(&directory), "the manual cannot be written: see above")?;

@@ -179,7 +179,7 @@ fn what_was_withheld_is_known_before_its_reply_is_read() {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let dialogue = dialogue as *mut Dialogue;
-                let mut work = Box::new(Work::new());
+                let mut work = Box::new(Work::EMPTY);
                 read.send(()).expect("it is waited for");
                 // SAFETY: the dialogue outlives the scope, and is read through volatile loads alone.
                 unsafe {

@@ -166,26 +166,24 @@ pub fn probe(assignment: &Assignment) -> Result<(), Failure> {
 /// The programs that this process was told of.
 fn programs(assignment: &Assignment) -> Result<Programs, Failure> {
     let refused = |error: &dyn std::error::Error| Failure::Programs(with_causes(error));
-    let numbers = [assignment.call, assignment.returns, assignment.end, assignment.record];
-    let kinds = [ProbeKind::Entry, ProbeKind::Return, ProbeKind::Entry, ProbeKind::Entry];
-    let mut probes = Vec::new();
-    for ((number, kind), name) in numbers.into_iter().zip(kinds).zip(PROGRAMS) {
-        probes.push(if assignment.multi {
+    let probe = |number: u32, name, kind| {
+        if assignment.multi {
             // SAFETY: it was handed to this process, and stays open.
             let program = unsafe { BorrowedFd::borrow_raw(number.cast_signed()) };
-            Probe::Multi(program.try_clone_to_owned().map_err(|error| refused(&error))?, kind)
-        } else {
-            let mut loaded = loaded_programs().filter_map(Result::ok);
-            let found = loaded.find(|program| program.id() == number);
-            let found = found.ok_or_else(|| Failure::Programs(format!("there is no program {number} ({name})")))?;
-            Probe::single(found, name, kind).map_err(|error| refused(&error))?
-        });
-    }
-    // In the order of PROGRAMS.
-    let Ok([calls, returns, ends, records]) = <[Probe; 4]>::try_from(probes) else {
-        return Err(Failure::Programs("one is missing".into()));
+            let program = program.try_clone_to_owned().map_err(|error| refused(&error))?;
+            return Ok(Probe::Multi(program, kind));
+        }
+        let found = loaded_programs().filter_map(Result::ok).find(|program| program.id() == number);
+        let found = found.ok_or_else(|| Failure::Programs(format!("there is no program {number} ({name})")))?;
+        Probe::single(found, name, kind).map_err(|error| refused(&error))
     };
-    Ok(Programs { calls, returns, ends, records })
+    let [call, returns, end, record] = PROGRAMS;
+    Ok(Programs {
+        calls: probe(assignment.call, call, ProbeKind::Entry)?,
+        returns: probe(assignment.returns, returns, ProbeKind::Return)?,
+        ends: probe(assignment.end, end, ProbeKind::Entry)?,
+        records: probe(assignment.record, record, ProbeKind::Entry)?,
+    })
 }
 
 /// The threads that attach probes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{SCHEMA, mark_loss, write};
+use super::{mark_loss, write};
 use crate::fact::evidence::EvidenceList;
 use crate::observation::{
     Anomaly, AnomalyKind, ClosedBy, Command, Data, Event, Evidence, EvidenceKind, Greeting, InterceptedClient,
@@ -17,7 +17,7 @@ use crate::sink::samples::{self, Sample, endpoint};
 use crate::smtp::{Peer, TlsFailure, Transfer};
 
 fn schema() -> Value {
-    serde_json::from_str(SCHEMA).expect("JSON")
+    serde_json::from_str(include_str!("../../../../docs/events.schema.json")).expect("JSON")
 }
 
 fn validator() -> Validator {

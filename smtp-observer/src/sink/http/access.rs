@@ -104,7 +104,7 @@ impl Access {
         let Some(web) = &self.web else { return };
         for file in &web.current().files {
             if let Err(error) = std::fs::File::open(file) {
-                let reason = config::reason(&error);
+                let reason = crate::sink::reason(&error);
                 warn!("changes of {} will take a restart: without privileges, {reason}", file.display());
             }
         }

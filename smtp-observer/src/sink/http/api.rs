@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::access::Sight;
 use super::stream::Seat;
-use super::{Ask, Context, Verdicts, plain, unavailable};
+use super::{Ask, Context, Unavailable, Verdicts, plain};
 use crate::observation::{Caller, Connection, Observation, Timestamp, Verdict};
 use crate::sink::connection_table::{ConnectionState, Exchange};
 use crate::sink::text::Text;
@@ -42,43 +42,41 @@ pub(super) fn routes() -> Router<Context> {
         .route("/api/v1/observations", get(observations))
 }
 
-async fn connections(State(context): State<Context>, Extension(sight): Extension<Sight>) -> Response {
-    let Some(listing) = context.ask(Ask::Connections).await else { return unavailable() };
+async fn connections(
+    State(context): State<Context>,
+    Extension(sight): Extension<Sight>,
+) -> Result<Response, Unavailable> {
+    let listing = context.ask(Ask::Connections).await?;
     let now = now();
     let mut response = array(listing.rows, move |row, out| sight.write(&View::new(row, now), out));
     response.headers_mut().insert(TOTAL, HeaderValue::from(listing.total));
-    response
+    Ok(response)
 }
 
 async fn connection(
     State(context): State<Context>,
     Extension(sight): Extension<Sight>,
     Path(id): Path<String>,
-) -> Response {
-    match context.ask(|reply| Ask::Connection(id, reply)).await {
-        Some(Some(row)) => {
-            let mut out = Vec::new();
-            let observations = row.transcript.iter().map(|kept| Displayed::new(Cow::Owned(kept.shown()))).collect();
-            let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
-            let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
-            sight.write(&view, &mut out);
-            json(out)
-        }
-        Some(None) => plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"),
-        None => unavailable(),
-    }
+) -> Result<Response, Unavailable> {
+    let Some(row) = context.ask(|reply| Ask::Connection(id, reply)).await? else {
+        return Ok(plain(StatusCode::NOT_FOUND, "no such connection: it may be over for long\n"));
+    };
+    let mut out = Vec::new();
+    let observations = row.transcript.iter().map(|kept| Displayed::new(Cow::Owned(kept.shown()))).collect();
+    let observations_dropped = Some(row.forgotten).filter(|dropped| *dropped > 0);
+    let view = View { observations: Some(observations), observations_dropped, ..View::new(&row, now()) };
+    sight.write(&view, &mut out);
+    Ok(json(out))
 }
 
-async fn interceptions(State(context): State<Context>, Extension(sight): Extension<Sight>) -> Response {
-    match context.ask(Ask::Interceptions).await {
-        Some(Verdicts { list, dropped }) => {
-            let mut response =
-                array(list, move |found, out| sight.write(&Displayed::new(Cow::Borrowed(&**found)), out));
-            response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
-            response
-        }
-        None => unavailable(),
-    }
+async fn interceptions(
+    State(context): State<Context>,
+    Extension(sight): Extension<Sight>,
+) -> Result<Response, Unavailable> {
+    let Verdicts { list, dropped } = context.ask(Ask::Interceptions).await?;
+    let mut response = array(list, move |found, out| sight.write(&Displayed::new(Cow::Borrowed(&**found)), out));
+    response.headers_mut().insert(DROPPED, HeaderValue::from(dropped));
+    Ok(response)
 }
 
 /// The last observations; for a client that accepts `text/event-stream`, the stream.
@@ -87,20 +85,16 @@ async fn observations(
     Extension(seat): Extension<Arc<Seat>>,
     Extension(sight): Extension<Sight>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Unavailable> {
     let accepts = |kind: &str| {
         let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         accepted.flat_map(|accept| accept.split(',')).any(|accept| accept.trim().split(';').next() == Some(kind))
     };
     if accepts("text/event-stream") {
-        return context.follow(seat, sight, &headers);
+        return Ok(context.follow(seat, sight, &headers));
     }
-    match context.ask(|reply| Ask::Observations(None, reply)).await {
-        Some(since) => {
-            array(since.observations, move |kept, out| sight.write(&Displayed::new(Cow::Owned(kept.shown())), out))
-        }
-        None => unavailable(),
-    }
+    let since = context.ask(|reply| Ask::Observations(None, reply)).await?;
+    Ok(array(since.observations, move |kept, out| sight.write(&Displayed::new(Cow::Owned(kept.shown())), out)))
 }
 
 pub(super) fn now() -> Timestamp {

@@ -187,7 +187,7 @@ impl Viewer {
             self.context.agent.taken.wait_for(|taken| *taken > seen).await.ok()?;
         }
         let after = self.seen.or(self.from);
-        self.context.ask(|reply| Ask::Observations(after, reply)).await
+        self.context.ask(|reply| Ask::Observations(after, reply)).await.ok()
     }
 
     fn take(&mut self, since: Since, out: &mut Vec<u8>) {

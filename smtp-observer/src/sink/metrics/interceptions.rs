@@ -17,13 +17,10 @@ const LONGEST_PATH: usize = 128;
 /// The metrics of interceptions.
 #[derive(Debug)]
 pub(super) struct Interceptions {
-    connections: IntCounterVec,
-    redirected: IntCounterVec,
-    hold: HistogramVec,
+    connections: Labels<IntCounterVec, 3>,
+    redirected: Labels<IntCounterVec, 3>,
+    hold: Labels<HistogramVec, 1>,
     info: IntGaugeVec,
-    pairs: Labels<[String; 3]>,
-    redirected_pairs: Labels<[String; 3]>,
-    holders: Labels<[String; 1]>,
     described: Vec<Described>,
 }
 
@@ -43,13 +40,10 @@ impl Interceptions {
         info: IntGaugeVec,
     ) -> Self {
         Self {
-            connections,
-            redirected,
-            hold,
+            connections: Labels::new(connections, super::MAX_SERIES),
+            redirected: Labels::new(redirected, super::MAX_SERIES),
+            hold: Labels::new(hold, super::MAX_HISTOGRAMS),
             info,
-            pairs: Labels::new(super::MAX_SERIES),
-            redirected_pairs: Labels::new(super::MAX_SERIES),
-            holders: Labels::new(super::MAX_HISTOGRAMS),
             described: Vec::new(),
         }
     }
@@ -59,18 +53,15 @@ impl Interceptions {
         let method = interception.method.as_str().to_owned();
         if interception.news.redirected {
             let client = programs.label(interception.client.process.as_ref(), now).to_string();
-            let labels = self.redirected_pairs.admit([interceptor.clone(), client, method.clone()]);
-            self.redirected.with_label_values(&labels).inc();
+            self.redirected.at([interceptor.clone(), client, method.clone()]).inc();
         }
         if interception.news.hidden {
             let client = programs.label(interception.client.process.as_ref(), now).to_string();
-            let labels = self.pairs.admit([interceptor.clone(), client, method.clone()]);
-            self.connections.with_label_values(&labels).inc();
+            self.connections.at([interceptor.clone(), client, method.clone()]).inc();
             self.describe(interception, &interceptor, method, now);
         }
         if let Some(hold) = interception.hold.filter(|_| interception.news.hold) {
-            let labels = self.holders.admit([interceptor]);
-            self.hold.with_label_values(&labels).observe(hold.as_secs_f64());
+            self.hold.at([interceptor]).observe(hold.as_secs_f64());
         }
     }
 
@@ -107,16 +98,9 @@ impl Interceptions {
 
     /// Ends the series of these programs, and the descriptions of processes that were not seen since then.
     pub(super) fn forget(&mut self, since: Timestamp, gone: &HashSet<Arc<str>>) {
-        // What is let go of is there: it was set.
-        for labels in self.pairs.forget(gone, 2) {
-            let _ = self.connections.remove_label_values(&labels);
-        }
-        for labels in self.redirected_pairs.forget(gone, 2) {
-            let _ = self.redirected.remove_label_values(&labels);
-        }
-        for labels in self.holders.forget(gone, 1) {
-            let _ = self.hold.remove_label_values(&labels);
-        }
+        self.connections.forget(gone, 2);
+        self.redirected.forget(gone, 2);
+        self.hold.forget(gone, 1);
         self.keep(|described| described.seen >= since);
     }
 

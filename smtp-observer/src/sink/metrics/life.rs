@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec};
-
-use super::Metrics;
-use super::series::{Family, Subject, UNKNOWN};
+use super::series::{Subject, UNKNOWN};
+use super::{Histograms, Metrics};
 use crate::observation::{NoopReason, Outcome, RsetReason, Timestamp};
 
 /// How long nothing is seen of a program before its series end, if it has no connection open.
@@ -46,7 +44,7 @@ impl Metrics {
     }
 
     /// The histograms that have no more labels than program and role.
-    fn durations(&mut self) -> [&mut Family<HistogramVec, Histogram, 0>; 5] {
+    fn durations(&mut self) -> [&mut Histograms<0>; 5] {
         [
             &mut self.rset_duration,
             &mut self.noop_duration,

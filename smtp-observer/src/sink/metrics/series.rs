@@ -136,35 +136,41 @@ where
     }
 }
 
-/// Sets of labels, each of a bounded number of values: the first that come. What is past the bound is `other` in all.
+/// A metric with `N` labels, of a bounded number of series: the first that come. What is past the bound is `other` in all.
 #[derive(Debug)]
-pub(super) struct Labels<K> {
+pub(super) struct Labels<V, const N: usize> {
+    vec: V,
     /// By their text in a row: the library takes sets for the same that do not differ in it.
-    known: HashMap<String, K>,
+    known: HashMap<String, [String; N]>,
     most: usize,
 }
 
-impl<const N: usize> Labels<[String; N]> {
-    pub(super) fn new(most: usize) -> Self {
-        Self { known: HashMap::default(), most }
+impl<B: MetricVecBuilder, const N: usize> Labels<MetricVec<B>, N> {
+    pub(super) fn new(vec: MetricVec<B>, most: usize) -> Self {
+        Self { vec, known: HashMap::default(), most }
     }
 
-    pub(super) fn admit(&mut self, labels: [String; N]) -> [String; N] {
+    pub(super) fn at(&mut self, labels: [String; N]) -> B::M {
         let text = labels.concat();
-        match self.known.get(&text) {
-            Some(known) if *known == labels => labels,
-            None if self.known.len() < self.most => {
-                self.known.insert(text, labels.clone());
-                labels
-            }
-            _ => [const { OTHER }; N].map(str::to_owned),
+        let is_admitted = match self.known.get(&text) {
+            Some(known) => *known == labels,
+            None => self.known.len() < self.most,
+        };
+        if !is_admitted {
+            return self.vec.with_label_values(&[OTHER; N]);
         }
+        let series = self.vec.with_label_values(&labels);
+        self.known.insert(text, labels);
+        series
     }
 
-    /// Lets go of those whose first labels, so many, name a program that is gone, and tells which these are.
-    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>, programs: usize) -> Vec<[String; N]> {
+    /// Ends the series whose first labels, so many, name a program that is gone.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>, programs: usize) {
         let names_gone = |labels: &[String; N]| labels[..programs].iter().any(|label| gone.contains(&**label));
-        self.known.extract_if(|_, labels| names_gone(labels)).map(|(_, labels)| labels).collect()
+        for (_, labels) in self.known.extract_if(|_, labels| names_gone(labels)) {
+            // It is there: it was made.
+            let _ = self.vec.remove_label_values(&labels);
+        }
     }
 }
 

@@ -31,6 +31,17 @@ pub(super) enum Column {
     Why,
 }
 
+/// What is fixed of a column.
+pub(super) struct About {
+    pub(super) heading: &'static str,
+    /// The key that sorts by it.
+    pub(super) key: char,
+    /// The least width at which it is of use.
+    least: u16,
+    /// What it shows, for the help.
+    pub(super) meaning: &'static str,
+}
+
 impl Column {
     pub(super) const ALL: [Self; 12] = [
         Self::Pid,
@@ -63,74 +74,23 @@ impl Column {
         Self::Local,
     ];
 
-    pub(super) fn heading(self) -> &'static str {
-        match self {
-            Self::Pid => "PID",
-            Self::User => "USER",
-            Self::Program => "PROGRAM",
-            Self::Role => "ROLE",
-            Self::Local => "LOCAL",
-            Self::Peer => "PEER",
-            Self::State => "STATE",
-            Self::Last => "LAST",
-            Self::Sent => "SENT",
-            Self::Received => "RCVD",
-            Self::Age => "AGE",
-            Self::Why => "WHY",
-        }
-    }
-
-    /// The key that sorts by it.
-    pub(super) fn key(self) -> char {
-        match self {
-            Self::Pid => 'N',
-            Self::User => 'U',
-            Self::Program => 'P',
-            Self::Role => 'R',
-            Self::Local => 'L',
-            Self::Peer => 'E',
-            Self::State => 'S',
-            Self::Last => 'V',
-            Self::Sent => 'B',
-            Self::Received => 'I',
-            Self::Age => 'T',
-            Self::Why => 'W',
-        }
-    }
-
-    /// What it shows, for the help.
-    pub(super) fn meaning(self) -> &'static str {
-        match self {
-            Self::Pid => "the process that uses the connection",
-            Self::User => "its user",
-            Self::Program => "its program",
-            Self::Role => "client: it connected; server: it accepted",
-            Self::Local => "this end's address",
-            Self::Peer => "the other end's; → a client's, ← a server's",
-            Self::State => "how far the session is",
-            Self::Last => "the last verb, and the reply's code",
-            Self::Sent => "bytes sent",
-            Self::Received => "bytes received",
-            Self::Age => "since the connection was opened",
-            Self::Why => "a verdict, or the last reason or anomaly",
-        }
-    }
-
-    /// The least width at which it is of use.
-    fn least(self) -> u16 {
-        match self {
-            Self::Pid => 7,
-            Self::User => 8,
-            Self::Program => 15,
-            Self::Role => 6,
-            Self::Local => 21,
-            Self::Peer => 17,
-            Self::State => 9,
-            Self::Last => 8,
-            Self::Sent | Self::Received => 6,
-            Self::Age => 5,
-            Self::Why => 23,
-        }
+    /// What is fixed of it.
+    pub(super) fn about(self) -> About {
+        let (heading, key, least, meaning) = match self {
+            Self::Pid => ("PID", 'N', 7, "the process that uses the connection"),
+            Self::User => ("USER", 'U', 8, "its user"),
+            Self::Program => ("PROGRAM", 'P', 15, "its program"),
+            Self::Role => ("ROLE", 'R', 6, "client: it connected; server: it accepted"),
+            Self::Local => ("LOCAL", 'L', 21, "this end's address"),
+            Self::Peer => ("PEER", 'E', 17, "the other end's; → a client's, ← a server's"),
+            Self::State => ("STATE", 'S', 9, "how far the session is"),
+            Self::Last => ("LAST", 'V', 8, "the last verb, and the reply's code"),
+            Self::Sent => ("SENT", 'B', 6, "bytes sent"),
+            Self::Received => ("RCVD", 'I', 6, "bytes received"),
+            Self::Age => ("AGE", 'T', 5, "since the connection was opened"),
+            Self::Why => ("WHY", 'W', 23, "a verdict, or the last reason or anomaly"),
+        };
+        About { heading, key, least, meaning }
     }
 
     pub(super) fn is_number(self) -> bool {
@@ -276,12 +236,13 @@ pub(super) fn fitting(width: u16) -> Vec<(Column, u16)> {
     let mut used = 0;
     let mut columns: Vec<(Column, u16)> = Vec::new();
     for column in Column::BY_IMPORTANCE {
-        let more = column.least() + u16::from(!columns.is_empty());
+        let least = column.about().least;
+        let more = least + u16::from(!columns.is_empty());
         if used + more > width {
             break;
         }
         used += more;
-        columns.push((column, column.least()));
+        columns.push((column, least));
     }
     columns.sort_unstable_by_key(|(column, _)| *column as u8);
     // An IPv4 address whole, a verdict with its program, an IPv6 address, and then whatever there is.
@@ -377,7 +338,7 @@ mod tests {
     #[test]
     fn columns_come_by_importance_and_fill_the_line() {
         let shown =
-            |width| fitting(width).into_iter().map(|(column, _)| column.heading()).collect::<Vec<_>>().join(" ");
+            |width| fitting(width).into_iter().map(|(column, _)| column.about().heading).collect::<Vec<_>>().join(" ");
         assert_eq!(shown(40), "PROGRAM WHY");
         assert_eq!(shown(80), "PID PROGRAM PEER LAST AGE WHY");
         assert_eq!(shown(100), "PID USER PROGRAM PEER STATE LAST AGE WHY");
@@ -386,13 +347,13 @@ mod tests {
             let columns = fitting(width);
             let used: u16 = columns.iter().map(|(_, width)| width).sum::<u16>() + columns.len() as u16 - 1;
             assert_eq!(used, width);
-            assert!(columns.iter().all(|(column, width)| *width >= column.least()));
+            assert!(columns.iter().all(|(column, width)| *width >= column.about().least));
         }
     }
 
     #[test]
     fn each_column_has_a_key_of_its_own() {
-        let mut keys = Column::ALL.map(Column::key);
+        let mut keys = Column::ALL.map(|column| column.about().key);
         keys.sort_unstable();
         assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
     }

@@ -134,7 +134,7 @@ impl View {
         buffer.set_style(Rect { height: 1, ..area }, self.theme.reversed());
         let mut x = area.x;
         for (column, width) in &columns {
-            let mut text = column.heading().to_owned();
+            let mut text = column.about().heading.to_owned();
             let mut style = self.theme.reversed();
             if self.sort.column == *column {
                 text.push(if self.sort.reversed { '▲' } else { '▼' });

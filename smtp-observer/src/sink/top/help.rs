@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::Theme;
-use super::columns::Column;
+use super::columns::{About, Column};
 use super::keys::KEYS;
 
 /// All lines.
@@ -13,11 +13,10 @@ pub(super) fn lines(theme: Theme) -> Vec<Line<'static>> {
     lines.extend(KEYS.iter().map(|(key, text)| pair(Span::raw(format!("  {key:<24}")), text)));
     lines.push(Line::default());
     lines.push(Line::styled("Columns, each with the letter that sorts by it; wider terminals show more", theme.bold()));
-    lines.extend(
-        Column::ALL
-            .iter()
-            .map(|column| pair(Span::raw(format!("  {}  {:<21}", column.key(), column.heading())), column.meaning())),
-    );
+    lines.extend(Column::ALL.iter().map(|column| {
+        let About { heading, key, meaning, .. } = column.about();
+        pair(Span::raw(format!("  {key}  {heading:<21}")), meaning)
+    }));
     lines.push(Line::default());
     lines.push(Line::styled("WHY, by how much it asks to be looked at", theme.bold()));
     lines.extend(

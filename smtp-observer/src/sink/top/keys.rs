@@ -85,7 +85,7 @@ impl View {
             (_, KeyCode::Char('<')) => self.sort.turn(Column::ALL.len() - 1),
             (_, KeyCode::Char('r')) => self.sort.reversed = !self.sort.reversed,
             (_, KeyCode::Char(letter)) => {
-                if let Some(column) = Column::ALL.into_iter().find(|column| column.key() == letter) {
+                if let Some(column) = Column::ALL.into_iter().find(|column| column.about().key == letter) {
                     self.sort.by(column);
                 }
             }

@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 use serde::Deserialize;
 
 use super::tls::{self, TlsError, TlsSection};
+use crate::sink::reason;
 
 /// Who is let in, and with which headers answers go out.
 pub(super) struct WebConfig {
@@ -86,14 +87,6 @@ pub enum WebConfigError {
         /// What is gone.
         lost: &'static str,
     },
-}
-
-/// The cause of an I/O error in words.
-pub(super) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
-    }
 }
 
 fn in_line(line: Option<u64>) -> String {

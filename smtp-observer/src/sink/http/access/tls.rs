@@ -12,7 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 use serde::Deserialize;
 
-use super::config::{Tls, reason};
+use super::config::Tls;
+use crate::sink::reason;
 
 /// Why TLS cannot be spoken as it is asked for.
 #[derive(Debug, thiserror::Error)]
