@@ -264,9 +264,12 @@ impl Kernel {
 
     /// Takes the ends of connections for which [`drain`](Self::drain) had no record: they found no room, and are counted as lost.
     pub fn late_ends(&mut self, sink: &mut dyn FnMut(KernelEvent<'_>)) {
-        let cookies: Vec<u64> = self.ends.keys().filter_map(Result::ok).collect();
+        let cookies: Vec<_> = self.ends.keys().collect();
         for cookie in cookies {
-            let end = self.ends.get(&cookie, 0).and_then(|end| self.ends.remove(&cookie).map(|()| end));
+            let end = cookie.and_then(|cookie| {
+                let end = self.ends.get(&cookie, 0)?;
+                self.ends.remove(&cookie).map(|()| end)
+            });
             match end {
                 Ok(Plain(end)) => sink(KernelEvent::State(self.reader.state(&end))),
                 Err(error) => warn!("the end of a connection cannot be read: {error}"),

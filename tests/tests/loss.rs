@@ -201,8 +201,9 @@ fn a_socket_that_is_left_to_the_kernel_stays_open() -> Result<()> {
     let (mut busy, closing, left) = (open()?, open()?, open()?);
     let (closing_port, left_port) = (closing.port()?, left.port()?);
     agent.wait_for("six ends", &hosts, |seen| seen.count("smtp.greeting") == 6)?;
-    let way_out = "chain out { type filter hook output priority 0;";
-    client.nft(&format!("table ip left {{ {way_out} tcp sport {left_port} drop; }} }}\n"))?;
+    client.nft(&format!(
+        "table ip left {{\n chain out {{\n type filter hook output priority 0;\n tcp sport {left_port} drop;\n }}\n}}\n"
+    ))?;
     drop(left.client);
 
     agent.stall()?;

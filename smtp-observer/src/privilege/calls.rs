@@ -156,7 +156,14 @@ const SOCKETS: &[c_long] = &[
 ];
 
 /// Commands of `bpf(2)` (`include/uapi/linux/bpf.h`) with which an agent reads its counters and lists open sockets.
-const BPF_OF_AGENT: &[c_int] = &[BPF_MAP_LOOKUP_ELEM, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_CREATE, BPF_ITER_CREATE];
+const BPF_OF_AGENT: &[c_int] = &[
+    BPF_MAP_LOOKUP_ELEM,
+    BPF_MAP_DELETE_ELEM,
+    BPF_MAP_GET_NEXT_KEY,
+    BPF_OBJ_GET_INFO_BY_FD,
+    BPF_LINK_CREATE,
+    BPF_ITER_CREATE,
+];
 
 /// Those with which the agent's programs are found by their numbers and put on functions. For each function aya tries out, with a
 /// program of two instructions, whether the kernel knows cookies.
@@ -167,6 +174,8 @@ const BPF_OF_PROBER: &[c_int] =
 const BPF_OF_MULTI_PROBER: &[c_int] = &[BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_CREATE];
 
 const BPF_MAP_LOOKUP_ELEM: c_int = 1;
+const BPF_MAP_DELETE_ELEM: c_int = 3;
+const BPF_MAP_GET_NEXT_KEY: c_int = 4;
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_GET_NEXT_ID: c_int = 11;
 const BPF_PROG_GET_FD_BY_ID: c_int = 13;
