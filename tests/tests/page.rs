@@ -58,7 +58,7 @@ fn who_is_in_the_middle() -> Result<()> {
     browser
         .wait_for("[...document.querySelectorAll('#log li')].some((line) => line.textContent.includes('queued as'))")?;
     browser.wait_for("document.querySelectorAll('#charts .bar').length >= 6")?;
-    assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Nobody is in the middle");
+    assert_eq!(browser.text("document.querySelector('h1').textContent")?, "No proxy found");
 
     let folder = tempfile::tempdir()?;
     let mut client = scene.client_host.command(machine::sibling("mail-client")?);
@@ -318,12 +318,12 @@ fn answers_that_fail_or_are_late_are_told_and_are_no_answer() -> Result<()> {
         check_unanswered(&mut browser, FAILED)?;
         browser.release_held()?;
         browser.wait_for("document.querySelector('#status').textContent === 'live'")?;
-        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Nobody is in the middle");
+        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "No proxy found");
         browser.wait_for("document.querySelectorAll('#rows tr').length === 2")?;
         // What is known stays while the next answer is late.
         dialogue.play("C: NOOP\nS: 250 Ok")?;
         browser.wait_for("document.querySelector('#status').textContent === 'the agent takes long to answer'")?;
-        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "Nobody is in the middle");
+        assert_eq!(browser.text("document.querySelector('h1').textContent")?, "No proxy found");
         browser.release_held()?;
         browser.wait_for("document.querySelector('#status').textContent === 'live'")?;
         browser.close()?;

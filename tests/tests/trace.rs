@@ -83,6 +83,11 @@ fn a_replay_shows_what_is_asked_for() -> Result<()> {
         is_verb(observed, &["NOOP"]) && ends_with(observed, "/process", "mail-server")
     })?;
 
+    // The server's end and the proxy's upstream one know each other's addresses, the client's own is another.
+    let server_at = all.only(|observed| observed.pid() == Some(server.into())).0;
+    let peer = server_at.first().and_then(|observed| observed.text("/connection/remote/address")).context("no peer")?;
+    check(&["--peer", peer], &|observed| observed.text("/connection/remote/address") == Some(peer))?;
+
     // What the interceptor makes of the mail, and nothing of what each of the three says in an ordinary way.
     let odd = observe(&["--only-anomalies"])?;
     let has = |event: &str, pointer: &str, text: &str| {

@@ -1,7 +1,9 @@
 //! Options that pick what is shown.
 
 use clap::Args;
+use ipnet::IpNet;
 
+use super::parse_network;
 use crate::sink::filter::{Filter, LONGEST_NAME, is_shown_verb};
 
 /// What `trace` and `replay` show, of all that is observed. Conditions of several options all have to hold.
@@ -15,6 +17,10 @@ pub struct FilterArgs {
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = parse_pid)]
     pid: Vec<u32>,
 
+    /// Only connections with these addresses at their other end, or with an address of these blocks (192.0.2.0/24).
+    #[arg(long, value_name = "CIDR[,CIDR…]", value_delimiter = ',', value_parser = parse_network)]
+    peer: Vec<IpNet>,
+
     /// Only exchanges with these verbs, and what is told of them.
     #[arg(long, value_name = "VERB[,VERB…]", value_delimiter = ',', value_parser = parse_verb)]
     verb: Vec<String>,
@@ -27,8 +33,8 @@ pub struct FilterArgs {
 
 impl From<FilterArgs> for Filter {
     fn from(args: FilterArgs) -> Self {
-        let FilterArgs { process: processes, pid: pids, verb: verbs, only_anomalies } = args;
-        Self { processes, pids, verbs, only_anomalies }
+        let FilterArgs { process: processes, pid: pids, peer: peers, verb: verbs, only_anomalies } = args;
+        Self { processes, pids, peers, verbs, only_anomalies }
     }
 }
 
@@ -83,11 +89,15 @@ mod tests {
 
     #[test]
     fn values_are_repeated_or_listed() {
-        let filter =
-            parse(&["--process", "smtpd,perl", "--process", "my program", "--pid=1,4711", "--verb", "rset,Noop"]);
+        let peers = ["--peer", "192.0.2.1,2001:db8::/32", "--peer", "198.51.100.0/24"];
+        let others = ["--process", "smtpd,perl", "--process", "my program", "--pid=1,4711", "--verb", "rset,Noop"];
+        let filter = parse(&[&peers[..], &others].concat());
         let expected = Filter {
             processes: vec!["smtpd".into(), "perl".into(), "my program".into()],
             pids: vec![1, 4711],
+            peers: ["192.0.2.1/32", "2001:db8::/32", "198.51.100.0/24"]
+                .map(|peer| peer.parse().expect("a block"))
+                .into(),
             verbs: vec!["RSET".into(), "NOOP".into()],
             only_anomalies: false,
         };
@@ -120,6 +130,8 @@ mod tests {
             (["--pid", "0"], "`0` is not the number of a process"),
             (["--pid", "smtpd"], "`smtpd` is not the number of a process"),
             (["--pid", "99999999999"], "is not the number of a process"),
+            (["--peer", "mx.example"], "`mx.example` is neither an address nor a block of addresses"),
+            (["--peer", "192.0.2.0/33"], "is neither an address nor a block of addresses"),
             (["--verb", "RCPT TO"], "`RCPT TO` is not a verb"),
             (["--verb", ""], "`` is not a verb"),
             (["--verb", "FOO"], "nothing can match: `FOO` is no known verb"),

@@ -34,7 +34,7 @@ pub type Arguments = HashMap<ProcessKey, Vec<String>>;
 
 /// The arguments of those that hold sockets now. Whatever cannot be read is left out.
 pub fn arguments_now(programs: &mut Ebpf, time: Time) -> Result<Arguments, Error> {
-    let snapshot = list(programs, &mut Reader::default(), time, &Arguments::default())?;
+    let snapshot = list(programs, &mut Reader::without_users(), time, &Arguments::default())?;
     let said = snapshot.processes.into_iter().filter(|process| !process.arguments.is_empty());
     Ok(said.map(|process| (process.task.process, process.arguments)).collect())
 }

@@ -29,6 +29,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// One that does not name users: before privileges are given up there is one thread.
+    pub fn without_users() -> Self {
+        Self { users: Users::without_names(), ..Self::default() }
+    }
+
     /// The kind of a record and the event in it, if it is one: an [`record::Owner`] is told with the transfers that it is for.
     pub fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(Kind, Option<KernelEvent<'a>>), MalformedRecord> {
         let header: record::Header = prefix(bytes)?;

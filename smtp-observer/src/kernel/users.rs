@@ -29,7 +29,8 @@ pub struct Users {
     known: HashMap<u32, Known>,
     /// Those that are looked up.
     asked: HashSet<u32>,
-    look_up: fn(u32) -> Option<String>,
+    /// None: nobody is looked up.
+    look_up: Option<fn(u32) -> Option<String>>,
     /// Who looks them up: started with the first, and so with no more privileges than the agent has by then.
     resolver: Option<Resolver>,
 }
@@ -52,8 +53,13 @@ impl Default for Users {
 }
 
 impl Users {
+    /// Where names do not matter: no thread is started.
+    pub fn without_names() -> Self {
+        Self { known: HashMap::default(), asked: HashSet::default(), look_up: None, resolver: None }
+    }
+
     fn by(look_up: fn(u32) -> Option<String>) -> Self {
-        Self { known: HashMap::default(), asked: HashSet::default(), look_up, resolver: None }
+        Self { look_up: Some(look_up), ..Self::without_names() }
     }
 
     /// The name of the user with this uid, where it has one and it is known by now.
@@ -67,7 +73,7 @@ impl Users {
 
     /// Has a user looked up; whether it was not already.
     fn ask(&mut self, uid: u32) -> bool {
-        let look_up = self.look_up;
+        let Some(look_up) = self.look_up else { return false };
         let resolver = self.resolver.get_or_insert_with(|| Resolver::start(look_up));
         self.asked.len() < MAX_USERS && self.asked.insert(uid) && resolver.asks.send(uid).is_ok()
     }

@@ -1,5 +1,7 @@
 //! Which observations somebody wants to see: of some programs, of some commands, or only what is out of the ordinary.
 
+use ipnet::IpNet;
+
 use crate::observation::{Caller, Event, Observation, Outcome, TlsPhase, Verdict};
 use crate::smtp::{Verb, is_foreign};
 
@@ -18,6 +20,8 @@ pub struct Filter {
     pub processes: Vec<String>,
     /// Process ids in the host's pid namespace.
     pub pids: Vec<u32>,
+    /// Addresses of the connection's other end.
+    pub peers: Vec<IpNet>,
     /// Verbs in upper case.
     pub verbs: Vec<String>,
     /// Only what [`is_anomalous`].
@@ -28,6 +32,7 @@ impl Filter {
     /// Whether this is to be seen.
     pub fn passes(&self, observation: &Observation) -> bool {
         self.is_by(observation)
+            && self.is_with(observation)
             && self.is_about(&observation.event)
             && (!self.only_anomalies || is_anomalous(&observation.event))
     }
@@ -50,6 +55,11 @@ impl Filter {
             _ => [None, None],
         };
         observation.process.iter().chain(named.into_iter().flatten()).any(wanted)
+    }
+
+    fn is_with(&self, observation: &Observation) -> bool {
+        let peer = &observation.connection.remote.address;
+        self.peers.is_empty() || self.peers.iter().any(|wanted| wanted.contains(peer))
     }
 
     /// It is an exchange with one of the verbs, or what is told of one beside it.
@@ -107,7 +117,7 @@ mod tests {
 
     fn of(processes: &[&str], pids: &[u32], verbs: &[&str]) -> Filter {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        Filter { processes: texts(processes), pids: pids.to_vec(), verbs: texts(verbs), only_anomalies: false }
+        Filter { processes: texts(processes), pids: pids.to_vec(), verbs: texts(verbs), ..Filter::default() }
     }
 
     fn interception(verdict: Verdict) -> Event {
@@ -198,6 +208,25 @@ mod tests {
         ] {
             let all = ["EHLO", "RSET", "NOOP", "DATA", "STARTTLS"];
             assert!(!of(&[], &[], &all).passes(&Sample::client().at(event.clone())), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn the_other_ends_address_or_a_block_that_it_is_in() {
+        let sample = Sample::client();
+        let peer = sample.opened().connection.remote.address;
+        let with = |peers: &[IpNet]| Filter { peers: peers.to_vec(), ..Filter::default() }.passes(&sample.opened());
+        let block = IpNet::new(peer, 24).expect("a block");
+        let other: IpNet = "203.0.113.0/24".parse().expect("a block");
+        assert!(!block.contains(&other), "{block}");
+        for (peers, expected) in [
+            (&[][..], true),
+            (&[IpNet::from(peer)], true),
+            (&[block], true),
+            (&[other], false),
+            (&[other, block], true),
+        ] {
+            assert_eq!(with(peers), expected, "{peers:?}");
         }
     }
 

@@ -75,7 +75,7 @@ function headline(groups, openIds, isAnythingSeen) {
   const told = worst.length > 0 ? worst : suspected;
   byId("answer").dataset.weight = worst.length > 0 ? "hidden" : suspected.length > 0 ? "suspected" : "none";
   if (told.length === 0) {
-    say(title, "Nobody is in the middle");
+    say(title, !isAnythingSeen ? "Nothing seen yet" : groups.length > 0 ? "No hidden proxy found" : "No proxy found");
     const led = groups.some((each) => each.weight === "led");
     const found = led ? " Some clients are led to another server than they asked for." : " What is between them, the clients chose themselves.";
     const others = groups.length > 0 ? found : "";
