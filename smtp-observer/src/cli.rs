@@ -119,7 +119,7 @@ pub struct ObserveArgs {
     #[arg(long, value_name = "CIDR[,CIDR…]", value_delimiter = ',', value_parser = parse_network)]
     service_address: Vec<IpNet>,
 
-    /// Room for what the hooks deliver until the agent takes it: `512KiB`, `16MiB` [default: 4MiB].
+    /// Room for what the hooks deliver until the agent takes it, a power of two: `512KiB`, `16MiB` [default: 4MiB].
     #[arg(long, value_name = "SIZE")]
     ring_size: Option<RingSize>,
 
@@ -148,8 +148,8 @@ pub struct RunArgs {
     #[command(flatten)]
     observe: ObserveArgs,
 
-    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output. That
-    /// nobody reads it any more is a failure.
+    /// Append observations to this file, one JSON object a line; SIGHUP opens it again, and `-` is standard output. Ends with
+    /// status 1 when the reader of a pipe has gone.
     #[arg(long, value_name = "FILE")]
     events: Option<Destination>,
 
@@ -177,7 +177,7 @@ pub struct TraceArgs {
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// One JSON object each.
+    /// One JSON object a line, as `run --events` writes.
     #[arg(long)]
     json: bool,
 }
@@ -189,7 +189,7 @@ pub struct ReplayArgs {
     #[arg(value_name = "FILE")]
     pub file: Source,
 
-    /// One JSON object each.
+    /// One JSON object a line, as `run --events` writes.
     #[arg(long)]
     pub json: bool,
 

@@ -227,8 +227,6 @@ names! {
         LocalPeer => "local_peer",
         /// Its `connect` was given another address.
         ConnectRewritten => "connect_rewritten",
-        /// The process asked where the client wanted to go (`SO_ORIGINAL_DST`).
-        OriginalDestinationAsked => "original_destination_asked",
         /// The process connected to the server that the client had asked for.
         SameDestinationConnected => "same_destination_connected",
         /// It named the same sender and recipient there as the client had.

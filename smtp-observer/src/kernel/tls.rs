@@ -47,12 +47,12 @@ const FIRST_KERNEL: [u8; 2] = [6, 1];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
-    /// That of processes that use watched sockets. Every process has the probes, unless others call a library often.
+    /// Every process that has loaded them; where others call a library often, only those that use a watched port.
     #[default]
     Auto,
-    /// The same; but every process has the probes, whatever it costs others.
+    /// Every process that has loaded them, always.
     All,
-    /// Nobody's.
+    /// None: what is said behind STARTTLS is not read.
     Off,
 }
 

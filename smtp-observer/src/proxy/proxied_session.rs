@@ -359,8 +359,7 @@ fn weight(kind: EvidenceKind) -> u32 {
     match kind {
         EvidenceKind::LocalPeer => 5,
         EvidenceKind::ConnectRewritten | EvidenceKind::GoAheadNotFromUpstream | EvidenceKind::TlsTerminated => 4,
-        EvidenceKind::OriginalDestinationAsked
-        | EvidenceKind::EnvelopeMirrored
+        EvidenceKind::EnvelopeMirrored
         | EvidenceKind::DataHeldBack
         | EvidenceKind::SuccessBeforeUpstream
         | EvidenceKind::StarttlsStripped => 3,
@@ -387,7 +386,6 @@ fn is_changed(evidence: Kinds) -> bool {
             kind,
             EvidenceKind::LocalPeer
                 | EvidenceKind::ConnectRewritten
-                | EvidenceKind::OriginalDestinationAsked
                 | EvidenceKind::SameDestinationConnected
                 | EvidenceKind::EnvelopeMirrored
                 | EvidenceKind::CoupledClose

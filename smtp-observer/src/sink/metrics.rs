@@ -211,7 +211,7 @@ impl Metrics {
             )?,
             kernel_events_lost: define.counter(
                 "smtp_observer_kernel_events_lost_total",
-                "Records that the hooks could not deliver, by where they were lost.",
+                "Records that the hooks could not deliver, by kind.",
                 &["kind"],
             )?,
             recursion_misses: define.counter(

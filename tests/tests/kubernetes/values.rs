@@ -149,9 +149,12 @@ fn an_image_is_named_by_its_digest_where_there_is_one() -> Result<()> {
 fn with_a_password_no_probe_asks_a_path() -> Result<()> {
     let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
     let plain = render(&[])?;
-    for (probe, path) in probes.iter().zip(["/readyz", "/readyz", "/healthz"]) {
-        assert_eq!(plain.container()?[probe]["httpGet"], json!({"path": path, "port": "http"}), "{probe}");
+    for probe in probes {
+        assert_eq!(plain.container()?[probe]["httpGet"], json!({"path": "/readyz", "port": "http"}), "{probe}");
     }
+    // An agent that is busy for a while stays; one that hangs for a minute is started again.
+    let liveness = &plain.container()?["livenessProbe"];
+    assert_eq!(["periodSeconds", "timeoutSeconds", "failureThreshold"].map(|name| &liveness[name]), [10, 5, 6]);
     let objects = render(&["webConfig.secretName=web"])?;
     for probe in probes {
         let probe = &objects.container()?[probe];

@@ -29,7 +29,7 @@ const CONFIGURATION: &str = "/etc/smtp-observer/smtp-observer.toml";
 const PROGRAM: &str = "/usr/bin/smtp-observer";
 
 /// Files that a package brings wherever it is installed, beside those of which each distribution has a place of its own.
-const FILES: [&str; 16] = [
+const FILES: [&str; 24] = [
     "/etc/logrotate.d/smtp-observer",
     CONFIGURATION,
     PROGRAM,
@@ -37,14 +37,22 @@ const FILES: [&str; 16] = [
     "/usr/lib/systemd/system/smtp-observer.socket",
     "/usr/lib/sysusers.d/smtp-observer.conf",
     "/usr/share/bash-completion/completions/smtp-observer",
+    "/usr/share/doc/smtp-observer/README.md",
+    "/usr/share/doc/smtp-observer/docs/events.schema.json",
+    "/usr/share/doc/smtp-observer/docs/systemd.md",
     "/usr/share/doc/smtp-observer/smtp-ebpf.cdx.json",
     "/usr/share/doc/smtp-observer/smtp-observer.cdx.json",
     "/usr/share/fish/vendor_completions.d/smtp-observer.fish",
     "/usr/share/man/man1/smtp-observer-run.1.gz",
     "/usr/share/man/man1/smtp-observer.1.gz",
+    "/usr/share/smtp-observer/clickhouse/smtp-events.sql",
     "/usr/share/smtp-observer/grafana/smtp-observer.json",
     "/usr/share/smtp-observer/otelcol/loki.yaml",
+    "/usr/share/smtp-observer/prometheus/fleet-agent.yml",
+    "/usr/share/smtp-observer/prometheus/fleet.rules.yml",
+    "/usr/share/smtp-observer/prometheus/fleet.yml",
     "/usr/share/smtp-observer/prometheus/smtp-observer.rules.yml",
+    "/usr/share/smtp-observer/rsyslog/kafka.conf",
     "/usr/share/smtp-observer/vector/loki.yaml",
 ];
 

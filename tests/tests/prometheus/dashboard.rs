@@ -215,6 +215,6 @@ fn every_panel_is_whole() -> Result<()> {
     assert_eq!(text(first, "/title")?, "Who is in the middle of connections to port 25");
     let names: Vec<_> = dashboard["templating"]["list"].as_array().context("no variables")?.iter().collect();
     let names: Vec<_> = names.iter().filter_map(|variable| variable["name"].as_str()).collect();
-    assert_eq!(names, ["datasource", "instance", "process", "role"]);
+    assert_eq!(names, ["datasource", "instance", "process", "role", "distribution_role"]);
     Ok(())
 }

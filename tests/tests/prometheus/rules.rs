@@ -80,7 +80,13 @@ pub fn check_evaluated(prometheus: &Prometheus) -> Result<()> {
     for alert in ["SmtpInterceptorAppeared", "SmtpUnprovokedRset"] {
         assert_eq!(state(alert)?, "firing", "{alert}");
     }
-    for alert in ["SmtpObserverDown", "SmtpDataGoAheadHeld", "SmtpDataAcceptSlow"] {
+    for alert in [
+        "SmtpSmugglingEffective",
+        "SmtpObserverDown",
+        "SmtpObserverAbsent",
+        "SmtpDataGoAheadHeld",
+        "SmtpDataAcceptSlow",
+    ] {
         assert_ne!(state(alert)?, "firing", "{alert}");
     }
     let interceptor = prometheus.query("ALERTS{alertname=\"SmtpInterceptorAppeared\",alertstate=\"firing\"}")?;
