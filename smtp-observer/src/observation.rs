@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod queue_id;
 mod shown;
 
 pub use crate::fact::{Evidence, InterceptedClient, Interception, News, Reasoned, Upstream};
@@ -192,6 +193,10 @@ pub struct Data {
     /// The final reply's text, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
+    /// Under which identifier the server keeps the message, where its final reply tells that in known words: the one that its
+    /// log has, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_id: Option<String>,
 }
 
 /// A mail transaction: from MAIL to its end (RFC 5321, 3.3).

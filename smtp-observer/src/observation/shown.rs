@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::queue_id::queue_id;
 use super::{Anomaly, Command, Data, Event, Greeting, Observation, Tls, Transaction};
 use crate::analysis;
 use crate::event::TlsLibrary;
@@ -66,11 +67,10 @@ impl Event {
             What::Data(message) => {
                 // What stayed in the kernel is not known to be empty.
                 let go_ahead = message.go_ahead.as_ref().filter(|go_ahead| !go_ahead.text.is_empty());
-                Self::Data(Data {
-                    go_ahead_text: go_ahead.map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
-                    reply: message.reply.as_ref().and_then(|reply| policy.reply(reply)),
-                    ..Data::without_texts(message)
-                })
+                Self::Data(Data::without_texts(message).with_texts(
+                    go_ahead.map(|go_ahead| policy.repeating(&go_ahead.text, &go_ahead.repeated)),
+                    message.reply.as_ref().and_then(|reply| policy.reply(reply)),
+                ))
             }
             What::Transaction(ended) => Self::Transaction(Transaction {
                 sender: ended.sender.map(|mailbox| policy.reverse_path(mailbox)),
@@ -98,7 +98,14 @@ impl Data {
             size_bytes: message.size,
             code: message.reply.as_ref().map(|reply| reply.code),
             reply: None,
+            queue_id: None,
         }
+    }
+
+    /// With the texts of the 354 and of the final reply, as they are shown.
+    pub(crate) fn with_texts(self, go_ahead_text: Option<String>, reply: Option<String>) -> Self {
+        let accepted = reply.as_deref().filter(|_| self.code.is_some_and(|code| code / 100 == 2));
+        Self { queue_id: accepted.and_then(queue_id).map(str::to_owned), go_ahead_text, reply, ..self }
     }
 }
 

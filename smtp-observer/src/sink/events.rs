@@ -161,7 +161,8 @@ mod tests {
                 "final_reply_seconds": 0.5,
                 "size_bytes": 2048,
                 "code": 250,
-                "reply": "2.0.0 Ok: queued as 4X1",
+                "reply": "2.0.0 Ok: queued as 4X1F0",
+                "queue_id": "4X1F0",
             })
         );
         assert_eq!(

@@ -255,11 +255,10 @@ impl Retained {
         let event = match &self.0.event {
             KeptEvent::Shown(event) => event.clone(),
             KeptEvent::Command(said) => said.shown(),
-            KeptEvent::Data(data, texts) => Event::Data(Data {
-                go_ahead_text: Some(texts.first()).filter(|text| !text.is_empty()).map(|text| texts.shown(text)),
-                reply: data.code.map(|_| texts.shown(texts.second())),
-                ..(**data).clone()
-            }),
+            KeptEvent::Data(data, texts) => Event::Data((**data).clone().with_texts(
+                Some(texts.first()).filter(|text| !text.is_empty()).map(|text| texts.shown(text)),
+                data.code.map(|_| texts.shown(texts.second())),
+            )),
             KeptEvent::Transaction(ended, texts) => Event::Transaction(Transaction {
                 sender: Some(texts.policy().reverse_path(texts.first())),
                 ..ended.clone()

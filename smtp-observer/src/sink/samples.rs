@@ -218,7 +218,8 @@ pub(crate) fn data() -> Event {
         accept: Some(Duration::from_millis(500)),
         size_bytes: Some(2048),
         code: Some(250),
-        reply: Some("2.0.0 Ok: queued as 4X1".into()),
+        reply: Some("2.0.0 Ok: queued as 4X1F0".into()),
+        queue_id: Some("4X1F0".into()),
     })
 }
 

@@ -442,7 +442,7 @@ mod tests {
             (
                 samples::data(),
                 "DATA 2048 bytes, go-ahead after 250 ms, content took 4.00 s, final reply after 500 ms: 250 2.0.0 Ok: \
-                 queued as 4X1",
+                 queued as 4X1F0",
                 "info",
             ),
             (samples::delivered(), "delivered: from <…@example.org>, 1 recipient accepted, 5.00 s", "info"),

@@ -236,7 +236,7 @@ mod tests {
             (
                 samples::data(),
                 "  DATA 2048 bytes, go-ahead after 250 ms, content took 4.00 s, final reply after 500 ms: 250 2.0.0 \
-                 Ok: queued as 4X1\n",
+                 Ok: queued as 4X1F0\n",
             ),
             (samples::delivered(), "  delivered: from <…@example.org>, 1 recipient accepted, 5.00 s\n"),
             (Event::Tls(Tls::new(TlsPhase::Started)), "  TLS started; what follows is not visible\n"),

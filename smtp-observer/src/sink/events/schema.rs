@@ -90,6 +90,7 @@ fn events() -> Vec<Event> {
         size_bytes: None,
         code: None,
         reply: None,
+        queue_id: None,
     };
     vec![
         Event::ConnectionOpened { requested: Some(endpoint("203.0.113.9", 25)) },
