@@ -36,6 +36,8 @@ fn a_delivered_mail() -> Result<()> {
     for data in [&client, &server] {
         assert_eq!(data.text("/go_ahead"), Some("End data with <CR><LF>.<CR><LF>"), "{data}");
         ensure!(data.text("/reply").is_some_and(|reply| reply.contains("queued as")), "{data}");
+        let logged = format!("{}: client=", data.text("/queue_id").context("no queue_id")?);
+        ensure!(session.log.iter().any(|line| line.contains(&logged)), "no {logged} in\n{}", session.log.join("\n"));
         for duration in ["/go_ahead_seconds", "/transfer_seconds", "/final_reply_seconds"] {
             ensure!(data.number(duration).is_some_and(|seconds| seconds > 0.0), "`{duration}` of {data}");
         }
@@ -125,6 +127,8 @@ struct Session {
     server: Seen,
     /// Postfix's master.
     master: u32,
+    /// What Postfix has logged.
+    log: Vec<String>,
 }
 
 impl Session {
@@ -136,13 +140,14 @@ impl Session {
         client(&client_host)?;
         agent.wait_closed(&[&client_host, &server_host], 2)?;
         let master = postfix.pid();
-        postfix.stop()?;
+        let log = postfix.stop()?;
         // Everything up to the agent's end counts: what it invents may come late.
         let seen = agent.stop()?.seen;
         Ok(Self {
             client: seen.on(&[&client_host])?.side("client")?,
             server: seen.on(&[&server_host])?.side("server")?,
             master,
+            log,
         })
     }
 

@@ -98,6 +98,7 @@ fn as_a_client() -> Result<()> {
         ensure!(size(server)?.is_some() && size(client)? == size(server)?, "\n{client}\n{server}");
         for end in [client, server] {
             assert_eq!(end.one("smtp.data")?.text("/reply"), Some("2.0.0 Ok: queued as 4F1C0A77"), "\n{end}");
+            assert_eq!(end.one("smtp.data")?.text("/queue_id"), Some("4F1C0A77"), "\n{end}");
         }
     }
     Ok(())
