@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// `-`.
     StandardOutput,
@@ -39,14 +38,6 @@ impl FromStr for Destination {
             "-" => Ok(Self::StandardOutput),
             name => Ok(Self::File(name.into())),
         }
-    }
-}
-
-impl TryFrom<String> for Destination {
-    type Error = NoName;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserialize, Deserializer};
-
 /// SMTP's port (RFC 5321, 4.5.4.2).
 const DEFAULT_PORT: u16 = 25;
 
@@ -26,7 +24,7 @@ impl Ports {
             }
             list.push(port);
         }
-        if list.is_empty() { Err(PortsError::None) } else { Ok(Self(list)) }
+        Ok(Self(list))
     }
 
     /// The ports in the order given.
@@ -54,45 +52,11 @@ impl FromStr for Ports {
     type Err = PortsError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(PortsError::None);
+        }
         let port = |text: &str| text.trim().parse().map_err(|_| PortsError::NotAPort(text.to_owned()));
         Self::new(text.split(',').map(port).collect::<Result<Vec<u16>, _>>()?)
-    }
-}
-
-/// `25`, `"25,587"` or `[25, 587]`.
-impl<'de> Deserialize<'de> for Ports {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        fn port<E: de::Error>(number: i64) -> Result<u16, E> {
-            u16::try_from(number).map_err(|_| E::custom(PortsError::NotAPort(number.to_string())))
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Ports;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port, or a list of ports")
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Ports, E> {
-                Ports::new([port(number)?]).map_err(E::custom)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ports, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Ports, A::Error> {
-                let mut ports = Vec::new();
-                while let Some(number) = items.next_element()? {
-                    ports.push(port(number)?);
-                }
-                Ports::new(ports).map_err(de::Error::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -124,7 +88,8 @@ mod tests {
         assert_eq!(parse("25,587, 2525"), Ok(Ports(vec![25, 587, 2525])));
         assert_eq!(parse("0"), Err(PortsError::Zero));
         assert_eq!(parse("25,25"), Err(PortsError::Twice(25)));
-        for text in ["", "25,", "smtp", "-1", "65536", "25;587"] {
+        assert_eq!(parse(""), Err(PortsError::None));
+        for text in ["25,", "smtp", "-1", "65536", "25;587"] {
             assert!(matches!(parse(text), Err(PortsError::NotAPort(_))), "{text}");
         }
     }

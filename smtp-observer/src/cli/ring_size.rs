@@ -2,15 +2,12 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// A thousand of the longest records between two batches, which are a fiftieth of a second apart. The ring is mapped
 /// twice, so twice as much counts as the agent's memory.
 const DEFAULT: u32 = 4 << 20;
 
 /// A size that the kernel takes for a ring buffer (`ringbuf_map_alloc`): a power of two, in whole pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSize(u32);
 
 impl RingSize {
@@ -58,14 +55,6 @@ impl FromStr for RingSize {
             Some(bytes) if bytes.is_power_of_two() && (page..=1 << 30).contains(&bytes) => Ok(Self(bytes as u32)),
             _ => Err(RingSizeError::Impossible(text.to_owned(), page)),
         }
-    }
-}
-
-impl TryFrom<String> for RingSize {
-    type Error = RingSizeError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

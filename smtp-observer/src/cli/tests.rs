@@ -101,9 +101,9 @@ fn the_file_takes_what_the_command_line_takes() {
         assert_eq!(run.allowed_hosts, ["a.example", "b.example"]);
         assert_eq!(run.observe.user.as_deref(), Some("4242"));
     }
-    assert!(config_error("service-address = 5\n").contains("a list of texts"));
+    assert!(config_error("service-address = 5\n").contains("`5` is neither an address nor"));
     assert!(config_error("allowed-host = \"http://a\"\n").contains("`http://a`"));
-    assert!(config_error("user = true\n").contains("name or number"));
+    assert!(config_error("user = true\n").contains("`user`: a text is needed here, and not a TOML boolean"));
 }
 
 #[test]
@@ -168,18 +168,35 @@ fn a_replay_takes_a_file_or_standard_input() {
 fn a_wrong_file_is_named_with_the_line_and_the_key() {
     let unknown = config_error("port = 25\nprot = 26\n");
     assert!(unknown.contains("line 2") && unknown.contains("`prot`"), "{unknown}");
-    assert!(config_error("port = 0\n").contains("port 0"));
-    assert!(config_error("port = 70000\n").contains("`70000`"));
-    assert!(config_error("port = [25, 25]\n").contains("twice"));
-    assert!(config_error("port = []\n").contains("at least one"));
-    assert!(config_error("hooks = \"kprobe\"\n").contains("kprobe"));
-    assert!(config_error("duration = \"soon\"\n").contains("`soon`"));
-    assert!(config_error("ring-size = \"5MiB\"\n").contains("power of two"));
-    assert!(config_error("listen = \"localhost\"\n").contains("line 1"));
-    assert!(config_error("port = \n").contains("line 1"));
-    assert!(config_error("record = \"-\"\n").contains("standard output"));
-    assert!(config_error("events = \"\"\n").contains("empty name"));
-    assert!(config_error("record = \"\"\n").contains("empty name"));
+    for (text, words) in [
+        ("port = 0", "`port`: port 0"),
+        ("port = 70000", "`port`: `70000`"),
+        ("port = -1", "`port`: `-1` is not a port"),
+        ("port = [25, 25]", "`port`: port 25 is given twice"),
+        ("port = [25, \"x\"]", "`port`: `x` is not a port"),
+        ("port = []", "`port`: at least one port is needed"),
+        ("hooks = \"kprobe\"", "`hooks`: `kprobe` is none of auto, fentry, tracepoint"),
+        ("hooks = true", "`hooks`: a text is needed here, and not a TOML boolean"),
+        ("tls = \"yes\"", "`tls`: `yes` is none of auto, all, off"),
+        ("addresses = \"all\"", "`addresses`: `all` is none of full, domain, none"),
+        ("duration = \"soon\"", "`duration`: `soon` is not a time"),
+        ("duration = 5", "`duration`: `5` is not a time"),
+        ("ring-size = \"5MiB\"", "`ring-size`: a ring buffer of 5MiB cannot be: its size is a power of two"),
+        ("verbose = true", "`verbose`: a text is needed here, and not a TOML boolean"),
+        ("verbose = 300", "`verbose`: `300` is not how often"),
+        ("listen = \"localhost:9725\"", "`listen`: `localhost:9725` is not an address with a port"),
+        ("record = \"-\"", "`record`: a recording goes to a new file, and not to standard output"),
+        ("record = \"\"", "`record`: no file has an empty name"),
+        ("events = \"\"", "`events`: no file has an empty name"),
+        ("events = 3", "`events`: a file's name is needed here, in quotes, and not a TOML integer"),
+        ("[run]\nport = 25", "`run`: no option of the file has this name"),
+        ("port = ", "line 1"),
+    ] {
+        let error = config_error(&format!("{text}\n"));
+        assert!(error.contains("line 1") && error.contains(words), "{text}: {error}");
+    }
+    let first = config_error("tls = \"no\"\nport = 0\n");
+    assert!(first.contains("line 1: `tls`"), "{first}");
 }
 
 #[test]

@@ -7,15 +7,14 @@ use std::path::Path;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracing::{debug, info};
 
 use super::layout::Layout;
 use super::{Error, open};
 
 /// The choice of a hook family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Hooks {
     /// The best that the kernel allows.
     #[default]

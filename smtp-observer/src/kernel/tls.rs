@@ -29,7 +29,6 @@ use aya::programs::{ProgramError, UProbe};
 use clap::ValueEnum;
 use nix::unistd::dup;
 use procfs::KernelVersion;
-use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 
@@ -44,8 +43,7 @@ pub use prober::{Assignment, Failure, probe};
 const FIRST_KERNEL: [u8; 2] = [6, 1];
 
 /// Whose plaintext of TLS is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Tls {
     /// Every process that has loaded them; where others call a library often, only those that use a watched port.
     #[default]
