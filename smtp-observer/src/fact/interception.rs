@@ -48,6 +48,8 @@ pub struct Interception {
 pub struct News {
     /// That the client does not know of what is in the middle.
     pub hidden: bool,
+    /// That what was told so is not so.
+    pub withdrawn: bool,
     /// That the client is led to another server than it asked for.
     pub redirected: bool,
     /// How long DATA was held back.
@@ -59,6 +61,7 @@ impl News {
     pub(crate) fn since(self, told: Self) -> Self {
         Self {
             hidden: self.hidden && !told.hidden,
+            withdrawn: !self.hidden && told.hidden && !told.withdrawn,
             redirected: self.redirected && !told.redirected,
             hold: self.hold && !told.hold,
         }
@@ -68,6 +71,7 @@ impl News {
     pub(crate) fn and(self, told: Self) -> Self {
         Self {
             hidden: self.hidden || told.hidden,
+            withdrawn: !self.hidden && told.hidden,
             redirected: self.redirected || told.redirected,
             hold: self.hold || told.hold,
         }
@@ -104,4 +108,22 @@ pub struct Evidence {
     pub kind: EvidenceKind,
     /// What was seen.
     pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_news_once() {
+        let (hidden, nothing) = (News { hidden: true, ..News::default() }, News::default());
+        let withdrawn = News { withdrawn: true, ..nothing };
+        let mut told = News::default();
+        for (now, news) in
+            [(nothing, nothing), (hidden, hidden), (hidden, nothing), (nothing, withdrawn), (nothing, nothing)]
+        {
+            assert_eq!(now.since(told), news, "{now:?} since {told:?}");
+            told = now.and(told);
+        }
+    }
 }

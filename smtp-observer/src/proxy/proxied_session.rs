@@ -165,6 +165,7 @@ impl ProxiedSession {
         let verdict = verdict.unwrap_or(Verdict::Direct);
         let now = News {
             hidden: verdict.is_hidden(),
+            withdrawn: false,
             redirected: verdict == Verdict::Redirected,
             hold: verdict.is_hidden() && found.hold.is_some(),
         };

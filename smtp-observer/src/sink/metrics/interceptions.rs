@@ -1,12 +1,13 @@
 //! Programs in the middle.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use foldhash::HashSet;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::series::{Labels, Programs, label};
-use crate::observation::{Caller, Interception, Timestamp};
+use crate::observation::{Caller, Interception, Process, Timestamp};
 
 /// Most interceptors that are described at once; the one that was not seen for the longest time makes way.
 const MAX_DESCRIBED: usize = 64;
@@ -29,7 +30,21 @@ pub(super) struct Interceptions {
 struct Described {
     labels: [String; 5],
     pid: u32,
+    /// Conversations that it is told to be in the middle of.
+    conversations: u64,
     seen: Timestamp,
+}
+
+impl Described {
+    /// The process, or one of the same program that has got its number.
+    fn is_of(&self, process: &Process) -> bool {
+        self.pid == process.pid && self.labels[2] == path(process)
+    }
+}
+
+/// The executable of a process, as a label.
+fn path(process: &Process) -> Cow<'_, str> {
+    label(process.executable.as_deref().unwrap_or_default(), LONGEST_PATH)
 }
 
 impl Interceptions {
@@ -60,6 +75,9 @@ impl Interceptions {
             self.connections.at([interceptor.clone(), client, method.clone()]).inc();
             self.describe(interception, &interceptor, method, now);
         }
+        if let Some(caller) = interception.interceptor.as_ref().filter(|_| interception.news.withdrawn) {
+            self.withdraw(&caller.process);
+        }
         if let Some(hold) = interception.hold.filter(|_| interception.news.hold) {
             self.hold.at([interceptor]).observe(hold.as_secs_f64());
         }
@@ -67,9 +85,10 @@ impl Interceptions {
 
     fn describe(&mut self, interception: &Interception, interceptor: &str, method: String, now: Timestamp) {
         let Some(process) = interception.interceptor.as_ref().map(|caller| &caller.process) else { return };
-        let path = label(process.executable.as_deref().unwrap_or_default(), LONGEST_PATH).into_owned();
+        let path = path(process).into_owned();
         let labels = [interceptor.to_owned(), process.pid.to_string(), path, process.uid.to_string(), method];
         if let Some(described) = self.described.iter_mut().find(|described| described.labels == labels) {
+            described.conversations += 1;
             described.seen = now;
             return;
         }
@@ -79,12 +98,20 @@ impl Interceptions {
             self.keep(|described| described.seen > oldest);
         }
         self.info.with_label_values(&labels).set(1);
-        self.described.push(Described { labels, pid: process.pid, seen: now });
+        self.described.push(Described { labels, pid: process.pid, conversations: 1, seen: now });
+    }
+
+    /// In one of its conversations the process is not in the middle after all.
+    fn withdraw(&mut self, process: &Process) {
+        if let Some(described) = self.described.iter_mut().find(|described| described.is_of(process)) {
+            described.conversations = described.conversations.saturating_sub(1);
+            self.keep(|described| described.conversations > 0);
+        }
     }
 
     /// A process did something: it is there.
     pub(super) fn saw(&mut self, caller: &Caller, now: Timestamp) {
-        for described in self.described.iter_mut().filter(|described| described.pid == caller.process.pid) {
+        for described in self.described.iter_mut().filter(|described| described.is_of(&caller.process)) {
             described.seen = now;
         }
     }

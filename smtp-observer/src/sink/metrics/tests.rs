@@ -341,7 +341,7 @@ fn verdict(client: &Sample, program: &Sample) -> Interception {
         confidence: 0.99,
         evidence: Vec::new(),
         hold: Some(Duration::from_secs(2)),
-        news: News { hidden: true, redirected: false, hold: true },
+        news: News { hidden: true, hold: true, ..News::default() },
     }
 }
 
@@ -474,6 +474,31 @@ fn an_interceptor_is_described_until_it_is_gone() {
         "not the program"
     );
     assert_eq!(lines_about(&mut metrics, 3 * GONE + 3 * LOOK, "proxy"), [""; 0]);
+}
+
+/// A process is in the middle as long as one of its conversations says so: what is withdrawn is not there.
+#[test]
+fn an_interceptor_is_described_until_no_conversation_says_so() {
+    let (client, program) = (Sample::client(), Sample::server().with_program(99, "/opt/antivirus/proxy"));
+    let withdrawn = |program: &Sample| {
+        let news = News { withdrawn: true, ..News::default() };
+        let interception = Interception { verdict: Verdict::Direct, hold: None, news, ..verdict(&client, program) };
+        client.fact(facts::interception(interception))
+    };
+    let mut metrics = metrics([interception(&client, &program), interception(&client, &program)]);
+    let described = |metrics: &mut Metrics| lines_about(metrics, Duration::ZERO, "smtp_interceptor_info{").len();
+    // Another program has its number by now.
+    metrics.observe(&withdrawn(&Sample::server().with_program(99, "/usr/sbin/smtpd")));
+    metrics.observe(&withdrawn(&program));
+    assert_eq!(described(&mut metrics), 1);
+    metrics.observe(&withdrawn(&program));
+    assert_eq!(described(&mut metrics), 0);
+    metrics.observe(&withdrawn(&program));
+    metrics.observe(&interception(&client, &program));
+    assert_eq!(described(&mut metrics), 1);
+    // A program that gets its number does not keep it there.
+    metrics.observe(&after(GONE, Sample::server().with_program(99, "/usr/sbin/smtpd").fact(facts::opened())));
+    assert_eq!(lines_about(&mut metrics, GONE + LOOK, "smtp_interceptor_info{"), [""; 0]);
 }
 
 /// Who reads the metrics on a terminal reads text, whatever a program calls itself.
