@@ -12,10 +12,12 @@ mod signals;
 mod sinks;
 mod top;
 
-use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use jiff::Zoned;
 use nix::sys::utsname::uname;
 use tokio::sync::mpsc;
@@ -75,10 +77,9 @@ pub fn execute(cli: Cli) -> Result<(), Error> {
     }
 }
 
-/// Whether to colour what goes to this stream: a terminal's reader can see it and has not asked for none.
-pub fn colour(stream: &impl IsTerminal) -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+/// Whether to colour what goes to this stream, as `--color` has it, or else the stream and the environment.
+pub fn colour(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 // The order in which an observing command starts, in `run`, `trace` and `top` alike:

@@ -60,9 +60,23 @@ pub struct Cli {
     /// Log more: once for what the agent and its eBPF programs do, twice for every detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+
+    /// Whether to colour what is written; `auto` does so on a terminal, unless `NO_COLOR` is set.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    color: clap::ColorChoice,
 }
 
 impl Cli {
+    /// Has all that is written coloured as it is wanted.
+    pub fn set_color(&self) {
+        let choice = match self.color {
+            clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+            clap::ColorChoice::Always => anstream::ColorChoice::Always,
+            clap::ColorChoice::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+    }
+
     /// How much is to be logged.
     pub fn verbosity(&self) -> Verbosity {
         Verbosity(self.verbose)

@@ -10,6 +10,7 @@ use smtp_observer::log;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    cli.set_color();
     log::start(cli.verbosity().log_level(), agent::colour(&io::stderr()));
     match agent::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -99,6 +99,12 @@ fn a_replay_shows_what_is_asked_for() -> Result<()> {
     ensure!(!has("smtp.transaction", "/outcome", "delivered"), "{odd}");
     ensure!(odd.count("interception") > 0 && odd.count("smtp.command") == 0, "{odd}");
 
+    // A pipe has colours where they are asked for.
+    for (options, coloured) in [(&[][..], false), (&["--color", "never"], false), (&["--color", "always"], true)] {
+        let text = replay(&recording, options)?;
+        assert_eq!(text.iter().any(|line| line.contains("\u{1b}[")), coloured, "{options:?}:\n{}", text.join("\n"));
+    }
+
     // The same lines as text, one each, behind the day.
     let mut text = replay(&recording, &["--verb", "RSET", "--pid", &server.to_string()])?;
     let expected = check(&["--verb", "RSET", "--pid", &server.to_string()], &|observed| {
