@@ -196,7 +196,9 @@ unsafe fn tell<C: EbpfContext>(context: &C, program: Program, state: *mut State,
         };
         const LENGTH: usize = size_of::<State>();
         if !capture::output(context, program as u32, Kind::State, state.cast(), LENGTH, LENGTH) && new == TCP_CLOSE {
-            let _ = ENDS.insert((*state).socket.cookie, &*state, 0);
+            // By reference: the stack has no room for it.
+            let end: &State = &*state;
+            let _ = ENDS.insert(end.socket.cookie, end, 0);
         }
     }
 }
