@@ -82,8 +82,35 @@ fn a_page_says_what_help_says() -> Result<()> {
         ensure!(text.contains(&about), "`{about}` is not in:\n{text}");
     }
     let text = text(&folder.path().join("man/smtp-observer.1"))?;
-    for words in ["NAME", "SYNOPSIS", "smtp-observer-trace(1)", "Exit status"] {
+    for words in ["NAME", "SYNOPSIS", "smtp-observer-trace(1)", "EXIT STATUS"] {
         ensure!(text.contains(words), "`{words}` is not in:\n{text}");
+    }
+    Ok(())
+}
+
+/// Sections that man-pages(7) has, in the words of `commands.md`.
+#[test]
+fn a_page_says_what_the_documentation_says() -> Result<()> {
+    let folder = made()?;
+    for page in pages(folder.path())? {
+        let text = text(&page)?;
+        let has = |words: &str| text.contains(words);
+        for words in ["EXIT STATUS", "wrong usage; replay: the file is no recording", "SEE ALSO", "smtp-observer"] {
+            ensure!(has(words), "`{words}` is not in:\n{text}");
+        }
+        for (status, means) in [("0", "done; for compare also"), ("3", "this host or this user cannot observe")] {
+            let line =
+                text.lines().find(|line| line.contains(means)).with_context(|| format!("no {status}:\n{text}"))?;
+            ensure!(line.trim_start().starts_with(status), "{line}");
+        }
+        let name = page.file_stem().and_then(|name| name.to_str()).context("no name")?;
+        let observes = matches!(name, "smtp-observer-run" | "smtp-observer-trace" | "smtp-observer-top");
+        for words in
+            ["SIGNALS", "makes run open the events file (events.md) and read", "/etc/smtp-observer/smtp-observer.toml"]
+        {
+            assert_eq!(has(words), observes, "`{words}`:\n{text}");
+        }
+        ensure!(!has("EXTRA") && !has("]("), "{text}");
     }
     Ok(())
 }
