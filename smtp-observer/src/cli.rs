@@ -61,7 +61,7 @@ pub struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 
-    /// Whether to colour what is written; `auto` does so on a terminal, unless `NO_COLOR` is set.
+    /// Whether to colour what is written; `auto` does so on a terminal, unless `NO_COLOR`, and with `CLICOLOR_FORCE` always.
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     color: clap::ColorChoice,
 }

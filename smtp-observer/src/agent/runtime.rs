@@ -207,10 +207,7 @@ impl Runtime {
             return;
         }
         self.looked = Some(Instant::now());
-        let Self { kernel, observer, sinks, record, .. } = self;
-        kernel.late_ends(&mut |event| {
-            observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
-        });
+        self.take_late_ends();
         self.flush();
         match self.kernel.snapshot() {
             Ok(snapshot) => {
@@ -224,6 +221,14 @@ impl Runtime {
         }
     }
 
+    /// Passes on the ends of connections that found no room in the ring buffer, after all that did.
+    fn take_late_ends(&mut self) {
+        let Self { kernel, observer, sinks, record, .. } = self;
+        kernel.late_ends(&mut |event| {
+            observer.event_tapped(event, &mut |fact| sinks.observe(fact), record.as_mut().map(Record::tap));
+        });
+    }
+
     /// Takes in and writes out the rest, and says what was lost: loss is never silent, but for lines that a user who
     /// looked on does not want any more. Returns how many lines and recorded events were.
     pub(super) async fn finish(mut self, unread: bool) -> u64 {
@@ -232,8 +237,9 @@ impl Runtime {
         while self.kernel.is_behind() && Instant::now() < latest {
             self.take_in();
         }
-        if self.kernel.is_behind() {
-            warn!("the hooks deliver more than the agent takes in: what waits in the ring buffer is not told");
+        match self.kernel.is_behind() {
+            true => warn!("the hooks deliver more than the agent takes in: what waits in the ring buffer is not told"),
+            false => self.take_late_ends(),
         }
         self.settle_observer(Time(u64::MAX));
         if let Some(record) = &mut self.record {

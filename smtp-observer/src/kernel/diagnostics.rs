@@ -152,8 +152,8 @@ fn pid_namespace(inode: Option<u64>) -> Diagnostic {
             NAME,
             State::Partly,
             "it is a container's own: `run` and `trace` name the host's processes all the same, but not the arguments of \
-             those that were there before, and neither list nor close what was open before; `connections` lists the \
-             container's alone",
+             those that were there before; they do not list what was open before, and do not find ends that the kernel does \
+             not tell; `connections` lists the container's alone",
             "Give it the host's: `--pid=host` for Docker and Podman, `hostPID: true` for Kubernetes.",
         ),
         None => Diagnostic::fine(NAME, "not shown"),

@@ -13,9 +13,8 @@ use serde::Serialize;
 
 use super::chain::{self, Ends, Redirected, Via};
 use super::ring;
-use super::users::Users;
+use super::users::look_up;
 use crate::cgroup;
-use crate::event::Time;
 use crate::identity::{Endpoint, Parent, Process, Role};
 use crate::process::script;
 use crate::redact::{Addresses, RedactionPolicy, process_name};
@@ -187,7 +186,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 /// Who holds these sockets; the youngest first.
 fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, ScanError> {
     let mut owners: HashMap<u64, Vec<(u64, Arc<Process>)>> = HashMap::new();
-    let mut users = Users::default();
+    let mut users = Users::new();
     for process in procfs::process::all_processes()?.flatten() {
         let Ok(descriptors) = process.fd() else { continue };
         let held: HashSet<u64> = descriptors
@@ -215,6 +214,9 @@ fn owners(inodes: &HashSet<u64>) -> Result<HashMap<u64, Vec<Arc<Process>>>, Scan
         .collect())
 }
 
+/// Names of users, each looked up once.
+type Users = HashMap<u32, Option<Arc<str>>>;
+
 /// A process as observations describe it, with its start time in ticks.
 fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Process)> {
     let stat = process.stat()?;
@@ -239,8 +241,7 @@ fn describe(process: &ProcProcess, users: &mut Users) -> ProcResult<(u64, Proces
         executable: executable.map(|path| policy.path(&path.into())),
         command_line: Some(policy.arguments(&arguments).join(" ")).filter(|text| !text.is_empty()).map(Into::into),
         uid: status.euid,
-        // All of them are looked at in one moment.
-        user: users.name(status.euid, Time(0)),
+        user: users.entry(status.euid).or_insert_with(|| look_up(status.euid).map(Into::into)).clone(),
         preload: None,
         parent,
         container_id: cgroup.as_deref().and_then(cgroup::container_id).map(Into::into),
@@ -323,7 +324,7 @@ mod tests {
 
         let process = open[0].process.as_deref().expect("this one");
         assert_eq!(process.uid, Uid::effective().as_raw());
-        assert_eq!(process.user, Users::default().name(process.uid, Time(0)));
+        assert_eq!(process.user.as_deref(), look_up(process.uid).as_deref());
         let executable = std::env::current_exe().expect("known");
         assert_eq!(process.executable.as_deref(), executable.to_str());
         assert!(
@@ -351,7 +352,7 @@ mod tests {
         let process = ProcProcess::new(child.id().cast_signed()).expect("a child");
         let patience = Instant::now() + Duration::from_secs(30);
         let described = loop {
-            let described = describe(&process, &mut Users::default()).expect("readable").1;
+            let described = describe(&process, &mut Users::new()).expect("readable").1;
             if &*described.name == "smtp\u{fffd}" || Instant::now() > patience {
                 break described;
             }

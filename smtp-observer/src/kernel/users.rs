@@ -48,7 +48,7 @@ impl Known {
 
 impl Default for Users {
     fn default() -> Self {
-        Self::by(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name))
+        Self::by(look_up)
     }
 }
 
@@ -94,6 +94,11 @@ impl Users {
             self.known.insert(uid, Known { looked_up: now, name });
         }
     }
+}
+
+/// The name of the user with this uid, where it has one, however long it takes to find that out.
+pub fn look_up(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
 /// A thread that looks users up, one after the other. It ends with its asker.

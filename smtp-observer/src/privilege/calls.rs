@@ -155,7 +155,8 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_ftruncate,
 ];
 
-/// Commands of `bpf(2)` (`include/uapi/linux/bpf.h`) with which an agent reads its counters and lists open sockets.
+/// Commands of `bpf(2)` (`include/uapi/linux/bpf.h`) with which an agent reads its counters, takes the ends of connections from their map and
+/// lists open sockets.
 const BPF_OF_AGENT: &[c_int] = &[
     BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_DELETE_ELEM,

@@ -159,13 +159,15 @@ impl ProxiedSession {
         if !news {
             return nothing;
         }
+        let was_hidden = verdict_of(&self.told).is_some_and(Verdict::is_hidden);
         self.told = told;
         // What is told is put in words.
         let Weighed { found, .. } = self.weigh(client, upstream, signs, overdue, true);
         let verdict = verdict.unwrap_or(Verdict::Direct);
         let now = News {
             hidden: verdict.is_hidden(),
-            withdrawn: false,
+            appears: verdict.is_hidden() && !was_hidden,
+            withdrawn: was_hidden && !verdict.is_hidden(),
             redirected: verdict == Verdict::Redirected,
             hold: verdict.is_hidden() && found.hold.is_some(),
         };

@@ -26,10 +26,13 @@ struct Arguments {
     /// All of them speak TLS behind STARTTLS.
     #[arg(long)]
     tls: bool,
+    /// Keeps what the agent sees in this new file, for `replay`.
+    #[arg(long)]
+    record: Option<String>,
 }
 
 fn main() -> ExitCode {
-    match demonstrate(Arguments::parse().tls) {
+    match demonstrate(&Arguments::parse()) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -41,12 +44,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn demonstrate(tls: bool) -> Result<String> {
+fn demonstrate(arguments: &Arguments) -> Result<String> {
+    let Arguments { tls, record } = arguments;
+    let tls = *tls;
     let scene = if tls { Scene::with_tls()? } else { Scene::new()? };
     let hosts = [scene.client_host.clone(), scene.server_host.clone()];
     let hosts = [&hosts[0], &hosts[1]];
     // The client is read from its first word on, however short its life is.
-    let agent = Agent::start(&["--addresses", "full", "--tls", if tls { "all" } else { "auto" }])?;
+    let mut options = vec!["--addresses", "full", "--tls", if tls { "all" } else { "auto" }];
+    options.extend(record.iter().flat_map(|record| ["--record", record]));
+    let agent = Agent::start(&options)?;
     let played = scene.play()?;
     agent.wait_for("the end of the three sockets", &hosts, |seen| {
         Sockets::find(seen).is_ok_and(|found| found.are_closed())

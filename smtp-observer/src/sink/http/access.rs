@@ -125,10 +125,12 @@ impl Access {
 
 impl Web {
     fn read(path: &Path) -> Result<Self, WebConfigError> {
-        // The first time tells which files they are. What changes behind the stamps is read again.
-        let files = WebConfig::read(path)?.files;
-        let stamps = stamps(&files);
+        // Before: what changes meanwhile is read again.
+        let own = stamps(&[path.to_owned()]);
         let config = Arc::new(WebConfig::read(path)?);
+        let files = config.files.clone();
+        let mut stamps = stamps(&files);
+        stamps[..1].copy_from_slice(&own);
         Ok(Self { path: path.to_owned(), state: Mutex::new(Read { config, files, stamps, failed: None }) })
     }
 
@@ -145,7 +147,7 @@ impl Web {
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    if state.failed.as_ref().is_none_or(|(_, before)| *before != why) {
+                    if now != state.stamps || state.failed.as_ref().is_none_or(|(_, before)| *before != why) {
                         warn!("{why} What was there before stays in force.");
                     }
                     state.stamps = now;

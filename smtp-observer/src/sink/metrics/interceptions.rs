@@ -42,6 +42,11 @@ impl Described {
     }
 }
 
+/// The labels of a process in the middle.
+fn labels(process: &Process, interceptor: &str, method: String) -> [String; 5] {
+    [interceptor.to_owned(), process.pid.to_string(), path(process).into_owned(), process.uid.to_string(), method]
+}
+
 /// The executable of a process, as a label.
 fn path(process: &Process) -> Cow<'_, str> {
     label(process.executable.as_deref().unwrap_or_default(), LONGEST_PATH)
@@ -73,20 +78,21 @@ impl Interceptions {
         if interception.news.hidden {
             let client = programs.label(interception.client.process.as_ref(), now).to_string();
             self.connections.at([interceptor.clone(), client, method.clone()]).inc();
-            self.describe(interception, &interceptor, method, now);
         }
-        if let Some(caller) = interception.interceptor.as_ref().filter(|_| interception.news.withdrawn) {
-            self.withdraw(&caller.process);
+        if let Some(caller) = &interception.interceptor {
+            let labels = labels(&caller.process, &interceptor, method);
+            if interception.news.appears {
+                self.describe(&caller.process, labels, now);
+            } else if interception.news.withdrawn {
+                self.withdraw(&caller.process, &labels);
+            }
         }
         if let Some(hold) = interception.hold.filter(|_| interception.news.hold) {
             self.hold.at([interceptor]).observe(hold.as_secs_f64());
         }
     }
 
-    fn describe(&mut self, interception: &Interception, interceptor: &str, method: String, now: Timestamp) {
-        let Some(process) = interception.interceptor.as_ref().map(|caller| &caller.process) else { return };
-        let path = path(process).into_owned();
-        let labels = [interceptor.to_owned(), process.pid.to_string(), path, process.uid.to_string(), method];
+    fn describe(&mut self, process: &Process, labels: [String; 5], now: Timestamp) {
         if let Some(described) = self.described.iter_mut().find(|described| described.labels == labels) {
             described.conversations += 1;
             described.seen = now;
@@ -102,8 +108,11 @@ impl Interceptions {
     }
 
     /// In one of its conversations the process is not in the middle after all.
-    fn withdraw(&mut self, process: &Process) {
-        if let Some(described) = self.described.iter_mut().find(|described| described.is_of(process)) {
+    fn withdraw(&mut self, process: &Process, labels: &[String; 5]) {
+        // It may have become another user since, or its method be known better.
+        let place = self.described.iter().position(|described| described.labels == *labels);
+        let place = place.or_else(|| self.described.iter().position(|described| described.is_of(process)));
+        if let Some(described) = place.and_then(|place| self.described.get_mut(place)) {
             described.conversations = described.conversations.saturating_sub(1);
             self.keep(|described| described.conversations > 0);
         }

@@ -341,7 +341,7 @@ fn verdict(client: &Sample, program: &Sample) -> Interception {
         confidence: 0.99,
         evidence: Vec::new(),
         hold: Some(Duration::from_secs(2)),
-        news: News { hidden: true, hold: true, ..News::default() },
+        news: News { hidden: true, appears: true, hold: true, ..News::default() },
     }
 }
 
