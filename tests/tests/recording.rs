@@ -20,6 +20,7 @@ use smtp_observer_tests::netns::Host;
 use smtp_observer_tests::process::{Ended, Running};
 use smtp_observer_tests::scene::Scene;
 use smtp_observer_tests::schema;
+use smtp_observer_tests::seen::Observed;
 
 /// What must not be in any recording: a password in each form of AUTH, and content.
 const SECRETS: [&str; 5] = ["c2VjcmV0LW9uZQ", "c2VjcmV0LXR3", "bydGhyZWU", "Dear Bob", "Yours, Ann"];
@@ -413,5 +414,26 @@ fn a_recording_may_come_by_a_pipe() -> Result<()> {
     command.args(["-c", "set -o pipefail; \"$1\" replay --json \"$0\" | true"]).arg(&path).arg(machine::agent()?);
     let ended = Running::start(command)?.finish()?;
     ensure!(ended.status.success() && ended.log.is_empty(), "{}: {:?}", ended.status, ended.log);
+    Ok(())
+}
+
+/// The example of the documentation can be replayed, and tells the story of the README.
+#[test]
+fn the_example_is_replayed() -> Result<()> {
+    let mut replay = Command::new(machine::agent()?);
+    replay
+        .args(["replay", "--json"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/antivirus.recording"));
+    let Ended { status, output, log } = Running::start(replay)?.finish()?;
+    ensure!(status.success() && log.is_empty(), "{status}: {log:?}");
+    output.iter().try_for_each(|line| schema::parse(line).map(drop))?;
+    let seen = output.iter().map(|line| Observed::parse(line)).collect::<Result<Vec<_>>>()?;
+    let has = |event: &str, pointer: &str, text: &str| {
+        seen.iter().any(|observed| observed.event() == event && observed.text(pointer) == Some(text))
+    };
+    ensure!(has("interception", "/verdict", "transparent_interceptor"), "{output:#?}");
+    ensure!(has("smtp.rset", "/reason", "interceptor_replay"), "{output:#?}");
+    ensure!(has("smtp.noop", "/reason", "interceptor_keepalive"), "{output:#?}");
+    ensure!(has("smtp.command", "/reply", "Please start mail input."), "{output:#?}");
     Ok(())
 }

@@ -39,6 +39,7 @@ const FILES: [&str; 24] = [
     "/usr/share/bash-completion/completions/smtp-observer",
     "/usr/share/doc/smtp-observer/README.md",
     "/usr/share/doc/smtp-observer/docs/events.schema.json",
+    "/usr/share/doc/smtp-observer/docs/examples/antivirus.recording",
     "/usr/share/doc/smtp-observer/docs/systemd.md",
     "/usr/share/doc/smtp-observer/smtp-ebpf.cdx.json",
     "/usr/share/doc/smtp-observer/smtp-observer.cdx.json",
