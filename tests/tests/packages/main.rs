@@ -29,7 +29,7 @@ const CONFIGURATION: &str = "/etc/smtp-observer/smtp-observer.toml";
 const PROGRAM: &str = "/usr/bin/smtp-observer";
 
 /// Files that a package brings wherever it is installed, beside those of which each distribution has a place of its own.
-const FILES: [&str; 24] = [
+const FILES: [&str; 25] = [
     "/etc/logrotate.d/smtp-observer",
     CONFIGURATION,
     PROGRAM,
