@@ -20,9 +20,9 @@ const ABSENCE_LIFETIME: Duration = Duration::from_secs(60);
 /// Most users remembered; a host with more on port 25 has them looked up again.
 const MAX_USERS: usize = 1024;
 
-/// How long a look-up is waited for, if no other is under way. A database in files answers within it. Until a directory server
+/// How long a look-up is waited for, if no other is under way. A database in files answers within it, on a busy machine too. Until a directory server
 /// answers, which may take as long as it likes, users have the names of before, or none: the ring buffer does not wait.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Names of users, remembered: the host's user database may be a directory server.
 pub struct Users {
