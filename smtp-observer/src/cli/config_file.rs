@@ -175,3 +175,17 @@ fn times(text: &str) -> Result<u8, String> {
 fn items<T>(value: Value, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     texts(value)?.iter().flat_map(|text| text.split(',')).map(parse).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A boolean is no value of any: that is what is told, and not that there is no such key.
+    #[test]
+    fn each_key_is_known() {
+        for key in KEYS {
+            let error = File::default().set(key, Value::Boolean(true)).expect_err("no text");
+            assert!(error.contains("not a TOML boolean"), "{error}");
+        }
+    }
+}

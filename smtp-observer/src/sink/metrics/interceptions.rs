@@ -79,12 +79,13 @@ impl Interceptions {
             let client = programs.label(interception.client.process.as_ref(), now).to_string();
             self.connections.at([interceptor.clone(), client, method.clone()]).inc();
         }
-        if let Some(caller) = &interception.interceptor {
+        // A relay's every mail is a verdict, and no news of this.
+        let is_news = interception.news.appears || interception.news.withdrawn;
+        if let Some(caller) = interception.interceptor.as_ref().filter(|_| is_news) {
             let labels = labels(&caller.process, &interceptor, method);
-            if interception.news.appears {
-                self.describe(&caller.process, labels, now);
-            } else if interception.news.withdrawn {
-                self.withdraw(&caller.process, &labels);
+            match interception.news.appears {
+                true => self.describe(&caller.process, labels, now),
+                false => self.withdraw(&caller.process, &labels),
             }
         }
         if let Some(hold) = interception.hold.filter(|_| interception.news.hold) {
